@@ -1,0 +1,45 @@
+package joinery
+
+import "time"
+
+// AuditEvent names what an audit row is about.
+type AuditEvent string
+
+// Audit events. A row is written in the transaction of its effect; activations
+// are their own rows (see Activation).
+const (
+	AuditDeviceImported   AuditEvent = "device.imported"
+	AuditDeviceClaimed    AuditEvent = "device.claimed"
+	AuditDeviceBound      AuditEvent = "device.bound"
+	AuditDeviceSuspended  AuditEvent = "device.suspended"
+	AuditDeviceResumed    AuditEvent = "device.resumed"
+	AuditDeviceDeleted    AuditEvent = "device.deleted"
+	AuditNoncesReset      AuditEvent = "device.nonces_reset"
+	AuditOwnerTokenRead   AuditEvent = "device.owner_token_read"
+	AuditPeerAdded        AuditEvent = "peer.added"
+	AuditPeerChanged      AuditEvent = "peer.changed"
+	AuditPeerRemoved      AuditEvent = "peer.removed"
+	AuditClearKeysAllowed AuditEvent = "peer.clear_keys_allowed"
+	AuditKEKAdded         AuditEvent = "kek.added"
+	AuditKEKRetired       AuditEvent = "kek.retired"
+	AuditSignerAdded      AuditEvent = "signer.added"
+	AuditSignerRemoved    AuditEvent = "signer.removed"
+	AuditRangeAssigned    AuditEvent = "range.assigned"
+	AuditRangeReleased    AuditEvent = "range.released"
+	AuditRoamingChanged   AuditEvent = "roaming.changed"
+	AuditAPIKeyMade       AuditEvent = "api_key.made"
+	AuditAPIKeyRevoked    AuditEvent = "api_key.revoked"
+	AuditOrgAdded         AuditEvent = "org.added"
+)
+
+// AuditEntry is one custody event. Detail holds identifiers and settings only,
+// never a secret; it becomes part of a hashed leaf and cannot be changed later.
+type AuditEntry struct {
+	At     time.Time
+	Event  AuditEvent
+	Actor  string // Caller.Name
+	Org    OrgID
+	Device DeviceID // zero where the event is about no device
+	Peer   PeerID   // zero where the event is about no peer
+	Detail map[string]string
+}

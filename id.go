@@ -1,0 +1,175 @@
+package joinery
+
+import (
+	"crypto/rand"
+	"encoding/base32"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+)
+
+// ID is the opaque identifier of one kind of thing: a positive 63-bit number
+// that is never used again, also not after its thing was deleted or a backup
+// was restored. Its text form is the kind's prefix, "_" and 13 characters, as
+// in "dev_0c3kd5vqmr2hx". The kind is a type, so that a device's id cannot be
+// given where a peer's is wanted.
+type ID[K kind] int64
+
+type kind interface{ prefix() string }
+
+// The kinds of things that have an ID.
+type (
+	orgKind        struct{}
+	deviceKind     struct{}
+	keySetKind     struct{}
+	peerKind       struct{}
+	kekKind        struct{}
+	activationKind struct{}
+	signerKind     struct{}
+	importKind     struct{}
+	apiKeyKind     struct{}
+)
+
+func (orgKind) prefix() string        { return "org" }
+func (deviceKind) prefix() string     { return "dev" }
+func (keySetKind) prefix() string     { return "kst" }
+func (peerKind) prefix() string       { return "peer" }
+func (kekKind) prefix() string        { return "kek" }
+func (activationKind) prefix() string { return "act" }
+func (signerKind) prefix() string     { return "sgn" }
+func (importKind) prefix() string     { return "imp" }
+func (apiKeyKind) prefix() string     { return "key" }
+
+// Identifiers by kind.
+type (
+	OrgID        = ID[orgKind]
+	DeviceID     = ID[deviceKind]
+	KeySetID     = ID[keySetKind]
+	PeerID       = ID[peerKind]
+	KEKID        = ID[kekKind]
+	ActivationID = ID[activationKind]
+	SignerID     = ID[signerKind]
+	ImportID     = ID[importKind]
+	APIKeyID     = ID[apiKeyKind]
+)
+
+// idText is Crockford's alphabet in lower case: no i, l, o, u to misread.
+var idText = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
+
+// String gives the one text form.
+func (id ID[K]) String() string {
+	var k K
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], uint64(id))
+	return k.prefix() + "_" + idText.EncodeToString(b[:])
+}
+
+// ErrID is wrapped by the errors of the Parse functions.
+var ErrID = errors.New("not a valid identifier")
+
+// parseID reads the text form of kind K.
+func parseID[K kind](s string) (ID[K], error) {
+	var k K
+	rest, ok := strings.CutPrefix(s, k.prefix()+"_")
+	if ok && len(rest) == 13 {
+		b, err := idText.DecodeString(rest)
+		if err == nil && len(b) == 8 {
+			id := ID[K](binary.BigEndian.Uint64(b))
+			// Several texts decode to the same bytes; only one is the text form.
+			if id > 0 && id.String() == s {
+				return id, nil
+			}
+		}
+	}
+	return 0, fmt.Errorf("%w: want %q and 13 characters", ErrID, k.prefix()+"_")
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (id ID[K]) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (id *ID[K]) UnmarshalText(b []byte) (err error) {
+	*id, err = parseID[K](string(b))
+	return err
+}
+
+// idEpoch is the minute from which identifiers count.
+var idEpoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+var idState struct {
+	sync.Mutex
+	last int64
+}
+
+// newID draws an identifier: 28 bits of minutes, so that rows made together lie
+// together, then 35 bits that start at random in each minute and rise by random
+// steps. Two processes meet in one number with a chance of about 2^-35 for each
+// pair of rows of the same minute; the database's primary key then refuses the
+// later row. Nothing depends on the clock being right: after a jump backwards
+// numbers go on rising from the last one.
+func newID[K kind]() ID[K] {
+	var b [8]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	random := int64(binary.BigEndian.Uint64(b[:]) >> 1)
+
+	idState.Lock()
+	defer idState.Unlock()
+	minutes := max(0, int64(time.Since(idEpoch)/time.Minute)) & (1<<28 - 1)
+	next := minutes<<35 | random&(1<<35-1)
+	if minutes<<35 <= idState.last {
+		next = idState.last + 1 + random&(1<<10-1)
+	}
+	idState.last = next
+	return ID[K](next)
+}
+
+// NewActivationID draws the identifier of an activation.
+func NewActivationID() ActivationID { return newID[activationKind]() }
+
+// NewDeviceID draws the identifier of a device.
+func NewDeviceID() DeviceID { return newID[deviceKind]() }
+
+// NewKeySetID draws the identifier of a key set.
+func NewKeySetID() KeySetID { return newID[keySetKind]() }
+
+// NewPeerID draws the identifier of a peer.
+func NewPeerID() PeerID { return newID[peerKind]() }
+
+// NewKEKID draws the identifier of a KEK.
+func NewKEKID() KEKID { return newID[kekKind]() }
+
+// NewOrgID draws the identifier of an organisation.
+func NewOrgID() OrgID { return newID[orgKind]() }
+
+// NewSignerID draws the identifier of a signer.
+func NewSignerID() SignerID { return newID[signerKind]() }
+
+// NewImportID draws the identifier of an import.
+func NewImportID() ImportID { return newID[importKind]() }
+
+// NewAPIKeyID draws the identifier of an API key.
+func NewAPIKeyID() APIKeyID { return newID[apiKeyKind]() }
+
+// ParseOrgID reads "org_…".
+func ParseOrgID(s string) (OrgID, error) { return parseID[orgKind](s) }
+
+// ParseDeviceID reads "dev_…".
+func ParseDeviceID(s string) (DeviceID, error) { return parseID[deviceKind](s) }
+
+// ParsePeerID reads "peer_…".
+func ParsePeerID(s string) (PeerID, error) { return parseID[peerKind](s) }
+
+// ParseKEKID reads "kek_…".
+func ParseKEKID(s string) (KEKID, error) { return parseID[kekKind](s) }
+
+// ParseSignerID reads "sgn_…".
+func ParseSignerID(s string) (SignerID, error) { return parseID[signerKind](s) }
+
+// ParseImportID reads "imp_…".
+func ParseImportID(s string) (ImportID, error) { return parseID[importKind](s) }
+
+// ParseAPIKeyID reads "key_…".
+func ParseAPIKeyID(s string) (APIKeyID, error) { return parseID[apiKeyKind](s) }

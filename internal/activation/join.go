@@ -1,0 +1,129 @@
+package activation
+
+import (
+	"context"
+
+	"joinery"
+	"joinery/lorawan"
+)
+
+// Join answers a join-request (TS001-1.0.4 §6.2.5, TS001-1.1 §6.2.2). Its
+// errors carry a joinery.Code; the order of the checks is who asks, whether the
+// owner wants it, MIC, nonces, commit (a party that cannot make a MIC learns
+// nothing about nonces).
+func (s *Service) Join(ctx context.Context, req JoinRequest) (JoinAnswer, error) {
+	frame, err := s.readJoin(req)
+	if err != nil {
+		return JoinAnswer{}, err
+	}
+	unlock := s.devices.lock(req.JoinEUI, req.DevEUI)
+	defer unlock()
+	return retryLostSwaps(ctx, func(ctx context.Context) (JoinAnswer, error) {
+		return s.tryJoin(ctx, req, frame)
+	})
+}
+
+func (s *Service) tryJoin(ctx context.Context, req JoinRequest, frame lorawan.JoinRequest) (JoinAnswer, error) {
+	state, err := s.load(ctx, req)
+	if err != nil {
+		return JoinAnswer{}, err
+	}
+	hash := frameHash(joinery.JoinTypeJoin, req)
+	if answer, ok, err := s.answerAgain(ctx, req, state, hash, nil); ok || err != nil {
+		return answer, err
+	}
+	accepted, refusal := takeDevNonce(state, req.JoinEUI, frame.DevNonce, s.now())
+	if refusal == nil {
+		refusal = checkJoinNonce(state.KeySet.Nonces)
+	}
+	if refusal != nil {
+		return JoinAnswer{}, s.refuseAfterMIC(ctx, state, req.PHYPayload, refusal)
+	}
+
+	a := s.freeze(req, state, joinery.JoinTypeJoin, uint16(frame.DevNonce), hash)
+	return s.acceptAndCommit(ctx, req, state, nil, a, accepted)
+}
+
+// acceptAndCommit wraps, computes and commits: the part that every accepted
+// request shares. nonces are those of the key set after this request, but for
+// what the activation itself adds.
+func (s *Service) acceptAndCommit(ctx context.Context, req JoinRequest, state joinery.ActivationState, session *joinery.Activation, a joinery.Activation, nonces joinery.Nonces) (JoinAnswer, error) {
+	w, err := s.chooseWrapping(req.Peer, *state.Binding, a.Policy)
+	if err != nil {
+		return JoinAnswer{}, err
+	}
+	a.NSKEK, a.ASKEK = w.ns.ID, w.as.ID
+	answer, err := s.compute(ctx, req.PHYPayload, state, session, a, w)
+	if err != nil {
+		return JoinAnswer{}, err
+	}
+	nonces.JoinNonce = a.JoinNonce
+	nonces = nonces.WithActivation(joinery.RecentActivation{ID: a.ID, Tag: [8]byte(a.FrameHash[:8])})
+	if err := s.commit(ctx, state, nonces, a); err != nil {
+		return JoinAnswer{}, err
+	}
+	return answer, nil
+}
+
+// load reads the device and decides whether this network may have it, in this
+// version.
+func (s *Service) load(ctx context.Context, req JoinRequest) (joinery.ActivationState, error) {
+	state, err := s.store.LoadActivation(ctx, req.JoinEUI, req.DevEUI)
+	if err != nil {
+		if joinery.CodeOf(err) == joinery.CodeUnknownDevice {
+			return state, unknownDevice()
+		}
+		return state, storeError(err)
+	}
+	if err := authorise(state, req.Requester); err != nil {
+		return state, err
+	}
+	if !state.Device.MACVersion.Serves(req.MACVersion) {
+		return state, joinery.Errorf(joinery.CodeJoinRefused,
+			"the device is provisioned as LoRaWAN %s and cannot join as %s", state.Device.MACVersion, req.MACVersion)
+	}
+	return state, nil
+}
+
+// refuseAfterMIC gives the refusal only to who holds a frame that the device
+// made; for every other frame the MIC is what is wrong.
+func (s *Service) refuseAfterMIC(ctx context.Context, state joinery.ActivationState, frame []byte, refusal error) error {
+	if err := s.keys.VerifyJoin(ctx, state.KeySet, frame); err != nil {
+		return keyringError(err)
+	}
+	return refusal
+}
+
+// readJoin checks a JoinReq by itself, before anything is looked up.
+func (s *Service) readJoin(req JoinRequest) (lorawan.JoinRequest, error) {
+	frame, err := lorawan.ParseJoinRequest(req.PHYPayload)
+	if err != nil {
+		return frame, joinery.WrapError(joinery.CodeInvalid, err, "PHYPayload is not a join-request of %d bytes", lorawan.JoinRequestLen)
+	}
+	if err := s.checkRequest(req, frame.DevEUI); err != nil {
+		return frame, err
+	}
+	if frame.JoinEUI != req.JoinEUI {
+		return frame, joinery.Errorf(joinery.CodeInvalid, "JoinEUI in PHYPayload differs from ReceiverID")
+	}
+	return frame, nil
+}
+
+// checkRequest checks what JoinReq and RejoinReq share.
+func (s *Service) checkRequest(req JoinRequest, frameDevEUI lorawan.EUI64) error {
+	switch {
+	case !s.peers.ServesJoinEUI(req.JoinEUI):
+		return joinery.Errorf(joinery.CodeUnknownReceiver, "this Join Server does not serve JoinEUI %s", req.JoinEUI)
+	case frameDevEUI != req.DevEUI:
+		return joinery.Errorf(joinery.CodeInvalid, "DevEUI in PHYPayload differs from DevEUI in the message")
+	case req.RxDelay > 15:
+		return joinery.Errorf(joinery.CodeInvalid, "RxDelay: want 0 to 15")
+	case !req.MACVersion.Valid():
+		return joinery.Errorf(joinery.CodeInvalid, "MACVersion: unknown")
+	case req.MACVersion.NegotiatesOptions() != req.DLSettings.OptNeg():
+		// A device decides by the bit which keys it derives, a network by the
+		// version which keys it asks for: they must say the same.
+		return joinery.Errorf(joinery.CodeInvalid, "OptNeg in DLSettings does not agree with MACVersion %s", req.MACVersion)
+	}
+	return nil
+}

@@ -1,0 +1,77 @@
+package keyring
+
+import (
+	"errors"
+
+	"joinery"
+)
+
+// Errors of the verbs. They say nothing about keys.
+var (
+	// ErrMIC: the frame was not made with a key of this key set.
+	ErrMIC = errors.New("keyring: MIC does not match")
+	// ErrIntegrity: a sealed blob does not open, or belongs to something else:
+	// damaged, swapped with another row, or sealed by another keyring.
+	ErrIntegrity = errors.New("keyring: sealed blob does not open here")
+	// ErrNoKEK: there is no KEK to wrap a session key under, and the request
+	// does not carry the consent to hand it out in the clear.
+	ErrNoKEK = errors.New("keyring: no KEK for a session key, and no consent to send it in the clear")
+	// ErrUnknownMaster: the key set is derived from a master key that is not here.
+	ErrUnknownMaster = errors.New("keyring: no such master key")
+	// ErrNoRoot: the key set lacks the root key that the request needs.
+	ErrNoRoot = errors.New("keyring: the key set has no such root key")
+	// ErrTransport: imported ciphertext was not made for this keyring's
+	// transport key, or was damaged on the way.
+	ErrTransport = errors.New("keyring: not sealed to this server's transport key, or damaged")
+)
+
+// AcceptRequest asks for the answer to one join-request or rejoin-request. The
+// same request gives the same answer, byte for byte, at any later time.
+type AcceptRequest struct {
+	KeySet joinery.KeySet
+	// Frame is the whole PHYPayload of the request; its MIC is verified first.
+	Frame []byte
+	// Activation is what the answer is made from. Of it the keyring uses Type,
+	// JoinEUI, OptNeg, Root, Count, Policy and the fields of the accept.
+	Activation joinery.Activation
+	// Session is the activation whose SNwkSIntKey signed a rejoin-request of
+	// type 0 or 2; nil for every other request.
+	Session *joinery.Activation
+	// NSKEK wraps the network session keys, ASKEK the AppSKey. A zero KEK is a
+	// refusal (ErrNoKEK), unless the flag below says that both owner and
+	// operator consented.
+	NSKEK    joinery.KEK
+	ASKEK    joinery.KEK
+	ClearNwk bool
+	ClearApp bool
+}
+
+// Envelope is one session key on its way out: wrapped by RFC 3394 under the KEK
+// that KEKLabel names (24 bytes), or in the clear (16 bytes, KEKLabel empty)
+// where the request carried the consent. A zero Envelope is no key.
+type Envelope struct {
+	KEKLabel string
+	AESKey   []byte
+}
+
+// IsZero tells whether there is no key.
+func (e Envelope) IsZero() bool { return len(e.AESKey) == 0 }
+
+// String keeps a key that travels in the clear out of logs.
+func (e Envelope) String() string { return "envelope(" + e.KEKLabel + ")" }
+
+// GoString is String, for %#v.
+func (e Envelope) GoString() string { return e.String() }
+
+// Answer is a join-accept and its session keys, sealed for their recipients.
+type Answer struct {
+	// PHYPayload is the encrypted join-accept, 17 or 33 bytes, MHDR first.
+	PHYPayload []byte
+	// NwkSKey is set for OptNeg 0, the three below it for OptNeg 1.
+	NwkSKey     Envelope
+	FNwkSIntKey Envelope
+	SNwkSIntKey Envelope
+	NwkSEncKey  Envelope
+	// AppSKey is zero where Activation.Policy is AppSKeyByID.
+	AppSKey Envelope
+}

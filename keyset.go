@@ -1,0 +1,95 @@
+package joinery
+
+import "joinery/lorawan"
+
+// Sealed is ciphertext that only the keyring opens: a format byte, the wrapped
+// key and a MAC that binds it to what it belongs to (architecture of custody:
+// docs/custody.md). It is safe to store and to pass on; it is never shown.
+type Sealed []byte
+
+// String implements fmt.Stringer, also for %x: a Sealed never prints its bytes.
+func (s Sealed) String() string {
+	if len(s) == 0 {
+		return "sealed(none)"
+	}
+	return "sealed(…)"
+}
+
+// GoString implements fmt.GoStringer, for %#v.
+func (s Sealed) GoString() string { return s.String() }
+
+// Origin tells where the root keys of a key set come from.
+type Origin uint8
+
+// Origins.
+const (
+	// OriginDerived: nothing is stored; roots are derived from a master key.
+	OriginDerived Origin = iota + 1
+	// OriginSealed: roots were imported and are stored as ciphertext.
+	OriginSealed
+	// OriginRekeyed: roots come from a parent key set and a cookie.
+	OriginRekeyed
+)
+
+// RootKey names one of the two root keys of a device.
+type RootKey uint8
+
+// Root keys (TS001-1.1 §6.1.1.3).
+const (
+	NwkKey RootKey = iota + 1
+	AppKey
+)
+
+var (
+	originText  = map[Origin]string{OriginDerived: "derived", OriginSealed: "sealed", OriginRekeyed: "rekeyed"}
+	rootKeyText = map[RootKey]string{NwkKey: "NwkKey", AppKey: "AppKey"}
+)
+
+func (o Origin) String() string  { return originText[o] }
+func (k RootKey) String() string { return rootKeyText[k] }
+
+// MarshalText implements encoding.TextMarshaler.
+func (o Origin) MarshalText() ([]byte, error)  { return []byte(o.String()), nil }
+func (k RootKey) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// SealedRoot is one imported root key in its two forms.
+type SealedRoot struct {
+	// Use is wrapped under the join KEK: a join can open it, and nothing that
+	// a join may do can wrap it again.
+	Use Sealed
+	// Custody is wrapped to the custody key, whose private half only the
+	// export and rotation role can use.
+	Custody Sealed
+}
+
+// KeySet is the root keys of one device in one generation: where they come from
+// and, for imported ones, their ciphertext. It never holds a key.
+type KeySet struct {
+	ID       KeySetID
+	DeviceID DeviceID
+	DevEUI   lorawan.EUI64
+	Origin   Origin
+
+	// Master and Generation are what derived roots are derived from: the name
+	// of a master key in the keyring, and the generation in its derivation
+	// profile. (Master, Generation, DevEUI) is unique.
+	Master     string
+	Generation uint32
+
+	// Sealed roots of OriginSealed; a 1.0.x device may have one only.
+	Nwk SealedRoot
+	App SealedRoot
+
+	// Root10 is the root that serves OptNeg = 0, and the MIC of a join-request:
+	// NwkKey for elements and for every 1.1 device, else as imported.
+	Root10 RootKey
+
+	// Version advances with every write of the nonces and with everything that
+	// must make a join in flight think again (binding, suspension, reset).
+	Version uint64
+	Nonces  Nonces
+
+	// Disclosed is set for ever once a root key left the keyring readable to
+	// somebody.
+	Disclosed bool
+}
