@@ -35,6 +35,7 @@ const (
 // AuditEntry is one custody event. Detail holds identifiers and settings only,
 // never a secret; it becomes part of a hashed leaf and cannot be changed later.
 type AuditEntry struct {
+	ID     int64 // its place in the log, from 1; 0 before it is stored
 	At     time.Time
 	Event  AuditEvent
 	Actor  string // Caller.Name

@@ -1,0 +1,86 @@
+# Joinery. `make help` lists what can be made.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+GO           ?= go
+LINT_VERSION := v2.15.0
+LINT         := .tools/golangci-lint-$(LINT_VERSION)
+PROGRAMS     := joinery joinctl joinsim
+
+# Packages with goroutines of their own: these run under the race detector.
+CONCURRENT := . ./internal/activation ./internal/api ./internal/auth ./internal/daemon \
+	./internal/fleet ./internal/interop ./internal/keyring/... ./internal/store
+
+# What `make fuzz` spends on each target: a time (30s) or a count (100000x).
+FUZZTIME ?= 30s
+
+.PHONY: help
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+.PHONY: build
+build: ## The programs, into bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ $(PROGRAMS:%=./cmd/%)
+
+.PHONY: demo
+demo: ## Devices join a server of their own, step by step; leaves nothing behind
+	@$(GO) run ./test/demo
+
+.PHONY: test
+test: need-cc fmt vet lint build ## Everything that must pass before a change lands
+	$(GO) test -race -timeout 20m $(CONCURRENT)
+	$(GO) test -timeout 20m ./...
+
+.PHONY: test-long
+test-long: need-cc ## The full figures of every promise: hours rather than minutes
+	JOINERY_LONG=1 $(GO) test -count=1 -timeout 4h ./...
+	$(MAKE) fuzz FUZZTIME=1000000x
+
+.PHONY: lint
+lint: $(LINT) ## golangci-lint with .golangci.yml
+	$(LINT) run ./...
+
+.PHONY: vet
+vet:
+	$(GO) vet ./...
+
+.PHONY: fmt
+fmt: # Tells which files gofmt would change.
+	@changed="$$(gofmt -l $$($(GO) list -f '{{.Dir}}' ./...))"; \
+	if [ -n "$$changed" ]; then echo "not formatted; run gofmt -w on:"; echo "$$changed"; exit 1; fi
+
+.PHONY: bench
+bench: ## Benchmarks of every package
+	$(GO) test -run '^$$' -bench . -benchmem $$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -n1 dirname | sort -u)
+
+.PHONY: fuzz
+fuzz: ## Every fuzz target for FUZZTIME (30s, or a count such as 100000x)
+	@grep -rn --include='*_test.go' -oE '^func Fuzz[A-Za-z0-9_]*' . | sed -E 's|^(.*)/[^/]*:[0-9]+:func |\1 |' | sort | \
+	while read -r dir target; do \
+		echo "== $$dir $$target"; \
+		$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) "$$dir" < /dev/null; \
+	done
+
+.PHONY: clean
+clean: ## Removes what was built
+	rm -rf bin .tools
+
+# The linter is a tool, not a dependency: it is installed beside the tree once,
+# and never enters go.mod.
+$(LINT):
+	@echo "installing golangci-lint $(LINT_VERSION) (some minutes, once)"
+	@mkdir -p .tools
+	GOBIN=$(CURDIR)/.tools GOFLAGS= $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	@mv .tools/golangci-lint $(LINT)
+
+# The race detector needs a C compiler; the programs do not.
+.PHONY: need-cc
+need-cc:
+	@if command -v gcc >/dev/null; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing gcc for the race detector"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev; \
+	else \
+		echo "the race detector needs gcc and the C library's headers: sudo apt-get install gcc libc6-dev" >&2; exit 1; \
+	fi

@@ -1,0 +1,6 @@
+//go:build race
+
+package backend
+
+// raceDetector: under it sync.Pool forgets at random.
+const raceDetector = true

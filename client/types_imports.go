@@ -1,0 +1,86 @@
+package client
+
+import (
+	"time"
+
+	"joinery"
+	"joinery/lorawan"
+)
+
+// MaxImportRows is the most rows of one ImportRows.
+const MaxImportRows = joinery.MaxImportRows
+
+// Import is the state of importing one file.
+type Import struct {
+	ID           joinery.ImportID   `json:"id" pattern:"^imp_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"imp_ and 13 characters" doc:"Identifier"`
+	Organisation joinery.OrgID      `json:"organisation" pattern:"^org_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"org_ and 13 characters" doc:"For whom"`
+	Kind         string             `json:"kind" enum:"manifest,key-list" doc:"What is imported"`
+	SHA256       string             `json:"sha256" doc:"SHA-256 of the file, in hexadecimal: the same file goes on where it stood"`
+	MACVersion   lorawan.MACVersion `json:"macVersion,omitzero" doc:"Provisioned version of a manifest's elements"`
+	Binding      *Binding           `json:"binding,omitempty" doc:"Binding that imported devices get; absent: none"`
+	Next         uint64             `json:"next" doc:"Rows taken so far: the index of the next row"`
+	Created      uint64             `json:"created" doc:"Devices made"`
+	Unchanged    uint64             `json:"unchanged" doc:"Rows whose device was there already, of the same owner"`
+	Failed       uint64             `json:"failed" doc:"Rows refused"`
+	Done         bool               `json:"done" doc:"Whether the last row was taken"`
+	CreatedAt    time.Time          `json:"createdAt" doc:"When it began"`
+}
+
+// NewImport begins an import, or finds the one that was begun for the same file.
+type NewImport struct {
+	Kind       string             `json:"kind" enum:"manifest,key-list" doc:"What is imported"`
+	SHA256     string             `json:"sha256" pattern:"^[0-9a-fA-F]{64}$" patternDescription:"64 hexadecimal digits" doc:"SHA-256 of the file, in hexadecimal"`
+	MACVersion lorawan.MACVersion `json:"macVersion,omitzero" enum:"1.0,1.0.0,1.0.1,1.0.2,1.0.3,1.0.4,1.1,1.1.0" doc:"For a manifest: the LoRaWAN version that its elements' devices are provisioned with"`
+	Binding    *NewBinding        `json:"binding,omitempty" doc:"Bind every imported device; absent: bind none"`
+	DryRun     bool               `json:"dryRun,omitzero" doc:"Check the rows and store nothing"`
+}
+
+// SealedKeyRow is one device of a key list, its root keys sealed.
+type SealedKeyRow struct {
+	Line           uint64             `json:"line" minimum:"0" maximum:"9007199254740991" doc:"Line of the row in the file, for messages"`
+	JoinEUI        lorawan.EUI64      `json:"joinEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"JoinEUI"`
+	DevEUI         lorawan.EUI64      `json:"devEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"DevEUI"`
+	MACVersion     lorawan.MACVersion `json:"macVersion" enum:"1.0.0,1.0.1,1.0.2,1.0.3,1.0.4,1.1.0" doc:"Provisioned LoRaWAN version"`
+	NwkKey         []byte             `json:"nwkKey,omitzero" maxLength:"64" doc:"NwkKey, wrapped under the file key"`
+	AppKey         []byte             `json:"appKey,omitzero" maxLength:"64" doc:"AppKey, wrapped under the file key"`
+	Root10         string             `json:"root10" enum:"NwkKey,AppKey" doc:"The root key that serves LoRaWAN 1.0.x"`
+	UsedDevNonces  []lorawan.DevNonce `json:"usedDevNonces,omitzero" nullable:"false" maxItems:"65536" minimum:"0" maximum:"65535" doc:"DevNonces that the device used elsewhere already"`
+	JoinNonceFloor lorawan.JoinNonce  `json:"joinNonceFloor,omitzero" minimum:"0" maximum:"16777215" doc:"Last JoinNonce that another Join Server issued to it"`
+}
+
+// BadRow is a row that could not be sealed on the customer's machine.
+type BadRow struct {
+	Index  uint64 `json:"index" minimum:"0" maximum:"9007199254740991" doc:"Index of the row in the file, from 0"`
+	Line   uint64 `json:"line" minimum:"0" maximum:"9007199254740991" doc:"Line of the row in the file"`
+	Reason string `json:"reason" minLength:"1" maxLength:"256" doc:"What is wrong; never a value"`
+}
+
+// ImportRows is a run of rows of an import. Rows that keys or entries do not
+// account for are the bad ones: their indexes say where they stood.
+type ImportRows struct {
+	From    uint64         `json:"from" minimum:"0" maximum:"9007199254740991" doc:"Index of the first row; must be the import's 'next'"`
+	Last    bool           `json:"last,omitzero" doc:"Whether the file ends with these rows"`
+	Seal    *SealHeader    `json:"seal,omitempty" doc:"For a key list: how the keys of these rows are sealed"`
+	Keys    []SealedKeyRow `json:"keys,omitzero" nullable:"false" maxItems:"500" doc:"Rows of a key list, in the file's order"`
+	BadRows []BadRow       `json:"badRows,omitzero" nullable:"false" maxItems:"500" doc:"Rows of a key list that could not be sealed"`
+	// Entries are bytes and not JSON, so that one that is broken costs itself
+	// alone, and what was signed comes through unchanged.
+	Entries [][]byte `json:"entries,omitzero" nullable:"false" maxItems:"500" doc:"Entries of a manifest, byte for byte as they stand in the file, in its order; each in base64"`
+}
+
+// RowResult tells what became of one row.
+type RowResult struct {
+	Index   uint64           `json:"index" doc:"Index of the row in the file, from 0"`
+	Line    uint64           `json:"line" doc:"Line in a key list, number of the entry in a manifest"`
+	JoinEUI lorawan.EUI64    `json:"joinEUI,omitzero" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"JoinEUI, if it could be read"`
+	DevEUI  lorawan.EUI64    `json:"devEUI,omitzero" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"DevEUI, if it could be read"`
+	Device  joinery.DeviceID `json:"device,omitzero" pattern:"^dev_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"dev_ and 13 characters" doc:"The device, of rows that did not fail"`
+	Status  string           `json:"status" enum:"created,unchanged,failed" doc:"What became of it"`
+	Reason  string           `json:"reason,omitzero" doc:"What is wrong, of rows that failed"`
+}
+
+// ImportProgress answers ImportRows.
+type ImportProgress struct {
+	Results []RowResult `json:"results" nullable:"false" doc:"One for each row, in order"`
+	Import  Import      `json:"import" doc:"How far the import is now"`
+}

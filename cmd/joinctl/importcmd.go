@@ -1,0 +1,297 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"joinery"
+	"joinery/client"
+	"joinery/internal/seal"
+	"joinery/lorawan"
+	"joinery/manifest"
+
+	"github.com/spf13/cobra"
+)
+
+const importHelp = `
+
+Rows go to the server in runs of at most 500. When it is cut off, however that
+happens, the same command goes on where it stood: the server knows the file by its
+hash. At the end every row that was refused is listed with its line and the reason,
+and with --report also written to a file, one JSON object a line. The exit code is 3
+if rows were refused.`
+
+func (a *app) importCommand() *cobra.Command {
+	c := &cobra.Command{Use: "import", Short: "Bring devices in: signed manifests, key lists"}
+	c.AddCommand(a.importManifestCommand(), a.importKeysCommand(), a.importSealedCommand())
+	return c
+}
+
+// importFlags are the flags of every import.
+type importFlags struct {
+	bind   bindingFlags
+	dryRun bool
+	report string
+}
+
+func (f *importFlags) register(c *cobra.Command) {
+	f.bind.register(c, "bind-")
+	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "check the rows and store nothing")
+	c.Flags().StringVar(&f.report, "report", "", "write the rows that were refused to this file, one JSON object a line")
+}
+
+// begin opens path and begins its import, or finds the one that was begun.
+func (f *importFlags) begin(ctx context.Context, api *client.Client, path string, in client.NewImport) (*os.File, client.Import, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, client.Import{}, err
+	}
+	hash := sha256.New()
+	if _, err = io.Copy(hash, file); err == nil {
+		_, err = file.Seek(0, io.SeekStart)
+	}
+	if err == nil {
+		in.SHA256 = hex.EncodeToString(hash.Sum(nil))
+		in.DryRun = f.dryRun
+		in.Binding, err = f.bind.optional()
+	}
+	var state client.Import
+	if err == nil {
+		state, err = api.BeginImport(ctx, in)
+	}
+	if err != nil {
+		_ = file.Close()
+		return nil, client.Import{}, err
+	}
+	return file, state, nil
+}
+
+func (a *app) importManifestCommand() *cobra.Command {
+	var f importFlags
+	var version string
+	c := a.command(&cobra.Command{
+		Use:   "manifest FILE --mac-version VERSION",
+		Short: "Import the elements of a signed manifest",
+		Long: `Import the secure elements of a signed manifest. The server verifies each entry
+against the signers that it trusts ('joinctl signer'). A manifest does not say which
+LoRaWAN version the devices speak: --mac-version does.` + importHelp,
+		Example: `  joinctl import manifest manifest.json --mac-version 1.0.4
+  joinctl import manifest manifest.json --mac-version 1.0.3 --bind-net-id 000013 --bind-as-id as.example.com
+  joinctl import manifest manifest.json --mac-version 1.1 --dry-run --report refused.jsonl`,
+		Args: cobra.ExactArgs(1),
+	}, func(ctx context.Context, api *client.Client, args []string) error {
+		mac, err := lorawan.ParseMACVersion(version)
+		if err != nil {
+			return usagef("--mac-version: %w", err)
+		}
+		if api, err = a.withOrganisation(ctx, api); err != nil {
+			return err
+		}
+		file, state, err := f.begin(ctx, api, args[0], client.NewImport{Kind: string(joinery.ImportManifest), MACVersion: mac})
+		if err != nil {
+			return err
+		}
+		defer func() { _ = file.Close() }()
+		p := newProgress(a, file)
+		entries := manifest.NewReader(p)
+		return a.runImport(ctx, api, state, f.report, p, nil, func() (row, error) {
+			entry, err := entries.Next()
+			return row{entry: entry, size: len(entry) * 4 / 3}, err
+		})
+	})
+	c.Flags().StringVar(&version, "mac-version", "", "LoRaWAN version of the devices: 1.0.0, 1.0.1, 1.0.2, 1.0.3, 1.0.4 or 1.1.0")
+	require(c, "mac-version")
+	f.register(c)
+	return c
+}
+
+// keyListFlags stand for what a key list does not say.
+type keyListFlags struct{ joinEUI, version, root10 string }
+
+func (k *keyListFlags) register(c *cobra.Command) {
+	c.Flags().StringVar(&k.joinEUI, "join-eui", "", "JoinEUI of rows that do not say")
+	c.Flags().StringVar(&k.version, "mac-version", "", "LoRaWAN version of rows that do not say")
+	c.Flags().StringVar(&k.root10, "root10", "", "root key of 1.0.x devices whose row has two: NwkKey or AppKey")
+}
+
+func (k *keyListFlags) options() (o seal.KeyListOptions, err error) {
+	if k.joinEUI != "" {
+		joinEUI, err := lorawan.ParseEUI64(k.joinEUI)
+		if err != nil {
+			return o, usagef("--join-eui: %w", err)
+		}
+		o.JoinEUI = &joinEUI
+	}
+	if k.version != "" {
+		if o.MACVersion, err = lorawan.ParseMACVersion(k.version); err != nil {
+			return o, usagef("--mac-version: %w", err)
+		}
+	}
+	if k.root10 != "" && k.root10 != seal.RootNwkKey && k.root10 != seal.RootAppKey {
+		return o, usagef("--root10: want %s or %s", seal.RootNwkKey, seal.RootAppKey)
+	}
+	o.Root10 = k.root10
+	return o, nil
+}
+
+const keyListHelp = `
+
+The list is a CSV with a header line and the columns JoinEUI, DevEUI, MACVersion,
+AppKey and, for 1.1 devices, NwkKey; optional are UsedDevNonces (numbers separated by
+spaces or |) and JoinNonceFloor, from a former Join Server. The Things Stack's CSV is
+read, too.`
+
+func (a *app) importKeysCommand() *cobra.Command {
+	var f importFlags
+	var k keyListFlags
+	var transport string
+	c := a.command(&cobra.Command{
+		Use:   "keys FILE.csv",
+		Short: "Import devices with their root keys, encrypted on this machine",
+		Long: `Import ordinary devices with their root keys. Every key is encrypted to the server on
+this machine, before it leaves it.` + keyListHelp + importHelp,
+		Example: `  joinctl import keys devices.csv
+  joinctl import keys tts.csv --mac-version 1.0.3 --bind-net-id 000013 --bind-as-id as.example.com
+  joinctl import keys devices.csv --report refused.jsonl`,
+		Args: cobra.ExactArgs(1),
+	}, func(ctx context.Context, api *client.Client, args []string) error {
+		opt, err := k.options()
+		if err != nil {
+			return err
+		}
+		if api, err = a.withOrganisation(ctx, api); err != nil {
+			return err
+		}
+		to, err := transportKey(ctx, api, transport)
+		if err != nil {
+			return err
+		}
+		file, state, err := f.begin(ctx, api, args[0], client.NewImport{Kind: string(joinery.ImportKeyList)})
+		if err != nil {
+			return err
+		}
+		defer func() { _ = file.Close() }()
+		p := newProgress(a, file)
+		list, err := seal.KeyList(p, to, opt)
+		if err != nil {
+			return err
+		}
+		defer list.Close()
+		header := client.SealHeader(list.Header())
+		return a.runImport(ctx, api, state, f.report, p, &header, keyRows(list.Next))
+	})
+	k.register(c)
+	registerTransportKey(c, &transport)
+	f.register(c)
+	return c
+}
+
+func (a *app) importSealedCommand() *cobra.Command {
+	var f importFlags
+	c := a.command(&cobra.Command{
+		Use:   "sealed FILE",
+		Short: "Import a key list that 'joinctl seal keys' encrypted",
+		Long:  "Import a key list that 'joinctl seal keys' encrypted to this server, perhaps on another machine." + importHelp,
+		Example: `  joinctl seal keys devices.csv --to transport.pub --out devices.sealed
+  joinctl import sealed devices.sealed --bind-net-id 60002A`,
+		Args: cobra.ExactArgs(1),
+	}, func(ctx context.Context, api *client.Client, args []string) error {
+		api, err := a.withOrganisation(ctx, api)
+		if err != nil {
+			return err
+		}
+		file, state, err := f.begin(ctx, api, args[0], client.NewImport{Kind: string(joinery.ImportKeyList)})
+		if err != nil {
+			return err
+		}
+		defer func() { _ = file.Close() }()
+		p := newProgress(a, file)
+		list, err := seal.NewFileReader(p)
+		if err != nil {
+			return err
+		}
+		header := client.SealHeader(list.Header())
+		return a.runImport(ctx, api, state, f.report, p, &header, keyRows(list.Next))
+	})
+	f.register(c)
+	return c
+}
+
+// keyRows turns rows of a key list into rows of an import.
+func keyRows(next func() (seal.SealedRow, error)) func() (row, error) {
+	return func() (row, error) {
+		r, err := next()
+		if bad, ok := errors.AsType[*seal.RowError](err); ok {
+			return row{bad: &client.BadRow{Line: bad.Line, Reason: cut(bad.Reason, 256)}, size: 300}, nil
+		}
+		if err != nil {
+			return row{}, err
+		}
+		key := client.SealedKeyRow(r)
+		return row{key: &key, size: 400 + 6*len(r.UsedDevNonces)}, nil
+	}
+}
+
+func cut(s string, n int) string {
+	if len(s) > n {
+		return s[:n]
+	}
+	return s
+}
+
+// report lists the rows that were refused, and says with errPartial that there
+// were some.
+func (a *app) report(ctx context.Context, api *client.Client, state client.Import, path string) error {
+	var refused []client.RowResult
+	if state.Failed > 0 {
+		for r, err := range api.ImportErrors(ctx, state.ID) {
+			if err != nil {
+				return err
+			}
+			refused = append(refused, r)
+		}
+	}
+	if path != "" {
+		if err := writeReport(path, refused); err != nil {
+			return err
+		}
+	}
+	err := a.show(map[string]any{"import": state, "refused": append([]client.RowResult{}, refused...)}, func() error {
+		a.sayf("%s: %d new, %d there already, %d refused\n", state.ID, state.Created, state.Unchanged, state.Failed)
+		for _, r := range refused {
+			device := ""
+			if !r.DevEUI.IsZero() {
+				device = fmt.Sprintf(" (%s/%s)", r.JoinEUI, r.DevEUI)
+			}
+			if err := a.printf("line %d: %s%s\n", r.Line, clean(r.Reason), device); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil && len(refused) > 0 {
+		return errPartial
+	}
+	return err
+}
+
+func writeReport(path string, refused []client.RowResult) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	e := json.NewEncoder(f)
+	for _, r := range refused {
+		if err := e.Encode(r); err != nil {
+			_ = f.Close()
+			return fmt.Errorf("report: %w", err)
+		}
+	}
+	return f.Close()
+}

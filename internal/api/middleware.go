@@ -1,0 +1,262 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"joinery"
+	"joinery/client"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+)
+
+type (
+	requestIDKey  struct{}
+	callerKey     struct{}
+	connectionKey struct{}
+)
+
+// connection is what is known of a caller from the connection alone.
+type connection struct {
+	caller joinery.Caller
+	err    error
+}
+
+// requestID gives the id under which the log knows a request.
+func requestID(ctx context.Context) string {
+	id, _ := ctx.Value(requestIDKey{}).(string)
+	return id
+}
+
+// outermost gives each request an id and a line in the log, and turns a panic
+// into an answer. The id is always ours: one that was sent would be an echo.
+func (s *Server) outermost(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var b [12]byte
+		rand.Read(b[:]) // never fails (crypto/rand)
+		id := hex.EncodeToString(b[:])
+		w.Header().Set("X-Request-Id", id)
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.Header().Set("Cache-Control", "no-store")
+		seen := &recorder{ResponseWriter: w}
+		began := time.Now()
+		ctx := context.WithValue(r.Context(), requestIDKey{}, id)
+		r = r.WithContext(ctx)
+		defer func() {
+			if v := recover(); v != nil {
+				s.panicked(ctx, seen, v)
+			}
+			took := time.Since(began)
+			s.metrics.count(r.Pattern, seen.status, took)
+			// The route and not the path: a path may hold anything.
+			s.log.LogAttrs(ctx, slog.LevelDebug, "request",
+				slog.String("request", id), slog.String("route", r.Pattern),
+				slog.Int("status", seen.status), slog.Duration("took", took))
+		}()
+		next.ServeHTTP(seen, r)
+	})
+}
+
+// panicked answers a request whose handling panicked. The value of a panic may
+// hold anything, so the log gets its type, and its text only if it is Go's own.
+func (s *Server) panicked(ctx context.Context, w *recorder, v any) {
+	what := fmt.Sprintf("%T", v)
+	if e, ok := v.(runtime.Error); ok {
+		what = e.Error()
+	}
+	s.log.LogAttrs(ctx, slog.LevelError, "request panicked", slog.String("request", requestID(ctx)),
+		slog.String("panic", what), slog.String("stack", string(debug.Stack())))
+	if w.status == 0 {
+		s.write(w, s.newProblem(joinery.CodeInternal, "internal error", requestID(ctx)))
+	}
+}
+
+// write sends p outside of huma.
+func (s *Server) write(w http.ResponseWriter, p *problem) {
+	w.Header().Set("Content-Type", p.ContentType(""))
+	w.WriteHeader(p.Status)
+	if err := encodeJSON(w, p); err != nil {
+		s.log.Debug("write an answer", slog.Any("error", err))
+	}
+}
+
+// recorder notes the status that was sent.
+type recorder struct {
+	http.ResponseWriter
+	status int
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (r *recorder) WriteHeader(status int) {
+	if r.status == 0 {
+		r.status = status
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (r *recorder) Write(b []byte) (int, error) {
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	return r.ResponseWriter.Write(b)
+}
+
+// Unwrap lets deadlines of the connection be set.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// routes is the mux; what it does not know is refused in our form.
+func (s *Server) routes(w http.ResponseWriter, r *http.Request) {
+	handler, pattern := s.mux.Handler(r)
+	if pattern != "" {
+		s.mux.ServeHTTP(w, r)
+		return
+	}
+	var refused discard
+	handler.ServeHTTP(&refused, r)
+	if allow := refused.Header().Get("Allow"); refused.status == http.StatusMethodNotAllowed {
+		w.Header().Set("Allow", allow)
+		s.write(w, s.statusProblem(refused.status, "this route takes "+allow, requestID(r.Context())))
+		return
+	}
+	s.write(w, s.statusProblem(http.StatusNotFound, "no such route; "+client.BasePath+"/openapi.json lists them all", requestID(r.Context())))
+}
+
+// discard keeps status and headers of an answer only.
+type discard struct {
+	header http.Header
+	status int
+}
+
+func (d *discard) Header() http.Header {
+	if d.header == nil {
+		d.header = http.Header{}
+	}
+	return d.header
+}
+
+func (d *discard) WriteHeader(status int)      { d.status = status }
+func (d *discard) Write(b []byte) (int, error) { return len(b), nil }
+
+// authenticate finds out who calls, before anything of the request but its head
+// is looked at: an API key if one is given, else the connection.
+func (s *Server) authenticate(ctx huma.Context, next func(huma.Context)) {
+	caller, err := s.callerOf(ctx)
+	if err == nil {
+		caller, err = actFor(caller, ctx.Header(client.OrganisationHeader))
+	}
+	if err != nil {
+		if joinery.CodeOf(err) == joinery.CodeUnauthenticated {
+			ctx.SetHeader("WWW-Authenticate", `Bearer realm="joinery"`)
+		}
+		s.refuse(ctx, err)
+		return
+	}
+	next(huma.WithValue(ctx, callerKey{}, caller))
+}
+
+func (s *Server) callerOf(ctx huma.Context) (joinery.Caller, error) {
+	r, _ := humago.Unwrap(ctx)
+	if values := r.Header.Values("Authorization"); len(values) > 0 {
+		scheme, token, found := strings.Cut(values[0], " ")
+		if len(values) > 1 || !found || !strings.EqualFold(scheme, "Bearer") {
+			return joinery.Caller{}, joinery.Errorf(joinery.CodeUnauthenticated, "want one header 'Authorization: Bearer' with an API key")
+		}
+		return s.Keys.Authenticate(ctx.Context(), strings.TrimSpace(token))
+	}
+	if c, ok := ctx.Context().Value(connectionKey{}).(connection); ok {
+		return c.caller, c.err
+	}
+	return joinery.Caller{}, joinery.Errorf(joinery.CodeUnauthenticated, "an API key is needed here: 'Authorization: Bearer jk_…'")
+}
+
+// actFor lets an operator act for an organisation; others act for their own.
+func actFor(caller joinery.Caller, header string) (joinery.Caller, error) {
+	if header == "" {
+		return caller, nil
+	}
+	org, err := joinery.ParseOrgID(header)
+	if err != nil {
+		return joinery.Caller{}, joinery.Errorf(joinery.CodeInvalid, "header %s: %v", client.OrganisationHeader, err)
+	}
+	if !caller.Operator && org != caller.Org {
+		return joinery.Caller{}, joinery.Errorf(joinery.CodeForbidden, "this credential does not act for that organisation")
+	}
+	caller.Org = org
+	return caller, nil
+}
+
+// readBody reads a body whole before it is decoded, within its bounds, so that
+// a body that breaks off is the client's fault and not ours.
+func (s *Server) readBody(ctx huma.Context, next func(huma.Context)) {
+	op := ctx.Operation()
+	if op.RequestBody == nil {
+		next(ctx)
+		return
+	}
+	limit := bodyLimit(op)
+	_ = ctx.SetReadDeadline(time.Now().Add(bodyTimeout)) // not every writer has one; the server's stands
+	body, err := io.ReadAll(io.LimitReader(ctx.BodyReader(), limit+1))
+	timeout, isNet := errors.AsType[net.Error](err)
+	status := 0
+	switch {
+	case isNet && timeout.Timeout():
+		status = http.StatusRequestTimeout
+	case err != nil:
+		status = http.StatusBadRequest
+	case int64(len(body)) > limit:
+		status = http.StatusRequestEntityTooLarge
+	}
+	if status != 0 {
+		r, w := humago.Unwrap(ctx)
+		s.write(w, s.statusProblem(status, statusDetail(status), requestID(r.Context())))
+		return
+	}
+	next(bodyContext{ctx, bytes.NewReader(body)})
+}
+
+// bodyContext is a request whose body was read.
+type bodyContext struct {
+	request
+	body io.Reader
+}
+
+// request is a huma.Context under a name that is not one of its methods.
+type request huma.Context
+
+// BodyReader implements huma.Context.
+func (c bodyContext) BodyReader() io.Reader { return c.body }
+
+// Unwrap gives the request beneath.
+func (c bodyContext) Unwrap() huma.Context { return c.request }
+
+// refuse answers an error before a route was reached.
+func (s *Server) refuse(ctx huma.Context, err error) {
+	r, w := humago.Unwrap(ctx)
+	s.logFailure(r.Context(), ctx.Operation().OperationID, err)
+	s.write(w, s.problemOf(err, requestID(r.Context())))
+}
+
+// logFailure logs an error that is ours to mend, once. Refusals are not logged:
+// whoever asked was told.
+func (s *Server) logFailure(ctx context.Context, operation string, err error) {
+	code := joinery.CodeOf(err)
+	if code != joinery.CodeInternal && code != joinery.CodeUnavailable {
+		return
+	}
+	s.log.LogAttrs(ctx, slog.LevelError, "request failed", slog.String("request", requestID(ctx)),
+		slog.String("operation", operation), slog.String("code", string(code)), slog.Any("error", err))
+}

@@ -1,0 +1,118 @@
+package api
+
+import (
+	"context"
+	"encoding"
+	"net/http"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"joinery"
+	"joinery/client"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// spec describes one route for the document.
+type spec struct {
+	method, path string
+	id           string // operationId
+	tag          string
+	summary      string
+	description  string
+	status       int   // of success; 0: 200, or 204 without a body
+	maxBody      int64 // 0: ordinaryBody
+}
+
+// none is the input of a route without parameters, or the output of one without
+// a body.
+type none struct{}
+
+// body is an input or output that is a body and nothing else.
+type body[T any] struct{ Body T }
+
+// ok makes an output of v.
+func ok[T any](v T) *body[T] { return &body[T]{v} }
+
+// list makes an output of all items of a short listing.
+func list[S, T any](in []S, convert func(S) T) *body[client.List[T]] {
+	return ok(client.List[T]{Items: each(in, convert)})
+}
+
+// each converts a slice; the result is never nil.
+func each[S, T any](in []S, convert func(S) T) []T {
+	out := make([]T, len(in))
+	for i, v := range in {
+		out[i] = convert(v)
+	}
+	return out
+}
+
+// route registers h under sp. The caller is found before h runs and is an
+// argument of it; whatever error h gives becomes a problem.
+func route[I, O any](s *Server, sp spec, h func(ctx context.Context, caller joinery.Caller, in *I) (*O, error)) {
+	op := huma.Operation{
+		OperationID: sp.id, Method: sp.method, Path: path(sp.path), Tags: []string{sp.tag},
+		Summary: sp.summary, Description: sp.description, DefaultStatus: sp.status,
+		MaxBodyBytes: ordinaryBody + 1,
+		Responses:    s.refusals(sp, reflect.TypeFor[I]()),
+	}
+	if sp.maxBody != 0 {
+		op.MaxBodyBytes = sp.maxBody + 1
+	}
+	huma.Register(s.huma, op, func(ctx context.Context, in *I) (*O, error) {
+		caller, known := ctx.Value(callerKey{}).(joinery.Caller)
+		if !known {
+			return nil, s.newProblem(joinery.CodeInternal, "internal error", requestID(ctx))
+		}
+		out, err := h(ctx, caller, in)
+		if err != nil {
+			s.logFailure(ctx, sp.id, err)
+			return nil, s.problemOf(err, requestID(ctx))
+		}
+		return out, nil
+	})
+}
+
+// bodyLimit is the most bytes that op takes: huma refuses a body as long as its
+// own limit.
+func bodyLimit(op *huma.Operation) int64 { return op.MaxBodyBytes - 1 }
+
+// refusals documents the refusals that a route can give.
+func (s *Server) refusals(sp spec, in reflect.Type) map[string]*huma.Response {
+	statuses := []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusInternalServerError, http.StatusServiceUnavailable}
+	if strings.Contains(sp.path, "{") || sp.method != http.MethodGet {
+		statuses = append(statuses, http.StatusNotFound)
+	}
+	if in.NumField() > 0 {
+		statuses = append(statuses, http.StatusUnprocessableEntity)
+	}
+	if _, has := in.FieldByName("Body"); has {
+		statuses = append(statuses, http.StatusBadRequest, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
+	}
+	if sp.method != http.MethodGet {
+		statuses = append(statuses, http.StatusConflict, http.StatusTooManyRequests)
+	}
+	schema := s.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[client.Problem](), true, "Problem")
+	out := map[string]*huma.Response{}
+	for _, status := range statuses {
+		out[strconv.Itoa(status)] = &huma.Response{
+			Description: http.StatusText(status),
+			Content:     map[string]*huma.MediaType{"application/problem+json": {Schema: schema}},
+		}
+	}
+	return out
+}
+
+// parse reads an identifier of a path. One that is well-formed but is no
+// identifier names nothing.
+func parse[T any, P interface {
+	*T
+	encoding.TextUnmarshaler
+}](text, what string) (id T, err error) {
+	if P(&id).UnmarshalText([]byte(text)) != nil {
+		return id, joinery.Errorf(joinery.CodeNotFound, "no such %s", what)
+	}
+	return id, nil
+}

@@ -1,0 +1,114 @@
+package api
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"net/http"
+	"strconv"
+
+	"joinery"
+	"joinery/client"
+	"joinery/internal/provisioning"
+	"joinery/internal/seal"
+)
+
+type importInput struct {
+	ID string `path:"id" pattern:"^imp_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"imp_ and 13 characters" doc:"The import's id"`
+}
+
+func (in importInput) parse() (joinery.ImportID, error) {
+	return parse[joinery.ImportID](in.ID, "import")
+}
+
+type rowsInput struct {
+	importInput
+	Body client.ImportRows
+}
+
+type importErrorsInput struct {
+	importInput
+	After uint64 `query:"after" maximum:"9007199254740991" doc:"From this index on ('next' of the page before)"`
+	Limit int    `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"At most this many"`
+}
+
+func (s *Server) registerImports() {
+	route(s, spec{method: http.MethodPost, path: "/imports", id: "beginImport", tag: "imports",
+		summary: "Begin an import, or find the one of the same file",
+		description: "A file is known by organisation, kind and SHA-256: an import that was cut off goes on at its 'next'. " +
+			"With other settings than it was begun with it is a conflict."},
+		s.beginImport)
+	route(s, spec{method: http.MethodGet, path: "/imports/{id}", id: "getImport", tag: "imports", summary: "How far an import is"},
+		func(ctx context.Context, caller joinery.Caller, in *importInput) (*body[client.Import], error) {
+			id, err := in.parse()
+			if err != nil {
+				return nil, err
+			}
+			i, err := s.Imports.Status(ctx, caller, id)
+			return ok(importState(i)), err
+		})
+	route(s, spec{method: http.MethodPost, path: "/imports/{id}/rows", id: "importRows", tag: "imports", maxBody: importBody,
+		summary: "Give a run of rows, at most 500",
+		description: "The rows are taken in one transaction, and each has its own result. They must begin at the import's 'next'; " +
+			"if they do not, that is a conflict, and asking for the import says where to go on."},
+		s.importRows)
+	route(s, spec{method: http.MethodGet, path: "/imports/{id}/errors", id: "listImportErrors", tag: "imports",
+		summary: "Rows of an import that were refused, in the file's order"},
+		s.listImportErrors)
+}
+
+func (s *Server) beginImport(ctx context.Context, caller joinery.Caller, in *body[client.NewImport]) (*body[client.Import], error) {
+	b, err := bindingOf(in.Body.Binding)
+	if err != nil {
+		return nil, err
+	}
+	sum, err := hex.DecodeString(in.Body.SHA256)
+	if err != nil || len(sum) != sha256.Size {
+		return nil, joinery.Errorf(joinery.CodeInvalid, "sha256: want 64 hexadecimal digits")
+	}
+	i, err := s.Imports.Begin(ctx, caller, provisioning.Spec{
+		Kind: joinery.ImportKind(in.Body.Kind), SHA256: [sha256.Size]byte(sum), MACVersion: in.Body.MACVersion,
+		Bind: b, DryRun: in.Body.DryRun,
+	})
+	return ok(importState(i)), err
+}
+
+func (s *Server) importRows(ctx context.Context, caller joinery.Caller, in *rowsInput) (*body[client.ImportProgress], error) {
+	id, err := in.parse()
+	if err != nil {
+		return nil, err
+	}
+	chunk := provisioning.Chunk{
+		Import: id, From: in.Body.From, Last: in.Body.Last,
+		Keys: each(in.Body.Keys, func(k client.SealedKeyRow) seal.SealedRow { return seal.SealedRow(k) }),
+		BadRows: each(in.Body.BadRows, func(b client.BadRow) joinery.RowResult {
+			return joinery.RowResult{Index: b.Index, Line: b.Line, Status: joinery.RowFailed, Reason: b.Reason}
+		}),
+		Entries: each(in.Body.Entries, func(e []byte) json.RawMessage { return e }),
+	}
+	if in.Body.Seal != nil {
+		chunk.Seal = seal.Header(*in.Body.Seal)
+	}
+	results, state, err := s.Imports.Rows(ctx, caller, chunk)
+	if err != nil {
+		return nil, err
+	}
+	return ok(client.ImportProgress{Results: each(results, rowResult), Import: importState(state)}), nil
+}
+
+func (s *Server) listImportErrors(ctx context.Context, caller joinery.Caller, in *importErrorsInput) (*body[client.Page[client.RowResult]], error) {
+	id, err := in.parse()
+	if err != nil {
+		return nil, err
+	}
+	rows, err := s.Imports.Errors(ctx, caller, id, in.After, in.Limit)
+	if err != nil {
+		return nil, err
+	}
+	p := client.Page[client.RowResult]{Items: each(rows, rowResult)}
+	if n := len(rows); n > 0 && n == in.Limit {
+		p.Next = strconv.FormatUint(rows[n-1].Index+1, 10)
+	}
+	return ok(p), nil
+}

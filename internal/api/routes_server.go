@@ -1,0 +1,99 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+
+	"joinery"
+	"joinery/client"
+)
+
+// register adds every route.
+func (s *Server) register() {
+	s.registerServer()
+	s.registerOrganisations()
+	s.registerRoaming()
+	s.registerSigners()
+	s.registerPeers()
+	s.registerKEKs()
+	s.registerDevices()
+	s.registerOwnership()
+	s.registerImports()
+	s.registerAPIKeys()
+}
+
+func (s *Server) registerServer() {
+	route(s, spec{method: http.MethodGet, path: "/status", id: "getStatus", tag: "server",
+		summary: "Whether the server is ready, and who it takes the caller for"},
+		func(ctx context.Context, caller joinery.Caller, _ *none) (*body[client.Status], error) {
+			status := client.Status{
+				Version: s.version, Ready: true, TransportKID: s.System.TransportKey().KID(),
+				Caller: client.Caller{Name: caller.Name, Operator: caller.Operator, Organisation: caller.Org},
+			}
+			if err := s.System.Ready(ctx); err != nil {
+				status.Ready, status.Reason = false, joinery.MessageOf(err)
+			}
+			if caller.Operator {
+				status.Masters = s.System.Masters()
+			}
+			return ok(status), nil
+		})
+	route(s, spec{method: http.MethodGet, path: "/transport-key", id: "getTransportKey", tag: "server",
+		summary: "The public key to which key lists and KEKs are sealed"},
+		func(context.Context, joinery.Caller, *none) (*body[client.TransportKey], error) {
+			key := s.System.TransportKey()
+			return ok(client.TransportKey{KID: key.KID(), PEM: string(key.MarshalPEM())}), nil
+		})
+	route(s, spec{method: http.MethodGet, path: "/audit", id: "listAudit", tag: "audit",
+		summary: "Custody events, oldest first",
+		description: "To the operator all, else those of the caller's organisation. A page may be empty and yet have a 'next': " +
+			"what it looked at was not the caller's. There is no more when 'next' is absent."},
+		s.listAudit)
+}
+
+type auditInput struct {
+	After int64 `query:"after" minimum:"0" doc:"Only entries behind this one ('next' of the page before)"`
+	Limit int   `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"At most this many"`
+}
+
+func (s *Server) listAudit(ctx context.Context, caller joinery.Caller, in *auditInput) (*body[client.Page[client.AuditEntry]], error) {
+	entries, next, err := s.Audit.Audit(ctx, caller, in.After, in.Limit)
+	if err != nil {
+		return nil, err
+	}
+	p := client.Page[client.AuditEntry]{Items: each(entries, auditEntry)}
+	if next > in.After {
+		p.Next = strconv.FormatInt(next, 10)
+	}
+	return ok(p), nil
+}
+
+type apiKeyInput struct {
+	ID string `path:"id" pattern:"^key_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"key_ and 13 characters" doc:"The key's id (not its text)"`
+}
+
+func (s *Server) registerAPIKeys() {
+	route(s, spec{method: http.MethodGet, path: "/api-keys", id: "listAPIKeys", tag: "credentials",
+		summary: "API keys, without their secrets"},
+		func(ctx context.Context, caller joinery.Caller, _ *none) (*body[client.List[client.APIKey]], error) {
+			keys, err := s.Keys.List(ctx, caller)
+			return list(keys, apiKey), err
+		})
+	route(s, spec{method: http.MethodPost, path: "/api-keys", id: "makeAPIKey", tag: "credentials", status: http.StatusCreated,
+		summary:     "Make an API key",
+		description: "The answer holds the key's text. It is not stored and cannot be had again."},
+		func(ctx context.Context, caller joinery.Caller, in *body[client.NewAPIKey]) (*body[client.MadeAPIKey], error) {
+			text, key, err := s.Keys.Make(ctx, caller, in.Body.Name, in.Body.Organisation, in.Body.Operator, in.Body.ExpiresAt)
+			return ok(client.MadeAPIKey{Key: apiKey(key), Text: text}), err
+		})
+	route(s, spec{method: http.MethodDelete, path: "/api-keys/{id}", id: "revokeAPIKey", tag: "credentials",
+		summary: "Revoke an API key, at once and for ever"},
+		func(ctx context.Context, caller joinery.Caller, in *apiKeyInput) (*none, error) {
+			id, err := parse[joinery.APIKeyID](in.ID, "API key")
+			if err != nil {
+				return nil, err
+			}
+			return nil, s.Keys.Revoke(ctx, caller, id)
+		})
+}

@@ -1,0 +1,128 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"joinery"
+	"joinery/client"
+	"joinery/internal/auth"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Bounds of the door.
+const (
+	bodyTimeout   = 30 * time.Second
+	writeTimeout  = 2 * time.Minute
+	idleTimeout   = 2 * time.Minute
+	headTimeout   = 10 * time.Second
+	maxHead       = 16 << 10
+	ordinaryBody  = 256 << 10
+	importBody    = 24 << 20 // 500 entries of a manifest, at most 32 kB each, in base64 and JSON
+	defaultLimit  = 100
+	maxLimit      = 500
+	shutdownGrace = 10 * time.Second
+)
+
+// Options is all that the door needs.
+type Options struct {
+	// Version of the server, for the status and the OpenAPI document.
+	Version string
+	Log     *slog.Logger
+	// Metrics takes the door's metrics; nil for none.
+	Metrics prometheus.Registerer
+
+	Services
+}
+
+// Server is the door. It serves any number of listeners.
+type Server struct {
+	Services
+
+	version string
+	log     *slog.Logger
+	mux     *http.ServeMux
+	huma    huma.API
+	kinds   map[joinery.Code]kind
+	http    *http.Server
+	metrics *metrics
+}
+
+// New makes the door; Serve opens it.
+func New(opt Options) (*Server, error) {
+	s := &Server{
+		Services: opt.Services, version: opt.Version, log: opt.Log,
+		mux: http.NewServeMux(), kinds: kinds(),
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	var err error
+	if s.metrics, err = newMetrics(opt.Metrics); err != nil {
+		return nil, err
+	}
+	s.huma = humago.New(s.mux, s.config())
+	s.huma.UseMiddleware(s.authenticate, s.readBody)
+	s.register()
+	if err := s.serveDocument(); err != nil {
+		return nil, err
+	}
+	s.http = &http.Server{
+		Handler:           s.Handler(),
+		ReadHeaderTimeout: headTimeout,
+		ReadTimeout:       headTimeout + bodyTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHead,
+		ConnContext:       connContext,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	return s, nil
+}
+
+// Handler gives the door without a listener. Requests that do not come through
+// Serve have no connection to tell who they are, and need an API key.
+func (s *Server) Handler() http.Handler { return s.outermost(http.HandlerFunc(s.routes)) }
+
+// connContext asks the kernel who connected to the operator socket.
+func connContext(ctx context.Context, c net.Conn) context.Context {
+	if c.LocalAddr().Network() != "unix" {
+		return ctx
+	}
+	caller, err := auth.SocketCaller(c)
+	return context.WithValue(ctx, connectionKey{}, connection{caller, err})
+}
+
+// Serve answers on l until Shutdown, and then returns nil. On a Unix socket root
+// and the server's own user are the operator; on TCP everybody needs an API key,
+// and the address must be this machine's own: the keys travel readable.
+func (s *Server) Serve(l net.Listener) error {
+	if err := checkListener(l); err != nil {
+		_ = l.Close()
+		return err
+	}
+	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// Shutdown lets requests in flight end, until ctx does, and closes everything.
+func (s *Server) Shutdown(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, shutdownGrace)
+	defer cancel()
+	if err := s.http.Shutdown(ctx); err != nil {
+		return errors.Join(err, s.http.Close())
+	}
+	return nil
+}
+
+// path gives a route's path.
+func path(p string) string { return client.BasePath + p }

@@ -1,0 +1,128 @@
+package api
+
+import (
+	"context"
+	"time"
+
+	"joinery"
+	"joinery/client"
+	"joinery/internal/claim"
+	"joinery/internal/fleet"
+	"joinery/internal/provisioning"
+	"joinery/internal/seal"
+	"joinery/lorawan"
+)
+
+// Services is the rules behind the door. Each method decides itself what its
+// caller may see and do; what is another organisation's it answers as absent.
+// Errors carry a joinery.Code and a message for people outside.
+type Services struct {
+	System        System
+	Keys          Keys
+	Organisations Organisations
+	Ranges        Ranges
+	Signers       Signers
+	Peers         Peers
+	KEKs          KEKs
+	Devices       Devices
+	Nonces        Nonces
+	Ownership     Ownership
+	Imports       Imports
+	Audit         Audit
+}
+
+// System tells about the server itself.
+type System interface {
+	// Ready is nil while joins can be served; else its message says why not.
+	Ready(ctx context.Context) error
+	// TransportKey is what key lists and KEKs are sealed to.
+	TransportKey() seal.PublicKey
+	// Masters names the master keys in the keyring.
+	Masters() []client.MasterKey
+}
+
+// Keys makes, checks and revokes API keys; see the package auth.
+type Keys interface {
+	Authenticate(ctx context.Context, bearer string) (joinery.Caller, error)
+	Make(ctx context.Context, caller joinery.Caller, name string, org joinery.OrgID, operator bool, expiresAt time.Time) (text string, key joinery.APIKey, err error)
+	List(ctx context.Context, caller joinery.Caller) ([]joinery.APIKey, error)
+	Revoke(ctx context.Context, caller joinery.Caller, id joinery.APIKeyID) error
+}
+
+// Organisations is organisations and what belongs to them alone.
+type Organisations interface {
+	Orgs(ctx context.Context, caller joinery.Caller) ([]joinery.Organisation, error)
+	AddOrg(ctx context.Context, caller joinery.Caller, name string) (joinery.Organisation, error)
+	Roaming(ctx context.Context, caller joinery.Caller, org joinery.OrgID) ([]joinery.RoamingRule, error)
+	// SetRoaming with nil NetIDs removes the rule.
+	SetRoaming(ctx context.Context, caller joinery.Caller, r joinery.RoamingRule) error
+}
+
+// Ranges is the JoinEUIs that the server answers for.
+type Ranges interface {
+	Ranges(ctx context.Context, caller joinery.Caller) ([]joinery.JoinEUIRange, error)
+	AssignRange(ctx context.Context, caller joinery.Caller, r joinery.JoinEUIRange) (joinery.JoinEUIRange, error)
+	ReleaseRange(ctx context.Context, caller joinery.Caller, r joinery.EUIRange) error
+}
+
+// Signers is the pinned signers of manifests.
+type Signers interface {
+	Signers(ctx context.Context, caller joinery.Caller) ([]joinery.Signer, error)
+	AddSigner(ctx context.Context, caller joinery.Caller, n joinery.Signer) (joinery.Signer, error)
+	RemoveSigner(ctx context.Context, caller joinery.Caller, id joinery.SignerID) error
+}
+
+// Peers is Network Servers and Application Servers.
+type Peers interface {
+	Peers(ctx context.Context, caller joinery.Caller) ([]joinery.Peer, error)
+	Peer(ctx context.Context, caller joinery.Caller, id joinery.PeerID) (joinery.Peer, error)
+	AddPeer(ctx context.Context, caller joinery.Caller, p joinery.Peer, keks []fleet.NewKEK, confirm fleet.PeerConfirm) (joinery.Peer, error)
+	ChangePeer(ctx context.Context, caller joinery.Caller, p joinery.Peer, confirm fleet.PeerConfirm) (joinery.Peer, error)
+	RemovePeer(ctx context.Context, caller joinery.Caller, id joinery.PeerID) error
+}
+
+// KEKs is the key encryption keys of peers.
+type KEKs interface {
+	KEKs(ctx context.Context, caller joinery.Caller) ([]joinery.KEK, error)
+	AddKEK(ctx context.Context, caller joinery.Caller, peer joinery.PeerID, n fleet.NewKEK) (joinery.KEK, error)
+	RetireKEK(ctx context.Context, caller joinery.Caller, id joinery.KEKID) error
+}
+
+// Devices lists devices, in order of their ids, and changes them.
+type Devices interface {
+	Devices(ctx context.Context, caller joinery.Caller, q joinery.DeviceQuery) ([]joinery.ActivationState, error)
+	Device(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) (joinery.ActivationState, error)
+	Suspend(ctx context.Context, caller joinery.Caller, id joinery.DeviceID, suspended bool) error
+	Delete(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) error
+}
+
+// Nonces is what devices did, and what they may do again.
+type Nonces interface {
+	// Activations is newest first.
+	Activations(ctx context.Context, caller joinery.Caller, id joinery.DeviceID, limit int) ([]joinery.Activation, error)
+	OpenReset(ctx context.Context, caller joinery.Caller, id joinery.DeviceID, joinNonceAtLeast lorawan.JoinNonce) error
+}
+
+// Ownership is who holds a device and which network may join it.
+type Ownership interface {
+	Claim(ctx context.Context, caller joinery.Caller, r claim.Request) (joinery.Device, error)
+	Bind(ctx context.Context, caller joinery.Caller, device joinery.DeviceID, b joinery.Binding) error
+	Unbind(ctx context.Context, caller joinery.Caller, device joinery.DeviceID) error
+	OwnerToken(ctx context.Context, caller joinery.Caller, device joinery.DeviceID) (string, error)
+}
+
+// Imports brings devices in.
+type Imports interface {
+	Begin(ctx context.Context, caller joinery.Caller, s provisioning.Spec) (joinery.Import, error)
+	Rows(ctx context.Context, caller joinery.Caller, c provisioning.Chunk) ([]joinery.RowResult, joinery.Import, error)
+	Status(ctx context.Context, caller joinery.Caller, id joinery.ImportID) (joinery.Import, error)
+	// Errors gives failed rows from index after on, in order.
+	Errors(ctx context.Context, caller joinery.Caller, id joinery.ImportID, after uint64, limit int) ([]joinery.RowResult, error)
+}
+
+// Audit reads the log of custody events.
+type Audit interface {
+	// Audit gives entries behind after, oldest first, and from where to go on;
+	// that is after where there is nothing more to look at.
+	Audit(ctx context.Context, caller joinery.Caller, after int64, limit int) ([]joinery.AuditEntry, int64, error)
+}

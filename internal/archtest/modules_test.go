@@ -1,0 +1,29 @@
+package archtest
+
+// modules lists every module of others that our programs import directly, and
+// the packages that may import it. The public packages on the ground floor keep
+// to the standard library, but for the JSON parser that refuses duplicate names.
+var modules = map[string][]string{
+	"filippo.io/age":                      {"internal/keyring/soft"},
+	"github.com/danielgtaylor/huma/v2":    {"internal/api"},
+	"github.com/go-json-experiment/json":  {"backend", "manifest", "internal/seal", "internal/sim", "internal/provisioning", "internal/api", "internal/factory"},
+	"github.com/google/go-cmp":            {"internal/store/storetest", "internal/keyring/keyringtest"},
+	"github.com/goccy/go-yaml":            {"internal/config"},
+	"github.com/google/renameio/v2":       {"internal/keyring/soft", "cmd/joinery", "internal/quickstart"},
+	"github.com/jedib0t/go-pretty/v6":     {"cmd/joinctl"},
+	"github.com/prometheus/client_golang": {"internal/interop", "internal/api", "internal/daemon", "internal/store"},
+	"github.com/schollz/progressbar/v3":   {"cmd/joinery", "cmd/joinctl"},
+	"github.com/spf13/cobra":              {"cmd/joinery", "cmd/joinctl", "cmd/joinsim"},
+	"golang.org/x/sys":                    {"internal/secret", "internal/store", "internal/auth", "internal/daemon"},
+	"golang.org/x/time":                   {"internal/claim", "internal/auth"},
+	"zombiezen.com/go/sqlite":             {"internal/store"},
+}
+
+// testModules lists the modules that only tests import.
+var testModules = []string{
+	"github.com/go-jose/go-jose/v4",
+	"github.com/rogpeppe/go-internal",
+	"github.com/tink-crypto/tink-go/v2",
+	"golang.org/x/tools",
+	"pgregory.net/rapid",
+}

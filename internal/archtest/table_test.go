@@ -1,0 +1,108 @@
+package archtest
+
+// The floors. Imports go down, never sideways and never up.
+const (
+	ground  = 0 // pure values and formats
+	nouns   = 1 // what the rules speak about
+	holders = 2 // hold state or keys; never import each other
+	rules   = 3 // one package per reason someone calls us; never import each other
+	doors   = 4 // speak a protocol and map errors
+	wiring  = 5 // knows everything and contains no rule
+	top     = 6 // programs
+	apart   = -1
+)
+
+// room is one package of the house.
+type room struct {
+	floor int
+	why   string // what the package is for, in one line
+}
+
+// rooms is every package of the module but those under test/, by its path in
+// the module. A package that is missing here fails the tests: add it with its
+// floor and a line on why it must be a package of its own.
+var rooms = map[string]room{
+	"lorawan":         {ground, "TS001 identifiers, MAC versions, join and rejoin frames"},
+	"backend":         {ground, "TS002 messages, result codes per protocol version, KeyEnvelope"},
+	"manifest":        {ground, "signed device manifests"},
+	"auditlog":        {ground, "leaf encoding and proof verification: what an auditor links"},
+	"internal/secret": {ground, "a key in memory: used in a callback, never printed, wiped"},
+	"internal/seal":   {ground, "encrypt to, and open with, a transport or recipient key"},
+
+	"":       {nouns, "the nouns, Caller and the closed set of error codes"},
+	"client": {nouns, "the public API client and the types of the API"},
+
+	"internal/keyring":             {holders, "custody: LoRaWAN operations on keys that nobody can fetch"},
+	"internal/keyring/lwcrypto":    {holders, "the LoRaWAN key schedule over opaque block operations"},
+	"internal/keyring/soft":        {holders, "the keyring's software backend: keys sealed in a file"},
+	"internal/keyring/keyringtest": {holders, "the contract suite that every keyring backend passes"},
+	"internal/store":               {holders, "state in SQLite"},
+	"internal/store/storetest":     {holders, "the contract suite that every store passes"},
+
+	"internal/activation":   {rules, "Join, Rejoin, AppSKey, HomeNS"},
+	"internal/provisioning": {rules, "manifests and key lists become devices"},
+	"internal/claim":        {rules, "owner token to owner; bindings"},
+	"internal/fleet":        {rules, "devices, peers, KEKs: list, suspend, rotate, delete"},
+	"internal/auth":         {rules, "API key or operator socket to Caller"},
+
+	"internal/interop": {doors, "Backend Interfaces over mutual TLS"},
+	"internal/api":     {doors, "the management API"},
+
+	"internal/config": {wiring, "the documented configuration"},
+	"internal/daemon": {wiring, "the server: opens, connects, runs and closes everything"},
+
+	"internal/quickstart": {top, "a complete server in one directory, made through the same doors that people use; a package so that demo and tests build the same"},
+	"cmd/joinery":         {top, "the server and all that touches keys or the database"},
+	"cmd/joinctl":         {top, "people and scripts, over the HTTP API"},
+	"cmd/joinsim":         {top, "the simulator's command"},
+
+	"internal/sim":      {apart, "device, element, NS and AS, with crypto of its own"},
+	"internal/archtest": {apart, "this table"},
+}
+
+// sideways is the imports allowed between packages of one floor.
+var sideways = map[string][]string{
+	"backend":                      {"lorawan"},
+	"manifest":                     {"lorawan"},
+	"internal/seal":                {"internal/secret", "lorawan"},
+	"client":                       {""},
+	"internal/keyring":             {"internal/keyring/lwcrypto"},
+	"internal/keyring/soft":        {"internal/keyring", "internal/keyring/lwcrypto"},
+	"internal/keyring/keyringtest": {"internal/keyring", "internal/keyring/lwcrypto"},
+	"internal/store/storetest":     {"internal/store"},
+	"internal/daemon":              {"internal/config"},
+	"cmd/joinery":                  {"internal/quickstart"},
+}
+
+// importers lists, for a package that must not be imported freely, all that may
+// import it outside of tests. Names with a dot or of the standard library are
+// import paths, others packages of this module.
+var importers = map[string][]string{
+	// Custody: who can hold a key, and who can ask for an operation on one.
+	"internal/secret":           {"internal/seal", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft"},
+	"internal/seal":             {"internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/keyringtest", "internal/provisioning", "internal/fleet", "internal/api", "client", "cmd/joinctl", "cmd/joinery", "internal/quickstart"},
+	"internal/keyring":          {"internal/keyring/soft", "internal/keyring/keyringtest", "internal/activation", "internal/provisioning", "internal/fleet", "internal/claim", "internal/daemon", "cmd/joinery"},
+	"internal/keyring/lwcrypto": {"internal/keyring", "internal/keyring/soft", "internal/keyring/keyringtest"},
+	"internal/keyring/soft":     {"internal/daemon", "cmd/joinery", "internal/quickstart"},
+	"crypto/aes":                {"internal/secret", "internal/seal", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/sim"},
+	"crypto/cipher":             {"internal/secret", "internal/seal", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/sim"},
+	"crypto/rsa":                {"internal/seal", "internal/keyring/soft", "internal/sim", "internal/quickstart"},
+	"runtime/secret":            {"internal/secret"},
+	"filippo.io/age":            {"internal/keyring/soft"},
+
+	// State: floor 3 reaches it through interfaces of its own.
+	"internal/store": {"internal/store/storetest", "internal/daemon", "cmd/joinery", "internal/quickstart"},
+
+	// The suites and the simulator are linked by tests, and the simulator by its
+	// own program.
+	"internal/keyring/keyringtest": {},
+	"internal/store/storetest":     {},
+	"internal/sim":                 {"cmd/joinsim"},
+	"internal/archtest":            {},
+
+	// Handlers on the default mux, and numbers that can be guessed.
+	"net/http/pprof": {},
+	"expvar":         {},
+	"math/rand":      {},
+	"math/rand/v2":   {},
+}

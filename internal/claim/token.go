@@ -1,0 +1,31 @@
+package claim
+
+import (
+	"context"
+
+	"joinery"
+)
+
+// OwnerToken shows the owner token of a device to its maker, for the label,
+// until somebody claims the device. Each reading is recorded before the token
+// leaves.
+func (s *Service) OwnerToken(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) (string, error) {
+	// Until the first claim the maker is the owner; afterwards the device is none
+	// of its business.
+	state, err := s.ownDevice(ctx, caller, id)
+	if err != nil {
+		return "", err
+	}
+	d := state.Device
+	if d.Ownership.Claimed() {
+		return "", joinery.Errorf(joinery.CodeForbidden, "the device is claimed; its owner token could be read until then")
+	}
+	token, err := s.tokens.OwnerToken(ctx, d.ID, d.Ownership.TokenGeneration)
+	if err != nil {
+		return "", err
+	}
+	if err := s.registry.Record(ctx, s.entry(caller, joinery.AuditOwnerTokenRead, d.Ownership.Org, d.ID, nil)); err != nil {
+		return "", err
+	}
+	return token, nil
+}

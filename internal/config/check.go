@@ -1,0 +1,244 @@
+package config
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+)
+
+// maxSocketPath is the longest path of a Unix socket that the kernel takes
+// (unix(7), sun_path without its final zero).
+const maxSocketPath = 107
+
+// Check judges every value and opens nothing. All that is wrong is told at once.
+func (c Config) Check() error {
+	return errors.Join(
+		required("database.path", c.Database.Path),
+		required("keys.file", c.Keys.File),
+		c.Keys.checkUnlock(),
+		required("interop.address", c.Interop.Address),
+		address("interop.address", c.Interop.Address),
+		required("interop.certificate", c.Interop.Certificate),
+		required("interop.key", c.Interop.Key),
+		required("api.socket", c.API.Socket),
+		address("api.address", c.API.Address),
+		loopback("api.address", c.API.Address),
+		address("ops.address", c.Ops.Address),
+		c.distinctAddresses(),
+		c.Limits.check(),
+		oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error"),
+		oneOf("log.format", c.Log.Format, "text", "json"),
+	)
+}
+
+// checkUnlock wants exactly one way to open the key file.
+func (k Keys) checkUnlock() error {
+	var given []string
+	for name, value := range map[string]string{
+		"passphrase_file": k.PassphraseFile, "identity_file": k.IdentityFile, "credential": k.Credential,
+	} {
+		if value != "" {
+			given = append(given, name)
+		}
+	}
+	slices.Sort(given)
+	switch len(given) {
+	case 0:
+		return wrong("keys", "nothing says how to open the key file: set one of passphrase_file, identity_file and credential")
+	case 1:
+	default:
+		return wrong("keys", "%s are set: keep one way to open the key file", strings.Join(given, " and "))
+	}
+	if strings.ContainsAny(k.Credential, "/\x00") || k.Credential == "." || k.Credential == ".." {
+		return wrong("keys.credential", "want the name of a systemd credential, not a path")
+	}
+	return nil
+}
+
+func (l Limits) check() error {
+	return errors.Join(
+		between("limits.body_bytes", l.BodyBytes, 2048, 32<<10),
+		between("limits.connections", l.Connections, 1, 1<<20),
+		timeBetween("limits.request_timeout", l.RequestTimeout, 100*time.Millisecond, 10*time.Minute),
+		timeBetween("limits.answer_timeout", l.AnswerTimeout, 100*time.Millisecond, time.Minute),
+		timeBetween("limits.idle_timeout", l.IdleTimeout, time.Second, time.Hour),
+		timeBetween("limits.drain_timeout", l.DrainTimeout, 0, 10*time.Minute),
+	)
+}
+
+// distinctAddresses finds two listeners configured on one address and port.
+func (c Config) distinctAddresses() error {
+	seen := map[string]string{}
+	var found []error
+	for _, l := range []struct{ name, address string }{
+		{"interop.address", c.Interop.Address}, {"api.address", c.API.Address}, {"ops.address", c.Ops.Address},
+	} {
+		_, port, err := net.SplitHostPort(l.address)
+		if err != nil || port == "0" {
+			continue
+		}
+		if other, ok := seen[l.address]; ok {
+			found = append(found, wrong(l.name, "is the same as %s: give each listener a port of its own", other))
+		}
+		seen[l.address] = l.name
+	}
+	return errors.Join(found...)
+}
+
+// CheckFiles judges what the configuration names, after Resolve: that files are
+// there and readable by their owner alone where they are secret, that the
+// certificate belongs to its key and is valid now, and that the socket's path is
+// short enough. It reads the TLS key, and no other secret.
+func (c Config) CheckFiles(now time.Time) error {
+	return errors.Join(
+		exists("database.path", c.Database.Path, "make it with `joinery migrate --create`"),
+		secretFile("keys.file", c.Keys.File, "make it with `joinery ceremony soft`"),
+		secretFile("keys.passphrase_file", c.Keys.PassphraseFile, ""),
+		secretFile("keys.identity_file", c.Keys.IdentityFile, ""),
+		c.checkCredential(),
+		c.Interop.checkPair(now),
+		c.API.CheckSocket(),
+	)
+}
+
+func (c Config) checkCredential() error {
+	if c.Keys.Credential != "" && os.Getenv("CREDENTIALS_DIRECTORY") == "" {
+		return wrong("keys.credential", "there is no $CREDENTIALS_DIRECTORY here: it exists only under systemd with LoadCredential=%s:…", c.Keys.Credential)
+	}
+	return nil
+}
+
+func (i Interop) checkPair(now time.Time) error {
+	if err := errors.Join(
+		exists("interop.certificate", i.Certificate, "a PEM file with the server's certificate and its intermediates"),
+		secretFile("interop.key", i.Key, "a PEM file with the private key of the certificate"),
+	); err != nil {
+		return err
+	}
+	pair, err := tls.LoadX509KeyPair(i.Certificate, i.Key)
+	if err != nil {
+		return wrong("interop", "certificate and key do not go together: %w", err)
+	}
+	leaf, err := x509.ParseCertificate(pair.Certificate[0])
+	if err != nil {
+		return wrong("interop.certificate", "%w", err)
+	}
+	if now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
+		return wrong("interop.certificate", "is valid from %s to %s, not now: peers will refuse it",
+			leaf.NotBefore.UTC().Format(time.RFC3339), leaf.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// CheckSocket tells when the path of the socket is too long to bind.
+func (a API) CheckSocket() error {
+	if n := len(a.Socket); n > maxSocketPath {
+		return wrong("api.socket", "the path has %d characters with its directory, and the system takes %d: choose a shorter one, such as /run/joinery/joinery.sock", n, maxSocketPath)
+	}
+	return nil
+}
+
+// wrong is an error about one key.
+func wrong(name, format string, args ...any) error {
+	return fmt.Errorf("  %s: "+format, append([]any{name}, args...)...)
+}
+
+func required(name, value string) error {
+	if value == "" {
+		return wrong(name, "is missing")
+	}
+	return nil
+}
+
+// address wants host:port; the host may be empty or a literal address or a name.
+func address(name, value string) error {
+	if value == "" {
+		return nil
+	}
+	_, port, err := net.SplitHostPort(value)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil {
+		return wrong(name, "want host:port, such as 127.0.0.1:8444 or :8443")
+	}
+	return nil
+}
+
+// loopback wants a host that only this machine reaches.
+func loopback(name, value string) error {
+	host, _, err := net.SplitHostPort(value)
+	if err != nil || host == "localhost" {
+		return nil
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && ip.IsLoopback() {
+		return nil
+	}
+	return wrong(name, "want a loopback address, such as 127.0.0.1:8444: this listener speaks plain HTTP; put a TLS proxy in front of it for other machines")
+}
+
+func oneOf(name, value string, known ...string) error {
+	if !slices.Contains(known, value) {
+		return wrong(name, "want one of %s", strings.Join(known, ", "))
+	}
+	return nil
+}
+
+func between(name string, value, least, most int) error {
+	if value < least || value > most {
+		return wrong(name, "is %d: want %d to %d", value, least, most)
+	}
+	return nil
+}
+
+func timeBetween(name string, value, least, most time.Duration) error {
+	if value < least || value > most {
+		return wrong(name, "is %s: want %s to %s", shortDuration(value), shortDuration(least), shortDuration(most))
+	}
+	return nil
+}
+
+func exists(name, path, hint string) error {
+	if path == "" {
+		return nil
+	}
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return wrong(name, "%s does not exist%s", path, hinted(hint))
+	case err != nil:
+		return wrong(name, "%w", err)
+	case !info.Mode().IsRegular():
+		return wrong(name, "%s is not a regular file", path)
+	}
+	return nil
+}
+
+// secretFile wants a file that nobody but its owner can read.
+func secretFile(name, path, hint string) error {
+	if err := exists(name, path, hint); err != nil || path == "" {
+		return err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return wrong(name, "%w", err)
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return wrong(name, "%s has mode %04o, others can read it: chmod 600 %s", path, mode, path)
+	}
+	return nil
+}
+
+func hinted(hint string) string {
+	if hint == "" {
+		return ""
+	}
+	return ": " + hint
+}

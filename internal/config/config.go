@@ -1,0 +1,150 @@
+// Package config is the configuration of a Join Server: one struct, read
+// strictly from one YAML file. The comment of a field here is its
+// documentation everywhere: `joinery config print` shows it above the value.
+//
+// There is no secret in a configuration. Where one is needed, the file says
+// where it lies.
+package config
+
+import "time"
+
+// Config is everything that `joinery serve` is told. Paths that are not
+// absolute are relative to the directory of the configuration file.
+type Config struct {
+	// Where the state lives: devices, peers, nonces, activations, audit log.
+	Database Database `yaml:"database"`
+	// The master keys and storage keys, sealed, and what opens them. Give
+	// exactly one of passphrase_file, identity_file and credential; there is no
+	// default, so that a server never starts with a key that others know.
+	Keys Keys `yaml:"keys"`
+	// The door to Network Servers and Application Servers: LoRaWAN Backend
+	// Interfaces over HTTPS with client certificates. Who may come in is not
+	// configured here: peers are added while the server runs (`joinctl peer`).
+	Interop Interop `yaml:"interop"`
+	// The door to people and scripts: the management API under /api/v1.
+	API API `yaml:"api"`
+	// The door to monitoring: /metrics, /livez and /readyz, without
+	// authentication and without any detail about devices.
+	Ops Ops `yaml:"ops"`
+	// Bounds of the interop listener, which keep one slow or huge client from
+	// harming the others. The management API has bounds of its own.
+	Limits Limits `yaml:"limits"`
+	// What is written to standard error. Keys and tokens are never logged, at
+	// any level.
+	Log Log `yaml:"log"`
+}
+
+// Database says where the state lives.
+type Database struct {
+	// The SQLite database. It is made by `joinery migrate --create`, never by
+	// `serve`: a missing database is an error, not a new one. It needs a local
+	// file system that syncs; beside it lie its write-ahead log and a lock file
+	// that keeps a second server out.
+	Path string `yaml:"path"`
+}
+
+// Keys says where the sealed key file lies and what opens it.
+type Keys struct {
+	// The key file made by `joinery ceremony soft`. It must be readable by the
+	// server's user alone (mode 0600).
+	File string `yaml:"file"`
+	// A file whose first line is the passphrase of the key file, mode 0600.
+	PassphraseFile string `yaml:"passphrase_file"`
+	// A file with the age identity to which the key file is encrypted, mode 0600.
+	IdentityFile string `yaml:"identity_file"`
+	// The name of a systemd credential that holds the passphrase: the server
+	// reads it from the directory that LoadCredential= or
+	// LoadCredentialEncrypted= gives it.
+	Credential string `yaml:"credential"`
+}
+
+// Interop is the listener for Network Servers and Application Servers.
+type Interop struct {
+	// Address and port to listen on, as host:port; an empty host is all
+	// addresses.
+	Address string `yaml:"address"`
+	// The server's certificate with its intermediates, PEM. The name or address
+	// by which peers reach this server must be in it.
+	Certificate string `yaml:"certificate"`
+	// The private key of the certificate, PEM, mode 0600.
+	Key string `yaml:"key"`
+}
+
+// API is the two listeners of the management API.
+type API struct {
+	// The Unix socket on which root and the server's own user are the operator
+	// without a key. It is made with mode 0600.
+	Socket string `yaml:"socket"`
+	// Address and port for clients with an API key, as host:port; empty means
+	// none. It speaks plain HTTP, so it must be a loopback address: put a TLS
+	// proxy on this machine in front of it for clients from elsewhere.
+	Address string `yaml:"address"`
+}
+
+// Ops is the listener for monitoring.
+type Ops struct {
+	// Address and port to listen on, as host:port; empty means none. Whoever
+	// reaches it can read the metrics, so keep it on loopback or on a network of
+	// your own.
+	Address string `yaml:"address"`
+}
+
+// Limits bound what a client of the interop listener may use.
+type Limits struct {
+	// The longest body of a request, in bytes. A join needs less than 2,000.
+	BodyBytes int `yaml:"body_bytes"`
+	// The most connections held at once; more wait in the kernel's queue. Each
+	// takes a file descriptor, so the service's limit must be above it.
+	Connections int `yaml:"connections"`
+	// How long a client may take for the TLS handshake and to send a request,
+	// and later to receive its answer.
+	RequestTimeout time.Duration `yaml:"request_timeout"`
+	// How long the server may take to find an answer before it gives "try again
+	// later" as one. Network Servers give up after 5 to 10 seconds, and a
+	// device's second receive window opens 6 seconds after its join-request.
+	AnswerTimeout time.Duration `yaml:"answer_timeout"`
+	// How long a kept-alive connection may stay without a request.
+	IdleTimeout time.Duration `yaml:"idle_timeout"`
+	// How long a server that was told to stop waits for requests in flight, at
+	// every listener.
+	DrainTimeout time.Duration `yaml:"drain_timeout"`
+}
+
+// Log is what is logged, and how.
+type Log struct {
+	// The least severe level that is logged: debug, info, warn or error.
+	Level string `yaml:"level"`
+	// How lines look: text for people, json for machines.
+	Format string `yaml:"format"`
+}
+
+// Default gives the values of what a file leaves out. It is no complete
+// configuration: how keys are unlocked and the certificate have no default.
+func Default() Config {
+	return Config{
+		Database: Database{Path: "joinery.db"},
+		Keys:     Keys{File: "keys/server.age"},
+		Interop:  Interop{Address: ":8443"},
+		API:      API{Socket: "joinery.sock", Address: "127.0.0.1:8444"},
+		Ops:      Ops{Address: "127.0.0.1:8445"},
+		Limits: Limits{
+			BodyBytes:      32 << 10,
+			Connections:    8192,
+			RequestTimeout: 10 * time.Second,
+			AnswerTimeout:  3 * time.Second,
+			IdleTimeout:    2 * time.Minute,
+			DrainTimeout:   10 * time.Second,
+		},
+		Log: Log{Level: "info", Format: "text"},
+	}
+}
+
+// paths lists every field that holds a path, for Resolve.
+func (c *Config) paths() []*string {
+	return []*string{
+		&c.Database.Path,
+		&c.Keys.File, &c.Keys.PassphraseFile, &c.Keys.IdentityFile,
+		&c.Interop.Certificate, &c.Interop.Key,
+		&c.API.Socket,
+	}
+}

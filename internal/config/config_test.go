@@ -1,0 +1,264 @@
+package config
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// complete is a configuration with every check passed, as text.
+const complete = `
+keys:
+  passphrase_file: keys/server.passphrase
+interop:
+  certificate: pki/server.crt
+  key: pki/server.key
+`
+
+func TestParseTakesDefaultsForWhatIsLeftOut(t *testing.T) {
+	for _, text := range []string{"", "# nothing but a comment\n", "---\n"} {
+		got, err := Parse([]byte(text))
+		if err != nil {
+			t.Fatalf("Parse(%q): %v", text, err)
+		}
+		if diff := cmp.Diff(Default(), got); diff != "" {
+			t.Errorf("Parse(%q) differs from the defaults (-want +got):\n%s", text, diff)
+		}
+	}
+	got, err := Parse([]byte("limits:\n  connections: 7\n  request_timeout: 1500ms\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Default()
+	want.Limits.Connections = 7
+	want.Limits.RequestTimeout = 1500 * time.Millisecond
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("one section set (-want +got):\n%s", diff)
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	for _, tc := range []struct {
+		name, text string
+		want       []string // all must be in the error
+	}{
+		{"unknown section", "databse:\n  path: a\n", []string{"line 1", "unknown key databse", "did you mean database?"}},
+		{"unknown key", "interop:\n  adress: :1\n", []string{"line 2", "unknown key interop.adress", "did you mean interop.address?"}},
+		{"unlike any key", "log:\n  colour: red\n", []string{"line 2", "unknown key log.colour", "known here are level, format"}},
+		{"case of a key", "Log:\n  level: info\n", []string{"line 1", "unknown key Log", "did you mean log?"}},
+		{"two faults at once", "log:\n  levle: info\nops:\n  adress: x\n", []string{"line 2", "line 4"}},
+		{"duplicate key", "log:\n  level: info\n  level: warn\n", []string{"line 3", "already defined"}},
+		{"duplicate section", "log:\n  level: info\nlog:\n  format: text\n", []string{"line 3", "already defined"}},
+		{"scalar for a section", "database: joinery.db\n", []string{"line 1", "database: want settings"}},
+		{"list for a section", "limits: [1, 2]\n", []string{"line 1", "limits: want settings"}},
+		{"list for the document", "- database\n", []string{"line 1", "want settings"}},
+		{"empty section", "database:\nlog:\n  level: info\n", []string{"line 1", "database has no value"}},
+		{"null", "log:\n  level: null\n", []string{"line 2", "log.level has no value"}},
+		{"number for text", "log:\n  level: 5\n", []string{"line 2", "log.level: want text"}},
+		{"text for a number", "limits:\n  connections: many\n", []string{"line 2", "limits.connections: want a whole number"}},
+		{"fraction for a number", "limits:\n  connections: 1.5\n", []string{"line 2", "want a whole number"}},
+		{"number too large", "limits:\n  body_bytes: 99999999999999999999\n", []string{"line 2", "want a whole number"}},
+		{"time without unit", "limits:\n  request_timeout: 5\n", []string{"line 2", "want a time with its unit"}},
+		{"no time", "limits:\n  request_timeout: soon\n", []string{"line 2", "want a time with its unit"}},
+		{"anchor", "database: &a\n  path: x\n", []string{"line 1", "anchors"}},
+		{"alias", "log:\n  level: &l info\n  format: *l\n", []string{"line 2", "anchors", "line 3"}},
+		{"tag", "log:\n  level: !!str info\n", []string{"line 2", "tags"}},
+		{"two documents", "log:\n  level: info\n---\nlog:\n  level: warn\n", []string{"second YAML document"}},
+		{"tab", "log:\n\tlevel: info\n", []string{"line 2"}},
+		{"not YAML", "log: {level: info\n", []string{"line "}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := Parse([]byte(tc.text))
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			for _, want := range tc.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("error lacks %q:\n%v", want, err)
+				}
+			}
+		})
+	}
+}
+
+// A passphrase may have been typed where it does not belong; it must not come
+// back in an error, which ends in a log.
+func TestParseErrorsNeverRepeatValues(t *testing.T) {
+	const secret = "correct-horse-battery"
+	for _, text := range []string{
+		"keys:\n  passphrase: " + secret + "\n",
+		"keys:\n  passphrase: \"" + secret + "\n",
+		"keys: " + secret + "\n",
+		"keys:\n  passphrase_file: [" + secret + "]\n",
+		"keys:\n  passphrase_file: {x: " + secret + "}\n",
+		"limits:\n  request_timeout: " + secret + "\n",
+		"limits:\n  connections: " + secret + "\n",
+		"keys:\n  passphrase_file: a: " + secret + "\n",
+		"log:\n  level: " + secret + "\n",
+		secret,
+	} {
+		c, err := Parse([]byte(text))
+		if err == nil {
+			err = c.Check()
+		}
+		if err == nil {
+			t.Errorf("accepted %q", text)
+		} else if strings.Contains(err.Error(), secret) {
+			t.Errorf("the error for %q repeats the value:\n%v", text, err)
+		}
+	}
+}
+
+func TestCheckRefuses(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		set  func(*Config)
+		want string
+	}{
+		{"no way to unlock", func(c *Config) { c.Keys.PassphraseFile = "" }, "set one of passphrase_file"},
+		{"two ways to unlock", func(c *Config) { c.Keys.IdentityFile = "id" }, "identity_file and passphrase_file are set"},
+		{"three ways to unlock", func(c *Config) { c.Keys.IdentityFile, c.Keys.Credential = "id", "x" }, "keep one way"},
+		{"credential is a path", func(c *Config) { c.Keys.PassphraseFile, c.Keys.Credential = "", "../x" }, "not a path"},
+		{"no database", func(c *Config) { c.Database.Path = "" }, "database.path: is missing"},
+		{"no key file", func(c *Config) { c.Keys.File = "" }, "keys.file: is missing"},
+		{"no certificate", func(c *Config) { c.Interop.Certificate = "" }, "interop.certificate: is missing"},
+		{"no key", func(c *Config) { c.Interop.Key = "" }, "interop.key: is missing"},
+		{"no socket", func(c *Config) { c.API.Socket = "" }, "api.socket: is missing"},
+		{"address without port", func(c *Config) { c.Interop.Address = "127.0.0.1" }, "interop.address: want host:port"},
+		{"port out of range", func(c *Config) { c.Interop.Address = ":70000" }, "interop.address: want host:port"},
+		{"API open to others", func(c *Config) { c.API.Address = "0.0.0.0:8444" }, "api.address: want a loopback address"},
+		{"API on all addresses", func(c *Config) { c.API.Address = ":8444" }, "api.address: want a loopback address"},
+		{"two listeners on one port", func(c *Config) { c.Ops.Address = c.API.Address }, "ops.address: is the same as api.address"},
+		{"body limit too small", func(c *Config) { c.Limits.BodyBytes = 10 }, "limits.body_bytes: is 10: want 2048 to"},
+		{"no connections", func(c *Config) { c.Limits.Connections = 0 }, "limits.connections: is 0"},
+		{"negative time", func(c *Config) { c.Limits.DrainTimeout = -1 }, "limits.drain_timeout: is -1ns: want 0s to 10m"},
+		{"unknown level", func(c *Config) { c.Log.Level = "loud" }, "log.level: want one of debug, info, warn, error"},
+		{"unknown format", func(c *Config) { c.Log.Format = "xml" }, "log.format: want one of text, json"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c, err := Parse([]byte(complete))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Check(); err != nil {
+				t.Fatalf("before the change: %v", err)
+			}
+			tc.set(&c)
+			err = c.Check()
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("want %q in the error, got: %v", tc.want, err)
+			}
+		})
+	}
+}
+
+func TestLoadResolvesPathsAgainstTheFile(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "joinery.yaml")
+	text := complete + "database:\n  path: /var/lib/joinery/state.db\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, got := range map[string]struct{ got, want string }{
+		"database.path":        {c.Database.Path, "/var/lib/joinery/state.db"},
+		"keys.file":            {c.Keys.File, filepath.Join(dir, "keys/server.age")},
+		"keys.passphrase_file": {c.Keys.PassphraseFile, filepath.Join(dir, "keys/server.passphrase")},
+		"keys.identity_file":   {c.Keys.IdentityFile, ""},
+		"interop.certificate":  {c.Interop.Certificate, filepath.Join(dir, "pki/server.crt")},
+		"interop.key":          {c.Interop.Key, filepath.Join(dir, "pki/server.key")},
+		"api.socket":           {c.API.Socket, filepath.Join(dir, "joinery.sock")},
+	} {
+		if got.got != got.want {
+			t.Errorf("%s = %q, want %q", name, got.got, got.want)
+		}
+	}
+}
+
+func TestLoadOfMissingFileSaysWhatToDo(t *testing.T) {
+	_, err := Load(filepath.Join(t.TempDir(), "none.yaml"))
+	if err == nil || !strings.Contains(err.Error(), "does not exist") || !strings.Contains(err.Error(), "--config") {
+		t.Errorf("got: %v", err)
+	}
+}
+
+// Every key is printed under its own documentation, and what is printed reads
+// back as what it was printed from, whatever the values.
+func TestPrintReadsBack(t *testing.T) {
+	odd := Default()
+	n := 0
+	fill(reflect.ValueOf(&odd).Elem(), &n)
+	for name, c := range map[string]Config{"defaults": Default(), "odd values": odd} {
+		var out bytes.Buffer
+		if err := Print(&out, c); err != nil {
+			t.Fatal(err)
+		}
+		got, err := Parse(out.Bytes())
+		if err != nil {
+			t.Fatalf("%s: what was printed does not read: %v\n%s", name, err, out.String())
+		}
+		if diff := cmp.Diff(c, got); diff != "" {
+			t.Errorf("%s: read back differs (-printed +read):\n%s", name, diff)
+		}
+	}
+}
+
+// fill gives every field of v a value of its own, with characters that YAML
+// must quote.
+func fill(v reflect.Value, n *int) {
+	for i := range v.NumField() {
+		*n++
+		switch f := v.Field(i); f.Interface().(type) {
+		case string:
+			f.SetString([]string{"a: b #", "5", "null", "*x", " padded ", "it's \"so\"", "né\u2028"}[*n%7])
+		case int:
+			f.SetInt(int64(*n) * 1001)
+		case time.Duration:
+			f.SetInt(int64(*n) * int64(61*time.Second))
+		default:
+			fill(f, n)
+		}
+	}
+}
+
+func TestEveryKeyIsDocumented(t *testing.T) {
+	docs, err := fieldComments(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var walk func(reflect.Type)
+	walk = func(typ reflect.Type) {
+		for f := range typ.Fields() {
+			if len(strings.Fields(docs[typ.Name()+"."+f.Name])) < 6 {
+				t.Errorf("%s.%s has no documentation", typ.Name(), f.Name)
+			}
+			if key(f) == "" {
+				t.Errorf("%s.%s has no yaml key", typ.Name(), f.Name)
+			}
+			if f.Type.Kind() == reflect.Struct {
+				walk(f.Type)
+			}
+		}
+	}
+	walk(reflect.TypeFor[Config]())
+}
+
+func TestShortDuration(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0s", time.Second: "1s", 2 * time.Minute: "2m", 90 * time.Second: "1m30s",
+		10 * time.Minute: "10m", time.Hour: "1h", 20 * time.Hour: "20h", 61 * time.Minute: "1h1m",
+	} {
+		if got := shortDuration(d); got != want {
+			t.Errorf("%d: got %s, want %s", d, got, want)
+		}
+	}
+}

@@ -1,0 +1,94 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	res, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(body)
+}
+
+func TestReadyFollowsTheParts(t *testing.T) {
+	var broken atomic.Bool
+	o := &ops{
+		gatherer: newRegistry(),
+		checks: []check{
+			{"database", func(context.Context) error { return nil }},
+			{"keyring", func(context.Context) error {
+				if broken.Load() {
+					return errors.New("detail for the log only")
+				}
+				return nil
+			}},
+		},
+	}
+	server := httptest.NewServer(o.handler())
+	defer server.Close()
+
+	want := func(path string, status int, body string) {
+		t.Helper()
+		if gotStatus, got := get(t, server.URL+path); gotStatus != status || got != body {
+			t.Errorf("GET %s: %d %q, want %d %q", path, gotStatus, got, status, body)
+		}
+	}
+	want("/livez", 200, "ok\n")
+	want("/readyz", 200, "ok\n")
+	want("/readyz?verbose", 200, "database ok\nkeyring ok\nserving ok\nok\n")
+	broken.Store(true)
+	want("/livez", 200, "ok\n")
+	want("/readyz", 503, "not ready\n")
+	want("/readyz?verbose", 503, "database ok\nkeyring failed\nserving ok\nnot ready\n")
+	broken.Store(false)
+	want("/readyz", 200, "ok\n")
+	o.setStopping()
+	want("/readyz?verbose", 503, "database ok\nkeyring ok\nserving stopping\nnot ready\n")
+}
+
+// A part that hangs is a part that does not answer: 503 within two seconds.
+func TestReadyDoesNotWaitForAStalledPart(t *testing.T) {
+	release := make(chan struct{})
+	defer close(release)
+	o := &ops{gatherer: newRegistry(), checks: []check{{"database", func(context.Context) error {
+		<-release // deaf to its context, as a stuck system call is
+		return nil
+	}}}}
+	server := httptest.NewServer(o.handler())
+	defer server.Close()
+	start := time.Now()
+	status, body := get(t, server.URL+"/readyz?verbose")
+	if took := time.Since(start); status != 503 || took > 2*time.Second {
+		t.Errorf("answered %d after %v, want 503 within 2s", status, took)
+	}
+	if !strings.Contains(body, "database failed") {
+		t.Errorf("body: %q", body)
+	}
+}
+
+func TestMetricsTellTheBuild(t *testing.T) {
+	server := httptest.NewServer((&ops{gatherer: newRegistry()}).handler())
+	defer server.Close()
+	status, body := get(t, server.URL+"/metrics")
+	for _, want := range []string{"joinery_build_info{", "go_goroutines", "process_resident_memory_bytes"} {
+		if status != 200 || !strings.Contains(body, want) {
+			t.Errorf("/metrics (%d) lacks %s", status, want)
+		}
+	}
+}

@@ -1,0 +1,230 @@
+package fleet
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sort"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"joinery"
+	"joinery/lorawan"
+)
+
+// DirectorySource is what a Directory is read from.
+type DirectorySource interface {
+	Peers(ctx context.Context) ([]joinery.Peer, error)
+	KEKs(ctx context.Context) ([]joinery.KEK, error)
+	Ranges(ctx context.Context) ([]joinery.JoinEUIRange, error)
+}
+
+// Directory is the peers, KEKs and JoinEUI ranges as they are now, in memory.
+// It is safe for concurrent use; readers never wait.
+type Directory struct {
+	source DirectorySource
+	log    *slog.Logger
+
+	current atomic.Pointer[snapshot]
+	// stale is set while what is in memory may lag behind the store.
+	stale atomic.Bool
+	// reloading is held from the read to the swap, so that an older state never
+	// replaces a newer one.
+	reloading sync.Mutex
+}
+
+func newDirectory(source DirectorySource, log *slog.Logger) *Directory {
+	d := &Directory{source: source, log: log}
+	d.current.Store(&snapshot{})
+	return d
+}
+
+// Reload reads the store again. Until a failed reload is made good, Resolve
+// refuses everybody.
+func (d *Directory) Reload(ctx context.Context) error {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
+	return d.reload(ctx)
+}
+
+func (d *Directory) reload(ctx context.Context) error {
+	next, err := d.read(ctx)
+	if err != nil {
+		d.stale.Store(true)
+		return fmt.Errorf("read peers, KEKs and ranges: %w", err)
+	}
+	next.generation = d.current.Load().generation + 1
+	d.current.Store(next)
+	d.stale.Store(false)
+	return nil
+}
+
+// Generation rises with every reload; 0 before the first.
+func (d *Directory) Generation() uint64 { return d.current.Load().generation }
+
+// Peer finds a peer, suspended or not.
+func (d *Directory) Peer(id joinery.PeerID) (joinery.Peer, bool) {
+	p, ok := d.current.Load().peers[id]
+	return p, ok
+}
+
+// PeerByASID finds the peer to which an AS-ID belongs, suspended or not.
+func (d *Directory) PeerByASID(asid string) (joinery.Peer, bool) {
+	s := d.current.Load()
+	id, ok := s.byASID[asid]
+	if !ok {
+		return joinery.Peer{}, false
+	}
+	return s.peers[id], true
+}
+
+// CurrentKEK is the KEK that wraps for (peer, role) now: the newest version
+// that is not retired.
+func (d *Directory) CurrentKEK(peer joinery.PeerID, role joinery.KEKRole) (joinery.KEK, bool) {
+	k, ok := d.current.Load().wrapping[kekSlot{peer, role}]
+	return k, ok
+}
+
+// KEK finds a KEK of any version that is not retired and whose peer is there.
+func (d *Directory) KEK(id joinery.KEKID) (joinery.KEK, bool) {
+	k, ok := d.current.Load().keks[id]
+	return k, ok
+}
+
+// ServesJoinEUI tells whether some organisation holds joinEUI here.
+func (d *Directory) ServesJoinEUI(joinEUI lorawan.EUI64) bool {
+	_, ok := findRange(d.current.Load().ranges, joinEUI)
+	return ok
+}
+
+// findRange looks joinEUI up in ranges sorted by First that do not overlap.
+func findRange(ranges []joinery.JoinEUIRange, joinEUI lorawan.EUI64) (joinery.JoinEUIRange, bool) {
+	above := sort.Search(len(ranges), func(i int) bool { return ranges[i].First.Uint64() > joinEUI.Uint64() })
+	if above == 0 || !ranges[above-1].Contains(joinEUI) {
+		return joinery.JoinEUIRange{}, false
+	}
+	return ranges[above-1], true
+}
+
+type kekSlot struct {
+	peer joinery.PeerID
+	role joinery.KEKRole
+}
+
+// snapshot is one state of the directory. All but seen is immutable.
+type snapshot struct {
+	generation uint64
+	peers      map[joinery.PeerID]joinery.Peer
+	byASID     map[string]joinery.PeerID
+	keks       map[joinery.KEKID]joinery.KEK
+	wrapping   map[kekSlot]joinery.KEK
+	ranges     []joinery.JoinEUIRange
+	pins       map[[sha256.Size]byte][]joinery.PeerID
+	cas        []trustedCA
+	seen       seenChains
+}
+
+// trustedCA is one CA by which one peer is recognised; san is empty where the
+// CA is dedicated to it.
+type trustedCA struct {
+	peer joinery.PeerID
+	cert *x509.Certificate
+	pool *x509.CertPool
+	san  string
+}
+
+func (d *Directory) read(ctx context.Context) (*snapshot, error) {
+	peers, err := d.source.Peers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	keks, err := d.source.KEKs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ranges, err := d.source.Ranges(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := &snapshot{
+		peers:    make(map[joinery.PeerID]joinery.Peer, len(peers)),
+		byASID:   make(map[string]joinery.PeerID),
+		keks:     make(map[joinery.KEKID]joinery.KEK, len(keks)),
+		wrapping: make(map[kekSlot]joinery.KEK),
+		pins:     make(map[[sha256.Size]byte][]joinery.PeerID),
+		ranges:   slices.Clone(ranges),
+	}
+	slices.SortFunc(s.ranges, func(a, b joinery.JoinEUIRange) int {
+		return slices.Compare(a.First[:], b.First[:])
+	})
+	for _, p := range peers {
+		d.addPeer(s, p)
+	}
+	for _, k := range keks {
+		s.addKEK(k)
+	}
+	return s, nil
+}
+
+func (d *Directory) addPeer(s *snapshot, p joinery.Peer) {
+	s.peers[p.ID] = p
+	for _, asid := range p.ASIDs {
+		s.byASID[asid] = p.ID
+	}
+	for _, c := range p.Credentials {
+		if c.Kind == joinery.CredentialSPKI {
+			s.pins[c.SPKI] = append(s.pins[c.SPKI], p.ID)
+			continue
+		}
+		cert, err := x509.ParseCertificate(c.CA)
+		if err != nil {
+			// It parsed when it was added; a newer crypto/x509 may be stricter.
+			// This peer is not recognised by it; the others are not held up.
+			d.log.Error("the CA certificate of a peer does not parse; the peer is not recognised by it",
+				slog.String("peer", p.Name), slog.Any("error", err))
+			continue
+		}
+		ca := trustedCA{peer: p.ID, cert: cert, pool: x509.NewCertPool(), san: c.SAN}
+		ca.pool.AddCert(cert)
+		s.cas = append(s.cas, ca)
+	}
+}
+
+func (s *snapshot) addKEK(k joinery.KEK) {
+	if _, ok := s.peers[k.Peer]; !ok || k.Retired {
+		return
+	}
+	s.keks[k.ID] = k
+	slot := kekSlot{k.Peer, k.Role}
+	if k.Version > s.wrapping[slot].Version {
+		s.wrapping[slot] = k
+	}
+}
+
+// staleTimeout bounds how long a request waits for a reload that is overdue.
+const staleTimeout = 2 * time.Second
+
+// fresh gives the current snapshot, after making good a reload that failed. One
+// request at a time tries that; the others are refused meanwhile.
+func (d *Directory) fresh() (*snapshot, error) {
+	if !d.stale.Load() {
+		return d.current.Load(), nil
+	}
+	const message = "the server cannot read its peers; try again later"
+	if !d.reloading.TryLock() {
+		return nil, joinery.Errorf(joinery.CodeUnavailable, message)
+	}
+	defer d.reloading.Unlock()
+	if d.stale.Load() {
+		ctx, cancel := context.WithTimeout(context.Background(), staleTimeout)
+		defer cancel()
+		if err := d.reload(ctx); err != nil {
+			return nil, joinery.WrapError(joinery.CodeUnavailable, err, message)
+		}
+	}
+	return d.current.Load(), nil
+}

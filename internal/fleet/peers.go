@@ -1,0 +1,244 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"joinery"
+)
+
+// PeerConfirm is what an operator says by name because it weakens custody.
+type PeerConfirm struct {
+	// ClearKeysFor is the name of the peer to which session keys may travel
+	// unwrapped. It must be the peer's own name, so that the consent cannot be
+	// given by copying a flag.
+	ClearKeysFor string
+}
+
+// Peers gives the peers that caller may see: all to the operator, its own to an
+// organisation.
+func (s *Service) Peers(ctx context.Context, caller joinery.Caller) ([]joinery.Peer, error) {
+	peers, err := s.store.Peers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(peers, func(p joinery.Peer) bool { return !caller.Owns(p.Org) }), nil
+}
+
+// Peer gives one peer.
+func (s *Service) Peer(ctx context.Context, caller joinery.Caller, id joinery.PeerID) (joinery.Peer, error) {
+	peers, err := s.Peers(ctx, caller)
+	if err != nil {
+		return joinery.Peer{}, err
+	}
+	return findPeer(peers, id)
+}
+
+func findPeer(peers []joinery.Peer, id joinery.PeerID) (joinery.Peer, error) {
+	i := slices.IndexFunc(peers, func(p joinery.Peer) bool { return p.ID == id })
+	if i < 0 {
+		return joinery.Peer{}, notFound("peer")
+	}
+	return peers[i], nil
+}
+
+// AddPeer adds a peer with its first KEKs; ID and CreatedAt are given here, an
+// Org that p does not name is the caller's. A peer without a KEK fails unless it
+// consents to clear keys, and a Network Server needs an NS KEK or that consent;
+// the consent must be confirmed by the peer's name.
+//
+// Keys are sealed before anything is stored. If the server dies between the
+// peer and its KEKs, a peer without KEKs is left, to which no key is sent.
+func (s *Service) AddPeer(ctx context.Context, caller joinery.Caller, p joinery.Peer, keks []NewKEK, confirm PeerConfirm) (joinery.Peer, error) {
+	if err := caller.RequireOperator(); err != nil {
+		return joinery.Peer{}, err
+	}
+	var err error
+	if p.Org, err = s.actingOrg(ctx, caller, p.Org); err != nil {
+		return joinery.Peer{}, err
+	}
+	p.ID, p.CreatedAt = joinery.NewPeerID(), s.timestamp()
+	credentials, err := checkPeer(p)
+	if err != nil {
+		return joinery.Peer{}, err
+	}
+	if err := checkConsent(p, joinery.Peer{}, rolesOf(keks), confirm); err != nil {
+		return joinery.Peer{}, err
+	}
+
+	s.peers.Lock()
+	defer s.peers.Unlock()
+	others, err := s.store.Peers(ctx)
+	if err != nil {
+		return joinery.Peer{}, err
+	}
+	if err := checkAgainst(p, credentials, others); err != nil {
+		return joinery.Peer{}, err
+	}
+	sealed, err := s.sealKEKs(ctx, p, keks)
+	if err != nil {
+		return joinery.Peer{}, err
+	}
+	if err := s.storePeer(ctx, caller, p, sealed); err != nil {
+		return joinery.Peer{}, err
+	}
+	s.warn(p)
+	return p, s.reload(ctx)
+}
+
+// storePeer writes a new peer, then its KEKs; it takes the peer back where a
+// KEK fails.
+func (s *Service) storePeer(ctx context.Context, caller joinery.Caller, p joinery.Peer, keks []joinery.KEK) error {
+	if err := s.store.AddPeer(ctx, p, s.peerEntries(caller, joinery.AuditPeerAdded, p, p.ClearKeys)...); err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	for _, k := range keks {
+		if err := s.store.AddKEK(ctx, k, s.kekEntry(caller, joinery.AuditKEKAdded, p, k)); err != nil {
+			entry := s.entry(caller, joinery.AuditPeerRemoved, p.Org, map[string]string{"reason": "a KEK could not be stored"})
+			entry.Peer = p.ID
+			if undo := s.store.RemovePeer(ctx, p.ID, entry); undo != nil {
+				return fmt.Errorf("%w; and the peer, now without that KEK, could not be removed: %w", err, undo)
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// ChangePeer replaces the settings of a peer; Org and CreatedAt stay. A consent
+// to clear keys that was not there before must be confirmed by name.
+func (s *Service) ChangePeer(ctx context.Context, caller joinery.Caller, p joinery.Peer, confirm PeerConfirm) (joinery.Peer, error) {
+	if err := caller.RequireOperator(); err != nil {
+		return joinery.Peer{}, err
+	}
+	credentials, err := checkPeer(p)
+	if err != nil {
+		return joinery.Peer{}, err
+	}
+
+	s.peers.Lock()
+	defer s.peers.Unlock()
+	peers, err := s.store.Peers(ctx)
+	if err != nil {
+		return joinery.Peer{}, err
+	}
+	before, err := findPeer(peers, p.ID)
+	if err != nil {
+		return joinery.Peer{}, err
+	}
+	p.Org, p.CreatedAt = before.Org, before.CreatedAt
+	roles, err := s.liveRoles(ctx, p.ID)
+	if err != nil {
+		return joinery.Peer{}, err
+	}
+	if err := checkConsent(p, before, roles, confirm); err != nil {
+		return joinery.Peer{}, err
+	}
+	if err := checkAgainst(p, credentials, peers); err != nil {
+		return joinery.Peer{}, err
+	}
+	entries := s.peerEntries(caller, joinery.AuditPeerChanged, p, p.ClearKeys && !before.ClearKeys)
+	if err := s.store.ChangePeer(ctx, p, entries...); err != nil {
+		return joinery.Peer{}, err
+	}
+	s.warn(p)
+	return p, s.reload(ctx)
+}
+
+// RemovePeer removes a peer and retires its KEKs. Its living connections are
+// refused from the next request on.
+func (s *Service) RemovePeer(ctx context.Context, caller joinery.Caller, id joinery.PeerID) error {
+	if err := caller.RequireOperator(); err != nil {
+		return err
+	}
+	s.peers.Lock()
+	defer s.peers.Unlock()
+	peers, err := s.store.Peers(ctx)
+	if err != nil {
+		return err
+	}
+	p, err := findPeer(peers, id)
+	if err != nil {
+		return err
+	}
+	entry := s.entry(caller, joinery.AuditPeerRemoved, p.Org, map[string]string{"name": p.Name})
+	entry.Peer = id
+	if err := s.store.RemovePeer(ctx, id, entry); err != nil {
+		return err
+	}
+	return s.reload(ctx)
+}
+
+// checkConsent decides whether p may do without KEKs. before is the peer as it
+// was, zero for a new one: what it may do already needs no new consent.
+func checkConsent(p, before joinery.Peer, roles []joinery.KEKRole, confirm PeerConfirm) error {
+	switch {
+	case p.ClearKeys && !before.ClearKeys && confirm.ClearKeysFor != p.Name:
+		return joinery.Errorf(joinery.CodeInvalid,
+			"session keys would travel to this peer unwrapped: confirm that by giving the peer's name as the one for clear keys")
+	case !p.ClearKeys && confirm.ClearKeysFor != "":
+		return joinery.Errorf(joinery.CodeInvalid, "clear keys are confirmed, but not set")
+	case p.ClearKeys:
+		return nil
+	case len(p.NetIDs) > 0 && len(before.NetIDs) == 0 && !slices.Contains(roles, joinery.KEKForNS):
+		return joinery.Errorf(joinery.CodeInvalid,
+			"a Network Server needs a KEK for its session keys (role ns), or the confirmed consent to send them in the clear")
+	case before.ID == 0 && len(roles) == 0:
+		return joinery.Errorf(joinery.CodeInvalid,
+			"an Application Server needs a KEK for AppSKeys (role as), or the confirmed consent to send them in the clear")
+	}
+	return nil
+}
+
+// peerEntries are the audit entries of a peer that is added or changed.
+func (s *Service) peerEntries(caller joinery.Caller, event joinery.AuditEvent, p joinery.Peer, clearKeys bool) []joinery.AuditEntry {
+	entry := s.entry(caller, event, p.Org, map[string]string{
+		"name":             p.Name,
+		"netIDs":           joinText(p.NetIDs),
+		"nsIDs":            joinText(p.NSIDs),
+		"asIDs":            strings.Join(p.ASIDs, " "),
+		"credentials":      describeCredentials(p),
+		"clearKeys":        fmt.Sprint(p.ClearKeys),
+		"appSKeyAtLeast":   p.AppSKeyAtLeast.String(),
+		"omitSessionKeyID": fmt.Sprint(p.OmitSessionKeyID),
+		"discloseDevices":  fmt.Sprint(p.DiscloseDevices),
+		"ignoreNSID":       fmt.Sprint(p.IgnoreNSID),
+		"suspended":        fmt.Sprint(p.Suspended),
+	})
+	entry.Peer = p.ID
+	entries := []joinery.AuditEntry{entry}
+	if clearKeys {
+		allowed := s.entry(caller, joinery.AuditClearKeysAllowed, p.Org, map[string]string{"name": p.Name})
+		allowed.Peer = p.ID
+		entries = append(entries, allowed)
+	}
+	return entries
+}
+
+// describeCredentials names credentials by hashes of public material.
+func describeCredentials(p joinery.Peer) string {
+	var texts []string
+	for _, c := range p.Credentials {
+		texts = append(texts, describeCredential(c))
+	}
+	return strings.Join(texts, " ")
+}
+
+// warn tells the operator's log what will go wrong with a peer's credentials.
+func (s *Service) warn(p joinery.Peer) {
+	for _, text := range CredentialWarnings(p, s.now()) {
+		s.log.Warn(text, slog.String("peer", p.Name))
+	}
+}
+
+func joinText[T fmt.Stringer](list []T) string {
+	texts := make([]string, len(list))
+	for i, v := range list {
+		texts[i] = v.String()
+	}
+	return strings.Join(texts, " ")
+}

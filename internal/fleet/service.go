@@ -1,0 +1,71 @@
+package fleet
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"joinery"
+)
+
+// Service is the rules of this package over a store and a keyring. It is safe
+// for concurrent use.
+type Service struct {
+	store     Store
+	keys      Keys
+	log       *slog.Logger
+	now       func() time.Time
+	directory *Directory
+
+	// peers is held while peers, KEKs, ranges or signers are checked against
+	// each other and changed: one server holds the store, so nothing can come
+	// between the check and the change.
+	peers sync.Mutex
+}
+
+// New makes a Service. Its Directory is empty and recognises nobody until the
+// first Reload.
+func New(store Store, keys Keys, log *slog.Logger) *Service {
+	if log == nil {
+		log = slog.Default()
+	}
+	return &Service{store: store, keys: keys, log: log, now: time.Now, directory: newDirectory(store, log)}
+}
+
+// Directory is the server's view of peers, KEKs and ranges.
+func (s *Service) Directory() *Directory { return s.directory }
+
+// timestamp is now, as the store keeps it.
+func (s *Service) timestamp() time.Time { return s.now().UTC().Truncate(time.Millisecond) }
+
+// entry begins the audit entry of a change by caller.
+func (s *Service) entry(caller joinery.Caller, event joinery.AuditEvent, org joinery.OrgID, detail map[string]string) joinery.AuditEntry {
+	return joinery.AuditEntry{At: s.timestamp(), Event: event, Actor: caller.Name, Org: org, Detail: detail}
+}
+
+// reload makes a change of peers, KEKs or ranges that the store holds take
+// effect. It must run also for a caller that has gone away meanwhile. Where it
+// fails the directory recognises nobody until it could be read: better no
+// answer than one to a peer that was removed.
+func (s *Service) reload(ctx context.Context) error {
+	if err := s.directory.Reload(context.WithoutCancel(ctx)); err != nil {
+		return joinery.WrapError(joinery.CodeUnavailable, err, "the change is stored, but the server could not read it back; joins are refused until it can")
+	}
+	return nil
+}
+
+// actingOrg is the organisation for which caller acts; see Caller.ActingFor.
+func (s *Service) actingOrg(ctx context.Context, caller joinery.Caller, named joinery.OrgID) (joinery.OrgID, error) {
+	orgs, err := s.store.Orgs(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return caller.ActingFor(named, orgs)
+}
+
+// notFound is the answer for what is absent and for what is another
+// organisation's: the same, so that nobody learns which.
+func notFound(what string) error {
+	return joinery.Errorf(joinery.CodeNotFound, "no such %s", what)
+}

@@ -1,0 +1,245 @@
+package interop
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"joinery"
+	"joinery/backend"
+)
+
+// exchange is the memory of one request and its answer, used again and again.
+type exchange struct {
+	body    []byte
+	request backend.Request
+	answer  backend.Answer
+	out     []byte
+
+	peer    joinery.Peer
+	status  int
+	message backend.MessageType // zero: none could be read
+	result  string              // for metrics
+}
+
+var exchanges = sync.Pool{New: func() any {
+	return &exchange{body: make([]byte, 0, 2048), out: make([]byte, 0, 2048)}
+}}
+
+// close gives x back. An answer may hold session keys in the clear, where owner
+// and operator both consented, so nothing of it stays.
+func (x *exchange) close() {
+	clear(x.out)
+	x.answer = backend.Answer{}
+	x.peer = joinery.Peer{}
+	x.body, x.out = x.body[:0], x.out[:0]
+	x.status, x.message, x.result = 0, 0, ""
+	exchanges.Put(x)
+}
+
+// ServeHTTP answers one request: any path, since operators map paths as they
+// like, and any Content-Type, since the body tells what it is. Every answer is
+// JSON. It is 200 for whatever the protocol can say, failures included: clients
+// throw the body of every other status away (ChirpStack v4, The Things Stack),
+// or read it as an answer all the same (brocaar/lorawan).
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	x := exchanges.Get().(*exchange)
+	defer func() {
+		defect := recover()
+		if defect != nil {
+			s.reportPanic(r.Context(), x, defect)
+		}
+		s.write(w, x)
+		s.metrics.count(x.message, x.result, time.Since(start))
+		if defect == nil { // else somebody may still hold pieces of x
+			x.close()
+		}
+	}()
+	s.serve(r, x)
+}
+
+// serve leaves status and body of the answer in x.
+func (s *Server) serve(r *http.Request, x *exchange) {
+	var err error
+	if x.peer, err = s.peerOf(r.Context(), r.TLS); err != nil {
+		// The handshake was fine, so the peer was removed or changed meanwhile.
+		x.refuse(http.StatusForbidden, backend.UnknownSender, "the client certificate belongs to no peer of this server")
+		return
+	}
+	if r.Method != http.MethodPost {
+		x.refuse(http.StatusMethodNotAllowed, backend.MalformedRequest, "want POST")
+		return
+	}
+	if status := x.read(r, s.opt.MaxBody); status != http.StatusOK {
+		x.refuse(status, backend.MalformedRequest, "the body cannot be read, or is longer than "+strconv.Itoa(s.opt.MaxBody)+" bytes")
+		return
+	}
+	err = x.request.Parse(x.body)
+	malformed, _ := errors.AsType[*backend.Error](err)
+	if malformed != nil && malformed.Kind == backend.Unanswerable {
+		x.refuse(http.StatusBadRequest, backend.MalformedRequest, malformed.Error())
+		return
+	}
+	x.message = x.request.MessageType
+	x.status = http.StatusOK
+	s.answer(r.Context(), x, malformed)
+	x.result = string(x.answer.Result.Code)
+	x.out = x.answer.Append(x.out[:0])
+}
+
+// answer fills in x.answer for a request that can be answered.
+func (s *Server) answer(ctx context.Context, x *exchange, malformed *backend.Error) {
+	ctx, cancel := context.WithTimeout(ctx, s.opt.AnswerTimeout)
+	defer cancel()
+	x.answer = backend.Answer{Header: x.request.Header.Answer()}
+	if x.message == backend.TypeAppSKeyReq {
+		x.answer.DevEUI = x.request.DevEUI
+		x.answer.SessionKeyID = x.request.SessionKeyID
+	}
+	err := checkSender(&x.peer, &x.request)
+	switch {
+	case err != nil:
+	case malformed != nil && malformed.Kind == backend.UnsupportedVersion:
+		err = joinery.Errorf(joinery.CodeProtocol, "%s", malformed.Error())
+	case malformed != nil:
+		err = joinery.Errorf(joinery.CodeInvalid, "%s", malformed.Error())
+	default:
+		err = s.ask(ctx, x)
+	}
+	x.answer.Result = resultOf(err, x.answer.ProtocolVersion)
+	if err != nil {
+		s.logRefusal(ctx, x, err)
+	}
+}
+
+// refuse leaves an answer for a request to which the protocol has none: JSON
+// with nothing but a result, which is all that can be said.
+func (x *exchange) refuse(status int, code backend.ResultCode, description string) {
+	x.status = status
+	x.result = "http_" + strconv.Itoa(status)
+	x.out = append(x.out[:0], `{"ProtocolVersion":"1.0","Result":{"ResultCode":"`...)
+	x.out = append(x.out, code...)
+	x.out = append(x.out, `","Description":"`...)
+	x.out = append(x.out, description...) // our own words, without quotes
+	x.out = append(x.out, `"}}`...)
+}
+
+// read takes the body into x.body.
+func (x *exchange) read(r *http.Request, limit int) int {
+	if r.ContentLength > int64(limit) {
+		return http.StatusRequestEntityTooLarge
+	}
+	for {
+		if len(x.body) == cap(x.body) {
+			x.body = append(x.body, 0)[:len(x.body)]
+		}
+		n, err := r.Body.Read(x.body[len(x.body):min(cap(x.body), limit+1)])
+		x.body = x.body[:len(x.body)+n]
+		switch {
+		case len(x.body) > limit:
+			return http.StatusRequestEntityTooLarge
+		case errors.Is(err, io.EOF):
+			return http.StatusOK
+		case err != nil:
+			return http.StatusBadRequest
+		}
+	}
+}
+
+// jsonType is shared by all answers; net/http only reads it.
+var jsonType = []string{"application/json"}
+
+func (s *Server) write(w http.ResponseWriter, x *exchange) {
+	h := w.Header()
+	h["Content-Type"] = jsonType
+	switch x.status {
+	case http.StatusOK, http.StatusBadRequest:
+	case http.StatusMethodNotAllowed:
+		h.Set("Allow", http.MethodPost)
+	default:
+		// A peer that is none any more, or a body that was not read to its end.
+		h.Set("Connection", "close")
+	}
+	w.WriteHeader(x.status)
+	_, _ = w.Write(x.out) // a client that is gone has no use for it
+}
+
+// logRefusal writes one line for each refused request, without any value that
+// is not an identifier. Networks ask about every foreign device that they hear:
+// that we have nothing to say about it is no news.
+func (s *Server) logRefusal(ctx context.Context, x *exchange, err error) {
+	code := joinery.CodeOf(err)
+	var level slog.Level // info
+	switch code {
+	case joinery.CodeInternal, joinery.CodeKEKMissing:
+		level = slog.LevelError
+	case joinery.CodeUnavailable:
+		level = slog.LevelWarn
+	case joinery.CodeNoRoaming:
+		level = slog.LevelDebug
+	}
+	if !s.log.Enabled(ctx, level) {
+		return
+	}
+	s.log.LogAttrs(ctx, level, "request refused",
+		slog.String("message", x.message.String()),
+		slog.String("result", string(x.answer.Result.Code)),
+		slog.String("code", string(code)),
+		slog.String("peer", x.peer.Name),
+		slog.String("joinEUI", x.request.JoinEUI.String()),
+		slog.String("devEUI", x.request.DevEUI.String()),
+		slog.String("reason", err.Error()))
+}
+
+// reportPanic answers a request on which this program failed, and says where.
+// The value of a panic is not logged unless it is the runtime's own, and no
+// arguments of functions are: both may hold what must stay here.
+func (s *Server) reportPanic(ctx context.Context, x *exchange, defect any) {
+	s.metrics.panics.Inc()
+	reason := "a value of our own"
+	if e, ok := defect.(runtime.Error); ok {
+		reason = e.Error()
+	}
+	s.log.LogAttrs(ctx, slog.LevelError, "defect",
+		slog.String("message", x.message.String()),
+		slog.String("panic", reason),
+		slog.String("at", callers()))
+	if x.message == 0 {
+		x.refuse(http.StatusInternalServerError, backend.Other, "internal error")
+		return
+	}
+	x.status, x.result = http.StatusOK, string(backend.Other)
+	failed := backend.Answer{
+		Header: x.request.Header.Answer(),
+		Result: resultOf(errInternal, x.request.ProtocolVersion),
+	}
+	if x.message == backend.TypeAppSKeyReq {
+		failed.DevEUI, failed.SessionKeyID = x.request.DevEUI, x.request.SessionKeyID
+	}
+	clear(x.out)
+	x.out = failed.Append(x.out[:0])
+}
+
+var errInternal = joinery.Errorf(joinery.CodeInternal, "internal error")
+
+// callers lists the functions of a panic, by name and line.
+func callers() string {
+	var pcs [32]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(4, pcs[:])])
+	var b strings.Builder
+	for {
+		f, more := frames.Next()
+		b.WriteString(f.Function + ":" + strconv.Itoa(f.Line) + " ")
+		if !more {
+			return b.String()
+		}
+	}
+}

@@ -1,0 +1,105 @@
+package keyring
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"sync"
+
+	"joinery"
+	"joinery/internal/seal"
+	"joinery/internal/secret"
+	"joinery/lorawan"
+)
+
+// FactoryToken is what holds the keys of a Factory: a backend. It is safe for
+// concurrent use.
+type FactoryToken interface {
+	// SealRoot derives a root key of a device by the profile of the master key
+	// of that name and seals it to a recipient. ErrUnknownMaster where there is
+	// no such master.
+	SealRoot(ctx context.Context, master string, d Derivation, to *seal.Sealer) ([]byte, error)
+	// Sign makes an ES256 signature of a SHA-256 hash: r ‖ s.
+	Sign(hash [sha256.Size]byte) ([64]byte, error)
+	// Certificate gives the signer's certificate, DER.
+	Certificate() []byte
+	// Masters lists the master keys in order of their names.
+	Masters() []Master
+	Close() error
+}
+
+// Factory makes elements: it gives out their root keys, sealed to whoever puts
+// them into silicon, and signs the manifest. It is a type of its own, over keys
+// of its own, so that a Keyring, which serves joins, has no such verb.
+type Factory struct {
+	token FactoryToken
+
+	gate   sync.RWMutex
+	closed bool
+}
+
+// NewFactory gives a Factory over t, which it closes when it is closed.
+func NewFactory(t FactoryToken) *Factory { return &Factory{token: t} }
+
+// Provision gives the two root keys of an element, sealed by to: those that a
+// Keyring with the same master key derives for this generation and DevEUI. The
+// triple (master, generation, DevEUI) must never be used for two elements.
+func (f *Factory) Provision(ctx context.Context, master string, generation uint32, devEUI lorawan.EUI64, to *seal.Sealer) (nwk, app []byte, err error) {
+	err = f.run(ctx, func() error {
+		if nwk, err = f.token.SealRoot(ctx, master, Derivation{joinery.NwkKey, generation, devEUI}, to); err != nil {
+			return err
+		}
+		app, err = f.token.SealRoot(ctx, master, Derivation{joinery.AppKey, generation, devEUI}, to)
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return nwk, app, nil
+}
+
+// Sign makes an ES256 signature (RFC 7518 §3.4): ECDSA on P-256 over SHA-256 of
+// input, as r ‖ s, 64 bytes.
+func (f *Factory) Sign(input []byte) (signature []byte, err error) {
+	err = f.run(context.Background(), func() error {
+		s, err := f.token.Sign(sha256.Sum256(input))
+		signature = s[:]
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return signature, nil
+}
+
+// Certificate gives the signer's certificate, DER: what a Join Server pins.
+func (f *Factory) Certificate() []byte { return bytes.Clone(f.token.Certificate()) }
+
+// Masters lists the master keys in order of their names.
+func (f *Factory) Masters() []Master { return f.token.Masters() }
+
+// Close waits for what runs and closes the token. Everything later fails with
+// ErrClosed.
+func (f *Factory) Close() error {
+	f.gate.Lock()
+	defer f.gate.Unlock()
+	if f.closed {
+		return nil
+	}
+	f.closed = true
+	return f.token.Close()
+}
+
+func (f *Factory) run(ctx context.Context, do func() error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	f.gate.RLock()
+	defer f.gate.RUnlock()
+	if f.closed {
+		return ErrClosed
+	}
+	var err error
+	secret.Do(func() { err = do() })
+	return err
+}

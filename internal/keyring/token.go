@@ -1,0 +1,139 @@
+package keyring
+
+import (
+	"context"
+
+	"joinery"
+	"joinery/internal/keyring/lwcrypto"
+	"joinery/internal/seal"
+	"joinery/lorawan"
+)
+
+// Token is what holds the keys: a backend. It gives out handles, never keys, so
+// that a hardware token can stand behind it whose root and session keys are
+// never bytes in this process. It is safe for concurrent use. Close destroys
+// what handles are left; nothing is called after it.
+type Token interface {
+	Vault
+	Intake
+	// Masters lists the master keys in order of their names.
+	Masters() []Master
+	// Check tells whether the token can work now.
+	Check(ctx context.Context) error
+	Close() error
+}
+
+// Vault makes handles of AES keys that it holds, or can make or open.
+type Vault interface {
+	// DeriveRoot derives a root key of a device by the profile of the master key
+	// of that name. ErrUnknownMaster where there is none.
+	DeriveRoot(ctx context.Context, master string, d Derivation) (Key, error)
+	// OpenRoot opens the use form of an imported root key (see Batch).
+	// ErrIntegrity where it does not open.
+	OpenRoot(ctx context.Context, blob []byte) (Key, error)
+	// OpenKEK opens a peer's KEK. ErrIntegrity where it does not open.
+	OpenKEK(ctx context.Context, blob []byte) (WrappingKey, error)
+	// MAC computes HMAC-SHA-256 of msg under one of the token's MAC keys.
+	MAC(ctx context.Context, key MACKey, msg []byte) ([32]byte, error)
+}
+
+// Key is a handle of an AES-128 key that can be used for one verb and is then
+// destroyed. It is used by one goroutine.
+type Key interface {
+	// DecryptECB decrypts whole blocks in place: what encrypts a join-accept.
+	lwcrypto.BlockDecrypter
+	// CMAC computes AES-CMAC of msg, all 16 bytes of it.
+	CMAC(msg []byte) ([lwcrypto.BlockLen]byte, error)
+	// Derive makes the key AES-ECB(this key, block) inside the token.
+	Derive(block lwcrypto.Block, use Use) (Key, error)
+	// Reveal gives the key that Derive would make as bytes. It is called only
+	// for a session key that owner and operator both let travel in the clear.
+	Reveal(block lwcrypto.Block) ([lwcrypto.BlockLen]byte, error)
+	// Destroy makes an end of the key. It is called once.
+	Destroy()
+}
+
+// WrappingKey is a handle of an opened KEK. It stays open for a long time and is
+// safe for concurrent use.
+type WrappingKey interface {
+	// Wrap appends k, wrapped by RFC 3394, to dst: 24 bytes. k is a Key of the
+	// same token that was derived with UseSession.
+	Wrap(dst []byte, k Key) ([]byte, error)
+	// Destroy makes an end of the handle. It is called once.
+	Destroy()
+}
+
+// Intake takes keys in that were sealed to the token's transport key.
+type Intake interface {
+	TransportKey() seal.PublicKey
+	// OpenBatch opens the file key of h, once for many keys. ErrTransport where
+	// it does not open.
+	OpenBatch(ctx context.Context, h seal.Header) (Batch, error)
+}
+
+// Batch is the opened file key of one import. Blobs begin with a byte that names
+// their format (see FormatKeyWrap); a MAC over owner and content is added by the
+// keyring. It is used by one goroutine.
+type Batch interface {
+	// Root opens a root key of 16 bytes and wraps it again: use under the join
+	// KEK, custody to the custody key. ErrTransport where it does not open.
+	Root(wrapped []byte) (use, custody []byte, err error)
+	// KEK opens a peer's KEK of 16, 24 or 32 bytes and wraps it under the storage
+	// key. ErrTransport where it does not open.
+	KEK(wrapped []byte) (blob []byte, err error)
+	// Close forgets the file key.
+	Close()
+}
+
+// Formats of blobs, their first byte.
+const (
+	// FormatKeyWrap: AES key wrap (RFC 3394) under a key of the token.
+	FormatKeyWrap byte = 1
+	// FormatOAEP256: RSA-OAEP with SHA-256 and an empty label (RFC 8017 §7.1).
+	FormatOAEP256 byte = 2
+)
+
+// MACKey names a MAC key of a token.
+type MACKey uint8
+
+// MAC keys.
+const (
+	// RowMAC binds sealed blobs to what they belong to.
+	RowMAC MACKey = iota + 1
+	// OwnerTokens derives owner tokens.
+	OwnerTokens
+)
+
+// Use says what a derived key is for, so that a token can give it no more rights
+// than that needs.
+type Use uint8
+
+// Uses of derived keys.
+const (
+	// UseSession: a session key, to be wrapped for a peer and for nothing else.
+	UseSession Use = iota + 1
+	// UseMIC: a key that computes CMACs: JSIntKey, SNwkSIntKey.
+	UseMIC
+	// UseAccept: a key that encrypts join-accepts: JSEncKey.
+	UseAccept
+)
+
+// Derivation is what a root key is derived from, beside a master key.
+type Derivation struct {
+	Root       joinery.RootKey
+	Generation uint32
+	DevEUI     lorawan.EUI64
+}
+
+// ProfileECBv1 is the derivation profile whose block lwcrypto.RootKey lays out.
+const ProfileECBv1 = "ecb-v1"
+
+// Master describes a master key.
+type Master struct {
+	Name    string
+	Profile string // "ecb-v1"
+	// KCV is the key check value: the first three bytes of AES-CMAC(key, 16
+	// zero bytes), in upper-case hexadecimal digits. It tells keys apart and
+	// nothing about them.
+	KCV string
+}

@@ -1,0 +1,173 @@
+package provisioning
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"slices"
+	"strconv"
+
+	"joinery"
+	"joinery/internal/seal"
+)
+
+// Chunk is a run of rows of one import, in the file's order.
+type Chunk struct {
+	Import joinery.ImportID
+	// From is the index of the first row; it must be the import's Next.
+	From uint64
+	// Last says that the file ends with this chunk.
+	Last bool
+
+	// Key lists: Seal opens the keys of Keys. BadRows are rows that the
+	// customer's machine could not seal; their Index places them among Keys,
+	// which fill the other places in order.
+	Seal    seal.Header
+	Keys    []seal.SealedRow
+	BadRows []joinery.RowResult
+
+	// Manifests: entries as they stand in the file.
+	Entries []json.RawMessage
+}
+
+func (c Chunk) count() int { return len(c.Keys) + len(c.BadRows) + len(c.Entries) }
+
+// plan is what a chunk would do to the store.
+type plan struct {
+	devices []joinery.NewDevice
+	failed  []joinery.RowResult
+}
+
+// Rows takes one chunk and tells the fate of each of its rows, by index, and
+// where the import then stands. CodeConflict where the chunk does not begin at
+// the import's Next: ask for Status and go on there.
+func (s *Service) Rows(ctx context.Context, caller joinery.Caller, c Chunk) ([]joinery.RowResult, joinery.Import, error) {
+	i, dry, err := s.find(ctx, caller, c.Import)
+	if err != nil {
+		return nil, joinery.Import{}, err
+	}
+	if err := checkChunk(i, c); err != nil {
+		return nil, i, err
+	}
+	var p plan
+	if i.Kind == joinery.ImportManifest {
+		p, err = s.planManifest(ctx, i, c)
+	} else {
+		p, err = s.planKeyList(ctx, i, c)
+	}
+	if err != nil {
+		return nil, i, err
+	}
+	rows := joinery.ImportRows{
+		Import: i.ID, From: c.From, Count: uint64(c.count()), Devices: p.devices, Failed: p.failed, Last: c.Last,
+	}
+	if dry != nil {
+		return s.look(ctx, i, dry, rows)
+	}
+	results, err := s.store.CommitRows(ctx, rows, s.importEntry(caller, i, rows))
+	if err != nil {
+		return nil, i, err
+	}
+	after, err := s.store.Import(context.WithoutCancel(ctx), i.ID)
+	if err != nil {
+		return nil, i, joinery.WrapError(joinery.CodeUnavailable, err, "the rows are stored, but the import could not be read back; ask for its status")
+	}
+	return results, after, nil
+}
+
+func checkChunk(i joinery.Import, c Chunk) error {
+	switch {
+	case c.count() > joinery.MaxImportRows:
+		return joinery.Errorf(joinery.CodeTooLarge, "an import takes at most %d rows at once", joinery.MaxImportRows)
+	case i.Done || c.From != i.Next:
+		return wrongRow(i)
+	case c.count() == 0 && !c.Last:
+		return joinery.Errorf(joinery.CodeInvalid, "there are no rows")
+	case i.Kind == joinery.ImportManifest && len(c.Keys)+len(c.BadRows) > 0:
+		return joinery.Errorf(joinery.CodeInvalid, "this import is of a manifest; it takes no rows of a key list")
+	case i.Kind == joinery.ImportKeyList && len(c.Entries) > 0:
+		return joinery.Errorf(joinery.CodeInvalid, "this import is of a key list; it takes no entries of a manifest")
+	}
+	return nil
+}
+
+func wrongRow(i joinery.Import) error {
+	if i.Done {
+		return joinery.Errorf(joinery.CodeConflict, "the import is done")
+	}
+	return joinery.Errorf(joinery.CodeConflict, "the import goes on at row %d", i.Next)
+}
+
+// look is CommitRows without writing: it tells which devices are there already.
+// What only the store can see (an element that is here under another JoinEUI, a
+// row that repeats an earlier one of the same file) shows when the import runs.
+func (s *Service) look(ctx context.Context, i joinery.Import, run *dryRun, rows joinery.ImportRows) ([]joinery.RowResult, joinery.Import, error) {
+	results := slices.Clone(rows.Failed)
+	for _, n := range rows.Devices {
+		r := joinery.RowResult{Index: n.Index, Line: n.Line, JoinEUI: n.Device.JoinEUI, DevEUI: n.Device.DevEUI, Status: joinery.RowCreated}
+		state, err := s.registry.LoadActivation(ctx, n.Device.JoinEUI, n.Device.DevEUI)
+		switch {
+		case joinery.CodeOf(err) == joinery.CodeUnknownDevice:
+		case err != nil:
+			return nil, i, err
+		default:
+			if r.Reason = refuseRepeat(i, state, n); r.Reason != "" {
+				r.Status = joinery.RowFailed
+			} else {
+				r.Status, r.Device = joinery.RowUnchanged, state.Device.ID
+			}
+		}
+		results = append(results, r)
+	}
+	slices.SortFunc(results, func(a, b joinery.RowResult) int { return cmp.Compare(a.Index, b.Index) })
+	if err := s.dry.move(run, rows, results); err != nil {
+		return nil, i, err
+	}
+	_, after, _ := s.dry.find(i.ID, s.now())
+	return results, after, nil
+}
+
+// refuseRepeat gives why a row for a device that is there must not pass as
+// unchanged, "" if it may.
+func refuseRepeat(i joinery.Import, there joinery.ActivationState, n joinery.NewDevice) string {
+	a, b := there.KeySet, n.KeySet
+	switch {
+	case there.Device.Maker != i.Org && there.Device.Ownership.Org != i.Org:
+		return reasonTaken
+	case a.Origin != b.Origin || a.Master != b.Master || a.Generation != b.Generation:
+		return reasonOtherKeys
+	case there.Device.MACVersion != n.Device.MACVersion:
+		return reasonOtherMAC
+	}
+	return ""
+}
+
+func (s *Service) importEntry(caller joinery.Caller, i joinery.Import, rows joinery.ImportRows) joinery.AuditEntry {
+	return joinery.AuditEntry{
+		At: s.timestamp(), Event: joinery.AuditDeviceImported, Actor: caller.Name, Org: i.Org,
+		Detail: map[string]string{
+			"import": i.ID.String(), "kind": string(i.Kind), "sha256": hex.EncodeToString(i.SHA256[:]),
+			"from": strconv.FormatUint(rows.From, 10), "rows": strconv.FormatUint(rows.Count, 10),
+			"refused": strconv.Itoa(len(rows.Failed)),
+		},
+	}
+}
+
+// newDevice is the part of a device that manifests and key lists have in common.
+func (s *Service) newDevice(i joinery.Import, at row) joinery.NewDevice {
+	now := s.timestamp()
+	n := joinery.NewDevice{
+		Index: at.index, Line: at.line,
+		Device: joinery.Device{
+			ID: joinery.NewDeviceID(), JoinEUI: at.joinEUI, DevEUI: at.devEUI, MACVersion: at.version,
+			Maker: i.Org, Ownership: joinery.Ownership{Org: i.Org, Since: now}, CreatedAt: now,
+		},
+	}
+	n.KeySet = joinery.KeySet{ID: joinery.NewKeySetID(), DeviceID: n.Device.ID, DevEUI: at.devEUI}
+	if i.Bind != nil {
+		b := *i.Bind
+		n.Binding = &b
+	}
+	return n
+}

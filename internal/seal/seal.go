@@ -1,0 +1,184 @@
+package seal
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/go-json-experiment/json"
+
+	"joinery/internal/secret"
+)
+
+// Format names the layout of a Header and of what follows it.
+const Format = "joinery-seal/1"
+
+// Names of the algorithms, as RFC 7518 §4.3 and §4.4 have them.
+const (
+	AlgRSAOAEP256 = "RSA-OAEP-256"
+	WrapA256KW    = "A256KW"
+)
+
+const fileKeyLen = 32
+
+// Errors of headers and of opening. They say nothing about keys.
+var (
+	// ErrHeader: the header is not well-formed, or names what we do not do.
+	ErrHeader = errors.New("not a usable seal header")
+	// ErrOtherKey: the header names another recipient.
+	ErrOtherKey = errors.New("seal: sealed to another transport key")
+	// ErrOpen: the file key does not open: damaged, or not made for this key.
+	ErrOpen = errors.New("seal: the file key does not open")
+)
+
+// Header travels in front of sealed keys and tells how to open them. All of it
+// may be public.
+type Header struct {
+	Format string `json:"format"` // "joinery-seal/1"
+	KID    string `json:"kid"`    // of the transport key, see PublicKey.KID
+	Alg    string `json:"alg"`    // "RSA-OAEP-256": how Key is encrypted
+	Wrap   string `json:"wrap"`   // "A256KW": how each key is wrapped
+	Key    []byte `json:"key"`    // the encrypted file key, base64 in JSON
+}
+
+// ParseHeader reads the JSON form strictly: unknown and duplicate members are
+// refused.
+func ParseHeader(text []byte) (h Header, err error) {
+	if err := json.Unmarshal(text, &h, json.RejectUnknownMembers(true)); err != nil {
+		return Header{}, fmt.Errorf("%w: want an object with format, kid, alg, wrap and key", ErrHeader)
+	}
+	return h, h.Check()
+}
+
+// Check tells whether h is well-formed and of algorithms that we do.
+func (h Header) Check() error {
+	switch {
+	case h.Format != Format:
+		return fmt.Errorf("%w: want format %q; a newer version of this program may read it", ErrHeader, Format)
+	case h.Alg != AlgRSAOAEP256:
+		return fmt.Errorf("%w: want alg %q", ErrHeader, AlgRSAOAEP256)
+	case h.Wrap != WrapA256KW:
+		return fmt.Errorf("%w: want wrap %q", ErrHeader, WrapA256KW)
+	case len(h.KID) != 43:
+		return fmt.Errorf("%w: kid is not 43 characters of base64url", ErrHeader)
+	case len(h.Key) < minRSABits/8 || len(h.Key) > maxRSABits/8:
+		return fmt.Errorf("%w: key has %d bytes; want the length of an RSA modulus", ErrHeader, len(h.Key))
+	}
+	return nil
+}
+
+// Sealer wraps keys for one recipient, under one file key. Safe for concurrent
+// use until Wipe.
+type Sealer struct {
+	header Header
+	block  cipher.Block
+}
+
+// NewSealer draws a file key and encrypts it to the recipient.
+func NewSealer(to PublicKey) (*Sealer, error) {
+	key := make([]byte, fileKeyLen)
+	defer clear(key)
+	rand.Read(key) // never fails
+	encrypted, err := to.EncryptOAEP(key)
+	if err != nil {
+		return nil, err
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, fmt.Errorf("seal: %w", err)
+	}
+	header := Header{Format: Format, KID: to.KID(), Alg: AlgRSAOAEP256, Wrap: WrapA256KW, Key: encrypted}
+	return &Sealer{header, block}, nil
+}
+
+// Header gives what the recipient needs to open what s seals.
+func (s *Sealer) Header() Header { return s.header }
+
+// Seal wraps a key of 16, 24 or 32 bytes: 8 bytes more.
+func (s *Sealer) Seal(key []byte) ([]byte, error) {
+	if s.block == nil {
+		return nil, secret.ErrWiped
+	}
+	return WrapKey(nil, s.block, key)
+}
+
+// Wipe overwrites the file key; sealing fails afterwards.
+func (s *Sealer) Wipe() { wipe(&s.block) }
+
+// Format implements fmt.Formatter, so that no verb prints the file key.
+func (s *Sealer) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[sealer]") }
+
+// SealKey seals one key by itself: a KEK of 16, 24 or 32 bytes.
+func SealKey(to PublicKey, key []byte) (Header, []byte, error) {
+	s, err := NewSealer(to)
+	if err != nil {
+		return Header{}, nil, err
+	}
+	defer s.Wipe()
+	wrapped, err := s.Seal(key)
+	return s.Header(), wrapped, err
+}
+
+// Opener opens the keys of one file. Safe for concurrent use until Wipe.
+type Opener struct{ block cipher.Block }
+
+// NewOpener opens the file key of h. ErrOtherKey where h names another
+// recipient, ErrOpen where the file key does not open.
+func NewOpener(private *rsa.PrivateKey, h Header) (*Opener, error) {
+	if err := h.Check(); err != nil {
+		return nil, err
+	}
+	public, err := NewPublicKey(&private.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	if h.KID != public.KID() {
+		return nil, ErrOtherKey
+	}
+	key, err := rsa.DecryptOAEP(sha256.New(), nil, private, h.Key, nil)
+	if err != nil {
+		return nil, ErrOpen // the cause would tell an attacker which step failed
+	}
+	defer clear(key)
+	if len(key) != fileKeyLen {
+		return nil, ErrOpen
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, ErrOpen
+	}
+	return &Opener{block}, nil
+}
+
+// Open unwraps one key and calls use with it; the bytes are cleared when use
+// returns. ErrKeyWrap where it does not open, else the error of use.
+func (o *Opener) Open(wrapped []byte, use func(key []byte) error) error {
+	if o.block == nil {
+		return secret.ErrWiped
+	}
+	buf := make([]byte, 0, semiblock*maxSemiblocks)
+	key, err := UnwrapKey(buf, o.block, wrapped)
+	if err != nil {
+		return err
+	}
+	defer clear(key)
+	return use(key)
+}
+
+// Wipe overwrites the file key; opening fails afterwards.
+func (o *Opener) Wipe() { wipe(&o.block) }
+
+// Format implements fmt.Formatter, so that no verb prints the file key.
+func (o *Opener) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[opener]") }
+
+func wipe(b *cipher.Block) {
+	if *b != nil {
+		secret.WipeBlock(*b)
+		*b = nil
+	}
+}

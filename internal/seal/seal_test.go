@@ -1,0 +1,421 @@
+package seal
+
+import (
+	"bytes"
+	"crypto/aes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	josecipher "github.com/go-jose/go-jose/v4/cipher"
+
+	"joinery/internal/secret"
+)
+
+// recipient is one RSA key for the tests of this process: making one is slow.
+var recipient = sync.OnceValue(func() *rsa.PrivateKey {
+	k, err := rsa.GenerateKey(rand.Reader, minRSABits)
+	if err != nil {
+		panic(err)
+	}
+	return k
+})
+
+func publicKey(t testing.TB, k *rsa.PrivateKey) PublicKey {
+	t.Helper()
+	p, err := NewPublicKey(&k.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b)
+	return b
+}
+
+func TestSealAndOpen(t *testing.T) {
+	s, err := NewSealer(publicKey(t, recipient()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := NewOpener(recipient(), s.Header())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{16, 24, 32} {
+		key := randomBytes(n)
+		wrapped, err := s.Seal(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(wrapped) != n+WrapOverhead || bytes.Contains(wrapped, key[:8]) {
+			t.Errorf("%d bytes: sealed badly", n)
+		}
+		var held []byte
+		if err := o.Open(wrapped, func(got []byte) error {
+			if !bytes.Equal(got, key) {
+				t.Errorf("%d bytes: opened another key", n)
+			}
+			held = got
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(held, make([]byte, n)) {
+			t.Errorf("%d bytes: the key was not cleared after use", n)
+		}
+		failure := errors.New("failed")
+		if err := o.Open(wrapped, func([]byte) error { return failure }); !errors.Is(err, failure) {
+			t.Errorf("Open hides the error of use: %v", err)
+		}
+		for i := range wrapped {
+			damaged := bytes.Clone(wrapped)
+			damaged[i] ^= 0x40
+			if err := o.Open(damaged, nil); !errors.Is(err, ErrKeyWrap) {
+				t.Errorf("damaged at byte %d: %v", i, err)
+			}
+		}
+	}
+	for _, n := range []int{0, 8, 15, 17, 40} {
+		if _, err := s.Seal(randomBytes(n)); err == nil {
+			t.Errorf("sealed a key of %d bytes", n)
+		}
+		if err := o.Open(randomBytes(n+8), nil); !errors.Is(err, ErrKeyWrap) {
+			t.Errorf("opened %d bytes: %v", n+8, err)
+		}
+	}
+	if s.Wipe(); true {
+		if _, err := s.Seal(randomBytes(16)); !errors.Is(err, secret.ErrWiped) {
+			t.Errorf("sealing after Wipe: %v", err)
+		}
+	}
+	o.Wipe()
+	o.Wipe()
+	if err := o.Open(randomBytes(24), nil); !errors.Is(err, secret.ErrWiped) {
+		t.Errorf("opening after Wipe: %v", err)
+	}
+}
+
+// Another implementation of RFC 3394 opens what we wrap, and the other way
+// round; the file key is what OAEP with SHA-256 carries.
+func TestOthersReadWhatWeSeal(t *testing.T) {
+	key := randomBytes(16)
+	h, wrapped, err := SealKey(publicKey(t, recipient()), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fileKey, err := rsa.DecryptOAEP(sha256.New(), nil, recipient(), h.Key, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := aes.NewCipher(fileKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := josecipher.KeyUnwrap(block, wrapped)
+	if err != nil || !bytes.Equal(got, key) {
+		t.Errorf("go-jose opens something else: %v", err)
+	}
+	if len(fileKey) != 32 {
+		t.Errorf("the file key has %d bytes", len(fileKey))
+	}
+}
+
+func TestKeyWrapAgainstGoJose(t *testing.T) {
+	for range 200 {
+		for _, n := range []int{16, 24, 32} {
+			block, err := aes.NewCipher(randomBytes(n))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, k := range []int{16, 24, 32} {
+				key := randomBytes(k)
+				want, err := josecipher.KeyWrap(block, key)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := WrapKey([]byte{7}, block, key)
+				if err != nil || got[0] != 7 || !bytes.Equal(got[1:], want) {
+					t.Fatalf("KEK %d, key %d: %X, want %X: %v", n, k, got, want, err)
+				}
+				back, err := UnwrapKey([]byte{7}, block, want)
+				if err != nil || back[0] != 7 || !bytes.Equal(back[1:], key) {
+					t.Fatalf("KEK %d, key %d does not unwrap: %v", n, k, err)
+				}
+			}
+		}
+	}
+}
+
+// A failed unwrap leaves nothing of the key in the destination.
+func TestFailedUnwrapLeavesNothing(t *testing.T) {
+	block, err := aes.NewCipher(randomBytes(16))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrapped, err := WrapKey(nil, block, randomBytes(16))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrapped[0] ^= 1
+	dst := make([]byte, 0, 16)
+	if _, err := UnwrapKey(dst, block, wrapped); !errors.Is(err, ErrKeyWrap) {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(dst[:16], make([]byte, 16)) {
+		t.Error("half-opened bytes were left behind")
+	}
+}
+
+func TestKeyWrapDoesNotAllocate(t *testing.T) {
+	block, err := aes.NewCipher(randomBytes(16))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, wrapped, out := randomBytes(16), make([]byte, 0, 24), make([]byte, 0, 16)
+	if n := testing.AllocsPerRun(100, func() {
+		w, err := WrapKey(wrapped, block, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := UnwrapKey(out, block, w); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestOpenerRefuses(t *testing.T) {
+	other, err := rsa.GenerateKey(rand.Reader, minRSABits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := NewSealer(publicKey(t, recipient()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := s.Header()
+	if _, err := NewOpener(other, good); !errors.Is(err, ErrOtherKey) {
+		t.Errorf("another recipient: %v", err)
+	}
+	forged := good
+	forged.KID = publicKey(t, other).KID()
+	if _, err := NewOpener(other, forged); !errors.Is(err, ErrOpen) {
+		t.Errorf("another recipient, named: %v", err)
+	}
+	damaged := good
+	damaged.Key = bytes.Clone(good.Key)
+	damaged.Key[100] ^= 1
+	if _, err := NewOpener(recipient(), damaged); !errors.Is(err, ErrOpen) {
+		t.Errorf("damaged: %v", err)
+	}
+	short := good
+	if short.Key, err = publicKey(t, recipient()).EncryptOAEP(randomBytes(16)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NewOpener(recipient(), short); !errors.Is(err, ErrOpen) {
+		t.Errorf("a file key of 16 bytes: %v", err)
+	}
+	for _, change := range []func(*Header){
+		func(h *Header) { h.Format = "joinery-seal/2" },
+		func(h *Header) { h.Alg = "RSA-OAEP" },
+		func(h *Header) { h.Wrap = "A128KW" },
+		func(h *Header) { h.KID = "" },
+		func(h *Header) { h.Key = h.Key[:100] },
+	} {
+		h := good
+		change(&h)
+		if _, err := NewOpener(recipient(), h); !errors.Is(err, ErrHeader) {
+			t.Errorf("%s %s %s %q: %v", h.Format, h.Alg, h.Wrap, h.KID, err)
+		}
+	}
+}
+
+func TestPublicKey(t *testing.T) {
+	p := publicKey(t, recipient())
+	parsed, err := ParsePublicKey(p.MarshalPEM())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if parsed.KID() != p.KID() || parsed.IsZero() {
+		t.Error("PEM gives another key")
+	}
+	der, err := x509.MarshalPKIXPublicKey(&recipient().PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(der)
+	if want := base64.RawURLEncoding.EncodeToString(sum[:]); p.KID() != want {
+		t.Errorf("KID %s, want %s", p.KID(), want)
+	}
+	if _, err := NewSealer(PublicKey{}); !errors.Is(err, ErrPublicKey) {
+		t.Errorf("sealing to no key: %v", err)
+	}
+}
+
+func TestPublicKeysThatAreNone(t *testing.T) {
+	small, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	smallDER, err := x509.MarshalPKIXPublicKey(&small.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ecDER, err := x509.MarshalPKIXPublicKey(&ec.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(recipient())
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := publicKey(t, recipient()).MarshalPEM()
+	block := func(kind string, der []byte) []byte {
+		return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+	}
+	for name, c := range map[string]struct {
+		text []byte
+		say  string
+	}{
+		"empty":       {nil, "not a PEM file"},
+		"2048 bits":   {block("PUBLIC KEY", smallDER), "3072"},
+		"EC":          {block("PUBLIC KEY", ecDER), "not an RSA key"},
+		"private":     {block("PRIVATE KEY", private), "private key"},
+		"two":         {append(bytes.Clone(good), good...), "one PEM block"},
+		"certificate": {block("CERTIFICATE", smallDER), "one PEM block"},
+		"garbage":     {block("PUBLIC KEY", []byte("garbage")), "SubjectPublicKeyInfo"},
+	} {
+		_, err := ParsePublicKey(c.text)
+		if !errors.Is(err, ErrPublicKey) || !strings.Contains(err.Error(), c.say) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestHeaderJSON(t *testing.T) {
+	s, err := NewSealer(publicKey(t, recipient()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(s.Header())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var members map[string]string
+	if err := json.Unmarshal(text, &members); err != nil {
+		t.Fatal(err)
+	}
+	key, err := base64.StdEncoding.DecodeString(members["key"])
+	if err != nil || !bytes.Equal(key, s.Header().Key) {
+		t.Errorf("key is not base64 of the encrypted file key: %v", err)
+	}
+	if members["format"] != "joinery-seal/1" || members["alg"] != "RSA-OAEP-256" || members["wrap"] != "A256KW" || len(members) != 5 {
+		t.Errorf("members %v", members)
+	}
+	h, err := ParseHeader(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NewOpener(recipient(), h); err != nil {
+		t.Error(err)
+	}
+	good := string(text)
+	for name, bad := range map[string]string{
+		"unknown member": strings.Replace(good, "{", `{"x":1,`, 1),
+		"duplicate":      strings.Replace(good, "{", `{"alg":"none",`, 1),
+		"null":           "null",
+		"array":          "[]",
+		"empty":          "",
+		"two":            good + good,
+		"other case":     strings.Replace(good, `"alg"`, `"ALG"`, 1),
+	} {
+		if _, err := ParseHeader([]byte(bad)); !errors.Is(err, ErrHeader) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Printing a sealer or opener shows nothing of the file key.
+func TestNothingPrintsTheFileKey(t *testing.T) {
+	s, err := NewSealer(publicKey(t, recipient()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := NewOpener(recipient(), s.Header())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x"} {
+		if got := fmt.Sprintf(verb+verb, s, o); got != "[sealer][opener]" {
+			t.Errorf("%s prints %d bytes", verb, len(got))
+		}
+	}
+}
+
+func TestParseHexKey(t *testing.T) {
+	for _, n := range []int{16, 24, 32} {
+		key := randomBytes(n)
+		for _, text := range []string{
+			hex.EncodeToString(key), strings.ToUpper(hex.EncodeToString(key)), fmt.Sprintf(" % x\n", key),
+		} {
+			if got, err := ParseHexKey([]byte(text)); err != nil || !bytes.Equal(got, key) {
+				t.Errorf("%d bytes: %v", n, err)
+			}
+		}
+	}
+	for _, n := range []int{0, 8, 15, 33} {
+		text := hex.EncodeToString(randomBytes(n))
+		if _, err := ParseHexKey([]byte(text)); err == nil || n > 0 && strings.Contains(err.Error(), text) {
+			t.Errorf("%d bytes: %v", n, err)
+		}
+	}
+	if _, err := ParseHexKey([]byte(strings.Repeat("G", 32))); err == nil || strings.Contains(err.Error(), "G") {
+		t.Error("not hexadecimal:", err)
+	}
+}
+
+func FuzzParseHeader(f *testing.F) {
+	s, err := NewSealer(publicKey(f, recipient()))
+	if err != nil {
+		f.Fatal(err)
+	}
+	good, err := json.Marshal(s.Header())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add([]byte(`{"format":"joinery-seal/1"}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		h, err := ParseHeader(text)
+		if err != nil {
+			if !errors.Is(err, ErrHeader) {
+				t.Errorf("unnamed error %v", err)
+			}
+			return
+		}
+		if err := h.Check(); err != nil {
+			t.Errorf("parsed, and not well-formed: %v", err)
+		}
+	})
+}

@@ -1,0 +1,207 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+
+	"zombiezen.com/go/sqlite"
+
+	"joinery"
+	"joinery/auditlog"
+)
+
+// joinCommit is one accepted join in the queue, with all that could be computed
+// before the writer's turn.
+type joinCommit struct {
+	joinery.ActivationCommit
+	nonces   []byte
+	payload  []byte
+	salt     [auditlog.SaltSize]byte
+	leaf     auditlog.Record
+	previous joinery.ActivationID // zero for a key set's first
+
+	result chan error // takes one value
+	state  callState
+}
+
+// CommitActivation makes one accepted join durable: the key set's nonces move
+// from c.Version to the next, and the activation appears, both or neither. It
+// returns nil only after both are on disk, ErrSwapLost where the key set has
+// another version by now (nothing was written), and CodeUnavailable where the
+// database did not take it.
+//
+// A caller whose ctx ends while the commit waits for its turn gets ctx.Err(),
+// and nothing was written. Once the writer has taken the commit it also gets
+// ctx.Err(), and the join may count: a repeated request will find out.
+func (d *DB) CommitActivation(ctx context.Context, c joinery.ActivationCommit) error {
+	if d.w == nil {
+		return storeError(ErrClosed)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	j, err := newJoinCommit(c)
+	if err != nil {
+		return err
+	}
+	d.w.enqueue(func() { d.w.joins = append(d.w.joins, j) }, j.result)
+	select {
+	case err := <-j.result:
+		return storeError(err)
+	case <-ctx.Done():
+		d.w.withdraw(&j.state)
+		return ctx.Err()
+	}
+}
+
+func newJoinCommit(c joinery.ActivationCommit) (*joinCommit, error) {
+	recent := c.Nonces.Recent
+	if c.Activation.KeySet != c.KeySet || len(recent) == 0 || recent[0].ID != c.Activation.ID {
+		return nil, errors.New("commit of an activation that is not the newest of its key set's nonces")
+	}
+	j := &joinCommit{ActivationCommit: c, result: make(chan error, 1)}
+	if len(recent) > 1 {
+		j.previous = recent[1].ID
+	}
+	j.nonces = c.Nonces.Encode()
+	j.payload = c.Activation.AppendPayload(nil)
+	rand.Read(j.salt[:]) // never fails (crypto/rand)
+	j.leaf = auditlog.NewRecord(j.salt, j.payload)
+	return j, nil
+}
+
+// takeBatch takes at most maxBatch commits off the queue, at most one of each
+// key set, in the order of key sets; the rest stays in the order of arrival.
+func takeBatch(queue []*joinCommit) (batch, rest []*joinCommit) {
+	seen := make(map[joinery.KeySetID]bool, min(len(queue), maxBatch))
+	for _, j := range queue {
+		switch {
+		case j.state == withdrawn:
+		case len(batch) == maxBatch || seen[j.KeySet]:
+			rest = append(rest, j)
+		default:
+			seen[j.KeySet] = true
+			j.state = taken
+			batch = append(batch, j)
+		}
+	}
+	slices.SortFunc(batch, func(a, b *joinCommit) int { return cmp.Compare(a.KeySet, b.KeySet) })
+	return batch, rest
+}
+
+// joinStatements are the statements of a batch.
+type joinStatements struct{ begin, swap, insert, find, commit, rollback *sqlite.Stmt }
+
+func (s *joinStatements) prepare(c conn) (err error) {
+	for _, p := range []struct {
+		stmt  **sqlite.Stmt
+		query string
+	}{
+		{&s.begin, "BEGIN IMMEDIATE"},
+		{&s.swap, "UPDATE key_set SET version = version + 1, join_nonce = ?, nonces = ?, last_join_at = ? WHERE id = ? AND version = ?"},
+		{&s.insert, "INSERT INTO activation (id, key_set, previous, payload, salt, leaf) VALUES (?, ?, ?, ?, ?, ?)"},
+		{&s.find, "SELECT key_set FROM activation WHERE id = ?"},
+		{&s.commit, "COMMIT"},
+		{&s.rollback, "ROLLBACK"},
+	} {
+		if *p.stmt, err = c.Prepare(p.query); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// commitBatch commits a batch and tells each caller its outcome. Where the
+// batch as a whole fails, each of it is tried again alone.
+func (w *writer) commitBatch(batch []*joinCommit) {
+	outcomes, err := w.tryBatch(batch)
+	if err != nil && len(batch) > 1 {
+		for _, j := range batch {
+			w.commitBatch([]*joinCommit{j})
+		}
+		return
+	}
+	for i, j := range batch {
+		if err != nil {
+			j.result <- err
+		} else {
+			j.result <- outcomes[i]
+		}
+	}
+}
+
+// tryBatch runs one transaction. With an error nothing of it was written, as
+// far as anybody can tell; otherwise outcomes holds nil or ErrSwapLost by row.
+func (w *writer) tryBatch(batch []*joinCommit) (outcomes []error, err error) {
+	if err := w.begin(); err != nil {
+		return nil, err
+	}
+	defer func() { err = firstError(err, w.rollback()) }()
+	outcomes = make([]error, len(batch))
+	for i, j := range batch {
+		if outcomes[i], err = w.swapAndInsert(j); err != nil {
+			return nil, err
+		}
+	}
+	if err := w.commit(); err != nil {
+		return outcomes, w.lookAgain(batch, outcomes, err)
+	}
+	return outcomes, nil
+}
+
+// swapAndInsert writes the two rows of one join. outcome is ErrSwapLost where
+// the version moved, and then neither row was written.
+func (w *writer) swapAndInsert(j *joinCommit) (outcome, err error) {
+	s := w.stmts.swap
+	s.BindInt64(1, int64(j.Nonces.JoinNonce))
+	s.BindBytes(2, j.nonces)
+	s.BindInt64(3, j.Activation.At.UnixMilli())
+	s.BindInt64(4, int64(j.KeySet))
+	s.BindInt64(5, int64(j.Version))
+	if err := run(s); err != nil {
+		return nil, err
+	}
+	if w.c.Changes() != 1 {
+		return ErrSwapLost, nil
+	}
+	s = w.stmts.insert
+	s.BindInt64(1, int64(j.Activation.ID))
+	s.BindInt64(2, int64(j.KeySet))
+	if j.previous != 0 {
+		s.BindInt64(3, int64(j.previous))
+	} else {
+		s.BindNull(3)
+	}
+	s.BindBytes(4, j.payload)
+	s.BindBytes(5, j.salt[:])
+	s.BindBytes(6, j.leaf[:])
+	return nil, run(s)
+}
+
+// lookAgain decides after a COMMIT that reported cause: the batch was one
+// transaction, so one activation that is there proves all of them. nil means
+// that the batch was committed.
+func (w *writer) lookAgain(batch []*joinCommit, outcomes []error, cause error) error {
+	if err := w.rollback(); err != nil {
+		return fmt.Errorf("%w; and the transaction does not end: %w", cause, err)
+	}
+	for i, j := range batch {
+		if outcomes[i] != nil {
+			continue
+		}
+		w.stmts.find.BindInt64(1, int64(j.Activation.ID))
+		found, err := w.stmts.find.Step()
+		if err = firstError(err, w.stmts.find.Reset()); err != nil {
+			return fmt.Errorf("%w; and the outcome cannot be read: %w", cause, err)
+		}
+		if !found {
+			return cause
+		}
+		return nil
+	}
+	return nil // nobody won: nothing was to be written
+}

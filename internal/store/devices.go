@@ -1,0 +1,210 @@
+package store
+
+import (
+	"context"
+	"encoding/hex"
+	"strings"
+	"time"
+
+	"joinery"
+	"joinery/lorawan"
+)
+
+// Devices gives the devices that q selects, in the order of their ids, at most
+// q.Limit of them (100 unless said, 1,000 at most). The next page begins After
+// the last id of this one.
+func (d *DB) Devices(ctx context.Context, q joinery.DeviceQuery) (states []joinery.ActivationState, err error) {
+	query, args, err := deviceQuery(q)
+	if err != nil {
+		return nil, err
+	}
+	err = d.read(ctx, func(c conn) error { states, err = c.states(query, args...); return err })
+	return states, err
+}
+
+func deviceQuery(q joinery.DeviceQuery) (query string, args []any, err error) {
+	var b strings.Builder
+	b.WriteString(stateColumns + withCustody + stateTables + "AND d.id > ?")
+	args = append(args, q.After)
+	if q.Org != 0 {
+		b.WriteString(" AND d.org = ?")
+		args = append(args, q.Org)
+	}
+	if !q.JoinEUI.IsZero() {
+		b.WriteString(" AND d.join_eui = ?")
+		args = append(args, q.JoinEUI)
+	}
+	if q.DevEUIPrefix != "" {
+		first, last, err := prefixRange(q.DevEUIPrefix)
+		if err != nil {
+			return "", nil, err
+		}
+		b.WriteString(" AND d.dev_eui BETWEEN ? AND ?")
+		args = append(args, first, last)
+	}
+	if q.OnlySuspended {
+		b.WriteString(" AND d.suspended = 1")
+	}
+	b.WriteString(" ORDER BY d.id LIMIT ?")
+	return b.String(), append(args, pageLimit(q.Limit)), nil
+}
+
+// prefixRange gives the EUIs that begin with the hexadecimal digits of prefix.
+func prefixRange(prefix string) (first, last lorawan.EUI64, err error) {
+	const digits = 16
+	if len(prefix) > digits {
+		return first, last, joinery.Errorf(joinery.CodeInvalid, "DevEUI prefix: want at most 16 hexadecimal digits")
+	}
+	_, err = hex.Decode(first[:], []byte(prefix+strings.Repeat("0", digits-len(prefix))))
+	if err == nil {
+		_, err = hex.Decode(last[:], []byte(prefix+strings.Repeat("f", digits-len(prefix))))
+	}
+	if err != nil {
+		return first, last, joinery.Errorf(joinery.CodeInvalid, "DevEUI prefix: want hexadecimal digits only")
+	}
+	return first, last, nil
+}
+
+func (c conn) states(query string, args ...any) (states []joinery.ActivationState, err error) {
+	err = c.each(query, func(r *row) error {
+		s, err := scanState(r)
+		states = append(states, s)
+		return err
+	}, args...)
+	return states, err
+}
+
+const oneDevice = stateColumns + withCustody + stateTables
+
+// Device finds a device by its id; CodeNotFound.
+func (d *DB) Device(ctx context.Context, id joinery.DeviceID) (s joinery.ActivationState, err error) {
+	err = d.read(ctx, func(c conn) error {
+		states, err := c.states(oneDevice+"AND d.id = ?", id)
+		if err == nil && len(states) == 0 {
+			err = notFound("device")
+		}
+		if err == nil {
+			s = states[0]
+		}
+		return err
+	})
+	return s, err
+}
+
+// FindDevices finds every device with a DevEUI, whatever its JoinEUI, up to
+// 1,000 of them.
+func (d *DB) FindDevices(ctx context.Context, devEUI lorawan.EUI64) (states []joinery.ActivationState, err error) {
+	err = d.read(ctx, func(c conn) error {
+		states, err = c.states(oneDevice+"AND d.dev_eui = ? ORDER BY d.id LIMIT ?", devEUI, maxLimit)
+		return err
+	})
+	return states, err
+}
+
+// ManifestEntry gives the signed manifest entry and the serial number with
+// which a device was imported; nil and "" where there were none. CodeNotFound
+// for an absent device.
+func (d *DB) ManifestEntry(ctx context.Context, id joinery.DeviceID) (entry []byte, serial string, err error) {
+	err = d.read(ctx, func(c conn) error {
+		found, err := c.one(`SELECT m.entry, coalesce(m.serial, '') FROM device d LEFT JOIN manifest_entry m ON m.device = d.id
+			WHERE d.id = ? AND d.deleted_at IS NULL`, func(r *row) error { entry, serial = r.blob(), r.text(); return nil }, id)
+		if err == nil && !found {
+			err = notFound("device")
+		}
+		return err
+	})
+	return entry, serial, err
+}
+
+// SetSuspended suspends a device or lets it go on. A join under way is judged
+// again.
+func (d *DB) SetSuspended(ctx context.Context, id joinery.DeviceID, suspended bool, a joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error {
+		return firstError(t.changeDevice(id, "UPDATE device SET suspended = ? WHERE id = ? AND deleted_at IS NULL", suspended, id), t.audit(a))
+	})
+}
+
+// changeDevice runs an UPDATE of one device's row and advances the version of
+// its key set, so that every join under way has to think again.
+func (t *tx) changeDevice(id joinery.DeviceID, update string, args ...any) error {
+	n, err := t.changes(update, args...)
+	switch {
+	case err != nil:
+		return err
+	case n == 0:
+		return notFound("device")
+	}
+	return t.advance(id)
+}
+
+func (t *tx) advance(id joinery.DeviceID) error {
+	return t.exec("UPDATE key_set SET version = version + 1 WHERE id = (SELECT key_set FROM device WHERE id = ?)", id)
+}
+
+// DeleteDevice takes a device away: nobody finds it and nothing joins it. Its
+// binding, its own roaming rule, its manifest entry, what was refused to it and
+// the ciphertext of its roots are erased. What stays, unseen, is its row, its
+// owners, its activations and the nonces of its key set, so that a device that
+// comes back cannot be fed what it said before:
+//
+//   - A device with derived roots has them for ever: (master, generation,
+//     DevEUI) leads to the same key set. Importing it again, by the
+//     organisation that held it, brings the same device back with its id, owner
+//     and every nonce, unbound unless the import says otherwise. Everybody else
+//     is told that it is taken. It cannot come back under a MAC version that
+//     judges DevNonces otherwise than before, because one rule's memory means
+//     nothing to the other.
+//   - A device with sealed roots gets a new id and a new key set when its keys
+//     are imported again, by whomever. Nobody can tell from ciphertext whether
+//     the keys are the old ones, so its DevNonces start empty, unless the
+//     import brings them; its JoinNonce goes on above the one before.
+//
+// Finished imports of the owner are forgotten as finished: importing the same
+// file again looks at every row anew.
+func (d *DB) DeleteDevice(ctx context.Context, id joinery.DeviceID, a joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error {
+		if err := t.changeDevice(id, "UPDATE device SET deleted_at = ? WHERE id = ? AND deleted_at IS NULL", a.At, id); err != nil {
+			return err
+		}
+		for _, erase := range []string{
+			"DELETE FROM binding WHERE device = ?",
+			"DELETE FROM roaming_rule WHERE device = ?",
+			"DELETE FROM manifest_entry WHERE device = ?",
+			"DELETE FROM refusal WHERE device = ?",
+			"DELETE FROM sealed_root WHERE key_set = (SELECT key_set FROM device WHERE id = ?)",
+			"UPDATE import SET current = 0 WHERE done = 1 AND org = (SELECT org FROM device WHERE id = ?)",
+		} {
+			if err := t.exec(erase, id); err != nil {
+				return err
+			}
+		}
+		return t.audit(a)
+	})
+}
+
+// OpenReset opens the operator's reset of DevNonces at a time: one join within
+// a day after it may set a new floor. The JoinNonce is raised to at least
+// joinNonceAtLeast and never lowered.
+func (d *DB) OpenReset(ctx context.Context, id joinery.DeviceID, at time.Time, joinNonceAtLeast lorawan.JoinNonce, a joinery.AuditEntry) error {
+	if joinNonceAtLeast > lorawan.MaxJoinNonce {
+		return joinery.Errorf(joinery.CodeInvalid, "JoinNonce: want at most %d", lorawan.MaxJoinNonce)
+	}
+	return d.do(ctx, func(t *tx) error {
+		states, err := t.states(oneDevice+"AND d.id = ?", id)
+		if err == nil && len(states) == 0 {
+			err = notFound("device")
+		}
+		if err != nil {
+			return err
+		}
+		k := states[0].KeySet
+		k.Nonces.ResetAt = at
+		var newest joinery.ActivationID
+		if len(k.Nonces.Recent) > 0 {
+			newest = k.Nonces.Recent[0].ID
+		}
+		err = t.exec("UPDATE key_set SET version = version + 1, join_nonce = ?, nonces = ?, reset_after = ? WHERE id = ?",
+			max(k.Nonces.JoinNonce, joinNonceAtLeast), k.Nonces.Encode(), optional{newest}, k.ID)
+		return firstError(err, t.audit(a))
+	})
+}

@@ -1,0 +1,234 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"joinery"
+)
+
+// Violation is one thing in the database that must not be.
+type Violation struct {
+	Table string
+	ID    string // of the row, in its text form
+	Rule  string // what does not hold
+	Fix   string // what to do
+}
+
+func (v Violation) String() string { return fmt.Sprintf("%s %s: %s: %s", v.Table, v.ID, v.Rule, v.Fix) }
+
+// Checker opens the sealed blobs of rows. It returns nil for what opens and
+// belongs where it stands; see keyring.Keyring.
+type Checker interface {
+	CheckKeySet(ctx context.Context, ks joinery.KeySet) error
+	CheckKEK(ctx context.Context, kek joinery.KEK) error
+}
+
+// What people can do about a violation.
+const (
+	fixRestore = "restore a backup; do not serve joins from this database"
+	fixReport  = "stop the server, keep a copy of the database, and report it as a defect"
+	fixTamper  = "somebody changed the database by hand: find out who, and restore a backup"
+	fixSealed  = "restore the row from a backup, or import the key again; check that the key file belongs to this database"
+	fixImport  = "import the file again under another name; nothing else depends on this row"
+)
+
+// checkup is one run of Fsck.
+type checkup struct {
+	ctx   context.Context
+	c     conn
+	check Checker
+	found []Violation
+}
+
+// Fsck checks every invariant of the database on one state of it, while joins
+// go on, and reports what does not hold. check may be nil: then sealed blobs
+// are not opened. The error says that checking itself failed.
+func (d *DB) Fsck(ctx context.Context, check Checker) (found []Violation, err error) {
+	err = d.snapshot(ctx, func(c conn) error {
+		old := c.SetInterrupt(ctx.Done())
+		defer c.SetInterrupt(old)
+		f := &checkup{ctx: ctx, c: c, check: check}
+		for _, part := range []func() error{
+			f.engine, f.rules, f.ranges, f.owners, f.peers, f.keySets, f.auditRows,
+		} {
+			if err := part(); err != nil {
+				return err
+			}
+		}
+		found = f.found
+		return nil
+	})
+	if ctx.Err() != nil {
+		return found, ctx.Err()
+	}
+	return found, err
+}
+
+func (f *checkup) report(table string, id any, rule, fix string) {
+	f.found = append(f.found, Violation{Table: table, ID: fmt.Sprint(id), Rule: rule, Fix: fix})
+}
+
+// engine asks SQLite about pages, indexes, CHECKs and foreign keys.
+func (f *checkup) engine() error {
+	err := f.c.each("PRAGMA integrity_check(100)", func(r *row) error {
+		if text := r.text(); text != "ok" {
+			f.report("(file)", "-", "SQLite: "+text, fixRestore)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return f.c.each("PRAGMA foreign_key_check", func(r *row) error {
+		table, id, parent := r.text(), r.int(), r.text()
+		f.report(table, id, "refers to a row of "+parent+" that does not exist", fixTamper)
+		return nil
+	})
+}
+
+// rule is an invariant that one query can state: it gives the first column of
+// each row that breaks it.
+type rule struct {
+	table string
+	name  func(id int64) string // text form of the id
+	text  string
+	fix   string
+	query string
+}
+
+func plain(id int64) string      { return fmt.Sprint(id) }
+func deviceID(id int64) string   { return joinery.DeviceID(id).String() }
+func keySetID(id int64) string   { return joinery.KeySetID(id).String() }
+func peerID(id int64) string     { return joinery.PeerID(id).String() }
+func kekID(id int64) string      { return joinery.KEKID(id).String() }
+func importID(id int64) string   { return joinery.ImportID(id).String() }
+func activation(id int64) string { return joinery.ActivationID(id).String() }
+
+// simpleRules are all invariants that need no code.
+var simpleRules = []rule{
+	{"store", plain, "there is exactly one row, of a database that was opened", fixRestore,
+		"SELECT count(*) FROM store HAVING count(*) <> 1"},
+	{"organisation", plain, "the operator's organisation is named " + OperatorOrg, fixTamper,
+		"SELECT o.id FROM store s JOIN organisation o ON o.id = s.operator_org WHERE o.name <> '" + OperatorOrg + "'"},
+
+	{"device", deviceID, "its key set is its own and has its DevEUI", fixTamper,
+		"SELECT d.id FROM device d JOIN key_set k ON k.id = d.key_set WHERE k.device <> d.id OR k.dev_eui <> d.dev_eui"},
+	{"device", deviceID, "it alone has its key set", fixTamper,
+		"SELECT max(id) FROM device GROUP BY key_set HAVING count(*) > 1"},
+	{"device", deviceID, "a device of MACVersion 1.1.0 answers join-requests with NwkKey", fixTamper,
+		"SELECT d.id FROM device d JOIN key_set k ON k.id = d.key_set WHERE d.mac_version = 110 AND k.root10 <> 1"},
+	{"device", deviceID, "a device that is there has keys", fixSealed,
+		`SELECT d.id FROM device d JOIN key_set k ON k.id = d.key_set LEFT JOIN sealed_root s ON s.key_set = k.id
+		WHERE d.deleted_at IS NULL AND k.origin = 2 AND coalesce(s.nwk_use, s.app_use) IS NULL`},
+	{"device", deviceID, "a deleted device has no binding, roaming rule, manifest entry or sealed root", fixTamper,
+		`SELECT d.id FROM device d WHERE d.deleted_at IS NOT NULL AND (EXISTS (SELECT 1 FROM binding WHERE device = d.id)
+		OR EXISTS (SELECT 1 FROM roaming_rule r WHERE r.org = d.org AND r.device = d.id)
+		OR EXISTS (SELECT 1 FROM manifest_entry WHERE device = d.id) OR EXISTS (SELECT 1 FROM sealed_root WHERE key_set = d.key_set))`},
+	{"device", deviceID, "its JoinEUI lies in a range of its maker", "assign the range to the maker again",
+		`SELECT d.id FROM device d WHERE d.deleted_at IS NULL
+		AND NOT EXISTS (SELECT 1 FROM join_eui_range r WHERE r.first <= d.join_eui AND d.join_eui <= r.last AND r.org = d.maker)`},
+	{"device", deviceID, "a device of which a root key was disclosed says so", fixTamper,
+		"SELECT d.id FROM key_set k JOIN device d ON d.id = k.device WHERE k.disclosed = 1 AND d.disclosed = 0"},
+	{"key_set", keySetID, "a key set of which a root key was disclosed says so", fixTamper,
+		"SELECT k.id FROM key_set k WHERE k.disclosed = 0 AND EXISTS (SELECT 1 FROM disclosure WHERE key_set = k.id)"},
+	{"key_set", keySetID, "it belongs to a device, whose key set it is or leads to", fixTamper,
+		`SELECT k.id FROM key_set k LEFT JOIN device d ON d.id = k.device WHERE d.id IS NULL OR (d.key_set <> k.id AND NOT EXISTS (
+		WITH RECURSIVE up(id) AS (SELECT d.key_set UNION SELECT p.parent FROM up JOIN key_set p ON p.id = up.id WHERE p.parent IS NOT NULL)
+		SELECT 1 FROM up WHERE id = k.id))`},
+	{"sealed_root", keySetID, "only a sealed key set has sealed roots", fixTamper,
+		"SELECT s.key_set FROM sealed_root s JOIN key_set k ON k.id = s.key_set WHERE k.origin <> 2"},
+	{"binding", deviceID, "it has the highest epoch that its device ever gave", fixTamper,
+		"SELECT b.device FROM binding b JOIN device d ON d.id = b.device WHERE b.epoch <> d.binding_epoch"},
+	{"manifest_entry", deviceID, "it belongs to the maker of its device", fixTamper,
+		"SELECT m.device FROM manifest_entry m JOIN device d ON d.id = m.device WHERE m.org <> d.maker"},
+	{"roaming_rule", deviceID, "a rule for a device is its owner's", fixTamper,
+		`SELECT r.device FROM roaming_rule r WHERE r.device <> 0
+		AND NOT EXISTS (SELECT 1 FROM device d WHERE d.id = r.device AND d.org = r.org AND d.deleted_at IS NULL)`},
+	{"activation", activation, "it belongs to a key set", fixTamper,
+		"SELECT a.id FROM activation a WHERE NOT EXISTS (SELECT 1 FROM key_set k WHERE k.id = a.key_set)"},
+
+	{"peer", peerID, "a removed peer has no names and no credentials", fixTamper,
+		`SELECT p.id FROM peer p WHERE p.removed_at IS NOT NULL AND (EXISTS (SELECT 1 FROM peer_identity WHERE peer = p.id)
+		OR EXISTS (SELECT 1 FROM peer_credential WHERE peer = p.id))`},
+	{"peer_credential", peerID, "a CA that is one peer's alone leads to no other", "remove one of the two peers' credentials",
+		"SELECT a.peer FROM peer_credential a JOIN peer_credential b ON a.ca = b.ca AND a.peer <> b.peer WHERE a.kind = 'ca'"},
+	{"kek", kekID, "it belongs to its peer's organisation", fixTamper,
+		"SELECT k.id FROM kek k JOIN peer p ON p.id = k.peer WHERE k.org <> p.org"},
+	{"kek", kekID, "a removed peer's KEKs are retired", fixTamper,
+		"SELECT k.id FROM kek k JOIN peer p ON p.id = k.peer WHERE p.removed_at IS NOT NULL AND k.retired_at IS NULL"},
+
+	{"import", importID, "created, unchanged and failed rows are the rows taken", fixImport,
+		"SELECT id FROM import WHERE created + unchanged + failed <> next"},
+	{"import", importID, "every failed row has its reason, and no other", fixImport,
+		`SELECT i.id FROM import i WHERE i.failed <> (SELECT count(*) FROM import_error WHERE import = i.id)
+		OR EXISTS (SELECT 1 FROM import_error WHERE import = i.id AND idx NOT BETWEEN 0 AND i.next - 1)`},
+}
+
+func (f *checkup) rules() error {
+	for _, rule := range simpleRules {
+		err := f.c.each(rule.query, func(r *row) error {
+			f.report(rule.table, rule.name(r.int()), rule.text, rule.fix)
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("%s: %s: %w", rule.table, rule.text, err)
+		}
+	}
+	return nil
+}
+
+func (f *checkup) ranges() error {
+	var last joinery.EUIRange
+	first := true
+	return f.c.each("SELECT first, last FROM join_eui_range ORDER BY first", func(r *row) error {
+		this := joinery.EUIRange{First: r.eui(), Last: r.eui()}
+		if !first && this.First.Uint64() <= last.Last.Uint64() {
+			f.report("join_eui_range", this.First, "ranges do not overlap", "release one of the two")
+		}
+		first, last = false, this
+		return nil
+	})
+}
+
+// owners walks the chain of owners of each device that was ever claimed.
+func (f *checkup) owners() error {
+	claimed := "SELECT id, maker, created_at, org, owner_epoch, owned_since FROM device WHERE owner_epoch > 0 OR id IN (SELECT device FROM ownership)"
+	return f.c.each(claimed, func(r *row) error {
+		d := joinery.Device{ID: joinery.DeviceID(r.int()), Maker: joinery.OrgID(r.int()), CreatedAt: r.time()}
+		d.Ownership = joinery.Ownership{Org: joinery.OrgID(r.int()), Epoch: uint32(r.int()), Since: r.time()}
+		links, err := f.c.links(d.ID)
+		if err != nil {
+			return err
+		}
+		if uint32(len(links)) != d.Ownership.Epoch {
+			f.report("ownership", d.ID, "there is one row for each epoch of the device's ownership", fixTamper)
+			return nil
+		}
+		last := firstLink(d)
+		for i, l := range links {
+			if l.epoch != uint32(i)+1 || l.previous != last.hash() {
+				f.report("ownership", d.ID, fmt.Sprintf("epoch %d follows the link before it", l.epoch), fixTamper)
+				return nil
+			}
+			last = l
+		}
+		if last.org != d.Ownership.Org || !last.since.Equal(d.Ownership.Since) {
+			f.report("ownership", d.ID, "the last link is the device's owner", fixTamper)
+		}
+		return nil
+	})
+}
+
+// peers opens every KEK.
+func (f *checkup) peers() error {
+	if f.check == nil {
+		return nil
+	}
+	return f.c.eachKEK(func(k joinery.KEK) error {
+		if err := f.check.CheckKEK(f.ctx, k); err != nil {
+			f.report("kek", k.ID, "its sealed key opens: "+err.Error(), fixSealed)
+		}
+		return f.ctx.Err()
+	})
+}

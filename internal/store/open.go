@@ -1,0 +1,417 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+
+	"joinery"
+)
+
+// Options say which database, and how to hold it.
+type Options struct {
+	// Path is the database file. PATH-wal, PATH-shm and PATH.lock stand beside it.
+	Path string
+	// Successor waits for the lock, until the context ends, instead of refusing
+	// while another process holds it.
+	Successor bool
+	// Logger gets what the store does by itself; nil is none.
+	Logger *slog.Logger
+	// UnsafeNoSync leaves out every fsync. Only tests may set it.
+	UnsafeNoSync bool
+}
+
+// OperatorOrg is the name of the organisation that Create makes for the
+// server's operator.
+const OperatorOrg = "operator"
+
+// DB is an open database. It is safe for concurrent use.
+type DB struct {
+	path     string
+	log      *slog.Logger
+	lock     *fileLock
+	readers  chan conn
+	opened   int     // readers, of which some may be in use
+	w        *writer // nil where opened for reading only
+	operator joinery.OrgID
+	epoch    int64
+	close    sync.Once
+	closed   chan struct{}
+}
+
+// Memory for pages, of the writer and of each reader, in KiB.
+const (
+	writerCache = 8 << 10
+	readerCache = 2 << 10
+)
+
+// pageSize is set once, when a database is made. Every page that a transaction
+// touches goes whole into the log, so small pages make small commits.
+const pageSize = 4096
+
+// walPages is the size of the write-ahead log, in pages, from which a commit
+// also copies the log back into the database.
+const walPages = 4000
+
+func commonPragmas(o Options, cacheKiB int) []string {
+	sync := "FULL"
+	if o.UnsafeNoSync {
+		sync = "OFF"
+	}
+	return []string{
+		"foreign_keys = ON",
+		"trusted_schema = OFF",
+		"synchronous = " + sync,
+		fmt.Sprintf("cache_size = -%d", cacheKiB),
+	}
+}
+
+// Create makes a new database with the newest schema and the operator's
+// organisation. It never overwrites: an existing file is ErrExists. The file
+// appears under its name when it is complete and on disk.
+func Create(ctx context.Context, o Options) error {
+	lock, err := lockFile(ctx, o.Path, o.Successor)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.release() }()
+	if _, err := os.Lstat(o.Path); err == nil {
+		return fmt.Errorf("%w: %s; choose another path, or remove it if you are sure", ErrExists, o.Path)
+	}
+	unfinished := o.Path + ".new"
+	if err := removeAll(unfinished, unfinished+"-wal", unfinished+"-shm"); err != nil {
+		return err
+	}
+	if err := createFile(o, unfinished); err != nil {
+		return fmt.Errorf("create %s: %w", o.Path, err)
+	}
+	// A link, unlike a rename, cannot replace a file.
+	if err := os.Link(unfinished, o.Path); err != nil {
+		return err
+	}
+	return firstError(os.Remove(unfinished), syncDir(filepath.Dir(o.Path)))
+}
+
+func removeAll(names ...string) error {
+	for _, name := range names {
+		if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return firstError(d.Sync(), d.Close())
+}
+
+// createFile makes a complete database at path, closed and without a log.
+func createFile(o Options, path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	steps, err := schemaMigrations()
+	if err != nil {
+		return err
+	}
+	pragmas := append(commonPragmas(o, writerCache),
+		fmt.Sprintf("page_size = %d", pageSize), "journal_mode = WAL", fmt.Sprintf("application_id = %d", applicationID))
+	c, err := openConn(path, pragmas...)
+	if err != nil {
+		return err
+	}
+	if _, _, err := c.migrate(steps); err != nil {
+		return firstError(err, c.Close())
+	}
+	err = c.founding(time.Now())
+	// Closing the last connection copies the log back, syncs and removes it.
+	return firstError(err, c.Close())
+}
+
+// founding writes the rows that every database has.
+func (c conn) founding(now time.Time) (err error) {
+	end, err := sqlitex.ImmediateTransaction(c.Conn)
+	if err != nil {
+		return err
+	}
+	defer end(&err)
+	org := joinery.NewOrgID()
+	return firstError(
+		c.exec("INSERT INTO organisation (id, name, created_at) VALUES (?, ?, ?)", org, OperatorOrg, now),
+		c.exec("INSERT INTO store (id, epoch, operator_org, created_at) VALUES (1, 0, ?, ?)", org, now),
+	)
+}
+
+// Migrate brings an existing database to the newest schema and tells from which
+// version to which. It needs the lock: no server may run meanwhile.
+func Migrate(ctx context.Context, o Options) (from, to int, err error) {
+	steps, err := schemaMigrations()
+	if err != nil {
+		return 0, 0, err
+	}
+	return migrateFile(ctx, o, steps)
+}
+
+func migrateFile(ctx context.Context, o Options, steps []migration) (from, to int, err error) {
+	lock, err := lockFile(ctx, o.Path, o.Successor)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() { _ = lock.release() }()
+	c, err := openChecked(o, writerCache)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() { err = firstError(err, c.Close()) }()
+	if err := c.checkVersion(o.Path, len(steps)); err != nil && !errors.Is(err, ErrOlderSchema) {
+		return 0, 0, err
+	}
+	return c.migrate(steps)
+}
+
+// Open opens an existing database for a server and raises its epoch. It never
+// makes one, and never changes a schema: a missing file, a file that is none of
+// ours, an older or a newer schema and a held lock are each their own error.
+func Open(ctx context.Context, o Options) (*DB, error) { return open(ctx, o, false) }
+
+// OpenReadOnly is Open for those who only look, such as fsck: it takes the lock
+// and leaves every row as it is. Calls that change something are refused.
+func OpenReadOnly(ctx context.Context, o Options) (*DB, error) { return open(ctx, o, true) }
+
+func open(ctx context.Context, o Options, readOnly bool) (_ *DB, err error) {
+	if o.UnsafeNoSync && !testing.Testing() {
+		return nil, fmt.Errorf("%w: opening without fsync is for tests only", ErrNotDurable)
+	}
+	lock, err := lockFile(ctx, o.Path, o.Successor)
+	if err != nil {
+		return nil, err
+	}
+	d := &DB{path: o.Path, log: o.Logger, lock: lock, closed: make(chan struct{})}
+	if d.log == nil {
+		d.log = slog.New(slog.DiscardHandler)
+	}
+	defer func() {
+		if err != nil {
+			_ = d.Close()
+		}
+	}()
+	steps, err := schemaMigrations()
+	if err != nil {
+		return nil, err
+	}
+	c, err := openChecked(o, writerCache)
+	if err != nil {
+		return nil, err
+	}
+	if err := firstError(c.checkVersion(o.Path, len(steps)), c.checkDurable(o), d.begin(c, readOnly)); err != nil {
+		_ = c.Close()
+		return nil, err
+	}
+	return d, d.openReaders(o)
+}
+
+// openChecked opens the file at o.Path after looking that it is one of ours.
+func openChecked(o Options, cacheKiB int) (conn, error) {
+	if err := checkFile(o.Path); err != nil {
+		return conn{}, err
+	}
+	c, err := openConn(o.Path, commonPragmas(o, cacheKiB)...)
+	if err == nil {
+		var id int
+		if id, err = c.pragmaInt("application_id"); err == nil && id != applicationID {
+			err = fmt.Errorf("%w: %s is an SQLite database, but not one of joinery; correct the configured path", ErrForeign, o.Path)
+		}
+		if err != nil {
+			_ = c.Close()
+		}
+	}
+	switch sqlite.ErrCode(err).ToPrimary() {
+	case sqlite.ResultNotADB, sqlite.ResultCorrupt:
+		return conn{}, fmt.Errorf("%w: %s is damaged or no SQLite file; restore a backup, or correct the configured path: %w", ErrNotDatabase, o.Path, err)
+	case sqlite.ResultReadOnly, sqlite.ResultCantOpen:
+		return conn{}, fmt.Errorf("%w: %s or its directory; give both to the user that runs joinery: %w", ErrUnwritable, o.Path, err)
+	}
+	return c, err
+}
+
+var fileMagic = []byte("SQLite format 3\x00")
+
+// checkFile looks at the file before SQLite does, which would take an empty
+// file for a new database. It runs before any connection of this process is
+// open: closing a second descriptor would drop their locks.
+func checkFile(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%w: there is no %s; correct the configured path, restore a backup, "+
+			"or make a new database with joinery migrate --create", ErrMissing, path)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("%w: %s; give it to the user that runs joinery", ErrUnwritable, path)
+	case err != nil:
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	head := make([]byte, len(fileMagic))
+	if _, err := io.ReadFull(f, head); err != nil || !bytes.Equal(head, fileMagic) {
+		return fmt.Errorf("%w: %s is no SQLite file; correct the configured path, or restore a backup", ErrNotDatabase, path)
+	}
+	return nil
+}
+
+func (c conn) checkVersion(path string, newest int) error {
+	version, err := c.pragmaInt("user_version")
+	switch {
+	case err != nil:
+		return err
+	case version < newest:
+		return fmt.Errorf("%w: %s has version %d, this program needs %d; run joinery migrate", ErrOlderSchema, path, version, newest)
+	case version > newest:
+		return fmt.Errorf("%w: this program is older than the database: %s has version %d, this program knows %d; use a newer joinery",
+			ErrNewerSchema, path, version, newest)
+	}
+	return nil
+}
+
+// checkDurable reads back what decides whether a commit survives a crash.
+func (c conn) checkDurable(o Options) error {
+	mode, err := c.pragmaValue("journal_mode")
+	if err != nil {
+		return err
+	}
+	sync, err := c.pragmaInt("synchronous")
+	if err != nil {
+		return err
+	}
+	keys, err := c.pragmaInt("foreign_keys")
+	if err != nil {
+		return err
+	}
+	const full = 2
+	if mode != "wal" || sync < full && !o.UnsafeNoSync || keys != 1 {
+		return fmt.Errorf("%w: journal_mode=%s synchronous=%d foreign_keys=%d; need wal, %d and 1: "+
+			"the file was changed by another program", ErrNotDurable, mode, sync, keys, full)
+	}
+	return nil
+}
+
+// begin reads who we are, raises the epoch and starts the writer.
+func (d *DB) begin(c conn, readOnly bool) error {
+	if err := firstError(c.pragma(fmt.Sprintf("wal_autocheckpoint = %d", walPages)),
+		c.pragma(fmt.Sprintf("journal_size_limit = %d", 4*walPages*pageSize))); err != nil {
+		return err
+	}
+	if !readOnly {
+		if err := c.exec("UPDATE store SET epoch = epoch + 1"); err != nil {
+			return err
+		}
+	}
+	found, err := c.one("SELECT epoch, operator_org FROM store", func(r *row) error {
+		d.epoch, d.operator = r.int(), joinery.OrgID(r.int())
+		return nil
+	})
+	switch {
+	case err != nil:
+		return err
+	case !found:
+		return fmt.Errorf("%w: %s lacks its store row; restore a backup", ErrNotDatabase, d.path)
+	case readOnly:
+		return c.Close()
+	}
+	d.w, err = startWriter(c, d.epoch)
+	return err
+}
+
+func (d *DB) openReaders(o Options) error {
+	n := max(2, min(8, runtime.NumCPU()))
+	d.readers = make(chan conn, n)
+	for range n {
+		c, err := openConn(o.Path, append(commonPragmas(o, readerCache), "query_only = ON")...)
+		if err != nil {
+			return err
+		}
+		d.readers <- c
+		d.opened++
+	}
+	return nil
+}
+
+// Close waits for the transaction under way, refuses what waits behind it,
+// closes every connection and releases the lock.
+func (d *DB) Close() (err error) {
+	d.close.Do(func() {
+		close(d.closed)
+		for range d.opened {
+			err = firstError(err, (<-d.readers).Close())
+		}
+		if d.w != nil {
+			err = firstError(err, d.w.stop())
+		}
+		err = firstError(err, d.lock.release())
+	})
+	return err
+}
+
+// Epoch is how often the database was opened by a server, this time included.
+func (d *DB) Epoch() int64 { return d.epoch }
+
+// Ping tells whether the database answers: a read, and the writer's turn.
+func (d *DB) Ping(ctx context.Context) error {
+	if err := d.read(ctx, func(c conn) error { return c.exec("SELECT epoch FROM store") }); err != nil {
+		return err
+	}
+	if d.w == nil {
+		return nil
+	}
+	_, err := write(ctx, d, func(*tx) (struct{}, error) { return struct{}{}, nil })
+	return err
+}
+
+// read runs fn on a connection of its own. fn sees one state of the database if
+// it runs one statement; see snapshot.
+func (d *DB) read(ctx context.Context, fn func(conn) error) error {
+	select {
+	case <-d.closed:
+		return storeError(ErrClosed)
+	default:
+	}
+	select {
+	case c := <-d.readers:
+		defer func() { d.readers <- c }()
+		return storeError(fn(c))
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-d.closed:
+		return storeError(ErrClosed)
+	}
+}
+
+// snapshot runs fn on a connection that sees one state of the database.
+func (d *DB) snapshot(ctx context.Context, fn func(conn) error) error {
+	return d.read(ctx, func(c conn) (err error) {
+		if err := c.exec("BEGIN"); err != nil {
+			return err
+		}
+		defer func() { err = firstError(err, c.exec("ROLLBACK")) }()
+		return fn(c)
+	})
+}

@@ -1,0 +1,152 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"time"
+
+	"joinery"
+)
+
+// link is one owner of a device in the chain of its owners.
+type link struct {
+	device          joinery.DeviceID
+	epoch           uint32
+	org             joinery.OrgID
+	tokenGeneration uint32
+	since           time.Time
+	previous        [sha256.Size]byte // zeros for epoch 0
+}
+
+// hash is what the next link holds: SHA-256 over, big-endian, format 1 ‖ device
+// 8 ‖ epoch 4 ‖ organisation 8 ‖ token generation 4 ‖ since 8 ‖ hash of the
+// link before 32. Epoch 0 is the maker, since the device was made, with token
+// generation 0.
+func (l link) hash() [sha256.Size]byte {
+	b := append(make([]byte, 0, 65), 1)
+	b = binary.BigEndian.AppendUint64(b, uint64(l.device))
+	b = binary.BigEndian.AppendUint32(b, l.epoch)
+	b = binary.BigEndian.AppendUint64(b, uint64(l.org))
+	b = binary.BigEndian.AppendUint32(b, l.tokenGeneration)
+	b = binary.BigEndian.AppendUint64(b, uint64(l.since.UnixMilli()))
+	return sha256.Sum256(append(b, l.previous[:]...))
+}
+
+func firstLink(d joinery.Device) link { return link{device: d.ID, org: d.Maker, since: d.CreatedAt} }
+
+// links gives the owners after the maker, oldest first.
+func (c conn) links(id joinery.DeviceID) (links []link, err error) {
+	err = c.each("SELECT epoch, org, token_generation, since, previous FROM ownership WHERE device = ? ORDER BY epoch", func(r *row) error {
+		l := link{device: id, epoch: uint32(r.int()), org: joinery.OrgID(r.int()), tokenGeneration: uint32(r.int()), since: r.time()}
+		r.into(l.previous[:])
+		links = append(links, l)
+		return nil
+	}, id)
+	return links, err
+}
+
+// Claim makes org the owner of a device: the epoch of its ownership becomes
+// expectedEpoch+1; CodeConflict where it is not expectedEpoch any more, or where
+// a new binding is given and the present one is locked by its network. The
+// token generation stays. Without a new binding one that the former owner made
+// ends, and one that a network made stays. Roaming rules of the former owner
+// for this device end.
+func (d *DB) Claim(ctx context.Context, id joinery.DeviceID, expectedEpoch uint32, org joinery.OrgID, binding *joinery.Binding, a joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error {
+		states, err := t.states(oneDevice+"AND d.id = ?", id)
+		switch {
+		case err != nil:
+			return err
+		case len(states) == 0:
+			return notFound("device")
+		case states[0].Device.Ownership.Epoch != expectedEpoch:
+			return joinery.Errorf(joinery.CodeConflict, "the device changed its owner meanwhile")
+		}
+		if err := t.addOwner(states[0].Device, org, a.At); err != nil {
+			return err
+		}
+		if err := t.claimBinding(states[0], binding, a.At); err != nil {
+			return err
+		}
+		return firstError(t.exec("DELETE FROM roaming_rule WHERE device = ? AND org <> ?", id, org), t.audit(a))
+	})
+}
+
+func (t *tx) addOwner(d joinery.Device, org joinery.OrgID, at time.Time) error {
+	last := firstLink(d)
+	links, err := t.links(d.ID)
+	if err != nil {
+		return err
+	}
+	if len(links) > 0 {
+		last = links[len(links)-1]
+	}
+	epoch := d.Ownership.Epoch + 1
+	err = t.exec("INSERT INTO ownership (device, epoch, org, token_generation, since, previous) VALUES (?, ?, ?, ?, ?, ?)",
+		d.ID, epoch, org, d.Ownership.TokenGeneration, at, last.hash())
+	if err := conflict(err, "the device changed its owner meanwhile"); err != nil {
+		return err
+	}
+	return t.changeDevice(d.ID, "UPDATE device SET org = ?, owner_epoch = ?, owned_since = ? WHERE id = ?", org, epoch, at, d.ID)
+}
+
+func (t *tx) claimBinding(s joinery.ActivationState, binding *joinery.Binding, at time.Time) error {
+	switch old := s.Binding; {
+	case binding != nil && old != nil && old.Locked && old.Source == "network":
+		return joinery.Errorf(joinery.CodeConflict, "the binding is locked by its network, which has to let go first")
+	case binding != nil:
+		return t.bindDevice(s.Device.ID, *binding, at)
+	case old != nil && old.Source == "owner":
+		return t.exec("DELETE FROM binding WHERE device = ?", s.Device.ID)
+	}
+	return nil
+}
+
+// SetBinding replaces a device's binding, or removes it where binding is nil.
+// CodeConflict unless the present one has expectedEpoch; 0 means that there is
+// none. The new one gets the epoch above the highest that the device ever had,
+// so that a session made under an earlier binding is never taken for one of
+// this: with a present binding that is expectedEpoch+1.
+func (d *DB) SetBinding(ctx context.Context, id joinery.DeviceID, expectedEpoch uint32, binding *joinery.Binding, a joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error {
+		var present int64
+		found, err := t.one("SELECT coalesce(b.epoch, 0) FROM device d LEFT JOIN binding b ON b.device = d.id WHERE d.id = ? AND d.deleted_at IS NULL",
+			func(r *row) error { present = r.int(); return nil }, id)
+		switch {
+		case err != nil:
+			return err
+		case !found:
+			return notFound("device")
+		case present != int64(expectedEpoch):
+			return joinery.Errorf(joinery.CodeConflict, "the binding was changed meanwhile")
+		}
+		if binding == nil {
+			err = t.exec("DELETE FROM binding WHERE device = ?", id)
+		} else {
+			err = t.bindDevice(id, *binding, a.At)
+		}
+		return firstError(err, t.advance(id), t.audit(a))
+	})
+}
+
+// bindDevice writes b in place of the present binding, with the next epoch of
+// the device's bindings. at stands for a Since that is not given, "owner" for a
+// Source.
+func (t *tx) bindDevice(id joinery.DeviceID, b joinery.Binding, at time.Time) error {
+	if b.Since.IsZero() {
+		b.Since = at
+	}
+	if b.Source == "" {
+		b.Source = "owner"
+	}
+	if err := t.exec("UPDATE device SET binding_epoch = binding_epoch + 1 WHERE id = ?", id); err != nil {
+		return err
+	}
+	if err := t.exec("DELETE FROM binding WHERE device = ?", id); err != nil {
+		return err
+	}
+	return t.exec(`INSERT INTO binding (device, epoch, net_id, ns_id, as_id, app_s_key, clear_nwk_keys, source, locked, since)
+		SELECT id, binding_epoch, ?, ?, ?, ?, ?, ?, ?, ? FROM device WHERE id = ?`,
+		b.NetID, optional{b.NSID}, b.ASID, b.Policy, b.ClearNwkKeys, b.Source, b.Locked, b.Since, id)
+}

@@ -1,0 +1,46 @@
+package store
+
+import (
+	"context"
+
+	"joinery"
+)
+
+// AddSigner pins a signer of manifests; CodeConflict where its organisation has
+// one of that name. A zero Org is the operator's.
+func (d *DB) AddSigner(ctx context.Context, s joinery.Signer, a joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error {
+		err := t.exec(`INSERT INTO signer (id, org, name, kid, x5t_s256, certificate, join_eui_first, join_eui_last,
+			dev_eui_first, dev_eui_last, master, generation, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			s.ID, t.orOperator(s.Org), s.Name, s.KID, s.X5TS256, s.DER, s.JoinEUIs.First, s.JoinEUIs.Last,
+			s.DevEUIs.First, s.DevEUIs.Last, s.Master, s.Generation, s.CreatedAt)
+		return firstError(conflict(err, "the organisation has a signer of that name"), t.audit(a))
+	})
+}
+
+// RemoveSigner forgets a signer; what it provisioned stays.
+func (d *DB) RemoveSigner(ctx context.Context, id joinery.SignerID, a joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error {
+		n, err := t.changes("DELETE FROM signer WHERE id = ?", id)
+		if err == nil && n == 0 {
+			err = notFound("signer")
+		}
+		return firstError(err, t.audit(a))
+	})
+}
+
+// Signers gives every pinned signer, in the order of their making.
+func (d *DB) Signers(ctx context.Context) (signers []joinery.Signer, err error) {
+	err = d.read(ctx, func(c conn) error {
+		return c.each(`SELECT id, org, name, kid, x5t_s256, certificate, join_eui_first, join_eui_last,
+			dev_eui_first, dev_eui_last, master, generation, created_at FROM signer ORDER BY id`, func(r *row) error {
+			signers = append(signers, joinery.Signer{
+				ID: joinery.SignerID(r.int()), Org: joinery.OrgID(r.int()), Name: r.text(), KID: r.text(), X5TS256: r.text(), DER: r.blob(),
+				JoinEUIs: joinery.EUIRange{First: r.eui(), Last: r.eui()}, DevEUIs: joinery.EUIRange{First: r.eui(), Last: r.eui()},
+				Master: r.text(), Generation: uint32(r.int()), CreatedAt: r.time(),
+			})
+			return nil
+		})
+	})
+	return signers, err
+}

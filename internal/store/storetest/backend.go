@@ -1,0 +1,115 @@
+// Package storetest is the contract of a store as a test suite: every engine
+// passes the same one.
+package storetest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"joinery"
+	"joinery/lorawan"
+)
+
+// Backend is a store under test. What the methods promise stands with those of
+// store.DB. A Backend that a test opened is closed by that test's cleanup.
+type Backend interface {
+	Joins
+	Devices
+	Ownership
+	Imports
+	Organisations
+	Peers
+	APIKeys
+	Life
+}
+
+// Joins is what an activation needs.
+type Joins interface {
+	LoadActivation(ctx context.Context, joinEUI, devEUI lorawan.EUI64) (joinery.ActivationState, error)
+	CommitActivation(ctx context.Context, c joinery.ActivationCommit) error
+	Activation(ctx context.Context, id joinery.ActivationID) (joinery.Activation, error)
+	Activations(ctx context.Context, device joinery.DeviceID, limit int) ([]joinery.Activation, error)
+}
+
+// Devices lists and changes devices.
+type Devices interface {
+	Devices(ctx context.Context, q joinery.DeviceQuery) ([]joinery.ActivationState, error)
+	Device(ctx context.Context, id joinery.DeviceID) (joinery.ActivationState, error)
+	FindDevices(ctx context.Context, devEUI lorawan.EUI64) ([]joinery.ActivationState, error)
+	ManifestEntry(ctx context.Context, id joinery.DeviceID) (entry []byte, serial string, err error)
+	SetSuspended(ctx context.Context, id joinery.DeviceID, suspended bool, a joinery.AuditEntry) error
+	DeleteDevice(ctx context.Context, id joinery.DeviceID, a joinery.AuditEntry) error
+	OpenReset(ctx context.Context, id joinery.DeviceID, at time.Time, joinNonceAtLeast lorawan.JoinNonce, a joinery.AuditEntry) error
+}
+
+// Ownership moves devices, and says who may reach them.
+type Ownership interface {
+	Claim(ctx context.Context, id joinery.DeviceID, expectedEpoch uint32, org joinery.OrgID, binding *joinery.Binding, a joinery.AuditEntry) error
+	SetBinding(ctx context.Context, id joinery.DeviceID, expectedEpoch uint32, binding *joinery.Binding, a joinery.AuditEntry) error
+	SetRoaming(ctx context.Context, rule joinery.RoamingRule, a joinery.AuditEntry) error
+	Roaming(ctx context.Context, org joinery.OrgID) ([]joinery.RoamingRule, error)
+	RoamingAllowed(ctx context.Context, org joinery.OrgID, device joinery.DeviceID, netID lorawan.NetID) (bool, error)
+}
+
+// Imports brings devices in.
+type Imports interface {
+	BeginImport(ctx context.Context, i joinery.Import) (joinery.Import, error)
+	Import(ctx context.Context, id joinery.ImportID) (joinery.Import, error)
+	CommitRows(ctx context.Context, rows joinery.ImportRows, a joinery.AuditEntry) ([]joinery.RowResult, error)
+	ImportErrors(ctx context.Context, id joinery.ImportID, after uint64, limit int) ([]joinery.RowResult, error)
+}
+
+// Organisations holds organisations, their ranges and their signers.
+type Organisations interface {
+	AddOrg(ctx context.Context, o joinery.Organisation, a joinery.AuditEntry) error
+	Orgs(ctx context.Context) ([]joinery.Organisation, error)
+	AssignRange(ctx context.Context, r joinery.JoinEUIRange, a joinery.AuditEntry) error
+	ReleaseRange(ctx context.Context, r joinery.JoinEUIRange, a joinery.AuditEntry) error
+	Ranges(ctx context.Context) ([]joinery.JoinEUIRange, error)
+	AddSigner(ctx context.Context, s joinery.Signer, a joinery.AuditEntry) error
+	RemoveSigner(ctx context.Context, id joinery.SignerID, a joinery.AuditEntry) error
+	Signers(ctx context.Context) ([]joinery.Signer, error)
+}
+
+// Peers holds peers and their KEKs.
+type Peers interface {
+	AddPeer(ctx context.Context, p joinery.Peer, a ...joinery.AuditEntry) error
+	ChangePeer(ctx context.Context, p joinery.Peer, a ...joinery.AuditEntry) error
+	RemovePeer(ctx context.Context, id joinery.PeerID, a joinery.AuditEntry) error
+	Peers(ctx context.Context) ([]joinery.Peer, error)
+	AddKEK(ctx context.Context, k joinery.KEK, a joinery.AuditEntry) error
+	RetireKEK(ctx context.Context, id joinery.KEKID, a joinery.AuditEntry) error
+	KEKs(ctx context.Context) ([]joinery.KEK, error)
+}
+
+// APIKeys holds API keys.
+type APIKeys interface {
+	AddAPIKey(ctx context.Context, k joinery.APIKey, a joinery.AuditEntry) error
+	APIKey(ctx context.Context, id joinery.APIKeyID) (joinery.APIKey, error)
+	APIKeys(ctx context.Context, org joinery.OrgID) ([]joinery.APIKey, error)
+	RevokeAPIKey(ctx context.Context, id joinery.APIKeyID, at time.Time, a joinery.AuditEntry) error
+}
+
+// Life is the audit log, and what the suite does to a store as a whole.
+type Life interface {
+	AuditEntries(ctx context.Context, after int64, limit int) ([]joinery.AuditEntry, error)
+	Ping(ctx context.Context) error
+	// Reopen closes the store and opens the same state again.
+	Reopen(t testing.TB) Backend
+	// CheckInvariants fails t for each invariant that does not hold.
+	CheckInvariants(t testing.TB)
+}
+
+// Run runs the whole contract. open gives an empty store, new in each call.
+func Run(t *testing.T, open func(t testing.TB) Backend) {
+	for _, group := range []struct {
+		name string
+		run  func(*testing.T, func(testing.TB) Backend)
+	}{
+		{"Commit", runCommits}, {"Import", runImports}, {"Delete", runDeletes}, {"Device", runDevices},
+		{"Ownership", runOwnership}, {"Fleet", runFleet}, {"Foreign", runForeign},
+	} {
+		t.Run(group.name, func(t *testing.T) { group.run(t, open) })
+	}
+}

@@ -1,0 +1,252 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync"
+
+	"zombiezen.com/go/sqlite"
+
+	"joinery"
+)
+
+// writer is the one goroutine that writes. Joins go first: what waits of them
+// is taken as one batch, and between two batches runs at most one other
+// transaction, so that neither starves.
+type writer struct {
+	c     conn
+	epoch int64
+	stmts joinStatements
+
+	// commitFault, where a test sets it, runs in place of the statement COMMIT.
+	commitFault func(commit func() error) error
+
+	mu     sync.Mutex
+	joins  []*joinCommit
+	others []*otherWrite
+	closed bool
+
+	wake chan struct{} // holds one token while there may be work
+	done chan struct{}
+}
+
+// otherWrite is one transaction that is not a join's. run is called by the
+// writer, unless the caller withdrew before.
+type otherWrite struct {
+	run    func(*tx) error
+	result chan error // takes one value
+	state  callState
+}
+
+// callState is where a call stands in a queue; guarded by writer.mu.
+type callState int
+
+const (
+	waiting callState = iota
+	taken             // by the writer: its outcome will be known only to it
+	withdrawn
+)
+
+// yields is how often the writer lets others run before it takes what waits.
+// On one CPU a caller that was answered can ask again only if the writer steps
+// aside; without that batches would be of one.
+const yields = 8
+
+// maxBatch bounds what one failing batch has to do again.
+const maxBatch = 512
+
+func startWriter(c conn, epoch int64) (*writer, error) {
+	w := &writer{c: c, epoch: epoch, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	if err := w.stmts.prepare(c); err != nil {
+		return nil, err
+	}
+	go w.loop()
+	return w, nil
+}
+
+// stop refuses what still waits, ends the loop and closes the connection.
+func (w *writer) stop() error {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	w.signal()
+	<-w.done
+	return w.c.Close()
+}
+
+func (w *writer) signal() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (w *writer) loop() {
+	defer close(w.done)
+	for range w.wake {
+		for {
+			for range yields {
+				runtime.Gosched()
+			}
+			batch, other, closed := w.take()
+			if closed {
+				return
+			}
+			if len(batch) == 0 && other == nil {
+				break
+			}
+			if len(batch) > 0 {
+				w.commitBatch(batch)
+			}
+			if other != nil {
+				other.result <- w.transaction(other.run)
+			}
+		}
+	}
+}
+
+// take gives the next batch of joins and one other transaction. After stop it
+// refuses all that waits.
+func (w *writer) take() (batch []*joinCommit, other *otherWrite, closed bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		for _, j := range w.joins {
+			j.result <- storeError(ErrClosed)
+		}
+		for _, o := range w.others {
+			o.result <- storeError(ErrClosed)
+		}
+		w.joins, w.others = nil, nil
+		return nil, nil, true
+	}
+	batch, w.joins = takeBatch(w.joins)
+	for len(w.others) > 0 && other == nil {
+		if o := w.others[0]; o.state == waiting {
+			o.state = taken
+			other = o
+		}
+		w.others[0] = nil
+		w.others = w.others[1:]
+	}
+	return batch, other, false
+}
+
+// tx is the connection of the writer inside a transaction.
+type tx struct {
+	conn
+	operator joinery.OrgID
+}
+
+// write runs fn in one transaction of the writer and returns after it is on
+// disk; with an error nothing of it is. A caller whose ctx ends gets ctx.Err():
+// while the call waited nothing was written; once the writer took it, the
+// transaction ends by itself, either way, and only a look can tell how.
+func write[T any](ctx context.Context, d *DB, fn func(*tx) (T, error)) (T, error) {
+	var zero, result T
+	if d.w == nil {
+		return zero, storeError(ErrClosed)
+	}
+	if err := ctx.Err(); err != nil {
+		return zero, err
+	}
+	o := &otherWrite{result: make(chan error, 1)}
+	o.run = func(t *tx) (err error) {
+		t.operator = d.operator
+		result, err = fn(t)
+		return err
+	}
+	d.w.enqueue(func() { d.w.others = append(d.w.others, o) }, o.result)
+	select {
+	case err := <-o.result:
+		if err != nil {
+			return zero, storeError(err)
+		}
+		return result, nil
+	case <-ctx.Done():
+		d.w.withdraw(&o.state)
+		return zero, ctx.Err()
+	}
+}
+
+// do is write for transactions without a result.
+func (d *DB) do(ctx context.Context, fn func(*tx) error) error {
+	_, err := write(ctx, d, func(t *tx) (struct{}, error) { return struct{}{}, fn(t) })
+	return err
+}
+
+// enqueue runs add under the lock and wakes the writer, or refuses.
+func (w *writer) enqueue(add func(), result chan<- error) {
+	w.mu.Lock()
+	closed := w.closed
+	if !closed {
+		add()
+	}
+	w.mu.Unlock()
+	if closed {
+		result <- ErrClosed
+		return
+	}
+	w.signal()
+}
+
+// withdraw takes a call that still waits out of its queue.
+func (w *writer) withdraw(state *callState) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if *state == waiting {
+		*state = withdrawn
+	}
+}
+
+// transaction runs fn between BEGIN and COMMIT. A COMMIT that fails is an
+// error, although the transaction may be on disk: see write.
+func (w *writer) transaction(fn func(*tx) error) (err error) {
+	if err := w.begin(); err != nil {
+		return err
+	}
+	defer func() { err = firstError(err, w.rollback()) }()
+	if err := fn(&tx{conn: w.c}); err != nil {
+		return err
+	}
+	return w.commit()
+}
+
+// begin starts a transaction and makes sure that no other server has opened the
+// database since we did.
+func (w *writer) begin() error {
+	if err := run(w.stmts.begin); err != nil {
+		return err
+	}
+	epoch, err := w.c.integer("SELECT epoch FROM store")
+	if err == nil && epoch != w.epoch {
+		err = fmt.Errorf("%w: epoch %d is now %d", ErrSucceeded, w.epoch, epoch)
+	}
+	if err != nil {
+		return firstError(err, w.rollback())
+	}
+	return nil
+}
+
+func (w *writer) commit() error {
+	if w.commitFault != nil {
+		return w.commitFault(func() error { return run(w.stmts.commit) })
+	}
+	return run(w.stmts.commit)
+}
+
+// rollback ends a transaction that is still open; after some errors SQLite has
+// ended it already.
+func (w *writer) rollback() error {
+	if w.c.AutocommitEnabled() {
+		return nil
+	}
+	return run(w.stmts.rollback)
+}
+
+// run executes a prepared statement that returns no rows.
+func run(stmt *sqlite.Stmt) error {
+	_, err := stmt.Step()
+	return firstError(err, stmt.Reset())
+}
