@@ -11,7 +11,7 @@ import (
 // whose code the version of the message defines, and a successful answer is
 // complete.
 func (a *Answer) Parse(body []byte) error {
-	s := scanners.Get().(*scanner)
+	s := openScanner()
 	defer s.close()
 	*a = Answer{}
 	if err := scanMessage(s, body); err != nil {
@@ -176,7 +176,7 @@ func parseObject(in *reader, m member) (*scanner, bool) {
 		in.fail(m, wantObject)
 		return nil, false
 	}
-	s := scanners.Get().(*scanner)
+	s := openScanner()
 	if err := s.scan(v); err != nil { // cannot be: the outer scan read it
 		s.close()
 		in.fail(m, wantObject)

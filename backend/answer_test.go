@@ -216,7 +216,7 @@ func TestParseAnswerRefuses(t *testing.T) {
 		{"a request", "MessageType", ttsJoinReq, nil},
 		{"no result", "Result", joinAnsRefused, []string{`,"Result":{"ResultCode":"UnkownReceiver","Description":"JoinEUI is not served"}`, ``}},
 		{"no code", "ResultCode", joinAns1_0, []string{`"ResultCode":"Success"`, ``}},
-		{"unknown code", "ResultCode", joinAns1_0, []string{`"Success"`, `"Sucess"`}},
+		{"unknown code", "ResultCode", joinAns1_0, []string{`"Success"`, `"Succeeded"`}},
 		{"code of 1.1 in 1.0", "ResultCode", joinAnsRefused, []string{`"UnkownReceiver"`, `"FrameReplayed"`}},
 		{"code of 1.0 in 1.1", "ResultCode", homeNSAns, []string{`"Success"`, `"MalformedRequest"`}},
 		{"result a string", "Result", joinAns1_0, []string{`{"ResultCode":"Success"}`, `"Success"`}},

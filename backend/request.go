@@ -14,7 +14,7 @@ import (
 // unsupported), and what could not be read is zero. DevEUI and SessionKeyID are
 // set wherever they could be read, since error answers repeat them.
 func (r *Request) Parse(body []byte) error {
-	s := scanners.Get().(*scanner)
+	s := openScanner()
 	defer s.close()
 	last := r.Header
 	*r = Request{PHYPayload: r.PHYPayload[:0], SessionKeyID: r.SessionKeyID[:0]}

@@ -209,7 +209,7 @@ func TestParseRequestEchoesIdentifiers(t *testing.T) {
 	}
 	want := Header{ProtocolVersion: "1.1.0", TransactionID: 4294967295, MessageType: TypeJoinAns,
 		SenderID: "0X70b3D57ED0000000", ReceiverID: "0x42fFfF", ReceiverNSID: "70b3d57ed0000001", ReceiverToken: "0xaB"}
-	if diff := cmp.Diff(want, r.Header.Answer()); diff != "" {
+	if diff := cmp.Diff(want, r.Answer()); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }
@@ -341,7 +341,7 @@ func TestParseRequestRefuses(t *testing.T) {
 func checkAnswerable(t *testing.T, r *Request) {
 	t.Helper()
 	code := MalformedRequest.For(r.ProtocolVersion)
-	sent := Answer{Header: r.Header.Answer(), Result: Result{Code: code}, DevEUI: r.DevEUI, SessionKeyID: r.SessionKeyID}
+	sent := Answer{Header: r.Answer(), Result: Result{Code: code}, DevEUI: r.DevEUI, SessionKeyID: r.SessionKeyID}
 	var got Answer
 	if err := got.Parse(sent.Append(nil)); err != nil {
 		t.Fatalf("the answer %s cannot be read: %v", sent.Append(nil), err)

@@ -126,7 +126,8 @@ func answerMemberOf(name []byte) member {
 // knows, nil where it is absent or null.
 type object [memberCount][]byte
 
-// scanner splits a JSON object into its members. It allocates nothing.
+// scanner splits one JSON object into its members, then goes back to the pool.
+// It allocates nothing.
 type scanner struct {
 	decoder jsontext.Decoder
 	buffer  bytes.Buffer
@@ -134,7 +135,14 @@ type scanner struct {
 	members object
 }
 
-var scanners = sync.Pool{New: func() any { return new(scanner) }}
+var scanners sync.Pool
+
+func openScanner() *scanner {
+	if s, ok := scanners.Get().(*scanner); ok {
+		return s
+	}
+	return new(scanner)
+}
 
 // close gives s back and keeps nothing of the message.
 func (s *scanner) close() {
@@ -149,7 +157,6 @@ var errDepth = errors.New("nested too deep")
 // are valid as long as body is; no member stands twice, also not one that this
 // package does not know (RFC 8259 §4 leaves open which would count).
 func (s *scanner) scan(body []byte) error {
-	s.members = object{}
 	s.buffer = *bytes.NewBuffer(body)
 	d := &s.decoder
 	d.Reset(&s.buffer)

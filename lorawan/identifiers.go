@@ -25,12 +25,11 @@ type DevAddr [4]byte
 // order in which they travel.
 type MIC [4]byte
 
-// DevNonce is the 16-bit number of a join-request; RJCount is the 16-bit
-// counter of a rejoin-request (RJcount0 or RJcount1).
-type (
-	DevNonce uint16
-	RJCount  uint16
-)
+// DevNonce is the 16-bit number of a join-request.
+type DevNonce uint16
+
+// RJCount is the 16-bit counter of a rejoin-request (RJcount0 or RJcount1).
+type RJCount uint16
 
 // JoinNonce is the 24-bit number of a join-accept ("AppNonce" before 1.0.4).
 type JoinNonce uint32
@@ -84,13 +83,21 @@ func (a DevAddr) String() string { return upperHex(a[:]) }
 func (m MIC) String() string     { return upperHex(m[:]) }
 
 // MarshalText implements encoding.TextMarshaler with the one text form.
-func (e EUI64) MarshalText() ([]byte, error)   { return []byte(e.String()), nil }
-func (n NetID) MarshalText() ([]byte, error)   { return []byte(n.String()), nil }
+func (e EUI64) MarshalText() ([]byte, error) { return []byte(e.String()), nil }
+
+// MarshalText implements encoding.TextMarshaler with the one text form.
+func (n NetID) MarshalText() ([]byte, error) { return []byte(n.String()), nil }
+
+// MarshalText implements encoding.TextMarshaler with the one text form.
 func (a DevAddr) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
 // UnmarshalText implements encoding.TextUnmarshaler; it accepts either case.
-func (e *EUI64) UnmarshalText(b []byte) (err error)   { *e, err = ParseEUI64(string(b)); return err }
-func (n *NetID) UnmarshalText(b []byte) (err error)   { *n, err = ParseNetID(string(b)); return err }
+func (e *EUI64) UnmarshalText(b []byte) (err error) { *e, err = ParseEUI64(string(b)); return err }
+
+// UnmarshalText implements encoding.TextUnmarshaler; it accepts either case.
+func (n *NetID) UnmarshalText(b []byte) (err error) { *n, err = ParseNetID(string(b)); return err }
+
+// UnmarshalText implements encoding.TextUnmarshaler; it accepts either case.
 func (a *DevAddr) UnmarshalText(b []byte) (err error) { *a, err = ParseDevAddr(string(b)); return err }
 
 func upperHex(b []byte) string { return strings.ToUpper(hex.EncodeToString(b)) }

@@ -272,7 +272,11 @@ func checkCFList(t *testing.T, v vector) {
 	}
 	// The list is opaque to a Join Server; that the vector means what it says:
 	// five frequencies in units of 100 Hz, 3 bytes each, then type 0.
-	for i, hz := range v.Inputs["FrequenciesHz"].([]any) {
+	frequencies, ok := v.Inputs["FrequenciesHz"].([]any)
+	if !ok || len(frequencies) != 5 {
+		t.Fatal("want five frequencies")
+	}
+	for i, hz := range frequencies {
 		b := append(bytes.Clone(wire[3*i:3*i+3]), 0)
 		if got := float64(binary.LittleEndian.Uint32(b)) * 100; got != hz {
 			t.Errorf("frequency %d is %v Hz, want %v", i, got, hz)

@@ -138,6 +138,7 @@ part (some rows of a file were refused).`,
 func markUsage(c *cobra.Command) {
 	if c.HasSubCommands() && c.RunE == nil {
 		c.Args = cobra.ArbitraryArgs
+		c.SuggestionsMinimumDistance = 2
 		c.RunE = func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return c.Help()
@@ -260,6 +261,10 @@ func hintFor(err error) string {
 		return ""
 	}
 	switch p.Code {
+	case joinery.CodeInvalid:
+		if strings.Contains(p.Detail, "for which organisation") {
+			return "name it with --org; 'joinctl org list' lists them, 'joinctl org add' adds one"
+		}
 	case joinery.CodeUnauthenticated:
 		return "make an API key on the server's machine with 'joinctl key make NAME' and name its file with --api-key-file"
 	case joinery.CodeForbidden:

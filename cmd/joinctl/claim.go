@@ -23,8 +23,8 @@ func (b *bindingFlags) register(c *cobra.Command, prefix string) {
 	f.StringVar(&b.netID, prefix+"net-id", "", "NetID of the home network, 6 hexadecimal digits")
 	f.StringVar(&b.nsid, prefix+"nsid", "", "NSID of the home Network Server, if the network has several")
 	f.StringVar(&b.asID, prefix+"as-id", "", "AS-ID that may have AppSKey")
-	f.StringVar(&b.appSKey, "app-s-key", joinery.AppSKeyByID.String(),
-		"how AppSKey travels: clear (the network reads the payload; ChirpStack needs it to decrypt), wrapped (for the Application Server), session-key-id (it fetches the key)")
+	f.StringVar(&b.appSKey, "app-s-key", "",
+		"how AppSKey travels: clear (the network reads the payload; ChirpStack needs it to decrypt), wrapped (for the Application Server), session-key-id (it fetches the key: what --"+prefix+"as-id alone means)")
 	f.BoolVar(&b.clearNwkKeys, "clear-nwk-keys", false, "consent that network session keys travel unwrapped to a network without a KEK")
 }
 
@@ -41,17 +41,24 @@ func (b *bindingFlags) binding() (n client.NewBinding, err error) {
 			return n, usagef("--%snsid: %w", b.prefix, err)
 		}
 	}
-	if _, err := joinery.ParseAppSKeyPolicy(b.appSKey); err != nil {
+	n.ASID, n.AppSKey, n.ClearNwkKeys = b.asID, b.appSKey, b.clearNwkKeys
+	if n.AppSKey == "" {
+		n.AppSKey = joinery.AppSKeyByID.String()
+	}
+	policy, err := joinery.ParseAppSKeyPolicy(n.AppSKey)
+	if err != nil {
 		return n, usagef("--app-s-key: %w", err)
 	}
-	n.ASID, n.AppSKey, n.ClearNwkKeys = b.asID, b.appSKey, b.clearNwkKeys
+	if n.ASID == "" && policy != joinery.AppSKeyClear {
+		return n, usagef("say who may have AppSKey: --%sas-id names an Application Server; --app-s-key clear gives it to the network itself, which then reads the payload", b.prefix)
+	}
 	return n, nil
 }
 
 // optional reads the flags where a binding need not be given.
 func (b *bindingFlags) optional() (*client.NewBinding, error) {
 	if !b.isSet() {
-		if b.nsid != "" || b.asID != "" || b.clearNwkKeys {
+		if b.nsid != "" || b.asID != "" || b.appSKey != "" || b.clearNwkKeys {
 			return nil, usagef("a binding needs --%snet-id", b.prefix)
 		}
 		return nil, nil
@@ -61,13 +68,6 @@ func (b *bindingFlags) optional() (*client.NewBinding, error) {
 		return nil, err
 	}
 	return &n, nil
-}
-
-// warnAppSKey says what a policy without an Application Server comes to.
-func (a *app) warnAppSKey(b client.NewBinding) {
-	if b.ASID == "" && b.AppSKey != joinery.AppSKeyClear.String() {
-		a.sayf("note: without an AS-ID nobody gets AppSKey; the network can join the device, and no one can read its payload\n")
-	}
 }
 
 func (a *app) claimCommand() *cobra.Command {
@@ -103,15 +103,9 @@ network may join it. The token is read from a file, or from standard input with
 		if claim.OwnerToken, err = a.readSecretLine(token, "owner token"); err != nil {
 			return err
 		}
-		if api, err = a.withOrganisation(ctx, api); err != nil {
-			return err
-		}
 		d, err := api.Claim(ctx, claim)
 		if err != nil {
 			return err
-		}
-		if claim.Binding != nil {
-			a.warnAppSKey(*claim.Binding)
 		}
 		return a.showDevice(d)
 	})
@@ -138,7 +132,6 @@ before stays handed out.` + deviceHelp,
 		if err != nil {
 			return err
 		}
-		a.warnAppSKey(n)
 		return api.Bind(ctx, d.ID, n)
 	})
 	b.register(c, "")
@@ -154,29 +147,4 @@ func (a *app) unbindCommand() *cobra.Command {
 	}, "bound to no network", func(ctx context.Context, api *client.Client, d client.Device) error {
 		return api.Unbind(ctx, d.ID)
 	})
-}
-
-// withOrganisation makes sure that an operator acts for an organisation, where
-// the thing to be done needs one: the one that was named, or the only one.
-func (a *app) withOrganisation(ctx context.Context, api *client.Client) (*client.Client, error) {
-	s, err := api.Status(ctx)
-	if err != nil || s.Caller.Organisation != 0 {
-		return api, err
-	}
-	orgs, err := api.Organisations(ctx)
-	if err != nil {
-		return api, err
-	}
-	switch len(orgs) {
-	case 0:
-		return api, usagef("there is no organisation yet; add one with 'joinctl org add NAME'")
-	case 1:
-		opt, err := a.options()
-		if err != nil {
-			return api, err
-		}
-		opt.Organisation = orgs[0].ID
-		return client.New(opt)
-	}
-	return api, usagef("say for which organisation: --org NAME ('joinctl org list' lists them)")
 }

@@ -46,11 +46,12 @@ func (f *importFlags) register(c *cobra.Command) {
 	c.Flags().StringVar(&f.report, "report", "", "write the rows that were refused to this file, one JSON object a line")
 }
 
-// begin opens path and begins its import, or finds the one that was begun.
-func (f *importFlags) begin(ctx context.Context, api *client.Client, path string, in client.NewImport) (*os.File, client.Import, error) {
+// begin opens path and begins its import, or finds the one that was begun. The
+// file is the job's progress.
+func (a *app) begin(ctx context.Context, api *client.Client, f *importFlags, path string, in client.NewImport) (*importJob, error) {
 	file, err := os.Open(path)
 	if err != nil {
-		return nil, client.Import{}, err
+		return nil, err
 	}
 	hash := sha256.New()
 	if _, err = io.Copy(hash, file); err == nil {
@@ -67,9 +68,18 @@ func (f *importFlags) begin(ctx context.Context, api *client.Client, path string
 	}
 	if err != nil {
 		_ = file.Close()
-		return nil, client.Import{}, err
+		return nil, err
 	}
-	return file, state, nil
+	return &importJob{a: a, api: api, state: state, progress: newProgress(a, file), dryRun: f.dryRun}, nil
+}
+
+// finish runs a job, and says what became of it.
+func (a *app) finish(ctx context.Context, j *importJob, report string) error {
+	defer func() { _ = j.progress.file.Close() }()
+	if err := j.run(ctx); err != nil {
+		return err
+	}
+	return a.report(ctx, j, report)
 }
 
 func (a *app) importManifestCommand() *cobra.Command {
@@ -90,20 +100,16 @@ LoRaWAN version the devices speak: --mac-version does.` + importHelp,
 		if err != nil {
 			return usagef("--mac-version: %w", err)
 		}
-		if api, err = a.withOrganisation(ctx, api); err != nil {
-			return err
-		}
-		file, state, err := f.begin(ctx, api, args[0], client.NewImport{Kind: string(joinery.ImportManifest), MACVersion: mac})
+		j, err := a.begin(ctx, api, &f, args[0], client.NewImport{Kind: string(joinery.ImportManifest), MACVersion: mac})
 		if err != nil {
 			return err
 		}
-		defer func() { _ = file.Close() }()
-		p := newProgress(a, file)
-		entries := manifest.NewReader(p)
-		return a.runImport(ctx, api, state, f.report, p, nil, func() (row, error) {
+		entries := manifest.NewReader(j.progress)
+		j.next = func() (row, error) {
 			entry, err := entries.Next()
 			return row{entry: entry, size: len(entry) * 4 / 3}, err
-		})
+		}
+		return a.finish(ctx, j, f.report)
 	})
 	c.Flags().StringVar(&version, "mac-version", "", "LoRaWAN version of the devices: 1.0.0, 1.0.1, 1.0.2, 1.0.3, 1.0.4 or 1.1.0")
 	require(c, "mac-version")
@@ -165,26 +171,23 @@ this machine, before it leaves it.` + keyListHelp + importHelp,
 		if err != nil {
 			return err
 		}
-		if api, err = a.withOrganisation(ctx, api); err != nil {
-			return err
-		}
 		to, err := transportKey(ctx, api, transport)
 		if err != nil {
 			return err
 		}
-		file, state, err := f.begin(ctx, api, args[0], client.NewImport{Kind: string(joinery.ImportKeyList)})
+		j, err := a.begin(ctx, api, &f, args[0], client.NewImport{Kind: string(joinery.ImportKeyList)})
 		if err != nil {
 			return err
 		}
-		defer func() { _ = file.Close() }()
-		p := newProgress(a, file)
-		list, err := seal.KeyList(p, to, opt)
+		list, err := seal.KeyList(j.progress, to, opt)
 		if err != nil {
+			_ = j.progress.file.Close()
 			return err
 		}
 		defer list.Close()
 		header := client.SealHeader(list.Header())
-		return a.runImport(ctx, api, state, f.report, p, &header, keyRows(list.Next))
+		j.header, j.next = &header, keyRows(list.Next)
+		return a.finish(ctx, j, f.report)
 	})
 	k.register(c)
 	registerTransportKey(c, &transport)
@@ -202,22 +205,18 @@ func (a *app) importSealedCommand() *cobra.Command {
   joinctl import sealed devices.sealed --bind-net-id 60002A`,
 		Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
-		api, err := a.withOrganisation(ctx, api)
+		j, err := a.begin(ctx, api, &f, args[0], client.NewImport{Kind: string(joinery.ImportKeyList)})
 		if err != nil {
 			return err
 		}
-		file, state, err := f.begin(ctx, api, args[0], client.NewImport{Kind: string(joinery.ImportKeyList)})
+		list, err := seal.NewFileReader(j.progress)
 		if err != nil {
-			return err
-		}
-		defer func() { _ = file.Close() }()
-		p := newProgress(a, file)
-		list, err := seal.NewFileReader(p)
-		if err != nil {
+			_ = j.progress.file.Close()
 			return err
 		}
 		header := client.SealHeader(list.Header())
-		return a.runImport(ctx, api, state, f.report, p, &header, keyRows(list.Next))
+		j.header, j.next = &header, keyRows(list.Next)
+		return a.finish(ctx, j, f.report)
 	})
 	f.register(c)
 	return c
@@ -247,10 +246,10 @@ func cut(s string, n int) string {
 
 // report lists the rows that were refused, and says with errPartial that there
 // were some.
-func (a *app) report(ctx context.Context, api *client.Client, state client.Import, path string) error {
-	var refused []client.RowResult
-	if state.Failed > 0 {
-		for r, err := range api.ImportErrors(ctx, state.ID) {
+func (a *app) report(ctx context.Context, j *importJob, path string) error {
+	state, refused := j.state, j.refused
+	if state.Failed > 0 && !j.dryRun {
+		for r, err := range j.api.ImportErrors(ctx, state.ID) {
 			if err != nil {
 				return err
 			}
@@ -263,7 +262,8 @@ func (a *app) report(ctx context.Context, api *client.Client, state client.Impor
 		}
 	}
 	err := a.show(map[string]any{"import": state, "refused": append([]client.RowResult{}, refused...)}, func() error {
-		a.sayf("%s: %d new, %d there already, %d refused\n", state.ID, state.Created, state.Unchanged, state.Failed)
+		what := map[bool]string{false: "imported", true: "nothing was stored; it would be"}[j.dryRun]
+		a.sayf("%s: %d new, %d there already, %d refused\n", what, state.Created, state.Unchanged, state.Failed)
 		for _, r := range refused {
 			device := ""
 			if !r.DevEUI.IsZero() {

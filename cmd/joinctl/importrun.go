@@ -14,8 +14,8 @@ import (
 	"github.com/schollz/progressbar/v3"
 )
 
-// maxRun bounds the bytes of one run of rows, well under what the server takes.
-const maxRun = 8 << 20
+// maxBatch bounds the bytes of one batch, well under what the server takes.
+const maxBatch = 8 << 20
 
 // row is one row on its way to the server: one of key, entry and bad.
 type row struct {
@@ -25,13 +25,13 @@ type row struct {
 	size  int // about how many bytes it takes in a request
 }
 
-// run is rows that go in one request.
-type run struct {
+// batch is rows that go in one request.
+type batch struct {
 	client.ImportRows
 	count, size int
 }
 
-func (r *run) add(v row) {
+func (r *batch) add(v row) {
 	switch {
 	case v.key != nil:
 		r.Keys = append(r.Keys, *v.key)
@@ -46,77 +46,105 @@ func (r *run) add(v row) {
 	r.size += v.size
 }
 
-// runImport gives the rows that the server does not have yet, and reports.
-func (a *app) runImport(ctx context.Context, api *client.Client, state client.Import, report string, p *progress, header *client.SealHeader, next func() (row, error)) error {
-	if state.Done {
-		a.sayf("this file was imported before\n")
-		return a.report(ctx, api, state, report)
+// importJob is one import on its way.
+type importJob struct {
+	a        *app
+	api      *client.Client
+	state    client.Import
+	progress *progress
+	header   *client.SealHeader // of a key list
+	next     func() (row, error)
+
+	// dryRun rows are kept by nobody, so what was refused is kept here.
+	dryRun  bool
+	refused []client.RowResult
+}
+
+// run gives the rows that the server does not have yet.
+func (j *importJob) run(ctx context.Context) error {
+	if j.state.Done {
+		j.a.sayf("this file was imported before\n")
+		return nil
 	}
-	if state.Next > 0 {
-		a.sayf("going on behind row %d of an import that was cut off\n", state.Next)
+	if err := j.skip(); err != nil {
+		return err
 	}
-	for skipped := range state.Next {
-		if _, err := next(); err != nil {
-			return fmt.Errorf("the file has only %d rows of the %d that were imported before: %w", skipped, state.Next, notEOF(err))
-		}
-	}
-	p.begin(state.Next)
-	newRun := func(from uint64) *run {
-		return &run{ImportRows: client.ImportRows{From: from, Seal: header}}
-	}
-	current := newRun(state.Next)
-	var broken error
+	j.progress.begin(j.state.Next)
+	defer j.progress.end()
+	current := j.newBatch()
 	for {
-		v, err := next()
-		full := current.count == client.MaxImportRows || current.count > 0 && current.size+v.size > maxRun
-		if full || err != nil {
-			current.Last = errors.Is(err, io.EOF)
-			if current.count > 0 || current.Last {
-				var sendErr error
-				if state, sendErr = send(ctx, api, state.ID, current); sendErr != nil {
-					p.end()
-					return fmt.Errorf("after %d rows: %w; the same command goes on from there", current.From, sendErr)
-				}
+		v, err := j.next()
+		ended := errors.Is(err, io.EOF)
+		full := current.count == client.MaxImportRows || current.count > 0 && current.size+v.size > maxBatch
+		if full || ended || err != nil && current.count > 0 {
+			current.Last = ended
+			if err := j.send(ctx, current); err != nil {
+				return fmt.Errorf("after %d rows: %w; the same command goes on from there", current.From, err)
 			}
-			p.at(state.Next)
-			current = newRun(state.Next)
+			current = j.newBatch()
 		}
-		if err != nil {
-			broken = notEOF(err)
-			break
+		switch {
+		case ended:
+			return nil
+		case err != nil:
+			return fmt.Errorf("the file is broken; the %d rows before that are imported: %w", j.state.Next, err)
 		}
 		current.add(v)
 	}
-	p.end()
-	if broken != nil && !errors.Is(broken, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("the file is broken; the %d rows before that are imported: %w", state.Next, broken)
-	}
-	return a.report(ctx, api, state, report)
 }
 
-// notEOF makes the end of a file where it was not expected an error that says
-// so.
-func notEOF(err error) error {
-	if errors.Is(err, io.EOF) {
-		return io.ErrUnexpectedEOF
+// skip passes over the rows that the server has.
+func (j *importJob) skip() error {
+	if j.state.Next > 0 {
+		j.a.sayf("going on behind row %d of an import that was cut off\n", j.state.Next)
 	}
-	return err
+	for skipped := range j.state.Next {
+		if _, err := j.next(); err != nil {
+			return fmt.Errorf("only %d of the %d rows that were imported before could be read: %w", skipped, j.state.Next, err)
+		}
+	}
+	return nil
 }
 
-// Tries of one run, and the first wait between two; it doubles.
+func (j *importJob) newBatch() *batch {
+	return &batch{ImportRows: client.ImportRows{From: j.state.Next, Seal: j.header}}
+}
+
+// send gives one batch and notes where the import stands.
+func (j *importJob) send(ctx context.Context, r *batch) error {
+	p, err := sendBatch(ctx, j.api, j.state.ID, r)
+	if err != nil {
+		return err
+	}
+	if j.dryRun {
+		if len(p.Results) != r.count {
+			return errors.New("an answer was lost, and with it which rows would be refused")
+		}
+		for _, result := range p.Results {
+			if result.Status == string(joinery.RowFailed) {
+				j.refused = append(j.refused, result)
+			}
+		}
+	}
+	j.state = p.Import
+	j.progress.at(j.state.Next)
+	return nil
+}
+
+// Tries of one batch, and the first wait between two; it doubles.
 const (
 	maxTries  = 6
 	firstWait = 250 * time.Millisecond
 )
 
-// send gives one run. A server that is away for a moment is asked again; an
-// answer that was lost is found by where the import stands.
-func send(ctx context.Context, api *client.Client, id joinery.ImportID, r *run) (client.Import, error) {
+// sendBatch gives one batch. A server that is away for a moment is asked again; an
+// answer that was lost is found by where the import stands, without its results.
+func sendBatch(ctx context.Context, api *client.Client, id joinery.ImportID, r *batch) (client.ImportProgress, error) {
 	wait := firstWait
 	for try := 1; ; try++ {
 		p, err := api.ImportRows(ctx, id, r.ImportRows)
 		if err == nil {
-			return p.Import, nil
+			return p, nil
 		}
 		code := joinery.Code("")
 		if problem, ok := errors.AsType[*client.Problem](err); ok {
@@ -125,15 +153,15 @@ func send(ctx context.Context, api *client.Client, id joinery.ImportID, r *run) 
 		switch {
 		case code == joinery.CodeConflict:
 			if state, stateErr := api.Import(ctx, id); stateErr == nil && state.Next == r.From+uint64(r.count) {
-				return state, nil
+				return client.ImportProgress{Import: state}, nil
 			}
-			return client.Import{}, err
+			return client.ImportProgress{}, err
 		case try == maxTries, code != joinery.CodeUnavailable && code != joinery.CodeRateLimited && !errors.Is(err, client.ErrUnreachable):
-			return client.Import{}, err
+			return client.ImportProgress{}, err
 		}
 		select {
 		case <-ctx.Done():
-			return client.Import{}, ctx.Err()
+			return client.ImportProgress{}, ctx.Err()
 		case <-time.After(wait):
 			wait *= 2
 		}
@@ -144,7 +172,7 @@ func send(ctx context.Context, api *client.Client, id joinery.ImportID, r *run) 
 // import is: a bar on a terminal, else a line now and then.
 type progress struct {
 	a     *app
-	in    io.Reader
+	file  *os.File
 	size  int64
 	read  int64
 	bar   *progressbar.ProgressBar
@@ -157,7 +185,7 @@ type progress struct {
 const sayEvery = 5 * time.Second
 
 func newProgress(a *app, f *os.File) *progress {
-	p := &progress{a: a, in: f}
+	p := &progress{a: a, file: f}
 	if info, err := f.Stat(); err == nil {
 		p.size = info.Size()
 	}
@@ -166,7 +194,7 @@ func newProgress(a *app, f *os.File) *progress {
 
 // Read implements io.Reader.
 func (p *progress) Read(b []byte) (int, error) {
-	n, err := p.in.Read(b)
+	n, err := p.file.Read(b)
 	p.read += int64(n)
 	return n, err
 }

@@ -72,9 +72,6 @@ func (a *app) rangeAssignCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if api, err = a.withOrganisation(ctx, api); err != nil {
-			return err
-		}
 		made, err := api.AssignJoinEUIRange(ctx, client.NewJoinEUIRange{EUIRange: r, Elements: elements})
 		if err != nil {
 			return err
@@ -195,9 +192,6 @@ key that is named.` + rangeHelp,
 			return err
 		}
 		s.Certificate = crt.Raw
-		if api, err = a.withOrganisation(ctx, api); err != nil {
-			return err
-		}
 		made, err := api.AddSigner(ctx, s)
 		if err != nil {
 			return err

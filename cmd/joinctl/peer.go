@@ -56,10 +56,7 @@ keeps SessionKeyID, by which its Application Server fetches AppSKey.`,
 			}
 			in.ConfirmClearKeys = confirm
 		}
-		api, err := a.withOrganisation(ctx, api)
-		if err != nil {
-			return err
-		}
+		var err error
 		if in.KEKs, err = a.sealKEKs(ctx, api, keks, p.preset); err != nil {
 			return err
 		}

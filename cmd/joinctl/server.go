@@ -86,11 +86,6 @@ server keeps no copy and cannot show it again.
 		if in.ExpiresAt, err = parseExpiry(expires, time.Now()); err != nil {
 			return err
 		}
-		if !operator {
-			if api, err = a.withOrganisation(ctx, api); err != nil {
-				return err
-			}
-		}
 		made, err := api.MakeAPIKey(ctx, in)
 		if err != nil {
 			return err
@@ -221,9 +216,6 @@ then stands instead. Without a NETID no network may.`,
 			}
 			rule.Device = d.ID
 		}
-		if api, err = a.withOrganisation(ctx, api); err != nil {
-			return err
-		}
 		if err := api.SetRoaming(ctx, rule); err != nil {
 			return err
 		}
@@ -236,10 +228,6 @@ then stands instead. Without a NETID no network may.`,
 		Example: "  joinctl roaming show",
 		Args:    cobra.NoArgs,
 	}, func(ctx context.Context, api *client.Client, _ []string) error {
-		api, err := a.withOrganisation(ctx, api)
-		if err != nil {
-			return err
-		}
 		rules, err := api.Roaming(ctx, 0)
 		if err != nil {
 			return err

@@ -1,11 +1,16 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
 	"joinery/internal/config"
+	"joinery/internal/daemon"
 	"joinery/internal/store"
 )
 
@@ -50,4 +55,98 @@ With --create it makes a new, empty database instead. It never replaces one.`,
 		return nil
 	}
 	return cmd
+}
+
+// Exit codes of fsck.
+const (
+	exitViolations  = 1
+	exitCannotCheck = 2
+)
+
+func newFsck() *cobra.Command {
+	var keys, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "fsck",
+		Short: "Check every invariant of the database",
+		Long: `Checks that everything in the database is as it must be: pages and references,
+nonces against activations, owners, bindings, peers, imports and the audit log.
+With --keys it also opens the key file and every sealed key, which finds rows
+that were swapped, damaged, or belong to another key file.
+
+The server must not be running. Nothing is changed. The exit code is 0 when all
+is well, 1 when something is not, and 2 when it could not be checked.`,
+		Example: `  joinery fsck --config /etc/joinery/joinery.yaml --keys`,
+		Args:    cobra.NoArgs,
+	}
+	path := configFlag(cmd)
+	cmd.Flags().BoolVar(&keys, "keys", false, "open every sealed key, too")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print violations as JSON")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		found, err := fsck(cmd.Context(), *path, keys)
+		if err != nil {
+			return exitError{exitCannotCheck, fmt.Errorf("cannot check: %w", err)}
+		}
+		if err := printViolations(cmd.OutOrStdout(), found, keys, asJSON); err != nil {
+			return err
+		}
+		if len(found) > 0 {
+			return exitError{code: exitViolations}
+		}
+		return nil
+	}
+	return cmd
+}
+
+func fsck(ctx context.Context, configFile string, withKeys bool) (found []store.Violation, err error) {
+	c, err := config.Load(configFile)
+	if err != nil {
+		return nil, err
+	}
+	db, err := store.OpenReadOnly(ctx, store.Options{Path: c.Database.Path})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if !withKeys {
+		return db.Fsck(ctx, nil)
+	}
+	if err := daemon.Harden(); err != nil {
+		return nil, err
+	}
+	keys, err := daemon.OpenKeyring(ctx, c.Keys)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, keys.Close()) }()
+	return db.Fsck(ctx, keys)
+}
+
+func printViolations(w io.Writer, found []store.Violation, withKeys, asJSON bool) error {
+	if asJSON {
+		type violation struct {
+			Table string `json:"table"`
+			ID    string `json:"id"`
+			Rule  string `json:"rule"`
+			Fix   string `json:"fix"`
+		}
+		list := make([]violation, len(found))
+		for i, v := range found {
+			list[i] = violation(v)
+		}
+		out := json.NewEncoder(w)
+		out.SetIndent("", "  ")
+		return out.Encode(map[string]any{"violations": list, "keysChecked": withKeys})
+	}
+	for _, v := range found {
+		fmt.Fprintln(w, v)
+	}
+	switch {
+	case len(found) > 0:
+		fmt.Fprintf(w, "%d violations\n", len(found))
+	case withKeys:
+		fmt.Fprintln(w, "clean; every sealed key opens")
+	default:
+		fmt.Fprintln(w, "clean; sealed keys were not opened (--keys)")
+	}
+	return nil
 }

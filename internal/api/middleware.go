@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -121,13 +122,15 @@ func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 // routes is the mux; what it does not know is refused in our form.
 func (s *Server) routes(w http.ResponseWriter, r *http.Request) {
 	handler, pattern := s.mux.Handler(r)
-	if pattern != "" {
+	// The mux would redirect to the clean path, and repeat it.
+	clean := path.Clean(r.URL.Path) == r.URL.Path
+	if pattern != "" && clean {
 		s.mux.ServeHTTP(w, r)
 		return
 	}
 	var refused discard
 	handler.ServeHTTP(&refused, r)
-	if allow := refused.Header().Get("Allow"); refused.status == http.StatusMethodNotAllowed {
+	if allow := refused.Header().Get("Allow"); clean && refused.status == http.StatusMethodNotAllowed {
 		w.Header().Set("Allow", allow)
 		s.write(w, s.statusProblem(refused.status, "this route takes "+allow, requestID(r.Context())))
 		return

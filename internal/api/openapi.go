@@ -75,7 +75,7 @@ func (s *Server) serveDocument() error {
 	if err := json.Indent(&document, plain, "", "  "); err != nil {
 		return fmt.Errorf("write the OpenAPI document: %w", err)
 	}
-	s.mux.HandleFunc("GET "+path("/openapi.json"), func(w http.ResponseWriter, _ *http.Request) {
+	s.mux.HandleFunc("GET "+full("/openapi.json"), func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/openapi+json")
 		_, _ = w.Write(document.Bytes()) // whoever went away needs no answer
 	})

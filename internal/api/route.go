@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"reflect"
 	"strconv"
-	"strings"
 
 	"joinery"
 	"joinery/client"
@@ -53,9 +52,10 @@ func each[S, T any](in []S, convert func(S) T) []T {
 // argument of it; whatever error h gives becomes a problem.
 func route[I, O any](s *Server, sp spec, h func(ctx context.Context, caller joinery.Caller, in *I) (*O, error)) {
 	op := huma.Operation{
-		OperationID: sp.id, Method: sp.method, Path: path(sp.path), Tags: []string{sp.tag},
+		OperationID: sp.id, Method: sp.method, Path: full(sp.path), Tags: []string{sp.tag},
 		Summary: sp.summary, Description: sp.description, DefaultStatus: sp.status,
 		MaxBodyBytes: ordinaryBody + 1,
+		Parameters:   []*huma.Param{organisationParam()},
 		Responses:    s.refusals(sp, reflect.TypeFor[I]()),
 	}
 	if sp.maxBody != 0 {
@@ -75,18 +75,24 @@ func route[I, O any](s *Server, sp spec, h func(ctx context.Context, caller join
 	})
 }
 
+// organisationParam documents the header that every route takes; see actFor.
+func organisationParam() *huma.Param {
+	return &huma.Param{
+		Name: client.OrganisationHeader, In: "header",
+		Description: "The organisation for which an operator acts; others act for their own",
+		Schema:      &huma.Schema{Type: huma.TypeString, Pattern: "^org_[0-9a-hjkmnp-tv-z]{13}$"},
+	}
+}
+
 // bodyLimit is the most bytes that op takes: huma refuses a body as long as its
 // own limit.
 func bodyLimit(op *huma.Operation) int64 { return op.MaxBodyBytes - 1 }
 
 // refusals documents the refusals that a route can give.
 func (s *Server) refusals(sp spec, in reflect.Type) map[string]*huma.Response {
-	statuses := []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusInternalServerError, http.StatusServiceUnavailable}
-	if strings.Contains(sp.path, "{") || sp.method != http.MethodGet {
-		statuses = append(statuses, http.StatusNotFound)
-	}
-	if in.NumField() > 0 {
-		statuses = append(statuses, http.StatusUnprocessableEntity)
+	statuses := []int{
+		http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusUnprocessableEntity,
+		http.StatusInternalServerError, http.StatusServiceUnavailable,
 	}
 	if _, has := in.FieldByName("Body"); has {
 		statuses = append(statuses, http.StatusBadRequest, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)

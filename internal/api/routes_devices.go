@@ -11,11 +11,13 @@ import (
 	"joinery/lorawan"
 )
 
-type deviceInput struct {
+// DevicePath names a device in a path. Its name is exported because huma looks past
+// embedded types of other names.
+type DevicePath struct {
 	ID string `path:"id" pattern:"^dev_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"dev_ and 13 characters" doc:"The device's id"`
 }
 
-func (in deviceInput) parse() (joinery.DeviceID, error) {
+func (in DevicePath) parse() (joinery.DeviceID, error) {
 	return parse[joinery.DeviceID](in.ID, "device")
 }
 
@@ -32,7 +34,7 @@ func (s *Server) registerDevices() {
 		summary: "Devices, in order of their ids", description: "To the operator all, or those of the organisation for which it acts; else the caller's own."},
 		s.listDevices)
 	route(s, spec{method: http.MethodGet, path: "/devices/{id}", id: "getDevice", tag: "devices", summary: "One device"},
-		func(ctx context.Context, caller joinery.Caller, in *deviceInput) (*body[client.Device], error) {
+		func(ctx context.Context, caller joinery.Caller, in *DevicePath) (*body[client.Device], error) {
 			id, err := in.parse()
 			if err != nil {
 				return nil, err
@@ -77,19 +79,19 @@ func (s *Server) registerDevices() {
 }
 
 type resetInput struct {
-	deviceInput
+	DevicePath
 	Body client.NoncesReset
 }
 
 type activationsInput struct {
-	deviceInput
+	DevicePath
 	Limit int `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"At most this many"`
 }
 
 // deviceAct registers a route that does one thing to one device.
 func (s *Server) deviceAct(sp spec, do func(context.Context, joinery.Caller, joinery.DeviceID) error) {
 	sp.tag = "devices"
-	route(s, sp, func(ctx context.Context, caller joinery.Caller, in *deviceInput) (*none, error) {
+	route(s, sp, func(ctx context.Context, caller joinery.Caller, in *DevicePath) (*none, error) {
 		id, err := in.parse()
 		if err != nil {
 			return nil, err
@@ -133,7 +135,7 @@ func (s *Server) registerOwnership() {
 	route(s, spec{method: http.MethodGet, path: "/devices/{id}/owner-token", id: "getOwnerToken", tag: "devices",
 		summary:     "The token with which a device is claimed first",
 		description: "For the device's maker, until its first claim. Reading it is recorded in the audit log."},
-		func(ctx context.Context, caller joinery.Caller, in *deviceInput) (*body[client.OwnerToken], error) {
+		func(ctx context.Context, caller joinery.Caller, in *DevicePath) (*body[client.OwnerToken], error) {
 			id, err := in.parse()
 			if err != nil {
 				return nil, err
@@ -160,7 +162,7 @@ func (s *Server) registerOwnership() {
 }
 
 type bindInput struct {
-	deviceInput
+	DevicePath
 	Body client.NewBinding
 }
 

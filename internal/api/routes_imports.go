@@ -14,22 +14,24 @@ import (
 	"joinery/internal/seal"
 )
 
-type importInput struct {
+// ImportPath names a import in a path. Its name is exported because huma looks past
+// embedded types of other names.
+type ImportPath struct {
 	ID string `path:"id" pattern:"^imp_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"imp_ and 13 characters" doc:"The import's id"`
 }
 
-func (in importInput) parse() (joinery.ImportID, error) {
+func (in ImportPath) parse() (joinery.ImportID, error) {
 	return parse[joinery.ImportID](in.ID, "import")
 }
 
 type rowsInput struct {
-	importInput
+	ImportPath
 	Body client.ImportRows
 }
 
 type importErrorsInput struct {
-	importInput
-	After uint64 `query:"after" maximum:"9007199254740991" doc:"From this index on ('next' of the page before)"`
+	ImportPath
+	After uint64 `query:"after" maximum:"9007199254740991" doc:"Only rows behind this index ('next' of the page before); 0: all"`
 	Limit int    `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"At most this many"`
 }
 
@@ -40,7 +42,7 @@ func (s *Server) registerImports() {
 			"With other settings than it was begun with it is a conflict."},
 		s.beginImport)
 	route(s, spec{method: http.MethodGet, path: "/imports/{id}", id: "getImport", tag: "imports", summary: "How far an import is"},
-		func(ctx context.Context, caller joinery.Caller, in *importInput) (*body[client.Import], error) {
+		func(ctx context.Context, caller joinery.Caller, in *ImportPath) (*body[client.Import], error) {
 			id, err := in.parse()
 			if err != nil {
 				return nil, err
@@ -107,8 +109,8 @@ func (s *Server) listImportErrors(ctx context.Context, caller joinery.Caller, in
 		return nil, err
 	}
 	p := client.Page[client.RowResult]{Items: each(rows, rowResult)}
-	if n := len(rows); n > 0 && n == in.Limit {
-		p.Next = strconv.FormatUint(rows[n-1].Index+1, 10)
+	if n := len(rows); n > 0 && n >= in.Limit {
+		p.Next = strconv.FormatUint(rows[n-1].Index, 10)
 	}
 	return ok(p), nil
 }

@@ -10,21 +10,23 @@ import (
 	"joinery/internal/seal"
 )
 
-type peerInput struct {
+// PeerPath names a peer in a path. Its name is exported because huma looks past
+// embedded types of other names.
+type PeerPath struct {
 	ID string `path:"id" pattern:"^peer_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"peer_ and 13 characters" doc:"The peer's id"`
 }
 
 type changePeerInput struct {
-	peerInput
+	PeerPath
 	Body client.PeerChange
 }
 
 type addKEKInput struct {
-	peerInput
+	PeerPath
 	Body client.NewKEK
 }
 
-func (in peerInput) parse() (joinery.PeerID, error) { return parse[joinery.PeerID](in.ID, "peer") }
+func (in PeerPath) parse() (joinery.PeerID, error) { return parse[joinery.PeerID](in.ID, "peer") }
 
 func (s *Server) registerPeers() {
 	route(s, spec{method: http.MethodGet, path: "/peers", id: "listPeers", tag: "peers",
@@ -39,7 +41,7 @@ func (s *Server) registerPeers() {
 			"Credentials that could be another peer's, an AS-ID or a KEK label in use are conflicts."},
 		s.addPeer)
 	route(s, spec{method: http.MethodGet, path: "/peers/{id}", id: "getPeer", tag: "peers", summary: "One peer"},
-		func(ctx context.Context, caller joinery.Caller, in *peerInput) (*body[client.Peer], error) {
+		func(ctx context.Context, caller joinery.Caller, in *PeerPath) (*body[client.Peer], error) {
 			id, err := in.parse()
 			if err != nil {
 				return nil, err
@@ -52,7 +54,7 @@ func (s *Server) registerPeers() {
 		s.changePeer)
 	route(s, spec{method: http.MethodDelete, path: "/peers/{id}", id: "removePeer", tag: "peers",
 		summary: "Remove a peer and retire its KEKs", description: "For the operator. Effective at once, also on connections that the peer has open."},
-		func(ctx context.Context, caller joinery.Caller, in *peerInput) (*none, error) {
+		func(ctx context.Context, caller joinery.Caller, in *PeerPath) (*none, error) {
 			id, err := in.parse()
 			if err != nil {
 				return nil, err

@@ -124,5 +124,5 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// path gives a route's path.
-func path(p string) string { return client.BasePath + p }
+// full gives the path of a route behind the base path.
+func full(route string) string { return client.BasePath + route }

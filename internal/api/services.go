@@ -116,7 +116,7 @@ type Imports interface {
 	Begin(ctx context.Context, caller joinery.Caller, s provisioning.Spec) (joinery.Import, error)
 	Rows(ctx context.Context, caller joinery.Caller, c provisioning.Chunk) ([]joinery.RowResult, joinery.Import, error)
 	Status(ctx context.Context, caller joinery.Caller, id joinery.ImportID) (joinery.Import, error)
-	// Errors gives failed rows from index after on, in order.
+	// Errors gives failed rows behind index after (0: all), in order.
 	Errors(ctx context.Context, caller joinery.Caller, id joinery.ImportID, after uint64, limit int) ([]joinery.RowResult, error)
 }
 

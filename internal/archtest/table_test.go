@@ -43,6 +43,7 @@ var rooms = map[string]room{
 	"internal/provisioning": {rules, "manifests and key lists become devices"},
 	"internal/claim":        {rules, "owner token to owner; bindings"},
 	"internal/fleet":        {rules, "devices, peers, KEKs: list, suspend, rotate, delete"},
+	"internal/factory":      {rules, "elements made offline: manifest and silicon file; the server never links it, the command and quickstart do"},
 	"internal/auth":         {rules, "API key or operator socket to Caller"},
 
 	"internal/interop": {doors, "Backend Interfaces over mutual TLS"},
@@ -80,7 +81,7 @@ var sideways = map[string][]string{
 var importers = map[string][]string{
 	// Custody: who can hold a key, and who can ask for an operation on one.
 	"internal/secret":           {"internal/seal", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft"},
-	"internal/seal":             {"internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/keyringtest", "internal/provisioning", "internal/fleet", "internal/api", "client", "cmd/joinctl", "cmd/joinery", "internal/quickstart"},
+	"internal/seal":             {"internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/keyringtest", "internal/provisioning", "internal/fleet", "internal/factory", "internal/api", "client", "cmd/joinctl", "cmd/joinery", "internal/quickstart"},
 	"internal/keyring":          {"internal/keyring/soft", "internal/keyring/keyringtest", "internal/activation", "internal/provisioning", "internal/fleet", "internal/claim", "internal/daemon", "cmd/joinery"},
 	"internal/keyring/lwcrypto": {"internal/keyring", "internal/keyring/soft", "internal/keyring/keyringtest"},
 	"internal/keyring/soft":     {"internal/daemon", "cmd/joinery", "internal/quickstart"},
@@ -104,5 +105,5 @@ var importers = map[string][]string{
 	"net/http/pprof": {},
 	"expvar":         {},
 	"math/rand":      {},
-	"math/rand/v2":   {},
+	"math/rand/v2":   {"internal/sim"}, // DevAddrs and TransactionIDs of a simulated network
 }

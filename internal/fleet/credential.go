@@ -58,6 +58,11 @@ func parseCredential(c joinery.Credential) (credential, error) {
 	return credential{Credential: c, ca: ca}, nil
 }
 
+// same tells whether two credentials of one peer are one.
+func (c credential) same(o credential) bool {
+	return c.Kind == o.Kind && c.SPKI == o.SPKI && c.SAN == o.SAN && bytes.Equal(c.CA, o.CA)
+}
+
 // isExactSAN tells whether s is one DNS name or an absolute URI.
 func isExactSAN(s string) bool {
 	if len(s) > 253 || strings.ContainsAny(s, "* \t\r\n") {

@@ -70,6 +70,9 @@ func parseCredentials(p joinery.Peer) ([]credential, error) {
 		if err != nil {
 			return nil, err
 		}
+		if slices.ContainsFunc(list, parsed.same) {
+			return nil, joinery.Errorf(joinery.CodeInvalid, "a credential is given twice")
+		}
 		list = append(list, parsed)
 	}
 	return list, nil

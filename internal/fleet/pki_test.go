@@ -143,3 +143,8 @@ func bySAN(a authority, san string) joinery.Credential {
 func byPin(c *x509.Certificate) joinery.Credential {
 	return joinery.Credential{Kind: joinery.CredentialSPKI, SPKI: sha256.Sum256(c.RawSubjectPublicKeyInfo)}
 }
+
+func withSKI(c *x509.Certificate) {
+	c.SubjectKeyId = make([]byte, 20)
+	rand.Read(c.SubjectKeyId)
+}

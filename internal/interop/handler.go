@@ -29,9 +29,14 @@ type exchange struct {
 	result  string              // for metrics
 }
 
-var exchanges = sync.Pool{New: func() any {
+var exchanges sync.Pool
+
+func openExchange() *exchange {
+	if x, ok := exchanges.Get().(*exchange); ok {
+		return x
+	}
 	return &exchange{body: make([]byte, 0, 2048), out: make([]byte, 0, 2048)}
-}}
+}
 
 // close gives x back. An answer may hold session keys in the clear, where owner
 // and operator both consented, so nothing of it stays.
@@ -51,7 +56,7 @@ func (x *exchange) close() {
 // or read it as an answer all the same (brocaar/lorawan).
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	x := exchanges.Get().(*exchange)
+	x := openExchange()
 	defer func() {
 		defect := recover()
 		if defect != nil {
@@ -70,8 +75,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *Server) serve(r *http.Request, x *exchange) {
 	var err error
 	if x.peer, err = s.peerOf(r.Context(), r.TLS); err != nil {
-		// The handshake was fine, so the peer was removed or changed meanwhile.
-		x.refuse(http.StatusForbidden, backend.UnknownSender, "the client certificate belongs to no peer of this server")
+		s.refusePeer(x, err)
 		return
 	}
 	if r.Method != http.MethodPost {
@@ -95,11 +99,24 @@ func (s *Server) serve(r *http.Request, x *exchange) {
 	x.out = x.answer.Append(x.out[:0])
 }
 
+// refusePeer ends a connection whose handshake was fine, but whose certificate
+// leads to no peer any more, or to none that can be known right now.
+func (s *Server) refusePeer(x *exchange, err error) {
+	if s.refusals.allow(s.now()) {
+		s.log.Info("connection refused", slog.String("reason", err.Error()))
+	}
+	if joinery.CodeOf(err) == joinery.CodeUnavailable {
+		x.refuse(http.StatusServiceUnavailable, backend.Other, "the server cannot tell who you are right now; try again")
+		return
+	}
+	x.refuse(http.StatusForbidden, backend.UnknownSender, "the client certificate belongs to no peer of this server")
+}
+
 // answer fills in x.answer for a request that can be answered.
 func (s *Server) answer(ctx context.Context, x *exchange, malformed *backend.Error) {
 	ctx, cancel := context.WithTimeout(ctx, s.opt.AnswerTimeout)
 	defer cancel()
-	x.answer = backend.Answer{Header: x.request.Header.Answer()}
+	x.answer = backend.Answer{Header: x.request.Answer()}
 	if x.message == backend.TypeAppSKeyReq {
 		x.answer.DevEUI = x.request.DevEUI
 		x.answer.SessionKeyID = x.request.SessionKeyID
@@ -218,7 +235,7 @@ func (s *Server) reportPanic(ctx context.Context, x *exchange, defect any) {
 	}
 	x.status, x.result = http.StatusOK, string(backend.Other)
 	failed := backend.Answer{
-		Header: x.request.Header.Answer(),
+		Header: x.request.Answer(),
 		Result: resultOf(errInternal, x.request.ProtocolVersion),
 	}
 	if x.message == backend.TypeAppSKeyReq {

@@ -5,11 +5,13 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"joinery"
 	"joinery/internal/activation"
@@ -99,6 +101,40 @@ func TestWithoutTLS(t *testing.T) {
 			t.Errorf("%s: %d", name, w.status)
 		}
 	}
+}
+
+// TestDefectBeforeAnyMessage: where nothing was read yet, the answer is 500, in
+// JSON as all.
+func TestDefectBeforeAnyMessage(t *testing.T) {
+	h := newHouse(t, func(o *Options) { o.Peers = defective{} })
+	w := serveInProcess(h, h.ns, io.NopCloser(strings.NewReader(joinReq10)), int64(len(joinReq10)))
+	if w.status != http.StatusInternalServerError || !json.Valid(w.body.Bytes()) || strings.Contains(h.log.String(), "c0ffee") {
+		t.Errorf("%d %s\n%s", w.status, w.body.String(), h.log)
+	}
+}
+
+type defective struct{}
+
+func (defective) Generation() uint64 { return 0 }
+func (defective) Resolve([]*x509.Certificate, time.Time) (joinery.Peer, error) {
+	panic("c0ffee5ec2e7")
+}
+
+// TestPeersUnknown: who cannot be known is not refused for good.
+func TestPeersUnknown(t *testing.T) {
+	h := newHouse(t, func(o *Options) { o.Peers = unavailable{} })
+	w := serveInProcess(h, h.ns, io.NopCloser(strings.NewReader(joinReq10)), int64(len(joinReq10)))
+	if w.status != http.StatusServiceUnavailable || w.header.Get("Connection") != "close" || !json.Valid(w.body.Bytes()) ||
+		!strings.Contains(h.log.String(), "cannot read its peers") {
+		t.Errorf("%d %s\n%s", w.status, w.body.String(), h.log)
+	}
+}
+
+type unavailable struct{}
+
+func (unavailable) Generation() uint64 { return 1 }
+func (unavailable) Resolve([]*x509.Certificate, time.Time) (joinery.Peer, error) {
+	return joinery.Peer{}, joinery.Errorf(joinery.CodeUnavailable, "the server cannot read its peers")
 }
 
 // TestBuffersKeepNothing: an answer may have held keys.

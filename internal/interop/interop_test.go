@@ -325,8 +325,7 @@ func TestPanic(t *testing.T) {
 		if r.RxDelay == 1 {
 			panic("c0ffee5ec2e7c0ffee5ec2e7c0ffee5e")
 		}
-		var none []int
-		return activation.JoinAnswer{}, fmt.Errorf("%d", none[int(r.RxDelay)])
+		return activation.JoinAnswer{}, fmt.Errorf("%d", r.PHYPayload[int(r.RxDelay)*100])
 	}
 	h.joins.appS = func(context.Context, activation.AppSKeyRequest) (activation.Envelope, error) {
 		panic(errors.New("c0ffee5ec2e7c0ffee5ec2e7c0ffee5e"))

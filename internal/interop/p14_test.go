@@ -41,7 +41,9 @@ func TestP14MutualTLSCannotBeBypassed(t *testing.T) {
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
 	self := sign(t, selfTemplate, selfTemplate, &selfKey.PublicKey, selfKey)
 	lookalike := &authority{key: newKey(t)}
-	lookalike.cert = sign(t, h.nsCA.cert, h.nsCA.cert, &lookalike.key.PublicKey, lookalike.key) // the same names, another key
+	sameNames := *h.nsCA.cert
+	sameNames.PublicKey = nil
+	lookalike.cert = sign(t, &sameNames, &sameNames, &lookalike.key.PublicKey, lookalike.key)
 
 	for _, tt := range []struct {
 		name  string
@@ -234,7 +236,8 @@ func TestP14LivingConnections(t *testing.T) {
 			// One connection: dialled once, whatever happens.
 			var dials atomic.Int64
 			c := h.client(t, h.tlsConfig(h.ns))
-			c.Transport.(*http.Transport).DialContext = countDials(&dials)
+			c.Transport = &http.Transport{TLSClientConfig: h.tlsConfig(h.ns), DialContext: countDials(&dials)}
+			defer c.CloseIdleConnections()
 			for range 2 {
 				if status, text := post(c); status != http.StatusOK || !strings.Contains(text, "Success") {
 					t.Fatalf("before: %d %s", status, text)

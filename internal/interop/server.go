@@ -35,7 +35,7 @@ type Options struct {
 	// can be replaced while the server runs.
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 
-	Log     *slog.Logger          // nil is slog.Default
+	Log     *slog.Logger          // nil logs nothing
 	Metrics prometheus.Registerer // nil registers nowhere
 	Now     func() time.Time      // nil is the system's clock; it judges certificates
 
@@ -86,7 +86,7 @@ func New(opt Options) (*Server, error) {
 	}
 	s := &Server{opt: withDefaults(opt), log: opt.Log, now: opt.Now}
 	if s.log == nil {
-		s.log = slog.Default()
+		s.log = slog.New(slog.DiscardHandler)
 	}
 	if s.now == nil {
 		s.now = time.Now

@@ -8,8 +8,8 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"sync"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -67,52 +67,76 @@ type answer struct {
 // errShape is wrapped by what is wrong with an answer that is good JSON.
 var errShape = errors.New("not as an answer should be")
 
-// answerReader is a decoder that is used again.
-type answerReader struct {
-	body    bytes.Reader
-	decoder jsontext.Decoder
-}
-
-var answerReaders = sync.Pool{New: func() any { return new(answerReader) }}
-
 // parseAnswer reads one JSON object, strictly: no duplicate member (RFC 8259
 // §4 leaves their meaning open), no member unknown to TS002, none spelt in
 // another case, none null, no escape in a binary value (one client in the field
 // cannot read it), nothing behind the object.
 func parseAnswer(body []byte) (*answer, error) {
-	r := answerReaders.Get().(*answerReader)
-	defer answerReaders.Put(r)
-	r.body.Reset(body)
-	r.decoder.Reset(&r.body) // duplicate names and bad UTF-8 are errors by default
 	a := &answer{}
-	if err := readObject(&r.decoder, a.member); err != nil {
-		return nil, err
+	err := json.Unmarshal(body, a) // duplicate names and bad UTF-8 are errors by default
+	if semantic, ok := errors.AsType[*json.SemanticError](err); ok && semantic.Err != nil {
+		err = semantic.Err
 	}
-	if _, err := r.decoder.ReadToken(); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%w: something follows the object", errShape)
+	if err != nil {
+		return nil, jsonReason(err)
 	}
 	return a, nil
+}
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom.
+func (a *answer) UnmarshalJSONFrom(d *jsontext.Decoder) error { return readObject(d, a.member) }
+
+// members are all that an answer, its Result and its envelopes may have.
+func members() [25]string {
+	return [...]string{
+		"ProtocolVersion", "TransactionID", "MessageType", "SenderID", "ReceiverID", "SenderNSID", "ReceiverNSID",
+		"Result", "ResultCode", "Description", "PHYPayload", "Lifetime", "SessionKeyID", "KEKLabel", "AESKey",
+		"NwkSKey", "FNwkSIntKey", "SNwkSIntKey", "NwkSEncKey", "AppSKey",
+		"DevEUI", "HNetID", "HNSID", "VSExtension", "Token",
+	}
+}
+
+// memberName gives the constant for a member's name, so that reading one does
+// not allocate; "" for a name that no answer has. SenderToken and ReceiverToken
+// are both "Token".
+func memberName(quoted []byte) string {
+	name := quoted[1 : len(quoted)-1]
+	switch string(name) {
+	case "SenderToken", "ReceiverToken":
+		return "Token"
+	case "Token":
+		return ""
+	}
+	for _, known := range members() {
+		if string(name) == known {
+			return known
+		}
+	}
+	return ""
 }
 
 // readObject calls member for each member of the object that comes next.
 func readObject(d *jsontext.Decoder, member func(name string, d *jsontext.Decoder) error) error {
 	if k := d.PeekKind(); k != '{' {
 		if _, err := d.ReadToken(); err != nil {
-			return fmt.Errorf("not JSON: %w", jsonReason(err))
+			return err
 		}
 		return fmt.Errorf("%w: want an object, got %v", errShape, k)
 	}
 	if _, err := d.ReadToken(); err != nil {
-		return fmt.Errorf("not JSON: %w", jsonReason(err))
+		return err
 	}
 	for d.PeekKind() != '}' {
-		name, err := d.ReadToken()
+		quoted, err := d.ReadValue()
 		if err != nil {
-			return fmt.Errorf("not JSON: %w", jsonReason(err))
+			return err
 		}
-		text := name.String()
-		if err := member(text, d); err != nil {
-			return fmt.Errorf("%s: %w", text, err)
+		name := memberName(quoted)
+		if name == "" {
+			return fmt.Errorf("%s: %w: unknown member", quoted, errShape)
+		}
+		if err := member(name, d); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	_, err := d.ReadToken()
@@ -123,10 +147,10 @@ func readObject(d *jsontext.Decoder, member func(name string, d *jsontext.Decode
 // could be a key.
 func jsonReason(err error) error {
 	if errors.Is(err, jsontext.ErrDuplicateName) {
-		return errors.New("a member appears twice")
+		return errors.New("not strict JSON: a member appears twice")
 	}
 	if syntax, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
-		return fmt.Errorf("syntax error at byte %d", syntax.ByteOffset)
+		return fmt.Errorf("not JSON: syntax error at byte %d", syntax.ByteOffset)
 	}
 	return err
 }
@@ -184,7 +208,7 @@ func (a *answer) bodyMember(name string, d *jsontext.Decoder) (err error) {
 		a.HNetID, err = readText(d)
 	case "HNSID":
 		a.HNSID, err = readText(d)
-	case "SenderToken", "ReceiverToken":
+	case "Token":
 		_, err = readBinary(d)
 	case "VSExtension":
 		if d.PeekKind() != '{' {
@@ -218,15 +242,20 @@ func readEnvelope(d *jsontext.Decoder) (*Envelope, error) {
 	})
 }
 
+// readText reads a string.
 func readText(d *jsontext.Decoder) (string, error) {
 	if d.PeekKind() != '"' {
 		return "", fmt.Errorf("%w: want a string", errShape)
 	}
-	t, err := d.ReadToken()
+	raw, err := d.ReadValue()
 	if err != nil {
-		return "", jsonReason(err)
+		return "", err
 	}
-	return t.String(), nil
+	if bytes.IndexByte(raw, '\\') < 0 {
+		return string(raw[1 : len(raw)-1]), nil
+	}
+	text, err := jsontext.AppendUnquote(nil, raw)
+	return string(text), err
 }
 
 func readOptional(d *jsontext.Decoder) (*string, error) {
@@ -242,7 +271,7 @@ func readBinary(d *jsontext.Decoder) ([]byte, error) {
 	}
 	raw, err := d.ReadValue()
 	if err != nil {
-		return nil, jsonReason(err)
+		return nil, err
 	}
 	digits := raw[1 : len(raw)-1]
 	b := make([]byte, hex.DecodedLen(len(digits)))
@@ -260,7 +289,7 @@ func readUint32(d *jsontext.Decoder) (*uint32, error) {
 	}
 	raw, err := d.ReadValue()
 	if err != nil {
-		return nil, jsonReason(err)
+		return nil, err
 	}
 	v, err := strconv.ParseUint(string(raw), 10, 32)
 	if err != nil {

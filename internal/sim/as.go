@@ -151,7 +151,7 @@ func (s *AS) checkEnvelope(c *Checks, e *Envelope, clearOK bool, d *device.Devic
 		if e.KEKLabel == "" {
 			c.because("in the clear, as allowed")
 		} else {
-			c.because("KEK " + e.KEKLabel)
+			c.because("under " + e.KEKLabel)
 		}
 	}
 	if d != nil {

@@ -39,6 +39,17 @@ func (c Check) String() string {
 	return line
 }
 
+// IsForm tells whether the check is about the form that every answer has, rather
+// than about this one's content.
+func (c Check) IsForm() bool {
+	switch c.Name {
+	case CheckHTTPStatus, CheckContentType, CheckJSON, CheckVersion, CheckTransactionID,
+		CheckMessageType, CheckSenderID, CheckReceiverID, CheckNSID, CheckCodeKnown:
+		return true
+	}
+	return false
+}
+
 // Names of the checks, for tests that look for one.
 const (
 	CheckHTTPStatus     = "HTTP status is 200"

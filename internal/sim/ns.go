@@ -177,8 +177,9 @@ func (n *NS) Join(ctx context.Context, d *device.Device, o JoinOptions) (*Result
 }
 
 // Rejoin has a device send a rejoin-request of a type; as Join otherwise. Where
-// the Network Server knows the session, it verifies the frame of types 0 and 2
-// before it asks the Join Server (TS002-1.0 §11.4).
+// the Network Server knows the session, and a refusal is not what is wanted, it
+// verifies the frame of types 0 and 2 before it asks the Join Server (TS002-1.0
+// §11.4).
 func (n *NS) Rejoin(ctx context.Context, d *device.Device, t lorawan.RejoinType, o JoinOptions) (*Result, error) {
 	frame := o.Frame
 	if frame == nil {
@@ -225,8 +226,8 @@ func (n *NS) request(messageType string, joinEUI lorawan.EUI64) request {
 // activate sends one JoinReq or RejoinReq and checks all that comes of it.
 func (n *NS) activate(ctx context.Context, d *device.Device, t element.JoinType, messageType string, p Parameters, o JoinOptions) (*Result, error) {
 	r := &Result{Checks: make(Checks, 0, 32), Sent: p, query: n.request(messageType, d.JoinEUI())}
-	if t == element.Rejoin0 || t == element.Rejoin2 {
-		n.checkRejoin(&r.Checks, p)
+	if session, joined := d.Session(); joined && o.Expect == "" && (t == element.Rejoin0 || t == element.Rejoin2) {
+		n.checkRejoin(&r.Checks, p, session.DevAddr)
 	}
 	if err := n.exchange(ctx, r, expected(o.Expect)); err != nil {
 		return nil, err
@@ -245,7 +246,7 @@ func (n *NS) activate(ctx context.Context, d *device.Device, t element.JoinType,
 		o.AS.checkEnvelope(&r.Checks, r.answer.Keys[appSKey], o.AppSKey == AppSKeyClear, r.deviceIfTaken(d))
 	}
 	if p.DLSettings.OptNeg() {
-		n.remember(p.DevEUI, keys[sNwkSIntKey])
+		n.remember(p.DevEUI, nsSession{devAddr: p.DevAddr, sNwkSIntKey: keys[sNwkSIntKey]})
 	}
 	return r, nil
 }

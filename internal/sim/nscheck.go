@@ -51,9 +51,9 @@ func (n *NS) nameKey(c *Checks, k keyName, e *Envelope) {
 	case !last.OK:
 		last.Detail = k.String() + ": " + last.Detail
 	case e.KEKLabel == "":
-		last.Detail = k.String() + ", in the clear, as allowed"
+		last.Detail = k.String() + " in the clear, as allowed"
 	default:
-		last.Detail = k.String() + ", KEK " + e.KEKLabel
+		last.Detail = k.String() + " under " + e.KEKLabel
 	}
 }
 
@@ -71,7 +71,7 @@ func (n *NS) checkAppSKeyWay(r *Result, o JoinOptions) {
 		r.AppSKey, r.AppSKeyKEK = AppSKeyWrapped, e.KEKLabel
 		_, own := n.keks[e.KEKLabel]
 		c.add(ByNS, CheckAppSKeyForAS, !own)
-		c.because("KEK " + e.KEKLabel)
+		c.because("it is under " + e.KEKLabel)
 	case e != nil:
 		r.AppSKey = AppSKeyClear
 	}

@@ -20,6 +20,7 @@ type nsDevice struct {
 
 // nsSession is a 1.1 session as far as rejoin-requests go.
 type nsSession struct {
+	devAddr      lorawan.DevAddr
 	sNwkSIntKey  [element.KeySize]byte
 	nextRJCount0 uint32
 }
@@ -35,11 +36,11 @@ func (n *NS) device(devEUI lorawan.EUI64) *nsDevice {
 	return n.devices[devEUI]
 }
 
-func (n *NS) remember(devEUI lorawan.EUI64, key [element.KeySize]byte) {
+func (n *NS) remember(devEUI lorawan.EUI64, s nsSession) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	d := n.device(devEUI)
-	d.sessions = slices.Insert(d.sessions, 0, nsSession{sNwkSIntKey: key})
+	d.sessions = slices.Insert(d.sessions, 0, s)
 	d.sessions = d.sessions[:min(len(d.sessions), keptSessions)]
 }
 
@@ -71,13 +72,13 @@ func drawDevAddr(netID lorawan.NetID) (a lorawan.DevAddr) {
 
 // checkRejoin verifies a rejoin-request of type 0 or 2 as the network that
 // holds the session does: MIC under its SNwkSIntKey, RJcount0 not used before
-// (TS001-1.1 §6.2.4.1). A network that does not know the device, because it
-// forgot or was never its home, makes no check.
-func (n *NS) checkRejoin(c *Checks, p Parameters) {
+// (TS001-1.1 §6.2.4.1). A network that does not hold the session of devAddr,
+// because it forgot or was never the home, makes no check.
+func (n *NS) checkRejoin(c *Checks, p Parameters, devAddr lorawan.DevAddr) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	d := n.devices[p.DevEUI]
-	if d == nil || len(d.sessions) == 0 {
+	if d == nil || !slices.ContainsFunc(d.sessions, func(s nsSession) bool { return s.devAddr == devAddr }) {
 		return
 	}
 	c.addErr(ByNS, CheckRejoinMIC, d.takeRejoin(p.PHYPayload))

@@ -132,7 +132,7 @@ func (t *tx) insertDevice(i joinery.Import, n joinery.NewDevice) error {
 		master = k.Master
 	} else {
 		before, err := t.integer(`SELECT max(k.join_nonce) FROM device d JOIN key_set k ON k.id = d.key_set
-			WHERE d.dev_eui = ? AND d.join_eui = ? AND d.deleted_at IS NOT NULL`, d.DevEUI, d.JoinEUI)
+			WHERE d.dev_eui = ? AND d.join_eui = ? AND d.deleted_at > 0`, d.DevEUI, d.JoinEUI)
 		if err != nil {
 			return err
 		}

@@ -24,7 +24,8 @@ func scanImport(r *row) (i joinery.Import) {
 
 // BeginImport gives the import of the same file (organisation, kind and hash),
 // as far as it got and as it was begun, or makes i. A finished one is given,
-// too, unless a device was deleted since that it could bring back.
+// too, unless a device was deleted since that it could bring back. Of Bind,
+// Epoch and Since are not kept: each device's binding gets its own.
 func (d *DB) BeginImport(ctx context.Context, i joinery.Import) (joinery.Import, error) {
 	return write(ctx, d, func(t *tx) (found joinery.Import, err error) {
 		find := func() (bool, error) {

@@ -28,7 +28,9 @@ const (
 	LEFT JOIN sealed_root s ON s.key_set = CASE WHEN k.origin = 2 THEN k.id END
 	WHERE d.deleted_at IS NULL `
 
-	loadQuery = stateColumns + withoutCustody + stateTables + "AND d.dev_eui = ? AND d.join_eui = ?"
+	// SQLite looks at what is bound to "column = ?" in a join, and so plans the
+	// statement anew each time. It does not look into a CAST.
+	loadQuery = stateColumns + withoutCustody + stateTables + "AND d.dev_eui = CAST(? AS BLOB) AND d.join_eui = CAST(? AS BLOB)"
 )
 
 // LoadActivation reads all that a join needs to know of a device. The custody

@@ -65,12 +65,17 @@ type peerFlags struct {
 }
 
 func (f *peerFlags) register(cmd *cobra.Command) {
+	f.registerAS(cmd)
 	cmd.Flags().StringVar(&f.ns, "ns", "", "the Network Server, by its name in sim.json (default: the first)")
+	cmd.Flags().StringVar(&f.nsid, "nsid", "", "NSID in 1.1 messages (default: from sim.json)")
+}
+
+// registerAS registers what concerns an Application Server alone, too.
+func (f *peerFlags) registerAS(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.as, "as", "", "the Application Server, by its name in sim.json (default: the first)")
 	cmd.Flags().StringVar(&f.protocol, "protocol", sim.Protocol10, "version of Backend Interfaces, 1.0 or 1.1")
 	cmd.Flags().StringVar(&f.dialect, "dialect", "", "spelling of messages: "+strings.Join(sim.DialectNames(), ", "))
-	cmd.Flags().StringVar(&f.nsid, "nsid", "", "NSID in 1.1 messages (default: from sim.json)")
-	cmd.Flags().StringVar(&f.expect, "expect", "", "the ResultCode that must come (default: what the other flags make right)")
+	cmd.Flags().StringVar(&f.expect, "expect", "", "the ResultCode that must come of the first step (default: what the other flags make right)")
 }
 
 func (f *peerFlags) options() (lab.PeerOptions, error) {

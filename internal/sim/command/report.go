@@ -15,6 +15,8 @@ import (
 type report struct {
 	OK    bool   `json:"ok"`
 	Steps []step `json:"steps"`
+	// Error is why there is no further step, if one was wanted.
+	Error string `json:"error,omitempty"`
 }
 
 // step is one exchange: what was done, in facts, and what was checked.
@@ -43,6 +45,9 @@ func (r *report) add(s step) {
 	r.Steps = append(r.Steps, s)
 }
 
+// fail ends a report with an error, which the caller prints as well.
+func (r *report) fail(err error) { r.OK, r.Error = false, err.Error() }
+
 func (r *report) printJSON(out io.Writer) error {
 	b, err := json.Marshal(r, jsontext.WithIndent("  "))
 	if err != nil {
@@ -56,7 +61,7 @@ func (r *report) printJSON(out io.Writer) error {
 const whoWidth = 12
 
 // print writes the story as text.
-func (r *report) print(out io.Writer, verbose bool) error {
+func (r *report) printText(out io.Writer, verbose bool) error {
 	var b strings.Builder
 	for i, s := range r.Steps {
 		if i > 0 {
@@ -72,21 +77,13 @@ func (r *report) print(out io.Writer, verbose bool) error {
 	return err
 }
 
-// printChecks writes what each party verified: a paragraph for each, or, where
-// something failed or everything is wanted, a line for each check.
+// printChecks writes what each party verified: a paragraph for each, or a line
+// for each check; then what did not hold.
 func (s *step) printChecks(b *strings.Builder, verbose bool) {
 	for _, by := range []sim.Party{sim.ByNS, sim.ByDevice, sim.ByAS} {
-		var names []string
-		made := 0
-		for _, c := range s.Checks {
-			if c.Party != by || !c.OK {
-				continue
-			}
-			made++
-			names = appendCheck(names, c)
-		}
+		names := s.heldBy(by, verbose)
 		switch {
-		case made == 0:
+		case len(names) == 0:
 		case verbose:
 			for _, name := range names {
 				paragraph(b, string(by)+" checked", name)
@@ -103,11 +100,34 @@ func (s *step) printChecks(b *strings.Builder, verbose bool) {
 	}
 }
 
+// heldBy names the checks of a party that hold: each on its own, or those of
+// form in one and repeated ones with all their details.
+func (s *step) heldBy(by sim.Party, each bool) (names []string) {
+	form := 0
+	for _, c := range s.Checks {
+		switch {
+		case c.Party != by || !c.OK:
+		case !each && c.IsForm():
+			form++
+		case each && c.Detail != "":
+			names = append(names, c.Name+" ("+c.Detail+")")
+		case each:
+			names = append(names, c.Name)
+		default:
+			names = appendCheck(names, c)
+		}
+	}
+	if form > 0 {
+		names = append([]string{fmt.Sprintf("form of the answer (HTTP, strict JSON, version, ids, TransactionID, code: %d checks)", form)}, names...)
+	}
+	return names
+}
+
 // appendCheck adds a check's name and detail; the same name again only adds its
 // detail.
 func appendCheck(names []string, c sim.Check) []string {
 	if n := len(names); n > 0 && c.Detail != "" && strings.HasPrefix(names[n-1], c.Name+" (") {
-		names[n-1] = strings.TrimSuffix(names[n-1], ")") + " and " + c.Detail + ")"
+		names[n-1] = strings.TrimSuffix(names[n-1], ")") + ", " + c.Detail + ")"
 		return names
 	}
 	if c.Detail != "" {

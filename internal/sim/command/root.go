@@ -60,15 +60,23 @@ func (c *common) withLab(do func(*lab.Lab) error) (err error) {
 
 // finish prints a report and gives ErrFailed if something in it failed.
 func (c *common) finish(out io.Writer, r *report, verbose bool) error {
-	print := func() error { return r.print(out, verbose) }
-	if c.json {
-		print = func() error { return r.printJSON(out) }
-	}
-	if err := print(); err != nil {
-		return fmt.Errorf("output: %w", err)
+	if err := c.print(out, r, verbose); err != nil {
+		return err
 	}
 	if !r.OK {
 		return ErrFailed
+	}
+	return nil
+}
+
+// print prints a report in the wanted form.
+func (c *common) print(out io.Writer, r *report, verbose bool) error {
+	write := func() error { return r.printText(out, verbose) }
+	if c.json {
+		write = func() error { return r.printJSON(out) }
+	}
+	if err := write(); err != nil {
+		return fmt.Errorf("output: %w", err)
 	}
 	return nil
 }

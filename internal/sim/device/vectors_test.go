@@ -2,6 +2,7 @@ package device
 
 import (
 	"bytes"
+	"fmt"
 	"testing"
 
 	"joinery/internal/sim/element"
@@ -88,7 +89,7 @@ func TestSessionKey10Vectors(t *testing.T) {
 func TestJoinVectors(t *testing.T) {
 	for _, v := range simtest.Vectors(t, "join") {
 		t.Run(v.Name, func(t *testing.T) {
-			version, err := lorawan.ParseMACVersion(v.Inputs["MACVersion"].(string))
+			version, err := lorawan.ParseMACVersion(fmt.Sprint(v.Inputs["MACVersion"]))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -143,3 +143,6 @@ func (l *Lab) link(certFile, keyFile string) (*sim.Link, error) {
 	l.links = append(l.links, link)
 	return link, nil
 }
+
+// HomeNetID gives the NetID of that Network Server.
+func (l *Lab) HomeNetID() lorawan.NetID { return l.config.NS[0].NetID }

@@ -28,7 +28,7 @@ const (
 // maxLine bounds one line of a silicon file, in bytes.
 const maxLine = 16 << 10
 
-// ErrRecipient: the file was sealed to another recipient key.
+// ErrRecipient says that a file was sealed to another recipient key.
 var ErrRecipient = errors.New("sealed to another recipient key")
 
 // header is the first line.

@@ -200,7 +200,7 @@ func (js *miniJS) activate(m *message, d *miniDevice, protocol, messageType stri
 		return "MICFailed"
 	}
 	s.Accept = a
-	request := fmt.Sprint(phy, a)
+	request := fmt.Sprintf("%x %+v", phy, a)
 	if d.lastRequest == request {
 		m.members = append(m.members, d.lastAnswer...)
 		return "Success"

@@ -94,11 +94,11 @@ func headDamage() []damage {
 
 // keyDamage is wrong in a JoinAns with one key of the network, named key.
 func keyDamage(key string) []damage {
-	clear := `{"AESKey":"000102030405060708090A0B0C0D0E0F"}`
+	inClear := `{"AESKey":"000102030405060708090A0B0C0D0E0F"}`
 	opens := []string{sim.CheckNetworkKey, sim.CheckSessionKey}
 	return []damage{
 		{key + " missing", func(m *message) { m.remove(key) }, []string{sim.CheckKeySet}},
-		{key + " in the clear", replaceValue(key, clear), opens},
+		{key + " in the clear", replaceValue(key, inClear), opens},
 		{key + " with empty label", reseal(key, `ns-000013-v1`, ``), opens},
 		{key + " under an unknown label", reseal(key, `ns-000013-v1`, `ns-000013-v2`), opens},
 		{key + " under the AS's label", reseal(key, `ns-000013-v1`, `as-example-v1`), opens},

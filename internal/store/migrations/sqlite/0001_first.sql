@@ -171,7 +171,9 @@ CREATE TABLE device (
 CREATE UNIQUE INDEX device_euis ON device (dev_eui, join_eui) WHERE deleted_at IS NULL;
 CREATE INDEX device_join_eui ON device (join_eui) WHERE deleted_at IS NULL;
 CREATE INDEX device_org ON device (org) WHERE deleted_at IS NULL;
-CREATE INDEX device_deleted ON device (dev_eui, join_eui) WHERE deleted_at IS NOT NULL;
+-- Not "IS NOT NULL": SQLite would compare bound values with such a condition,
+-- and so plan statements on this table anew each time that they run.
+CREATE INDEX device_deleted ON device (dev_eui, join_eui) WHERE deleted_at > 0;
 
 -- The chain of owners. Epoch 0 is the maker and has no row; each later row
 -- holds the hash of the link before it.
@@ -270,7 +272,7 @@ CREATE TABLE audit (
     leaf    BLOB NOT NULL CHECK (length(leaf) = 33),
     CHECK ((payload IS NULL) = (salt IS NULL))
 ) STRICT;
-CREATE INDEX audit_device ON audit (device) WHERE device IS NOT NULL;
+CREATE INDEX audit_device ON audit (device) WHERE device > 0;
 
 -- An import is found again by its file's hash as long as it is current: a
 -- finished one stops being so when a device is deleted that it could bring back.

@@ -1,0 +1,343 @@
+package api_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"joinery"
+	"joinery/client"
+	"joinery/internal/api"
+	"joinery/internal/auth"
+	"joinery/internal/claim"
+	"joinery/internal/fleet"
+	"joinery/internal/keyring"
+	"joinery/internal/keyring/soft"
+	"joinery/internal/provisioning"
+	"joinery/internal/seal"
+	"joinery/internal/store"
+
+	"filippo.io/age"
+)
+
+// keyFile is made once for all tests of this package: making RSA keys takes
+// longer than most of them.
+var keyFile struct {
+	sync.Once
+	dir string
+	err error
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if keyFile.dir != "" {
+		_ = os.RemoveAll(keyFile.dir)
+	}
+	os.Exit(code)
+}
+
+func makeKeyFile() (err error) {
+	if keyFile.dir, err = os.MkdirTemp("", "joinery-api-test"); err != nil {
+		return err
+	}
+	for _, name := range []string{"server.id", "custody.id"} {
+		id, err := age.GenerateX25519Identity()
+		if err == nil {
+			err = os.WriteFile(filepath.Join(keyFile.dir, name), []byte(id.String()+"\n"), 0o600)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	in := func(name string) string { return filepath.Join(keyFile.dir, name) }
+	unlock := soft.Unlock{IdentityFile: in("server.id")}
+	if err := soft.Init(soft.InitOptions{
+		KeyFile: in("server.age"), Unlock: unlock,
+		CustodyFile: in("custody.age"), CustodyUnlock: soft.Unlock{IdentityFile: in("custody.id")},
+	}); err != nil {
+		return err
+	}
+	_, err = soft.NewMaster(in("server.age"), unlock, "test-master")
+	return err
+}
+
+func openKeyring(t testing.TB) *keyring.Keyring {
+	t.Helper()
+	keyFile.Do(func() { keyFile.err = makeKeyFile() })
+	if keyFile.err != nil {
+		t.Fatal(keyFile.err)
+	}
+	token, err := soft.Open(t.Context(), soft.Options{
+		KeyFile: filepath.Join(keyFile.dir, "server.age"),
+		Unlock:  soft.Unlock{IdentityFile: filepath.Join(keyFile.dir, "server.id")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := keyring.New(token)
+	t.Cleanup(func() { _ = keys.Close() })
+	return keys
+}
+
+// system is what the server's wiring tells about itself.
+type system struct{ *keyring.Keyring }
+
+func (s system) Masters() (out []client.MasterKey) {
+	for _, m := range s.Keyring.Masters() {
+		out = append(out, client.MasterKey(m))
+	}
+	return out
+}
+
+// fixture is a management API over real services, store and keyring, on a real
+// socket and a real TCP port.
+type fixture struct {
+	*api.Server
+	auth     *auth.Service
+	services api.Services
+	keys     *keyring.Keyring
+	db       *store.DB
+	socket   string
+	url      string
+	log      *logBuffer
+
+	operator *client.Client // on the socket
+	orgA     joinery.OrgID
+	keyA     string // API key of orgA
+	orgB     joinery.OrgID
+	keyB     string
+}
+
+// logBuffer is a log that tests may read while it is written.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// start runs a fixture with two organisations.
+func start(t testing.TB, change ...func(*api.Options)) *fixture {
+	t.Helper()
+	dir := t.TempDir()
+	opt := store.Options{Path: filepath.Join(dir, "joinery.db"), UnsafeNoSync: true}
+	if err := store.Create(t.Context(), opt); err != nil {
+		t.Fatal(err)
+	}
+	db, err := store.Open(t.Context(), opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	f := &fixture{db: db, keys: openKeyring(t), log: new(logBuffer), socket: filepath.Join(dir, "s")}
+	log := slog.New(slog.NewJSONHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	devices := fleet.New(db, f.keys, log)
+	if err := devices.Directory().Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.auth = auth.New(db, nil)
+	f.services = api.Services{
+		System: system{f.keys}, Keys: f.auth, Organisations: devices, Ranges: devices, Signers: devices,
+		Peers: devices, KEKs: devices, Devices: devices, Nonces: devices,
+		Ownership: claim.New(db, db, f.keys, claim.Options{AnswerAfter: -1, PerCaller: 1 << 20, PerDevice: 1 << 20}),
+		Imports:   provisioning.New(db, db, f.keys), Audit: devices,
+	}
+	options := api.Options{Version: "1.2.3", Log: log, Services: f.services}
+	for _, c := range change {
+		c(&options)
+	}
+	f.serve(t, options)
+	f.addOrganisations(t)
+	return f
+}
+
+func (f *fixture) serve(t testing.TB, options api.Options) {
+	t.Helper()
+	var err error
+	if f.Server, err = api.New(options); err != nil {
+		t.Fatal(err)
+	}
+	socket, err := api.ListenSocket(f.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tcp, err := api.ListenLoopback("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.url = "http://" + tcp.Addr().String()
+	done := make(chan error, 2)
+	go func() { done <- f.Serve(socket) }()
+	go func() { done <- f.Serve(tcp) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := f.Shutdown(ctx); err != nil {
+			t.Errorf("shutdown: %v", err)
+		}
+		for range 2 {
+			if err := <-done; err != nil {
+				t.Errorf("serve: %v", err)
+			}
+		}
+	})
+	if f.operator, err = client.New(client.Options{Socket: f.socket}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.operator.Close)
+}
+
+func (f *fixture) addOrganisations(t testing.TB) {
+	t.Helper()
+	for _, o := range []struct {
+		name string
+		id   *joinery.OrgID
+		key  *string
+	}{{"Acme", &f.orgA, &f.keyA}, {"Borealis", &f.orgB, &f.keyB}} {
+		made, err := f.operator.AddOrganisation(t.Context(), client.NewOrganisation{Name: o.name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, err := f.operator.MakeAPIKey(t.Context(), client.NewAPIKey{Name: o.name + " script", Organisation: made.ID})
+		if err != nil {
+			t.Fatal(err)
+		}
+		*o.id, *o.key = made.ID, key.Text
+	}
+}
+
+// as gives a client with an API key, over TCP.
+func (f *fixture) as(t testing.TB, key string) *client.Client {
+	t.Helper()
+	c, err := client.New(client.Options{Server: f.url, APIKey: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// acting gives an operator's client that acts for an organisation.
+func (f *fixture) acting(t testing.TB, org joinery.OrgID) *client.Client {
+	t.Helper()
+	c, err := client.New(client.Options{Socket: f.socket, Organisation: org})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// answer is an answer as it came.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// problem reads the answer as a problem.
+func (a answer) problem(t testing.TB) client.Problem {
+	t.Helper()
+	if got := a.header.Get("Content-Type"); got != "application/problem+json" {
+		t.Fatalf("Content-Type %q of %d %s", got, a.status, a.body)
+	}
+	var p client.Problem
+	d := json.NewDecoder(strings.NewReader(a.body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&p); err != nil {
+		t.Fatalf("%v in %s", err, a.body)
+	}
+	if p.Status != a.status || p.Type != "urn:joinery:problem:"+string(p.Code) || p.RequestID != a.header.Get("X-Request-Id") || p.RequestID == "" {
+		t.Fatalf("%d, %v: problem %+v", a.status, a.header, p)
+	}
+	return p
+}
+
+// send sends a request over TCP as it is; key "" for none.
+func (f *fixture) send(t testing.TB, key, method, path, body string, header ...string) answer {
+	t.Helper()
+	var in io.Reader
+	if body != "" {
+		in = strings.NewReader(body)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), method, f.url+path, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if key != "" {
+		req.Header.Set("Authorization", "Bearer "+key)
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	res, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer{res.StatusCode, res.Header, string(b)}
+}
+
+// direct sends a request past every listener.
+func direct(s *api.Server, method, path, body string) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	s.Handler().ServeHTTP(w, httptest.NewRequest(method, path, strings.NewReader(body)))
+	return w
+}
+
+func marshal(t testing.TB, v any) string {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// sealed seals a key to the fixture's server.
+func (f *fixture) sealed(t testing.TB, key []byte) (client.SealHeader, []byte) {
+	t.Helper()
+	h, wrapped, err := seal.SealKey(f.keys.TransportKey(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client.SealHeader(h), wrapped
+}
+
+func code(err error) string {
+	if err == nil {
+		return ""
+	}
+	if p, ok := err.(*client.Problem); ok {
+		return string(p.Code)
+	}
+	return fmt.Sprintf("%T %v", err, err)
+}

@@ -1,0 +1,138 @@
+package api_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"math/big"
+	"testing"
+	"time"
+
+	"joinery"
+	"joinery/client"
+	"joinery/lorawan"
+)
+
+// world is one of everything, all of it orgA's.
+type world struct {
+	ids         map[string]string // by the segment of the path
+	operatorKey string
+	device      client.Device
+}
+
+func eui(t testing.TB, s string) lorawan.EUI64 {
+	t.Helper()
+	e, err := lorawan.ParseEUI64(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func euiRange(t testing.TB, first, last string) client.EUIRange {
+	return client.EUIRange{First: eui(t, first), Last: eui(t, last)}
+}
+
+// populate makes one of everything for orgA.
+func (f *fixture) populate(t testing.TB) *world {
+	t.Helper()
+	ctx := t.Context()
+	w := &world{ids: map[string]string{}}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := f.operator.AssignJoinEUIRange(ctx, client.NewJoinEUIRange{EUIRange: euiRange(t, "70B3D57ED0000000", "70B3D57ED00000FF"), Organisation: f.orgA})
+	must(err)
+	w.device = f.importDevice(t, f.as(t, f.keyA), eui(t, "70B3D57ED0000000"), eui(t, "0004A310001AA90A"))
+	w.ids["devices"] = w.device.ID.String()
+	must(f.as(t, f.keyA).Bind(ctx, w.device.ID, client.NewBinding{NetID: lorawan.NetID{0, 0, 0x13}, ASID: "as.example.com", AppSKey: "wrapped"}))
+
+	key, err := f.operator.MakeAPIKey(ctx, client.NewAPIKey{Name: "ops", Operator: true, ExpiresAt: time.Now().Add(time.Hour)})
+	must(err)
+	w.operatorKey = key.Text
+	keys, err := f.as(t, f.keyA).APIKeys(ctx)
+	must(err)
+	w.ids["api-keys"] = keys[0].ID.String()
+
+	signer, err := f.operator.AddSigner(ctx, client.NewSigner{
+		Organisation: f.orgA, Name: "line 1", Certificate: certificate(t), Master: "test-master", Generation: 1,
+		JoinEUIs: euiRange(t, "70B3D57ED0000000", "70B3D57ED00000FF"), DevEUIs: euiRange(t, "0004A31000000000", "0004A310FFFFFFFF"),
+	})
+	must(err)
+	w.ids["signers"] = signer.ID.String()
+
+	peer, err := f.operator.AddPeer(ctx, f.newPeer(t, "Network A", "000013", "ns-000013-v1"))
+	must(err)
+	w.ids["peers"] = peer.ID.String()
+	keks, err := f.operator.KEKs(ctx)
+	must(err)
+	w.ids["keks"] = keks[0].ID.String()
+
+	must(f.operator.SetRoaming(ctx, client.RoamingRule{Organisation: f.orgA, NetIDs: []lorawan.NetID{{0, 0, 0x42}}}))
+	w.ids["imports"] = f.importBadRow(t).String()
+	return w
+}
+
+// newPeer is a Network Server of orgA with one KEK.
+func (f *fixture) newPeer(t testing.TB, name, netID, label string) client.NewPeer {
+	t.Helper()
+	n, err := lorawan.ParseNetID(netID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, wrapped := f.sealed(t, randomKey(16))
+	return client.NewPeer{
+		Organisation: f.orgA,
+		PeerSettings: client.PeerSettings{
+			Name: name, NetIDs: []lorawan.NetID{n},
+			Credentials: []client.Credential{{Kind: "spki", SPKI: hex.EncodeToString(randomKey(32))}},
+		},
+		KEKs: []client.NewKEK{{Role: "ns", Label: label, Seal: h, Wrapped: wrapped}},
+	}
+}
+
+// importBadRow imports a list of one row that could not be sealed.
+func (f *fixture) importBadRow(t testing.TB) joinery.ImportID {
+	t.Helper()
+	c := f.as(t, f.keyA)
+	sum := sha256.Sum256(randomKey(32))
+	i, err := c.BeginImport(t.Context(), client.NewImport{Kind: "key-list", SHA256: hex.EncodeToString(sum[:]),
+		Binding: &client.NewBinding{NetID: lorawan.NetID{0, 0, 0x13}, AppSKey: "clear"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, _ := f.sealed(t, randomKey(16))
+	p, err := c.ImportRows(t.Context(), i.ID, client.ImportRows{Last: true, Seal: &h, BadRows: []client.BadRow{{Line: 2, Reason: "AppKey: want 32 hexadecimal digits"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Import.Failed != 1 || len(p.Results) != 1 || p.Results[0].Line != 2 || p.Results[0].Reason == "" {
+		t.Fatalf("%+v", p)
+	}
+	return i.ID
+}
+
+// certificate makes a P-256 certificate as signers of manifests have.
+func certificate(t testing.TB) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "signer"}, SubjectKeyId: randomKey(20),
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}

@@ -1,0 +1,160 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"joinery"
+	"joinery/client"
+	"joinery/internal/activation"
+	"joinery/internal/api"
+	"joinery/internal/auth"
+	"joinery/internal/claim"
+	"joinery/internal/config"
+	"joinery/internal/fleet"
+	"joinery/internal/interop"
+	"joinery/internal/keyring"
+	"joinery/internal/keyring/soft"
+	"joinery/internal/provisioning"
+	"joinery/internal/seal"
+	"joinery/internal/store"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// OpenKeyring opens the key file that c names.
+func OpenKeyring(ctx context.Context, c config.Keys) (*keyring.Keyring, error) {
+	token, err := soft.Open(ctx, soft.Options{KeyFile: c.File, Unlock: Unlock(c)})
+	if err != nil {
+		return nil, fmt.Errorf("open the key file: %w", err)
+	}
+	return keyring.New(token), nil
+}
+
+// Unlock says how the key file of c is opened.
+func Unlock(c config.Keys) soft.Unlock {
+	return soft.Unlock{PassphraseFile: c.PassphraseFile, IdentityFile: c.IdentityFile, Credential: c.Credential}
+}
+
+// holders is floor 2: state and keys.
+type holders struct {
+	db   *store.DB
+	keys *keyring.Keyring
+}
+
+// openHolders opens the store first: it holds the lock that keeps a second
+// server out, before anything else is touched.
+func openHolders(ctx context.Context, c config.Config, o Options) (holders, error) {
+	db, err := store.Open(ctx, store.Options{Path: c.Database.Path, Successor: o.Successor, Logger: o.Log})
+	if err != nil {
+		return holders{}, err
+	}
+	keys, err := OpenKeyring(ctx, c.Keys)
+	if err != nil {
+		_ = db.Close()
+		return holders{}, err
+	}
+	return holders{db: db, keys: keys}, nil
+}
+
+// checks are what must answer before the server takes requests.
+func (h holders) checks(d *fleet.Directory) []check {
+	return []check{
+		{"database", h.db.Ping},
+		{"keyring", h.keys.Ready},
+		{"directory", func(context.Context) error {
+			if d.Generation() == 0 {
+				return joinery.Errorf(joinery.CodeUnavailable, "peers were not read yet")
+			}
+			return nil
+		}},
+	}
+}
+
+// rules is floor 3.
+type rules struct {
+	fleet        *fleet.Service
+	activation   *activation.Service
+	provisioning *provisioning.Service
+	claim        *claim.Service
+	auth         *auth.Service
+}
+
+func newRules(ctx context.Context, h holders, log *slog.Logger, metrics prometheus.Registerer) (rules, error) {
+	r := rules{
+		fleet:        fleet.New(h.db, h.keys, log),
+		provisioning: provisioning.New(h.db, h.db, h.keys),
+		claim:        claim.New(h.db, h.db, h.keys, claim.Options{}),
+		auth:         auth.New(h.db, nil),
+	}
+	if err := r.fleet.Directory().Reload(ctx); err != nil {
+		return rules{}, err
+	}
+	alarms := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "joinery_counter_alarms_total",
+		Help: "Accepted requests after which less than a tenth of a counter was left, by counter.",
+	}, []string{"counter"})
+	if err := metrics.Register(alarms); err != nil {
+		return rules{}, fmt.Errorf("metrics: %w", err)
+	}
+	r.activation = activation.New(h.db, h.keys, r.fleet.Directory(), activation.Options{
+		Log:   log,
+		Alarm: func(counter string) { alarms.WithLabelValues(counter).Inc() },
+	})
+	return r, nil
+}
+
+// newInterop makes the door for networks.
+func newInterop(c config.Config, r rules, cert *certificate, log *slog.Logger, metrics prometheus.Registerer) (*interop.Server, error) {
+	return interop.New(interop.Options{
+		Peers: r.fleet.Directory(), Joins: r.activation, Certificate: cert.get,
+		Log: log, Metrics: metrics,
+		MaxBody:        c.Limits.BodyBytes,
+		MaxConnections: c.Limits.Connections,
+		RequestTimeout: c.Limits.RequestTimeout,
+		IdleTimeout:    c.Limits.IdleTimeout,
+		AnswerTimeout:  c.Limits.AnswerTimeout,
+	})
+}
+
+// newAPI makes the door for people and scripts.
+func newAPI(h holders, r rules, log *slog.Logger, metrics prometheus.Registerer) (*api.Server, error) {
+	return api.New(api.Options{
+		Version: Version(), Log: log, Metrics: metrics,
+		Services: api.Services{
+			System: system{h, r.fleet.Directory()}, Keys: r.auth,
+			Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
+			Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Imports: r.provisioning, Audit: r.fleet,
+		},
+	})
+}
+
+// system is what the API tells about the server itself.
+type system struct {
+	holders
+	directory *fleet.Directory
+}
+
+// Ready implements api.System.
+func (s system) Ready(ctx context.Context) error {
+	for _, c := range s.checks(s.directory) {
+		if err := c.run(ctx); err != nil {
+			return joinery.WrapError(joinery.CodeUnavailable, err, "the %s does not answer", c.name)
+		}
+	}
+	return nil
+}
+
+// TransportKey implements api.System.
+func (s system) TransportKey() seal.PublicKey { return s.keys.TransportKey() }
+
+// Masters implements api.System.
+func (s system) Masters() []client.MasterKey {
+	masters := s.keys.Masters()
+	list := make([]client.MasterKey, len(masters))
+	for i, m := range masters {
+		list[i] = client.MasterKey{Name: m.Name, Profile: m.Profile, KCV: m.KCV}
+	}
+	return list
+}

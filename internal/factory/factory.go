@@ -1,0 +1,132 @@
+package factory
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"time"
+
+	"joinery/internal/seal"
+	"joinery/lorawan"
+	"joinery/manifest"
+)
+
+// Keys are the verbs of custody that making elements needs; see
+// keyring.Factory.
+type Keys interface {
+	// Provision gives an element's root keys, sealed by to.
+	Provision(ctx context.Context, master string, generation uint32, devEUI lorawan.EUI64, to *seal.Sealer) (nwk, app []byte, err error)
+	// Sign makes an ES256 signature of input, r ‖ s.
+	Sign(input []byte) ([]byte, error)
+	// Certificate is the signer's, DER.
+	Certificate() []byte
+}
+
+// Order says which elements to make. A master key, generation and DevEUI must
+// never be used for two elements: they have the same root keys.
+type Order struct {
+	Master     string
+	Generation uint32
+	JoinEUI    lorawan.EUI64
+	DevEUI     lorawan.EUI64 // of the first element; the others follow it
+	Count      uint64
+	// Recipient is who puts the keys into silicon.
+	Recipient seal.PublicKey
+	// Maker, Part and Group go into the manifest as they are; any may be empty.
+	Maker string
+	Part  string
+	Group string
+	// At is when the elements were provisioned.
+	At time.Time
+}
+
+// Check tells whether the order can be carried out.
+func (o Order) Check() error {
+	switch {
+	case o.Master == "":
+		return errors.New("master: say from which master key the root keys derive")
+	case o.JoinEUI.IsZero():
+		return errors.New("JoinEUI: want the JoinEUI that the elements join through, 16 hexadecimal digits")
+	case o.DevEUI.IsZero():
+		return errors.New("DevEUI: want the DevEUI of the first element, 16 hexadecimal digits")
+	case o.Count == 0:
+		return errors.New("count: want at least one element")
+	case o.Count-1 > math.MaxUint64-o.DevEUI.Uint64():
+		return errors.New("count: the range runs over the end of the DevEUIs")
+	case o.Recipient.IsZero():
+		return errors.New("recipient: want the public key of whoever puts the keys into silicon")
+	}
+	return nil
+}
+
+// Make writes the manifest and the silicon file of an order. It calls done with
+// the number of elements made after each. When it fails, what was written is not
+// whole and must not be used.
+func Make(ctx context.Context, keys Keys, o Order, manifestTo, siliconTo io.Writer, done func(uint64)) error {
+	if err := o.Check(); err != nil {
+		return err
+	}
+	signer, _, err := manifest.ParseSigner(keys.Certificate())
+	if err != nil {
+		return fmt.Errorf("the factory's certificate: %w", err)
+	}
+	signed, err := manifest.NewWriter(manifestTo, signer, keys.Sign)
+	if err != nil {
+		return err
+	}
+	sealer, err := seal.NewSealer(o.Recipient)
+	if err != nil {
+		return err
+	}
+	defer sealer.Wipe()
+	silicon, err := newSiliconWriter(siliconTo, sealer.Header())
+	if err != nil {
+		return fmt.Errorf("silicon file: %w", err)
+	}
+	for i := range o.Count {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		e := o.element(i)
+		nwk, app, err := keys.Provision(ctx, o.Master, o.Generation, e.DevEUI, sealer)
+		if err != nil {
+			return fmt.Errorf("element %v: %w", e.DevEUI, err)
+		}
+		if err := silicon.line(siliconRow{UniqueID: e.UniqueID, JoinEUI: e.JoinEUI, DevEUI: e.DevEUI, NwkKey: nwk, AppKey: app}); err != nil {
+			return fmt.Errorf("silicon file: %w", err)
+		}
+		if err := signed.Write(e); err != nil {
+			return fmt.Errorf("manifest: %w", err)
+		}
+		done(i + 1)
+	}
+	if err := silicon.flush(); err != nil {
+		return fmt.Errorf("silicon file: %w", err)
+	}
+	return signed.Close()
+}
+
+// serialPrefix makes serial numbers of ours unlike those of chip makers, which
+// begin with 01: an element of ours has no number of its own but its DevEUI.
+const serialPrefix = 0x4A
+
+// element is what the manifest says of element i of the order.
+func (o Order) element(i uint64) manifest.Element {
+	devEUI := lorawan.EUI64FromUint64(o.DevEUI.Uint64() + i)
+	maker := manifest.Party{Organisation: o.Maker}
+	return manifest.Element{
+		Version:       1,
+		UniqueID:      hex.EncodeToString(append([]byte{serialPrefix}, devEUI[:]...)),
+		JoinEUI:       o.JoinEUI,
+		DevEUI:        devEUI,
+		ProvisionedAt: o.At,
+		Model:         "Joinery element",
+		PartNumber:    o.Part,
+		GroupID:       o.Group,
+		Manufacturer:  maker,
+		Provisioner:   maker,
+	}
+}

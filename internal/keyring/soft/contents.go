@@ -1,0 +1,144 @@
+package soft
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"runtime/debug"
+	"slices"
+
+	"joinery/internal/keyring"
+)
+
+// Formats of key files, and what says so inside of them.
+const (
+	formatServer  = "joinery-keys/1"
+	formatFactory = "joinery-factory/1"
+	formatCustody = "joinery-custody/1"
+)
+
+// contents is what a key file holds, as JSON inside the age file; binary values
+// are base64 there. Which fields are set depends on the format.
+type contents struct {
+	Format string `json:"format"`
+
+	// A server's storage keys: AES-256, AES-256 and two HMAC keys of 32 bytes.
+	JoinKEK     []byte `json:"joinKEK"`
+	StorageKEK  []byte `json:"storageKEK"`
+	RowMAC      []byte `json:"rowMAC"`
+	OwnerTokens []byte `json:"ownerTokens"`
+	// Custody is the public half of the custody key, SubjectPublicKeyInfo; the
+	// private half, PKCS #8, is all there is in a custody file.
+	Custody        []byte `json:"custody"`
+	CustodyPrivate []byte `json:"custodyPrivate"`
+
+	// Transport is RSA-3072, PKCS #8, and its public half.
+	Transport       []byte `json:"transport"`
+	TransportPublic []byte `json:"transportPublic"`
+
+	// A factory's signer: P-256, PKCS #8, and its certificate.
+	Signer      []byte `json:"signer"`
+	Certificate []byte `json:"certificate"`
+
+	Masters []storedMaster `json:"masters"`
+}
+
+type storedMaster struct {
+	Name    string `json:"name"`
+	Profile string `json:"profile"`
+	Key     []byte `json:"key"`
+}
+
+func (m storedMaster) check() error {
+	switch {
+	case !masterName.MatchString(m.Name) || len(m.Key) != masterLen:
+		return fmt.Errorf("%w: master key", ErrDamaged)
+	case m.Profile != keyring.ProfileECBv1:
+		return fmt.Errorf("%w: master key %s has a derivation profile that this version does not know", ErrFormat, m.Name)
+	}
+	return nil
+}
+
+// binaries names the binary values in the order in which they are written.
+func (c *contents) binaries() []struct {
+	name  string
+	value *[]byte
+} {
+	return []struct {
+		name  string
+		value *[]byte
+	}{
+		{"joinKEK", &c.JoinKEK}, {"storageKEK", &c.StorageKEK}, {"rowMAC", &c.RowMAC}, {"ownerTokens", &c.OwnerTokens},
+		{"custody", &c.Custody}, {"custodyPrivate", &c.CustodyPrivate},
+		{"transport", &c.Transport}, {"transportPublic", &c.TransportPublic},
+		{"signer", &c.Signer}, {"certificate", &c.Certificate},
+	}
+}
+
+// wipe clears everything, so that nothing of it stays on the heap.
+func (c *contents) wipe() {
+	for _, b := range c.binaries() {
+		clear(*b.value)
+	}
+	for _, m := range c.Masters {
+		clear(m.Key)
+	}
+}
+
+// find gives the place of a master key, -1 if there is none of that name.
+func (c *contents) find(name string) int {
+	return slices.IndexFunc(c.Masters, func(m storedMaster) bool { return m.Name == name })
+}
+
+// encode gives the JSON form, in one piece of memory that the caller clears.
+// encoding/json would leave a copy in a pool of its own. Names are letters and
+// digits, so that nothing needs escaping.
+func (c *contents) encode() []byte {
+	size := 256
+	for _, b := range c.binaries() {
+		size += 32 + base64.StdEncoding.EncodedLen(len(*b.value))
+	}
+	size += 256 * len(c.Masters)
+	text := make([]byte, 0, size)
+	text = append(text, `{"format":"`+c.Format+`"`...)
+	for _, b := range c.binaries() {
+		if len(*b.value) > 0 {
+			text = append(text, `,"`+b.name+`":"`...)
+			text = append(base64.StdEncoding.AppendEncode(text, *b.value), '"')
+		}
+	}
+	if len(c.Masters) > 0 {
+		text = append(text, `,"masters":[`...)
+		for i, m := range c.Masters {
+			if i > 0 {
+				text = append(text, ',')
+			}
+			text = append(text, `{"name":"`+m.Name+`","profile":"`+m.Profile+`","key":"`...)
+			text = append(base64.StdEncoding.AppendEncode(text, m.Key), `"}`...)
+		}
+		text = append(text, ']')
+	}
+	return append(text, '}')
+}
+
+// decodeContents reads the JSON form; the format must be one of those given.
+func decodeContents(text []byte, formats ...string) (*contents, error) {
+	c := &contents{}
+	if err := json.Unmarshal(text, c); err != nil {
+		c.wipe()
+		return nil, ErrDamaged // the cause might repeat a value
+	}
+	if !slices.Contains(formats, c.Format) {
+		have := c.Format
+		c.wipe()
+		if slices.Contains([]string{formatServer, formatFactory, formatCustody}, have) {
+			return nil, fmt.Errorf("%w: this is %s; want %s", ErrFormat, have, formats[0])
+		}
+		return nil, fmt.Errorf("%w: it was written by a newer version of this program; use that", ErrFormat)
+	}
+	return c, nil
+}
+
+// scrub gives the heap's free memory back to the system: what libraries left
+// in buffers of their own while a file was opened is gone with it.
+func scrub() { debug.FreeOSMemory() }

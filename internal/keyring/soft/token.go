@@ -1,0 +1,182 @@
+package soft
+
+import (
+	"bytes"
+	"context"
+	"crypto/cipher"
+	"errors"
+	"fmt"
+
+	"joinery"
+	"joinery/internal/keyring"
+	"joinery/internal/keyring/lwcrypto"
+	"joinery/internal/seal"
+	"joinery/internal/secret"
+)
+
+// Options say which key file to open, and how.
+type Options struct {
+	KeyFile string
+	Unlock  Unlock
+}
+
+// Token holds the keys of a key file. It implements keyring.Token.
+type Token struct {
+	memory  *secret.Memory
+	masters masters
+
+	joinKEK     secret.Cipher // root keys
+	storageKEK  secret.Cipher // peers' KEKs
+	rowMAC      secret.Key
+	ownerTokens secret.Key
+	transport   transportKey
+	custody     seal.PublicKey
+}
+
+var _ keyring.Token = (*Token)(nil)
+
+// Open reads a key file into memory. The errors are those of this package, and
+// fs.ErrNotExist for a missing file.
+func Open(ctx context.Context, opt Options) (t *Token, err error) {
+	defer scrub()
+	secret.Do(func() { t, err = open(ctx, opt) })
+	return t, err
+}
+
+func open(ctx context.Context, opt Options) (*Token, error) {
+	c, err := readContents(ctx, opt.KeyFile, opt.Unlock, formatServer)
+	if err != nil {
+		return nil, err
+	}
+	defer c.wipe()
+	memory, err := secret.NewMemory()
+	if err != nil {
+		return nil, err
+	}
+	t := &Token{memory: memory}
+	if err := t.load(c); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", opt.KeyFile, err), memory.Close())
+	}
+	return t, nil
+}
+
+// load moves what c holds into t's memory.
+func (t *Token) load(c *contents) (err error) {
+	if t.joinKEK, err = t.memory.Cipher(c.JoinKEK); err != nil {
+		return err
+	}
+	if t.storageKEK, err = t.memory.Cipher(c.StorageKEK); err != nil {
+		return err
+	}
+	if t.rowMAC, err = t.memory.Key(c.RowMAC); err != nil {
+		return err
+	}
+	if t.ownerTokens, err = t.memory.Key(c.OwnerTokens); err != nil {
+		return err
+	}
+	if t.transport, err = loadTransport(t.memory, c); err != nil {
+		return err
+	}
+	if t.custody, err = seal.ParsePublicKeyDER(c.Custody); err != nil {
+		return fmt.Errorf("%w: custody key", ErrDamaged)
+	}
+	t.masters, err = loadMasters(t.memory, c.Masters)
+	return err
+}
+
+// Protection tells how well the keys that stay are kept from leaving the
+// process.
+func (t *Token) Protection() secret.Protection { return t.memory.Protection() }
+
+// Masters implements keyring.Token.
+func (t *Token) Masters() []keyring.Master { return t.masters.list() }
+
+// Check implements keyring.Token: the keys are in memory.
+func (t *Token) Check(context.Context) error {
+	return t.joinKEK.Use(func(cipher.Block) error { return nil })
+}
+
+// Close implements keyring.Token: it wipes every key.
+func (t *Token) Close() error { return t.memory.Close() }
+
+// DeriveRoot implements keyring.Vault.
+func (t *Token) DeriveRoot(_ context.Context, name string, d keyring.Derivation) (keyring.Key, error) {
+	k := &key{}
+	if err := t.masters.derive(&k.raw, name, d); err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+// OpenRoot implements keyring.Vault.
+func (t *Token) OpenRoot(_ context.Context, blob []byte) (keyring.Key, error) {
+	wrapped, ok := bytes.CutPrefix(blob, []byte{keyring.FormatKeyWrap})
+	if !ok {
+		return nil, keyring.ErrIntegrity
+	}
+	k := &key{}
+	err := t.joinKEK.Use(func(b cipher.Block) error { return lwcrypto.UnwrapKey(&k.raw, b, wrapped) })
+	if err != nil {
+		return nil, integrity(err)
+	}
+	return k, nil
+}
+
+// OpenKEK implements keyring.Vault.
+func (t *Token) OpenKEK(_ context.Context, blob []byte) (keyring.WrappingKey, error) {
+	wrapped, ok := bytes.CutPrefix(blob, []byte{keyring.FormatKeyWrap})
+	if !ok {
+		return nil, keyring.ErrIntegrity
+	}
+	raw := make([]byte, 0, 32)
+	defer func() { clear(raw[:cap(raw)]) }()
+	err := t.storageKEK.Use(func(b cipher.Block) (err error) {
+		raw, err = seal.UnwrapKey(raw, b, wrapped)
+		return err
+	})
+	if err != nil {
+		return nil, integrity(err)
+	}
+	c, err := t.memory.Cipher(raw)
+	if err != nil {
+		return nil, err
+	}
+	return wrappingKey{c}, nil
+}
+
+// MAC implements keyring.Vault.
+func (t *Token) MAC(_ context.Context, which keyring.MACKey, msg []byte) (mac [32]byte, err error) {
+	k := t.rowMAC
+	switch which {
+	case keyring.RowMAC:
+	case keyring.OwnerTokens:
+		k = t.ownerTokens
+	default:
+		return mac, keyring.ErrRequest
+	}
+	err = k.Use(func(key []byte) error {
+		mac = hmacSHA256(key, msg)
+		return nil
+	})
+	return mac, err
+}
+
+// integrity names the failure of an unwrap; whatever else goes wrong keeps its
+// name.
+func integrity(err error) error {
+	if errors.Is(err, seal.ErrKeyWrap) {
+		return keyring.ErrIntegrity
+	}
+	return err
+}
+
+// purposeOf gives the purpose byte of a root key in profile ecb-v1.
+func purposeOf(root joinery.RootKey) (lwcrypto.Purpose, error) {
+	switch root {
+	case joinery.NwkKey:
+		return lwcrypto.PurposeNwkKey, nil
+	case joinery.AppKey:
+		return lwcrypto.PurposeAppKey, nil
+	}
+	return 0, fmt.Errorf("%w: no root key is named", keyring.ErrRequest)
+}

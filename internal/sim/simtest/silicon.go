@@ -1,0 +1,81 @@
+package simtest
+
+import (
+	"bytes"
+	"crypto/aes"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"os"
+	"testing"
+
+	"joinery/internal/sim/aesmode"
+	"joinery/lorawan"
+)
+
+// Element is one element that a test factory provisions.
+type Element struct {
+	UniqueID string
+	JoinEUI  lorawan.EUI64
+	DevEUI   lorawan.EUI64
+	Roots    Roots
+}
+
+// Silicon makes a silicon file, sealed to the public key in a PEM file.
+func Silicon(t testing.TB, pubFile string, elements []Element) []byte {
+	t.Helper()
+	b, err := os.ReadFile(pubFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(b)
+	if block == nil {
+		t.Fatal("no PEM in " + pubFile)
+	}
+	parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, ok := parsed.(*rsa.PublicKey)
+	if !ok {
+		t.Fatal("not an RSA key in " + pubFile)
+	}
+	fileKey := make([]byte, 32)
+	rand.Read(fileKey)
+	sealed, err := rsa.EncryptOAEP(sha256.New(), rand.Reader, public, fileKey, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kid := sha256.Sum256(block.Bytes)
+	kek, err := aes.NewCipher(fileKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrap := func(key [16]byte) []byte {
+		wrapped, err := aesmode.Wrap(nil, kek, key[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return wrapped
+	}
+	var file bytes.Buffer
+	enc := json.NewEncoder(&file)
+	lines := []any{map[string]any{"format": "joinery-silicon/1", "seal": map[string]any{
+		"format": "joinery-seal/1", "kid": base64.RawURLEncoding.EncodeToString(kid[:]), "alg": "RSA-OAEP-256", "wrap": "A256KW", "key": sealed,
+	}}}
+	for _, e := range elements {
+		lines = append(lines, map[string]any{
+			"uniqueId": e.UniqueID, "joinEUI": e.JoinEUI, "devEUI": e.DevEUI, "nwkKey": wrap(e.Roots.NwkKey), "appKey": wrap(e.Roots.AppKey),
+		})
+	}
+	for _, line := range lines {
+		if err := enc.Encode(line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return file.Bytes()
+}
