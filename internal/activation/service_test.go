@@ -350,7 +350,10 @@ func TestRepeats(t *testing.T) {
 // A repeat that cannot be made again with the same bytes is a used nonce.
 func TestRepeatWhoseGroundsAreGone(t *testing.T) {
 	for name, change := range map[string]func(*house, *device.Device){
-		"the KEK is retired": func(h *house, _ *device.Device) { h.peers.drop(joinery.KEKForAS); h.addKEK(h.app.ID, joinery.KEKForAS, "as-v2", 2) },
+		"the KEK is retired": func(h *house, _ *device.Device) {
+			h.peers.drop(joinery.KEKForAS)
+			h.addKEK(h.app.ID, joinery.KEKForAS, "as-v2", 2)
+		},
 		"the binding changed": func(h *house, d *device.Device) {
 			b := binding()
 			b.ASID = ""
@@ -702,11 +705,11 @@ func TestCountersAtTheirEnds(t *testing.T) {
 	})
 	t.Run("below nine tenths", func(t *testing.T) {
 		h.alarms = nil
-		e := joinery.JoinEUINonces{JoinEUI: joinEUI, Next: 58980}
-		d := h.addAged(lorawan.MAC1_0_4, binding(), joinery.Nonces{}.With(e), func(s *device.State) { s.NextDevNonce = 58980 })
+		e := joinery.JoinEUINonces{JoinEUI: joinEUI, Next: 58981}
+		d := h.addAged(lorawan.MAC1_0_4, binding(), joinery.Nonces{}.With(e), func(s *device.State) { s.NextDevNonce = 58981 })
 		h.joined(d)
 		if len(h.alarms) != 0 {
-			t.Errorf("alarms %v at 58,981 of 65,536", h.alarms)
+			t.Errorf("alarms %v at 58,982 of 65,536", h.alarms)
 		}
 		h.joined(d)
 		h.wantAlarm("DevNonce")

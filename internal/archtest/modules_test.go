@@ -9,13 +9,13 @@ var modules = map[string][]string{
 	"github.com/go-json-experiment/json":  {"backend", "manifest", "internal/seal", "internal/sim", "internal/provisioning", "internal/api", "internal/factory"},
 	"github.com/google/go-cmp":            {"internal/store/storetest", "internal/keyring/keyringtest"},
 	"github.com/goccy/go-yaml":            {"internal/config"},
-	"github.com/google/renameio/v2":       {"internal/keyring/soft", "cmd/joinery", "internal/quickstart"},
+	"github.com/google/renameio/v2":       {"internal/keyring/soft", "internal/sim", "cmd/joinery"},
 	"github.com/jedib0t/go-pretty/v6":     {"cmd/joinctl"},
 	"github.com/prometheus/client_golang": {"internal/interop", "internal/api", "internal/daemon", "internal/store"},
 	"github.com/schollz/progressbar/v3":   {"cmd/joinery", "cmd/joinctl"},
-	"github.com/spf13/cobra":              {"cmd/joinery", "cmd/joinctl", "cmd/joinsim"},
+	"github.com/spf13/cobra":              {"cmd/joinery", "cmd/joinctl", "cmd/joinsim", "internal/sim"},
 	"golang.org/x/sys":                    {"internal/secret", "internal/store", "internal/auth", "internal/daemon"},
-	"golang.org/x/time":                   {"internal/claim", "internal/auth"},
+	"golang.org/x/term":                   {"cmd/joinery", "cmd/joinctl"},
 	"zombiezen.com/go/sqlite":             {"internal/store"},
 }
 

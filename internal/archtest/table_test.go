@@ -69,7 +69,7 @@ var sideways = map[string][]string{
 	"client":                       {""},
 	"internal/keyring":             {"internal/keyring/lwcrypto"},
 	"internal/keyring/soft":        {"internal/keyring", "internal/keyring/lwcrypto"},
-	"internal/keyring/keyringtest": {"internal/keyring", "internal/keyring/lwcrypto"},
+	"internal/keyring/keyringtest": {"internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft"},
 	"internal/store/storetest":     {"internal/store"},
 	"internal/daemon":              {"internal/config"},
 	"cmd/joinery":                  {"internal/quickstart"},
@@ -81,11 +81,11 @@ var sideways = map[string][]string{
 var importers = map[string][]string{
 	// Custody: who can hold a key, and who can ask for an operation on one.
 	"internal/secret":           {"internal/seal", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft"},
-	"internal/seal":             {"internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/keyringtest", "internal/provisioning", "internal/fleet", "internal/factory", "internal/api", "client", "cmd/joinctl", "cmd/joinery", "internal/quickstart"},
+	"internal/seal":             {"internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/keyringtest", "internal/provisioning", "internal/fleet", "internal/factory", "internal/api", "internal/daemon", "client", "cmd/joinctl", "cmd/joinery", "internal/quickstart"},
 	"internal/keyring":          {"internal/keyring/soft", "internal/keyring/keyringtest", "internal/activation", "internal/provisioning", "internal/fleet", "internal/claim", "internal/daemon", "cmd/joinery"},
 	"internal/keyring/lwcrypto": {"internal/keyring", "internal/keyring/soft", "internal/keyring/keyringtest"},
-	"internal/keyring/soft":     {"internal/daemon", "cmd/joinery", "internal/quickstart"},
-	"crypto/aes":                {"internal/secret", "internal/seal", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/sim"},
+	"internal/keyring/soft":     {"internal/keyring/keyringtest", "internal/daemon", "cmd/joinery", "internal/quickstart"},
+	"crypto/aes":                {"internal/secret", "internal/seal", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/keyringtest", "internal/sim"},
 	"crypto/cipher":             {"internal/secret", "internal/seal", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/sim"},
 	"crypto/rsa":                {"internal/seal", "internal/keyring/soft", "internal/sim", "internal/quickstart"},
 	"runtime/secret":            {"internal/secret"},
@@ -98,7 +98,7 @@ var importers = map[string][]string{
 	// own program.
 	"internal/keyring/keyringtest": {},
 	"internal/store/storetest":     {},
-	"internal/sim":                 {"cmd/joinsim"},
+	"internal/sim":                 {"internal/sim", "cmd/joinsim"},
 	"internal/archtest":            {},
 
 	// Handlers on the default mux, and numbers that can be guessed.
