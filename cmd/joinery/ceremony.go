@@ -19,35 +19,71 @@ func newCeremony() *cobra.Command {
 server sees what changed when it starts next. Keys are never printed.`,
 		Args: cobra.NoArgs,
 	}
-	cmd.AddCommand(newCeremonySoft(), newCeremonyTransport(), newCeremonyMaster())
+	cmd.AddCommand(newCeremonyIdentity(), newCeremonySoft(), newCeremonyTransport(), newCeremonyMaster())
 	return cmd
 }
 
-// sealedFile is a key file in the making, and the passphrase file that opens it.
-type sealedFile struct{ path, passphrase string }
-
-// inDir names the two files of a key file in dir.
-func inDir(dir, name string) sealedFile {
-	return sealedFile{filepath.Join(dir, name+".age"), filepath.Join(dir, name+".passphrase")}
+// newKeyFile is a key file in the making.
+type newKeyFile struct {
+	path string
+	// unlock is what it will be opened with: files that the caller named, or a
+	// passphrase file beside it.
+	unlock soft.Unlock
+	drawn  bool // the passphrase was drawn here
 }
 
-// prepare draws the passphrase unless one is given, and gives how the key file
-// is sealed. undo takes back what prepare made.
-func (s *sealedFile) prepare(given string) (unlock soft.Unlock, undo func(), err error) {
-	undo = func() {}
-	if given != "" {
-		s.passphrase = given
-		return soft.Unlock{PassphraseFile: given}, undo, nil
+// prepareKeyFile names the key file NAME.age in dir, sealed as given says. Where
+// it says nothing a passphrase is drawn, into NAME.passphrase.
+func prepareKeyFile(dir, name string, given soft.Unlock) (newKeyFile, error) {
+	k := newKeyFile{path: filepath.Join(dir, name+".age"), unlock: given}
+	if given != (soft.Unlock{}) {
+		return k, nil
 	}
-	if err := soft.NewPassphraseFile(s.passphrase); err != nil {
-		return soft.Unlock{}, undo, err
+	k.unlock.PassphraseFile = filepath.Join(dir, name+".passphrase")
+	err := soft.NewPassphraseFile(k.unlock.PassphraseFile)
+	k.drawn = err == nil // else the file is somebody's
+	return k, err
+}
+
+// abandon takes a drawn passphrase back: no file is sealed with it.
+func (k newKeyFile) abandon() {
+	if k.drawn {
+		_ = os.Remove(k.unlock.PassphraseFile) // the reason for abandoning is told
 	}
-	made := s.passphrase
-	return soft.Unlock{PassphraseFile: made}, func() { _ = os.Remove(made) }, nil
+}
+
+func (k newKeyFile) String() string {
+	return k.path + ", opened by " + k.unlock.PassphraseFile + k.unlock.IdentityFile
+}
+
+// newUnlockFlags adds flags that name what a new key file will be opened with.
+func newUnlockFlags(cmd *cobra.Command, u *soft.Unlock, prefix, file string) {
+	cmd.Flags().StringVar(&u.PassphraseFile, prefix+"passphrase-file", "", "file with a passphrase for "+file+", instead of a new one")
+	cmd.Flags().StringVar(&u.IdentityFile, prefix+"identity-file", "", "file with an age identity for "+file+", instead of a passphrase")
+	cmd.MarkFlagsMutuallyExclusive(prefix+"passphrase-file", prefix+"identity-file")
+}
+
+func newCeremonyIdentity() *cobra.Command {
+	return &cobra.Command{
+		Use:   "identity FILE",
+		Short: "Make an age identity, to open a key file without a passphrase",
+		Long: `Makes an age identity (X25519), as age-keygen does, in a new file of mode 0600. Give
+it to a ceremony with --identity-file, and to the server as keys.identity_file.`,
+		Example: `  joinery ceremony identity keys/server.identity`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := soft.CreateIdentity(args[0]); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "made %s\n", args[0])
+			return nil
+		},
+	}
 }
 
 func newCeremonySoft() *cobra.Command {
-	var dir, passphrase, custodyPassphrase string
+	var dir string
+	var unlock, custodyUnlock soft.Unlock
 	cmd := &cobra.Command{
 		Use:   "soft",
 		Short: "Make the key file of a new server, and its custody file",
@@ -61,40 +97,41 @@ func newCeremonySoft() *cobra.Command {
 
 Take the custody files off this machine, to two places: whoever has both, and the
 database, has the imported keys. Passphrases are drawn at random, unless you name
-files with your own, and are shown to nobody. Nothing is ever overwritten.`,
-		Example: `  joinery ceremony soft --dir /var/lib/joinery/keys`,
-		Args:    cobra.NoArgs,
+files with your own or with age identities, and are shown to nobody. Nothing is
+ever overwritten.`,
+		Example: `  joinery ceremony soft --dir /var/lib/joinery/keys
+  joinery ceremony soft --dir keys --identity-file server.identity --custody-passphrase-file /media/stick/passphrase`,
+		Args: cobra.NoArgs,
 	}
 	cmd.Flags().StringVar(&dir, "dir", "keys", "where the files go; it is made if it is missing")
-	cmd.Flags().StringVar(&passphrase, "passphrase-file", "", "file with a passphrase for server.age, instead of a new one")
-	cmd.Flags().StringVar(&custodyPassphrase, "custody-passphrase-file", "", "file with a passphrase for custody.age, instead of a new one")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+	newUnlockFlags(cmd, &unlock, "", "server.age")
+	newUnlockFlags(cmd, &custodyUnlock, "custody-", "custody.age")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := daemon.Harden(); err != nil {
 			return err
 		}
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}
-		server, custody := inDir(dir, "server"), inDir(dir, "custody")
-		unlock, undo, err := server.prepare(passphrase)
+		server, err := prepareKeyFile(dir, "server", unlock)
 		if err != nil {
 			return err
 		}
-		custodyUnlock, undoCustody, err := custody.prepare(custodyPassphrase)
+		custody, err := prepareKeyFile(dir, "custody", custodyUnlock)
 		if err == nil {
 			err = soft.Init(soft.InitOptions{
-				KeyFile: server.path, Unlock: unlock, CustodyFile: custody.path, CustodyUnlock: custodyUnlock,
+				KeyFile: server.path, Unlock: server.unlock, CustodyFile: custody.path, CustodyUnlock: custody.unlock,
 			})
 		}
 		if err != nil {
-			undo()
-			undoCustody()
+			server.abandon()
+			custody.abandon()
 			return err
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), `made %s, opened by %s
-made %s, opened by %s
+		fmt.Fprintf(cmd.OutOrStdout(), `made %v
+made %v
 Keep a copy of the first two. Take the other two off this machine, to two places.
-`, server.path, server.passphrase, custody.path, custody.passphrase)
+`, server, custody)
 		return nil
 	}
 	return cmd

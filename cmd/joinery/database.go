@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 
 	"github.com/spf13/cobra"
 
@@ -113,7 +114,7 @@ func fsck(ctx context.Context, configFile string, withKeys bool) (found []store.
 	if err := daemon.Harden(); err != nil {
 		return nil, err
 	}
-	keys, err := daemon.OpenKeyring(ctx, c.Keys)
+	keys, err := daemon.OpenKeyring(ctx, c.Keys, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}

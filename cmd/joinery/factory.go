@@ -33,7 +33,8 @@ Join Servers that its elements will join through.`,
 }
 
 func newFactoryInit() *cobra.Command {
-	var dir, passphrase string
+	var dir string
+	var unlock soft.Unlock
 	var options soft.FactoryOptions
 	cmd := &cobra.Command{
 		Use:   "init",
@@ -54,8 +55,8 @@ one. The passphrase is drawn at random, unless you name a file with your own.`,
 	cmd.Flags().StringVar(&dir, "dir", "factory", "where the files go; it is made if it is missing")
 	cmd.Flags().StringVar(&options.CommonName, "name", "", "name of the signer in its certificate")
 	cmd.Flags().StringVar(&options.Organisation, "organisation", "", "organisation of the signer in its certificate")
-	cmd.Flags().StringVar(&passphrase, "passphrase-file", "", "file with a passphrase, instead of a new one")
-	mustRequire(cmd, "name")
+	newUnlockFlags(cmd, &unlock, "", "factory.age")
+	require(cmd, "name")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := daemon.Harden(); err != nil {
 			return err
@@ -63,22 +64,21 @@ one. The passphrase is drawn at random, unless you name a file with your own.`,
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}
-		file := inDir(dir, "factory")
-		unlock, undo, err := file.prepare(passphrase)
+		file, err := prepareKeyFile(dir, "factory", unlock)
 		if err != nil {
 			return err
 		}
-		options.KeyFile, options.Unlock = file.path, unlock
+		options.KeyFile, options.Unlock = file.path, file.unlock
 		if err := soft.InitFactory(options); err != nil {
-			undo()
+			file.abandon()
 			return err
 		}
 		certificate, transport := filepath.Join(dir, "factory.crt"), filepath.Join(dir, "factory.pub")
 		if err := writePublicHalves(cmd, options, certificate, transport); err != nil {
 			return err
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "made %s, opened by %s\nmade %s and %s: give them to the Join Servers\n",
-			file.path, file.passphrase, certificate, transport)
+		fmt.Fprintf(cmd.OutOrStdout(), "made %v\nmade %s and %s: give them to the Join Servers\n",
+			file, certificate, transport)
 		return nil
 	}
 	return cmd
@@ -146,7 +146,7 @@ the simulator).
 	flags.StringVar(&f.order.Maker, "maker", "", "organisation named in the manifest as manufacturer")
 	flags.StringVar(&f.order.Part, "part", "", "part number in the manifest")
 	flags.StringVar(&f.order.Group, "group", "", "group in the manifest, such as an order number")
-	mustRequire(cmd, "master", "join-eui", "dev-eui-first", "recipient")
+	require(cmd, "master", "join-eui", "dev-eui-first", "recipient")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		path, unlock, err := hardened(file)
 		if err != nil {

@@ -67,7 +67,7 @@ it. The file may travel by any way; only that key file opens it.`,
 	file := keyFileFlags(cmd, true)
 	cmd.Flags().StringVar(&to, "to", "", "PEM file with the transport key of the other key file")
 	cmd.Flags().StringVar(&out, "out", "", "where the shared key goes")
-	mustRequire(cmd, "to", "out")
+	require(cmd, "to", "out")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		recipient, err := readPublicKey(to)
 		if err != nil {
@@ -205,12 +205,9 @@ func newFile(path string, mode os.FileMode, write func(io.Writer) error) (err er
 	return f.CloseAtomicallyReplace()
 }
 
-// mustRequire marks flags as required; it fails only for a flag that is not
-// there, which every run of the command would show.
-func mustRequire(cmd *cobra.Command, flags ...string) {
+// require marks flags as required.
+func require(cmd *cobra.Command, flags ...string) {
 	for _, name := range flags {
-		if err := cmd.MarkFlagRequired(name); err != nil {
-			panic(err)
-		}
+		_ = cmd.MarkFlagRequired(name) // fails only for a flag that was not added
 	}
 }

@@ -65,3 +65,13 @@ func (f *fixture) importDevice(t testing.TB, c *client.Client, joinEUI, devEUI l
 	}
 	return d
 }
+
+// failing is a service that refuses everything with one code.
+type failing struct {
+	broken
+	code joinery.Code
+}
+
+func (f failing) Devices(context.Context, joinery.Caller, joinery.DeviceQuery) ([]joinery.ActivationState, error) {
+	return nil, joinery.WrapError(f.code, errors.New("for the log alone"), "said to people")
+}

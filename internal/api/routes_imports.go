@@ -31,7 +31,7 @@ type rowsInput struct {
 
 type importErrorsInput struct {
 	ImportPath
-	After uint64 `query:"after" maximum:"9007199254740991" doc:"Only rows behind this index ('next' of the page before); 0: all"`
+	From  uint64 `query:"after" maximum:"9007199254740991" doc:"From this index on ('next' of the page before)"`
 	Limit int    `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"At most this many"`
 }
 
@@ -104,13 +104,13 @@ func (s *Server) listImportErrors(ctx context.Context, caller joinery.Caller, in
 	if err != nil {
 		return nil, err
 	}
-	rows, err := s.Imports.Errors(ctx, caller, id, in.After, in.Limit)
+	rows, err := s.Imports.Errors(ctx, caller, id, in.From, in.Limit)
 	if err != nil {
 		return nil, err
 	}
 	p := client.Page[client.RowResult]{Items: each(rows, rowResult)}
-	if n := len(rows); n > 0 && n >= in.Limit {
-		p.Next = strconv.FormatUint(rows[n-1].Index, 10)
+	if n := len(rows); n > 0 && n == in.Limit {
+		p.Next = strconv.FormatUint(rows[n-1].Index+1, 10)
 	}
 	return ok(p), nil
 }

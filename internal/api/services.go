@@ -116,8 +116,8 @@ type Imports interface {
 	Begin(ctx context.Context, caller joinery.Caller, s provisioning.Spec) (joinery.Import, error)
 	Rows(ctx context.Context, caller joinery.Caller, c provisioning.Chunk) ([]joinery.RowResult, joinery.Import, error)
 	Status(ctx context.Context, caller joinery.Caller, id joinery.ImportID) (joinery.Import, error)
-	// Errors gives failed rows behind index after (0: all), in order.
-	Errors(ctx context.Context, caller joinery.Caller, id joinery.ImportID, after uint64, limit int) ([]joinery.RowResult, error)
+	// Errors gives failed rows from index from on, in order.
+	Errors(ctx context.Context, caller joinery.Caller, id joinery.ImportID, from uint64, limit int) ([]joinery.RowResult, error)
 }
 
 // Audit reads the log of custody events.

@@ -89,7 +89,7 @@ func verdictOn(obj *types.TypeName) (holds, known bool) {
 	case importPath == module+"/internal/seal":
 		return obj.Name() != "PublicKey" && obj.Name() != "Header", true
 	case importPath == module+"/internal/secret":
-		return true, true
+		return obj.Name() != "Protection", true
 	case importPath == "crypto/x509":
 		return false, true
 	case strings.HasPrefix(importPath, "crypto/") || importPath == "crypto":

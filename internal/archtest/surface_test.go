@@ -136,6 +136,10 @@ func exported(p *types.Package) (list []export) {
 		case *types.Const:
 			add(name, "const", obj.Type(), nil)
 		case *types.TypeName:
+			if obj.IsAlias() {
+				add(name, "alias", types.Unalias(obj.Type()), nil)
+				continue // what it stands for is listed under its own name
+			}
 			add(name, "type", kindOf(obj.Type()), nil)
 			for f := range fieldsOf(obj.Type()) {
 				add(name+"."+f.Name(), "field", f.Type(), valueLeaks(full+"."+f.Name(), f.Type()))

@@ -23,12 +23,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// OpenKeyring opens the key file that c names.
-func OpenKeyring(ctx context.Context, c config.Keys) (*keyring.Keyring, error) {
+// OpenKeyring opens the key file that c names, and reports how its keys are
+// kept.
+func OpenKeyring(ctx context.Context, c config.Keys, log *slog.Logger) (*keyring.Keyring, error) {
 	token, err := soft.Open(ctx, soft.Options{KeyFile: c.File, Unlock: Unlock(c)})
 	if err != nil {
-		return nil, fmt.Errorf("open the key file: %w", err)
+		return nil, err
 	}
+	log.Info("key file opened", "backend", "soft", "level", "in-memory",
+		"protection", token.Protection().String(), "masters", len(token.Masters()))
 	return keyring.New(token), nil
 }
 
@@ -50,7 +53,7 @@ func openHolders(ctx context.Context, c config.Config, o Options) (holders, erro
 	if err != nil {
 		return holders{}, err
 	}
-	keys, err := OpenKeyring(ctx, c.Keys)
+	keys, err := OpenKeyring(ctx, c.Keys, o.Log)
 	if err != nil {
 		_ = db.Close()
 		return holders{}, err

@@ -177,7 +177,10 @@ func (p *Program) Run(ctx context.Context) error {
 	serve("operator socket", p.api.Serve, p.listeners.socket)
 	serve("API listener", p.api.Serve, p.listeners.api)
 	serve("monitoring listener", p.serveOps, p.listeners.ops)
-	running.Go(func() { p.reloadOnHangup(ctx) })
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	running.Go(func() { p.reloadOnHangup(ctx, hangup) })
 
 	p.log.Info("serving", "interop", p.InteropAddr().String(), "socket", p.config.API.Socket,
 		"api", text(p.APIAddr()), "ops", text(p.OpsAddr()), "epoch", p.holders.db.Epoch(), "version", Version())
@@ -224,10 +227,7 @@ func (p *Program) drain() error {
 }
 
 // reloadOnHangup reads the interop certificate anew at each SIGHUP.
-func (p *Program) reloadOnHangup(ctx context.Context) {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
+func (p *Program) reloadOnHangup(ctx context.Context, hangup <-chan os.Signal) {
 	for {
 		select {
 		case <-ctx.Done():

@@ -24,7 +24,8 @@ type DirectorySource interface {
 }
 
 // Directory is the peers, KEKs and JoinEUI ranges as they are now, in memory.
-// It is safe for concurrent use; readers never wait.
+// It is safe for concurrent use; readers never wait. What it gives shares its
+// memory and must not be changed.
 type Directory struct {
 	source DirectorySource
 	log    *slog.Logger

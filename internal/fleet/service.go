@@ -24,11 +24,11 @@ type Service struct {
 	peers sync.Mutex
 }
 
-// New makes a Service. Its Directory is empty and recognises nobody until the
+// New makes a Service; a nil log is none. Its Directory is empty and recognises nobody until the
 // first Reload.
 func New(store Store, keys Keys, log *slog.Logger) *Service {
 	if log == nil {
-		log = slog.Default()
+		log = slog.New(slog.DiscardHandler)
 	}
 	return &Service{store: store, keys: keys, log: log, now: time.Now, directory: newDirectory(store, log)}
 }

@@ -36,8 +36,8 @@ func (k *Keyring) Accept(ctx context.Context, r AcceptRequest) (answer Answer, e
 	defer k.leave()
 	secret.Do(func() {
 		op := acceptance{
-			roots: roots{keyring: k, keySet: &r.KeySet},
-			act:   &r.Activation,
+			roots: roots{keyring: k, keySet: r.KeySet},
+			act:   r.Activation,
 			out:   buf,
 		}
 		defer op.roots.destroy()
@@ -49,11 +49,12 @@ func (k *Keyring) Accept(ctx context.Context, r AcceptRequest) (answer Answer, e
 	return answer, nil
 }
 
-// acceptance is one Accept under way.
+// acceptance is one Accept under way. It holds copies, not pointers into the
+// request, so that both stay on the stack.
 type acceptance struct {
 	roots roots
 	req   request
-	act   *joinery.Activation
+	act   joinery.Activation
 	out   []byte // grows within its capacity only
 }
 
@@ -98,7 +99,7 @@ func (o *acceptance) verify(ctx context.Context, r *AcceptRequest) (err error) {
 // check is step 2: an activation that was frozen for another frame, or a layout
 // that the key set does not have, is a defect of the caller's.
 func (o *acceptance) check() error {
-	a, q, ks := o.act, &o.req, o.roots.keySet
+	a, q, ks := &o.act, &o.req, &o.roots.keySet
 	switch {
 	case a.Type != q.typ:
 		return mismatch("the frame is of another type than the activation")
@@ -128,7 +129,7 @@ func (o *acceptance) accept10(ctx context.Context, w wraps) (answer Answer, err 
 	if err != nil {
 		return Answer{}, err
 	}
-	s := session10(o.act)
+	s := session10(&o.act)
 	if answer.NwkSKey, err = o.envelope(root, s.NwkSKey(), w.ns); err != nil {
 		return Answer{}, err
 	}
@@ -155,21 +156,18 @@ func (o *acceptance) accept11(ctx context.Context, w wraps) (answer Answer, err 
 	if err != nil {
 		return Answer{}, err
 	}
-	s := session11(o.act)
-	for _, n := range []struct {
-		to    *Envelope
-		root  Key
-		block lwcrypto.Block
-		under wrap
-	}{
-		{&answer.FNwkSIntKey, nwk, s.FNwkSIntKey(), w.ns},
-		{&answer.SNwkSIntKey, nwk, s.SNwkSIntKey(), w.ns},
-		{&answer.NwkSEncKey, nwk, s.NwkSEncKey(), w.ns},
-		{&answer.AppSKey, app, s.AppSKey(), w.as},
-	} {
-		if *n.to, err = o.envelope(n.root, n.block, n.under); err != nil {
-			return Answer{}, err
-		}
+	s := session11(&o.act)
+	if answer.FNwkSIntKey, err = o.envelope(nwk, s.FNwkSIntKey(), w.ns); err != nil {
+		return Answer{}, err
+	}
+	if answer.SNwkSIntKey, err = o.envelope(nwk, s.SNwkSIntKey(), w.ns); err != nil {
+		return Answer{}, err
+	}
+	if answer.NwkSEncKey, err = o.envelope(nwk, s.NwkSEncKey(), w.ns); err != nil {
+		return Answer{}, err
+	}
+	if answer.AppSKey, err = o.envelope(app, s.AppSKey(), w.as); err != nil {
+		return Answer{}, err
 	}
 	answer.PHYPayload, err = o.sign11(nwk)
 	return answer, err

@@ -11,7 +11,7 @@ import (
 // has. Of custody blobs only the MAC can be checked here.
 func (k *Keyring) CheckKeySet(ctx context.Context, ks joinery.KeySet) error {
 	return k.run(ctx, func() error {
-		r := roots{keyring: k, keySet: &ks}
+		r := roots{keyring: k, keySet: ks}
 		defer r.destroy()
 		if _, err := r.key(ctx, ks.Root10); err != nil {
 			return err

@@ -104,7 +104,7 @@ func (k *Keyring) AppSKey(ctx context.Context, ks joinery.KeySet, a joinery.Acti
 			return err
 		}
 		defer w.kek.release()
-		r := roots{keyring: k, keySet: &ks}
+		r := roots{keyring: k, keySet: ks}
 		defer r.destroy()
 		which, block := a.Root, session10(&a).AppSKey()
 		if a.OptNeg {

@@ -10,7 +10,7 @@ import (
 // roots opens the root keys of one key set, each when it is first needed.
 type roots struct {
 	keyring  *Keyring
-	keySet   *joinery.KeySet
+	keySet   joinery.KeySet
 	nwk, app Key
 }
 
@@ -45,7 +45,7 @@ func (r *roots) key(ctx context.Context, which joinery.RootKey) (Key, error) {
 }
 
 func (r *roots) open(ctx context.Context, which joinery.RootKey) (Key, error) {
-	ks := r.keySet
+	ks := &r.keySet
 	switch ks.Origin {
 	case joinery.OriginDerived:
 		return r.keyring.token.DeriveRoot(ctx, ks.Master, Derivation{which, ks.Generation, ks.DevEUI})

@@ -77,7 +77,7 @@ func (k *Keyring) VerifyJoin(ctx context.Context, ks joinery.KeySet, frame []byt
 	}
 	defer k.leave()
 	secret.Do(func() {
-		r := roots{keyring: k, keySet: &ks}
+		r := roots{keyring: k, keySet: ks}
 		defer r.destroy()
 		err = k.verifyJoin(ctx, &r, &q)
 	})
@@ -111,7 +111,7 @@ func (k *Keyring) VerifyRejoin(ctx context.Context, ks joinery.KeySet, frame []b
 	}
 	defer k.leave()
 	secret.Do(func() {
-		r := roots{keyring: k, keySet: &ks}
+		r := roots{keyring: k, keySet: ks}
 		defer r.destroy()
 		session, err = k.verifyRejoin(ctx, &r, &q, sessions)
 	})

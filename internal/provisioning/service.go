@@ -3,6 +3,7 @@ package provisioning
 import (
 	"context"
 	"crypto/sha256"
+	"slices"
 	"time"
 
 	"joinery"
@@ -21,7 +22,8 @@ type Store interface {
 	// CommitRows takes rows in one transaction and gives the fate of each;
 	// CodeConflict where they do not begin at the import's Next.
 	CommitRows(ctx context.Context, rows joinery.ImportRows, entry joinery.AuditEntry) ([]joinery.RowResult, error)
-	// ImportErrors gives failed rows from index after on.
+	// ImportErrors gives failed rows with an index above after, by index; 0 is
+	// from the beginning, row 0 included.
 	ImportErrors(ctx context.Context, id joinery.ImportID, after uint64, limit int) ([]joinery.RowResult, error)
 }
 
@@ -182,9 +184,10 @@ func (s *Service) find(ctx context.Context, caller joinery.Caller, id joinery.Im
 // maxErrors bounds a page of failed rows.
 const maxErrors = 500
 
-// Errors gives the failed rows of an import from index after on, by index. A
-// dry run gives them in the answers of Rows alone.
-func (s *Service) Errors(ctx context.Context, caller joinery.Caller, id joinery.ImportID, after uint64, limit int) ([]joinery.RowResult, error) {
+// Errors gives at most limit failed rows of an import, by index, beginning with
+// the row of index from; the next page begins one above the last index. A dry
+// run gives its failed rows in the answers of Rows alone.
+func (s *Service) Errors(ctx context.Context, caller joinery.Caller, id joinery.ImportID, from uint64, limit int) ([]joinery.RowResult, error) {
 	_, run, err := s.find(ctx, caller, id)
 	if err != nil || run != nil {
 		return nil, err
@@ -192,7 +195,13 @@ func (s *Service) Errors(ctx context.Context, caller joinery.Caller, id joinery.
 	if limit <= 0 || limit > maxErrors {
 		limit = maxErrors
 	}
-	return s.store.ImportErrors(ctx, id, after, limit)
+	// One more than asked for: above 0 begins at row 0 where from is 1.
+	rows, err := s.store.ImportErrors(ctx, id, max(from, 1)-1, limit+1)
+	if err != nil {
+		return nil, err
+	}
+	rows = slices.DeleteFunc(rows, func(r joinery.RowResult) bool { return r.Index < from })
+	return rows[:min(len(rows), limit)], nil
 }
 
 func (s *Service) timestamp() time.Time { return s.now().UTC().Truncate(time.Millisecond) }

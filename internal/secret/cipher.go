@@ -71,10 +71,19 @@ func (c Cipher) MarshalText() ([]byte, error) { return nil, ErrMarshal }
 // which clearing the key does not reach. Nothing may use b afterwards. It has
 // no effect on an implementation that keeps its key behind pointers.
 func WipeBlock(b cipher.Block) {
-	if v := reflect.ValueOf(b); isFlat(v.Type()) {
+	if v := reflect.ValueOf(b); v.Type() == aesBlock || isFlat(v.Type()) {
 		v.Elem().SetZero()
 	}
 }
+
+// aesBlock is the type that crypto/aes gives, if it is flat; nil if not.
+var aesBlock = func() reflect.Type {
+	b, err := aes.NewCipher(make([]byte, 16))
+	if t := reflect.TypeOf(b); err == nil && isFlat(t) {
+		return t
+	}
+	return nil
+}()
 
 // isFlat tells whether t is a pointer to plain data, so that all there is to it
 // lies in one piece.

@@ -15,4 +15,5 @@
 //	silicon   files with the keys of elements, sealed to the simulator
 //	lab       sim.json and devices.json: peers and devices across invocations
 //	command   the commands of joinsim
+//	simtest   what its tests share
 package sim

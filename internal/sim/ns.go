@@ -226,7 +226,7 @@ func (n *NS) request(messageType string, joinEUI lorawan.EUI64) request {
 // activate sends one JoinReq or RejoinReq and checks all that comes of it.
 func (n *NS) activate(ctx context.Context, d *device.Device, t element.JoinType, messageType string, p Parameters, o JoinOptions) (*Result, error) {
 	r := &Result{Checks: make(Checks, 0, 32), Sent: p, query: n.request(messageType, d.JoinEUI())}
-	if session, joined := d.Session(); joined && o.Expect == "" && (t == element.Rejoin0 || t == element.Rejoin2) {
+	if session, joined := d.Session(); joined && expected(o.Expect) == ResultSuccess && (t == element.Rejoin0 || t == element.Rejoin2) {
 		n.checkRejoin(&r.Checks, p, session.DevAddr)
 	}
 	if err := n.exchange(ctx, r, expected(o.Expect)); err != nil {

@@ -27,6 +27,7 @@ type standing struct {
 	generation uint32
 }
 
+// The conditions have CASTs for the reason that loadQuery has them.
 const standingColumns = `SELECT d.id, d.org, d.maker, d.mac_version, d.deleted_at IS NOT NULL, k.id, k.origin, coalesce(k.master, ''), k.generation
 	FROM key_set k JOIN device d ON `
 
@@ -57,7 +58,7 @@ func (t *tx) importDevice(i joinery.Import, n joinery.NewDevice) (joinery.RowRes
 	if org != i.Org {
 		return fail(reasonRange)
 	}
-	s, found, err := t.standing("d.key_set = k.id WHERE d.dev_eui = ? AND d.join_eui = ? AND d.deleted_at IS NULL", d.DevEUI, d.JoinEUI)
+	s, found, err := t.standing("d.key_set = k.id WHERE d.dev_eui = CAST(? AS BLOB) AND d.join_eui = CAST(? AS BLOB) AND d.deleted_at IS NULL", d.DevEUI, d.JoinEUI)
 	if err != nil {
 		return result, err
 	}
@@ -69,7 +70,8 @@ func (t *tx) importDevice(i joinery.Import, n joinery.NewDevice) (joinery.RowRes
 		return result, nil
 	}
 	if k.Origin == joinery.OriginDerived {
-		s, found, err = t.standing("d.id = k.device WHERE k.dev_eui = ? AND k.generation = ? AND k.master = ? AND k.origin = 1", d.DevEUI, k.Generation, k.Master)
+		s, found, err = t.standing(`d.id = k.device WHERE k.dev_eui = CAST(? AS BLOB) AND k.generation = CAST(? AS INTEGER)
+			AND k.master = CAST(? AS TEXT) AND k.origin = 1`, d.DevEUI, k.Generation, k.Master)
 		if err != nil {
 			return result, err
 		}
@@ -132,7 +134,7 @@ func (t *tx) insertDevice(i joinery.Import, n joinery.NewDevice) error {
 		master = k.Master
 	} else {
 		before, err := t.integer(`SELECT max(k.join_nonce) FROM device d JOIN key_set k ON k.id = d.key_set
-			WHERE d.dev_eui = ? AND d.join_eui = ? AND d.deleted_at > 0`, d.DevEUI, d.JoinEUI)
+			WHERE d.dev_eui = CAST(? AS BLOB) AND d.join_eui = CAST(? AS BLOB) AND d.deleted_at > 0`, d.DevEUI, d.JoinEUI)
 		if err != nil {
 			return err
 		}

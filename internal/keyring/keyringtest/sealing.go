@@ -183,7 +183,7 @@ func testIntegrity(t *testing.T, f, other Fixture) {
 	// The verbs see it, too.
 	swapped := ks
 	swapped.Nwk = ks2.Nwk
-	expect(t, "VerifyJoin", f.Keyring.VerifyJoin(ctx, swapped, two.JoinRequest(1)), keyring.ErrIntegrity)
+	expect(t, "VerifyJoin", f.Keyring.VerifyJoin(ctx, swapped, one.JoinRequest(1)), keyring.ErrIntegrity)
 	if err := f.Keyring.CheckKeySet(ctx, ks); err != nil {
 		t.Errorf("whole: %v", err)
 	}

@@ -279,3 +279,15 @@ func checkOwnerToken(t *testing.T, k *keyring.Keyring, d joinery.DeviceID, g uin
 		}
 	}
 }
+
+// Rows gives n rows of a key list, each with both root keys of d, and the header
+// that opens them.
+func (f Fixture) Rows(tb testing.TB, d Device, n int) (seal.Header, []keyring.RootsIn) {
+	tb.Helper()
+	s := f.sealer(tb)
+	rows := make([]keyring.RootsIn, n)
+	for i := range rows {
+		rows[i] = keyring.RootsIn{KeySet: joinery.NewKeySetID(), Nwk: sealed(tb, s, d.Nwk[:]), App: sealed(tb, s, d.App[:])}
+	}
+	return s.Header(), rows
+}

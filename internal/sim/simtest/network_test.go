@@ -268,6 +268,38 @@ func TestRefusalsHold(t *testing.T) {
 	}
 }
 
+// A network that holds the session sees a rejoin-request that is not the
+// device's, or not fresh; one that does not hold it leaves that to the Join
+// Server.
+func TestNetworkVerifiesRejoins(t *testing.T) {
+	n := newNetwork(t, lorawan.MAC1_1, sim.Protocol10, "")
+	held(t, n.join(t, sim.JoinOptions{}).Checks)
+	rejoin := func(ns *sim.NS, o sim.JoinOptions) sim.Checks {
+		t.Helper()
+		r, err := ns.Rejoin(context.Background(), n.dev, lorawan.Rejoin0, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Checks
+	}
+	frame, err := n.dev.RejoinRequest(lorawan.Rejoin0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(held(t, rejoin(n.ns, sim.JoinOptions{Frame: frame, Lose: true})), sim.CheckRejoinMIC) {
+		t.Error("the rejoin-request was not verified")
+	}
+	failsWith(t, rejoin(n.ns, sim.JoinOptions{Frame: frame, Lose: true}), sim.CheckRejoinMIC)
+	damaged := slices.Clone(frame)
+	damaged[len(damaged)-1] ^= 1
+	failsWith(t, rejoin(n.ns, sim.JoinOptions{Frame: damaged}), sim.CheckRejoinMIC, sim.CheckResult)
+	held(t, rejoin(n.ns, sim.JoinOptions{Frame: damaged, Expect: sim.ResultMICFailed}))
+	forgetful := newNS(t, n.js, sim.Protocol10, "", n.js.home)
+	if slices.Contains(held(t, rejoin(forgetful, sim.JoinOptions{})), sim.CheckRejoinMIC) {
+		t.Error("a network verified with a key that it does not have")
+	}
+}
+
 func TestHomeNS(t *testing.T) {
 	n := newNetwork(t, lorawan.MAC1_0_4, sim.Protocol11, "tts")
 	ask := func(o sim.HomeNSOptions) *sim.HomeNS {
