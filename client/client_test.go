@@ -117,7 +117,9 @@ func TestProblem(t *testing.T) {
 // TestStrangers: something that is no Join Server answers.
 func TestStrangers(t *testing.T) {
 	for name, h := range map[string]http.HandlerFunc{
-		"a proxy": func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "<html>bad gateway", http.StatusBadGateway) },
+		"a proxy": func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "<html>bad gateway", http.StatusBadGateway)
+		},
 		"other problem": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/problem+json")
 			w.WriteHeader(http.StatusTeapot)

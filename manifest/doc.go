@@ -2,7 +2,7 @@
 // signed list by which a maker says which chips it provisioned.
 //
 // A manifest is one JSON array. Each entry is one element: a JWS in flattened
-// JSON serialization (RFC 7515 §7.2.2), signed with ES256, whose payload tells
+// JSON form (RFC 7515 §7.2.2), signed with ES256, whose payload tells
 // the element's serial number, its public data and, where it has one, its
 // device key with certificates. Entries stand alone: a file can be split,
 // merged, and verified in parallel. The shape is that of the Trust Platform

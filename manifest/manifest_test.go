@@ -446,7 +446,7 @@ func TestPublicKeys(t *testing.T) {
 }
 
 func TestParseSigner(t *testing.T) {
-	make := func(curve elliptic.Curve, ski []byte) []byte {
+	certificate := func(curve elliptic.Curve, ski []byte) []byte {
 		key, err := ecdsa.GenerateKey(curve, rand.Reader)
 		if err != nil {
 			t.Fatal(err)
@@ -460,8 +460,8 @@ func TestParseSigner(t *testing.T) {
 	}
 	for name, der := range map[string][]byte{
 		"not a certificate":       []byte("no"),
-		"P-384":                   make(elliptic.P384(), []byte{1}),
-		"no SubjectKeyIdentifier": make(elliptic.P256(), nil),
+		"P-384":                   certificate(elliptic.P384(), []byte{1}),
+		"no SubjectKeyIdentifier": certificate(elliptic.P256(), nil),
 	} {
 		if _, _, err := manifest.ParseSigner(der); !errors.Is(err, manifest.ErrCertificate) {
 			t.Errorf("%s: %v", name, err)

@@ -191,38 +191,72 @@ func (a *app) keyRevokeCommand() *cobra.Command {
 
 func (a *app) roamingCommand() *cobra.Command {
 	c := &cobra.Command{Use: "roaming", Short: "Networks that may ask for a device's home network"}
+	c.AddCommand(a.roamingSetCommand(), a.roamingClearCommand(), a.roamingShowCommand())
+	return c
+}
+
+func (a *app) roamingSetCommand() *cobra.Command {
 	var device string
-	set := a.command(&cobra.Command{
-		Use:   "set [NETID…]",
+	var none bool
+	c := a.command(&cobra.Command{
+		Use:   "set NETID…",
 		Short: "Set which networks may ask for the home of devices",
 		Long: `Set which networks that are not a device's home may learn, by HomeNSReq, which one
 is: for every device of the organisation, or with --device for one, whose own rule
-then stands instead. Without a NETID no network may.`,
+then stands instead. --none lets no network ask.`,
 		Example: `  joinctl roaming set 000013 60002A
-  joinctl roaming set --device 0004A310001AA90A 000013`,
+  joinctl roaming set --device 0004A310001AA90A --none`,
 	}, func(ctx context.Context, api *client.Client, args []string) error {
 		netIDs, err := parseAll("NETID", args, lorawan.ParseNetID)
 		if err != nil {
 			return err
 		}
-		rule := client.RoamingRule{NetIDs: slices.Clip(netIDs)}
-		if rule.NetIDs == nil {
-			rule.NetIDs = []lorawan.NetID{}
+		if none == (len(netIDs) > 0) {
+			return usagef("name the networks, or give --none; 'joinctl roaming clear' removes a rule")
 		}
-		if device != "" {
-			d, err := findDevice(ctx, api, device)
-			if err != nil {
-				return err
-			}
-			rule.Device = d.ID
-		}
-		if err := api.SetRoaming(ctx, rule); err != nil {
+		return a.setRoaming(ctx, api, device, append([]lorawan.NetID{}, netIDs...))
+	})
+	c.Flags().StringVar(&device, "device", "", "for this device only: JOINEUI/DEVEUI, DevEUI or id")
+	c.Flags().BoolVar(&none, "none", false, "let no network ask")
+	return c
+}
+
+// setRoaming sets a rule, or removes it where netIDs is nil.
+func (a *app) setRoaming(ctx context.Context, api *client.Client, device string, netIDs []lorawan.NetID) error {
+	rule := client.RoamingRule{NetIDs: netIDs}
+	if device != "" {
+		d, err := findDevice(ctx, api, device)
+		if err != nil {
 			return err
 		}
-		return a.done(rule, "networks that may ask: %s", orDash(joined(netIDs)))
+		rule.Device = d.ID
+	}
+	if err := api.SetRoaming(ctx, rule); err != nil {
+		return err
+	}
+	if netIDs == nil {
+		return a.done(rule, "the rule is removed")
+	}
+	return a.done(rule, "networks that may ask: %s", orDash(joined(netIDs)))
+}
+
+func (a *app) roamingClearCommand() *cobra.Command {
+	var device string
+	c := a.command(&cobra.Command{
+		Use:     "clear",
+		Short:   "Remove a roaming rule",
+		Long:    "Remove the rule of an organisation, or with --device that of one device, for which its organisation's then stands.",
+		Example: "  joinctl roaming clear --device 0004A310001AA90A",
+		Args:    cobra.NoArgs,
+	}, func(ctx context.Context, api *client.Client, _ []string) error {
+		return a.setRoaming(ctx, api, device, nil)
 	})
-	set.Flags().StringVar(&device, "device", "", "for this device only: JOINEUI/DEVEUI, DevEUI or id")
-	c.AddCommand(set, a.command(&cobra.Command{
+	c.Flags().StringVar(&device, "device", "", "the rule of this device: JOINEUI/DEVEUI, DevEUI or id")
+	return c
+}
+
+func (a *app) roamingShowCommand() *cobra.Command {
+	return a.command(&cobra.Command{
 		Use:     "show",
 		Short:   "Show the roaming rules of an organisation",
 		Example: "  joinctl roaming show",
@@ -242,8 +276,7 @@ then stands instead. Without a NETID no network may.`,
 			},
 			empty: "no rules: no network but the home network learns anything of a device",
 		})
-	}))
-	return c
+	})
 }
 
 func (a *app) auditCommand() *cobra.Command {

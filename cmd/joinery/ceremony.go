@@ -12,15 +12,12 @@ import (
 )
 
 func newCeremony() *cobra.Command {
-	cmd := &cobra.Command{
+	return group(&cobra.Command{
 		Use:   "ceremony",
 		Short: "Make and exchange the keys behind a Join Server",
 		Long: `Makes and exchanges keys, offline, on key files that no running server needs: a
 server sees what changed when it starts next. Keys are never printed.`,
-		Args: cobra.NoArgs,
-	}
-	cmd.AddCommand(newCeremonyIdentity(), newCeremonySoft(), newCeremonyTransport(), newCeremonyMaster())
-	return cmd
+	}, newCeremonyIdentity(), newCeremonySoft(), newCeremonyTransport(), newCeremonyMaster())
 }
 
 // newKeyFile is a key file in the making.

@@ -10,13 +10,10 @@ import (
 )
 
 func newConfig() *cobra.Command {
-	cmd := &cobra.Command{
+	return group(&cobra.Command{
 		Use:   "config",
 		Short: "Print or check a configuration",
-		Args:  cobra.NoArgs,
-	}
-	cmd.AddCommand(newConfigPrint(), newConfigCheck())
-	return cmd
+	}, newConfigPrint(), newConfigCheck())
 }
 
 func newConfigPrint() *cobra.Command {

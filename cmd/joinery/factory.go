@@ -20,16 +20,13 @@ import (
 )
 
 func newFactory() *cobra.Command {
-	cmd := &cobra.Command{
+	return group(&cobra.Command{
 		Use:   "factory",
 		Short: "Make secure elements, offline",
 		Long: `What a maker of secure elements does, away from any server: a factory has a key
 file of its own with the signer of its manifests, and shares master keys with the
 Join Servers that its elements will join through.`,
-		Args: cobra.NoArgs,
-	}
-	cmd.AddCommand(newFactoryInit(), newFactoryProvision())
-	return cmd
+	}, newFactoryInit(), newFactoryProvision())
 }
 
 func newFactoryInit() *cobra.Command {

@@ -18,16 +18,13 @@ import (
 )
 
 func newCeremonyMaster() *cobra.Command {
-	cmd := &cobra.Command{
+	return group(&cobra.Command{
 		Use:   "master",
 		Short: "Master keys, from which the root keys of elements derive",
 		Long: `A master key is made once, in the key file of a factory or of a server, and shared
 with the other, sealed to its transport key. Compare the key check value on both
 sides: it tells keys apart and nothing about them.`,
-		Args: cobra.NoArgs,
-	}
-	cmd.AddCommand(newMasterNew(), newMasterShare(), newMasterAccept(), newMasterList())
-	return cmd
+	}, newMasterNew(), newMasterShare(), newMasterAccept(), newMasterList())
 }
 
 func newMasterNew() *cobra.Command {

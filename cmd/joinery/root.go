@@ -72,16 +72,28 @@ Interfaces. To look around, let it make a complete server in one directory:
 A running server is administered with joinctl, through its API.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
 	}
-	cmd.AddCommand(
+	cmd.CompletionOptions.HiddenDefaultCmd = true
+	return group(cmd,
 		newServe(), newQuickstart(),
 		newMigrate(), newFsck(),
 		newConfig(),
 		newCeremony(), newFactory(),
 		newVersion(),
 	)
-	cmd.CompletionOptions.HiddenDefaultCmd = true
+}
+
+// group makes a command that only holds others: alone it shows its help, and a
+// word that it does not know is an error.
+func group(cmd *cobra.Command, commands ...*cobra.Command) *cobra.Command {
+	cmd.AddCommand(commands...)
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return fmt.Errorf("unknown command %q; see `%s --help`", args[0], cmd.CommandPath())
+		}
+		return nil
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	return cmd
 }
 

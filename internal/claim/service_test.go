@@ -402,8 +402,8 @@ func TestBind(t *testing.T) {
 	if err := f.Bind(ctx, f.acme, d.ID, home); err != nil || f.state(t, d.ID).Binding.Epoch != epoch {
 		t.Errorf("the same terms are a new binding: %v", err)
 	}
-	clear := joinery.Binding{NetID: lorawan.NetID{0, 0, 0x42}, Policy: joinery.AppSKeyClear, ClearNwkKeys: true}
-	if err := f.Bind(ctx, f.acme, d.ID, clear); err != nil {
+	inClear := joinery.Binding{NetID: lorawan.NetID{0, 0, 0x42}, Policy: joinery.AppSKeyClear, ClearNwkKeys: true}
+	if err := f.Bind(ctx, f.acme, d.ID, inClear); err != nil {
 		t.Fatal(err)
 	}
 	if s := f.state(t, d.ID); s.Binding.Epoch != epoch+1 || !s.Binding.ClearNwkKeys || s.Binding.ASID != "" {

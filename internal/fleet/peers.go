@@ -231,7 +231,7 @@ func describeCredentials(p joinery.Peer) string {
 // warn tells the operator's log what will go wrong with a peer's credentials.
 func (s *Service) warn(p joinery.Peer) {
 	for _, text := range CredentialWarnings(p, s.now()) {
-		s.log.Warn(text, slog.String("peer", p.Name))
+		s.log.Warn("a credential of a peer needs attention", slog.String("peer", p.Name), slog.String("warning", text))
 	}
 }
 

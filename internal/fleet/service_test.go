@@ -220,7 +220,7 @@ func TestConsent(t *testing.T) {
 	ns := func(p *joinery.Peer) { next++; p.NetIDs = []lorawan.NetID{{0, 1, next}} }
 	as := func(p *joinery.Peer) { next++; p.ASIDs = []string{fmt.Sprint("as", next)} }
 	both := func(p *joinery.Peer) { ns(p); as(p) }
-	clear := func(f func(*joinery.Peer)) func(*joinery.Peer) {
+	inClear := func(f func(*joinery.Peer)) func(*joinery.Peer) {
 		return func(p *joinery.Peer) { f(p); p.ClearKeys = true }
 	}
 	forNS, forAS := []joinery.KEKRole{joinery.KEKForNS}, []joinery.KEKRole{joinery.KEKForAS}
@@ -232,10 +232,10 @@ func TestConsent(t *testing.T) {
 	}{
 		"NS with KEK":                 {ns, forNS, "", ""},
 		"NS without KEK":              {ns, nil, "", joinery.CodeInvalid},
-		"NS, clear, unconfirmed":      {clear(ns), nil, "", joinery.CodeInvalid},
-		"NS, clear, wrong name":       {clear(ns), nil, "yes", joinery.CodeInvalid},
-		"NS, clear, confirmed":        {clear(ns), nil, "NAME", ""},
-		"NS with KEK, clear":          {clear(ns), forNS, "", joinery.CodeInvalid},
+		"NS, clear, unconfirmed":      {inClear(ns), nil, "", joinery.CodeInvalid},
+		"NS, clear, wrong name":       {inClear(ns), nil, "yes", joinery.CodeInvalid},
+		"NS, clear, confirmed":        {inClear(ns), nil, "NAME", ""},
+		"NS with KEK, clear":          {inClear(ns), forNS, "", joinery.CodeInvalid},
 		"NS, confirmed, not set":      {ns, forNS, "NAME", joinery.CodeInvalid},
 		"NS with an AS KEK":           {ns, forAS, "", joinery.CodeInvalid},
 		"AS with KEK":                 {as, forAS, "", ""},
@@ -243,7 +243,7 @@ func TestConsent(t *testing.T) {
 		"AS with an NS KEK":           {as, forNS, "", joinery.CodeInvalid},
 		"both, AS KEK only":           {both, forAS, "", joinery.CodeInvalid},
 		"both, NS KEK only":           {both, forNS, "", ""},
-		"both, confirmed, no KEK":     {clear(both), nil, "NAME", ""},
+		"both, confirmed, no KEK":     {inClear(both), nil, "NAME", ""},
 		"KEK of a role there is none": {both, []joinery.KEKRole{"js"}, "", joinery.CodeInvalid},
 	} {
 		if err := add(c.edit, c.roles, c.confirm); joinery.CodeOf(err) != c.want {

@@ -333,8 +333,8 @@ func TestDryRun(t *testing.T) {
 	f := newFixture(t)
 	ctx := t.Context()
 	entries := f.maker.run(t, firstDevEUI, 3)
-	real := f.begin(t, f.acme, Spec{Kind: joinery.ImportManifest})
-	f.take(t, f.acme, Chunk{Import: real.ID, Entries: entries[:1]})
+	begun := f.begin(t, f.acme, Spec{Kind: joinery.ImportManifest})
+	f.take(t, f.acme, Chunk{Import: begun.ID, Entries: entries[:1]})
 
 	dry := f.begin(t, f.acme, Spec{Kind: joinery.ImportManifest, DryRun: true})
 	entries = append(entries, newSigner(t).run(t, firstDevEUI, 1)...)

@@ -101,6 +101,9 @@ func checkFree(dir string) error {
 
 // build makes everything inside l, and ends with the server stopped.
 func build(ctx context.Context, o Options, l layout) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	for _, dir := range []string{"keys", "pki", "sim"} {
 		if err := os.Mkdir(l.path(dir), 0o700); err != nil {
 			return err
@@ -114,7 +117,7 @@ func build(ctx context.Context, o Options, l layout) error {
 	making.Go(func() { maker = l.makeFactoryKeys() })
 	making.Go(func() { recipient, pki = l.makeRecipient(), l.makePKI(time.Now()) })
 	making.Wait()
-	if err := errors.Join(server, maker, recipient, pki); err != nil {
+	if err := errors.Join(server, maker, recipient, pki, ctx.Err()); err != nil {
 		return err
 	}
 	if err := l.shareMaster(); err != nil {

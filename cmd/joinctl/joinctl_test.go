@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"joinery/internal/config"
+	"joinery/internal/daemon"
+	"joinery/internal/quickstart"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"joinctl": main})
+}
+
+// server is the real server that all scripts speak to, made as a newcomer makes
+// one.
+type server struct {
+	dir    string
+	config config.Config
+}
+
+func startServer(t *testing.T) server {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "qs")
+	if err := quickstart.Prepare(t.Context(), quickstart.Options{Dir: dir, Elements: 3}); err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Load(filepath.Join(dir, quickstart.ConfigFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := daemon.Open(t.Context(), c, daemon.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := p.Run(ctx); err != nil {
+			t.Errorf("server: %v", err)
+		}
+	})
+	t.Cleanup(func() {
+		stop()
+		running.Wait()
+		if err := p.Close(); err != nil {
+			t.Errorf("server: %v", err)
+		}
+	})
+	return server{dir, c}
+}
+
+func TestScripts(t *testing.T) {
+	s := startServer(t)
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("JOINCTL_SOCKET", s.config.API.Socket)
+			env.Setenv("QS", s.dir)
+			env.Setenv("API_URL", "http://"+s.config.API.Address)
+			env.Setenv("INTEROP_URL", "https://"+s.config.Interop.Address)
+			env.Setenv("TZ", "UTC")
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"json": jsonCommand, "setjson": setJSONCommand, "keylist": keyListCommand, "exitcode": exitCodeCommand,
+		},
+	})
+}
+
+// jsonCommand: json FILE PATH WANT: what stands at PATH (a.b, 0 for the first
+// of an array, # for a length) in FILE is WANT.
+func jsonCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 3 {
+		ts.Fatalf("usage: json FILE PATH WANT")
+	}
+	got, err := lookUp(ts.ReadFile(args[0]), args[1])
+	ts.Check(err)
+	if (got == args[2]) == neg {
+		ts.Fatalf("%s is %q, want %q", args[1], got, args[2])
+	}
+}
+
+// setJSONCommand: setjson VAR FILE PATH: sets a variable to what stands there.
+func setJSONCommand(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 3 {
+		ts.Fatalf("usage: setjson VAR FILE PATH")
+	}
+	got, err := lookUp(ts.ReadFile(args[1]), args[2])
+	ts.Check(err)
+	ts.Setenv(args[0], got)
+}
+
+func lookUp(text, path string) (string, error) {
+	var v any
+	if err := json.Unmarshal([]byte(text), &v); err != nil {
+		return "", fmt.Errorf("%w in %s", err, text)
+	}
+	for _, step := range strings.Split(path, ".") {
+		switch at := v.(type) {
+		case map[string]any:
+			member, ok := at[step]
+			if !ok {
+				return "", fmt.Errorf("no %s in %s", path, text)
+			}
+			v = member
+		case []any:
+			if step == "#" {
+				v = len(at)
+				continue
+			}
+			i, err := strconv.Atoi(step)
+			if err != nil || i >= len(at) {
+				return "", fmt.Errorf("no %s in %s", path, text)
+			}
+			v = at[i]
+		default:
+			return "", fmt.Errorf("no %s in %s", path, text)
+		}
+	}
+	return fmt.Sprint(v), nil
+}
+
+// keyListCommand: keylist FILE FIRST COUNT [BAD…]: writes a key list of COUNT
+// devices from DevEUI FIRST on; the rows BAD (from 0) have a key that is none.
+func keyListCommand(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 3 {
+		ts.Fatalf("usage: keylist FILE FIRST COUNT [BAD…]")
+	}
+	first, err := strconv.ParseUint(args[1], 16, 64)
+	ts.Check(err)
+	count, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	var b strings.Builder
+	b.WriteString("JoinEUI,DevEUI,MACVersion,NwkKey,AppKey\n")
+	for i := range count {
+		key := fmt.Sprintf("%032X", first*7919+uint64(i)+1)
+		if slices.Contains(args[3:], strconv.Itoa(i)) {
+			key = "NOT-A-KEY-" + key[:8]
+		}
+		fmt.Fprintf(&b, "0200000000000100,%016X,1.0.4,,%s\n", first+uint64(i), key)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(b.String()), 0o600))
+}
+
+// exitCodeCommand: exitcode CODE COMMAND ARG…: runs a program and wants exactly
+// this exit code. Its output is in the files out and err.
+func exitCodeCommand(ts *testscript.TestScript, _ bool, args []string) {
+	err := ts.Exec(args[1], args[2:]...)
+	code := 0
+	if err != nil {
+		text := err.Error()
+		if _, err := fmt.Sscanf(text, "exit status %d", &code); err != nil {
+			ts.Fatalf("%s", text)
+		}
+	}
+	if fmt.Sprint(code) != args[0] {
+		ts.Fatalf("exit code %d, want %s", code, args[0])
+	}
+}

@@ -1,0 +1,337 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"joinery"
+	"joinery/internal/store/storetest"
+	"joinery/lorawan"
+)
+
+// richDatabase makes a database with a row of every kind, and closes it.
+func richDatabase(t *testing.T) string {
+	t.Helper()
+	o := newOptions(t)
+	d, states := withDevices(t, o, 6)
+	ctx := t.Context()
+	a := joinery.AuditEntry{At: testTime, Event: joinery.AuditDeviceClaimed, Actor: "test", Detail: map[string]string{"k": "v"}}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	maker := states[0].Device.Maker
+	owner, third := joinery.NewOrgID(), joinery.NewOrgID()
+	must(d.AddOrg(ctx, joinery.Organisation{ID: owner, Name: "owner", CreatedAt: testTime}, a))
+	must(d.AddOrg(ctx, joinery.Organisation{ID: third, Name: "third", CreatedAt: testTime}, a))
+	high := lorawan.EUI64FromUint64(0xF0 << 56)
+	must(d.AssignRange(ctx, joinery.JoinEUIRange{EUIRange: joinery.EUIRange{First: high, Last: high}, Org: third}, a))
+
+	b := &joinery.Binding{NetID: lorawan.NetID{1}, Source: "owner"}
+	must(d.Claim(ctx, states[0].Device.ID, 0, owner, b, a))
+	must(d.Claim(ctx, states[0].Device.ID, 1, maker, b, a))
+	must(d.SetRoaming(ctx, joinery.RoamingRule{Org: maker, Device: states[1].Device.ID, NetIDs: []lorawan.NetID{{1}}}, a))
+	must(d.DeleteDevice(ctx, states[5].Device.ID, a))
+	for range 6 {
+		must(d.CommitActivation(ctx, storetest.NextCommit(reload(t, d, 0))))
+	}
+	must(d.CommitActivation(ctx, rejoin1(reload(t, d, 0))))
+	must(d.CommitActivation(ctx, storetest.NextCommit(reload(t, d, 1))))
+
+	peers := [2]joinery.Peer{}
+	for i := range peers {
+		peers[i] = joinery.Peer{ID: joinery.NewPeerID(), Name: string(rune('a' + i)), ASIDs: []string{"as" + string(rune('a'+i))}, CreatedAt: testTime}
+		peers[i].Credentials = []joinery.Credential{{Kind: joinery.CredentialCASAN, CA: []byte("shared"), SAN: peers[i].Name}}
+		must(d.AddPeer(ctx, peers[i], a))
+		must(d.AddKEK(ctx, joinery.KEK{ID: joinery.NewKEKID(), Peer: peers[i].ID, Role: joinery.KEKForNS, Label: peers[i].Name, Version: 1, Sealed: []byte{1}, CreatedAt: testTime}, a))
+	}
+	must(d.RemovePeer(ctx, peers[1].ID, a))
+
+	i, err := d.BeginImport(ctx, joinery.Import{Org: maker, Kind: joinery.ImportKeyList, SHA256: sha256.Sum256([]byte("list")), CreatedAt: testTime})
+	must(err)
+	sealed := testDevice(0)
+	sealed.Device.DevEUI, sealed.KeySet.DevEUI = testDevEUI(100), testDevEUI(100)
+	sealed.KeySet.Origin, sealed.KeySet.Master, sealed.KeySet.App.Use = joinery.OriginSealed, "", []byte{1, 2, 3}
+	sealed.Serial = "S1"
+	_, err = d.CommitRows(ctx, joinery.ImportRows{Import: i.ID, Count: 2, Devices: []joinery.NewDevice{sealed},
+		Failed: []joinery.RowResult{{Index: 1, Status: joinery.RowFailed, Reason: "bad"}}}, a)
+	must(err)
+	clean(t, d)
+	must(d.Close())
+	return o.Path
+}
+
+func rejoin1(s joinery.ActivationState) joinery.ActivationCommit {
+	c := storetest.NextCommit(s)
+	c.Activation.Type, c.Activation.Count = joinery.JoinTypeRejoin1, 4
+	e := s.KeySet.Nonces.For(testJoinEUI)
+	e.NextRJCount1 = 5
+	c.Nonces = c.Nonces.With(e)
+	return c
+}
+
+// corrupted opens a copy of the database on which statements ran without any
+// check, and gives what fsck finds.
+func corrupted(t *testing.T, path string, check Checker, statements ...string) []Violation {
+	t.Helper()
+	o := Options{Path: filepath.Join(t.TempDir(), "joinery.db"), UnsafeNoSync: true}
+	content, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(o.Path, content, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw(t, o.Path, append([]string{"PRAGMA foreign_keys = OFF", "PRAGMA ignore_check_constraints = ON"}, statements...)...)
+	d, err := OpenReadOnly(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = d.Close() }()
+	found, err := d.Fsck(t.Context(), check)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+const (
+	firstDevice    = "(SELECT min(id) FROM device)"
+	firstKeySet    = "(SELECT key_set FROM device WHERE id = " + firstDevice + ")"
+	deletedDevice  = "(SELECT id FROM device WHERE deleted_at > 0)"
+	lastActivation = "(SELECT max(id) FROM activation)"
+	newestOfFirst  = "(SELECT max(id) FROM activation WHERE key_set = " + firstKeySet + ")"
+)
+
+// damages is each way in which a database can be spoiled, with the table and a
+// part of the rule of a violation that must then be found.
+var damages = []struct{ name, table, rule, statement string }{
+	{"check", "(file)", "SQLite", "UPDATE device SET suspended = 7 WHERE id = " + firstDevice},
+	{"foreign key", "device", "row of organisation", "UPDATE device SET org = 1 WHERE id = " + firstDevice},
+	{"second store row", "store", "exactly one row", "INSERT INTO store SELECT 2, epoch, operator_org, created_at FROM store"},
+	{"operator renamed", "organisation", "is named operator", "UPDATE organisation SET name = 'x' WHERE name = 'operator'"},
+	{"overlapping ranges", "join_eui_range", "do not overlap", "UPDATE join_eui_range SET last = x'FFFFFFFFFFFFFFFF'"},
+	{"range gone", "device", "range of its maker", "DELETE FROM join_eui_range"},
+	{"range of another", "device", "range of its maker", "UPDATE join_eui_range SET org = (SELECT id FROM organisation WHERE name = 'owner')"},
+
+	{"key set of another", "device", "its own", "UPDATE key_set SET device = 1 WHERE id = " + firstKeySet},
+	{"DevEUI of another", "device", "has its DevEUI", "UPDATE key_set SET dev_eui = x'0000000000000001' WHERE id = " + firstKeySet},
+	{"shared key set", "device", "alone has its key set", "UPDATE device SET key_set = " + firstKeySet},
+	{"root of 1.1", "device", "with NwkKey", "UPDATE device SET mac_version = 110; UPDATE key_set SET root10 = 2"},
+	{"sealed without keys", "device", "has keys", "DELETE FROM sealed_root"},
+	{"deleted with binding", "device", "deleted device has no binding",
+		"INSERT INTO binding SELECT " + deletedDevice + ", epoch, net_id, ns_id, as_id, app_s_key, clear_nwk_keys, source, locked, since FROM binding LIMIT 1"},
+	{"undisclosed device", "device", "was disclosed", "UPDATE key_set SET disclosed = 1 WHERE id = " + firstKeySet},
+	{"undisclosed key set", "key_set", "was disclosed", "INSERT INTO disclosure SELECT 1, key_set, org, 0, 'r' FROM device LIMIT 1"},
+	{"key set of nobody", "key_set", "belongs to a device", "UPDATE key_set SET device = 1 WHERE id = " + firstKeySet},
+	{"key set that leads nowhere", "key_set", "leads to",
+		"INSERT INTO key_set SELECT 1, device, dev_eui, origin, 'other', generation, NULL, NULL, root10, 0, 0, NULL, NULL, NULL, 0 FROM key_set WHERE id = " + firstKeySet},
+	{"sealed root of a derived one", "sealed_root", "only a sealed", "INSERT INTO sealed_root (key_set, nwk_use) SELECT key_set, x'00' FROM device WHERE id = " + firstDevice},
+	{"binding epoch", "binding", "highest epoch", "UPDATE binding SET epoch = 77"},
+	{"manifest entry of another", "manifest_entry", "maker of its device", "UPDATE manifest_entry SET org = (SELECT id FROM organisation WHERE name = 'owner')"},
+	{"roaming rule of another", "roaming_rule", "owner's", "UPDATE roaming_rule SET org = (SELECT id FROM organisation WHERE name = 'owner')"},
+	{"activation of nobody", "activation", "belongs to a key set", "UPDATE activation SET key_set = 5 WHERE id = " + lastActivation},
+
+	{"removed peer speaks", "peer", "removed peer has no names", "INSERT INTO peer_identity SELECT id, 'as-id', 'x' FROM peer WHERE removed_at > 0"},
+	{"CA of two", "peer_credential", "leads to no other",
+		"INSERT INTO peer_credential SELECT peer + 1, 0, 'ca', NULL, ca, NULL FROM peer_credential"},
+	{"KEK of another", "kek", "organisation", "UPDATE kek SET org = (SELECT id FROM organisation WHERE name = 'owner')"},
+	{"KEK of a removed peer", "kek", "are retired", "UPDATE kek SET retired_at = NULL"},
+	{"import counts", "import", "are the rows taken", "UPDATE import SET created = created + 1"},
+	{"import errors", "import", "has its reason", "DELETE FROM import_error"},
+	{"import error beyond", "import", "and no other", "UPDATE import_error SET idx = 99"},
+
+	{"owner epoch missing", "ownership", "one row for each epoch", "DELETE FROM ownership WHERE epoch = 1"},
+	{"owner chain", "ownership", "follows the link", "UPDATE ownership SET org = (SELECT id FROM organisation WHERE name = 'operator') WHERE epoch = 1"},
+	{"owner maker", "ownership", "follows the link", "UPDATE device SET maker = (SELECT id FROM organisation WHERE name = 'owner')"},
+	{"owner now", "ownership", "is the device's owner", "UPDATE device SET org = (SELECT id FROM organisation WHERE name = 'owner') WHERE owner_epoch = 2"},
+
+	{"nonces damaged", "key_set", "nonces are damaged", "UPDATE key_set SET nonces = x'05' WHERE id = " + firstKeySet},
+	{"nonces forgotten", "key_set", "are one chain", "UPDATE key_set SET nonces = NULL WHERE id = " + firstKeySet},
+	{"JoinNonce back", "activation", "came later", "UPDATE key_set SET join_nonce = 3 WHERE id = " + firstKeySet},
+	{"version back", "key_set", "counts every activation", "UPDATE key_set SET version = 2 WHERE id = " + firstKeySet},
+	{"last join", "key_set", "last_join_at", "UPDATE key_set SET last_join_at = 5 WHERE id = " + firstKeySet},
+	{"newest activation gone", "activation", "must be there", "DELETE FROM activation WHERE id = " + newestOfFirst},
+	{"oldest activation gone", "activation", "must be there", "DELETE FROM activation WHERE id = (SELECT min(id) FROM activation WHERE key_set = " + firstKeySet + ")"},
+	{"activation added", "key_set", "are one chain", "INSERT INTO activation SELECT 5, key_set, previous, payload, salt, leaf FROM activation WHERE id = " + newestOfFirst},
+	{"chain in a ring", "activation", "chain of activations ends",
+		"UPDATE activation SET previous = " + newestOfFirst + " WHERE previous IS NULL AND key_set = " + firstKeySet},
+	{"chain cut", "key_set", "recent activations are in its chain", "UPDATE activation SET previous = NULL WHERE id = " + newestOfFirst},
+	{"chain to another key set", "activation", "key set that names it",
+		"UPDATE activation SET previous = (SELECT max(id) FROM activation WHERE key_set <> " + firstKeySet + ") WHERE id = " + newestOfFirst},
+	{"recent out of order", "activation", "are its newest",
+		"UPDATE activation SET previous = (SELECT min(id) FROM activation WHERE key_set = " + firstKeySet + ") WHERE id = " + newestOfFirst},
+	{"payload", "activation", "not what the record covers", "UPDATE activation SET payload = CAST(payload || 'x' AS BLOB) WHERE id = " + newestOfFirst},
+	{"salt", "activation", "not what the record covers", "UPDATE activation SET salt = zeroblob(32) WHERE id = " + newestOfFirst},
+	{"leaf", "activation", "not what the record covers", "UPDATE activation SET leaf = x'010000000000000000000000000000000000000000000000000000000000000000' WHERE id = " + newestOfFirst},
+	{"leaf of no version", "activation", "unknown version", "UPDATE activation SET payload = NULL, salt = NULL, leaf = x'070000000000000000000000000000000000000000000000000000000000000000' WHERE id = " + newestOfFirst},
+	{"payload cut", "activation", "activation is damaged", "UPDATE activation SET payload = x'01' WHERE id = " + newestOfFirst},
+	{"payload of another", "activation", "payload names its row",
+		"UPDATE activation SET (payload, salt, leaf) = (SELECT payload, salt, leaf FROM activation WHERE key_set <> " + firstKeySet + ") WHERE id = " + newestOfFirst},
+	{"activation twice", "activation", "none is issued twice",
+		"UPDATE activation SET (payload, salt, leaf) = (SELECT payload, salt, leaf FROM activation WHERE id = " + newestOfFirst + ") WHERE key_set = " + firstKeySet},
+	{"binding epoch never given", "activation", "epoch was given", "UPDATE device SET binding_epoch = 0; DELETE FROM binding"},
+
+	{"audit payload", "audit", "not what the record covers", "UPDATE audit SET payload = CAST(replace(CAST(payload AS TEXT), 'test', 'best') AS BLOB) WHERE id = 2"},
+	{"audit columns", "audit", "what its payload says", "UPDATE audit SET event = 'x' WHERE id = 2"},
+	{"audit row gone", "audit", "no row is missing", "DELETE FROM audit WHERE id = 2"},
+	{"last audit row gone", "audit", "no row is missing", "DELETE FROM audit WHERE id = (SELECT max(id) FROM audit)"},
+	{"audit leaf", "audit", "unknown version", "UPDATE audit SET payload = NULL, salt = NULL, leaf = zeroblob(33) WHERE id = 2"},
+	{"audit payload of no format", "audit", "unknown format", "UPDATE audit SET payload = x'00' WHERE id = 2"},
+}
+
+func TestFsckFinds(t *testing.T) {
+	path := richDatabase(t)
+	seen := map[string]bool{}
+	for _, damage := range damages {
+		t.Run(damage.name, func(t *testing.T) {
+			found := corrupted(t, path, nil, strings.Split(damage.statement, "; ")...)
+			hit := false
+			for _, v := range found {
+				seen[v.Table+": "+v.Rule] = true
+				if v.ID == "" || v.Fix == "" || !strings.HasPrefix(v.String(), v.Table) {
+					t.Errorf("incomplete: %+v", v)
+				}
+				hit = hit || v.Table == damage.table && strings.Contains(v.Rule, damage.rule)
+			}
+			if !hit {
+				t.Errorf("not found; instead: %v", found)
+			}
+		})
+	}
+	for _, r := range simpleRules { // no rule that never finds anything
+		if !seen[r.table+": "+r.text] {
+			t.Errorf("no damage shows the rule %q of %s", r.text, r.table)
+		}
+	}
+}
+
+// DevNonces and RJcount1 that a key set forgot are found, also where the row is
+// otherwise whole.
+func TestFsckFindsForgottenNonces(t *testing.T) {
+	for name, forget := range map[string]func(*joinery.JoinEUINonces){
+		"DevNonce 5 is remembered": func(e *joinery.JoinEUINonces) { e.Next = 5 },
+		"RJcount1 4 is remembered": func(e *joinery.JoinEUINonces) { e.NextRJCount1 = 4 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := richDatabase(t)
+			d := mustOpen(t, Options{Path: path, UnsafeNoSync: true})
+			s := reload(t, d, 0)
+			e := s.KeySet.Nonces.For(testJoinEUI)
+			forget(&e)
+			err := d.do(t.Context(), func(tx *tx) error {
+				return tx.exec("UPDATE key_set SET nonces = ? WHERE id = ?", s.KeySet.Nonces.With(e).Encode(), s.KeySet.ID)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantOne(t, d, nil, name)
+		})
+	}
+	t.Run("DevNonce twice", func(t *testing.T) {
+		d, states := withDevices(t, newOptions(t), 1)
+		first := storetest.NextCommit(states[0])
+		if err := d.CommitActivation(t.Context(), first); err != nil {
+			t.Fatal(err)
+		}
+		again := storetest.NextCommit(reload(t, d, 0))
+		again.Activation.Count = first.Activation.Count
+		if err := d.CommitActivation(t.Context(), again); err != nil {
+			t.Fatal(err)
+		}
+		wantOne(t, d, nil, "DevNonce 0 was accepted once")
+	})
+}
+
+func wantOne(t *testing.T, d *DB, check Checker, rule string) {
+	t.Helper()
+	found, err := d.Fsck(t.Context(), check)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(found) != 1 || !strings.Contains(found[0].Rule, rule) {
+		t.Fatalf("want one violation of %q, got %v", rule, found)
+	}
+}
+
+// A recorded erasure of payload and salt is no violation.
+func TestFsckAfterErasure(t *testing.T) {
+	path := richDatabase(t)
+	if found := corrupted(t, path, nil, "UPDATE activation SET payload = NULL, salt = NULL", "UPDATE audit SET payload = NULL, salt = NULL WHERE id > 3"); len(found) > 0 {
+		t.Fatalf("found %v", found)
+	}
+}
+
+// A page of zeros in the middle of the file is found, or the file is refused.
+func TestFsckDamagedPage(t *testing.T) {
+	path := richDatabase(t)
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for page := 2; page < len(content)/pageSize; page += 3 {
+		spoiled := append([]byte(nil), content...)
+		clear(spoiled[(page-1)*pageSize : page*pageSize])
+		o := Options{Path: filepath.Join(t.TempDir(), "joinery.db"), UnsafeNoSync: true}
+		if err := os.WriteFile(o.Path, spoiled, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d, err := OpenReadOnly(t.Context(), o)
+		if err != nil {
+			continue
+		}
+		found, err := d.Fsck(t.Context(), nil)
+		if len(found) == 0 && err == nil {
+			t.Errorf("page %d of zeros went unnoticed", page)
+		}
+		_ = d.Close()
+	}
+}
+
+// refusing is a Checker that opens nothing.
+type refusing struct{ seen *int }
+
+func (r refusing) CheckKeySet(_ context.Context, ks joinery.KeySet) error {
+	*r.seen++
+	if ks.Origin != joinery.OriginSealed {
+		return nil
+	}
+	return errors.New("does not open")
+}
+
+func (r refusing) CheckKEK(context.Context, joinery.KEK) error {
+	*r.seen++
+	return errors.New("does not open")
+}
+
+func TestFsckOpensBlobs(t *testing.T) {
+	path, seen := richDatabase(t), 0
+	found := corrupted(t, path, refusing{&seen}, "SELECT 1")
+	tables := map[string]int{}
+	for _, v := range found {
+		tables[v.Table]++
+	}
+	if len(found) != 3 || tables["kek"] != 2 || tables["key_set"] != 1 {
+		t.Errorf("found %v", found)
+	}
+	if seen != 6+2 { // five derived and one sealed device that are there, two KEKs
+		t.Errorf("%d blobs opened", seen)
+	}
+}
+
+func TestFsckStops(t *testing.T) {
+	d, _ := withDevices(t, newOptions(t), 3)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := d.Fsck(ctx, nil); !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v", err)
+	}
+	clean(t, d) // the connection works on
+}

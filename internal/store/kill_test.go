@@ -1,0 +1,369 @@
+package store_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"joinery"
+	"joinery/internal/store"
+	"joinery/internal/store/storetest"
+)
+
+// kills is how often TestKill kills its child: 12 in the short form.
+var kills = flag.Int("kills", 12, "how often TestKill kills its child")
+
+// childEnv names the database in the environment of TestKill's child, which is
+// this test binary again.
+const childEnv = "JOINERY_STORE_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(childEnv); path != "" {
+		if err := childMain(path); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+const (
+	killDevices  = 40
+	killRows     = 100_000 // more than all children together import
+	killRun      = 50
+	firstNewOne  = 1000 // DevEUIs of the rows that children import
+	killImport   = "the file that children import"
+	killClaimant = "owner"
+)
+
+// childMain joins devices, imports rows and claims devices until it is killed.
+// Each line of output names one thing that the store acknowledged, and is
+// written before the next one is asked for.
+func childMain(path string) error {
+	ctx := context.Background()
+	db, err := store.Open(ctx, store.Options{Path: path})
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex
+	say := func(format string, args ...any) {
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Printf(format+"\n", args...)
+	}
+	errs := make(chan error, 10)
+	for w := range 8 {
+		go func() { errs <- childJoins(ctx, db, w, say) }()
+	}
+	go func() { errs <- childImports(ctx, db, say) }()
+	go func() { errs <- childClaims(ctx, db, say) }()
+	return <-errs
+}
+
+func childJoins(ctx context.Context, db *store.DB, w int, say func(string, ...any)) error {
+	for n := w; ; n = (n + 3) % killDevices {
+		s, err := db.LoadActivation(ctx, benchJoinEUI, benchDevEUI(n))
+		if err != nil {
+			return err
+		}
+		c := storetest.NextCommit(s)
+		switch err := db.CommitActivation(ctx, c); {
+		case err == nil:
+			say("join %s", c.Activation.ID)
+		case !errors.Is(err, store.ErrSwapLost):
+			return err
+		}
+	}
+}
+
+func killBegin(ctx context.Context, db *store.DB) (joinery.Import, error) {
+	orgs, err := db.Orgs(ctx)
+	if err != nil {
+		return joinery.Import{}, err
+	}
+	return db.BeginImport(ctx, joinery.Import{Org: orgs[1].ID, Kind: joinery.ImportManifest, SHA256: sha256.Sum256([]byte(killImport)), CreatedAt: time.Now()})
+}
+
+func childImports(ctx context.Context, db *store.DB, say func(string, ...any)) error {
+	i, err := killBegin(ctx, db)
+	if err != nil {
+		return err
+	}
+	for i.Next < killRows {
+		rows := joinery.ImportRows{Import: i.ID, From: i.Next, Count: killRun}
+		for n := range killRun {
+			d := benchDevice(firstNewOne+int(i.Next)+n, false)
+			d.Index = i.Next + uint64(n)
+			rows.Devices = append(rows.Devices, d)
+		}
+		results, err := db.CommitRows(ctx, rows, joinery.AuditEntry{At: time.Now(), Event: joinery.AuditDeviceImported})
+		if err != nil {
+			return err
+		}
+		for _, r := range results {
+			if r.Status != joinery.RowCreated {
+				return fmt.Errorf("row %d: %s %s: an earlier run was taken in part", r.Index, r.Status, r.Reason)
+			}
+		}
+		i.Next += killRun
+		say("import %d", i.Next)
+	}
+	return errors.New("all rows imported")
+}
+
+func childClaims(ctx context.Context, db *store.DB, say func(string, ...any)) error {
+	orgs, err := db.Orgs(ctx)
+	if err != nil {
+		return err
+	}
+	for n := 0; ; n = (n + 1) % killDevices {
+		s, err := db.LoadActivation(ctx, benchJoinEUI, benchDevEUI(n))
+		if err != nil {
+			return err
+		}
+		o := s.Device.Ownership
+		to := orgs[1+(int(o.Epoch)+1)%2].ID
+		err = db.Claim(ctx, s.Device.ID, o.Epoch, to, s.Binding, joinery.AuditEntry{At: time.Now(), Event: joinery.AuditDeviceClaimed, Device: s.Device.ID})
+		if err != nil {
+			return err
+		}
+		say("claim %s %d", s.Device.ID, o.Epoch+1)
+	}
+}
+
+// acknowledged is what children were told to be on disk.
+type acknowledged struct {
+	joins  map[joinery.ActivationID]bool
+	next   uint64
+	epochs map[joinery.DeviceID]uint32
+}
+
+// P1: whenever the process dies, nothing that was acknowledged is missing, no
+// JoinNonce is issued twice and every invariant holds.
+func TestKill(t *testing.T) {
+	o := store.Options{Path: filepath.Join(t.TempDir(), "joinery.db")}
+	db := fill(t, o, killDevices, true)
+	err := db.AddOrg(t.Context(), joinery.Organisation{ID: joinery.NewOrgID(), Name: killClaimant, CreatedAt: time.Now()}, joinery.AuditEntry{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	acks := acknowledged{joins: map[joinery.ActivationID]bool{}, epochs: map[joinery.DeviceID]uint32{}}
+	for round := range *kills {
+		acks.read(t, runAndKill(t, o.Path, 5+(round*73)%400))
+		acks.check(t, o)
+	}
+	t.Logf("%d kills: %d joins, %d rows, %d claimed devices acknowledged, none lost", *kills, len(acks.joins), acks.next, len(acks.epochs))
+}
+
+// runAndKill starts a child, kills it after it said n things, and gives all
+// that it said in whole lines.
+func runAndKill(t *testing.T, path string, n int) (lines []string) {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe)
+	cmd.Env = append(os.Environ(), childEnv+"="+path)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r := bufio.NewReader(out)
+	for {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			if !errors.Is(err, io.EOF) && !errors.Is(err, os.ErrClosed) {
+				t.Error(err)
+			}
+			break
+		}
+		lines = append(lines, strings.TrimSpace(line))
+		if len(lines) == n {
+			if err := cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := cmd.Wait(); err == nil || len(lines) < n {
+		t.Fatalf("the child ended by itself after %d lines: %v", len(lines), err)
+	}
+	return lines
+}
+
+func (a *acknowledged) read(t *testing.T, lines []string) {
+	t.Helper()
+	for _, line := range lines {
+		var text string
+		var n uint64
+		switch what, rest, _ := strings.Cut(line, " "); what {
+		case "join":
+			id, err := joinery.ParseActivationID(rest)
+			if err != nil || a.joins[id] {
+				t.Fatalf("%s: %v, or twice", line, err)
+			}
+			a.joins[id] = true
+		case "import":
+			if _, err := fmt.Sscan(rest, &n); err != nil {
+				t.Fatal(err)
+			}
+			a.next = max(a.next, n)
+		case "claim":
+			if _, err := fmt.Sscan(rest, &text, &n); err != nil {
+				t.Fatal(err)
+			}
+			id, err := joinery.ParseDeviceID(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			a.epochs[id] = max(a.epochs[id], uint32(n))
+		default:
+			t.Fatalf("the child says %q", line)
+		}
+	}
+}
+
+// check opens what the child left behind.
+func (a *acknowledged) check(t *testing.T, o store.Options) {
+	t.Helper()
+	db, err := store.Open(t.Context(), o) // the kernel dropped the child's lock
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	found, err := db.Fsck(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range found {
+		t.Errorf("fsck: %s", v)
+	}
+	nonces := map[string]bool{}
+	for id := range a.joins {
+		act, err := db.Activation(t.Context(), id)
+		if err != nil {
+			t.Fatalf("acknowledged join %s: %v", id, err)
+		}
+		key := fmt.Sprint(act.KeySet, act.JoinNonce)
+		if nonces[key] {
+			t.Errorf("JoinNonce %d of %s was acknowledged twice", act.JoinNonce, act.KeySet)
+		}
+		nonces[key] = true
+	}
+	i, err := killBegin(t.Context(), db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if i.Next < a.next || i.Created != i.Next {
+		t.Errorf("the import stands at %d with %d created, %d were acknowledged", i.Next, i.Created, a.next)
+	}
+	for id, epoch := range a.epochs {
+		s, err := db.Device(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Device.Ownership.Epoch < epoch {
+			t.Errorf("device %s has epoch %d, %d was acknowledged", id, s.Device.Ownership.Epoch, epoch)
+		}
+	}
+}
+
+// P2 in its short form: wherever the write-ahead log is cut, what is left is a
+// whole state, and more log never gives less.
+func TestEveryPrefixOfTheLog(t *testing.T) {
+	o := store.Options{Path: filepath.Join(t.TempDir(), "joinery.db"), UnsafeNoSync: true}
+	if err := fill(t, o, 5, true).Close(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := store.Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const joins = 30
+	var ids []joinery.ActivationID
+	for n := range joins {
+		s, err := db.LoadActivation(t.Context(), benchJoinEUI, benchDevEUI(n%5))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := storetest.NextCommit(s)
+		if err := db.CommitActivation(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, c.Activation.ID)
+	}
+	file, log := mustRead(t, o.Path), mustRead(t, o.Path+"-wal")
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	before := 0
+	for cut := 0; cut <= len(log); cut += 1 + 4096*len(log)/(4096*120) {
+		if now := survivors(t, file, log[:cut], ids); now < before {
+			t.Fatalf("%d joins with %d bytes of log, %d with fewer", now, cut, before)
+		} else {
+			before = now
+		}
+	}
+	if all := survivors(t, file, log, ids); all != joins {
+		t.Fatalf("%d of %d joins with the whole log", all, joins)
+	}
+}
+
+func mustRead(t *testing.T, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// survivors opens a database with a cut log and gives how many of ids are
+// there, which must be the first ones.
+func survivors(t *testing.T, file, log []byte, ids []joinery.ActivationID) int {
+	t.Helper()
+	o := store.Options{Path: filepath.Join(t.TempDir(), "joinery.db"), UnsafeNoSync: true}
+	for name, content := range map[string][]byte{o.Path: file, o.Path + "-wal": log} {
+		if err := os.WriteFile(name, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	db, err := store.Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	found, err := db.Fsck(t.Context(), nil)
+	if err != nil || len(found) > 0 {
+		t.Fatalf("%d bytes of log: %v, %v", len(log), err, found)
+	}
+	n := 0
+	for i, id := range ids {
+		if _, err := db.Activation(t.Context(), id); err == nil {
+			if n != i {
+				t.Fatalf("join %d is there and an earlier one is not", i)
+			}
+			n++
+		}
+	}
+	return n
+}
