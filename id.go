@@ -43,17 +43,26 @@ func (signerKind) prefix() string     { return "sgn" }
 func (importKind) prefix() string     { return "imp" }
 func (apiKeyKind) prefix() string     { return "key" }
 
-// Identifiers by kind.
+// What each kind's identifier is called.
 type (
-	OrgID        = ID[orgKind]
-	DeviceID     = ID[deviceKind]
-	KeySetID     = ID[keySetKind]
-	PeerID       = ID[peerKind]
-	KEKID        = ID[kekKind]
+	// OrgID is the identifier of an organisation: "org_…".
+	OrgID = ID[orgKind]
+	// DeviceID is the identifier of a device: "dev_…".
+	DeviceID = ID[deviceKind]
+	// KeySetID is the identifier of a key set: "kst_…".
+	KeySetID = ID[keySetKind]
+	// PeerID is the identifier of a peer: "peer_…".
+	PeerID = ID[peerKind]
+	// KEKID is the identifier of one version of a KEK: "kek_…".
+	KEKID = ID[kekKind]
+	// ActivationID is the identifier of an activation: "act_…".
 	ActivationID = ID[activationKind]
-	SignerID     = ID[signerKind]
-	ImportID     = ID[importKind]
-	APIKeyID     = ID[apiKeyKind]
+	// SignerID is the identifier of a signer of manifests: "sgn_…".
+	SignerID = ID[signerKind]
+	// ImportID is the identifier of an import: "imp_…".
+	ImportID = ID[importKind]
+	// APIKeyID is the identifier of an API key: "key_…".
+	APIKeyID = ID[apiKeyKind]
 )
 
 // idText is Crockford's alphabet in lower case: no i, l, o, u to misread.

@@ -49,7 +49,9 @@ func (o Origin) String() string  { return originText[o] }
 func (k RootKey) String() string { return rootKeyText[k] }
 
 // MarshalText implements encoding.TextMarshaler.
-func (o Origin) MarshalText() ([]byte, error)  { return []byte(o.String()), nil }
+func (o Origin) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
+
+// MarshalText implements encoding.TextMarshaler.
 func (k RootKey) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
 // SealedRoot is one imported root key in its two forms.

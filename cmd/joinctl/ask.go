@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -56,16 +57,16 @@ func (a *app) confirm(confirmed bool, question, want, flag string) error {
 	if confirmed {
 		return nil
 	}
-	if f, ok := a.in.(*os.File); !ok || !isTerminal(f) {
+	line := ""
+	if f, ok := a.in.(*os.File); ok && isTerminal(f) {
+		a.sayf("%s\nType %s to go on: ", question, want)
+		line, _ = bufio.NewReader(a.in).ReadString('\n') // no line is no answer
+	}
+	switch {
+	case line == "":
 		return usagef("%s; to go on without being asked give %s", question, flag)
-	}
-	a.sayf("%s\nType %s to go on: ", question, want)
-	line, err := bufio.NewReader(a.in).ReadString('\n')
-	if err != nil && line == "" {
-		return fmt.Errorf("not confirmed: %w", err)
-	}
-	if strings.TrimSpace(line) != want {
-		return fmt.Errorf("not confirmed; nothing was done")
+	case strings.TrimSpace(line) != want:
+		return errors.New("not confirmed; nothing was done")
 	}
 	return nil
 }

@@ -116,6 +116,7 @@ network may join it. The token is read from a file, or from standard input with
 
 func (a *app) bindCommand() *cobra.Command {
 	var b bindingFlags
+	var n client.NewBinding
 	c := a.deviceAct(&cobra.Command{
 		Use:   "bind DEVICE --net-id NETID",
 		Short: "Say which network may join a device",
@@ -125,16 +126,14 @@ before stays handed out.` + deviceHelp,
 		Example: `  joinctl bind 0004A310001AA90A --net-id 000013 --as-id as.example.com
   joinctl bind 0004A310001AA90A --net-id 60002A --app-s-key clear`,
 	}, "bound", func(ctx context.Context, api *client.Client, d client.Device) error {
-		if !b.isSet() {
-			return usagef("name the network: --net-id")
-		}
-		n, err := b.binding()
-		if err != nil {
-			return err
-		}
 		return api.Bind(ctx, d.ID, n)
 	})
+	c.PreRunE = func(*cobra.Command, []string) (err error) {
+		n, err = b.binding()
+		return err
+	}
 	b.register(c, "")
+	require(c, "net-id")
 	return c
 }
 

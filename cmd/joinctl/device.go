@@ -286,11 +286,14 @@ lowered; --join-nonce-at-least raises it.` + deviceHelp,
 		Example: `  joinctl device reset-nonces 0004A310001AA90A
   joinctl device reset-nonces 0004A310001AA90A --join-nonce-at-least 500`,
 	}, "the next join within 24 hours starts its DevNonces anew", func(ctx context.Context, api *client.Client, d client.Device) error {
+		return api.ResetNonces(ctx, d.ID, client.NoncesReset{JoinNonceAtLeast: lorawan.JoinNonce(atLeast)})
+	})
+	c.PreRunE = func(*cobra.Command, []string) error {
 		if atLeast > uint32(lorawan.MaxJoinNonce) {
 			return usagef("--join-nonce-at-least: at most %d", lorawan.MaxJoinNonce)
 		}
-		return api.ResetNonces(ctx, d.ID, client.NoncesReset{JoinNonceAtLeast: lorawan.JoinNonce(atLeast)})
-	})
+		return nil
+	}
 	c.Flags().Uint32Var(&atLeast, "join-nonce-at-least", 0, "raise JoinNonce to this, if it is lower")
 	return c
 }

@@ -82,7 +82,7 @@ func TestScripts(t *testing.T) {
 }
 
 // jsonCommand: json FILE PATH WANT: what stands at PATH (a.b, 0 for the first
-// of an array, # for a length) in FILE is WANT.
+// of an array, len for a length) in FILE is WANT.
 func jsonCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) != 3 {
 		ts.Fatalf("usage: json FILE PATH WANT")
@@ -118,7 +118,7 @@ func lookUp(text, path string) (string, error) {
 			}
 			v = member
 		case []any:
-			if step == "#" {
+			if step == "len" {
 				v = len(at)
 				continue
 			}

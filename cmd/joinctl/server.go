@@ -245,7 +245,7 @@ func (a *app) roamingClearCommand() *cobra.Command {
 	c := a.command(&cobra.Command{
 		Use:     "clear",
 		Short:   "Remove a roaming rule",
-		Long:    "Remove the rule of an organisation, or with --device that of one device, for which its organisation's then stands.",
+		Long:    "Remove the rule of an organisation, or with --device that of one device, for which\nits organisation's then stands.",
 		Example: "  joinctl roaming clear --device 0004A310001AA90A",
 		Args:    cobra.NoArgs,
 	}, func(ctx context.Context, api *client.Client, _ []string) error {

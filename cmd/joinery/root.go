@@ -31,6 +31,9 @@ func (e exitError) Error() string {
 
 func (e exitError) Unwrap() error { return e.err }
 
+// exitInterrupted is what shells give for a program ended by SIGINT.
+const exitInterrupted = 130
+
 // run is the program: it gives the exit code, 0 for success, 1 for failure or
 // what the command says.
 func run(args []string, stdout, stderr io.Writer) int {
@@ -47,6 +50,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	err := cmd.ExecuteContext(ctx)
 	if err == nil {
 		return 0
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		fmt.Fprintln(stderr, "joinery: interrupted")
+		return exitInterrupted
 	}
 	exit, ok := errors.AsType[exitError](err)
 	if !ok || exit.err != nil {

@@ -17,6 +17,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
+
+	"joinery/internal/config"
 )
 
 // The scripts in testdata/script run this program as people and service managers
@@ -60,7 +62,6 @@ func setup(e *testscript.Env) error {
 		defer func() { _ = l.Close() }()
 		addresses = append(addresses, l.Addr().String())
 	}
-	e.Setenv("OPS", fmt.Sprint(addresses[2]))
 	return os.WriteFile(filepath.Join(e.WorkDir, "joinery.yaml"), fmt.Appendf(nil, text, addresses...), 0o600)
 }
 
@@ -105,10 +106,12 @@ func sql(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(c.Close())
 }
 
-// ready waits until the server of the script is ready.
-func ready(ts *testscript.TestScript, _ bool, _ []string) {
-	for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		res, err := http.Get("http://" + ts.Getenv("OPS") + "/readyz")
+// ready CONFIG waits until the server of a configuration is ready.
+func ready(ts *testscript.TestScript, _ bool, args []string) {
+	c, err := config.Load(ts.MkAbs(args[0]))
+	ts.Check(err)
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		res, err := http.Get("http://" + c.Ops.Address + "/readyz")
 		if err != nil {
 			continue
 		}
@@ -117,7 +120,7 @@ func ready(ts *testscript.TestScript, _ bool, _ []string) {
 			return
 		}
 	}
-	ts.Fatalf("the server is not ready after 15s")
+	ts.Fatalf("the server is not ready after 30s")
 }
 
 // nosecret FILE fails if the first line of FILE, a passphrase, or an age

@@ -36,19 +36,19 @@ func TestIsHome(t *testing.T) {
 
 // A peer may only make the owner's policy stricter, and clear needs both.
 func TestAppSKeyPolicy(t *testing.T) {
-	const clear, wrapped, byID = joinery.AppSKeyClear, joinery.AppSKeyWrapped, joinery.AppSKeyByID
+	const inClear, wrapped, byID = joinery.AppSKeyClear, joinery.AppSKeyWrapped, joinery.AppSKeyByID
 	tests := []struct {
 		owner, peer joinery.AppSKeyPolicy
 		consent     bool
 		want        joinery.AppSKeyPolicy
 	}{
-		{clear, clear, true, clear},
-		{clear, clear, false, wrapped},
-		{clear, wrapped, true, wrapped},
-		{clear, byID, true, byID},
-		{wrapped, clear, true, wrapped},
+		{inClear, inClear, true, inClear},
+		{inClear, inClear, false, wrapped},
+		{inClear, wrapped, true, wrapped},
+		{inClear, byID, true, byID},
+		{wrapped, inClear, true, wrapped},
 		{wrapped, byID, true, byID},
-		{byID, clear, true, byID},
+		{byID, inClear, true, byID},
 		{byID, wrapped, false, byID},
 	}
 	for _, tt := range tests {

@@ -3,7 +3,6 @@ package activation_test
 import (
 	"context"
 	"crypto/rand"
-	"io"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -70,7 +69,7 @@ func newHouse(t testing.TB) *house {
 	h.addKEK(h.app.ID, joinery.KEKForAS, "as-v1", 1)
 
 	h.Service = activation.New(db, h.keys.Keyring, h.peers, activation.Options{
-		Now: h.clock, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Now: h.clock, Log: slog.New(slog.DiscardHandler),
 		Alarm: func(counter string) { h.alarms = append(h.alarms, counter) },
 	})
 	return h
@@ -607,9 +606,9 @@ func TestHomeNS(t *testing.T) {
 
 func TestKEKs(t *testing.T) {
 	h := newHouse(t)
-	clear := binding()
-	clear.Policy, clear.ClearNwkKeys = joinery.AppSKeyClear, true
-	d := h.add(lorawan.MAC1_0_3, clear)
+	inClear := binding()
+	inClear.Policy, inClear.ClearNwkKeys = joinery.AppSKeyClear, true
+	d := h.add(lorawan.MAC1_0_3, inClear)
 
 	// The owner's consent alone: AppSKey is wrapped.
 	if a := h.joined(d); a.AppSKey.KEKLabel == "" || a.NwkSKey.KEKLabel == "" {

@@ -90,6 +90,9 @@ func reviewedPlaces(t *testing.T, file string) map[string]string {
 
 func loadTypes(t *testing.T, paths ...string) []*types.Package {
 	t.Helper()
+	if err := dependOnSource(); err != nil {
+		t.Fatal(err)
+	}
 	loaded, err := packages.Load(&packages.Config{Mode: packages.LoadTypes}, paths...)
 	if err != nil {
 		t.Fatal(err)

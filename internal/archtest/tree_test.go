@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -66,6 +68,9 @@ func importPath(tree map[string]pkg, name string) string {
 // included, as they are built on Linux with cgo switched on: what needs cgo then
 // shows it.
 var tree = sync.OnceValues(func() (map[string]pkg, error) {
+	if err := dependOnSource(); err != nil {
+		return nil, err
+	}
 	cmd := exec.Command("go", "list", "-e", "-deps", "-test",
 		"-json=ImportPath,Standard,CgoFiles,Imports,TestImports,XTestImports,Deps,Module", module+"/...")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=1", "GOOS=linux", "GOFLAGS=-buildvcs=false")
@@ -92,6 +97,23 @@ var tree = sync.OnceValues(func() (map[string]pkg, error) {
 		packages[p.ImportPath] = p
 	}
 })
+
+// dependOnSource looks at every source file, so that `go test` does not take a
+// result from its cache after one of them changed: it knows of the files that a
+// test looks at, and not of those that `go list` reads.
+func dependOnSource() error {
+	return filepath.WalkDir("../..", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && name != "../.." && strings.HasPrefix(d.Name(), "."):
+			return filepath.SkipDir
+		case filepath.Ext(name) == ".go" || d.Name() == "go.mod":
+			_, err = os.Stat(name)
+		}
+		return err
+	})
+}
 
 func load(t *testing.T) map[string]pkg {
 	t.Helper()

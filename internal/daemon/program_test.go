@@ -159,6 +159,7 @@ func TestStopLetsRequestsInFlightFinish(t *testing.T) {
 	must(t, err)
 	answer, err := io.ReadAll(res.Body)
 	must(t, err)
+	must(t, res.Body.Close())
 	if res.StatusCode != 200 && res.StatusCode != 201 {
 		t.Errorf("answered %s %s", res.Status, answer)
 	}

@@ -114,7 +114,7 @@ func (u Unlock) passphraseLock(source string, text []byte) (*lock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s is empty; write a passphrase into it", ErrUnlock, source)
 	}
-	recipient.SetWorkFactor(defaultWorkFactor)
+	recipient.SetWorkFactor(workFactorFor(passphrase))
 	if u.workFactor != 0 {
 		recipient.SetWorkFactor(u.workFactor)
 	}
