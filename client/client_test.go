@@ -213,7 +213,10 @@ func TestPages(t *testing.T) {
 		t.Errorf("ids %v, asked %v", ids, asked)
 	}
 	asked = nil
-	for range c.Audit(t.Context(), "") {
+	for _, err := range c.Audit(t.Context(), "") {
+		if err != nil {
+			t.Fatal(err)
+		}
 		break
 	}
 	if len(asked) != 1 {

@@ -31,7 +31,7 @@ type SealHeader struct {
 	KID    string `json:"kid" maxLength:"64" doc:"Which transport key: base64url of SHA-256 of its SubjectPublicKeyInfo"`
 	Alg    string `json:"alg" maxLength:"32" example:"RSA-OAEP-256" doc:"How the file key is encrypted"`
 	Wrap   string `json:"wrap" maxLength:"32" example:"A256KW" doc:"How each secret is wrapped under the file key"`
-	Key    []byte `json:"key" maxLength:"2048" doc:"The file key, encrypted to the transport key"`
+	Key    []byte `json:"key" minLength:"4" pattern:"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$" patternDescription:"base64 with padding" maxLength:"2048" doc:"The file key, encrypted to the transport key"`
 }
 
 // Status is what a server says of itself.

@@ -9,12 +9,12 @@ import (
 
 // Device is an end-device with its key set and binding.
 type Device struct {
-	ID             joinery.DeviceID   `json:"id" pattern:"^dev_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"dev_ and 13 characters" doc:"Identifier"`
+	ID             joinery.DeviceID   `json:"id" pattern:"^dev_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"dev_ and 13 characters" doc:"Identifier"`
 	JoinEUI        lorawan.EUI64      `json:"joinEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"JoinEUI"`
 	DevEUI         lorawan.EUI64      `json:"devEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"DevEUI"`
 	MACVersion     lorawan.MACVersion `json:"macVersion" enum:"1.0.0,1.0.1,1.0.2,1.0.3,1.0.4,1.1.0" doc:"Provisioned LoRaWAN version: it decides the nonce rules"`
-	Maker          joinery.OrgID      `json:"maker,omitzero" pattern:"^org_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"org_ and 13 characters" doc:"Who imported it"`
-	Owner          joinery.OrgID      `json:"owner,omitzero" pattern:"^org_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"org_ and 13 characters" doc:"Who holds it"`
+	Maker          joinery.OrgID      `json:"maker,omitzero" pattern:"^org_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"org_ and 13 characters" doc:"Who imported it"`
+	Owner          joinery.OrgID      `json:"owner,omitzero" pattern:"^org_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"org_ and 13 characters" doc:"Who holds it"`
 	OwnershipEpoch uint32             `json:"ownershipEpoch" doc:"How often it changed hands; 0: not claimed yet"`
 	OwnedSince     time.Time          `json:"ownedSince,omitzero" doc:"Since when"`
 	Suspended      bool               `json:"suspended" doc:"Whether joins are refused"`
@@ -27,7 +27,7 @@ type Device struct {
 
 // KeySet tells where root keys come from.
 type KeySet struct {
-	ID               joinery.KeySetID  `json:"id" pattern:"^kst_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"kst_ and 13 characters" doc:"Identifier"`
+	ID               joinery.KeySetID  `json:"id" pattern:"^kst_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"kst_ and 13 characters" doc:"Identifier"`
 	Origin           string            `json:"origin" enum:"derived,sealed,rekeyed" doc:"derived from a master key, imported sealed, or rekeyed"`
 	Master           string            `json:"master,omitzero" doc:"Which master key, if derived"`
 	Generation       uint32            `json:"generation" doc:"Generation in the derivation"`
@@ -66,13 +66,13 @@ type NoncesReset struct {
 
 // OwnerToken is what a device's first owner claims it with.
 type OwnerToken struct {
-	Device     joinery.DeviceID `json:"device" pattern:"^dev_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"dev_ and 13 characters" doc:"The device"`
+	Device     joinery.DeviceID `json:"device" pattern:"^dev_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"dev_ and 13 characters" doc:"The device"`
 	OwnerToken string           `json:"ownerToken" doc:"The token. Reading it is recorded in the audit log"`
 }
 
 // Activation is one accepted join or rejoin. It holds no key.
 type Activation struct {
-	ID           joinery.ActivationID `json:"id" pattern:"^act_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"act_ and 13 characters" doc:"Identifier"`
+	ID           joinery.ActivationID `json:"id" pattern:"^act_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"act_ and 13 characters" doc:"Identifier"`
 	At           time.Time            `json:"at" doc:"When"`
 	Type         string               `json:"type" enum:"join,rejoin-0,rejoin-1,rejoin-2" doc:"What was answered"`
 	JoinEUI      lorawan.EUI64        `json:"joinEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"JoinEUI"`
@@ -80,15 +80,15 @@ type Activation struct {
 	KeyLayout    string               `json:"keyLayout" enum:"1.0,1.1" doc:"Key layout that was negotiated (OptNeg)"`
 	Count        uint16               `json:"count" maximum:"65535" doc:"DevNonce of a join, RJcount of a rejoin"`
 	JoinNonce    lorawan.JoinNonce    `json:"joinNonce" maximum:"16777215" doc:"JoinNonce of the answer"`
-	Peer         joinery.PeerID       `json:"peer" pattern:"^peer_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"peer_ and 13 characters" doc:"Which peer asked"`
+	Peer         joinery.PeerID       `json:"peer" pattern:"^peer_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"peer_ and 13 characters" doc:"Which peer asked"`
 	NetID        lorawan.NetID        `json:"netID" pattern:"^[0-9A-Fa-f]{6}$" patternDescription:"6 hexadecimal digits" doc:"NetID of the network"`
 	NSID         lorawan.EUI64        `json:"nsid,omitzero" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"NSID, if one was said"`
 	DevAddr      lorawan.DevAddr      `json:"devAddr" pattern:"^[0-9A-Fa-f]{8}$" patternDescription:"8 hexadecimal digits" doc:"DevAddr that the network gave"`
 	ASID         string               `json:"asID,omitzero" doc:"AS-ID that may have AppSKey; absent: none"`
 	AppSKey      string               `json:"appSKey" enum:"clear,wrapped,session-key-id" doc:"How AppSKey travelled"`
 	SessionKeyID string               `json:"sessionKeyID,omitzero" pattern:"^[0-9A-F]{32}$" doc:"SessionKeyID, if it was sent"`
-	NSKEK        joinery.KEKID        `json:"nsKEK,omitzero" pattern:"^kek_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"kek_ and 13 characters" doc:"KEK that wrapped the network session keys; absent: none"`
-	ASKEK        joinery.KEKID        `json:"asKEK,omitzero" pattern:"^kek_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"kek_ and 13 characters" doc:"KEK that wrapped AppSKey; absent: none"`
+	NSKEK        joinery.KEKID        `json:"nsKEK,omitzero" pattern:"^kek_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"kek_ and 13 characters" doc:"KEK that wrapped the network session keys; absent: none"`
+	ASKEK        joinery.KEKID        `json:"asKEK,omitzero" pattern:"^kek_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"kek_ and 13 characters" doc:"KEK that wrapped AppSKey; absent: none"`
 	BindingEpoch uint32               `json:"bindingEpoch" doc:"Epoch of the binding under which it was made"`
 }
 

@@ -9,34 +9,34 @@ import (
 
 // Organisation holds devices, peers, KEKs, manifests and API keys.
 type Organisation struct {
-	ID        joinery.OrgID `json:"id" pattern:"^org_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"org_ and 13 characters" doc:"Identifier"`
+	ID        joinery.OrgID `json:"id" pattern:"^org_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"org_ and 13 characters" doc:"Identifier"`
 	Name      string        `json:"name" example:"Acme Metering" doc:"Name"`
 	CreatedAt time.Time     `json:"createdAt" doc:"When it was added"`
 }
 
 // NewOrganisation asks for an organisation.
 type NewOrganisation struct {
-	Name string `json:"name" minLength:"1" maxLength:"64" example:"Acme Metering" doc:"Name; unique on this server"`
+	Name string `json:"name" minLength:"1" maxLength:"128" example:"Acme Metering" doc:"Name; unique on this server"`
 }
 
 // JoinEUIRange is a range of JoinEUIs that the server answers for.
 type JoinEUIRange struct {
 	EUIRange
-	Organisation joinery.OrgID `json:"organisation" pattern:"^org_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"org_ and 13 characters" doc:"Who may import devices into it"`
+	Organisation joinery.OrgID `json:"organisation" pattern:"^org_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"org_ and 13 characters" doc:"Who may import devices into it"`
 	Elements     bool          `json:"elements" doc:"Whether only signed manifests may be imported into it, no key lists"`
 }
 
 // NewJoinEUIRange asks to assign a range.
 type NewJoinEUIRange struct {
 	EUIRange
-	Organisation joinery.OrgID `json:"organisation,omitzero" pattern:"^org_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"org_ and 13 characters" doc:"Who may import devices into it; without it the organisation for which the caller acts"`
+	Organisation joinery.OrgID `json:"organisation,omitzero" pattern:"^org_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"org_ and 13 characters" doc:"Who may import devices into it; without it the organisation for which the caller acts"`
 	Elements     bool          `json:"elements,omitzero" doc:"Allow signed manifests only, no key lists"`
 }
 
 // Signer is a pinned signer of manifests.
 type Signer struct {
-	ID           joinery.SignerID `json:"id" pattern:"^sgn_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"sgn_ and 13 characters" doc:"Identifier"`
-	Organisation joinery.OrgID    `json:"organisation" pattern:"^org_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"org_ and 13 characters" doc:"Whose manifests it signs"`
+	ID           joinery.SignerID `json:"id" pattern:"^sgn_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"sgn_ and 13 characters" doc:"Identifier"`
+	Organisation joinery.OrgID    `json:"organisation" pattern:"^org_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"org_ and 13 characters" doc:"Whose manifests it signs"`
 	Name         string           `json:"name" example:"acme line 1" doc:"Name"`
 	KID          string           `json:"kid" doc:"'kid' of the manifests' protected header"`
 	X5TS256      string           `json:"x5t#S256" doc:"'x5t#S256' of the manifests' protected header"`
@@ -50,9 +50,9 @@ type Signer struct {
 
 // NewSigner asks to pin a signer.
 type NewSigner struct {
-	Organisation joinery.OrgID `json:"organisation,omitzero" pattern:"^org_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"org_ and 13 characters" doc:"Whose manifests it signs; without it the organisation for which the caller acts"`
-	Name         string        `json:"name" minLength:"1" maxLength:"64" example:"acme line 1" doc:"Name"`
-	Certificate  []byte        `json:"certificate" maxLength:"16384" doc:"The signer's certificate (P-256), DER in base64"`
+	Organisation joinery.OrgID `json:"organisation,omitzero" pattern:"^org_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"org_ and 13 characters" doc:"Whose manifests it signs; without it the organisation for which the caller acts"`
+	Name         string        `json:"name" minLength:"1" maxLength:"128" example:"acme line 1" doc:"Name"`
+	Certificate  []byte        `json:"certificate" minLength:"4" pattern:"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$" patternDescription:"base64 with padding" maxLength:"16384" doc:"The signer's certificate (P-256), DER in base64"`
 	JoinEUIs     EUIRange      `json:"joinEUIs" doc:"JoinEUIs that it may provision"`
 	DevEUIs      EUIRange      `json:"devEUIs" doc:"DevEUIs that it may provision"`
 	Master       string        `json:"master" minLength:"1" maxLength:"64" example:"acme-2026" doc:"Master key from which its elements' root keys derive"`
@@ -62,15 +62,15 @@ type NewSigner struct {
 // RoamingRule says which networks that are not a device's home may learn, by
 // HomeNSReq, which one is.
 type RoamingRule struct {
-	Organisation joinery.OrgID    `json:"organisation,omitzero" pattern:"^org_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"org_ and 13 characters" doc:"Whose devices; in a change, without it the organisation for which the caller acts"`
-	Device       joinery.DeviceID `json:"device,omitzero" pattern:"^dev_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"dev_ and 13 characters" doc:"One device, for which the rule overrides the organisation's; absent: every device of the organisation"`
+	Organisation joinery.OrgID    `json:"organisation,omitzero" pattern:"^org_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"org_ and 13 characters" doc:"Whose devices; in a change, without it the organisation for which the caller acts"`
+	Device       joinery.DeviceID `json:"device,omitzero" pattern:"^dev_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"dev_ and 13 characters" doc:"One device, for which the rule overrides the organisation's; absent: every device of the organisation"`
 	NetIDs       []lorawan.NetID  `json:"netIDs,omitzero" nullable:"false" maxItems:"1000" pattern:"^[0-9A-Fa-f]{6}$" patternDescription:"6 hexadecimal digits" example:"000013,60002A" doc:"The networks; empty: none may. A change without this member removes the rule"`
 }
 
 // APIKey is a credential of this API, without its secret.
 type APIKey struct {
-	ID           joinery.APIKeyID `json:"id" pattern:"^key_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"key_ and 13 characters" doc:"Identifier"`
-	Organisation joinery.OrgID    `json:"organisation,omitzero" pattern:"^org_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"org_ and 13 characters" doc:"For which organisation it acts; absent for an operator's key that acts for none"`
+	ID           joinery.APIKeyID `json:"id" pattern:"^key_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"key_ and 13 characters" doc:"Identifier"`
+	Organisation joinery.OrgID    `json:"organisation,omitzero" pattern:"^org_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"org_ and 13 characters" doc:"For which organisation it acts; absent for an operator's key that acts for none"`
 	Operator     bool             `json:"operator" doc:"Whether it acts as the server's operator"`
 	Name         string           `json:"name" example:"billing script" doc:"Name"`
 	CreatedAt    time.Time        `json:"createdAt" doc:"When it was made"`
@@ -80,9 +80,9 @@ type APIKey struct {
 
 // NewAPIKey asks for an API key.
 type NewAPIKey struct {
-	Organisation joinery.OrgID `json:"organisation,omitzero" pattern:"^org_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"org_ and 13 characters" doc:"For which organisation it acts; without it the caller's"`
+	Organisation joinery.OrgID `json:"organisation,omitzero" pattern:"^org_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"org_ and 13 characters" doc:"For which organisation it acts; without it the caller's"`
 	Operator     bool          `json:"operator,omitzero" doc:"Make an operator's key; only an operator can"`
-	Name         string        `json:"name" minLength:"1" maxLength:"64" example:"billing script" doc:"Name, to know it by later"`
+	Name         string        `json:"name" minLength:"1" maxLength:"128" example:"billing script" doc:"Name, to know it by later"`
 	ExpiresAt    time.Time     `json:"expiresAt,omitzero" doc:"From when on it is refused; absent: never"`
 }
 
@@ -98,8 +98,8 @@ type AuditEntry struct {
 	At           time.Time         `json:"at" doc:"When"`
 	Event        string            `json:"event" example:"device.claimed" doc:"What happened"`
 	Actor        string            `json:"actor" example:"socket uid 0" doc:"Who did it"`
-	Organisation joinery.OrgID     `json:"organisation,omitzero" pattern:"^org_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"org_ and 13 characters" doc:"Whose thing it was done to"`
-	Device       joinery.DeviceID  `json:"device,omitzero" pattern:"^dev_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"dev_ and 13 characters" doc:"The device, if it is about one"`
-	Peer         joinery.PeerID    `json:"peer,omitzero" pattern:"^peer_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"peer_ and 13 characters" doc:"The peer, if it is about one"`
+	Organisation joinery.OrgID     `json:"organisation,omitzero" pattern:"^org_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"org_ and 13 characters" doc:"Whose thing it was done to"`
+	Device       joinery.DeviceID  `json:"device,omitzero" pattern:"^dev_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"dev_ and 13 characters" doc:"The device, if it is about one"`
+	Peer         joinery.PeerID    `json:"peer,omitzero" pattern:"^peer_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"peer_ and 13 characters" doc:"The peer, if it is about one"`
 	Detail       map[string]string `json:"detail,omitzero" doc:"Identifiers and settings; never a secret"`
 }

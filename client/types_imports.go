@@ -12,8 +12,8 @@ const MaxImportRows = joinery.MaxImportRows
 
 // Import is the state of importing one file.
 type Import struct {
-	ID           joinery.ImportID   `json:"id" pattern:"^imp_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"imp_ and 13 characters" doc:"Identifier"`
-	Organisation joinery.OrgID      `json:"organisation" pattern:"^org_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"org_ and 13 characters" doc:"For whom"`
+	ID           joinery.ImportID   `json:"id" pattern:"^imp_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"imp_ and 13 characters" doc:"Identifier"`
+	Organisation joinery.OrgID      `json:"organisation" pattern:"^org_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"org_ and 13 characters" doc:"For whom"`
 	Kind         string             `json:"kind" enum:"manifest,key-list" doc:"What is imported"`
 	SHA256       string             `json:"sha256" doc:"SHA-256 of the file, in hexadecimal: the same file goes on where it stood"`
 	MACVersion   lorawan.MACVersion `json:"macVersion,omitzero" doc:"Provisioned version of a manifest's elements"`
@@ -41,8 +41,8 @@ type SealedKeyRow struct {
 	JoinEUI        lorawan.EUI64      `json:"joinEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"JoinEUI"`
 	DevEUI         lorawan.EUI64      `json:"devEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"DevEUI"`
 	MACVersion     lorawan.MACVersion `json:"macVersion" enum:"1.0.0,1.0.1,1.0.2,1.0.3,1.0.4,1.1.0" doc:"Provisioned LoRaWAN version"`
-	NwkKey         []byte             `json:"nwkKey,omitzero" maxLength:"64" doc:"NwkKey, wrapped under the file key"`
-	AppKey         []byte             `json:"appKey,omitzero" maxLength:"64" doc:"AppKey, wrapped under the file key"`
+	NwkKey         []byte             `json:"nwkKey,omitzero" minLength:"4" pattern:"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$" patternDescription:"base64 with padding" maxLength:"64" doc:"NwkKey, wrapped under the file key"`
+	AppKey         []byte             `json:"appKey,omitzero" minLength:"4" pattern:"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$" patternDescription:"base64 with padding" maxLength:"64" doc:"AppKey, wrapped under the file key"`
 	Root10         string             `json:"root10" enum:"NwkKey,AppKey" doc:"The root key that serves LoRaWAN 1.0.x"`
 	UsedDevNonces  []lorawan.DevNonce `json:"usedDevNonces,omitzero" nullable:"false" maxItems:"65536" minimum:"0" maximum:"65535" doc:"DevNonces that the device used elsewhere already"`
 	JoinNonceFloor lorawan.JoinNonce  `json:"joinNonceFloor,omitzero" minimum:"0" maximum:"16777215" doc:"Last JoinNonce that another Join Server issued to it"`
@@ -74,7 +74,7 @@ type RowResult struct {
 	Line    uint64           `json:"line" doc:"Line in a key list, number of the entry in a manifest"`
 	JoinEUI lorawan.EUI64    `json:"joinEUI,omitzero" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"JoinEUI, if it could be read"`
 	DevEUI  lorawan.EUI64    `json:"devEUI,omitzero" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"DevEUI, if it could be read"`
-	Device  joinery.DeviceID `json:"device,omitzero" pattern:"^dev_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"dev_ and 13 characters" doc:"The device, of rows that did not fail"`
+	Device  joinery.DeviceID `json:"device,omitzero" pattern:"^dev_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"dev_ and 13 characters" doc:"The device, of rows that did not fail"`
 	Status  string           `json:"status" enum:"created,unchanged,failed" doc:"What became of it"`
 	Reason  string           `json:"reason,omitzero" doc:"What is wrong, of rows that failed"`
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -56,7 +57,7 @@ func TestConfirm(t *testing.T) {
 	defer func() { _ = nobody.Close() }()
 	for name, a := range map[string]*app{"nobody": {in: nobody, err: &bytes.Buffer{}}, "a pipe": {in: strings.NewReader("Acme\n"), err: &bytes.Buffer{}}} {
 		err := a.confirm(false, "Really?", "Acme", "--yes")
-		if _, ok := err.(usageError); !ok || !strings.Contains(err.Error(), "--yes") {
+		if _, ok := errors.AsType[usageError](err); !ok || !strings.Contains(err.Error(), "--yes") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -336,7 +337,7 @@ func code(err error) string {
 	if err == nil {
 		return ""
 	}
-	if p, ok := err.(*client.Problem); ok {
+	if p, ok := errors.AsType[*client.Problem](err); ok {
 		return string(p.Code)
 	}
 	return fmt.Sprintf("%T %v", err, err)

@@ -159,7 +159,8 @@ func (d *discard) Write(b []byte) (int, error) { return len(b), nil }
 func (s *Server) authenticate(ctx huma.Context, next func(huma.Context)) {
 	caller, err := s.callerOf(ctx)
 	if err == nil {
-		caller, err = actFor(caller, ctx.Header(client.OrganisationHeader))
+		r, _ := humago.Unwrap(ctx)
+		caller, err = actFor(caller, r.Header.Values(client.OrganisationHeader))
 	}
 	if err != nil {
 		if joinery.CodeOf(err) == joinery.CodeUnauthenticated {
@@ -187,13 +188,14 @@ func (s *Server) callerOf(ctx huma.Context) (joinery.Caller, error) {
 }
 
 // actFor lets an operator act for an organisation; others act for their own.
-func actFor(caller joinery.Caller, header string) (joinery.Caller, error) {
-	if header == "" {
+// Whether there is such an organisation the rules say.
+func actFor(caller joinery.Caller, header []string) (joinery.Caller, error) {
+	if len(header) == 0 {
 		return caller, nil
 	}
-	org, err := joinery.ParseOrgID(header)
-	if err != nil {
-		return joinery.Caller{}, joinery.Errorf(joinery.CodeInvalid, "header %s: %v", client.OrganisationHeader, err)
+	org, err := joinery.ParseOrgID(header[0])
+	if err != nil || len(header) > 1 {
+		return joinery.Caller{}, joinery.Errorf(joinery.CodeNotFound, "header %s: no such organisation", client.OrganisationHeader)
 	}
 	if !caller.Operator && org != caller.Org {
 		return joinery.Caller{}, joinery.Errorf(joinery.CodeForbidden, "this credential does not act for that organisation")

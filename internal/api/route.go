@@ -80,7 +80,7 @@ func organisationParam() *huma.Param {
 	return &huma.Param{
 		Name: client.OrganisationHeader, In: "header",
 		Description: "The organisation for which an operator acts; others act for their own",
-		Schema:      &huma.Schema{Type: huma.TypeString, Pattern: "^org_[0-9a-hjkmnp-tv-z]{13}$"},
+		Schema:      &huma.Schema{Type: huma.TypeString, Pattern: "^org_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$"},
 	}
 }
 

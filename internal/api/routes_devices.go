@@ -14,7 +14,7 @@ import (
 // DevicePath names a device in a path. Its name is exported because huma looks past
 // embedded types of other names.
 type DevicePath struct {
-	ID string `path:"id" pattern:"^dev_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"dev_ and 13 characters" doc:"The device's id"`
+	ID string `path:"id" pattern:"^dev_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"dev_ and 13 characters" doc:"The device's id"`
 }
 
 func (in DevicePath) parse() (joinery.DeviceID, error) {
@@ -22,7 +22,7 @@ func (in DevicePath) parse() (joinery.DeviceID, error) {
 }
 
 type devicesInput struct {
-	After     string `query:"after" pattern:"^dev_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"dev_ and 13 characters" doc:"Only devices behind this one ('next' of the page before)"`
+	After     string `query:"after" pattern:"^dev_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"dev_ and 13 characters" doc:"Only devices behind this one ('next' of the page before)"`
 	Limit     int    `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"At most this many"`
 	JoinEUI   string `query:"joinEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"Only devices with this JoinEUI"`
 	DevEUI    string `query:"devEUI" pattern:"^[0-9A-Fa-f]{1,16}$" patternDescription:"1 to 16 hexadecimal digits" doc:"Only devices whose DevEUI begins so"`

@@ -17,7 +17,7 @@ import (
 // ImportPath names a import in a path. Its name is exported because huma looks past
 // embedded types of other names.
 type ImportPath struct {
-	ID string `path:"id" pattern:"^imp_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"imp_ and 13 characters" doc:"The import's id"`
+	ID string `path:"id" pattern:"^imp_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"imp_ and 13 characters" doc:"The import's id"`
 }
 
 func (in ImportPath) parse() (joinery.ImportID, error) {

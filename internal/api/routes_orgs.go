@@ -63,7 +63,7 @@ func (in *rangeInput) parse() (r joinery.EUIRange, err error) {
 }
 
 type signerInput struct {
-	ID string `path:"id" pattern:"^sgn_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"sgn_ and 13 characters" doc:"The signer's id"`
+	ID string `path:"id" pattern:"^sgn_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"sgn_ and 13 characters" doc:"The signer's id"`
 }
 
 func (s *Server) registerSigners() {
@@ -95,7 +95,7 @@ func (s *Server) registerSigners() {
 }
 
 type roamingInput struct {
-	Organisation string `query:"organisation" pattern:"^org_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"org_ and 13 characters" doc:"Whose rules; without it the organisation for which the caller acts"`
+	Organisation string `query:"organisation" pattern:"^org_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"org_ and 13 characters" doc:"Whose rules; without it the organisation for which the caller acts"`
 }
 
 func (s *Server) registerRoaming() {

@@ -13,7 +13,7 @@ import (
 // PeerPath names a peer in a path. Its name is exported because huma looks past
 // embedded types of other names.
 type PeerPath struct {
-	ID string `path:"id" pattern:"^peer_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"peer_ and 13 characters" doc:"The peer's id"`
+	ID string `path:"id" pattern:"^peer_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"peer_ and 13 characters" doc:"The peer's id"`
 }
 
 type changePeerInput struct {
@@ -89,7 +89,7 @@ func (s *Server) changePeer(ctx context.Context, caller joinery.Caller, in *chan
 }
 
 type kekInput struct {
-	ID string `path:"id" pattern:"^kek_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"kek_ and 13 characters" doc:"The KEK's id"`
+	ID string `path:"id" pattern:"^kek_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"kek_ and 13 characters" doc:"The KEK's id"`
 }
 
 func (s *Server) registerKEKs() {

@@ -70,7 +70,7 @@ func (s *Server) listAudit(ctx context.Context, caller joinery.Caller, in *audit
 }
 
 type apiKeyInput struct {
-	ID string `path:"id" pattern:"^key_[0-9a-hjkmnp-tv-z]{13}$" patternDescription:"key_ and 13 characters" doc:"The key's id (not its text)"`
+	ID string `path:"id" pattern:"^key_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"key_ and 13 characters" doc:"The key's id (not its text)"`
 }
 
 func (s *Server) registerAPIKeys() {

@@ -51,6 +51,8 @@ func sampleText(t testing.TB, s *schema, ids map[string]string) string {
 		return ids[prefix]
 	}
 	switch {
+	case s.ContentEncoding == "base64":
+		return "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 	case s.Pattern == "^[!-~]{1,64}$":
 		return "as.example.com"
 	case s.Pattern == "^[0-9A-Fa-f]{1,16}$":
@@ -65,8 +67,6 @@ func sampleText(t testing.TB, s *schema, ids map[string]string) string {
 		t.Fatalf("no sample for pattern %s", s.Pattern)
 	case s.Format == "date-time":
 		return "2036-01-02T03:04:05Z"
-	case s.ContentEncoding == "base64":
-		return "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 	}
 	return "text"
 }

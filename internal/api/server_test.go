@@ -98,7 +98,7 @@ func TestActingForAnOrganisation(t *testing.T) {
 	}
 	for header, want := range map[string]int{
 		f.orgA.String(): http.StatusOK, f.orgB.String(): http.StatusForbidden,
-		joinery.NewOrgID().String(): http.StatusForbidden, "nonsense": http.StatusUnprocessableEntity,
+		joinery.NewOrgID().String(): http.StatusForbidden, "nonsense": http.StatusNotFound, "": http.StatusNotFound,
 	} {
 		a := f.send(t, f.keyA, http.MethodGet, "/api/v1/status", "", client.OrganisationHeader, header)
 		if a.status != want {

@@ -27,7 +27,7 @@ type Store interface {
 }
 
 // maxName bounds a key's name, in characters.
-const maxName = 64
+const maxName = 128
 
 // Service makes, checks and revokes API keys.
 type Service struct {

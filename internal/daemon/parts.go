@@ -62,17 +62,8 @@ func openHolders(ctx context.Context, c config.Config, o Options) (holders, erro
 }
 
 // checks are what must answer before the server takes requests.
-func (h holders) checks(d *fleet.Directory) []check {
-	return []check{
-		{"database", h.db.Ping},
-		{"keyring", h.keys.Ready},
-		{"directory", func(context.Context) error {
-			if d.Generation() == 0 {
-				return joinery.Errorf(joinery.CodeUnavailable, "peers were not read yet")
-			}
-			return nil
-		}},
-	}
+func (h holders) checks() []check {
+	return []check{{"database", h.db.Ping}, {"keyring", h.keys.Ready}}
 }
 
 // rules is floor 3.
@@ -126,7 +117,7 @@ func newAPI(h holders, r rules, log *slog.Logger, metrics prometheus.Registerer)
 	return api.New(api.Options{
 		Version: Version(), Log: log, Metrics: metrics,
 		Services: api.Services{
-			System: system{h, r.fleet.Directory()}, Keys: r.auth,
+			System: system{h}, Keys: r.auth,
 			Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
 			Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Imports: r.provisioning, Audit: r.fleet,
 		},
@@ -134,14 +125,11 @@ func newAPI(h holders, r rules, log *slog.Logger, metrics prometheus.Registerer)
 }
 
 // system is what the API tells about the server itself.
-type system struct {
-	holders
-	directory *fleet.Directory
-}
+type system struct{ holders }
 
 // Ready implements api.System.
 func (s system) Ready(ctx context.Context) error {
-	for _, c := range s.checks(s.directory) {
+	for _, c := range s.checks() {
 		if err := c.run(ctx); err != nil {
 			return joinery.WrapError(joinery.CodeUnavailable, err, "the %s does not answer", c.name)
 		}

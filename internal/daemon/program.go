@@ -90,7 +90,7 @@ func Open(ctx context.Context, c config.Config, o Options) (_ *Program, err erro
 	if p.api, err = newAPI(p.holders, rules, o.Log, registry); err != nil {
 		return nil, err
 	}
-	p.ops = &ops{checks: p.holders.checks(rules.fleet.Directory()), gatherer: registry}
+	p.ops = &ops{checks: p.holders.checks(), gatherer: registry}
 	p.opsHTTP = &http.Server{
 		Handler: p.ops.handler(), ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
 		IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,

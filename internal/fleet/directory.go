@@ -64,8 +64,15 @@ func (d *Directory) reload(ctx context.Context) error {
 	return nil
 }
 
-// Generation rises with every reload; 0 before the first.
-func (d *Directory) Generation() uint64 { return d.current.Load().generation }
+// Generation rises with every reload. It is 0 before the first and while what is
+// in memory may lag behind the store: then no earlier answer of Resolve may be
+// used again.
+func (d *Directory) Generation() uint64 {
+	if d.stale.Load() {
+		return 0
+	}
+	return d.current.Load().generation
+}
 
 // Peer finds a peer, suspended or not.
 func (d *Directory) Peer(id joinery.PeerID) (joinery.Peer, bool) {

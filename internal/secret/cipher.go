@@ -117,7 +117,7 @@ func (m *Memory) Cipher(key []byte) (Cipher, error) {
 	size, move := 0, func([]byte) { s.held = &heldCipher{block: made} }
 	if t := reflect.TypeOf(made); isFlat(t) {
 		size = int(t.Elem().Size())
-		move = func(slot []byte) { s.held = &heldCipher{copyBlock(made, slot), slot} }
+		move = func(slot []byte) { s.held = copyBlock(made, slot) }
 	}
 	if err := m.place(s, Cipher{s}.Wipe, size, move); err != nil {
 		return Cipher{}, err
@@ -127,9 +127,14 @@ func (m *Memory) Cipher(key []byte) (Cipher, error) {
 
 // copyBlock copies what b points to into slot. The garbage collector never
 // looks into slot, which is right: b is plain data.
-func copyBlock(b cipher.Block, slot []byte) cipher.Block {
+func copyBlock(b cipher.Block, slot []byte) *heldCipher {
 	from := reflect.ValueOf(b)
 	to := reflect.NewAt(from.Type().Elem(), unsafe.Pointer(unsafe.SliceData(slot)))
 	to.Elem().Set(from.Elem())
-	return to.Interface().(cipher.Block) // the type of b
+	block, ok := to.Interface().(cipher.Block)
+	if !ok { // impossible: it is of the type of b
+		clear(slot)
+		return nil // use fails with ErrWiped
+	}
+	return &heldCipher{block, slot}
 }

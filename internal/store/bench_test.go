@@ -20,7 +20,9 @@ import (
 
 var benchJoinEUI = lorawan.EUI64{0x70, 0xB3, 0xD5, 0x7E, 0xD0, 0, 0, 1}
 
-func benchDevEUI(n int) lorawan.EUI64 { return lorawan.EUI64FromUint64(0x0004A30B_00000000 + uint64(n)) }
+func benchDevEUI(n int) lorawan.EUI64 {
+	return lorawan.EUI64FromUint64(0x0004A30B_00000000 + uint64(n))
+}
 
 // fill makes a database of n devices with derived roots and no manifest, each
 // bound to a network where bind says so.
@@ -80,6 +82,20 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
+// residentMiB is the memory of this process, with what the benchmark holds.
+func residentMiB(t testing.TB) float64 {
+	t.Helper()
+	var size, resident float64
+	b, err := os.ReadFile("/proc/self/statm")
+	if err == nil {
+		_, err = fmt.Sscan(string(b), &size, &resident)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resident * float64(os.Getpagesize()) / (1 << 20)
+}
+
 const benchDevices = 10_000
 
 // BenchmarkCommitActivation commits joins of 10,000 devices with fsync. joins/s
@@ -131,6 +147,7 @@ func benchmarkCommits(b *testing.B, writers int, load bool) {
 	b.StopTimer()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "joins/s")
 	b.ReportMetric(float64(b.N)/(cpuTime()-cpu).Seconds(), "joins/cpu-s")
+	b.ReportMetric(residentMiB(b), "MiB-rss")
 }
 
 func BenchmarkLoadActivation(b *testing.B) {

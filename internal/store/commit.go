@@ -120,6 +120,7 @@ func (s *joinStatements) prepare(c conn) (err error) {
 func (w *writer) commitBatch(batch []*joinCommit) {
 	outcomes, err := w.tryBatch(batch)
 	if err != nil && len(batch) > 1 {
+		w.log.Warn("a batch of joins failed and is tried one by one", "joins", len(batch), "error", err)
 		for _, j := range batch {
 			w.commitBatch([]*joinCommit{j})
 		}

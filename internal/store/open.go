@@ -8,14 +8,11 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"runtime"
 	"sync"
 	"testing"
-	"time"
 
 	"zombiezen.com/go/sqlite"
-	"zombiezen.com/go/sqlite/sqlitex"
 
 	"joinery"
 )
@@ -40,7 +37,6 @@ const OperatorOrg = "operator"
 // DB is an open database. It is safe for concurrent use.
 type DB struct {
 	path     string
-	log      *slog.Logger
 	lock     *fileLock
 	readers  chan conn
 	opened   int     // readers, of which some may be in use
@@ -78,117 +74,6 @@ func commonPragmas(o Options, cacheKiB int) []string {
 	}
 }
 
-// Create makes a new database with the newest schema and the operator's
-// organisation. It never overwrites: an existing file is ErrExists. The file
-// appears under its name when it is complete and on disk.
-func Create(ctx context.Context, o Options) error {
-	lock, err := lockFile(ctx, o.Path, o.Successor)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = lock.release() }()
-	if _, err := os.Lstat(o.Path); err == nil {
-		return fmt.Errorf("%w: %s; choose another path, or remove it if you are sure", ErrExists, o.Path)
-	}
-	unfinished := o.Path + ".new"
-	if err := removeAll(unfinished, unfinished+"-wal", unfinished+"-shm"); err != nil {
-		return err
-	}
-	if err := createFile(o, unfinished); err != nil {
-		return fmt.Errorf("create %s: %w", o.Path, err)
-	}
-	// A link, unlike a rename, cannot replace a file.
-	if err := os.Link(unfinished, o.Path); err != nil {
-		return err
-	}
-	return firstError(os.Remove(unfinished), syncDir(filepath.Dir(o.Path)))
-}
-
-func removeAll(names ...string) error {
-	for _, name := range names {
-		if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return firstError(d.Sync(), d.Close())
-}
-
-// createFile makes a complete database at path, closed and without a log.
-func createFile(o Options, path string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
-	if err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	steps, err := schemaMigrations()
-	if err != nil {
-		return err
-	}
-	pragmas := append(commonPragmas(o, writerCache),
-		fmt.Sprintf("page_size = %d", pageSize), "journal_mode = WAL", fmt.Sprintf("application_id = %d", applicationID))
-	c, err := openConn(path, pragmas...)
-	if err != nil {
-		return err
-	}
-	if _, _, err := c.migrate(steps); err != nil {
-		return firstError(err, c.Close())
-	}
-	err = c.founding(time.Now())
-	// Closing the last connection copies the log back, syncs and removes it.
-	return firstError(err, c.Close())
-}
-
-// founding writes the rows that every database has.
-func (c conn) founding(now time.Time) (err error) {
-	end, err := sqlitex.ImmediateTransaction(c.Conn)
-	if err != nil {
-		return err
-	}
-	defer end(&err)
-	org := joinery.NewOrgID()
-	return firstError(
-		c.exec("INSERT INTO organisation (id, name, created_at) VALUES (?, ?, ?)", org, OperatorOrg, now),
-		c.exec("INSERT INTO store (id, epoch, operator_org, created_at) VALUES (1, 0, ?, ?)", org, now),
-	)
-}
-
-// Migrate brings an existing database to the newest schema and tells from which
-// version to which. It needs the lock: no server may run meanwhile.
-func Migrate(ctx context.Context, o Options) (from, to int, err error) {
-	steps, err := schemaMigrations()
-	if err != nil {
-		return 0, 0, err
-	}
-	return migrateFile(ctx, o, steps)
-}
-
-func migrateFile(ctx context.Context, o Options, steps []migration) (from, to int, err error) {
-	lock, err := lockFile(ctx, o.Path, o.Successor)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer func() { _ = lock.release() }()
-	c, err := openChecked(o, writerCache)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer func() { err = firstError(err, c.Close()) }()
-	if err := c.checkVersion(o.Path, len(steps)); err != nil && !errors.Is(err, ErrOlderSchema) {
-		return 0, 0, err
-	}
-	return c.migrate(steps)
-}
-
 // Open opens an existing database for a server and raises its epoch. It never
 // makes one, and never changes a schema: a missing file, a file that is none of
 // ours, an older or a newer schema and a held lock are each their own error.
@@ -206,10 +91,10 @@ func open(ctx context.Context, o Options, readOnly bool) (_ *DB, err error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &DB{path: o.Path, log: o.Logger, lock: lock, closed: make(chan struct{})}
-	if d.log == nil {
-		d.log = slog.New(slog.DiscardHandler)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	d := &DB{path: o.Path, lock: lock, closed: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			_ = d.Close()
@@ -223,7 +108,7 @@ func open(ctx context.Context, o Options, readOnly bool) (_ *DB, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := firstError(c.checkVersion(o.Path, len(steps)), c.checkDurable(o), d.begin(c, readOnly)); err != nil {
+	if err := firstError(c.checkVersion(o.Path, len(steps)), c.checkDurable(o), d.begin(c, o.Logger, readOnly)); err != nil {
 		_ = c.Close()
 		return nil, err
 	}
@@ -315,7 +200,7 @@ func (c conn) checkDurable(o Options) error {
 }
 
 // begin reads who we are, raises the epoch and starts the writer.
-func (d *DB) begin(c conn, readOnly bool) error {
+func (d *DB) begin(c conn, log *slog.Logger, readOnly bool) error {
 	if err := firstError(c.pragma(fmt.Sprintf("wal_autocheckpoint = %d", walPages)),
 		c.pragma(fmt.Sprintf("journal_size_limit = %d", 4*walPages*pageSize))); err != nil {
 		return err
@@ -337,7 +222,7 @@ func (d *DB) begin(c conn, readOnly bool) error {
 	case readOnly:
 		return c.Close()
 	}
-	d.w, err = startWriter(c, d.epoch)
+	d.w, err = startWriter(c, d.epoch, log)
 	return err
 }
 

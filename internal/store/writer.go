@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"runtime"
 	"sync"
 
@@ -18,6 +19,7 @@ type writer struct {
 	c     conn
 	epoch int64
 	stmts joinStatements
+	log   *slog.Logger
 
 	// commitFault, where a test sets it, runs in place of the statement COMMIT.
 	commitFault func(commit func() error) error
@@ -56,8 +58,8 @@ const yields = 8
 // maxBatch bounds what one failing batch has to do again.
 const maxBatch = 512
 
-func startWriter(c conn, epoch int64) (*writer, error) {
-	w := &writer{c: c, epoch: epoch, wake: make(chan struct{}, 1), done: make(chan struct{})}
+func startWriter(c conn, epoch int64, log *slog.Logger) (*writer, error) {
+	w := &writer{c: c, epoch: epoch, log: log, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	if err := w.stmts.prepare(c); err != nil {
 		return nil, err
 	}

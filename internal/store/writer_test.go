@@ -406,12 +406,12 @@ func TestDiskFull(t *testing.T) {
 }
 
 func TestTakeBatch(t *testing.T) {
-	make := func(key joinery.KeySetID, version uint64) *joinCommit {
+	waits := func(key joinery.KeySetID, version uint64) *joinCommit {
 		return &joinCommit{ActivationCommit: joinery.ActivationCommit{KeySet: key, Version: version}}
 	}
-	left := make(4, 1)
+	left := waits(4, 1)
 	left.state = withdrawn
-	batch, rest := takeBatch([]*joinCommit{make(9, 1), make(2, 1), left, make(9, 2), make(5, 1), make(2, 2), make(9, 3)})
+	batch, rest := takeBatch([]*joinCommit{waits(9, 1), waits(2, 1), left, waits(9, 2), waits(5, 1), waits(2, 2), waits(9, 3)})
 	show := func(queue []*joinCommit) (s string) {
 		for _, j := range queue {
 			s += fmt.Sprintf("%d.%d ", j.KeySet, j.Version)
@@ -428,7 +428,7 @@ func TestTakeBatch(t *testing.T) {
 	}
 	var many []*joinCommit
 	for n := range maxBatch + 3 {
-		many = append(many, make(joinery.KeySetID(n+1), 1))
+		many = append(many, waits(joinery.KeySetID(n+1), 1))
 	}
 	if batch, rest = takeBatch(many); len(batch) != maxBatch || len(rest) != 3 {
 		t.Fatalf("%d and %d", len(batch), len(rest))

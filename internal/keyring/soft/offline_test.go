@@ -186,15 +186,34 @@ func derive(t *testing.T, token *Token, master string, d keyring.Derivation) [16
 	return k.(*key).raw
 }
 
-// newFactory makes a factory with one master key, and gives that.
-func newFactory(t *testing.T) (Options, []byte) {
+// factoryOptions names a new file and makes its passphrase.
+func factoryOptions(t *testing.T) Options {
 	t.Helper()
 	dir := t.TempDir()
-	opt := Options{
+	return Options{
 		KeyFile: filepath.Join(dir, "factory.age"),
 		Unlock:  Unlock{PassphraseFile: write(t, filepath.Join(dir, "factory.passphrase"), rand.Text(), 0o600), workFactor: 4},
 	}
-	if err := InitFactory(FactoryOptions{KeyFile: opt.KeyFile, Unlock: opt.Unlock, CommonName: "Test Signer 001", Organisation: "Test"}); err != nil {
+}
+
+// newFactory makes a factory with one master key, and gives that. Its transport
+// key is that of the template.
+func newFactory(t *testing.T) (Options, []byte) {
+	t.Helper()
+	opt := factoryOptions(t)
+	made, err := template()
+	if err != nil {
+		t.Fatal(err)
+	}
+	factory := contents{Format: formatFactory, Transport: made[0].Transport, TransportPublic: made[0].TransportPublic}
+	if factory.Signer, factory.Certificate, err = newSigner(FactoryOptions{CommonName: "Test Signer 001", Organisation: "Test"}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	l, err := opt.Unlock.read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := createKeyFile(opt.KeyFile, l, &factory); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := NewMaster(opt.KeyFile, opt.Unlock, "maker"); err != nil {
@@ -338,9 +357,22 @@ func TestFactorySigns(t *testing.T) {
 	}
 }
 
-func TestFactoryErrors(t *testing.T) {
-	opt, _ := newFactory(t)
+func TestInitFactory(t *testing.T) {
+	opt := factoryOptions(t)
 	again := FactoryOptions{KeyFile: opt.KeyFile, Unlock: opt.Unlock, CommonName: "x"}
+	if err := InitFactory(again); err != nil {
+		t.Fatal(err)
+	}
+	factory, err := OpenFactory(context.Background(), opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list := factory.Masters(); len(list) != 0 {
+		t.Errorf("a new factory has %d master keys", len(list))
+	}
+	if err := factory.Close(); err != nil {
+		t.Error(err)
+	}
 	if err := InitFactory(again); !errors.Is(err, ErrExists) {
 		t.Errorf("over a file: %v", err)
 	}

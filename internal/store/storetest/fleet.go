@@ -253,7 +253,7 @@ func audits(open func(testing.TB) Backend) func(*testing.T) {
 		w.ok(err)
 		full.ID, bare.ID = got[0].ID, got[1].ID
 		w.equal(got, []joinery.AuditEntry{full, bare})
-		if !(last < full.ID && full.ID < bare.ID) {
+		if full.ID <= last || bare.ID <= full.ID {
 			t.Fatalf("ids %d, %d, %d do not rise", last, full.ID, bare.ID)
 		}
 		one, err := w.AuditEntries(w.ctx, last, 1)
