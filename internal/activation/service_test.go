@@ -101,7 +101,7 @@ func (h *house) addKEK(peer joinery.PeerID, role joinery.KEKRole, label string, 
 	header, wrapped, err := seal.SealKey(h.keys.Keyring.TransportKey(), key[:])
 	ok(h.t, err)
 	k := joinery.KEK{ID: joinery.NewKEKID(), Peer: peer, Role: role, Label: label, Version: version, CreatedAt: noon}
-	k.Sealed, err = h.keys.Keyring.SealKEK(h.t.Context(), header, wrapped, k.ID, role, version)
+	k.Sealed, err = h.keys.Keyring.SealKEK(h.t.Context(), header, wrapped, peer, role, version)
 	ok(h.t, err)
 	h.peers.put(k)
 	return k

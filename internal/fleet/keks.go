@@ -110,7 +110,7 @@ func (s *Service) sealKEKs(ctx context.Context, p joinery.Peer, add []NewKEK) ([
 			ID: joinery.NewKEKID(), Peer: p.ID, Role: n.Role, Label: n.Label,
 			Version: nextVersion(known, p.ID, n.Role), CreatedAt: s.timestamp(),
 		}
-		k.Sealed, err = s.keys.SealKEK(ctx, n.Header, n.Wrapped, k.ID, k.Role, k.Version)
+		k.Sealed, err = s.keys.SealKEK(ctx, n.Header, n.Wrapped, k.Peer, k.Role, k.Version)
 		if errors.Is(err, keyring.ErrTransport) {
 			return nil, joinery.WrapError(joinery.CodeInvalid, err,
 				"the KEK does not open: seal 16, 24 or 32 bytes to this server's transport key (ChirpStack unwraps with 16 only)")

@@ -92,6 +92,6 @@ type Keys interface {
 	// SealKEK takes a KEK of 16, 24 or 32 bytes, wrapped under the key of h, and
 	// seals it to its id, role and version. keyring.ErrTransport: it is not
 	// sealed to this server, or damaged.
-	SealKEK(ctx context.Context, h seal.Header, wrapped []byte, id joinery.KEKID, role joinery.KEKRole, version uint32) (joinery.Sealed, error)
+	SealKEK(ctx context.Context, h seal.Header, wrapped []byte, peer joinery.PeerID, role joinery.KEKRole, version uint32) (joinery.Sealed, error)
 	Masters() []keyring.Master
 }

@@ -55,9 +55,10 @@ func rootBinding(kind string, id joinery.KeySetID, root joinery.RootKey) binding
 	return binding{kind, int64(id), role, rootVersion}
 }
 
-// kekBinding is what a peer's KEK is bound to.
-func kekBinding(id joinery.KEKID, role joinery.KEKRole, version uint32) (binding, error) {
-	b := binding{kind: kindKEK, id: int64(id), version: version}
+// kekBinding is what a KEK is bound to: its peer, and which of its KEKs it is.
+// (peer, role, version) is unique, so no row can take the place of another one.
+func kekBinding(peer joinery.PeerID, role joinery.KEKRole, version uint32) (binding, error) {
+	b := binding{kind: kindKEK, id: int64(peer), version: version}
 	switch role {
 	case joinery.KEKForNS:
 		b.role = roleNS

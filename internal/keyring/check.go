@@ -37,7 +37,7 @@ func (k *Keyring) CheckKeySet(ctx context.Context, ks joinery.KeySet) error {
 // CheckKEK tells whether kek belongs to its row and opens.
 func (k *Keyring) CheckKEK(ctx context.Context, kek joinery.KEK) error {
 	return k.run(ctx, func() error {
-		b, err := kekBinding(kek.ID, kek.Role, kek.Version)
+		b, err := kekBinding(kek.Peer, kek.Role, kek.Version)
 		if err != nil {
 			return err
 		}

@@ -79,10 +79,10 @@ func (k *Keyring) sealRoot(ctx context.Context, batch Batch, wrapped []byte, id 
 }
 
 // SealKEK opens a peer's KEK of 16, 24 or 32 bytes that was sealed to the
-// transport key, and seals it to its id, role and version. ErrTransport where it
+// transport key, and seals it to its peer, role and version. ErrTransport where it
 // does not open.
-func (k *Keyring) SealKEK(ctx context.Context, h seal.Header, wrapped []byte, id joinery.KEKID, role joinery.KEKRole, version uint32) (sealed joinery.Sealed, err error) {
-	b, err := kekBinding(id, role, version)
+func (k *Keyring) SealKEK(ctx context.Context, h seal.Header, wrapped []byte, peer joinery.PeerID, role joinery.KEKRole, version uint32) (sealed joinery.Sealed, err error) {
+	b, err := kekBinding(peer, role, version)
 	if err != nil {
 		return nil, err
 	}

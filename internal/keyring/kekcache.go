@@ -32,7 +32,7 @@ type openKEK struct {
 
 // openKEK opens kek, or finds it open. The caller releases it.
 func (k *Keyring) openKEK(ctx context.Context, kek joinery.KEK) (*openKEK, error) {
-	b, err := kekBinding(kek.ID, kek.Role, kek.Version)
+	b, err := kekBinding(kek.Peer, kek.Role, kek.Version)
 	if err != nil {
 		return nil, err
 	}

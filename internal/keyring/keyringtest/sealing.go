@@ -213,9 +213,9 @@ func testKEKIntegrity(t *testing.T, f, other Fixture) {
 		expect(t, name+", used again", err, keyring.ErrIntegrity)
 	}
 	check("the NS's for the AS", func(k *joinery.KEK) { k.Sealed = ns.Sealed })
-	check("another id", func(k *joinery.KEK) { k.ID = ns.ID })
+	check("another peer's", func(k *joinery.KEK) { k.Peer = ns.Peer })
 	check("another version", func(k *joinery.KEK) { k.Version++ })
-	check("of another keyring", func(k *joinery.KEK) { k.ID, k.Sealed = foreign.ID, foreign.Sealed })
+	check("of another keyring", func(k *joinery.KEK) { k.Peer, k.Sealed = foreign.Peer, foreign.Sealed })
 	check("a root in place of a KEK", func(k *joinery.KEK) { k.Sealed = ks.App.Use })
 	check("nothing", func(k *joinery.KEK) { k.Sealed = nil })
 	for i := range as.Sealed {

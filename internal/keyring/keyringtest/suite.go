@@ -103,7 +103,7 @@ func (f Fixture) KEK(tb testing.TB, key []byte, role joinery.KEKRole, label stri
 	k := joinery.KEK{ID: joinery.NewKEKID(), Peer: joinery.NewPeerID(), Role: role, Label: label, Version: 1}
 	s := f.sealer(tb)
 	var err error
-	if k.Sealed, err = f.Keyring.SealKEK(context.Background(), s.Header(), sealed(tb, s, key), k.ID, role, k.Version); err != nil {
+	if k.Sealed, err = f.Keyring.SealKEK(context.Background(), s.Header(), sealed(tb, s, key), k.Peer, role, k.Version); err != nil {
 		tb.Fatal(err)
 	}
 	return k

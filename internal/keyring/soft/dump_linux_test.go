@@ -163,7 +163,7 @@ func dumpChild(t *testing.T, path string) {
 	}
 	k := keyring.New(token)
 	kek := joinery.KEK{ID: 1, Role: joinery.KEKForNS, Version: 1, Label: "ns"}
-	if kek.Sealed, err = k.SealKEK(ctx, plan.KEKHeader, plan.KEK, kek.ID, kek.Role, kek.Version); err != nil {
+	if kek.Sealed, err = k.SealKEK(ctx, plan.KEKHeader, plan.KEK, kek.Peer, kek.Role, kek.Version); err != nil {
 		t.Fatal(err)
 	}
 	ks := joinery.KeySet{ID: 1, DevEUI: plan.DevEUI, Origin: joinery.OriginDerived, Master: plan.Master, Generation: 1, Root10: joinery.NwkKey}
