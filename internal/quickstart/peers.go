@@ -34,7 +34,7 @@ func peers() []peer {
 	ns := func(name string, netID lorawan.NetID) peer {
 		return peer{
 			name: name, role: joinery.KEKForNS, kekLabel: "ns-" + netID.String() + "-1",
-			settings: client.PeerSettings{Name: name, NetIDs: []lorawan.NetID{netID}},
+			settings: client.PeerSettings{Name: name, NetIDs: []lorawan.NetID{netID}, NSIDs: []lorawan.EUI64{nsidOf(netID)}},
 		}
 	}
 	return []peer{
@@ -45,6 +45,13 @@ func peers() []peer {
 		},
 		ns("other-ns", lorawan.NetID{0x00, 0x00, 0x42}),
 	}
+}
+
+// nsidOf gives the one Network Server of a network here an NSID: an EUI-64 that
+// is locally administered and ends in the NetID. Peers of Backend Interfaces 1.1
+// must say one.
+func nsidOf(netID lorawan.NetID) lorawan.EUI64 {
+	return lorawan.EUI64{0x02, 5: netID[0], 6: netID[1], 7: netID[2]}
 }
 
 // ASID is the AS-ID of the Application Server.
@@ -196,7 +203,7 @@ type simConfig struct {
 type simPeer struct {
 	Name  string            `json:"name"`
 	NetID *lorawan.NetID    `json:"netID,omitempty"`
-	NSID  *string           `json:"nsid,omitempty"`
+	NSID  *lorawan.EUI64    `json:"nsid,omitempty"`
 	ASID  string            `json:"asID,omitempty"`
 	Cert  string            `json:"cert"`
 	Key   string            `json:"key"`
@@ -223,7 +230,7 @@ func (s *simConfig) add(p peer, kek []byte) {
 		s.AS = append(s.AS, entry)
 		return
 	}
-	entry.NetID, entry.NSID = &p.settings.NetIDs[0], new(string)
+	entry.NetID, entry.NSID = &p.settings.NetIDs[0], &p.settings.NSIDs[0]
 	s.NS = append(s.NS, entry)
 }
 

@@ -169,7 +169,7 @@ func BenchmarkLoadActivation(b *testing.B) {
 // TestDiskPerDevice keeps the promise of at most 400 bytes on disk for a device
 // with derived roots, without its manifest.
 func TestDiskPerDevice(t *testing.T) {
-	const devices = 20_000
+	const devices = 5_000
 	o := store.Options{Path: filepath.Join(t.TempDir(), "joinery.db"), UnsafeNoSync: true}
 	start := time.Now()
 	db := fill(t, o, devices, false)

@@ -65,7 +65,8 @@ func (s *story) tell(step step) {
 	s.line("%s", step.Title)
 	for _, f := range step.Facts {
 		if f.Who == "Join Server" || f.Who == "device" && strings.HasPrefix(f.What, "takes") {
-			fmt.Fprintf(s.out, "      %s %s\n", f.Who, f.What)
+			what, _, _ := strings.Cut(f.What, "; SessionKeyID")
+			fmt.Fprintf(s.out, "      %s: %s\n", f.Who, what)
 		}
 	}
 	fmt.Fprintf(s.out, "      checks: %s, among them: %s\n", strings.Join(by, ", "), highlights(step))

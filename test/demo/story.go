@@ -25,17 +25,18 @@ type story struct {
 
 // actor is one device of the story.
 type actor struct {
-	mac    string // LoRaWAN version of its firmware
-	devEUI string
-	then   []string // what follows its first join
+	mac     string // LoRaWAN version of its firmware
+	devEUI  string
+	appSKey string   // how its owner wants AppSKey to travel
+	then    []string // what follows its first join
 }
 
 const joinEUI = "0200000000000000"
 
 var cast = []actor{
-	{mac: "1.0.3", devEUI: "020000FFFE000103", then: []string{"appskey", "repeat"}},
-	{mac: "1.0.4", devEUI: "020000FFFE000104", then: []string{"appskey", "repeat"}},
-	{mac: "1.1.0", devEUI: "020000FFFE000110", then: []string{"appskey", "repeat"}},
+	{mac: "1.0.3", devEUI: "020000FFFE000103", appSKey: "session-key-id", then: []string{"appskey", "repeat"}},
+	{mac: "1.0.4", devEUI: "020000FFFE000104", appSKey: "wrapped", then: []string{"appskey", "repeat"}},
+	{mac: "1.1.0", devEUI: "020000FFFE000110", appSKey: "session-key-id", then: []string{"appskey", "repeat"}},
 }
 
 func (s *story) chapter(format string, args ...any) {
@@ -132,14 +133,14 @@ func (s *story) claim(ctx context.Context) error {
 		if err := json.Unmarshal([]byte(out), &token); err != nil {
 			return err
 		}
-		claim := []string{"claim", joinEUI + "/" + a.devEUI, "--owner-token-file", "-", "--net-id", "000013", "--as-id", "as.example.com"}
+		claim := []string{"claim", joinEUI + "/" + a.devEUI, "--owner-token-file", "-", "--net-id", "000013", "--as-id", "as.example.com", "--app-s-key", a.appSKey}
 		if _, err := s.server.Ctl(ctx, wrong(token.OwnerToken), claim...); err == nil {
 			return fmt.Errorf("a wrong owner token claimed %s", a.devEUI)
 		}
 		if _, err := s.server.Ctl(ctx, token.OwnerToken, claim...); err != nil {
 			return err
 		}
-		s.line("%s claimed and bound to network 000013 and as.example.com; a wrong token was refused before", a.devEUI)
+		s.line("%s claimed and bound to network 000013 and as.example.com (AppSKey: %s); a wrong token was refused before", a.devEUI, a.appSKey)
 	}
 	return nil
 }
@@ -166,11 +167,11 @@ func (s *story) join(ctx context.Context) error {
 func (s *story) rejoin(ctx context.Context) error {
 	s.chapter("5. The 1.1 device rejoins, and falls back to a 1.0 network; other Network Servers speak other dialects")
 	v11 := cast[len(cast)-1]
-	if err := s.simulate(ctx, v11, "--then", "rejoin0,rejoin1,rejoin2", "--protocol", "1.1", "--nsid", "0200000000000013"); err == nil {
+	if err := s.simulate(ctx, v11, "--then", "rejoin0,rejoin1,rejoin2", "--protocol", "1.1", "--nsid", "0200000000000042"); err == nil {
 		return errors.New("an NSID that is not the peer's was accepted")
 	}
 	s.line("a SenderNSID that does not belong to the certificate was refused")
-	if err := s.simulate(ctx, v11, "--dialect", "tts", "--then", "rejoin0,rejoin1,rejoin2"); err != nil {
+	if err := s.simulate(ctx, v11, "--protocol", "1.1", "--dialect", "tts", "--then", "rejoin0,rejoin1,rejoin2"); err != nil {
 		return err
 	}
 	return s.simulate(ctx, v11, "--dialect", "brocaar", "--network", "1.0.4")
