@@ -21,7 +21,11 @@ help: ## This list
 
 .PHONY: build
 build: ## The programs, into bin/
-	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ $(PROGRAMS:%=./cmd/%)
+	CGO_ENABLED=0 $(GO) build -o bin/ $(PROGRAMS:%=./cmd/%)
+
+.PHONY: build-secret
+build-secret: ## The same with the runtime's secret-erasing mode (linux, amd64 and arm64)
+	GOEXPERIMENT=runtimesecret $(MAKE) build
 
 .PHONY: demo
 demo: ## Devices join a server of their own, step by step; leaves nothing behind
