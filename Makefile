@@ -43,7 +43,7 @@ test-long: need-cc ## The full figures of every promise: hours rather than minut
 
 .PHONY: lint
 lint: $(LINT) ## golangci-lint with .golangci.yml
-	$(LINT) run ./...
+	$(LINT) run --allow-parallel-runners ./...
 
 .PHONY: vet
 vet:

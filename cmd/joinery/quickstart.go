@@ -83,12 +83,22 @@ The server runs: networks at https://%[1]s, operators at %[2]s.
 In another terminal, type:
 
   export JOINCTL_SOCKET=%[2]s
-  joinctl import manifest %[3]s --mac-version 1.0.4
-  joinctl device owner-token %[4]v/%[5]v | joinctl claim %[4]v/%[5]v --owner-token-file - --net-id %[6]v --as-id %[7]s
-  joinsim join --config %[8]s --dev-eui %[5]v
+  %[9]s import manifest %[3]s --mac-version 1.0.4
+  %[9]s device owner-token %[4]v/%[5]v | %[9]s claim %[4]v/%[5]v --owner-token-file - --net-id %[6]v --as-id %[7]s
+  %[10]s join --config %[8]s --dev-eui %[5]v
 
 Ctrl-C stops it; the same command starts it again.
 
 `, c.Interop.Address, c.API.Socket, filepath.Join(dir, "sim", "manifest.json"),
-		joinEUI, devEUI, quickstart.NetID(), quickstart.ASID, filepath.Join(dir, "sim", "sim.json"))
+		joinEUI, devEUI, quickstart.NetID(), quickstart.ASID, filepath.Join(dir, "sim", "sim.json"),
+		beside("joinctl"), beside("joinsim"))
+}
+
+// beside names another program as this one was named: by its path, if it was
+// not found on the PATH.
+func beside(program string) string {
+	if filepath.Base(os.Args[0]) == os.Args[0] {
+		return program
+	}
+	return filepath.Join(filepath.Dir(os.Args[0]), program)
 }
