@@ -19,7 +19,8 @@ type Nonces struct {
 	JoinNonce lorawan.JoinNonce
 	// ByJoinEUI is sorted by JoinEUI.
 	ByJoinEUI []JoinEUINonces
-	// Recent are the newest activations, newest first, at most MaxRecent.
+	// Recent are the newest activations, newest first, at most MaxRecent; see
+	// WithActivation.
 	Recent []RecentActivation
 	// ResetAt is when the operator opened a reset of the DevNonces: one join
 	// accepted within a day after it sets a new floor and closes it. Zero is no
@@ -74,10 +75,19 @@ func (n Nonces) With(e JoinEUINonces) Nonces {
 	return n
 }
 
-// WithActivation returns a copy in which r is the newest activation.
-func (n Nonces) WithActivation(r RecentActivation) Nonces {
-	kept := n.Recent[:min(len(n.Recent), MaxRecent-1)]
-	n.Recent = append([]RecentActivation{r}, kept...)
+// WithActivation returns a copy in which r is the newest activation. Where one
+// has to go it is the oldest, but never from: the session in which the device
+// just proved to be (zero for none). Its accepts may be lost again and again,
+// and a repeat of its request must find it.
+func (n Nonces) WithActivation(r RecentActivation, from ActivationID) Nonces {
+	recent := append([]RecentActivation{r}, n.Recent...)
+	if last := len(recent) - 1; last == MaxRecent {
+		if recent[last].ID == from {
+			last--
+		}
+		recent = slices.Delete(recent, last, last+1)
+	}
+	n.Recent = recent
 	return n
 }
 

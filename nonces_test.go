@@ -184,7 +184,7 @@ func genNonces(t *rapid.T, sets map[int]DevNonceSet) Nonces {
 		n = n.WithActivation(RecentActivation{
 			ID: ActivationID(rapid.Int64Range(1, 1<<62).Draw(t, "id")), Tag: [8]byte(rapid.SliceOfN(rapid.Byte(), 8, 8).Draw(t, "tag")),
 			NextRJCount0: rapid.Uint32Range(0, 1<<16).Draw(t, "NextRJCount0"),
-		})
+		}, 0)
 	}
 	return n
 }
@@ -220,7 +220,7 @@ func TestNoncesStoredForm(t *testing.T) {
 	n := Nonces{JoinNonce: 9, ResetAt: time.UnixMilli(0x0102030405).UTC()}
 	n = n.With(JoinEUINonces{JoinEUI: lorawan.EUI64{0xBB}, Next: 0x10000})
 	n = n.With(JoinEUINonces{JoinEUI: lorawan.EUI64{0xAA}, NextRJCount1: 7, Used: DevNonceSet{}.With(0x0201).With(0x0102)})
-	n = n.WithActivation(RecentActivation{ID: 0x0A0B, Tag: [8]byte{1, 2, 3, 4, 5, 6, 7, 8}, NextRJCount0: 3})
+	n = n.WithActivation(RecentActivation{ID: 0x0A0B, Tag: [8]byte{1, 2, 3, 4, 5, 6, 7, 8}, NextRJCount0: 3}, 0)
 	want := slices.Concat(
 		[]byte{1}, []byte{0, 0, 0, 1, 2, 3, 4, 5}, []byte{1},
 		[]byte{0, 0, 0, 0, 0, 0, 0x0A, 0x0B}, []byte{1, 2, 3, 4, 5, 6, 7, 8}, []byte{0, 0, 0, 3},
@@ -243,7 +243,7 @@ func TestDecodeNoncesOfNothing(t *testing.T) {
 
 func TestDecodeNoncesRefuses(t *testing.T) {
 	n := Nonces{}.With(JoinEUINonces{JoinEUI: lorawan.EUI64{1}, Used: setOf(3)}).With(JoinEUINonces{JoinEUI: lorawan.EUI64{2}})
-	n = n.WithActivation(RecentActivation{ID: 1})
+	n = n.WithActivation(RecentActivation{ID: 1}, 0)
 	whole := n.Encode()
 	first := noncesHead + recentLen // of the first JoinEUI's entry
 	for cut := 1; cut < len(whole); cut++ {
@@ -293,7 +293,7 @@ func TestNoncesAreValues(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := genNonces(t, sets)
 		before := n.Encode()
-		changed := n.WithActivation(RecentActivation{ID: 99})
+		changed := n.WithActivation(RecentActivation{ID: 99}, 0)
 		for _, e := range append(slices.Clone(n.ByJoinEUI), JoinEUINonces{JoinEUI: lorawan.EUI64{7}}) {
 			e.Used, e.Next = e.Used.With(12345), 3
 			changed = changed.With(e)
@@ -324,7 +324,7 @@ func TestNoncesByJoinEUI(t *testing.T) {
 // Whatever is read without complaint is written as it came, and never panics.
 func FuzzDecodeNonces(f *testing.F) {
 	f.Add(Nonces{}.Encode())
-	f.Add(Nonces{}.With(JoinEUINonces{JoinEUI: lorawan.EUI64{1}, Used: setOf(5), Next: 9}).WithActivation(RecentActivation{ID: 4}).Encode())
+	f.Add(Nonces{}.With(JoinEUINonces{JoinEUI: lorawan.EUI64{1}, Used: setOf(5), Next: 9}).WithActivation(RecentActivation{ID: 4}, 0).Encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		n, err := DecodeNonces(1, b)
 		if err != nil {
@@ -342,4 +342,25 @@ func FuzzDecodeNonces(f *testing.F) {
 			}
 		}
 	})
+}
+
+// The session in which a device just spoke is never the one that goes.
+func TestWithActivationKeepsTheSessionInUse(t *testing.T) {
+	var n Nonces
+	for id := range ActivationID(10) {
+		n = n.WithActivation(RecentActivation{ID: id + 1}, 1)
+	}
+	var ids []ActivationID
+	for _, r := range n.Recent {
+		ids = append(ids, r.ID)
+	}
+	if want := []ActivationID{10, 9, 8, 1}; !slices.Equal(ids, want) {
+		t.Errorf("recent %v, want %v", ids, want)
+	}
+	if got := n.WithActivation(RecentActivation{ID: 11}, 8).Recent; got[1].ID != 10 || got[2].ID != 9 || got[3].ID != 8 {
+		t.Errorf("recent %v: the oldest goes once another session is in use", got)
+	}
+	if len(n.Recent) != MaxRecent || n.Recent[0].ID != 10 {
+		t.Error("the value that it was called on has changed")
+	}
 }

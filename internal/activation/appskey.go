@@ -33,7 +33,13 @@ func (s *Service) AppSKey(ctx context.Context, req AppSKeyRequest) (Envelope, er
 		return Envelope{}, joinery.Errorf(joinery.CodeKEKMissing, "there is no KEK for this Application Server")
 	}
 	envelope, err := s.keys.AppSKey(ctx, state.KeySet, a, kek)
-	return envelope, keyringError(err)
+	if err != nil {
+		return Envelope{}, keyringError(err)
+	}
+	if _, err := s.currentPeer(req.Peer.ID); err != nil {
+		return Envelope{}, err
+	}
+	return envelope, nil
 }
 
 // findSession finds the activation that SessionKeyID names, if it is this

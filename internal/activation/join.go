@@ -16,9 +16,7 @@ func (s *Service) Join(ctx context.Context, req JoinRequest) (JoinAnswer, error)
 	if err != nil {
 		return JoinAnswer{}, err
 	}
-	unlock := s.devices.lock(req.JoinEUI, req.DevEUI)
-	defer unlock()
-	return retryLostSwaps(ctx, func(ctx context.Context) (JoinAnswer, error) {
+	return s.serialised(ctx, req, func(ctx context.Context, req JoinRequest) (JoinAnswer, error) {
 		return s.tryJoin(ctx, req, frame)
 	})
 }
@@ -58,8 +56,16 @@ func (s *Service) acceptAndCommit(ctx context.Context, req JoinRequest, state jo
 		return JoinAnswer{}, err
 	}
 	nonces.JoinNonce = a.JoinNonce
-	nonces = nonces.WithActivation(joinery.RecentActivation{ID: a.ID, Tag: [8]byte(a.FrameHash[:8])})
+	var from joinery.ActivationID
+	if session != nil {
+		from = session.ID
+	}
+	nonces = nonces.WithActivation(joinery.RecentActivation{ID: a.ID, Tag: [8]byte(a.FrameHash[:8])}, from)
 	if err := s.commit(ctx, state, nonces, a); err != nil {
+		return JoinAnswer{}, err
+	}
+	// Whoever was removed while all this took its time gets nothing.
+	if _, err := s.currentPeer(req.Peer.ID); err != nil {
 		return JoinAnswer{}, err
 	}
 	return answer, nil

@@ -1,8 +1,10 @@
 package activation
 
 import (
+	"context"
 	"sync"
 
+	"joinery"
 	"joinery/lorawan"
 )
 
@@ -18,32 +20,59 @@ type deviceLocks struct {
 type deviceKey struct{ joinEUI, devEUI lorawan.EUI64 }
 
 type deviceLock struct {
-	mu    sync.Mutex
-	users int // holders and waiters, under deviceLocks.mu
+	free  chan struct{} // holds one token while nobody has the lock
+	users int           // holders and waiters, under deviceLocks.mu
 }
 
-// lock waits for the device and returns what releases it.
-func (l *deviceLocks) lock(joinEUI, devEUI lorawan.EUI64) (unlock func()) {
-	key := deviceKey{joinEUI, devEUI}
+// enter joins those who use the lock of key.
+func (l *deviceLocks) enter(key deviceKey) *deviceLock {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.held == nil {
 		l.held = make(map[deviceKey]*deviceLock)
 	}
 	d := l.held[key]
 	if d == nil {
-		d = new(deviceLock)
+		d = &deviceLock{free: make(chan struct{}, 1)}
+		d.free <- struct{}{}
 		l.held[key] = d
 	}
 	d.users++
-	l.mu.Unlock()
+	return d
+}
 
-	d.mu.Lock()
-	return func() {
-		d.mu.Unlock()
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if d.users--; d.users == 0 {
-			delete(l.held, key)
-		}
+func (l *deviceLocks) leave(key deviceKey, d *deviceLock) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if d.users--; d.users == 0 {
+		delete(l.held, key)
+	}
+}
+
+// lock takes the lock of a device and returns what releases it. Where somebody
+// has it, mayWait decides first whether this caller may queue for it at all:
+// otherwise a peer with no business here could keep a device's own network
+// waiting. The wait ends with ctx.
+func (l *deviceLocks) lock(ctx context.Context, key deviceKey, mayWait func(context.Context) error) (unlock func(), err error) {
+	d := l.enter(key)
+	unlock = func() {
+		d.free <- struct{}{}
+		l.leave(key, d)
+	}
+	select {
+	case <-d.free:
+		return unlock, nil
+	default:
+	}
+	if err := mayWait(ctx); err != nil {
+		l.leave(key, d)
+		return nil, err
+	}
+	select {
+	case <-d.free:
+		return unlock, nil
+	case <-ctx.Done():
+		l.leave(key, d)
+		return nil, joinery.WrapError(joinery.CodeUnavailable, ctx.Err(), "other requests of this device took too long")
 	}
 }

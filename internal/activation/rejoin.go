@@ -18,9 +18,7 @@ func (s *Service) Rejoin(ctx context.Context, req JoinRequest) (JoinAnswer, erro
 	if err != nil {
 		return JoinAnswer{}, err
 	}
-	unlock := s.devices.lock(req.JoinEUI, req.DevEUI)
-	defer unlock()
-	return retryLostSwaps(ctx, func(ctx context.Context) (JoinAnswer, error) {
+	return s.serialised(ctx, req, func(ctx context.Context, req JoinRequest) (JoinAnswer, error) {
 		return s.tryRejoin(ctx, req, frame)
 	})
 }

@@ -55,15 +55,38 @@ func New(store Store, keys Keys, peers Directory, opt Options) *Service {
 // it lost the swap of its key set to somebody else.
 const maxAttempts = 3
 
-// retryLostSwaps runs try until it does not lose its swap.
-func retryLostSwaps(ctx context.Context, try func(context.Context) (JoinAnswer, error)) (JoinAnswer, error) {
+// serialised runs try, alone among the requests of its device, until it does
+// not lose its swap. Each try has the peer as it is at that moment: a peer may
+// be changed or removed while a request waits.
+func (s *Service) serialised(ctx context.Context, req JoinRequest, try func(context.Context, JoinRequest) (JoinAnswer, error)) (JoinAnswer, error) {
+	unlock, err := s.devices.lock(ctx, deviceKey{req.JoinEUI, req.DevEUI}, func(ctx context.Context) error {
+		_, err := s.load(ctx, req)
+		return err
+	})
+	if err != nil {
+		return JoinAnswer{}, err
+	}
+	defer unlock()
 	for range maxAttempts {
-		answer, err := try(ctx)
+		if req.Peer, err = s.currentPeer(req.Peer.ID); err != nil {
+			return JoinAnswer{}, err
+		}
+		answer, err := try(ctx, req)
 		if !errors.Is(err, joinery.ErrSwapLost) {
 			return answer, err
 		}
 	}
 	return JoinAnswer{}, joinery.Errorf(joinery.CodeUnavailable, "the device is being changed by others right now; try again")
+}
+
+// currentPeer gives a peer as it is now. The door resolved it when the request
+// came; that may be seconds ago.
+func (s *Service) currentPeer(id joinery.PeerID) (joinery.Peer, error) {
+	peer, ok := s.peers.Peer(id)
+	if !ok || peer.Suspended {
+		return joinery.Peer{}, joinery.Errorf(joinery.CodeUnknownSender, "this peer was removed")
+	}
+	return peer, nil
 }
 
 // commit makes an accepted request durable. Nothing of its answer may leave

@@ -64,7 +64,7 @@ func newHouse(t testing.TB) *house {
 	ok(t, db.AssignRange(ctx, joinery.JoinEUIRange{EUIRange: joinery.EUIRange{First: joinEUI, Last: joinEUI}, Org: h.org, Elements: true}, audit))
 	ok(t, db.AddPeer(ctx, h.network, audit))
 	ok(t, db.AddPeer(ctx, h.app, audit))
-	h.peers = &directory{as: h.app, keks: map[joinery.KEKID]joinery.KEK{}}
+	h.peers = &directory{network: &h.network, as: h.app, keks: map[joinery.KEKID]joinery.KEK{}}
 	h.addKEK(h.network.ID, joinery.KEKForNS, "ns-000013-v1", 1)
 	h.addKEK(h.app.ID, joinery.KEKForAS, "as-v1", 1)
 
@@ -109,9 +109,22 @@ func (h *house) addKEK(peer joinery.PeerID, role joinery.KEKRole, label string, 
 
 // directory is what fleet.Directory is in the server: who the peers are.
 type directory struct {
-	mu   sync.Mutex
-	as   joinery.Peer
-	keks map[joinery.KEKID]joinery.KEK
+	mu      sync.Mutex
+	network *joinery.Peer // nil once it is removed
+	as      joinery.Peer
+	keks    map[joinery.KEKID]joinery.KEK
+}
+
+func (d *directory) Peer(id joinery.PeerID) (joinery.Peer, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case id == d.as.ID:
+		return d.as, true
+	case d.network != nil && id == d.network.ID:
+		return *d.network, true
+	}
+	return joinery.Peer{}, false
 }
 
 func (d *directory) put(k joinery.KEK) {
@@ -358,7 +371,7 @@ func TestRepeatWhoseGroundsAreGone(t *testing.T) {
 			b.ASID = ""
 			b.Policy = joinery.AppSKeyByID
 			s := h.state(d)
-			ok(h.t, h.store.SetBinding(h.t.Context(), s.Device.ID, s.Binding.Epoch, b, joinery.AuditEntry{At: noon, Event: joinery.AuditDeviceBound, Actor: "test"}))
+			ok(h.t, h.store.SetBinding(h.t.Context(), s.Device.ID, s.Device.Ownership.Org, s.Binding.Epoch, b, joinery.AuditEntry{At: noon, Event: joinery.AuditDeviceBound, Actor: "test"}))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -389,8 +402,6 @@ func TestOrderOfRefusals(t *testing.T) {
 	wrongMIC.PHYPayload[22] ^= 1
 	elsewhere := req
 	elsewhere.NetID = foreign
-	disclosing := elsewhere
-	disclosing.Peer.DiscloseDevices = true
 	unknown := h.joinRequest(d)
 	unknown.DevEUI[0] ^= 0xFF
 	frame, err := lorawan.ParseJoinRequest(unknown.PHYPayload)
@@ -416,7 +427,6 @@ func TestOrderOfRefusals(t *testing.T) {
 		{"replay", req, joinery.CodeReplay},
 		{"replay with a wrong MIC", wrongMIC, joinery.CodeMIC},
 		{"another network", elsewhere, joinery.CodeUnknownDevice},
-		{"another network that may know", disclosing, joinery.CodeForbidden},
 		{"unknown device", unknown, joinery.CodeUnknownDevice},
 		{"DevEUI of the body", bodyDiffers, joinery.CodeInvalid},
 		{"JoinEUI that is not served", otherJoinEUI, joinery.CodeUnknownReceiver},
@@ -433,6 +443,10 @@ func TestOrderOfRefusals(t *testing.T) {
 			}
 		})
 	}
+	h.network.DiscloseDevices = true
+	_, err = h.Join(t.Context(), elsewhere)
+	wantCode(t, err, joinery.CodeForbidden)
+	h.network.DiscloseDevices = false
 	_, err = h.Join(t.Context(), elsewhere)
 	_, err2 := h.Join(t.Context(), unknown)
 	if joinery.MessageOf(err) != joinery.MessageOf(err2) {
@@ -445,12 +459,12 @@ func TestSuspendedDevice(t *testing.T) {
 	d := h.add(lorawan.MAC1_1, binding())
 	answer := h.joined(d)
 	audit := joinery.AuditEntry{At: noon, Event: joinery.AuditDeviceSuspended, Actor: "test"}
-	ok(t, h.store.SetSuspended(t.Context(), h.state(d).Device.ID, true, audit))
+	ok(t, h.store.SetSuspended(t.Context(), h.state(d).Device.ID, h.state(d).Device.Ownership.Org, true, audit))
 	_, err := h.Join(t.Context(), h.joinRequest(d))
 	wantCode(t, err, joinery.CodeSuspended)
 	_, err = h.AppSKey(t.Context(), h.appSKeyRequest(d, answer.SessionKeyID))
 	wantCode(t, err, joinery.CodeSuspended)
-	ok(t, h.store.SetSuspended(t.Context(), h.state(d).Device.ID, false, audit))
+	ok(t, h.store.SetSuspended(t.Context(), h.state(d).Device.ID, h.state(d).Device.Ownership.Org, false, audit))
 	h.joined(d)
 }
 
@@ -569,7 +583,7 @@ func TestAppSKey(t *testing.T) {
 
 	// Another binding ends it, even one with the same AS: its owner decides anew.
 	s := h.state(d)
-	ok(t, h.store.SetBinding(t.Context(), s.Device.ID, s.Binding.Epoch, binding(), joinery.AuditEntry{At: noon, Event: joinery.AuditDeviceBound, Actor: "test"}))
+	ok(t, h.store.SetBinding(t.Context(), s.Device.ID, s.Device.Ownership.Org, s.Binding.Epoch, binding(), joinery.AuditEntry{At: noon, Event: joinery.AuditDeviceBound, Actor: "test"}))
 	_, err := h.AppSKey(t.Context(), h.appSKeyRequest(d, id))
 	wantCode(t, err, joinery.CodeUnknownDevice)
 }
@@ -761,6 +775,21 @@ func TestRejoins(t *testing.T) {
 	_, err = d.HandleAccept(answer.PHYPayload)
 	ok(t, err)
 
+	// Even more of them: the session that the device speaks from stays known,
+	// and a repeat is still a repeat.
+	var last activation.JoinRequest
+	var lost activation.JoinAnswer
+	for range 3 * joinery.MaxRecent {
+		last = rejoin(lorawan.Rejoin0)
+		lost, err = h.Rejoin(t.Context(), last)
+		ok(t, err)
+	}
+	again, err := h.Rejoin(t.Context(), last)
+	ok(t, err)
+	if diff := cmp.Diff(lost, again); diff != "" {
+		t.Errorf("the repeat differs:\n%s", diff)
+	}
+
 	bad := rejoin(lorawan.Rejoin1)
 	bad.PHYPayload[23] ^= 1
 	_, err = h.Rejoin(t.Context(), bad)
@@ -783,4 +812,47 @@ func TestRejoins(t *testing.T) {
 	if len(violations) != 0 {
 		t.Errorf("fsck: %v", violations)
 	}
+}
+
+// A peer that is removed while its request waits gets nothing, least of all
+// keys in the clear because its KEK went with it.
+func TestPeerRemovedMeanwhile(t *testing.T) {
+	h := newHouse(t)
+	h.network.ClearKeys = true
+	inClear := binding()
+	inClear.Policy, inClear.ClearNwkKeys = joinery.AppSKeyClear, true
+	d := h.add(lorawan.MAC1_0_4, inClear)
+	req := h.joinRequest(d)
+	h.peers.drop(joinery.KEKForNS)
+	h.peers.remove()
+	_, err := h.Join(t.Context(), req)
+	wantCode(t, err, joinery.CodeUnknownSender)
+	if n := h.state(d).KeySet.Nonces.JoinNonce; n != 0 {
+		t.Errorf("JoinNonce %d was spent on a removed peer", n)
+	}
+}
+
+func (d *directory) remove() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.network = nil
+}
+
+// A request that waits for another one of its device gives up with its context.
+func TestWaitEndsWithContext(t *testing.T) {
+	h := newHouse(t)
+	d := h.add(lorawan.MAC1_0_4, binding())
+	release := h.Hold(joinEUI, d.DevEUI())
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(10*time.Millisecond, cancel)
+	_, err := h.Join(ctx, h.joinRequest(d))
+	wantCode(t, err, joinery.CodeUnavailable)
+
+	// Who has no business with the device does not even wait.
+	elsewhere := h.joinRequest(d)
+	elsewhere.NetID = foreign
+	_, err = h.Join(t.Context(), elsewhere)
+	wantCode(t, err, joinery.CodeUnknownDevice)
+	release()
+	h.joined(d)
 }

@@ -100,6 +100,8 @@ type Keys interface {
 type Directory interface {
 	// ServesJoinEUI tells whether this server answers for joinEUI.
 	ServesJoinEUI(joinEUI lorawan.EUI64) bool
+	// Peer finds a peer as it is now, suspended or not.
+	Peer(id joinery.PeerID) (joinery.Peer, bool)
 	// PeerByASID finds the peer to which an AS-ID belongs.
 	PeerByASID(asid string) (joinery.Peer, bool)
 	// CurrentKEK is the KEK that wraps for (peer, role) now.

@@ -66,6 +66,8 @@ type chain struct {
 	f          *checkup
 	k          storedKeySet
 	seen       int64
+	named      int               // how many of the nonces' recent activations were met
+	tag        *[8]byte          // what they say of the activation at hand, nil: nothing
 	joinNonce  lorawan.JoinNonce // that nothing older may reach
 	devNonces  map[devNonce]bool
 	afterReset bool  // still above the newest activation at the last reset
@@ -106,7 +108,7 @@ func (f *checkup) activations(k storedKeySet) error {
 	if ch.seen != k.activations {
 		f.report("key_set", k.ID, fmt.Sprintf("its %d activations are one chain, of which %d are found", k.activations, ch.seen), fixRestore)
 	}
-	if int64(len(k.Nonces.Recent)) > ch.seen {
+	if ch.named < len(k.Nonces.Recent) {
 		f.report("key_set", k.ID, "its recent activations are in its chain", fixRestore)
 	}
 	if k.lastJoinAt != ch.lastAt && ch.lastAt != 0 {
@@ -131,9 +133,7 @@ func (ch *chain) visit(id joinery.ActivationID) (previous joinery.ActivationID, 
 		ch.bad(id, "it belongs to the key set that names it", fixTamper)
 	}
 	ch.afterReset = ch.afterReset && id != ch.k.resetAfter
-	if recent := ch.k.Nonces.Recent; ch.seen < int64(len(recent)) && recent[ch.seen].ID != id {
-		ch.bad(id, "the recent activations of a key set are its newest", fixTamper)
-	}
+	ch.matchRecent(id)
 	if payload == nil { // erased: only the leaf is left
 		if _, err := auditlog.ParseRecord(leaf); err != nil {
 			ch.bad(id, err.Error(), fixTamper)
@@ -152,13 +152,28 @@ func (ch *chain) visit(id joinery.ActivationID) (previous joinery.ActivationID, 
 	return previous, true, nil
 }
 
+// matchRecent compares one activation, newest first, with those that the key set
+// names: its newest, but that the last one named may be an older session that a
+// device still speaks from (joinery.Nonces.WithActivation).
+func (ch *chain) matchRecent(id joinery.ActivationID) {
+	recent := ch.k.Nonces.Recent
+	ch.tag = nil
+	switch {
+	case ch.named < len(recent) && recent[ch.named].ID == id:
+		ch.tag = &recent[ch.named].Tag
+		ch.named++
+	case ch.seen < int64(len(recent))-1:
+		ch.bad(id, "the recent activations of a key set are its newest", fixTamper)
+	}
+}
+
 func (ch *chain) bad(id joinery.ActivationID, rule, fix string) {
 	ch.f.report("activation", id, rule, fix)
 }
 
 // judge checks a against the row that holds it and the nonces of its key set.
 func (ch *chain) judge(id joinery.ActivationID, a joinery.Activation) {
-	k, n := ch.k, ch.k.Nonces
+	k := ch.k
 	if a.ID != id || a.KeySet != k.ID || a.Device != k.DeviceID || a.DevEUI != k.DevEUI {
 		ch.bad(id, "its payload names its row, key set, device and DevEUI", fixTamper)
 	}
@@ -169,7 +184,7 @@ func (ch *chain) judge(id joinery.ActivationID, a joinery.Activation) {
 	if ch.seen == 0 {
 		ch.lastAt = a.At.UnixMilli()
 	}
-	if ch.seen < int64(len(n.Recent)) && n.Recent[ch.seen].Tag != [8]byte(a.FrameHash[:8]) {
+	if ch.tag != nil && *ch.tag != [8]byte(a.FrameHash[:8]) {
 		ch.bad(id, "its key set knows the beginning of its frame hash", fixTamper)
 	}
 	if a.BindingEpoch > k.bindingEpoch {

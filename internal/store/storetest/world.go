@@ -191,7 +191,7 @@ func NextCommit(s joinery.ActivationState) joinery.ActivationCommit {
 	rand.Read(a.SessionKeyID[:])
 	binary.BigEndian.PutUint64(a.SessionKeyID[:], uint64(a.ID))
 	n.JoinNonce++
-	n = n.With(e).WithActivation(joinery.RecentActivation{ID: a.ID, Tag: [8]byte(a.FrameHash[:])})
+	n = n.With(e).WithActivation(joinery.RecentActivation{ID: a.ID, Tag: [8]byte(a.FrameHash[:])}, 0)
 	return joinery.ActivationCommit{KeySet: s.KeySet.ID, Version: s.KeySet.Version, Nonces: n, Activation: a}
 }
 

@@ -1,0 +1,14 @@
+package activation
+
+import (
+	"context"
+
+	"joinery/lorawan"
+)
+
+// Hold takes the lock of a device, as a request under way does, until release
+// is called.
+func (s *Service) Hold(joinEUI, devEUI lorawan.EUI64) (release func()) {
+	release, _ = s.devices.lock(context.Background(), deviceKey{joinEUI, devEUI}, func(context.Context) error { return nil })
+	return release
+}
