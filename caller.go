@@ -1,5 +1,7 @@
 package joinery
 
+import "time"
+
 // Caller is who asks. Every rule takes it as an argument; none finds it in a
 // context.
 type Caller struct {
@@ -11,6 +13,9 @@ type Caller struct {
 	Operator bool
 	// Name is for the audit log: "socket uid 0", "key key_0c3k…".
 	Name string
+	// ExpiresAt is when the caller's API key ends; zero for one without end, and
+	// for the operator socket.
+	ExpiresAt time.Time
 }
 
 // Owns tells whether the caller may see and change what org holds.

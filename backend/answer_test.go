@@ -2,8 +2,11 @@ package backend
 
 import (
 	"bytes"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -203,6 +206,18 @@ func TestKeyEnvelopeHidesItsKey(t *testing.T) {
 		low := strings.ToLower(text)
 		if strings.Contains(low, "c0ffee") || strings.Contains(text, "192 255 238") || strings.Contains(low, "0xc0, 0xff") {
 			t.Errorf("the key is in %s", text)
+		}
+	}
+	for _, v := range []any{a, a.AppSKey, &a.AppSKey} {
+		if text, err := json.Marshal(v); err == nil {
+			t.Errorf("%T was marshalled: %s", v, text)
+		}
+		var log bytes.Buffer
+		slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "v", v)
+		slog.New(slog.NewTextHandler(&log, nil)).Info("x", "v", v)
+		low := strings.ToLower(log.String())
+		if strings.Contains(low, "c0ffee") || strings.Contains(low, "192 255 238") || strings.Contains(low, strings.ToLower(base64.StdEncoding.EncodeToString(key))) {
+			t.Errorf("the key is in the log: %s", log.String())
 		}
 	}
 }

@@ -1,8 +1,10 @@
 package backend
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 
 	"joinery/lorawan"
 )
@@ -123,6 +125,14 @@ func (e KeyEnvelope) String() string { return "envelope(" + e.KEKLabel + ")" }
 
 // Format implements fmt.Formatter: every verb prints String.
 func (e KeyEnvelope) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, e.String()) }
+
+// LogValue implements slog.LogValuer.
+func (e KeyEnvelope) LogValue() slog.Value { return slog.StringValue(e.String()) }
+
+// MarshalJSON refuses: Answer.Append alone writes keys, and writes them as TS002 has them.
+func (e KeyEnvelope) MarshalJSON() ([]byte, error) {
+	return nil, errors.New("backend: an envelope is not marshalled by itself; append the answer that it is in")
+}
 
 // Lengths of keys in an envelope, in bytes.
 const (

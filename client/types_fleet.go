@@ -83,7 +83,7 @@ type NewAPIKey struct {
 	Organisation joinery.OrgID `json:"organisation,omitzero" pattern:"^org_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"org_ and 13 characters" doc:"For which organisation it acts; without it the caller's"`
 	Operator     bool          `json:"operator,omitzero" doc:"Make an operator's key; only an operator can"`
 	Name         string        `json:"name" minLength:"1" maxLength:"128" example:"billing script" doc:"Name, to know it by later"`
-	ExpiresAt    time.Time     `json:"expiresAt,omitzero" doc:"From when on it is refused; absent: never"`
+	ExpiresAt    time.Time     `json:"expiresAt,omitzero" doc:"From when on it is refused; absent: never. A key that ends, unless it is an operator's, makes none that ends later"`
 }
 
 // MadeAPIKey is a new API key with its text, which is shown this once.

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -27,12 +29,14 @@ type newKeyFile struct {
 	// passphrase file beside it.
 	unlock soft.Unlock
 	drawn  bool // the passphrase was drawn here
+	taken  bool // something had the path before
 }
 
 // prepareKeyFile names the key file NAME.age in dir, sealed as given says. Where
 // it says nothing a passphrase is drawn, into NAME.passphrase.
 func prepareKeyFile(dir, name string, given soft.Unlock) (newKeyFile, error) {
 	k := newKeyFile{path: filepath.Join(dir, name+".age"), unlock: given}
+	k.taken = present(k.path)
 	if given != (soft.Unlock{}) {
 		return k, nil
 	}
@@ -42,11 +46,18 @@ func prepareKeyFile(dir, name string, given soft.Unlock) (newKeyFile, error) {
 	return k, err
 }
 
-// abandon takes a drawn passphrase back: no file is sealed with it.
+// abandon takes a drawn passphrase back, unless there now is a key file: what
+// failed may have failed after writing it, and nothing else would open it.
 func (k newKeyFile) abandon() {
-	if k.drawn {
+	if k.drawn && (k.taken || !present(k.path)) {
 		_ = os.Remove(k.unlock.PassphraseFile) // the reason for abandoning is told
 	}
+}
+
+// present tells whether something has the path, or may have.
+func present(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 func (k newKeyFile) String() string {
@@ -146,7 +157,7 @@ gets it should compare the key identifier with you over another way.`,
 	}
 	file := keyFileFlags(cmd, true)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		path, unlock, err := file.resolve()
+		path, unlock, err := hardened(file)
 		if err != nil {
 			return err
 		}

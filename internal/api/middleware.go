@@ -13,7 +13,7 @@ import (
 	"net/http"
 	"path"
 	"runtime"
-	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
@@ -72,16 +72,32 @@ func (s *Server) outermost(next http.Handler) http.Handler {
 }
 
 // panicked answers a request whose handling panicked. The value of a panic may
-// hold anything, so the log gets its type, and its text only if it is Go's own.
+// hold anything, so the log gets its type, and its text only if it is Go's own;
+// nor does it get Go's stack, which prints arguments.
 func (s *Server) panicked(ctx context.Context, w *recorder, v any) {
 	what := fmt.Sprintf("%T", v)
 	if e, ok := v.(runtime.Error); ok {
 		what = e.Error()
 	}
 	s.log.LogAttrs(ctx, slog.LevelError, "request panicked", slog.String("request", requestID(ctx)),
-		slog.String("panic", what), slog.String("stack", string(debug.Stack())))
+		slog.String("panic", what), slog.String("stack", callers()))
 	if w.status == 0 {
 		s.write(w, s.newProblem(joinery.CodeInternal, "internal error", requestID(ctx)))
+	}
+}
+
+// callers lists the functions of a panic, by name and line.
+func callers() string {
+	var pcs [32]uintptr
+	// Without Callers, this function, panicked and what recovered.
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(4, pcs[:])])
+	var b strings.Builder
+	for {
+		f, more := frames.Next()
+		b.WriteString(f.Function + ":" + strconv.Itoa(f.Line) + " ")
+		if !more {
+			return b.String()
+		}
 	}
 }
 
@@ -213,6 +229,13 @@ func (s *Server) readBody(ctx huma.Context, next func(huma.Context)) {
 		return
 	}
 	limit := bodyLimit(op)
+	if limit == importBody {
+		if err := s.enterImport(ctx.Context()); err != nil {
+			s.refuse(ctx, err)
+			return
+		}
+		defer func() { <-s.imports }()
+	}
 	_ = ctx.SetReadDeadline(time.Now().Add(bodyTimeout)) // not every writer has one; the server's stands
 	body, err := io.ReadAll(io.LimitReader(ctx.BodyReader(), limit+1))
 	timeout, isNet := errors.AsType[net.Error](err)
@@ -231,6 +254,19 @@ func (s *Server) readBody(ctx huma.Context, next func(huma.Context)) {
 		return
 	}
 	next(bodyContext{ctx, bytes.NewReader(body)})
+}
+
+// enterImport waits for room for a body of rows, for importWait at most. Where it
+// returns nil, take one out of s.imports after the request.
+func (s *Server) enterImport(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, importWait)
+	defer cancel()
+	select {
+	case s.imports <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return joinery.Errorf(joinery.CodeUnavailable, "as many imports run as the server takes at once; give the same rows again later")
+	}
 }
 
 // bodyContext is a request whose body was read.

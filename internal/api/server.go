@@ -28,6 +28,8 @@ const (
 	importBody    = 24 << 20 // 500 entries of a manifest, at most 32 kB each, in base64 and JSON
 	defaultLimit  = 100
 	maxLimit      = 500
+	importsAtOnce = 4                // bodies of importBody in memory
+	importWait    = 20 * time.Second // for one of them
 	shutdownGrace = 10 * time.Second
 )
 
@@ -53,13 +55,14 @@ type Server struct {
 	kinds   map[joinery.Code]kind
 	http    *http.Server
 	metrics *metrics
+	imports chan struct{} // holds one for each request that may have a body of importBody
 }
 
 // New makes the door; Serve opens it.
 func New(opt Options) (*Server, error) {
 	s := &Server{
 		Services: opt.Services, version: opt.Version, log: opt.Log,
-		mux: http.NewServeMux(), kinds: kinds(),
+		mux: http.NewServeMux(), kinds: kinds(), imports: make(chan struct{}, importsAtOnce),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

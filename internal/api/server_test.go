@@ -274,6 +274,10 @@ func TestInternalErrorsStayInside(t *testing.T) {
 		if name == "panic" && strings.Contains(f2.log.String(), text) {
 			t.Error("the log holds the value of a panic")
 		}
+		// Names and lines, and none of the arguments that Go's stack prints.
+		if log := f2.log.String(); name == "panic" && (!strings.Contains(log, "broken.do:") || strings.Contains(log, "goroutine ") || strings.Contains(log, "0x")) {
+			t.Errorf("the log shows a panic as:\n%s", log)
+		}
 	}
 }
 

@@ -47,9 +47,13 @@ func New(store Store, now func() time.Time) *Service {
 // for org, zero for the caller's (see joinery.Caller.ActingFor). An operator may
 // make a key for any organisation, and an operator's key, which may act for
 // none; everybody else a key of their own organisation only. A zero expiresAt is
-// a key without end.
+// a key without end; but what others than the operator make by a key that ends,
+// ends with it at the latest.
 func (s *Service) Make(ctx context.Context, caller joinery.Caller, name string, org joinery.OrgID, operator bool, expiresAt time.Time) (string, joinery.APIKey, error) {
 	now := s.now().UTC().Truncate(time.Millisecond)
+	if end := caller.ExpiresAt; !caller.Operator && !end.IsZero() && (expiresAt.IsZero() || expiresAt.After(end)) {
+		expiresAt = end
+	}
 	if err := checkNewKey(caller, name, operator, expiresAt, now); err != nil {
 		return "", joinery.APIKey{}, err
 	}
@@ -123,7 +127,7 @@ func (s *Service) Authenticate(ctx context.Context, bearer string) (joinery.Call
 	case !key.ExpiresAt.IsZero() && !now.Before(key.ExpiresAt):
 		return joinery.Caller{}, joinery.Errorf(joinery.CodeUnauthenticated, "this API key has expired")
 	}
-	return joinery.Caller{Org: key.Org, Operator: key.Operator, Name: "key " + key.ID.String()}, nil
+	return joinery.Caller{Org: key.Org, Operator: key.Operator, Name: "key " + key.ID.String(), ExpiresAt: key.ExpiresAt}, nil
 }
 
 // List lists the caller's keys: all of them to the operator acting for no

@@ -7,11 +7,13 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"joinery"
+	"joinery/internal/store"
 
 	"pgregory.net/rapid"
 )
@@ -136,6 +138,51 @@ func TestOperatorKey(t *testing.T) {
 	}
 }
 
+// On a server of one organisation, its own, a plain key acts for that one and
+// is no operator's.
+func TestPlainKeyOfTheFoundingOrganisation(t *testing.T) {
+	opt := store.Options{Path: filepath.Join(t.TempDir(), "joinery.db"), UnsafeNoSync: true}
+	if err := store.Create(t.Context(), opt); err != nil {
+		t.Fatal(err)
+	}
+	db, err := store.Open(t.Context(), opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	orgs, err := db.Orgs(t.Context())
+	if err != nil || len(orgs) != 1 {
+		t.Fatalf("%d organisations, %v", len(orgs), err)
+	}
+	s := New(db, nil)
+	text, key, err := s.Make(t.Context(), operator, "script", 0, false, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, operators, err := s.Make(t.Context(), operator, "ops", 0, true, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	caller, err := s.Authenticate(t.Context(), text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (joinery.Caller{Org: orgs[0].ID, Name: "key " + key.ID.String()}); caller != want {
+		t.Fatalf("caller %+v, want %+v", caller, want)
+	}
+	if org, err := caller.ActingFor(0, orgs); org != orgs[0].ID || err != nil {
+		t.Errorf("acts for %s, %v", org, err)
+	}
+	if list, err := s.List(t.Context(), caller); err != nil || len(list) != 1 || list[0].ID != key.ID {
+		t.Errorf("lists %+v, %v", list, err)
+	}
+	wantCode(t, s.Revoke(t.Context(), caller, operators.ID), joinery.CodeNotFound)
+	wantCode(t, caller.RequireOperator(), joinery.CodeForbidden)
+	if err := s.Revoke(t.Context(), caller, key.ID); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestWhoMayMakeWhat(t *testing.T) {
 	orgs := newMemory()
 	own, other := orgs.addOrg(), orgs.addOrg()
@@ -215,6 +262,42 @@ func TestExpiryAndRevocation(t *testing.T) {
 	wantCode(t, err, joinery.CodeUnauthenticated)
 	if !strings.Contains(joinery.MessageOf(err), "revoked") {
 		t.Fatalf("message %q does not say that it was revoked", joinery.MessageOf(err))
+	}
+}
+
+// A key that ends makes none that outlives it, unless it is the operator's.
+func TestKeysEndWithTheirMaker(t *testing.T) {
+	s, store, at := fixture(t)
+	ctx, org := t.Context(), store.addOrg()
+	end := at.at.Add(time.Hour).UTC().Truncate(time.Millisecond)
+	callerUntil := func(asOperator bool, end time.Time) joinery.Caller {
+		text, _, err := s.Make(ctx, operator, "maker", org, asOperator, end)
+		if err != nil {
+			t.Fatal(err)
+		}
+		caller, err := s.Authenticate(ctx, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return caller
+	}
+	tenant, endless, admin := callerUntil(false, end), callerUntil(false, time.Time{}), callerUntil(true, end)
+	for _, c := range []struct {
+		name        string
+		caller      joinery.Caller
+		asked, want time.Time
+	}{
+		{"no end", tenant, time.Time{}, end},
+		{"later", tenant, end.Add(time.Hour), end},
+		{"earlier", tenant, end.Add(-time.Minute), end.Add(-time.Minute)},
+		{"by a key without end", endless, time.Time{}, time.Time{}},
+		{"by an operator's key", admin, time.Time{}, time.Time{}},
+		{"on the socket", operator, end.Add(time.Hour), end.Add(time.Hour)},
+	} {
+		_, made, err := s.Make(ctx, c.caller, "made", org, false, c.asked)
+		if err != nil || !made.ExpiresAt.Equal(c.want) || !store.keys[made.ID].ExpiresAt.Equal(c.want) {
+			t.Errorf("%s: ends at %v, %v; want %v", c.name, made.ExpiresAt, err, c.want)
+		}
 	}
 }
 

@@ -59,8 +59,9 @@ func (s *Service) rebind(ctx context.Context, caller joinery.Caller, state joine
 		}
 		epoch = old.Epoch
 	}
-	entry := s.entry(caller, joinery.AuditDeviceBound, state.Device.Ownership.Org, state.Device.ID, detail)
-	return s.store.SetBinding(ctx, state.Device.ID, epoch, b, entry)
+	owner := state.Device.Ownership.Org
+	entry := s.entry(caller, joinery.AuditDeviceBound, owner, state.Device.ID, detail)
+	return s.store.SetBinding(ctx, state.Device.ID, owner, epoch, b, entry)
 }
 
 // describe adds the terms of a binding to the detail of an audit entry.

@@ -118,7 +118,7 @@ func (c Config) checkCredential() error {
 func (i Interop) checkPair(now time.Time) error {
 	if err := errors.Join(
 		exists("interop.certificate", i.Certificate, "a PEM file with the server's certificate and its intermediates"),
-		secretFile("interop.key", i.Key, "a PEM file with the private key of the certificate"),
+		i.CheckKey(),
 	); err != nil {
 		return err
 	}
@@ -135,6 +135,12 @@ func (i Interop) checkPair(now time.Time) error {
 			leaf.NotBefore.UTC().Format(time.RFC3339), leaf.NotAfter.UTC().Format(time.RFC3339))
 	}
 	return nil
+}
+
+// CheckKey tells when the TLS key is not there, or when others than its owner can
+// read it.
+func (i Interop) CheckKey() error {
+	return secretFile("interop.key", i.Key, "a PEM file with the private key of the certificate")
 }
 
 // CheckSocket tells when the path of the socket is too long to bind.

@@ -187,12 +187,13 @@ func at(n ast.Node, format string, args ...any) error {
 	return fmt.Errorf("  line %d: %s", n.GetToken().Position.Line, fmt.Sprintf(format, args...))
 }
 
-// syntaxError tells what the YAML parser disliked, without the lines of source
-// that its own text shows.
+// syntaxError tells where the YAML parser stopped. Its own text shows lines of the
+// source, and its message may repeat a value.
 func syntaxError(err error) error {
 	var e yaml.Error
 	if errors.As(err, &e) && e.GetToken() != nil {
-		return fmt.Errorf("  line %d: %s", e.GetToken().Position.Line, e.GetMessage())
+		return fmt.Errorf("  line %d: is not valid YAML here: look for a key given twice, a tab, a bracket left open, or text that wants quotes",
+			e.GetToken().Position.Line)
 	}
 	return errors.New("  this is not YAML")
 }

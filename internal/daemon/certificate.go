@@ -6,23 +6,29 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"joinery/internal/config"
 )
 
 // certificate is the TLS certificate of the interop listener. It can be read
 // anew while connections live; what does not read leaves the old one in force.
 type certificate struct {
-	certFile, keyFile string
-	current           atomic.Pointer[tls.Certificate]
+	files   config.Interop
+	current atomic.Pointer[tls.Certificate]
 }
 
-func newCertificate(certFile, keyFile string) (*certificate, error) {
-	c := &certificate{certFile: certFile, keyFile: keyFile}
+func newCertificate(files config.Interop) (*certificate, error) {
+	c := &certificate{files: files}
 	return c, c.reload(time.Now())
 }
 
-// reload reads both files and puts the pair in force if it is valid at now.
+// reload reads both files and puts the pair in force if it is valid at now. A key
+// that others can read is refused: they may have it already.
 func (c *certificate) reload(now time.Time) error {
-	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
+	if err := c.files.CheckKey(); err != nil {
+		return fmt.Errorf("certificate of the interop listener:\n%w", err)
+	}
+	pair, err := tls.LoadX509KeyPair(c.files.Certificate, c.files.Key)
 	if err != nil {
 		return fmt.Errorf("certificate of the interop listener: %w", err)
 	}
@@ -31,7 +37,7 @@ func (c *certificate) reload(now time.Time) error {
 		return fmt.Errorf("certificate of the interop listener: %w", err)
 	}
 	if now.After(leaf.NotAfter) {
-		return fmt.Errorf("certificate of the interop listener expired on %s: replace %s", leaf.NotAfter.UTC().Format(time.RFC3339), c.certFile)
+		return fmt.Errorf("certificate of the interop listener expired on %s: replace %s", leaf.NotAfter.UTC().Format(time.RFC3339), c.files.Certificate)
 	}
 	pair.Leaf = leaf
 	c.current.Store(&pair)

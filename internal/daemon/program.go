@@ -81,7 +81,7 @@ func Open(ctx context.Context, c config.Config, o Options) (_ *Program, err erro
 	if err != nil {
 		return nil, err
 	}
-	if p.cert, err = newCertificate(c.Interop.Certificate, c.Interop.Key); err != nil {
+	if p.cert, err = newCertificate(c.Interop); err != nil {
 		return nil, err
 	}
 	if p.interop, err = newInterop(c, rules, p.cert, o.Log, registry); err != nil {

@@ -256,6 +256,11 @@ func TestOpenFailures(t *testing.T) {
 	must(t, soft.CreateIdentity(other))
 	notSocket := filepath.Join(filepath.Dir(c.Database.Path), "file.sock")
 	must(t, os.WriteFile(notSocket, []byte("x"), 0o600))
+	openKey := filepath.Join(filepath.Dir(c.Database.Path), "open.key")
+	key, err := os.ReadFile(c.Interop.Key)
+	must(t, err)
+	must(t, os.WriteFile(openKey, key, 0o600))
+	must(t, os.Chmod(openKey, 0o640))
 	for _, tc := range []struct {
 		name   string
 		change func(*config.Config)
@@ -265,6 +270,7 @@ func TestOpenFailures(t *testing.T) {
 		{"missing key file", func(c *config.Config) { c.Keys.File += "x" }, "key file"},
 		{"another identity", func(c *config.Config) { c.Keys.IdentityFile = other }, "wrong passphrase or identity"},
 		{"missing certificate", func(c *config.Config) { c.Interop.Certificate += "x" }, "certificate of the interop listener"},
+		{"TLS key for all", func(c *config.Config) { c.Interop.Key = openKey }, "interop.key: " + openKey + " has mode 0640"},
 		{"interop address taken", func(c *config.Config) { c.Interop.Address = taken.Addr().String() }, "interop.address"},
 		{"API address taken", func(c *config.Config) { c.API.Address = taken.Addr().String() }, "api.address"},
 		{"monitoring address taken", func(c *config.Config) { c.Ops.Address = taken.Addr().String() }, "ops.address"},
@@ -295,7 +301,8 @@ func TestExpiredCertificateIsRefused(t *testing.T) {
 	}
 }
 
-// SIGHUP puts a new certificate in force, and a broken one not.
+// SIGHUP puts a new certificate in force, and not a broken one or one whose key
+// others can read.
 func TestHangupReadsTheCertificateAnew(t *testing.T) {
 	c := installation(t)
 	var log syncBuffer
@@ -313,6 +320,14 @@ func TestHangupReadsTheCertificateAnew(t *testing.T) {
 	waitFor(t, func() bool { return strings.Contains(log.String(), "old certificate stays") })
 	if got := servedName(t, p); got != "second" {
 		t.Errorf("after a broken pair the server shows %q", got)
+	}
+
+	writeCertificate(t, c.Interop, "third", time.Now().Add(time.Hour))
+	must(t, os.Chmod(c.Interop.Key, 0o604))
+	hangUp(t)
+	waitFor(t, func() bool { return strings.Contains(log.String(), "has mode 0604") })
+	if got := servedName(t, p); got != "second" {
+		t.Errorf("after a key that others can read the server shows %q", got)
 	}
 }
 

@@ -2,6 +2,9 @@ package keyring
 
 import (
 	"errors"
+	"fmt"
+	"io"
+	"log/slog"
 
 	"joinery"
 )
@@ -60,8 +63,16 @@ func (e Envelope) IsZero() bool { return len(e.AESKey) == 0 }
 // String keeps a key that travels in the clear out of logs.
 func (e Envelope) String() string { return "envelope(" + e.KEKLabel + ")" }
 
-// GoString is String, for %#v.
-func (e Envelope) GoString() string { return e.String() }
+// Format implements fmt.Formatter: every verb prints String.
+func (e Envelope) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, e.String()) }
+
+// LogValue implements slog.LogValuer.
+func (e Envelope) LogValue() slog.Value { return slog.StringValue(e.String()) }
+
+// MarshalJSON refuses: a key leaves by the backend's own writer only.
+func (e Envelope) MarshalJSON() ([]byte, error) {
+	return nil, errors.New("keyring: an envelope is not marshalled")
+}
 
 // Answer is a join-accept and its session keys, sealed for their recipients.
 type Answer struct {

@@ -7,9 +7,10 @@ import (
 	"joinery"
 )
 
-// Bounds of dry runs, which live in memory.
+// Bounds of dry runs, which live in memory: of one organisation, so that nobody
+// takes the room of another.
 const (
-	maxDryRuns = 64
+	maxDryRuns = 16
 	dryRunLife = time.Hour
 )
 
@@ -24,7 +25,8 @@ type dryRun struct {
 	until time.Time
 }
 
-// begin makes a dry run; the one nearest its end makes room where there is none.
+// begin makes a dry run; where its organisation has as many as it may, the one
+// nearest its end makes room.
 func (d *dryRuns) begin(i joinery.Import, now time.Time) joinery.Import {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -32,14 +34,20 @@ func (d *dryRuns) begin(i joinery.Import, now time.Time) joinery.Import {
 		d.runs = make(map[joinery.ImportID]*dryRun)
 	}
 	var oldest joinery.ImportID
+	own := 0
 	for id, run := range d.runs {
-		if now.After(run.until) {
+		switch {
+		case now.After(run.until):
 			delete(d.runs, id)
-		} else if oldest == 0 || run.until.Before(d.runs[oldest].until) {
-			oldest = id
+		case run.state.Org != i.Org:
+		default:
+			own++
+			if oldest == 0 || run.until.Before(d.runs[oldest].until) {
+				oldest = id
+			}
 		}
 	}
-	if len(d.runs) >= maxDryRuns {
+	if own >= maxDryRuns {
 		delete(d.runs, oldest)
 	}
 	i.ID = joinery.NewImportID()

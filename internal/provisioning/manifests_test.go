@@ -370,6 +370,15 @@ func TestDryRun(t *testing.T) {
 	if n := len(f.dry.runs); n > maxDryRuns {
 		t.Errorf("%d dry runs kept", n)
 	}
+
+	// Nor do they push out another organisation's.
+	foreign := f.begin(t, f.others, Spec{Kind: joinery.ImportManifest, DryRun: true})
+	for range 3 * maxDryRuns {
+		f.begin(t, f.acme, Spec{Kind: joinery.ImportManifest, DryRun: true})
+	}
+	if _, err := f.Status(ctx, f.others, foreign.ID); err != nil {
+		t.Errorf("another organisation's dry run: %v", err)
+	}
 }
 
 // TestManyElements imports in full chunks and looks at the memory.

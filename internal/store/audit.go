@@ -77,6 +77,14 @@ func (t *tx) audit(entries ...joinery.AuditEntry) error {
 	return nil
 }
 
+// finish ends a change: it gives err, or writes the entries that belong to it.
+func (t *tx) finish(err error, entries ...joinery.AuditEntry) error {
+	if err != nil {
+		return err
+	}
+	return t.audit(entries...)
+}
+
 // AuditEntries gives at most limit audit entries after the one with id after,
 // in the order in which they were written. Of an entry whose payload was erased
 // id, time, event, organisation and device are left.

@@ -25,14 +25,13 @@ type joinCommit struct {
 	previous joinery.ActivationID // zero for a key set's first
 
 	result chan error // takes one value
-	state  callState
 }
 
 // CommitActivation makes one accepted join durable: the key set's nonces move
 // from c.Version to the next, and the activation appears, both or neither. It
 // returns nil only after both are on disk, ErrSwapLost where the key set has
 // another version by now (nothing was written), and CodeUnavailable where the
-// database did not take it.
+// database did not take it, or too much waits for it already.
 //
 // A caller whose ctx ends while the commit waits for its turn gets ctx.Err(),
 // and nothing was written. Once the writer has taken the commit it also gets
@@ -48,12 +47,14 @@ func (d *DB) CommitActivation(ctx context.Context, c joinery.ActivationCommit) e
 	if err != nil {
 		return err
 	}
-	d.w.enqueue(func() { d.w.joins = append(d.w.joins, j) }, j.result)
+	if err := enqueue(d.w, &d.w.joins, j); err != nil {
+		return storeError(err)
+	}
 	select {
 	case err := <-j.result:
 		return storeError(err)
 	case <-ctx.Done():
-		d.w.withdraw(&j.state)
+		withdraw(d.w, &d.w.joins, j)
 		return ctx.Err()
 	}
 }
@@ -79,15 +80,12 @@ func newJoinCommit(c joinery.ActivationCommit) (*joinCommit, error) {
 func takeBatch(queue []*joinCommit) (batch, rest []*joinCommit) {
 	seen := make(map[joinery.KeySetID]bool, min(len(queue), maxBatch))
 	for _, j := range queue {
-		switch {
-		case j.state == withdrawn:
-		case len(batch) == maxBatch || seen[j.KeySet]:
+		if len(batch) == maxBatch || seen[j.KeySet] {
 			rest = append(rest, j)
-		default:
-			seen[j.KeySet] = true
-			j.state = taken
-			batch = append(batch, j)
+			continue
 		}
+		seen[j.KeySet] = true
+		batch = append(batch, j)
 	}
 	slices.SortFunc(batch, func(a, b *joinCommit) int { return cmp.Compare(a.KeySet, b.KeySet) })
 	return batch, rest

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 	"strconv"
@@ -13,7 +14,15 @@ import (
 )
 
 // conn is one connection. Every statement is prepared once and kept.
-type conn struct{ *sqlite.Conn }
+type conn struct {
+	*sqlite.Conn
+	// inTransaction is set for what runs in a transaction of the writer. After
+	// some errors, a full disk among them, SQLite ends the transaction by itself;
+	// what came after would be written alone and stay. So nothing comes after.
+	inTransaction bool
+}
+
+var errNoTransaction = errors.New("the transaction has ended already")
 
 // row is the current row of a statement; its methods read the columns in order.
 type row struct {
@@ -71,6 +80,9 @@ func (c conn) integer(query string, args ...any) (n int64, err error) {
 }
 
 func (c conn) bind(query string, args []any) (*sqlite.Stmt, error) {
+	if c.inTransaction && c.AutocommitEnabled() {
+		return nil, errNoTransaction
+	}
 	stmt, err := c.Prepare(query)
 	if err != nil {
 		return nil, err
@@ -196,9 +208,21 @@ func (r *row) into(b []byte) { r.stmt.ColumnBytes(r.next(), b) }
 func (r *row) eui() (e lorawan.EUI64)   { r.into(e[:]); return e }
 func (r *row) netID() (n lorawan.NetID) { r.into(n[:]); return n }
 
+// firstError gives the first error of calls that were all made, such as those
+// that close something; for steps of which each needs the one before see inOrder.
 func firstError(errs ...error) error {
 	for _, err := range errs {
 		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inOrder runs steps one after another up to the first that fails.
+func inOrder(steps ...func() error) error {
+	for _, step := range steps {
+		if err := step(); err != nil {
 			return err
 		}
 	}
@@ -212,7 +236,7 @@ func openConn(path string, pragmas ...string) (conn, error) {
 		return conn{}, err
 	}
 	sc.SetBusyTimeout(busyTimeout)
-	c := conn{sc}
+	c := conn{Conn: sc}
 	for _, p := range pragmas {
 		if err := c.pragma(p); err != nil {
 			_ = sc.Close()

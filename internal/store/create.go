@@ -91,10 +91,10 @@ func (c conn) founding(now time.Time) (err error) {
 	}
 	defer end(&err)
 	org := joinery.NewOrgID()
-	return firstError(
-		c.exec("INSERT INTO organisation (id, name, created_at) VALUES (?, ?, ?)", org, OperatorOrg, now),
-		c.exec("INSERT INTO store (id, epoch, operator_org, created_at) VALUES (1, 0, ?, ?)", org, now),
-	)
+	if err := c.exec("INSERT INTO organisation (id, name, created_at) VALUES (?, ?, ?)", org, OperatorOrg, now); err != nil {
+		return err
+	}
+	return c.exec("INSERT INTO store (id, epoch, operator_org, created_at) VALUES (1, 0, ?, ?)", org, now)
 }
 
 // Migrate brings an existing database to the newest schema and tells from which

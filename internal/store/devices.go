@@ -117,11 +117,30 @@ func (d *DB) ManifestEntry(ctx context.Context, id joinery.DeviceID) (entry []by
 }
 
 // SetSuspended suspends a device or lets it go on. A join under way is judged
-// again.
-func (d *DB) SetSuspended(ctx context.Context, id joinery.DeviceID, suspended bool, a joinery.AuditEntry) error {
+// again. CodeConflict unless owner holds the device still.
+func (d *DB) SetSuspended(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, suspended bool, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
-		return firstError(t.changeDevice(id, "UPDATE device SET suspended = ? WHERE id = ? AND deleted_at IS NULL", suspended, id), t.audit(a))
+		if err := t.heldBy(id, owner); err != nil {
+			return err
+		}
+		return t.finish(t.changeDevice(id, "UPDATE device SET suspended = ? WHERE id = ? AND deleted_at IS NULL", suspended, id), a)
 	})
+}
+
+// heldBy sees to it that a device is there and that owner holds it: whether the
+// caller may change it was decided before this transaction, and a claim by
+// somebody else may have come between.
+func (t *tx) heldBy(id joinery.DeviceID, owner joinery.OrgID) error {
+	org, err := t.integer("SELECT org FROM device WHERE id = ? AND deleted_at IS NULL", id)
+	switch {
+	case err != nil:
+		return err
+	case org == 0:
+		return notFound("device")
+	case joinery.OrgID(org) != owner:
+		return joinery.Errorf(joinery.CodeConflict, "the device changed its owner meanwhile; read it again")
+	}
+	return nil
 }
 
 // changeDevice runs an UPDATE of one device's row and advances the version of
@@ -157,12 +176,18 @@ func (t *tx) advance(id joinery.DeviceID) error {
 //   - A device with sealed roots gets a new id and a new key set when its keys
 //     are imported again, by whomever. Nobody can tell from ciphertext whether
 //     the keys are the old ones, so its DevNonces start empty, unless the
-//     import brings them; its JoinNonce goes on above the one before.
+//     import brings them; its JoinNonce goes on above the highest that the DevEUI
+//     had with this organisation, under whatever JoinEUI, or under this JoinEUI.
 //
 // Finished imports of the owner are forgotten as finished: importing the same
 // file again looks at every row anew.
-func (d *DB) DeleteDevice(ctx context.Context, id joinery.DeviceID, a joinery.AuditEntry) error {
+//
+// CodeConflict unless owner holds the device still.
+func (d *DB) DeleteDevice(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
+		if err := t.heldBy(id, owner); err != nil {
+			return err
+		}
 		if err := t.changeDevice(id, "UPDATE device SET deleted_at = ? WHERE id = ? AND deleted_at IS NULL", a.At, id); err != nil {
 			return err
 		}
@@ -184,12 +209,16 @@ func (d *DB) DeleteDevice(ctx context.Context, id joinery.DeviceID, a joinery.Au
 
 // OpenReset opens the operator's reset of DevNonces at a time: one join within
 // a day after it may set a new floor. The JoinNonce is raised to at least
-// joinNonceAtLeast and never lowered.
-func (d *DB) OpenReset(ctx context.Context, id joinery.DeviceID, at time.Time, joinNonceAtLeast lorawan.JoinNonce, a joinery.AuditEntry) error {
+// joinNonceAtLeast and never lowered. CodeConflict unless owner holds the device
+// still.
+func (d *DB) OpenReset(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, at time.Time, joinNonceAtLeast lorawan.JoinNonce, a joinery.AuditEntry) error {
 	if joinNonceAtLeast > lorawan.MaxJoinNonce {
 		return joinery.Errorf(joinery.CodeInvalid, "JoinNonce: want at most %d", lorawan.MaxJoinNonce)
 	}
 	return d.do(ctx, func(t *tx) error {
+		if err := t.heldBy(id, owner); err != nil {
+			return err
+		}
 		states, err := t.states(oneDevice+"AND d.id = ?", id)
 		if err == nil && len(states) == 0 {
 			err = notFound("device")
@@ -205,6 +234,6 @@ func (d *DB) OpenReset(ctx context.Context, id joinery.DeviceID, at time.Time, j
 		}
 		err = t.exec("UPDATE key_set SET version = version + 1, join_nonce = ?, nonces = ?, reset_after = ? WHERE id = ?",
 			max(k.Nonces.JoinNonce, joinNonceAtLeast), k.Nonces.Encode(), optional{newest}, k.ID)
-		return firstError(err, t.audit(a))
+		return t.finish(err, a)
 	})
 }

@@ -46,8 +46,6 @@ type checkup struct {
 // are not opened. The error says that checking itself failed.
 func (d *DB) Fsck(ctx context.Context, check Checker) (found []Violation, err error) {
 	err = d.snapshot(ctx, func(c conn) error {
-		old := c.SetInterrupt(ctx.Done())
-		defer c.SetInterrupt(old)
 		f := &checkup{ctx: ctx, c: c, check: check}
 		for _, part := range []func() error{
 			f.engine, f.rules, f.ranges, f.owners, f.peers, f.keySets, f.auditRows,

@@ -38,7 +38,7 @@ func richDatabase(t *testing.T) string {
 	must(d.Claim(ctx, states[0].Device.ID, 0, owner, b, a))
 	must(d.Claim(ctx, states[0].Device.ID, 1, maker, b, a))
 	must(d.SetRoaming(ctx, joinery.RoamingRule{Org: maker, Device: states[1].Device.ID, NetIDs: []lorawan.NetID{{1}}}, a))
-	must(d.DeleteDevice(ctx, states[5].Device.ID, a))
+	must(d.DeleteDevice(ctx, states[5].Device.ID, states[5].Device.Ownership.Org, a))
 	for range 6 {
 		must(d.CommitActivation(ctx, storetest.NextCommit(reload(t, d, 0))))
 	}

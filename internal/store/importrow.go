@@ -133,12 +133,12 @@ func (t *tx) insertDevice(i joinery.Import, n joinery.NewDevice) error {
 	if k.Origin == joinery.OriginDerived {
 		master = k.Master
 	} else {
-		before, err := t.integer(`SELECT max(k.join_nonce) FROM device d JOIN key_set k ON k.id = d.key_set
-			WHERE d.dev_eui = CAST(? AS BLOB) AND d.join_eui = CAST(? AS BLOB) AND d.deleted_at > 0`, d.DevEUI, d.JoinEUI)
+		before, disclosed, err := t.knownOf(i.Org, d)
 		if err != nil {
 			return err
 		}
-		joinNonce = max(joinNonce, lorawan.JoinNonce(before))
+		joinNonce = max(joinNonce, before)
+		k.Disclosed, d.Disclosed = k.Disclosed || disclosed, d.Disclosed || disclosed
 	}
 	var nonces []byte
 	if len(k.Nonces.ByJoinEUI) > 0 {
@@ -164,6 +164,21 @@ func (t *tx) insertDevice(i joinery.Import, n joinery.NewDevice) error {
 		return err
 	}
 	return t.dressDevice(d.ID, i.Org, n)
+}
+
+// knownOf tells what sealed roots of a DevEUI inherit, since they may be those
+// that were here before: the highest JoinNonce, because a 1.1 device refuses
+// any below the last that it saw, whatever JoinEUI it was under (TS001-1.1
+// §6.2.3), and whether they were disclosed. Other organisations' devices under
+// other JoinEUIs count for nothing: whoever imports a DevEUI says how high its
+// JoinNonce is, and could use up that of a device which is not theirs.
+func (t *tx) knownOf(org joinery.OrgID, d joinery.Device) (joinNonce lorawan.JoinNonce, disclosed bool, err error) {
+	// Two halves, because each has an index of its own.
+	const half = `SELECT k.join_nonce AS nonce, k.disclosed AS disclosed FROM device d JOIN key_set k ON k.id = d.key_set
+		WHERE d.dev_eui = CAST(?1 AS BLOB) AND (CAST(?2 AS INTEGER) IN (d.org, d.maker) OR d.join_eui = CAST(?3 AS BLOB)) AND d.deleted_at `
+	_, err = t.one("SELECT coalesce(max(nonce), 0), coalesce(max(disclosed), 0) FROM ("+half+"IS NULL UNION ALL "+half+"> 0)",
+		func(r *row) error { joinNonce, disclosed = lorawan.JoinNonce(r.int()), r.bool(); return nil }, d.DevEUI, org, d.JoinEUI)
+	return joinNonce, disclosed, err
 }
 
 // dressDevice gives a new or revived device its binding and manifest entry.

@@ -124,7 +124,7 @@ func (d *DB) CommitRows(ctx context.Context, rows joinery.ImportRows, a joinery.
 			results = append(results, result)
 		}
 		slices.SortFunc(results, func(a, b joinery.RowResult) int { return cmp.Compare(a.Index, b.Index) })
-		return results, firstError(t.moveImport(i, rows, results), t.audit(a))
+		return results, t.finish(t.moveImport(i, rows, results), a)
 	})
 }
 

@@ -19,7 +19,7 @@ func (d *DB) AddKEK(ctx context.Context, k joinery.KEK, a joinery.AuditEntry) er
 		}
 		err = t.exec("INSERT INTO kek (id, org, peer, role, label, version, sealed, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
 			k.ID, org, k.Peer, k.Role, k.Label, k.Version, k.Sealed, k.CreatedAt)
-		return firstError(conflict(err, "the KEK label is in use, or the peer has that version"), t.audit(a))
+		return t.finish(conflict(err, "the KEK label is in use, or the peer has that version"), a)
 	})
 }
 
@@ -30,7 +30,7 @@ func (d *DB) RetireKEK(ctx context.Context, id joinery.KEKID, a joinery.AuditEnt
 		if err == nil && n == 0 {
 			err = notFound("KEK")
 		}
-		return firstError(err, t.audit(a))
+		return t.finish(err, a)
 	})
 }
 

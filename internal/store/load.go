@@ -36,7 +36,7 @@ const (
 // LoadActivation reads all that a join needs to know of a device. The custody
 // blobs of its key set are left out. CodeUnknownDevice where there is none.
 func (d *DB) LoadActivation(ctx context.Context, joinEUI, devEUI lorawan.EUI64) (s joinery.ActivationState, err error) {
-	err = d.read(ctx, func(c conn) error {
+	err = d.readJoin(ctx, func(c conn) error {
 		stmt, err := c.Prepare(loadQuery)
 		if err != nil {
 			return err
@@ -98,7 +98,7 @@ func scanBinding(r *row) *joinery.Binding {
 // Activation finds an activation; CodeNotFound for one that never was, or that
 // was erased.
 func (d *DB) Activation(ctx context.Context, id joinery.ActivationID) (a joinery.Activation, err error) {
-	err = d.read(ctx, func(c conn) error {
+	err = d.readJoin(ctx, func(c conn) error {
 		found := false
 		_, err := c.one("SELECT payload FROM activation WHERE id = ?", func(r *row) (err error) {
 			if payload := r.blob(); payload != nil {

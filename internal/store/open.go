@@ -38,8 +38,8 @@ const OperatorOrg = "operator"
 type DB struct {
 	path     string
 	lock     *fileLock
-	readers  chan conn
-	opened   int     // readers, of which some may be in use
+	joins    *pool   // readers for joins
+	readers  *pool   // readers for everybody else: a listing keeps no join waiting
 	w        *writer // nil where opened for reading only
 	operator joinery.OrgID
 	epoch    int64
@@ -94,7 +94,8 @@ func open(ctx context.Context, o Options, readOnly bool) (_ *DB, err error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	d := &DB{path: o.Path, lock: lock, closed: make(chan struct{})}
+	n := max(2, min(8, runtime.NumCPU()))
+	d := &DB{path: o.Path, lock: lock, joins: newPool(n), readers: newPool(max(2, n/2)), closed: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			_ = d.Close()
@@ -108,11 +109,29 @@ func open(ctx context.Context, o Options, readOnly bool) (_ *DB, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := firstError(c.checkVersion(o.Path, len(steps)), c.checkDurable(o), d.begin(c, o.Logger, readOnly)); err != nil {
+	if err := inOrder(
+		func() error { return c.checkVersion(o.Path, len(steps)) },
+		func() error { return c.checkDurable(o) },
+		func() error { return d.begin(c, readOnly) },
+	); err != nil {
 		_ = c.Close()
 		return nil, err
 	}
-	return d, d.openReaders(o)
+	if readOnly {
+		err = c.Close()
+	} else {
+		d.w, err = startWriter(c, d.epoch, o.Logger)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := d.joins.fill(o); err != nil {
+		return nil, err
+	}
+	if err := d.readers.fill(o); err != nil {
+		return nil, err
+	}
+	return d, nil
 }
 
 // openChecked opens the file at o.Path after looking that it is one of ours.
@@ -199,10 +218,12 @@ func (c conn) checkDurable(o Options) error {
 	return nil
 }
 
-// begin reads who we are, raises the epoch and starts the writer.
-func (d *DB) begin(c conn, log *slog.Logger, readOnly bool) error {
-	if err := firstError(c.pragma(fmt.Sprintf("wal_autocheckpoint = %d", walPages)),
-		c.pragma(fmt.Sprintf("journal_size_limit = %d", 4*walPages*pageSize))); err != nil {
+// begin raises the epoch, unless we only read, and reads who we are.
+func (d *DB) begin(c conn, readOnly bool) error {
+	if err := c.pragma(fmt.Sprintf("wal_autocheckpoint = %d", walPages)); err != nil {
+		return err
+	}
+	if err := c.pragma(fmt.Sprintf("journal_size_limit = %d", 4*walPages*pageSize)); err != nil {
 		return err
 	}
 	if !readOnly {
@@ -214,30 +235,10 @@ func (d *DB) begin(c conn, log *slog.Logger, readOnly bool) error {
 		d.epoch, d.operator = r.int(), joinery.OrgID(r.int())
 		return nil
 	})
-	switch {
-	case err != nil:
-		return err
-	case !found:
-		return fmt.Errorf("%w: %s lacks its store row; restore a backup", ErrNotDatabase, d.path)
-	case readOnly:
-		return c.Close()
+	if err == nil && !found {
+		err = fmt.Errorf("%w: %s lacks its store row; restore a backup", ErrNotDatabase, d.path)
 	}
-	d.w, err = startWriter(c, d.epoch, log)
 	return err
-}
-
-func (d *DB) openReaders(o Options) error {
-	n := max(2, min(8, runtime.NumCPU()))
-	d.readers = make(chan conn, n)
-	for range n {
-		c, err := openConn(o.Path, append(commonPragmas(o, readerCache), "query_only = ON")...)
-		if err != nil {
-			return err
-		}
-		d.readers <- c
-		d.opened++
-	}
-	return nil
 }
 
 // Close waits for the transaction under way, refuses what waits behind it,
@@ -245,9 +246,7 @@ func (d *DB) openReaders(o Options) error {
 func (d *DB) Close() (err error) {
 	d.close.Do(func() {
 		close(d.closed)
-		for range d.opened {
-			err = firstError(err, (<-d.readers).Close())
-		}
+		err = firstError(d.joins.close(), d.readers.close())
 		if d.w != nil {
 			err = firstError(err, d.w.stop())
 		}
@@ -269,34 +268,4 @@ func (d *DB) Ping(ctx context.Context) error {
 	}
 	_, err := write(ctx, d, func(*tx) (struct{}, error) { return struct{}{}, nil })
 	return err
-}
-
-// read runs fn on a connection of its own. fn sees one state of the database if
-// it runs one statement; see snapshot.
-func (d *DB) read(ctx context.Context, fn func(conn) error) error {
-	select {
-	case <-d.closed:
-		return storeError(ErrClosed)
-	default:
-	}
-	select {
-	case c := <-d.readers:
-		defer func() { d.readers <- c }()
-		return storeError(fn(c))
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-d.closed:
-		return storeError(ErrClosed)
-	}
-}
-
-// snapshot runs fn on a connection that sees one state of the database.
-func (d *DB) snapshot(ctx context.Context, fn func(conn) error) error {
-	return d.read(ctx, func(c conn) (err error) {
-		if err := c.exec("BEGIN"); err != nil {
-			return err
-		}
-		defer func() { err = firstError(err, c.exec("ROLLBACK")) }()
-		return fn(c)
-	})
 }

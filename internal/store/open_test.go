@@ -115,6 +115,28 @@ func TestCreateAfterACrash(t *testing.T) {
 	mustOpen(t, o)
 }
 
+// A server that is too old leaves a newer database as it is: raising the epoch
+// would put the server that may use it out of service.
+func TestRefusedOpenWritesNothing(t *testing.T) {
+	o := newOptions(t)
+	d := mustOpen(t, o)
+	before := d.Epoch()
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	steps, err := schemaMigrations()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw(t, o.Path, "PRAGMA user_version = 9999")
+	_, err = Open(t.Context(), o)
+	wants(t, err, ErrNewerSchema)
+	raw(t, o.Path, fmt.Sprintf("PRAGMA user_version = %d", len(steps)))
+	if got := mustOpen(t, o).Epoch(); got != before+1 {
+		t.Errorf("epoch %d after %d, a refusal and an open", got, before)
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	dir := t.TempDir()
 	in := func(name string) string { return filepath.Join(dir, name) }

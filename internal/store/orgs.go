@@ -11,7 +11,7 @@ import (
 func (d *DB) AddOrg(ctx context.Context, o joinery.Organisation, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
 		err := t.exec("INSERT INTO organisation (id, name, created_at) VALUES (?, ?, ?)", o.ID, o.Name, o.CreatedAt)
-		return firstError(conflict(err, "there is an organisation of that name"), t.audit(a))
+		return t.finish(conflict(err, "there is an organisation of that name"), a)
 	})
 }
 
@@ -51,7 +51,7 @@ func (d *DB) AssignRange(ctx context.Context, r joinery.JoinEUIRange, a joinery.
 			return joinery.Errorf(joinery.CodeConflict, "the range overlaps one that is assigned")
 		}
 		err = t.exec("INSERT INTO join_eui_range (first, last, org, elements) VALUES (?, ?, ?, ?)", r.First, r.Last, r.Org, r.Elements)
-		return firstError(conflict(err, "the range overlaps one that is assigned"), t.audit(a))
+		return t.finish(conflict(err, "the range overlaps one that is assigned"), a)
 	})
 }
 

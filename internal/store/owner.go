@@ -69,7 +69,7 @@ func (d *DB) Claim(ctx context.Context, id joinery.DeviceID, expectedEpoch uint3
 		if err := t.claimBinding(states[0], binding, a.At); err != nil {
 			return err
 		}
-		return firstError(t.exec("DELETE FROM roaming_rule WHERE device = ? AND org <> ?", id, org), t.audit(a))
+		return t.finish(t.exec("DELETE FROM roaming_rule WHERE device = ? AND org <> ?", id, org), a)
 	})
 }
 
@@ -104,20 +104,19 @@ func (t *tx) claimBinding(s joinery.ActivationState, binding *joinery.Binding, a
 }
 
 // SetBinding replaces a device's binding, or removes it where binding is nil.
-// CodeConflict unless the present one has expectedEpoch; 0 means that there is
-// none. The new one gets the epoch above the highest that the device ever had,
+// CodeConflict unless owner holds the device still, and the present binding has
+// expectedEpoch; 0 means that there is none. The new one gets the epoch above the highest that the device ever had,
 // so that a session made under an earlier binding is never taken for one of
 // this: with a present binding that is expectedEpoch+1.
-func (d *DB) SetBinding(ctx context.Context, id joinery.DeviceID, expectedEpoch uint32, binding *joinery.Binding, a joinery.AuditEntry) error {
+func (d *DB) SetBinding(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, expectedEpoch uint32, binding *joinery.Binding, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
-		var present int64
-		found, err := t.one("SELECT coalesce(b.epoch, 0) FROM device d LEFT JOIN binding b ON b.device = d.id WHERE d.id = ? AND d.deleted_at IS NULL",
-			func(r *row) error { present = r.int(); return nil }, id)
+		if err := t.heldBy(id, owner); err != nil {
+			return err
+		}
+		present, err := t.integer("SELECT epoch FROM binding WHERE device = ?", id)
 		switch {
 		case err != nil:
 			return err
-		case !found:
-			return notFound("device")
 		case present != int64(expectedEpoch):
 			return joinery.Errorf(joinery.CodeConflict, "the binding was changed meanwhile")
 		}
@@ -126,7 +125,10 @@ func (d *DB) SetBinding(ctx context.Context, id joinery.DeviceID, expectedEpoch 
 		} else {
 			err = t.bindDevice(id, *binding, a.At)
 		}
-		return firstError(err, t.advance(id), t.audit(a))
+		if err != nil {
+			return err
+		}
+		return t.finish(t.advance(id), a)
 	})
 }
 

@@ -22,7 +22,7 @@ func (d *DB) AddPeer(ctx context.Context, p joinery.Peer, a ...joinery.AuditEntr
 		if err := conflict(err, "there is a peer of that name"); err != nil {
 			return err
 		}
-		return firstError(t.addPeerParts(p), t.audit(a...))
+		return t.finish(t.addPeerParts(p), a...)
 	})
 }
 
@@ -39,7 +39,10 @@ func (d *DB) ChangePeer(ctx context.Context, p joinery.Peer, a ...joinery.AuditE
 		if err := conflict(err, "there is a peer of that name"); err != nil {
 			return err
 		}
-		return firstError(t.dropPeerParts(p.ID), t.addPeerParts(p), t.audit(a...))
+		if err := t.dropPeerParts(p.ID); err != nil {
+			return err
+		}
+		return t.finish(t.addPeerParts(p), a...)
 	})
 }
 
@@ -54,13 +57,18 @@ func (d *DB) RemovePeer(ctx context.Context, id joinery.PeerID, a joinery.AuditE
 		if err != nil {
 			return err
 		}
-		return firstError(t.dropPeerParts(id),
-			t.exec("UPDATE kek SET retired_at = ? WHERE peer = ? AND retired_at IS NULL", a.At, id), t.audit(a))
+		if err := t.dropPeerParts(id); err != nil {
+			return err
+		}
+		return t.finish(t.exec("UPDATE kek SET retired_at = ? WHERE peer = ? AND retired_at IS NULL", a.At, id), a)
 	})
 }
 
 func (t *tx) dropPeerParts(id joinery.PeerID) error {
-	return firstError(t.exec("DELETE FROM peer_identity WHERE peer = ?", id), t.exec("DELETE FROM peer_credential WHERE peer = ?", id))
+	if err := t.exec("DELETE FROM peer_identity WHERE peer = ?", id); err != nil {
+		return err
+	}
+	return t.exec("DELETE FROM peer_credential WHERE peer = ?", id)
 }
 
 func (t *tx) addPeerParts(p joinery.Peer) error {
@@ -127,7 +135,13 @@ func (d *DB) Peers(ctx context.Context) (peers []joinery.Peer, err error) {
 			})
 			return nil
 		})
-		return firstError(err, c.readIdentities(peers), c.readCredentials(peers))
+		if err != nil {
+			return err
+		}
+		if err := c.readIdentities(peers); err != nil {
+			return err
+		}
+		return c.readCredentials(peers)
 	})
 	return peers, err
 }

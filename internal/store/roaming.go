@@ -28,11 +28,11 @@ func (d *DB) SetRoaming(ctx context.Context, rule joinery.RoamingRule, a joinery
 			}
 		}
 		if rule.NetIDs == nil {
-			return firstError(t.exec("DELETE FROM roaming_rule WHERE org = ? AND device = ?", rule.Org, rule.Device), t.audit(a))
+			return t.finish(t.exec("DELETE FROM roaming_rule WHERE org = ? AND device = ?", rule.Org, rule.Device), a)
 		}
 		err := t.exec(`INSERT INTO roaming_rule (org, device, net_ids) VALUES (?, ?, ?)
 			ON CONFLICT (org, device) DO UPDATE SET net_ids = excluded.net_ids`, rule.Org, rule.Device, ids)
-		return firstError(conflict(err, "the rule is being changed"), t.audit(a))
+		return t.finish(conflict(err, "the rule is being changed"), a)
 	})
 }
 
@@ -55,7 +55,7 @@ func (d *DB) Roaming(ctx context.Context, org joinery.OrgID) (rules []joinery.Ro
 // that org holds. A rule for the device overrides that of its organisation;
 // without any rule nobody may.
 func (d *DB) RoamingAllowed(ctx context.Context, org joinery.OrgID, device joinery.DeviceID, netID lorawan.NetID) (allowed bool, err error) {
-	err = d.read(ctx, func(c conn) error {
+	err = d.readJoin(ctx, func(c conn) error {
 		_, err := c.one("SELECT net_ids FROM roaming_rule WHERE org = ? AND device IN (0, ?) ORDER BY device DESC LIMIT 1", func(r *row) error {
 			for ids := r.blob(); len(ids) >= 3 && !allowed; ids = ids[3:] {
 				allowed = bytes.Equal(ids[:3], netID[:])

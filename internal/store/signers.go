@@ -14,7 +14,7 @@ func (d *DB) AddSigner(ctx context.Context, s joinery.Signer, a joinery.AuditEnt
 			dev_eui_first, dev_eui_last, master, generation, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			s.ID, t.orOperator(s.Org), s.Name, s.KID, s.X5TS256, s.DER, s.JoinEUIs.First, s.JoinEUIs.Last,
 			s.DevEUIs.First, s.DevEUIs.Last, s.Master, s.Generation, s.CreatedAt)
-		return firstError(conflict(err, "the organisation has a signer of that name"), t.audit(a))
+		return t.finish(conflict(err, "the organisation has a signer of that name"), a)
 	})
 }
 
@@ -25,7 +25,7 @@ func (d *DB) RemoveSigner(ctx context.Context, id joinery.SignerID, a joinery.Au
 		if err == nil && n == 0 {
 			err = notFound("signer")
 		}
-		return firstError(err, t.audit(a))
+		return t.finish(err, a)
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 
 	"zombiezen.com/go/sqlite"
@@ -38,29 +39,25 @@ type writer struct {
 type otherWrite struct {
 	run    func(*tx) error
 	result chan error // takes one value
-	state  callState
 }
-
-// callState is where a call stands in a queue; guarded by writer.mu.
-type callState int
-
-const (
-	waiting callState = iota
-	taken             // by the writer: its outcome will be known only to it
-	withdrawn
-)
 
 // yields is how often the writer lets others run before it takes what waits.
 // On one CPU a caller that was answered can ask again only if the writer steps
 // aside; without that batches would be of one.
 const yields = 8
 
+// maxWaiting bounds each queue. More than that waits only behind a disk that
+// does not keep up; then a refusal helps more than a place in the queue.
+const maxWaiting = 4096
+
 // maxBatch bounds what one failing batch has to do again.
 const maxBatch = 512
 
+// startWriter starts a writer on c, which is the writer's to close from now on.
 func startWriter(c conn, epoch int64, log *slog.Logger) (*writer, error) {
 	w := &writer{c: c, epoch: epoch, log: log, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	if err := w.stmts.prepare(c); err != nil {
+		_ = c.Close()
 		return nil, err
 	}
 	go w.loop()
@@ -124,13 +121,9 @@ func (w *writer) take() (batch []*joinCommit, other *otherWrite, closed bool) {
 		return nil, nil, true
 	}
 	batch, w.joins = takeBatch(w.joins)
-	for len(w.others) > 0 && other == nil {
-		if o := w.others[0]; o.state == waiting {
-			o.state = taken
-			other = o
-		}
-		w.others[0] = nil
-		w.others = w.others[1:]
+	if len(w.others) > 0 {
+		other = w.others[0]
+		w.others = slices.Delete(w.others, 0, 1)
 	}
 	return batch, other, false
 }
@@ -159,7 +152,9 @@ func write[T any](ctx context.Context, d *DB, fn func(*tx) (T, error)) (T, error
 		result, err = fn(t)
 		return err
 	}
-	d.w.enqueue(func() { d.w.others = append(d.w.others, o) }, o.result)
+	if err := enqueue(d.w, &d.w.others, o); err != nil {
+		return zero, storeError(err)
+	}
 	select {
 	case err := <-o.result:
 		if err != nil {
@@ -167,7 +162,7 @@ func write[T any](ctx context.Context, d *DB, fn func(*tx) (T, error)) (T, error
 		}
 		return result, nil
 	case <-ctx.Done():
-		d.w.withdraw(&o.state)
+		withdraw(d.w, &d.w.others, o)
 		return zero, ctx.Err()
 	}
 }
@@ -178,27 +173,28 @@ func (d *DB) do(ctx context.Context, fn func(*tx) error) error {
 	return err
 }
 
-// enqueue runs add under the lock and wakes the writer, or refuses.
-func (w *writer) enqueue(add func(), result chan<- error) {
+// enqueue puts a call at the end of one of the writer's queues and wakes the
+// writer, or refuses.
+func enqueue[T any](w *writer, queue *[]*T, call *T) error {
 	w.mu.Lock()
-	closed := w.closed
-	if !closed {
-		add()
+	defer w.mu.Unlock()
+	switch {
+	case w.closed:
+		return ErrClosed
+	case len(*queue) >= maxWaiting:
+		return joinery.Errorf(joinery.CodeUnavailable, "too much waits to be written; try again later")
 	}
-	w.mu.Unlock()
-	if closed {
-		result <- ErrClosed
-		return
-	}
+	*queue = append(*queue, call)
 	w.signal()
+	return nil
 }
 
 // withdraw takes a call that still waits out of its queue.
-func (w *writer) withdraw(state *callState) {
+func withdraw[T any](w *writer, queue *[]*T, call *T) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if *state == waiting {
-		*state = withdrawn
+	if i := slices.Index(*queue, call); i >= 0 {
+		*queue = slices.Delete(*queue, i, i+1)
 	}
 }
 
@@ -209,7 +205,7 @@ func (w *writer) transaction(fn func(*tx) error) (err error) {
 		return err
 	}
 	defer func() { err = firstError(err, w.rollback()) }()
-	if err := fn(&tx{conn: w.c}); err != nil {
+	if err := fn(&tx{conn: conn{Conn: w.c.Conn, inTransaction: true}}); err != nil {
 		return err
 	}
 	return w.commit()

@@ -228,6 +228,110 @@ func TestUnknownCommit(t *testing.T) {
 	}
 }
 
+// SQLite ends a transaction by itself when the disk is full. What would come
+// after in the same change must not be written alone.
+func TestFullDiskLeavesNoHalf(t *testing.T) {
+	d := mustOpen(t, newOptions(t))
+	a := joinery.AuditEntry{At: testTime, Event: joinery.AuditPeerChanged, Actor: "test"}
+	p := joinery.Peer{ID: joinery.NewPeerID(), Name: "ns", NetIDs: []lorawan.NetID{{0, 0, 1}}, CreatedAt: testTime}
+	if err := d.AddPeer(t.Context(), p, a); err != nil {
+		t.Fatal(err)
+	}
+	look := func() string {
+		peers, err := d.Peers(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries, err := d.AuditEntries(t.Context(), 0, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("%+v, %d entries", peers, len(entries))
+	}
+	before := look()
+	release := hold(t, d)
+	pages, err := d.w.c.pragmaInt("page_count")
+	if err == nil {
+		err = d.w.c.pragma(fmt.Sprintf("max_page_count = %d", pages))
+	}
+	release()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Name = "changed"
+	p.Credentials = []joinery.Credential{{Kind: joinery.CredentialCA, CA: make([]byte, 60_000)}}
+	if err := d.ChangePeer(t.Context(), p, a); joinery.CodeOf(err) != joinery.CodeUnavailable {
+		t.Errorf("got %v, want %s", err, joinery.CodeUnavailable)
+	}
+	if after := look(); after != before {
+		t.Errorf("before: %s\nafter:  %s", before, after)
+	}
+	clean(t, d)
+}
+
+// Nothing is written in the name of a transaction that has ended.
+func TestEndedTransactionWritesNothing(t *testing.T) {
+	d := mustOpen(t, newOptions(t))
+	entry := joinery.AuditEntry{At: testTime, Event: joinery.AuditOrgAdded, Actor: "test"}
+	var inside error
+	err := d.do(t.Context(), func(t *tx) error {
+		if err := firstError(t.audit(entry), d.w.rollback()); err != nil {
+			return err
+		}
+		inside = t.audit(entry)
+		return nil
+	})
+	if err == nil || !errors.Is(inside, errNoTransaction) {
+		t.Errorf("got %v inside, %v at the end", inside, err)
+	}
+	if entries, err := d.AuditEntries(t.Context(), 0, 10); err != nil || len(entries) != 0 {
+		t.Errorf("%d entries, %v", len(entries), err)
+	}
+}
+
+// waitsFor waits until n calls stand in the writer's queues.
+func waitsFor(d *DB, n int) {
+	for waits := -1; waits != n; time.Sleep(time.Millisecond) {
+		d.w.mu.Lock()
+		waits = len(d.w.joins) + len(d.w.others)
+		d.w.mu.Unlock()
+	}
+}
+
+// The queues hold only who still waits, and so many at most.
+func TestQueuesAreBounded(t *testing.T) {
+	d, states := withDevices(t, newOptions(t), 1)
+	release := hold(t, d)
+	defer release()
+	commit := storetest.NextCommit(states[0])
+	suspend := func(ctx context.Context) error {
+		return d.SetSuspended(ctx, states[0].Device.ID, states[0].Device.Ownership.Org, true, joinery.AuditEntry{At: testTime})
+	}
+	for name, call := range map[string]func(context.Context) error{
+		"joins":  func(ctx context.Context) error { return d.CommitActivation(ctx, commit) },
+		"others": suspend,
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			var wg sync.WaitGroup
+			for range maxWaiting {
+				wg.Go(func() { _ = call(ctx) })
+			}
+			waitsFor(d, maxWaiting)
+			if err := call(t.Context()); joinery.CodeOf(err) != joinery.CodeUnavailable {
+				t.Errorf("one more: got %v, want %s", err, joinery.CodeUnavailable)
+			}
+			cancel()
+			wg.Wait()
+			waitsFor(d, 0)
+		})
+	}
+	release()
+	if err := d.CommitActivation(t.Context(), commit); err != nil {
+		t.Errorf("after all withdrew: %v", err)
+	}
+}
+
 // A caller that gives up while it waits leaves nothing behind.
 func TestWithdrawn(t *testing.T) {
 	d, states := withDevices(t, newOptions(t), 2)
@@ -237,13 +341,9 @@ func TestWithdrawn(t *testing.T) {
 	results := make(chan error, 2)
 	go func() { results <- d.CommitActivation(ctx, storetest.NextCommit(states[0])) }()
 	go func() {
-		results <- d.SetSuspended(ctx, states[1].Device.ID, true, joinery.AuditEntry{At: testTime})
+		results <- d.SetSuspended(ctx, states[1].Device.ID, states[1].Device.Ownership.Org, true, joinery.AuditEntry{At: testTime})
 	}()
-	for waits := 0; waits < 2; time.Sleep(time.Millisecond) {
-		d.w.mu.Lock()
-		waits = len(d.w.joins) + len(d.w.others)
-		d.w.mu.Unlock()
-	}
+	waitsFor(d, 2)
 	cancel()
 	for range 2 {
 		if err := <-results; !errors.Is(err, context.Canceled) {
@@ -269,13 +369,9 @@ func TestCloseRefusesWhatWaits(t *testing.T) {
 	results := make(chan error, 2)
 	go func() { results <- d.CommitActivation(context.Background(), storetest.NextCommit(states[0])) }()
 	go func() {
-		results <- d.SetSuspended(context.Background(), states[0].Device.ID, true, joinery.AuditEntry{At: testTime})
+		results <- d.SetSuspended(context.Background(), states[0].Device.ID, states[0].Device.Ownership.Org, true, joinery.AuditEntry{At: testTime})
 	}()
-	for waits := 0; waits < 2; time.Sleep(time.Millisecond) {
-		d.w.mu.Lock()
-		waits = len(d.w.joins) + len(d.w.others)
-		d.w.mu.Unlock()
-	}
+	waitsFor(d, 2)
 	closed := make(chan error)
 	go func() { closed <- d.Close() }()
 	<-d.closed
@@ -409,9 +505,7 @@ func TestTakeBatch(t *testing.T) {
 	waits := func(key joinery.KeySetID, version uint64) *joinCommit {
 		return &joinCommit{ActivationCommit: joinery.ActivationCommit{KeySet: key, Version: version}}
 	}
-	left := waits(4, 1)
-	left.state = withdrawn
-	batch, rest := takeBatch([]*joinCommit{waits(9, 1), waits(2, 1), left, waits(9, 2), waits(5, 1), waits(2, 2), waits(9, 3)})
+	batch, rest := takeBatch([]*joinCommit{waits(9, 1), waits(2, 1), waits(9, 2), waits(5, 1), waits(2, 2), waits(9, 3)})
 	show := func(queue []*joinCommit) (s string) {
 		for _, j := range queue {
 			s += fmt.Sprintf("%d.%d ", j.KeySet, j.Version)
@@ -420,11 +514,6 @@ func TestTakeBatch(t *testing.T) {
 	}
 	if show(batch) != "2.1 5.1 9.1 " || show(rest) != "9.2 2.2 9.3 " {
 		t.Fatalf("batch %s rest %s", show(batch), show(rest))
-	}
-	for _, j := range batch {
-		if j.state != taken {
-			t.Error("a commit of the batch could still be withdrawn")
-		}
 	}
 	var many []*joinCommit
 	for n := range maxBatch + 3 {

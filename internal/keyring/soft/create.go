@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"joinery/internal/keyring"
 	"joinery/internal/seal"
@@ -34,7 +35,8 @@ type InitOptions struct {
 //  1. both names are checked to be free
 //  2. the custody file is written; a crash here leaves a custody key that nothing
 //     uses, and the error of the next try says so
-//  3. the key file is written
+//  3. the key file is written; if that fails the custody file is removed, unless
+//     there is a key file all the same
 //
 // It never overwrites: ErrExists.
 func Init(opt InitOptions) (err error) {
@@ -46,6 +48,9 @@ func Init(opt InitOptions) (err error) {
 func initServer(opt InitOptions) error {
 	if opt.Unlock == opt.CustodyUnlock {
 		return fmt.Errorf("%w: key file and custody file are to be sealed under the same secret; keep them apart", ErrUnlock)
+	}
+	if filepath.Clean(opt.KeyFile) == filepath.Clean(opt.CustodyFile) {
+		return fmt.Errorf("key file and custody file are to have one path: %w", exists(opt.CustodyFile))
 	}
 	keyLock, err := newFileLock(opt.KeyFile, opt.Unlock)
 	if err != nil {
@@ -66,9 +71,19 @@ func initServer(opt InitOptions) error {
 		return fmt.Errorf("custody file: %w", err)
 	}
 	if err := createKeyFile(opt.KeyFile, keyLock, server); err != nil {
-		return errors.Join(fmt.Errorf("key file: %w", err), os.Remove(opt.CustodyFile))
+		return opt.takeBack(fmt.Errorf("key file: %w", err))
 	}
 	return nil
+}
+
+// takeBack removes the custody file after the key file failed with cause. Where
+// the key file has its name nonetheless (its directory may not have reached the
+// disk) it may be in use, and the custody file holds its only custody key.
+func (opt InitOptions) takeBack(cause error) error {
+	if _, err := os.Lstat(opt.KeyFile); !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w; %s and %s are kept: use them together, or move both away and begin anew", cause, opt.KeyFile, opt.CustodyFile)
+	}
+	return errors.Join(cause, os.Remove(opt.CustodyFile))
 }
 
 // newFileLock reads how a new file is to be sealed, and checks that its name is

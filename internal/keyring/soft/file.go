@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"filippo.io/age"
 	"github.com/google/renameio/v2"
@@ -26,12 +27,30 @@ const (
 // readSecretFile reads a file that only its owner may read. The caller clears
 // what it gets.
 func readSecretFile(path string, forbidden fs.FileMode) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := openRegular(path)
 	if err != nil {
-		return nil, explainOpen(path, err)
+		return nil, err
 	}
 	defer func() { _ = f.Close() }()
 	return readOpenFile(f, forbidden)
+}
+
+// openRegular opens a file for reading. O_NONBLOCK is for what is no file: a
+// pipe that nobody writes to would hold the program for ever.
+func openRegular(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, explainOpen(path, err)
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s: %w: it is not a regular file", path, ErrDamaged)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 func explainOpen(path string, err error) error {
@@ -44,14 +63,13 @@ func explainOpen(path string, err error) error {
 	return err
 }
 
+// readOpenFile reads a file from openRegular.
 func readOpenFile(f *os.File, forbidden fs.FileMode) ([]byte, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
 	switch mode := info.Mode(); {
-	case !mode.IsRegular():
-		return nil, fmt.Errorf("%s: %w: it is not a regular file", f.Name(), ErrDamaged)
 	case mode.Perm()&forbidden != 0:
 		return nil, fmt.Errorf("%s: %w (mode %04o); run: chmod 600 %s", f.Name(), ErrPermissions, mode.Perm(), f.Name())
 	case info.Size() > maxSecretFile:

@@ -11,9 +11,9 @@ import (
 // have been replaced while it waited, so it looks again.
 func openLocked(path string) (*os.File, error) {
 	for {
-		f, err := os.Open(path)
+		f, err := openRegular(path)
 		if err != nil {
-			return nil, explainOpen(path, err)
+			return nil, err
 		}
 		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
 			_ = f.Close()

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -34,6 +35,10 @@ func TestOpenErrors(t *testing.T) {
 		return Options{write(t, path(rand.Text()), string(content), mode), f.unlock}
 	}
 	withUnlock := func(u Unlock) Options { return Options{f.keys, u} }
+	pipe := path("pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]struct {
 		opt  Options
 		want error
@@ -41,6 +46,9 @@ func TestOpenErrors(t *testing.T) {
 	}{
 		"no key file":              {Options{path("nothing"), f.unlock}, fs.ErrNotExist, "check the path"},
 		"directory":                {Options{f.dir, f.unlock}, ErrDamaged, "not a regular file"},
+		"pipe":                     {Options{pipe, f.unlock}, ErrDamaged, "not a regular file"},
+		"pipe for passphrase":      {withUnlock(Unlock{PassphraseFile: pipe}), ErrDamaged, "not a regular file"},
+		"pipe for identity":        {withUnlock(Unlock{IdentityFile: pipe}), ErrDamaged, "not a regular file"},
 		"group may read":           {withKeys(sealed, 0o640), ErrPermissions, "chmod 600"},
 		"world may read":           {withKeys(sealed, 0o604), ErrPermissions, "chmod 600"},
 		"empty":                    {withKeys(nil, 0o600), ErrDamaged, "backup"},
@@ -72,6 +80,9 @@ func TestOpenErrors(t *testing.T) {
 		if err != nil && strings.Contains(err.Error(), secretText[:20]) {
 			t.Errorf("%s: the error repeats a secret", name)
 		}
+	}
+	if _, err := NewMaster(pipe, f.unlock, "m"); !errors.Is(err, ErrDamaged) {
+		t.Errorf("change of a pipe: %v", err)
 	}
 	cancelled, cancel := context.WithCancel(context.Background())
 	cancel()

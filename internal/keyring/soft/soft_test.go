@@ -188,6 +188,29 @@ func TestInitOverwritesNothing(t *testing.T) {
 	}
 }
 
+// A key file may have its name although writing it failed; then the custody file
+// holds its only custody key.
+func TestInitKeepsTheCustodyFileOfAKeyFile(t *testing.T) {
+	f := newFiles(t)
+	opt := InitOptions{f.keys, f.unlock, f.custody, f.apart}
+	cause := errors.New("the directory does not reach the disk")
+	if err := opt.takeBack(cause); !errors.Is(err, cause) || !strings.Contains(err.Error(), f.custody+" are kept") {
+		t.Errorf("with a key file: %v", err)
+	}
+	if _, err := os.Stat(f.custody); err != nil {
+		t.Errorf("the custody file of a key file is gone: %v", err)
+	}
+	if err := os.Remove(f.keys); err != nil {
+		t.Fatal(err)
+	}
+	if err := opt.takeBack(cause); !errors.Is(err, cause) {
+		t.Errorf("without a key file: %v", err)
+	}
+	if _, err := os.Stat(f.custody); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("half of a pair was left: %v", err)
+	}
+}
+
 func TestContentsRoundTrip(t *testing.T) {
 	key := func() []byte { b := make([]byte, 32); rand.Read(b); return b }
 	c := &contents{

@@ -38,15 +38,15 @@ type Devices interface {
 	Device(ctx context.Context, id joinery.DeviceID) (joinery.ActivationState, error)
 	FindDevices(ctx context.Context, devEUI lorawan.EUI64) ([]joinery.ActivationState, error)
 	ManifestEntry(ctx context.Context, id joinery.DeviceID) (entry []byte, serial string, err error)
-	SetSuspended(ctx context.Context, id joinery.DeviceID, suspended bool, a joinery.AuditEntry) error
-	DeleteDevice(ctx context.Context, id joinery.DeviceID, a joinery.AuditEntry) error
-	OpenReset(ctx context.Context, id joinery.DeviceID, at time.Time, joinNonceAtLeast lorawan.JoinNonce, a joinery.AuditEntry) error
+	SetSuspended(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, suspended bool, a joinery.AuditEntry) error
+	DeleteDevice(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, a joinery.AuditEntry) error
+	OpenReset(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, at time.Time, joinNonceAtLeast lorawan.JoinNonce, a joinery.AuditEntry) error
 }
 
 // Ownership moves devices, and says who may reach them.
 type Ownership interface {
 	Claim(ctx context.Context, id joinery.DeviceID, expectedEpoch uint32, org joinery.OrgID, binding *joinery.Binding, a joinery.AuditEntry) error
-	SetBinding(ctx context.Context, id joinery.DeviceID, expectedEpoch uint32, binding *joinery.Binding, a joinery.AuditEntry) error
+	SetBinding(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, expectedEpoch uint32, binding *joinery.Binding, a joinery.AuditEntry) error
 	SetRoaming(ctx context.Context, rule joinery.RoamingRule, a joinery.AuditEntry) error
 	Roaming(ctx context.Context, org joinery.OrgID) ([]joinery.RoamingRule, error)
 	RoamingAllowed(ctx context.Context, org joinery.OrgID, device joinery.DeviceID, netID lorawan.NetID) (bool, error)

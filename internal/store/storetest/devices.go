@@ -27,22 +27,22 @@ func runDevices(t *testing.T, open func(testing.TB) Backend) {
 	// Whatever must make a join in flight think again makes it lose its swap.
 	for name, change := range map[string]func(*world, joinery.ActivationState) error{
 		"suspend": func(w *world, s joinery.ActivationState) error {
-			return w.SetSuspended(w.ctx, s.Device.ID, true, w.audit(joinery.AuditDeviceSuspended))
+			return w.SetSuspended(w.ctx, s.Device.ID, w.org, true, w.audit(joinery.AuditDeviceSuspended))
 		},
 		"bind": func(w *world, s joinery.ActivationState) error {
-			return w.SetBinding(w.ctx, s.Device.ID, 1, binding(), w.audit(joinery.AuditDeviceBound))
+			return w.SetBinding(w.ctx, s.Device.ID, w.org, 1, binding(), w.audit(joinery.AuditDeviceBound))
 		},
 		"unbind": func(w *world, s joinery.ActivationState) error {
-			return w.SetBinding(w.ctx, s.Device.ID, 1, nil, w.audit(joinery.AuditDeviceBound))
+			return w.SetBinding(w.ctx, s.Device.ID, w.org, 1, nil, w.audit(joinery.AuditDeviceBound))
 		},
 		"claim": func(w *world, s joinery.ActivationState) error {
 			return w.Claim(w.ctx, s.Device.ID, 0, w.addOrg("owner"), nil, w.audit(joinery.AuditDeviceClaimed))
 		},
 		"reset": func(w *world, s joinery.ActivationState) error {
-			return w.OpenReset(w.ctx, s.Device.ID, epoch, 0, w.audit(joinery.AuditNoncesReset))
+			return w.OpenReset(w.ctx, s.Device.ID, w.org, epoch, 0, w.audit(joinery.AuditNoncesReset))
 		},
 		"delete": func(w *world, s joinery.ActivationState) error {
-			return w.DeleteDevice(w.ctx, s.Device.ID, w.audit(joinery.AuditDeviceDeleted))
+			return w.DeleteDevice(w.ctx, s.Device.ID, w.org, w.audit(joinery.AuditDeviceDeleted))
 		},
 	} {
 		t.Run(name+" makes a join think again", func(t *testing.T) {
@@ -62,7 +62,7 @@ func runDevices(t *testing.T, open func(testing.TB) Backend) {
 		w := newWorld(t, open)
 		s := w.add(derived(1))
 		for _, suspended := range []bool{true, true, false} {
-			w.ok(w.SetSuspended(w.ctx, s.Device.ID, suspended, w.audit(joinery.AuditDeviceSuspended)))
+			w.ok(w.SetSuspended(w.ctx, s.Device.ID, w.org, suspended, w.audit(joinery.AuditDeviceSuspended)))
 			w.equal(w.again(s).Device.Suspended, suspended)
 		}
 	})
@@ -81,7 +81,7 @@ func listing(open func(testing.TB) Backend) func(*testing.T) {
 			}
 			s := w.add(d)
 			if n%4 == 0 {
-				w.ok(w.SetSuspended(w.ctx, s.Device.ID, true, w.audit(joinery.AuditDeviceSuspended)))
+				w.ok(w.SetSuspended(w.ctx, s.Device.ID, w.org, true, w.audit(joinery.AuditDeviceSuspended)))
 			}
 		}
 		theirs := derived(100)
@@ -142,13 +142,13 @@ func resets(open func(testing.TB) Backend) func(*testing.T) {
 			w.join(s)
 		}
 		at := epoch.Add(time.Hour)
-		w.ok(w.OpenReset(w.ctx, s.Device.ID, at, 3, w.audit(joinery.AuditNoncesReset)))
+		w.ok(w.OpenReset(w.ctx, s.Device.ID, w.org, at, 3, w.audit(joinery.AuditNoncesReset)))
 		got := w.again(s).KeySet.Nonces
 		w.equal(got.ResetAt, at)
 		w.equal(got.JoinNonce, lorawan.JoinNonce(6)) // never lowered
-		w.ok(w.OpenReset(w.ctx, s.Device.ID, at, 1000, w.audit(joinery.AuditNoncesReset)))
+		w.ok(w.OpenReset(w.ctx, s.Device.ID, w.org, at, 1000, w.audit(joinery.AuditNoncesReset)))
 		w.equal(w.again(s).KeySet.Nonces.JoinNonce, lorawan.JoinNonce(1000))
-		w.refused(w.OpenReset(w.ctx, s.Device.ID, at, lorawan.MaxJoinNonce+1, w.audit(joinery.AuditNoncesReset)), joinery.CodeInvalid)
+		w.refused(w.OpenReset(w.ctx, s.Device.ID, w.org, at, lorawan.MaxJoinNonce+1, w.audit(joinery.AuditNoncesReset)), joinery.CodeInvalid)
 
 		// A join that uses the reset: DevNonces begin anew, which is no violation.
 		now := w.again(s)

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"crypto/sha256"
+	"slices"
 	"testing"
 	"time"
 
@@ -70,7 +71,7 @@ func ranges(open func(testing.TB) Backend) func(*testing.T) {
 		d := derived(1)
 		s := w.add(d)
 		w.refused(w.ReleaseRange(w.ctx, mine, a), joinery.CodeConflict)
-		w.ok(w.DeleteDevice(w.ctx, s.Device.ID, w.audit(joinery.AuditDeviceDeleted)))
+		w.ok(w.DeleteDevice(w.ctx, s.Device.ID, w.org, w.audit(joinery.AuditDeviceDeleted)))
 		notTheirs := mine
 		notTheirs.Org = other
 		w.refused(w.ReleaseRange(w.ctx, notTheirs, a), joinery.CodeNotFound)
@@ -223,9 +224,23 @@ func apiKeys(open func(testing.TB) Backend) func(*testing.T) {
 		w.ok(err)
 		w.equal(some, []joinery.APIKey{mine})
 
+		// A plain key of the operator's own organisation acts for that.
+		orgs, err := w.Orgs(w.ctx)
+		w.ok(err)
+		orgs = slices.DeleteFunc(orgs, func(o joinery.Organisation) bool { return o.ID == w.org })
+		plain := joinery.APIKey{ID: joinery.NewAPIKeyID(), Org: orgs[0].ID, Name: "own", Hash: sha256.Sum256(randomBytes(32)), CreatedAt: epoch}
+		w.ok(w.AddAPIKey(w.ctx, plain, a))
+		got, err := w.APIKey(w.ctx, plain.ID)
+		w.ok(err)
+		w.equal(got, plain)
+		some, err = w.APIKeys(w.ctx, plain.Org)
+		w.ok(err)
+		w.equal(some, []joinery.APIKey{plain})
+		w.refused(w.AddAPIKey(w.ctx, joinery.APIKey{ID: joinery.NewAPIKeyID(), Name: "nobody's", CreatedAt: epoch}, a), joinery.CodeInvalid)
+
 		w.ok(w.RevokeAPIKey(w.ctx, mine.ID, epoch.Add(time.Minute), w.audit(joinery.AuditAPIKeyRevoked)))
 		w.ok(w.RevokeAPIKey(w.ctx, mine.ID, epoch.Add(time.Hour), w.audit(joinery.AuditAPIKeyRevoked)))
-		got, err := w.APIKey(w.ctx, mine.ID)
+		got, err = w.APIKey(w.ctx, mine.ID)
 		w.ok(err)
 		w.equal(got.RevokedAt, epoch.Add(time.Minute)) // the first time counts
 	}
@@ -244,10 +259,10 @@ func audits(open func(testing.TB) Backend) func(*testing.T) {
 			Detail: map[string]string{"a": "1", "b": "é\"\\"},
 		}
 		bare := joinery.AuditEntry{At: epoch, Event: joinery.AuditDeviceResumed, Actor: "key"}
-		w.ok(w.SetSuspended(w.ctx, s.Device.ID, true, full))
-		w.ok(w.SetSuspended(w.ctx, s.Device.ID, false, bare))
+		w.ok(w.SetSuspended(w.ctx, s.Device.ID, w.org, true, full))
+		w.ok(w.SetSuspended(w.ctx, s.Device.ID, w.org, false, bare))
 		// What fails leaves no entry.
-		w.refused(w.SetSuspended(w.ctx, joinery.NewDeviceID(), true, full), joinery.CodeNotFound)
+		w.refused(w.SetSuspended(w.ctx, joinery.NewDeviceID(), w.org, true, full), joinery.CodeNotFound)
 
 		got, err := w.AuditEntries(w.ctx, last, 10)
 		w.ok(err)
@@ -276,12 +291,12 @@ func runForeign(t *testing.T, open func(testing.TB) Backend) {
 		"Activations":   func() error { _, err := w.Activations(w.ctx, device, 1); return err },
 		"Device":        func() error { _, err := w.Device(w.ctx, device); return err },
 		"ManifestEntry": func() error { _, _, err := w.ManifestEntry(w.ctx, device); return err },
-		"SetSuspended":  func() error { return w.SetSuspended(w.ctx, device, true, a) },
-		"DeleteDevice":  func() error { return w.DeleteDevice(w.ctx, device, a) },
-		"OpenReset":     func() error { return w.OpenReset(w.ctx, device, epoch, 0, a) },
+		"SetSuspended":  func() error { return w.SetSuspended(w.ctx, device, w.org, true, a) },
+		"DeleteDevice":  func() error { return w.DeleteDevice(w.ctx, device, w.org, a) },
+		"OpenReset":     func() error { return w.OpenReset(w.ctx, device, w.org, epoch, 0, a) },
 		"Claim":         func() error { return w.Claim(w.ctx, device, 0, w.org, nil, a) },
-		"SetBinding":    func() error { return w.SetBinding(w.ctx, device, 0, binding(), a) },
-		"unbind":        func() error { return w.SetBinding(w.ctx, device, 0, nil, a) },
+		"SetBinding":    func() error { return w.SetBinding(w.ctx, device, w.org, 0, binding(), a) },
+		"unbind":        func() error { return w.SetBinding(w.ctx, device, w.org, 0, nil, a) },
 		"SetRoaming": func() error {
 			return w.SetRoaming(w.ctx, joinery.RoamingRule{Org: w.org, Device: device, NetIDs: []lorawan.NetID{netID}}, a)
 		},

@@ -67,7 +67,7 @@ func runOwnership(t *testing.T, open func(testing.TB) Backend) {
 			t.Fatal("a network's binding ended with a claim that named none")
 		}
 		network.Locked = true
-		w.ok(w.SetBinding(w.ctx, s.Device.ID, 1, network, w.audit(joinery.AuditDeviceBound)))
+		w.ok(w.SetBinding(w.ctx, s.Device.ID, owner, 1, network, w.audit(joinery.AuditDeviceBound)))
 		w.refused(w.Claim(w.ctx, s.Device.ID, 1, w.org, binding(), w.audit(joinery.AuditDeviceClaimed)), joinery.CodeConflict)
 		w.equal(w.again(s).Device.Ownership.Org, owner)
 		w.CheckInvariants(t)
@@ -77,20 +77,53 @@ func runOwnership(t *testing.T, open func(testing.TB) Backend) {
 		s := w.add(derived(1))
 		a := w.audit(joinery.AuditDeviceBound)
 		b := &joinery.Binding{NetID: lorawan.NetID{1, 2, 3}, NSID: lorawan.EUI64{9}, Policy: joinery.AppSKeyByID, ClearNwkKeys: true, Source: "network", Locked: true, Since: epoch}
-		w.ok(w.SetBinding(w.ctx, s.Device.ID, 0, b, a))
+		w.ok(w.SetBinding(w.ctx, s.Device.ID, w.org, 0, b, a))
 		want := *b
 		want.Epoch = 1
 		w.equal(w.again(s).Binding, &want)
-		w.refused(w.SetBinding(w.ctx, s.Device.ID, 0, b, a), joinery.CodeConflict)
-		w.ok(w.SetBinding(w.ctx, s.Device.ID, 1, binding(), a))
+		w.refused(w.SetBinding(w.ctx, s.Device.ID, w.org, 0, b, a), joinery.CodeConflict)
+		w.ok(w.SetBinding(w.ctx, s.Device.ID, w.org, 1, binding(), a))
 		w.equal(w.again(s).Binding.Epoch, uint32(2))
-		w.ok(w.SetBinding(w.ctx, s.Device.ID, 2, nil, a))
+		w.ok(w.SetBinding(w.ctx, s.Device.ID, w.org, 2, nil, a))
 		w.equal(w.again(s).Binding, (*joinery.Binding)(nil))
-		w.refused(w.SetBinding(w.ctx, s.Device.ID, 2, b, a), joinery.CodeConflict)
-		w.ok(w.SetBinding(w.ctx, s.Device.ID, 0, b, a))
+		w.refused(w.SetBinding(w.ctx, s.Device.ID, w.org, 2, b, a), joinery.CodeConflict)
+		w.ok(w.SetBinding(w.ctx, s.Device.ID, w.org, 0, b, a))
 		w.equal(w.again(s).Binding.Epoch, uint32(3)) // no epoch is given twice
 		w.CheckInvariants(t)
 	})
+	// Whether a caller holds a device is looked at before the change; a claim may
+	// come between the two.
+	for name, change := range map[string]func(*world, joinery.DeviceID, joinery.OrgID) error{
+		"suspend": func(w *world, id joinery.DeviceID, owner joinery.OrgID) error {
+			return w.SetSuspended(w.ctx, id, owner, true, w.audit(joinery.AuditDeviceSuspended))
+		},
+		"delete": func(w *world, id joinery.DeviceID, owner joinery.OrgID) error {
+			return w.DeleteDevice(w.ctx, id, owner, w.audit(joinery.AuditDeviceDeleted))
+		},
+		"reset": func(w *world, id joinery.DeviceID, owner joinery.OrgID) error {
+			return w.OpenReset(w.ctx, id, owner, epoch, 5, w.audit(joinery.AuditNoncesReset))
+		},
+		"bind": func(w *world, id joinery.DeviceID, owner joinery.OrgID) error {
+			return w.SetBinding(w.ctx, id, owner, 0, binding(), w.audit(joinery.AuditDeviceBound))
+		},
+	} {
+		t.Run("a former owner's "+name, func(t *testing.T) {
+			w := newWorld(t, open)
+			owner := w.addOrg("owner")
+			s := w.add(derived(1))
+			w.ok(w.Claim(w.ctx, s.Device.ID, 0, owner, nil, w.audit(joinery.AuditDeviceClaimed)))
+			claimed := w.again(s)
+			before, err := w.AuditEntries(w.ctx, 0, 1000)
+			w.ok(err)
+			w.refused(change(w, s.Device.ID, w.org), joinery.CodeConflict)
+			w.equal(w.again(s), claimed)
+			after, err := w.AuditEntries(w.ctx, 0, 1000)
+			w.ok(err)
+			w.equal(after, before)
+			w.ok(change(w, s.Device.ID, owner))
+			w.CheckInvariants(t)
+		})
+	}
 	t.Run("roaming", roaming(open))
 }
 
