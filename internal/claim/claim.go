@@ -94,25 +94,32 @@ func (s *Service) check(ctx context.Context, req Request) (joinery.ActivationSta
 	return state, right && known, err
 }
 
-// guess is one reserved failure, for a device and a caller.
+// guess is one reserved failure: of a caller, for a device, and of the one for
+// the other.
 type guess struct{ forgive func() }
 
 func (s *Service) reserve(which label, caller joinery.Caller) (guess, error) {
 	now := s.now()
-	forgiveDevice, again := s.devices.reserve(which, now)
-	if again > 0 {
-		return guess{}, tooMany("for this device", again)
-	}
 	var who any = caller.Name
 	if caller.Org != 0 {
 		who = caller.Org
 	}
+	forgiveTry, again := s.tries.reserve(try{which, who}, now)
+	if again > 0 {
+		return guess{}, tooMany("of this device by this caller", again)
+	}
 	forgiveCaller, again := s.callers.reserve(who, now)
 	if again > 0 {
-		forgiveDevice()
+		forgiveTry()
 		return guess{}, tooMany("by this caller", again)
 	}
-	return guess{func() { forgiveDevice(); forgiveCaller() }}, nil
+	forgiveDevice, again := s.devices.reserve(which, now)
+	if again > 0 {
+		forgiveTry()
+		forgiveCaller()
+		return guess{}, tooMany("of this device", again)
+	}
+	return guess{func() { forgiveTry(); forgiveCaller(); forgiveDevice() }}, nil
 }
 
 func tooMany(whose string, again time.Duration) error {

@@ -9,8 +9,10 @@
 // # A claim
 //
 //  1. The request is checked by itself. Nothing was looked up.
-//  2. A guess is reserved: for (JoinEUI, DevEUI), known or not, and for the
-//     caller. Too many failures within the window: refused, whatever the token.
+//  2. A guess is reserved: for the caller at (JoinEUI, DevEUI), known or not, for
+//     the caller at all, and for (JoinEUI, DevEUI) by all callers. Too many
+//     failures within the window: refused, whatever the token. The last limit is
+//     the highest, so that nobody alone can keep an owner from claiming.
 //  3. The device is loaded and the token checked in the keyring; for an unknown
 //     device, against a decoy. A failed claim answers the same in both cases,
 //     and no sooner than a fixed time after it began.

@@ -20,9 +20,10 @@ type Store interface {
 	// where the ownership epoch is not expectedEpoch any more, or the binding is
 	// locked by a network.
 	Claim(ctx context.Context, device joinery.DeviceID, expectedEpoch uint32, org joinery.OrgID, binding *joinery.Binding, entry joinery.AuditEntry) error
-	// SetBinding replaces or (nil) removes the binding; CodeConflict where its
-	// epoch is not expectedEpoch, 0 for none.
-	SetBinding(ctx context.Context, device joinery.DeviceID, expectedEpoch uint32, binding *joinery.Binding, entry joinery.AuditEntry) error
+	// SetBinding replaces or (nil) removes the binding; CodeConflict where owner
+	// does not hold the device any more, or the binding's epoch is not
+	// expectedEpoch, 0 for none.
+	SetBinding(ctx context.Context, device joinery.DeviceID, owner joinery.OrgID, expectedEpoch uint32, binding *joinery.Binding, entry joinery.AuditEntry) error
 }
 
 // Registry is the organisations, and the audit log for what changes nothing.
@@ -45,10 +46,14 @@ type Options struct {
 	Now func() time.Time
 	// Window is how long a failed claim counts: 15 minutes.
 	Window time.Duration
-	// PerDevice and PerCaller are how many claims may fail within it: 5 for one
-	// (JoinEUI, DevEUI), 100 for one caller.
-	PerDevice int
-	PerCaller int
+	// PerDevice, PerCaller and PerDeviceOfAll are how many claims may fail within
+	// it: 5 of one caller for one (JoinEUI, DevEUI), 100 of one caller, and 100 for
+	// one (JoinEUI, DevEUI) of all callers together. The last is high, so that no
+	// caller alone can keep others from their device; it is enough for tokens of
+	// 65 bits.
+	PerDevice      int
+	PerCaller      int
+	PerDeviceOfAll int
 	// AnswerAfter is the time from a claim's beginning before which it is not
 	// refused for its token, so that the clock does not tell an unknown device
 	// from a wrong token: 50 ms. Negative is none.
@@ -64,16 +69,25 @@ type Service struct {
 	hold     time.Duration
 
 	turns   turns
+	tries   *failures[try]
+	callers *failures[any] // as try.who
 	devices *failures[label]
-	callers *failures[any] // OrgID, or Caller.Name where there is none
+}
+
+// try is one caller's claims of one device; who is its OrgID, or Caller.Name
+// where there is none.
+type try struct {
+	label label
+	who   any
 }
 
 // label is what stands on a device.
 type label struct{ joinEUI, devEUI lorawan.EUI64 }
 
-// Bounds of the memory of failures. A caller can fill one of the first for each
-// of its own failures.
+// Bounds of the memory of failures. A caller can fill one of the first
+// two for each of its own failures.
 const (
+	maxTries   = 1 << 16
 	maxDevices = 1 << 16
 	maxCallers = 1 << 14
 )
@@ -88,8 +102,9 @@ func New(store Store, registry Registry, tokens Tokens, opt Options) *Service {
 		store: store, registry: registry, tokens: tokens, now: opt.Now,
 		turns:   turns{seed: maphash.MakeSeed()},
 		hold:    orDefault(opt.AnswerAfter, 50*time.Millisecond),
-		devices: newFailures[label](window, orDefault(opt.PerDevice, 5), maxDevices),
+		tries:   newFailures[try](window, orDefault(opt.PerDevice, 5), maxTries),
 		callers: newFailures[any](window, orDefault(opt.PerCaller, 100), maxCallers),
+		devices: newFailures[label](window, orDefault(opt.PerDeviceOfAll, 100), maxDevices),
 	}
 }
 

@@ -272,16 +272,50 @@ func TestGuessesAreLimited(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	_, err := f.Claim(ctx, f.acme, request(devices[0], tokens[0]))
-	wantCode(t, err, joinery.CodeRateLimited) // whoever asks, and with the right token
-	if _, err := f.Claim(ctx, f.acme, request(devices[1], tokens[1])); err != nil {
+	_, err := f.Claim(ctx, f.others, request(devices[0], tokens[0]))
+	wantCode(t, err, joinery.CodeRateLimited) // also with the right token
+	if _, err := f.Claim(ctx, f.others, request(devices[1], tokens[1])); err != nil {
 		t.Errorf("another device: %v", err)
 	}
 	f.clock.add(15*time.Minute - time.Second)
-	_, err = f.Claim(ctx, f.acme, request(devices[0], tokens[0]))
+	_, err = f.Claim(ctx, f.others, request(devices[0], tokens[0]))
 	wantCode(t, err, joinery.CodeRateLimited)
 	f.clock.add(time.Second)
-	if _, err := f.Claim(ctx, f.acme, request(devices[0], tokens[0])); err != nil {
+	if _, err := f.Claim(ctx, f.others, request(devices[0], tokens[0])); err != nil {
+		t.Errorf("the limit does not end: %v", err)
+	}
+}
+
+// TestNobodyBlocksAnothersClaim: all the failures that one caller may make do
+// not keep the owner from its device.
+func TestNobodyBlocksAnothersClaim(t *testing.T) {
+	f := newFixture(t, Options{})
+	devices, tokens := f.devices(t, 2, nil)
+	for range 150 {
+		if _, err := f.Claim(t.Context(), f.others, request(devices[0], tokens[1])); err == nil {
+			t.Fatal("claimed with a wrong token")
+		}
+	}
+	if _, err := f.Claim(t.Context(), f.acme, request(devices[0], tokens[0])); err != nil {
+		t.Errorf("the owner: %v", err)
+	}
+}
+
+// TestGuessesOfAllAreLimited: many callers together cannot guess without end.
+func TestGuessesOfAllAreLimited(t *testing.T) {
+	f := newFixture(t, Options{PerDeviceOfAll: 2})
+	devices, tokens := f.devices(t, 2, nil)
+	for _, caller := range []joinery.Caller{f.maker, f.others} {
+		_, err := f.Claim(t.Context(), caller, request(devices[0], tokens[1]))
+		wantCode(t, err, joinery.CodeForbidden)
+	}
+	_, err := f.Claim(t.Context(), f.acme, request(devices[0], tokens[0]))
+	wantCode(t, err, joinery.CodeRateLimited)
+	if _, err := f.Claim(t.Context(), f.acme, request(devices[1], tokens[1])); err != nil {
+		t.Errorf("another device: %v", err)
+	}
+	f.clock.add(15 * time.Minute)
+	if _, err := f.Claim(t.Context(), f.acme, request(devices[0], tokens[0])); err != nil {
 		t.Errorf("the limit does not end: %v", err)
 	}
 }
@@ -450,6 +484,36 @@ func TestBindAtOnce(t *testing.T) {
 
 // TestNetworksLock: a binding that its network locked stands, for its owner and
 // for a claimant.
+// claimedBetween is a store in which the device is claimed right after a caller
+// was found to hold it.
+type claimedBetween struct {
+	*store.DB
+	by joinery.OrgID
+}
+
+func (s claimedBetween) Device(ctx context.Context, id joinery.DeviceID) (joinery.ActivationState, error) {
+	state, err := s.DB.Device(ctx, id)
+	if err == nil {
+		err = s.Claim(ctx, id, state.Device.Ownership.Epoch, s.by, nil, joinery.AuditEntry{At: time.Now()})
+	}
+	return state, err
+}
+
+// A former owner binds nothing that another claimed meanwhile.
+func TestBindAfterAnothersClaim(t *testing.T) {
+	f := newFixture(t, Options{})
+	devices, _ := f.devices(t, 1, nil)
+	late := New(claimedBetween{f.db, f.acme.Org}, f.db, f.keys, Options{})
+	wantCode(t, late.Bind(t.Context(), f.maker, devices[0].ID, home), joinery.CodeConflict)
+	s := f.state(t, devices[0].ID)
+	if s.Binding != nil || s.Device.Ownership.Org != f.acme.Org {
+		t.Errorf("bound to %+v, held by %s", s.Binding, s.Device.Ownership.Org)
+	}
+	if entries := f.audited(t, joinery.AuditDeviceBound); len(entries) != 0 {
+		t.Errorf("audit entries %+v", entries)
+	}
+}
+
 func TestNetworksLock(t *testing.T) {
 	f := newFixture(t, Options{})
 	ctx := t.Context()

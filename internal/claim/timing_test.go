@@ -40,7 +40,7 @@ func samples() int {
 // random order; a class mean moved by what the machine does meanwhile moves
 // both.
 func TestTiming(t *testing.T) {
-	f := newFixture(t, Options{PerDevice: math.MaxInt, PerCaller: math.MaxInt, AnswerAfter: 2 * time.Millisecond})
+	f := newFixture(t, Options{PerDevice: math.MaxInt, PerCaller: math.MaxInt, PerDeviceOfAll: math.MaxInt, AnswerAfter: 2 * time.Millisecond})
 	devices, tokens := f.devices(t, 2, nil)
 	unknown := joinery.Device{JoinEUI: devices[0].JoinEUI, DevEUI: lorawan.EUI64FromUint64(0xABCDEF)}
 	wrong := tokens[1]

@@ -85,7 +85,7 @@ func (s *Service) Suspend(ctx context.Context, caller joinery.Caller, id joinery
 	if suspended {
 		event = joinery.AuditDeviceSuspended
 	}
-	return s.store.SetSuspended(ctx, id, suspended, s.deviceEntry(caller, event, state.Device, nil))
+	return s.store.SetSuspended(ctx, id, state.Device.Ownership.Org, suspended, s.deviceEntry(caller, event, state.Device, nil))
 }
 
 // Delete forgets a device for its owner. What its key set accepted and issued
@@ -95,7 +95,7 @@ func (s *Service) Delete(ctx context.Context, caller joinery.Caller, id joinery.
 	if err != nil {
 		return err
 	}
-	return s.store.DeleteDevice(ctx, id, s.deviceEntry(caller, joinery.AuditDeviceDeleted, state.Device, nil))
+	return s.store.DeleteDevice(ctx, id, state.Device.Ownership.Org, s.deviceEntry(caller, joinery.AuditDeviceDeleted, state.Device, nil))
 }
 
 // OpenReset lets the next join of a device, within a day, set a new floor for
@@ -115,7 +115,7 @@ func (s *Service) OpenReset(ctx context.Context, caller joinery.Caller, id joine
 	entry := s.deviceEntry(caller, joinery.AuditNoncesReset, state.Device, map[string]string{
 		"joinNonceAtLeast": strconv.FormatUint(uint64(joinNonceAtLeast), 10),
 	})
-	return s.store.OpenReset(ctx, id, entry.At, joinNonceAtLeast, entry)
+	return s.store.OpenReset(ctx, id, state.Device.Ownership.Org, entry.At, joinNonceAtLeast, entry)
 }
 
 // Activations gives the newest activations of a device, newest first; to an

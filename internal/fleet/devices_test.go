@@ -1,13 +1,16 @@
 package fleet
 
 import (
+	"context"
 	"crypto/sha256"
 	"fmt"
+	"log/slog"
 	"slices"
 	"testing"
 	"time"
 
 	"joinery"
+	"joinery/internal/store"
 	"joinery/lorawan"
 )
 
@@ -174,6 +177,45 @@ func TestDevices(t *testing.T) {
 	want := []string{"device.suspended", "device.resumed", "device.deleted", "device.nonces_reset"}
 	if !slices.Equal(events, want) {
 		t.Errorf("audit: %v", events)
+	}
+}
+
+// claimedBetween is a store in which the device is claimed right after a caller
+// was found to hold it.
+type claimedBetween struct {
+	*store.DB
+	by joinery.OrgID
+}
+
+func (s claimedBetween) Device(ctx context.Context, id joinery.DeviceID) (joinery.ActivationState, error) {
+	state, err := s.DB.Device(ctx, id)
+	if err == nil {
+		err = s.Claim(ctx, id, state.Device.Ownership.Epoch, s.by, nil, joinery.AuditEntry{At: time.Now()})
+	}
+	return state, err
+}
+
+// What was allowed to a former owner does not happen to the next one's device.
+func TestChangesAfterAnothersClaim(t *testing.T) {
+	for name, change := range map[string]func(*Service, joinery.Caller, joinery.DeviceID) error{
+		"suspend": func(s *Service, c joinery.Caller, id joinery.DeviceID) error {
+			return s.Suspend(t.Context(), c, id, true)
+		},
+		"delete": func(s *Service, c joinery.Caller, id joinery.DeviceID) error { return s.Delete(t.Context(), c, id) },
+		"reset": func(s *Service, _ joinery.Caller, id joinery.DeviceID) error {
+			return s.OpenReset(t.Context(), operator, id, 1000)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			id := f.imports(t, f.acme, 0x100, 1)[0]
+			late := New(claimedBetween{f.db, f.other}, f.keys, slog.New(slog.DiscardHandler))
+			wantCode(t, change(late, f.tenant(f.acme), id), joinery.CodeConflict)
+			s, err := f.Device(t.Context(), f.tenant(f.other), id)
+			if err != nil || s.Device.Suspended || s.KeySet.Nonces.JoinNonce != 0 {
+				t.Errorf("%+v, %v", s.Device, err)
+			}
+		})
 	}
 }
 

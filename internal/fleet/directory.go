@@ -132,16 +132,22 @@ type snapshot struct {
 	wrapping   map[kekSlot]joinery.KEK
 	ranges     []joinery.JoinEUIRange
 	pins       map[[sha256.Size]byte][]joinery.PeerID
-	cas        []trustedCA
+	cas        map[string][]*trustedCA // by RawSubject
 	seen       seenChains
 }
 
-// trustedCA is one CA by which one peer is recognised; san is empty where the
-// CA is dedicated to it.
+// trustedCA is a CA certificate by which peers are recognised: by it alone where
+// it is dedicated to one, by a subject alternative name as well where it is
+// shared.
 type trustedCA struct {
+	cert  *x509.Certificate
+	pool  *x509.CertPool
+	peers []namedPeer
+}
+
+// namedPeer is a peer under a CA; san is empty where the CA is dedicated to it.
+type namedPeer struct {
 	peer joinery.PeerID
-	cert *x509.Certificate
-	pool *x509.CertPool
 	san  string
 }
 
@@ -164,6 +170,7 @@ func (d *Directory) read(ctx context.Context) (*snapshot, error) {
 		keks:     make(map[joinery.KEKID]joinery.KEK, len(keks)),
 		wrapping: make(map[kekSlot]joinery.KEK),
 		pins:     make(map[[sha256.Size]byte][]joinery.PeerID),
+		cas:      make(map[string][]*trustedCA),
 		ranges:   slices.Clone(ranges),
 	}
 	slices.SortFunc(s.ranges, func(a, b joinery.JoinEUIRange) int {
@@ -196,10 +203,23 @@ func (d *Directory) addPeer(s *snapshot, p joinery.Peer) {
 				slog.String("peer", p.Name), slog.Any("error", err))
 			continue
 		}
-		ca := trustedCA{peer: p.ID, cert: cert, pool: x509.NewCertPool(), san: c.SAN}
-		ca.pool.AddCert(cert)
-		s.cas = append(s.cas, ca)
+		ca := s.trust(cert)
+		ca.peers = append(ca.peers, namedPeer{p.ID, c.SAN})
 	}
+}
+
+// trust gives the trustedCA of a certificate, a new one for the first peer.
+func (s *snapshot) trust(cert *x509.Certificate) *trustedCA {
+	name := string(cert.RawSubject)
+	for _, ca := range s.cas[name] {
+		if ca.cert.Equal(cert) {
+			return ca
+		}
+	}
+	ca := &trustedCA{cert: cert, pool: x509.NewCertPool()}
+	ca.pool.AddCert(cert)
+	s.cas[name] = append(s.cas[name], ca)
+	return ca
 }
 
 func (s *snapshot) addKEK(k joinery.KEK) {

@@ -56,10 +56,8 @@ func (s *Service) AddKEK(ctx context.Context, caller joinery.Caller, peer joiner
 		return joinery.KEK{}, err
 	}
 	k := sealed[0]
-	if err := s.store.AddKEK(ctx, k, s.kekEntry(caller, joinery.AuditKEKAdded, p, k)); err != nil {
-		return joinery.KEK{}, err
-	}
-	return k, s.reload(ctx)
+	entry := s.kekEntry(caller, joinery.AuditKEKAdded, p, k)
+	return k, s.change(ctx, func(ctx context.Context) error { return s.store.AddKEK(ctx, k, entry) })
 }
 
 // RetireKEK takes a KEK out of use for ever: nothing is wrapped under it again,
@@ -76,10 +74,10 @@ func (s *Service) RetireKEK(ctx context.Context, caller joinery.Caller, id joine
 	}
 	i := slices.IndexFunc(keks, func(k joinery.KEK) bool { return k.ID == id })
 	if i < 0 {
-		return notFound("KEK")
+		return s.absent(ctx, notFound("KEK"))
 	}
 	if keks[i].Retired {
-		return nil
+		return s.reload(ctx) // an earlier call may have failed after it was stored
 	}
 	peers, err := s.store.Peers(ctx)
 	if err != nil {
@@ -89,10 +87,8 @@ func (s *Service) RetireKEK(ctx context.Context, caller joinery.Caller, id joine
 	if err != nil {
 		return err
 	}
-	if err := s.store.RetireKEK(ctx, id, s.kekEntry(caller, joinery.AuditKEKRetired, p, keks[i])); err != nil {
-		return err
-	}
-	return s.reload(ctx)
+	entry := s.kekEntry(caller, joinery.AuditKEKRetired, p, keks[i])
+	return s.change(ctx, func(ctx context.Context) error { return s.store.RetireKEK(ctx, id, entry) })
 }
 
 // sealKEKs checks new KEKs of p against those that exist and seals them.

@@ -82,20 +82,19 @@ func (s *Service) AddPeer(ctx context.Context, caller joinery.Caller, p joinery.
 	if err != nil {
 		return joinery.Peer{}, err
 	}
-	if err := s.storePeer(ctx, caller, p, sealed); err != nil {
-		return joinery.Peer{}, err
+	if err := s.change(ctx, func(ctx context.Context) error { return s.storePeer(ctx, caller, p, sealed) }); err != nil {
+		return p, err
 	}
 	s.warn(p)
-	return p, s.reload(ctx)
+	return p, nil
 }
 
 // storePeer writes a new peer, then its KEKs; it takes the peer back where a
-// KEK fails.
+// KEK fails. ctx must not end on the way.
 func (s *Service) storePeer(ctx context.Context, caller joinery.Caller, p joinery.Peer, keks []joinery.KEK) error {
 	if err := s.store.AddPeer(ctx, p, s.peerEntries(caller, joinery.AuditPeerAdded, p, p.ClearKeys)...); err != nil {
 		return err
 	}
-	ctx = context.WithoutCancel(ctx)
 	for _, k := range keks {
 		if err := s.store.AddKEK(ctx, k, s.kekEntry(caller, joinery.AuditKEKAdded, p, k)); err != nil {
 			entry := s.entry(caller, joinery.AuditPeerRemoved, p.Org, map[string]string{"reason": "a KEK could not be stored"})
@@ -128,7 +127,7 @@ func (s *Service) ChangePeer(ctx context.Context, caller joinery.Caller, p joine
 	}
 	before, err := findPeer(peers, p.ID)
 	if err != nil {
-		return joinery.Peer{}, err
+		return joinery.Peer{}, s.absent(ctx, err)
 	}
 	p.Org, p.CreatedAt = before.Org, before.CreatedAt
 	roles, err := s.liveRoles(ctx, p.ID)
@@ -142,11 +141,11 @@ func (s *Service) ChangePeer(ctx context.Context, caller joinery.Caller, p joine
 		return joinery.Peer{}, err
 	}
 	entries := s.peerEntries(caller, joinery.AuditPeerChanged, p, p.ClearKeys && !before.ClearKeys)
-	if err := s.store.ChangePeer(ctx, p, entries...); err != nil {
-		return joinery.Peer{}, err
+	if err := s.change(ctx, func(ctx context.Context) error { return s.store.ChangePeer(ctx, p, entries...) }); err != nil {
+		return p, err
 	}
 	s.warn(p)
-	return p, s.reload(ctx)
+	return p, nil
 }
 
 // RemovePeer removes a peer and retires its KEKs. Its living connections are
@@ -163,14 +162,11 @@ func (s *Service) RemovePeer(ctx context.Context, caller joinery.Caller, id join
 	}
 	p, err := findPeer(peers, id)
 	if err != nil {
-		return err
+		return s.absent(ctx, err)
 	}
 	entry := s.entry(caller, joinery.AuditPeerRemoved, p.Org, map[string]string{"name": p.Name})
 	entry.Peer = id
-	if err := s.store.RemovePeer(ctx, id, entry); err != nil {
-		return err
-	}
-	return s.reload(ctx)
+	return s.change(ctx, func(ctx context.Context) error { return s.store.RemovePeer(ctx, id, entry) })
 }
 
 // checkConsent decides whether p may do without KEKs. before is the peer as it

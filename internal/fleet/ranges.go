@@ -40,10 +40,8 @@ func (s *Service) AssignRange(ctx context.Context, caller joinery.Caller, r join
 			return r, joinery.Errorf(joinery.CodeConflict, "the range overlaps %s to %s of %s", o.First, o.Last, o.Org)
 		}
 	}
-	if err := s.store.AssignRange(ctx, r, s.entry(caller, joinery.AuditRangeAssigned, r.Org, rangeDetail(r))); err != nil {
-		return r, err
-	}
-	return r, s.reload(ctx)
+	entry := s.entry(caller, joinery.AuditRangeAssigned, r.Org, rangeDetail(r))
+	return r, s.change(ctx, func(ctx context.Context) error { return s.store.AssignRange(ctx, r, entry) })
 }
 
 // ReleaseRange takes a whole range back, which first and last must name. It is
@@ -60,7 +58,7 @@ func (s *Service) ReleaseRange(ctx context.Context, caller joinery.Caller, r joi
 	}
 	i := slices.IndexFunc(ranges, func(o joinery.JoinEUIRange) bool { return o.EUIRange == r })
 	if i < 0 {
-		return notFound("JoinEUI range")
+		return s.absent(ctx, notFound("JoinEUI range"))
 	}
 	signers, err := s.store.Signers(ctx)
 	if err != nil {
@@ -72,10 +70,8 @@ func (s *Service) ReleaseRange(ctx context.Context, caller joinery.Caller, r joi
 		}
 	}
 	found := ranges[i]
-	if err := s.store.ReleaseRange(ctx, found, s.entry(caller, joinery.AuditRangeReleased, found.Org, rangeDetail(found))); err != nil {
-		return err
-	}
-	return s.reload(ctx)
+	entry := s.entry(caller, joinery.AuditRangeReleased, found.Org, rangeDetail(found))
+	return s.change(ctx, func(ctx context.Context) error { return s.store.ReleaseRange(ctx, found, entry) })
 }
 
 func checkRange(what string, r joinery.EUIRange) error {

@@ -10,6 +10,7 @@ import (
 
 	"joinery"
 	"joinery/internal/store"
+	"joinery/lorawan"
 )
 
 // forgetfulStore cannot be read after a peer was removed.
@@ -80,5 +81,136 @@ func TestWarningsAreLogged(t *testing.T) {
 	f.mustAdd(t, f.networkServer("old one", 2, byCA(newCA(t, "Old", expired))), joinery.KEKForNS)
 	if text := f.log.String(); !strings.Contains(text, `peer="old one"`) || !strings.Contains(text, "expired at") {
 		t.Errorf("logged: %s", text)
+	}
+}
+
+// brokenCommit is a store whose COMMITs fail although the change is on disk,
+// and which gives up, as the real one, on a caller whose context ends.
+type brokenCommit struct{ *store.DB }
+
+func commitBreaks(ctx context.Context, err error) error {
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err == nil {
+		err = joinery.WrapError(joinery.CodeUnavailable, errBroken, "the database is not available")
+	}
+	return err
+}
+
+func (s brokenCommit) ChangePeer(ctx context.Context, p joinery.Peer, entries ...joinery.AuditEntry) error {
+	return commitBreaks(ctx, s.DB.ChangePeer(ctx, p, entries...))
+}
+
+func (s brokenCommit) RemovePeer(ctx context.Context, id joinery.PeerID, entry joinery.AuditEntry) error {
+	return commitBreaks(ctx, s.DB.RemovePeer(ctx, id, entry))
+}
+
+func (s brokenCommit) RetireKEK(ctx context.Context, id joinery.KEKID, entry joinery.AuditEntry) error {
+	return commitBreaks(ctx, s.DB.RetireKEK(ctx, id, entry))
+}
+
+func (s brokenCommit) ReleaseRange(ctx context.Context, r joinery.JoinEUIRange, entry joinery.AuditEntry) error {
+	return commitBreaks(ctx, s.DB.ReleaseRange(ctx, r, entry))
+}
+
+// TestChangeWithoutAnAnswer: what the store holds takes effect, also where it
+// could not say so.
+func TestChangeWithoutAnAnswer(t *testing.T) {
+	f := newFixture(t)
+	p := f.networkServer("peer", 1, byCA(newCA(t, "CA")))
+	p.ClearKeys = true
+	p, err := f.AddPeer(t.Context(), operator, p, []NewKEK{f.newKEK(t, joinery.KEKForNS, "label", 16)}, PeerConfirm{ClearKeysFor: p.Name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	span := joinery.EUIRange{First: lorawan.EUI64FromUint64(1), Last: lorawan.EUI64FromUint64(9)}
+	if _, err := f.AssignRange(t.Context(), operator, joinery.JoinEUIRange{Org: f.org, EUIRange: span}); err != nil {
+		t.Fatal(err)
+	}
+	kek, _ := f.Directory().CurrentKEK(p.ID, joinery.KEKForNS)
+	f.store = brokenCommit{f.db}
+
+	p.ClearKeys = false
+	_, err = f.ChangePeer(t.Context(), operator, p, PeerConfirm{})
+	wantCode(t, err, joinery.CodeUnavailable)
+	if served, _ := f.Directory().Peer(p.ID); served.ClearKeys {
+		t.Error("a withdrawn consent holds")
+	}
+	wantCode(t, f.RetireKEK(t.Context(), operator, kek.ID), joinery.CodeUnavailable)
+	if _, wraps := f.Directory().CurrentKEK(p.ID, joinery.KEKForNS); wraps {
+		t.Error("a retired KEK wraps")
+	}
+	wantCode(t, f.ReleaseRange(t.Context(), operator, span), joinery.CodeUnavailable)
+	if f.Directory().ServesJoinEUI(span.First) {
+		t.Error("a released range is served")
+	}
+	wantCode(t, f.RemovePeer(t.Context(), operator, p.ID), joinery.CodeUnavailable)
+	if _, served := f.Directory().Peer(p.ID); served {
+		t.Error("a removed peer is served")
+	}
+}
+
+// leaving is a store whose caller goes away while it writes.
+type leaving struct {
+	*store.DB
+	leave context.CancelFunc
+}
+
+func (s leaving) RemovePeer(ctx context.Context, id joinery.PeerID, entry joinery.AuditEntry) error {
+	s.leave()
+	return s.DB.RemovePeer(ctx, id, entry)
+}
+
+func (s leaving) RetireKEK(ctx context.Context, id joinery.KEKID, entry joinery.AuditEntry) error {
+	s.leave()
+	return s.DB.RetireKEK(ctx, id, entry)
+}
+
+// TestCallerLeavesDuringChange: a change that the store was asked for is made,
+// and what the caller hears is how it ended.
+func TestCallerLeavesDuringChange(t *testing.T) {
+	f := newFixture(t)
+	p := f.mustAdd(t, f.networkServer("peer", 1, byCA(newCA(t, "CA"))), joinery.KEKForNS)
+	kek, _ := f.Directory().CurrentKEK(p.ID, joinery.KEKForNS)
+	for _, change := range []func(context.Context) error{
+		func(ctx context.Context) error { return f.RetireKEK(ctx, operator, kek.ID) },
+		func(ctx context.Context) error { return f.RemovePeer(ctx, operator, p.ID) },
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		f.store = leaving{f.db, cancel}
+		if err := change(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, wraps := f.Directory().CurrentKEK(p.ID, joinery.KEKForNS); wraps {
+		t.Error("a retired KEK wraps")
+	}
+	if _, served := f.Directory().Peer(p.ID); served {
+		t.Error("a removed peer is served")
+	}
+}
+
+// TestRepeatedChange: a directory that lags behind catches up when somebody
+// asks once more for what is done already.
+func TestRepeatedChange(t *testing.T) {
+	f := newFixture(t)
+	p := f.mustAdd(t, f.networkServer("peer", 1, byCA(newCA(t, "CA"))), joinery.KEKForNS)
+	kek, _ := f.Directory().CurrentKEK(p.ID, joinery.KEKForNS)
+	if err := f.db.RetireKEK(t.Context(), kek.ID, f.kekEntry(operator, joinery.AuditKEKRetired, p, kek)); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.RetireKEK(t.Context(), operator, kek.ID); err != nil {
+		t.Error(err)
+	}
+	if _, wraps := f.Directory().CurrentKEK(p.ID, joinery.KEKForNS); wraps {
+		t.Error("a retired KEK wraps")
+	}
+	if err := f.db.RemovePeer(t.Context(), p.ID, f.entry(operator, joinery.AuditPeerRemoved, p.Org, nil)); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, f.RemovePeer(t.Context(), operator, p.ID), joinery.CodeNotFound)
+	if _, served := f.Directory().Peer(p.ID); served {
+		t.Error("a removed peer is served")
 	}
 }

@@ -12,12 +12,15 @@ import (
 	"joinery"
 )
 
-// maxChain bounds the certificates that a client may present.
-const maxChain = 8
+// maxChain bounds the certificates that a client may present: a leaf, two
+// intermediates and a root that it need not have sent.
+const maxChain = 4
 
 // Resolve finds the one peer to which a client certificate belongs; chain is
 // what the client presented, leaf first. The TLS handshake has proved that the
 // client holds the leaf's private key; nothing else of the chain was checked.
+// Each certificate must be signed by the next, as RFC 5246 §7.4.2 has it; what
+// leads to no CA may follow.
 //
 // A peer is a candidate where a pin is the leaf's public key and the leaf is
 // within its validity period; or where the leaf verifies for client
@@ -76,23 +79,9 @@ func (s *snapshot) candidates(chain []*x509.Certificate, now time.Time) []joiner
 			add(id)
 		}
 	}
-	intermediates := x509.NewCertPool()
-	for _, c := range chain[1:] {
-		intermediates.AddCert(c)
-	}
-	for _, ca := range s.cas {
-		if ca.san != "" && !hasSAN(leaf, ca.san) {
-			continue
-		}
-		_, err := leaf.Verify(x509.VerifyOptions{
-			Roots:         ca.pool,
-			Intermediates: intermediates,
-			CurrentTime:   now,
-			KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, // a leaf without EKU, or with any, serves too
-		})
-		if err == nil {
-			add(ca.peer)
-		}
+	climb := climb{chain: chain, now: now, checks: maxChecks}
+	for _, id := range climb.peers(s.cas) {
+		add(id)
 	}
 	return found
 }
@@ -141,8 +130,10 @@ func (s *snapshot) nextChange(chain []*x509.Certificate, now time.Time) time.Tim
 	for _, c := range chain {
 		look(c)
 	}
-	for _, ca := range s.cas {
-		look(ca.cert)
+	for _, sameName := range s.cas {
+		for _, ca := range sameName {
+			look(ca.cert)
+		}
 	}
 	return next
 }

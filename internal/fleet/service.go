@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -44,15 +45,32 @@ func (s *Service) entry(caller joinery.Caller, event joinery.AuditEvent, org joi
 	return joinery.AuditEntry{At: s.timestamp(), Event: event, Actor: caller.Name, Org: org, Detail: detail}
 }
 
-// reload makes a change of peers, KEKs or ranges that the store holds take
-// effect. It must run also for a caller that has gone away meanwhile. Where it
-// fails the directory recognises nobody until it could be read: better no
-// answer than one to a peer that was removed.
+// change writes a change of peers, KEKs or ranges and makes it take effect.
+//
+// A caller who goes away does not end it: a store that is left while it writes
+// may have stored the change all the same, and then a removed peer would go on
+// being served. So the write is waited for until the store says how it ended;
+// it also ends when the store closes. Whatever it says, the store is read again,
+// because a COMMIT that failed may be on disk as well.
+func (s *Service) change(ctx context.Context, write func(context.Context) error) error {
+	ctx = context.WithoutCancel(ctx)
+	return errors.Join(write(ctx), s.reload(ctx))
+}
+
+// reload makes what the store holds take effect, also for a caller that has
+// gone away meanwhile. Where it fails the directory recognises nobody until it
+// could be read: better no answer than one to a peer that was removed.
 func (s *Service) reload(ctx context.Context) error {
 	if err := s.directory.Reload(context.WithoutCancel(ctx)); err != nil {
-		return joinery.WrapError(joinery.CodeUnavailable, err, "the change is stored, but the server could not read it back; joins are refused until it can")
+		return joinery.WrapError(joinery.CodeUnavailable, err, "the server could not read back what is stored, the change included; joins are refused until it can")
 	}
 	return nil
+}
+
+// absent gives err, that something is not in the store, after making sure that
+// the directory does not go on with it.
+func (s *Service) absent(ctx context.Context, err error) error {
+	return errors.Join(err, s.reload(ctx))
 }
 
 // actingOrg is the organisation for which caller acts; see Caller.ActingFor.

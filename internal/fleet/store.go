@@ -73,13 +73,13 @@ type DeviceStore interface {
 }
 
 // DeviceChanger changes devices. Each change makes a join in flight think
-// again.
+// again, and is CodeConflict where owner does not hold the device any more.
 type DeviceChanger interface {
-	SetSuspended(ctx context.Context, id joinery.DeviceID, suspended bool, entry joinery.AuditEntry) error
-	DeleteDevice(ctx context.Context, id joinery.DeviceID, entry joinery.AuditEntry) error
+	SetSuspended(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, suspended bool, entry joinery.AuditEntry) error
+	DeleteDevice(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, entry joinery.AuditEntry) error
 	// OpenReset lets the next join set a new floor for DevNonces; JoinNonce
 	// rises to joinNonceAtLeast, and never falls.
-	OpenReset(ctx context.Context, id joinery.DeviceID, at time.Time, joinNonceAtLeast lorawan.JoinNonce, entry joinery.AuditEntry) error
+	OpenReset(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, at time.Time, joinNonceAtLeast lorawan.JoinNonce, entry joinery.AuditEntry) error
 }
 
 // AuditStore reads audit entries in the order of their ids, from above after.

@@ -2,9 +2,11 @@ package interop
 
 import (
 	"context"
+	"slices"
 
 	"joinery/backend"
 	"joinery/internal/activation"
+	"joinery/lorawan"
 )
 
 // ask puts a well-formed request of a proven sender to the Joiner and takes its
@@ -38,8 +40,15 @@ func (s *Server) ask(ctx context.Context, x *exchange) error {
 	return errInternal // Parse lets no other type through
 }
 
+// requester is who asks, as far as the certificate proves it. IgnoreNSID lets a
+// peer send any NSID, but not be taken for the network that has it: where the
+// NSID is not the peer's own, it counts as none.
 func (x *exchange) requester() activation.Requester {
-	return activation.Requester{Peer: x.peer, NetID: x.request.NetID, NSID: x.request.NSID}
+	r := activation.Requester{Peer: x.peer, NetID: x.request.NetID, NSID: x.request.NSID}
+	if !slices.Contains(x.peer.NSIDs, r.NSID) {
+		r.NSID = lorawan.EUI64{}
+	}
+	return r
 }
 
 func (x *exchange) joinRequest() activation.JoinRequest {

@@ -45,9 +45,16 @@ type connection struct {
 
 type connectionKey struct{}
 
-// withConnection is http.Server.ConnContext.
-func withConnection(ctx context.Context, _ net.Conn) context.Context {
-	return context.WithValue(ctx, connectionKey{}, new(connection))
+// withConnection is http.Server.ConnContext. A connection that came through a
+// door knows its peer already.
+func withConnection(ctx context.Context, c net.Conn) context.Context {
+	known := new(connection)
+	if conn, ok := c.(*tls.Conn); ok {
+		if held, ok := conn.NetConn().(*heldConn); ok {
+			known = &held.known
+		}
+	}
+	return context.WithValue(ctx, connectionKey{}, known)
 }
 
 // peerOf finds the peer of a request by its connection's certificate, as things
@@ -56,11 +63,16 @@ func (s *Server) peerOf(ctx context.Context, state *tls.ConnectionState) (joiner
 	if state == nil || len(state.PeerCertificates) == 0 {
 		return joinery.Peer{}, joinery.Errorf(joinery.CodeUnauthenticated, "there is no client certificate")
 	}
-	now := s.now()
 	c, ok := ctx.Value(connectionKey{}).(*connection)
 	if !ok {
-		return s.opt.Peers.Resolve(state.PeerCertificates, now)
+		return s.opt.Peers.Resolve(state.PeerCertificates, s.now())
 	}
+	return s.identify(c, state)
+}
+
+// identify finds the peer of a connection, from memory where nothing changed.
+func (s *Server) identify(c *connection, state *tls.ConnectionState) (joinery.Peer, error) {
+	now := s.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	// Read before Resolve: an answer that is newer than its number does no harm.

@@ -12,11 +12,12 @@ import (
 // metrics of the door. Labels come from closed sets: the types of messages, and
 // the result codes or HTTP statuses that this package writes.
 type metrics struct {
-	requests          *prometheus.CounterVec
-	duration          *prometheus.HistogramVec
-	connections       prometheus.Gauge
-	refusedHandshakes prometheus.Counter
-	panics            prometheus.Counter
+	requests           *prometheus.CounterVec
+	duration           *prometheus.HistogramVec
+	connections        prometheus.Gauge
+	refusedConnections *prometheus.CounterVec
+	refusedHandshakes  prometheus.Counter
+	panics             prometheus.Counter
 }
 
 // newMetrics registers with r, if there is one. certificateEnds is asked at
@@ -36,6 +37,10 @@ func newMetrics(r prometheus.Registerer, certificateEnds func() float64) (*metri
 			Name: "joinery_interop_connections",
 			Help: "Connections held.",
 		}),
+		refusedConnections: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "joinery_interop_refused_connections_total",
+			Help: "Connections closed because one address had too many handshakes that were not done, or one peer too many connections.",
+		}, []string{"whose"}),
 		refusedHandshakes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "joinery_interop_refused_handshakes_total",
 			Help: "TLS handshakes whose client certificate led to no peer.",
@@ -52,7 +57,7 @@ func newMetrics(r prometheus.Registerer, certificateEnds func() float64) (*metri
 		Name: "joinery_interop_certificate_not_after_seconds",
 		Help: "When the server's certificate ends, in seconds since 1970.",
 	}, certificateEnds)
-	for _, c := range []prometheus.Collector{m.requests, m.duration, m.connections, m.refusedHandshakes, m.panics, ends} {
+	for _, c := range []prometheus.Collector{m.requests, m.duration, m.connections, m.refusedConnections, m.refusedHandshakes, m.panics, ends} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("interop: metrics: %w", err)
 		}

@@ -15,6 +15,7 @@ import (
 
 	"joinery"
 	"joinery/backend"
+	"joinery/internal/activation"
 	"joinery/lorawan"
 )
 
@@ -314,8 +315,19 @@ func TestIgnoreNSID(t *testing.T) {
 	p := nsPeer()
 	p.IgnoreNSID = true
 	h.registry.set(h.nsCA, p)
+	var asked activation.Requester
+	h.joins.join = func(ctx context.Context, r activation.JoinRequest) (activation.JoinAnswer, error) {
+		asked = r.Requester
+		return (&joins{}).Join(ctx, r)
+	}
 	if a := h.mustPost(t, c, body); a.Result.Code != backend.Success || a.ReceiverNSID != "70B3D57ED0000009" {
 		t.Errorf("ignored: %+v", a)
+	}
+	if !asked.NSID.IsZero() || asked.NetID != (lorawan.NetID{0x42, 0xFF, 0xFF}) {
+		t.Errorf("the rules are told of NetID %s and NSID %s, which is another network's", asked.NetID, asked.NSID)
+	}
+	if h.mustPost(t, c, joinReq11); asked.NSID != p.NSIDs[0] {
+		t.Errorf("its own NSID became %s", asked.NSID)
 	}
 	h.registry.set(h.nsCA, joinery.Peer{Name: "nobody"})
 	if a := h.mustPost(t, c, joinReq10); a.Result.Code != backend.UnknownSender {

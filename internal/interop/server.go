@@ -42,11 +42,21 @@ type Options struct {
 	// MaxBody bounds a request's body in bytes; above backend.MaxMessageLen it
 	// has no effect.
 	MaxBody int
-	// MaxConnections bounds the connections held at once; more wait in the
-	// kernel's queue.
+	// MaxConnections bounds the connections of a listener that are held at once;
+	// more wait in the kernel's queue.
 	MaxConnections int
-	// RequestTimeout bounds handshake and receipt of a request, and the sending
-	// of its answer; IdleTimeout the time between two requests of a connection;
+	// MaxHandshakes bounds those of them whose handshake is not done, a quarter if
+	// zero; more wait in the kernel's queue. MaxHandshakesPerAddress bounds those
+	// of one IPv4 address or one IPv6 /64; more are closed at once.
+	MaxHandshakes           int
+	MaxHandshakesPerAddress int
+	// MaxPerPeer bounds the connections of one peer, half of all if zero; more are
+	// closed after their handshake.
+	MaxPerPeer int
+	// HandshakeTimeout bounds the handshake; it is never above RequestTimeout.
+	HandshakeTimeout time.Duration
+	// RequestTimeout bounds receipt of a request and the sending of its answer;
+	// IdleTimeout the time between two requests of a connection;
 	// AnswerTimeout the time that the Joiner has.
 	RequestTimeout time.Duration
 	IdleTimeout    time.Duration
@@ -57,11 +67,13 @@ type Options struct {
 // Things Stack), a device's second receive window opens after 6 s, and some
 // clients wait for ever: whatever happens, they have an answer after 3 s.
 const (
-	DefaultMaxBody        = backend.MaxMessageLen
-	DefaultMaxConnections = 8192
-	DefaultRequestTimeout = 10 * time.Second
-	DefaultIdleTimeout    = 2 * time.Minute
-	DefaultAnswerTimeout  = 3 * time.Second
+	DefaultMaxBody                 = backend.MaxMessageLen
+	DefaultMaxConnections          = 8192
+	DefaultMaxHandshakesPerAddress = 64
+	DefaultHandshakeTimeout        = 3 * time.Second
+	DefaultRequestTimeout          = 10 * time.Second
+	DefaultIdleTimeout             = 2 * time.Minute
+	DefaultAnswerTimeout           = 3 * time.Second
 
 	maxHeaderBytes = 8 << 10
 )
@@ -120,9 +132,22 @@ func withDefaults(opt Options) Options {
 	if opt.MaxConnections <= 0 {
 		opt.MaxConnections = DefaultMaxConnections
 	}
+	if opt.MaxHandshakes <= 0 {
+		opt.MaxHandshakes = max(1, opt.MaxConnections/4)
+	}
+	if opt.MaxHandshakesPerAddress <= 0 {
+		opt.MaxHandshakesPerAddress = DefaultMaxHandshakesPerAddress
+	}
+	if opt.MaxPerPeer <= 0 {
+		opt.MaxPerPeer = max(1, opt.MaxConnections/2)
+	}
 	if opt.RequestTimeout <= 0 {
 		opt.RequestTimeout = DefaultRequestTimeout
 	}
+	if opt.HandshakeTimeout <= 0 {
+		opt.HandshakeTimeout = DefaultHandshakeTimeout
+	}
+	opt.HandshakeTimeout = min(opt.HandshakeTimeout, opt.RequestTimeout)
 	if opt.IdleTimeout <= 0 {
 		opt.IdleTimeout = DefaultIdleTimeout
 	}
@@ -155,8 +180,7 @@ func (s *Server) newHTTPServer() *http.Server {
 // Serve accepts connections on l, which must give plain TCP: TLS is made here.
 // It returns nil after Shutdown, and else the reason.
 func (s *Server) Serve(l net.Listener) error {
-	l = tls.NewListener(limitListener(l, s.opt.MaxConnections, s.metrics.connections), s.tls)
-	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.http.Serve(s.openDoor(l)); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("interop: %w", err)
 	}
 	return nil

@@ -191,7 +191,7 @@ func isTimeout(err error) bool {
 // TestConnectionLimit: one connection too many waits until another closes.
 func TestConnectionLimit(t *testing.T) {
 	registry := prometheus.NewRegistry()
-	h := openHouse(t, func(o *Options) { o.MaxConnections = 2; o.Metrics = registry })
+	h := openHouse(t, func(o *Options) { o.MaxConnections = 2; o.MaxPerPeer = 2; o.Metrics = registry })
 	one, two, three := h.client(t, h.tlsConfig(h.ns)), h.client(t, h.tlsConfig(h.ns)), h.client(t, h.tlsConfig(h.ns))
 	h.mustPost(t, one, joinReq10)
 	h.mustPost(t, two, joinReq10)
