@@ -292,7 +292,7 @@ func TestUnknownMembersOfAnswersAreIgnored(t *testing.T) {
 func TestZeroIdentifiersAreLeftOut(t *testing.T) {
 	for _, v := range []any{
 		client.NewBinding{AppSKey: "clear"}, client.RoamingRule{}, client.NewAPIKey{Name: "n"}, client.NewImport{},
-		client.NewJoinEUIRange{}, client.SealedKeyRow{MACVersion: lorawan.MAC1_0_4}, client.Status{},
+		client.NewJoinEUIRange{}, client.SealedKeyRow{MACVersion: lorawan.MAC1_0_4, MAC: []byte{1}}, client.Status{},
 	} {
 		b, err := json.Marshal(v)
 		if err != nil {

@@ -46,6 +46,7 @@ type SealedKeyRow struct {
 	Root10         string             `json:"root10" enum:"NwkKey,AppKey" doc:"The root key that serves LoRaWAN 1.0.x"`
 	UsedDevNonces  []lorawan.DevNonce `json:"usedDevNonces,omitzero" nullable:"false" maxItems:"65536" minimum:"0" maximum:"65535" doc:"DevNonces that the device used elsewhere already"`
 	JoinNonceFloor lorawan.JoinNonce  `json:"joinNonceFloor,omitzero" minimum:"0" maximum:"16777215" doc:"Last JoinNonce that another Join Server issued to it"`
+	MAC            []byte             `json:"mac" pattern:"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$" patternDescription:"base64 with padding" minLength:"24" maxLength:"24" doc:"AES-CMAC over the row as it was sealed: identifiers, version, nonces and wrapped keys"`
 }
 
 // BadRow is a row that could not be sealed on the customer's machine.

@@ -72,4 +72,5 @@ type NewKEK struct {
 	Label   string     `json:"label" minLength:"1" maxLength:"64" example:"ns-000013-v1" doc:"KEKLabel on the wire; unique"`
 	Seal    SealHeader `json:"seal" doc:"How it is sealed"`
 	Wrapped []byte     `json:"wrapped" minLength:"4" pattern:"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$" patternDescription:"base64 with padding" maxLength:"64" doc:"The KEK (16, 24 or 32 bytes; ChirpStack takes 16 only), wrapped under the file key of 'seal'"`
+	MAC     []byte     `json:"mac" pattern:"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$" patternDescription:"base64 with padding" minLength:"24" maxLength:"24" doc:"AES-CMAC over role, label and wrapped key, made when the KEK was sealed"`
 }

@@ -233,7 +233,7 @@ func keyRows(next func() (seal.SealedRow, error)) func() (row, error) {
 			return row{}, err
 		}
 		key := client.SealedKeyRow(r)
-		return row{key: &key, size: 400 + 6*len(r.UsedDevNonces)}, nil
+		return row{key: &key, size: 440 + 6*len(r.UsedDevNonces)}, nil
 	}
 }
 

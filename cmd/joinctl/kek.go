@@ -75,19 +75,18 @@ func (a *app) sealKEKs(ctx context.Context, api *client.Client, k kekFlags, pres
 			if !found || label == "" || path == "" {
 				return nil, usagef("--%s-kek: want LABEL=FILE, with the key in the file", list.role)
 			}
-			kek, err := a.sealKEK(to, path, preset)
+			kek, err := a.sealKEK(to, list.role, label, path, preset)
 			if err != nil {
 				return nil, err
 			}
-			kek.Role, kek.Label = list.role, label
 			out = append(out, kek)
 		}
 	}
 	return out, nil
 }
 
-// sealKEK reads one KEK and encrypts it.
-func (a *app) sealKEK(to seal.PublicKey, path, preset string) (client.NewKEK, error) {
+// sealKEK reads one KEK and encrypts it, for a role and label and no other.
+func (a *app) sealKEK(to seal.PublicKey, role, label, path, preset string) (client.NewKEK, error) {
 	key, err := a.readKEK(path)
 	if err != nil {
 		return client.NewKEK{}, err
@@ -96,11 +95,11 @@ func (a *app) sealKEK(to seal.PublicKey, path, preset string) (client.NewKEK, er
 	if preset == presetChirpStack && len(key) != 16 {
 		return client.NewKEK{}, fmt.Errorf("KEK in %s: ChirpStack unwraps with keys of 16 bytes only", path)
 	}
-	header, wrapped, err := seal.SealKey(to, key)
+	header, k, err := seal.SealKEK(to, role, label, key)
 	if err != nil {
 		return client.NewKEK{}, fmt.Errorf("KEK in %s: %w", path, err)
 	}
-	return client.NewKEK{Seal: client.SealHeader(header), Wrapped: wrapped}, nil
+	return client.NewKEK{Role: role, Label: label, Seal: client.SealHeader(header), Wrapped: k.Wrapped, MAC: k.MAC}, nil
 }
 
 // readKEK reads a key file: hexadecimal digits, or the bare bytes.
@@ -129,13 +128,17 @@ func (a *app) readKEK(path string) ([]byte, error) {
 // sealedKEK is a KEK as 'seal kek' writes it.
 type sealedKEK struct {
 	Format  string            `json:"format"`
+	Role    string            `json:"role"`
+	Label   string            `json:"label"`
 	Seal    client.SealHeader `json:"seal"`
 	Wrapped []byte            `json:"wrapped"`
+	MAC     []byte            `json:"mac"` // binds role, label and key
 }
 
 const sealedKEKFormat = "joinery-kek/1"
 
-func readSealedKEK(path string) (client.NewKEK, error) {
+// readSealedKEK reads a sealed KEK, which must be for this role and label.
+func readSealedKEK(path, role, label string) (client.NewKEK, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return client.NewKEK{}, fmt.Errorf("sealed KEK: %w", err)
@@ -144,7 +147,10 @@ func readSealedKEK(path string) (client.NewKEK, error) {
 	if json.Unmarshal(text, &k) != nil || k.Format != sealedKEKFormat {
 		return client.NewKEK{}, fmt.Errorf("sealed KEK: %s is none; 'joinctl seal kek' makes one", path)
 	}
-	return client.NewKEK{Seal: k.Seal, Wrapped: k.Wrapped}, nil
+	if k.Role != role || k.Label != label {
+		return client.NewKEK{}, fmt.Errorf("sealed KEK: %s is sealed for another role or label, and opens for no other: it says role %q and label %q", path, clean(k.Role), clean(k.Label))
+	}
+	return client.NewKEK{Role: k.Role, Label: k.Label, Seal: k.Seal, Wrapped: k.Wrapped, MAC: k.MAC}, nil
 }
 
 func (a *app) kekAddCommand() *cobra.Command {
@@ -159,7 +165,8 @@ first. The older one stays, so that repeated answers can be made again, until
 
 FILE holds the key as 32, 48 or 64 hexadecimal digits or as 16, 24 or 32 bytes. It is
 encrypted to the server before it leaves this machine. --sealed gives one that
-'joinctl seal kek' encrypted elsewhere; then only LABEL is given.`,
+'joinctl seal kek' encrypted elsewhere for this role and label; then only LABEL is
+given.`,
 		Example: `  joinctl kek add "Example Networks" --role ns ns-60002A-v2=ns.kek
   joinctl kek add "Payload service" --role as as-v2 --sealed as-v2.sealed`,
 		Args: cobra.ExactArgs(2),
@@ -177,17 +184,16 @@ encrypted to the server before it leaves this machine. --sealed gives one that
 		case sealed != "" && hasFile, sealed == "" && !hasFile:
 			return usagef("give LABEL=FILE, or LABEL with --sealed FILE")
 		case sealed != "":
-			in, err = readSealedKEK(sealed)
+			in, err = readSealedKEK(sealed, role, label)
 		default:
 			var to seal.PublicKey
 			if to, err = transportKey(ctx, api, transport); err == nil {
-				in, err = a.sealKEK(to, path, "")
+				in, err = a.sealKEK(to, role, label, path, "")
 			}
 		}
 		if err != nil {
 			return err
 		}
-		in.Role, in.Label = role, label
 		made, err := api.AddKEK(ctx, p.ID, in)
 		if err != nil {
 			return err

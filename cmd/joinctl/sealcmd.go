@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"joinery/client"
 	"joinery/internal/seal"
@@ -161,26 +162,38 @@ func (a *app) copySealed(w io.Writer, list *seal.KeyListReader) (good int, bad [
 }
 
 func (a *app) sealKEKCommand() *cobra.Command {
-	var to string
+	var to, role string
 	c := &cobra.Command{
-		Use:   "kek FILE --to transport.pub",
+		Use:   "kek LABEL=FILE --role ns|as --to transport.pub",
 		Short: "Encrypt a KEK",
 		Long: `Encrypt a KEK, from a file with 32, 48 or 64 hexadecimal digits or 16, 24 or 32 bytes,
-to a server. 'joinctl kek add --sealed' gives the result to it.`,
-		Example: "  joinctl seal kek ns.kek --to transport.pub > ns-60002A-v1.sealed",
+to a server. 'joinctl kek add --sealed' gives the result to it, for the same role and
+label: the key opens for no other.`,
+		Example: "  joinctl seal kek ns-60002A-v1=ns.kek --role ns --to transport.pub > ns-60002A-v1.sealed",
 		Args:    cobra.ExactArgs(1),
 	}
 	c.RunE = func(_ *cobra.Command, args []string) error {
+		label, path, found := strings.Cut(args[0], "=")
+		switch {
+		case role != "ns" && role != "as":
+			return usagef("--role: want ns or as")
+		case !found || label == "" || path == "":
+			return usagef("want LABEL=FILE, with the key in the file")
+		}
 		key, err := readTransportKey(to)
 		if err != nil {
 			return err
 		}
-		k, err := a.sealKEK(key, args[0], "")
+		k, err := a.sealKEK(key, role, label, path, "")
 		if err != nil {
 			return err
 		}
-		return writeJSON(a.out, sealedKEK{Format: sealedKEKFormat, Seal: k.Seal, Wrapped: k.Wrapped})
+		return writeJSON(a.out, sealedKEK{
+			Format: sealedKEKFormat, Role: k.Role, Label: k.Label, Seal: k.Seal, Wrapped: k.Wrapped, MAC: k.MAC,
+		})
 	}
+	c.Flags().StringVar(&role, "role", "", "ns or as")
+	require(c, "role")
 	c.Flags().StringVar(&to, "to", "", "PEM file of the server's transport key")
 	require(c, "to")
 	return c

@@ -98,10 +98,10 @@ func (h *house) addKEK(peer joinery.PeerID, role joinery.KEKRole, label string, 
 	h.t.Helper()
 	var key [16]byte
 	rand.Read(key[:])
-	header, wrapped, err := seal.SealKey(h.keys.Keyring.TransportKey(), key[:])
+	header, in, err := seal.SealKEK(h.keys.Keyring.TransportKey(), string(role), label, key[:])
 	ok(h.t, err)
 	k := joinery.KEK{ID: joinery.NewKEKID(), Peer: peer, Role: role, Label: label, Version: version, CreatedAt: noon}
-	k.Sealed, err = h.keys.Keyring.SealKEK(h.t.Context(), header, wrapped, peer, role, version)
+	k.Sealed, err = h.keys.Keyring.SealKEK(h.t.Context(), header, in, peer, version)
 	ok(h.t, err)
 	h.peers.put(k)
 	return k

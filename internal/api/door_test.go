@@ -192,7 +192,7 @@ func TestImportGoesOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, _ := f.sealed(t, randomKey(16))
+	h, _ := f.sealedRow(t, client.SealedKeyRow{}, randomKey(16))
 	rows := client.ImportRows{Seal: &h}
 	for i := range uint64(250) {
 		rows.BadRows = append(rows.BadRows, client.BadRow{Index: i, Line: i + 2, Reason: "AppKey is missing"})
@@ -248,13 +248,13 @@ func TestPeersOverTheWire(t *testing.T) {
 	if changed, err := f.operator.ChangePeer(ctx, made.ID, change); err != nil || !changed.ClearKeys {
 		t.Errorf("clear keys, confirmed: %+v, %v", changed, err)
 	}
-	h, wrapped := f.sealed(t, randomKey(32))
-	k, err := f.operator.AddKEK(ctx, made.ID, client.NewKEK{Role: "as", Label: "as-v1", Seal: h, Wrapped: wrapped})
+	k, err := f.operator.AddKEK(ctx, made.ID, f.sealedKEK(t, "as", "as-v1", randomKey(32)))
 	if err != nil || k.Version != 1 || k.Role != "as" || k.Peer != made.ID {
 		t.Fatalf("%+v, %v", k, err)
 	}
-	wrapped[0] ^= 1
-	if _, err := f.operator.AddKEK(ctx, made.ID, client.NewKEK{Role: "as", Label: "as-v2", Seal: h, Wrapped: wrapped}); code(err) != "invalid" {
+	damaged := f.sealedKEK(t, "as", "as-v2", randomKey(32))
+	damaged.Wrapped[0] ^= 1
+	if _, err := f.operator.AddKEK(ctx, made.ID, damaged); code(err) != "invalid" {
 		t.Errorf("a KEK that does not open: %v", err)
 	}
 	if err := f.operator.RetireKEK(ctx, k.ID); err != nil {

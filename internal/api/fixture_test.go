@@ -323,14 +323,28 @@ func marshal(t testing.TB, v any) string {
 	return string(b)
 }
 
-// sealed seals a key to the fixture's server.
-func (f *fixture) sealed(t testing.TB, key []byte) (client.SealHeader, []byte) {
+// sealedKEK seals a KEK to the fixture's server.
+func (f *fixture) sealedKEK(t testing.TB, role, label string, key []byte) client.NewKEK {
 	t.Helper()
-	h, wrapped, err := seal.SealKey(f.keys.TransportKey(), key)
+	h, k, err := seal.SealKEK(f.keys.TransportKey(), role, label, key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return client.SealHeader(h), wrapped
+	return client.NewKEK{Role: role, Label: label, Seal: client.SealHeader(h), Wrapped: k.Wrapped, MAC: k.MAC}
+}
+
+// sealedRow seals the AppKey of a row to the fixture's server.
+func (f *fixture) sealedRow(t testing.TB, row client.SealedKeyRow, key []byte) (client.SealHeader, client.SealedKeyRow) {
+	t.Helper()
+	s, err := seal.NewSealer(f.keys.TransportKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed := seal.SealedRow(row)
+	if err := s.SealRow(&sealed, nil, key); err != nil {
+		t.Fatal(err)
+	}
+	return client.SealHeader(s.Header()), client.SealedKeyRow(sealed)
 }
 
 func code(err error) string {

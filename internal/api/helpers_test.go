@@ -44,15 +44,15 @@ func randomKey(n int) []byte {
 // importDevice imports one 1.0.4 device with a random key, and reads it back.
 func (f *fixture) importDevice(t testing.TB, c *client.Client, joinEUI, devEUI lorawan.EUI64) client.Device {
 	t.Helper()
-	h, wrapped := f.sealed(t, randomKey(16))
+	h, row := f.sealedRow(t, client.SealedKeyRow{
+		Line: 2, JoinEUI: joinEUI, DevEUI: devEUI, MACVersion: lorawan.MAC1_0_4, Root10: "AppKey",
+	}, randomKey(16))
 	sum := sha256.Sum256(randomKey(32))
 	i, err := c.BeginImport(t.Context(), client.NewImport{Kind: "key-list", SHA256: hex.EncodeToString(sum[:])})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := c.ImportRows(t.Context(), i.ID, client.ImportRows{Last: true, Seal: &h, Keys: []client.SealedKeyRow{{
-		Line: 2, JoinEUI: joinEUI, DevEUI: devEUI, MACVersion: lorawan.MAC1_0_4, AppKey: wrapped, Root10: "AppKey",
-	}}})
+	p, err := c.ImportRows(t.Context(), i.ID, client.ImportRows{Last: true, Seal: &h, Keys: []client.SealedKeyRow{row}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -122,6 +122,6 @@ func (s *Server) registerKEKs() {
 
 func newKEK(in client.NewKEK) fleet.NewKEK {
 	return fleet.NewKEK{
-		Role: joinery.KEKRole(in.Role), Label: in.Label, Header: seal.Header(in.Seal), Wrapped: in.Wrapped,
+		Role: joinery.KEKRole(in.Role), Label: in.Label, Header: seal.Header(in.Seal), Wrapped: in.Wrapped, MAC: in.MAC,
 	}
 }

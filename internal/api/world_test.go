@@ -87,14 +87,13 @@ func (f *fixture) newPeer(t testing.TB, name, netID, label string) client.NewPee
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, wrapped := f.sealed(t, randomKey(16))
 	return client.NewPeer{
 		Organisation: f.orgA,
 		PeerSettings: client.PeerSettings{
 			Name: name, NetIDs: []lorawan.NetID{n},
 			Credentials: []client.Credential{{Kind: "spki", SPKI: hex.EncodeToString(randomKey(32))}},
 		},
-		KEKs: []client.NewKEK{{Role: "ns", Label: label, Seal: h, Wrapped: wrapped}},
+		KEKs: []client.NewKEK{f.sealedKEK(t, "ns", label, randomKey(16))},
 	}
 }
 
@@ -108,7 +107,7 @@ func (f *fixture) importBadRow(t testing.TB) joinery.ImportID {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, _ := f.sealed(t, randomKey(16))
+	h, _ := f.sealedRow(t, client.SealedKeyRow{}, randomKey(16))
 	p, err := c.ImportRows(t.Context(), i.ID, client.ImportRows{Last: true, Seal: &h, BadRows: []client.BadRow{{Line: 2, Reason: "AppKey: want 32 hexadecimal digits"}}})
 	if err != nil {
 		t.Fatal(err)

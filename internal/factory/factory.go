@@ -95,7 +95,11 @@ func Make(ctx context.Context, keys Keys, o Order, manifestTo, siliconTo io.Writ
 		if err != nil {
 			return fmt.Errorf("element %v: %w", e.DevEUI, err)
 		}
-		if err := silicon.line(siliconRow{UniqueID: e.UniqueID, JoinEUI: e.JoinEUI, DevEUI: e.DevEUI, NwkKey: nwk, AppKey: app}); err != nil {
+		mac, err := sealer.MAC(seal.ElementItem(e.UniqueID, e.JoinEUI, e.DevEUI, nwk, app))
+		if err != nil {
+			return fmt.Errorf("element %v: %w", e.DevEUI, err)
+		}
+		if err := silicon.line(siliconRow{UniqueID: e.UniqueID, JoinEUI: e.JoinEUI, DevEUI: e.DevEUI, NwkKey: nwk, AppKey: app, MAC: mac}); err != nil {
 			return fmt.Errorf("silicon file: %w", err)
 		}
 		if err := signed.Write(e); err != nil {

@@ -227,7 +227,7 @@ func TestSiliconFormat(t *testing.T) {
 	if got := members(lines[0]); !slices.Equal(got, []string{"format", "seal"}) {
 		t.Errorf("head has %v", got)
 	}
-	if got := members(lines[1]); !slices.Equal(got, []string{"appKey", "devEUI", "joinEUI", "nwkKey", "uniqueId"}) {
+	if got := members(lines[1]); !slices.Equal(got, []string{"appKey", "devEUI", "joinEUI", "mac", "nwkKey", "uniqueId"}) {
 		t.Errorf("row has %v", got)
 	}
 }

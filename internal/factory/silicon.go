@@ -20,13 +20,15 @@ type siliconHead struct {
 }
 
 // siliconRow is one element. Its keys are 24 bytes of AES key wrap under the
-// file key of the head, base64 in JSON.
+// file key of the head, base64 in JSON; MAC is that of seal.ElementItem, over all
+// of the row.
 type siliconRow struct {
 	UniqueID string        `json:"uniqueId"`
 	JoinEUI  lorawan.EUI64 `json:"joinEUI"`
 	DevEUI   lorawan.EUI64 `json:"devEUI"`
 	NwkKey   []byte        `json:"nwkKey"`
 	AppKey   []byte        `json:"appKey"`
+	MAC      []byte        `json:"mac"`
 }
 
 type siliconWriter struct{ out *bufio.Writer }

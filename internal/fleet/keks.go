@@ -12,12 +12,14 @@ import (
 )
 
 // NewKEK is a KEK on its way in: wrapped on the sender's machine under the key
-// of Header, which is encrypted to the server's transport key.
+// of Header, which is encrypted to the server's transport key. MAC binds it to
+// role and label.
 type NewKEK struct {
 	Role    joinery.KEKRole
 	Label   string
 	Header  seal.Header
 	Wrapped []byte
+	MAC     []byte
 }
 
 // KEKs gives the KEKs, retired ones too, of the peers that caller may see.
@@ -106,10 +108,11 @@ func (s *Service) sealKEKs(ctx context.Context, p joinery.Peer, add []NewKEK) ([
 			ID: joinery.NewKEKID(), Peer: p.ID, Role: n.Role, Label: n.Label,
 			Version: nextVersion(known, p.ID, n.Role), CreatedAt: s.timestamp(),
 		}
-		k.Sealed, err = s.keys.SealKEK(ctx, n.Header, n.Wrapped, k.Peer, k.Role, k.Version)
+		in := seal.SealedKEK{Role: string(n.Role), Label: n.Label, Wrapped: n.Wrapped, MAC: n.MAC}
+		k.Sealed, err = s.keys.SealKEK(ctx, n.Header, in, k.Peer, k.Version)
 		if errors.Is(err, keyring.ErrTransport) {
 			return nil, joinery.WrapError(joinery.CodeInvalid, err,
-				"the KEK does not open: seal 16, 24 or 32 bytes to this server's transport key (ChirpStack unwraps with 16 only)")
+				"the KEK does not open: seal 16, 24 or 32 bytes to this server's transport key (ChirpStack unwraps with 16 only), for this role and label")
 		}
 		if err != nil {
 			return nil, err

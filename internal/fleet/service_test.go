@@ -74,11 +74,11 @@ func (f fixture) newKEK(t testing.TB, role joinery.KEKRole, label string, size i
 	t.Helper()
 	key := make([]byte, size)
 	rand.Read(key)
-	h, wrapped, err := seal.SealKey(f.keys.TransportKey(), key)
+	h, k, err := seal.SealKEK(f.keys.TransportKey(), string(role), label, key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return NewKEK{Role: role, Label: label, Header: h, Wrapped: wrapped}
+	return NewKEK{Role: role, Label: label, Header: h, Wrapped: k.Wrapped, MAC: k.MAC}
 }
 
 func (f fixture) networkServer(name string, netID byte, credentials ...joinery.Credential) joinery.Peer {
@@ -361,6 +361,9 @@ func TestKEKs(t *testing.T) {
 	damaged := f.newKEK(t, joinery.KEKForNS, "v4", 16)
 	damaged.Wrapped[3] ^= 1
 	refused("damaged", damaged, joinery.CodeInvalid)
+	relabelled := f.newKEK(t, joinery.KEKForNS, "v5", 16)
+	relabelled.Label = "v4"
+	refused("sealed for another label", relabelled, joinery.CodeInvalid)
 	elsewhere := f.newKEK(t, joinery.KEKForNS, "v4", 16)
 	private, err := rsa.GenerateKey(rand.Reader, 3072)
 	if err != nil {
@@ -370,9 +373,11 @@ func TestKEKs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if elsewhere.Header, elsewhere.Wrapped, err = seal.SealKey(otherServer, make([]byte, 16)); err != nil {
+	h, k, err := seal.SealKEK(otherServer, "ns", "v4", make([]byte, 16))
+	if err != nil {
 		t.Fatal(err)
 	}
+	elsewhere.Header, elsewhere.Wrapped, elsewhere.MAC = h, k.Wrapped, k.MAC
 	refused("sealed to another server", elsewhere, joinery.CodeInvalid)
 
 	if err := f.RetireKEK(ctx, operator, third.ID); err != nil {

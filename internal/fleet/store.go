@@ -89,9 +89,10 @@ type AuditStore interface {
 
 // Keys is custody of KEKs, and the names of the master keys.
 type Keys interface {
-	// SealKEK takes a KEK of 16, 24 or 32 bytes, wrapped under the key of h, and
-	// seals it to its id, role and version. keyring.ErrTransport: it is not
-	// sealed to this server, or damaged.
-	SealKEK(ctx context.Context, h seal.Header, wrapped []byte, peer joinery.PeerID, role joinery.KEKRole, version uint32) (joinery.Sealed, error)
+	// SealKEK takes a KEK of 16, 24 or 32 bytes, sealed under the key of h for its
+	// role and label, and seals it to its peer, role and version.
+	// keyring.ErrTransport: it is not sealed to this server, for another role or
+	// label, or damaged.
+	SealKEK(ctx context.Context, h seal.Header, in seal.SealedKEK, peer joinery.PeerID, version uint32) (joinery.Sealed, error)
 	Masters() []keyring.Master
 }

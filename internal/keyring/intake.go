@@ -7,16 +7,17 @@ import (
 	"joinery/internal/seal"
 )
 
-// RootsIn is the root keys of one key set on their way in: each under AES key
-// wrap with the file key of a seal.Header, or nil where there is none.
+// RootsIn is the root keys of one key set on their way in: a row of a key list, as
+// it was sealed under the file key of a seal.Header.
 type RootsIn struct {
-	KeySet   joinery.KeySetID
-	Nwk, App []byte
+	KeySet joinery.KeySetID
+	Row    seal.SealedRow
 }
 
 // RootsOut is the same keys sealed for storage and bound to their key set, or
-// the reason why this one row failed: ErrTransport where a key does not open or
-// is not one of 16 bytes, ErrNoRoot where the row has none.
+// the reason why this one row failed: ErrTransport where it is not as it was
+// sealed, a key does not open or is not one of 16 bytes, ErrNoRoot where the row
+// has none.
 type RootsOut struct {
 	Nwk, App joinery.SealedRoot
 	Err      error
@@ -47,42 +48,42 @@ func (k *Keyring) SealRoots(ctx context.Context, h seal.Header, in []RootsIn) (o
 	return out, nil
 }
 
-func (k *Keyring) sealRow(ctx context.Context, batch Batch, row RootsIn) (out RootsOut) {
-	if len(row.Nwk) == 0 && len(row.App) == 0 {
+func (k *Keyring) sealRow(ctx context.Context, batch Batch, in RootsIn) (out RootsOut) {
+	if len(in.Row.NwkKey) == 0 && len(in.Row.AppKey) == 0 {
 		return RootsOut{Err: ErrNoRoot}
 	}
-	var err error
-	if out.Nwk, err = k.sealRoot(ctx, batch, row.Nwk, row.KeySet, joinery.NwkKey); err != nil {
+	nwk, app, err := batch.Roots(in.Row)
+	if err != nil {
 		return RootsOut{Err: err}
 	}
-	if out.App, err = k.sealRoot(ctx, batch, row.App, row.KeySet, joinery.AppKey); err != nil {
+	if out.Nwk, err = k.bindRoot(ctx, nwk, in.KeySet, joinery.NwkKey); err != nil {
+		return RootsOut{Err: err}
+	}
+	if out.App, err = k.bindRoot(ctx, app, in.KeySet, joinery.AppKey); err != nil {
 		return RootsOut{Err: err}
 	}
 	return out
 }
 
-func (k *Keyring) sealRoot(ctx context.Context, batch Batch, wrapped []byte, id joinery.KeySetID, root joinery.RootKey) (s joinery.SealedRoot, err error) {
-	if len(wrapped) == 0 {
+// bindRoot binds the two forms of a root key, if there is one, to its key set.
+func (k *Keyring) bindRoot(ctx context.Context, r joinery.SealedRoot, id joinery.KeySetID, root joinery.RootKey) (s joinery.SealedRoot, err error) {
+	if len(r.Use) == 0 {
 		return s, nil
 	}
-	use, custody, err := batch.Root(wrapped)
-	if err != nil {
-		return s, err
-	}
-	if s.Use, err = k.bind(ctx, rootBinding(kindUse, id, root), use); err != nil {
+	if s.Use, err = k.bind(ctx, rootBinding(kindUse, id, root), r.Use); err != nil {
 		return joinery.SealedRoot{}, err
 	}
-	if s.Custody, err = k.bind(ctx, rootBinding(kindCustody, id, root), custody); err != nil {
+	if s.Custody, err = k.bind(ctx, rootBinding(kindCustody, id, root), r.Custody); err != nil {
 		return joinery.SealedRoot{}, err
 	}
 	return s, nil
 }
 
 // SealKEK opens a peer's KEK of 16, 24 or 32 bytes that was sealed to the
-// transport key, and seals it to its peer, role and version. ErrTransport where it
-// does not open.
-func (k *Keyring) SealKEK(ctx context.Context, h seal.Header, wrapped []byte, peer joinery.PeerID, role joinery.KEKRole, version uint32) (sealed joinery.Sealed, err error) {
-	b, err := kekBinding(peer, role, version)
+// transport key for its role and label, and seals it to its peer, role and
+// version. ErrTransport where it does not open, or was sealed for others.
+func (k *Keyring) SealKEK(ctx context.Context, h seal.Header, in seal.SealedKEK, peer joinery.PeerID, version uint32) (sealed joinery.Sealed, err error) {
+	b, err := kekBinding(peer, joinery.KEKRole(in.Role), version)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +93,7 @@ func (k *Keyring) SealKEK(ctx context.Context, h seal.Header, wrapped []byte, pe
 			return err
 		}
 		defer batch.Close()
-		blob, err := batch.KEK(wrapped)
+		blob, err := batch.KEK(in)
 		if err != nil {
 			return err
 		}

@@ -12,6 +12,7 @@ import (
 	"joinery"
 	"joinery/internal/keyring"
 	"joinery/internal/keyring/keyringtest"
+	"joinery/internal/seal"
 	"joinery/lorawan"
 )
 
@@ -111,6 +112,10 @@ func TestTokenFailures(t *testing.T) {
 	ks := f.SealedKeySet(t, d)
 	key := make([]byte, 16)
 	h, rows := f.Rows(t, d, 1)
+	kekHeader, sealedKEK, err := seal.SealKEK(f.Keyring.TransportKey(), "ns", "label", key)
+	if err != nil {
+		t.Fatal(err)
+	}
 	session := join(ks, d, joinery.KEK{}, joinery.KEK{}, true).Activation
 	answer, err := f.Keyring.Accept(ctx, keyring.AcceptRequest{
 		KeySet: ks, Frame: d.JoinRequest(1), Activation: clearPolicy(session), ClearNwk: true, ClearApp: true,
@@ -185,7 +190,7 @@ func TestTokenFailures(t *testing.T) {
 			return out[0].Err
 		},
 		"SealKEK": func(keks) error {
-			sealed, err := f.Keyring.SealKEK(ctx, h, rows[0].Nwk, 1, joinery.KEKForNS, 1)
+			sealed, err := f.Keyring.SealKEK(ctx, kekHeader, sealedKEK, 1, 1)
 			if err != nil && sealed != nil {
 				t.Error("SealKEK failed, and gave a blob")
 			}

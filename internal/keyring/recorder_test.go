@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"joinery"
 	"joinery/internal/keyring"
 	"joinery/internal/keyring/keyringtest"
 	"joinery/internal/keyring/lwcrypto"
@@ -191,18 +192,18 @@ type recordedBatch struct {
 	r *recorder
 }
 
-func (b *recordedBatch) Root(wrapped []byte) (use, custody []byte, err error) {
-	if err := b.r.record("seal root"); err != nil {
-		return nil, nil, err
+func (b *recordedBatch) Roots(row seal.SealedRow) (nwk, app joinery.SealedRoot, err error) {
+	if err := b.r.record("seal roots"); err != nil {
+		return nwk, app, err
 	}
-	return b.Batch.Root(wrapped)
+	return b.Batch.Roots(row)
 }
 
-func (b *recordedBatch) KEK(wrapped []byte) ([]byte, error) {
+func (b *recordedBatch) KEK(in seal.SealedKEK) ([]byte, error) {
 	if err := b.r.record("seal KEK"); err != nil {
 		return nil, err
 	}
-	return b.Batch.KEK(wrapped)
+	return b.Batch.KEK(in)
 }
 
 func (b *recordedBatch) Close() {

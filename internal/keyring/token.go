@@ -66,8 +66,9 @@ type WrappingKey interface {
 // Intake takes keys in that were sealed to the token's transport key.
 type Intake interface {
 	TransportKey() seal.PublicKey
-	// OpenBatch opens the file key of h, once for many keys. ErrTransport where
-	// it does not open.
+	// OpenBatch opens the file key of h, once for many keys, and derives from it
+	// the key of their MACs (see package seal): in a hardware token one
+	// CKM_AES_ECB_ENCRYPT_DATA. ErrTransport where it does not open.
 	OpenBatch(ctx context.Context, h seal.Header) (Batch, error)
 }
 
@@ -75,12 +76,14 @@ type Intake interface {
 // their format (see FormatKeyWrap); a MAC over owner and content is added by the
 // keyring. It is used by one goroutine.
 type Batch interface {
-	// Root opens a root key of 16 bytes and wraps it again: use under the join
-	// KEK, custody to the custody key. ErrTransport where it does not open.
-	Root(wrapped []byte) (use, custody []byte, err error)
-	// KEK opens a peer's KEK of 16, 24 or 32 bytes and wraps it under the storage
-	// key. ErrTransport where it does not open.
-	KEK(wrapped []byte) (blob []byte, err error)
+	// Roots checks the MAC of a row, and only then opens its root keys of 16 bytes
+	// and wraps them again: Use under the join KEK, Custody to the custody key.
+	// What the row has not stays zero. ErrTransport where the row is not as it was
+	// sealed, or a key does not open.
+	Roots(row seal.SealedRow) (nwk, app joinery.SealedRoot, err error)
+	// KEK checks the MAC of a peer's KEK of 16, 24 or 32 bytes, and only then opens
+	// it and wraps it under the storage key. ErrTransport as in Roots.
+	KEK(in seal.SealedKEK) (blob []byte, err error)
 	// Close forgets the file key.
 	Close()
 }

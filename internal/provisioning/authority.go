@@ -19,7 +19,7 @@ const (
 	reasonDevEUI    = "its signer may not provision this DevEUI"
 	reasonMaster    = "the master key of its signer is not in the keyring"
 	reasonZero      = "DevEUI is zero"
-	reasonTransport = "a key does not open under the key of the file, or is not 16 bytes long"
+	reasonTransport = "the row is not as it was sealed: an identifier, the version, a nonce or a key was changed, or it was sealed for another use"
 	reasonTaken     = "(JoinEUI, DevEUI) belongs to somebody else"
 	reasonOtherKeys = "the device is here already with other keys; delete it first to replace them"
 	reasonOtherMAC  = "the device is here already with another MACVersion; delete it first to change that"

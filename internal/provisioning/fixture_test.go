@@ -238,13 +238,14 @@ func sealer(t testing.TB) *seal.Sealer {
 	return s
 }
 
-func wrap(t testing.TB, s *seal.Sealer, key []byte) []byte {
+// sealRow gives a row of a 1.0.3 device under an ordinary JoinEUI, with a new key.
+func sealRow(t testing.TB, s *seal.Sealer, devEUI uint64) seal.SealedRow {
 	t.Helper()
-	wrapped, err := s.Seal(key)
-	if err != nil {
+	row := seal.SealedRow{Line: devEUI, JoinEUI: eui(ordinary), DevEUI: eui(devEUI), MACVersion: lorawan.MAC1_0_3, Root10: seal.RootAppKey}
+	if err := s.SealRow(&row, nil, newKey()); err != nil {
 		t.Fatal(err)
 	}
-	return wrapped
+	return row
 }
 
 func newKey() []byte {

@@ -41,7 +41,7 @@ func (s *Service) planKeyList(ctx context.Context, i joinery.Import, c Chunk) (p
 		// Ids first: a sealed root is bound to its key set.
 		n := s.newSealedDevice(i, at, r)
 		sealed = append(sealed, n)
-		roots = append(roots, keyring.RootsIn{KeySet: n.KeySet.ID, Nwk: r.NwkKey, App: r.AppKey})
+		roots = append(roots, keyring.RootsIn{KeySet: n.KeySet.ID, Row: r})
 	}
 	if len(roots) > 0 {
 		err = s.sealRoots(ctx, c.Seal, sealed, roots, &p)

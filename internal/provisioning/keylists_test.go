@@ -145,10 +145,6 @@ func TestKeyListSealing(t *testing.T) {
 	ctx := t.Context()
 	i := f.begin(t, f.acme, Spec{Kind: joinery.ImportKeyList})
 	s := sealer(t)
-	row := func(devEUI uint64, wrapped []byte) seal.SealedRow {
-		return seal.SealedRow{Line: devEUI, JoinEUI: eui(ordinary), DevEUI: eui(devEUI), MACVersion: lorawan.MAC1_0_3, AppKey: wrapped, Root10: seal.RootAppKey}
-	}
-
 	// Sealed to another server: nothing is taken, and the message says what to do.
 	private, err := rsa.GenerateKey(rand.Reader, 3072)
 	if err != nil {
@@ -158,47 +154,88 @@ func TestKeyListSealing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	header, wrapped, err := seal.SealKey(elsewhere, newKey())
+	foreign, err := seal.NewSealer(elsewhere)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _, err = f.Rows(ctx, f.acme, Chunk{Import: i.ID, Seal: header, Keys: []seal.SealedRow{row(1, wrapped)}})
+	row := sealRow(t, foreign, 1)
+	_, _, err = f.Rows(ctx, f.acme, Chunk{Import: i.ID, Seal: foreign.Header(), Keys: []seal.SealedRow{row}})
 	if joinery.CodeOf(err) != joinery.CodeInvalid || !strings.Contains(joinery.MessageOf(err), "transport key") {
 		t.Errorf("sealed elsewhere: %v", err)
 	}
-	_, _, err = f.Rows(ctx, f.acme, Chunk{Import: i.ID, Keys: []seal.SealedRow{row(1, wrapped)}})
+	_, _, err = f.Rows(ctx, f.acme, Chunk{Import: i.ID, Keys: []seal.SealedRow{row}})
 	wantCode(t, err, joinery.CodeInvalid)
 	if now, err := f.Status(ctx, f.acme, i.ID); err != nil || now.Next != 0 {
 		t.Errorf("%+v, %v", now, err)
 	}
 
 	// One damaged key costs its row.
-	damaged := wrap(t, s, newKey())
-	damaged[5] ^= 1
-	results, _ := f.take(t, f.acme, Chunk{Import: i.ID, Seal: s.Header(), Keys: []seal.SealedRow{row(1, wrap(t, s, newKey())), row(2, damaged), row(3, wrap(t, s, newKey()))}})
+	damaged := sealRow(t, s, 2)
+	damaged.AppKey[5] ^= 1
+	results, _ := f.take(t, f.acme, Chunk{Import: i.ID, Seal: s.Header(), Keys: []seal.SealedRow{sealRow(t, s, 1), damaged, sealRow(t, s, 3)}})
 	if results[0].Status != joinery.RowCreated || results[1].Reason != reasonTransport || results[1].Line != 2 || results[2].Status != joinery.RowCreated {
 		t.Errorf("%+v", results)
 	}
 
 	// A second row for a device leaves the first one's key.
 	first := f.state(t, ordinary, 1).KeySet
-	results, _ = f.take(t, f.acme, Chunk{Import: i.ID, From: 3, Seal: s.Header(), Keys: []seal.SealedRow{row(1, wrap(t, s, newKey()))}})
+	results, _ = f.take(t, f.acme, Chunk{Import: i.ID, From: 3, Seal: s.Header(), Keys: []seal.SealedRow{sealRow(t, s, 1)}})
 	if again := f.state(t, ordinary, 1).KeySet; results[0].Status != joinery.RowUnchanged || !bytes.Equal(again.App.Use, first.App.Use) {
 		t.Errorf("%+v", results)
 	}
 
 	// A dry run opens keys, too.
 	dry := f.begin(t, f.acme, Spec{Kind: joinery.ImportKeyList, DryRun: true})
-	results, _ = f.take(t, f.acme, Chunk{Import: dry.ID, Seal: s.Header(), Keys: []seal.SealedRow{row(9, damaged), row(10, wrap(t, s, newKey()))}})
+	results, _ = f.take(t, f.acme, Chunk{Import: dry.ID, Seal: s.Header(), Keys: []seal.SealedRow{damaged, sealRow(t, s, 10)}})
 	if results[0].Reason != reasonTransport || results[1].Status != joinery.RowCreated {
 		t.Errorf("%+v", results)
 	}
 }
 
+// Whoever gets a sealed list of somebody else's cannot import its keys as devices
+// of his own: a changed row is refused by itself, and says why.
+func TestKeyListRedirected(t *testing.T) {
+	f := newFixture(t)
+	s := sealer(t)
+	var rows []seal.SealedRow
+	for n, change := range []func(*seal.SealedRow){
+		func(*seal.SealedRow) {},
+		func(r *seal.SealedRow) { r.DevEUI = eui(100) },
+		func(r *seal.SealedRow) { r.JoinEUI = eui(ordinary + 1) },
+		func(r *seal.SealedRow) { r.MACVersion = lorawan.MAC1_0_4 },
+		func(r *seal.SealedRow) { r.UsedDevNonces = nil },
+		func(r *seal.SealedRow) { r.JoinNonceFloor = 0 },
+		func(r *seal.SealedRow) { r.AppKey, r.MAC = rows[0].AppKey, rows[0].MAC },
+	} {
+		row := seal.SealedRow{
+			Line: uint64(n) + 2, JoinEUI: eui(ordinary), DevEUI: eui(uint64(n) + 1), MACVersion: lorawan.MAC1_0_3,
+			Root10: seal.RootAppKey, UsedDevNonces: []lorawan.DevNonce{3}, JoinNonceFloor: 4,
+		}
+		if err := s.SealRow(&row, nil, newKey()); err != nil {
+			t.Fatal(err)
+		}
+		change(&row)
+		rows = append(rows, row)
+	}
+	i := f.begin(t, f.acme, Spec{Kind: joinery.ImportKeyList})
+	results, state := f.take(t, f.acme, Chunk{Import: i.ID, Last: true, Seal: s.Header(), Keys: rows})
+	for n, r := range results {
+		switch {
+		case n == 0 && r.Status != joinery.RowCreated:
+			t.Errorf("untouched row: %+v", r)
+		case n > 0 && (r.Status != joinery.RowFailed || r.Reason != reasonTransport || r.Line != rows[n].Line):
+			t.Errorf("changed row %d: %+v", n, r)
+		}
+	}
+	if state.Created != 1 || state.Failed != 6 {
+		t.Errorf("%+v", state)
+	}
+}
+
 func TestRefuseRow(t *testing.T) {
-	key := make([]byte, 24)
+	key, mac := make([]byte, 24), make([]byte, seal.MACLen)
 	row := func(v lorawan.MACVersion, nwk, app []byte, root10 string) seal.SealedRow {
-		return seal.SealedRow{JoinEUI: eui(ordinary), DevEUI: eui(1), MACVersion: v, NwkKey: nwk, AppKey: app, Root10: root10}
+		return seal.SealedRow{JoinEUI: eui(ordinary), DevEUI: eui(1), MACVersion: v, NwkKey: nwk, AppKey: app, Root10: root10, MAC: mac}
 	}
 	for name, c := range map[string]struct {
 		row  seal.SealedRow

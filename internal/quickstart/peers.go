@@ -154,14 +154,14 @@ func (l layout) registerPeer(ctx context.Context, api *client.Client, p peer, ke
 	if err != nil {
 		return err
 	}
-	header, wrapped, err := seal.SealKey(transport, kek)
+	header, k, err := seal.SealKEK(transport, string(p.role), p.kekLabel, kek)
 	if err != nil {
 		return err
 	}
 	p.settings.Credentials = []client.Credential{{Kind: string(joinery.CredentialCA), CA: ca}}
 	_, err = api.AddPeer(ctx, client.NewPeer{
 		PeerSettings: p.settings,
-		KEKs:         []client.NewKEK{{Role: string(p.role), Label: p.kekLabel, Seal: client.SealHeader(header), Wrapped: wrapped}},
+		KEKs:         []client.NewKEK{{Role: k.Role, Label: k.Label, Seal: client.SealHeader(header), Wrapped: k.Wrapped, MAC: k.MAC}},
 	})
 	return err
 }

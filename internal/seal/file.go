@@ -11,7 +11,10 @@ import (
 )
 
 // A sealed key list is lines of JSON (NDJSON): a fileHeader first, then one
-// SealedRow a line. It holds no secret and may be kept, and sent by any way.
+// SealedRow a line. It shows identifiers and hides keys; a row that was changed
+// does not open, and none as anything but the roots of its own device. Rows can be
+// left out, and nothing says who made the file: who may import for a JoinEUI is
+// for the server to decide.
 type fileHeader struct {
 	Format string `json:"format"` // "joinery-keylist/1"
 	Seal   Header `json:"seal"`

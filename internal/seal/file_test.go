@@ -42,12 +42,12 @@ func TestSealedFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if k.name(t, o, first.AppKey) != "A" || first.NwkKey != nil || first.Line != 2 || first.JoinNonceFloor != 9 ||
+	if k.names(t, o, first) != [2]string{"", "A"} || first.NwkKey != nil || first.Line != 2 || first.JoinNonceFloor != 9 ||
 		!slices.Equal(first.UsedDevNonces, []lorawan.DevNonce{7, 8}) || first.MACVersion != lorawan.MAC1_0_3 || first.JoinEUI != eui {
 		t.Errorf("first row: %+v", first)
 	}
 	second, err := f.Next()
-	if err != nil || k.name(t, o, second.NwkKey) != "N" || k.name(t, o, second.AppKey) != "A" {
+	if err != nil || k.names(t, o, second) != [2]string{"N", "A"} {
 		t.Errorf("second row: %v", err)
 	}
 	if _, err := f.Next(); !errors.Is(err, io.EOF) {
@@ -58,7 +58,7 @@ func TestSealedFile(t *testing.T) {
 		t.Errorf("first line %s", lines[0])
 	}
 	if !strings.HasPrefix(lines[1], `{"line":2,"joinEUI":"0000000000000001","devEUI":"`+dev1+`","macVersion":"1.0.3","appKey":"`) ||
-		!strings.HasSuffix(lines[1], `","root10":"AppKey","usedDevNonces":[7,8],"joinNonceFloor":9}`+"\n") {
+		!strings.Contains(lines[1], `","root10":"AppKey","usedDevNonces":[7,8],"joinNonceFloor":9,"mac":"`) {
 		t.Errorf("second line %s", lines[1])
 	}
 
@@ -75,6 +75,8 @@ func TestSealedFile(t *testing.T) {
 		"no DevEUI":      strings.Replace(lines[1], dev1, strings.Repeat("0", 16), 1),
 		"floor":          strings.Replace(lines[1], `"joinNonceFloor":9`, `"joinNonceFloor":16777216`, 1),
 		"DevNonce":       strings.Replace(lines[1], `[7,`, `[65536,`, 1),
+		"no MAC":         lines[1][:strings.Index(lines[1], `,"mac"`)] + "}\n",
+		"short MAC":      strings.Replace(lines[1], `"mac":"`, `"mac":"AAAA`, 1),
 		"too long":       strings.Repeat(" ", maxLine+1) + "\n",
 	} {
 		f, err := NewFileReader(strings.NewReader(lines[0] + damaged + lines[2]))

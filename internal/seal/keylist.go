@@ -192,7 +192,8 @@ func (r *KeyListReader) nonces(row *SealedRow) error {
 	return nil
 }
 
-// keys seals the root keys of the row. A 1.0.x device has one (TS001-1.0.4
+// keys seals the root keys of the row, of which all else is read: the MAC covers
+// it. A 1.0.x device has one (TS001-1.0.4
 // §6.1.1.3), whatever column it stands in, a 1.1 device two.
 func (r *KeyListReader) keys(row *SealedRow) error {
 	nwk, err := r.key(colNwkKey)
@@ -221,11 +222,7 @@ func (r *KeyListReader) keys(row *SealedRow) error {
 			nwk = nil
 		}
 	}
-	if row.NwkKey, err = r.seal(nwk); err != nil {
-		return err
-	}
-	row.AppKey, err = r.seal(app)
-	return err
+	return r.sealer.SealRow(row, nwk, app)
 }
 
 func (r *KeyListReader) root10(nwk, app []byte) (string, error) {
@@ -242,13 +239,6 @@ func (r *KeyListReader) root10(nwk, app []byte) (string, error) {
 		return "", errors.New("a 1.0.x device has one root key, and this row has two different ones; say which one such devices join with")
 	}
 	return RootAppKey, nil
-}
-
-func (r *KeyListReader) seal(key []byte) ([]byte, error) {
-	if key == nil {
-		return nil, nil
-	}
-	return r.sealer.Seal(key)
 }
 
 // key reads a root key; nil if the column is absent or empty.

@@ -32,24 +32,31 @@ func (k testKeys) fill(text string) string {
 	return text
 }
 
-// name gives the letter of a sealed key, "" for none, "?" for one unknown.
-func (k testKeys) name(t testing.TB, o *Opener, wrapped []byte) (name string) {
+// names opens a row, and gives the letters of its keys: "" for none, "?" for one
+// unknown.
+func (k testKeys) names(t testing.TB, o *Opener, row SealedRow) (names [2]string) {
 	t.Helper()
-	if len(wrapped) == 0 {
-		return ""
-	}
-	if err := o.Open(wrapped, func(key []byte) error {
-		name = "?"
-		for letter, have := range k {
-			if bytes.Equal(key, have) {
-				name = letter
-			}
+	if err := o.Open(row.Item(), row.MAC, func(keys [][]byte) error {
+		for i, key := range keys {
+			names[i] = k.name(key)
 		}
 		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}
-	return name
+	return names
+}
+
+func (k testKeys) name(key []byte) string {
+	if key == nil {
+		return ""
+	}
+	for letter, have := range k {
+		if bytes.Equal(key, have) {
+			return letter
+		}
+	}
+	return "?"
 }
 
 // got is one row in a form that can be compared and written down.
@@ -88,9 +95,10 @@ func (k testKeys) read(t testing.TB, list string, opt KeyListOptions) (rows []go
 		if err != nil {
 			t.Fatal(err)
 		}
+		names := k.names(t, o, row)
 		rows = append(rows, got{
 			row.Line, row.JoinEUI.String(), row.DevEUI.String(), row.MACVersion.String(),
-			k.name(t, o, row.NwkKey), k.name(t, o, row.AppKey), row.Root10, row.UsedDevNonces, row.JoinNonceFloor,
+			names[0], names[1], row.Root10, row.UsedDevNonces, row.JoinNonceFloor,
 		})
 	}
 	return rows, bad

@@ -41,6 +41,8 @@ type SealedRow struct {
 	// order; JoinNonceFloor is the last JoinNonce that it issued.
 	UsedDevNonces  []lorawan.DevNonce `json:"usedDevNonces,omitzero"`
 	JoinNonceFloor lorawan.JoinNonce  `json:"joinNonceFloor,omitzero"`
+	// MAC binds all of the above but Line together; see Item.
+	MAC []byte `json:"mac"`
 }
 
 // RowError tells what is wrong with one row. Its Reason names columns and what
@@ -66,6 +68,8 @@ func (r SealedRow) Check() error {
 		return errors.New("MACVersion is missing")
 	case r.DevEUI.IsZero():
 		return errors.New("DevEUI is missing or zero")
+	case len(r.MAC) != MACLen:
+		return fmt.Errorf("the MAC has %d bytes; want %d", len(r.MAC), MACLen)
 	case r.JoinNonceFloor > lorawan.MaxJoinNonce:
 		return fmt.Errorf("JoinNonceFloor is above %d", lorawan.MaxJoinNonce)
 	}

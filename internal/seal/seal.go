@@ -1,8 +1,6 @@
 package seal
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
@@ -76,7 +74,7 @@ func (h Header) Check() error {
 // use until Wipe.
 type Sealer struct {
 	header Header
-	block  cipher.Block
+	keys   fileKeys
 }
 
 // NewSealer draws a file key and encrypts it to the recipient.
@@ -88,44 +86,91 @@ func NewSealer(to PublicKey) (*Sealer, error) {
 	if err != nil {
 		return nil, err
 	}
-	block, err := aes.NewCipher(key)
+	keys, err := newFileKeys(key)
 	if err != nil {
 		return nil, fmt.Errorf("seal: %w", err)
 	}
 	header := Header{Format: Format, KID: to.KID(), Alg: AlgRSAOAEP256, Wrap: WrapA256KW, Key: encrypted}
-	return &Sealer{header, block}, nil
+	return &Sealer{header, keys}, nil
 }
 
 // Header gives what the recipient needs to open what s seals.
 func (s *Sealer) Header() Header { return s.header }
 
-// Seal wraps a key of 16, 24 or 32 bytes: 8 bytes more.
+// Seal wraps a key of 16, 24 or 32 bytes: 8 bytes more. It opens only as part of
+// an item whose MAC goes with it.
 func (s *Sealer) Seal(key []byte) ([]byte, error) {
-	if s.block == nil {
+	if s.keys.wrap == nil {
 		return nil, secret.ErrWiped
 	}
-	return WrapKey(nil, s.block, key)
+	return WrapKey(nil, s.keys.wrap, key)
+}
+
+// MAC makes the MAC of an item whose keys s sealed.
+func (s *Sealer) MAC(i Item) ([]byte, error) { return s.keys.sum(i) }
+
+// SealRow puts root keys, nil where there is none, into a row that is otherwise
+// complete, and then its MAC.
+func (s *Sealer) SealRow(row *SealedRow, nwk, app []byte) (err error) {
+	row.NwkKey, row.AppKey = nil, nil
+	if nwk != nil {
+		if row.NwkKey, err = s.Seal(nwk); err != nil {
+			return err
+		}
+	}
+	if app != nil {
+		if row.AppKey, err = s.Seal(app); err != nil {
+			return err
+		}
+	}
+	row.MAC, err = s.MAC(row.Item())
+	return err
 }
 
 // Wipe overwrites the file key; sealing fails afterwards.
-func (s *Sealer) Wipe() { wipe(&s.block) }
+func (s *Sealer) Wipe() { s.keys.wipe() }
 
 // Format implements fmt.Formatter, so that no verb prints the file key.
 func (s *Sealer) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[sealer]") }
 
-// SealKey seals one key by itself: a KEK of 16, 24 or 32 bytes.
-func SealKey(to PublicKey, key []byte) (Header, []byte, error) {
+// SealKEK seals one KEK of 16, 24 or 32 bytes by itself, for a role ("ns" or
+// "as") and under a label.
+func SealKEK(to PublicKey, role, label string, key []byte) (Header, SealedKEK, error) {
+	k := SealedKEK{Role: role, Label: label}
+	h, err := sealOne(to, key, func(wrapped []byte) Item {
+		k.Wrapped = wrapped
+		return k.Item()
+	}, &k.MAC)
+	return h, k, err
+}
+
+// SealMaster seals one master key by itself, for a name and a derivation profile:
+// the MAC is that of MasterItem.
+func SealMaster(to PublicKey, name, profile string, key []byte) (h Header, wrapped, mac []byte, err error) {
+	h, err = sealOne(to, key, func(w []byte) Item {
+		wrapped = w
+		return MasterItem(name, profile, w)
+	}, &mac)
+	return h, wrapped, mac, err
+}
+
+// sealOne seals a key that is an item by itself, and makes its MAC.
+func sealOne(to PublicKey, key []byte, item func(wrapped []byte) Item, mac *[]byte) (Header, error) {
 	s, err := NewSealer(to)
 	if err != nil {
-		return Header{}, nil, err
+		return Header{}, err
 	}
 	defer s.Wipe()
 	wrapped, err := s.Seal(key)
-	return s.Header(), wrapped, err
+	if err != nil {
+		return Header{}, err
+	}
+	*mac, err = s.MAC(item(wrapped))
+	return s.Header(), err
 }
 
 // Opener opens the keys of one file. Safe for concurrent use until Wipe.
-type Opener struct{ block cipher.Block }
+type Opener struct{ keys fileKeys }
 
 // NewOpener opens the file key of h. ErrOtherKey where h names another
 // recipient, ErrOpen where the file key does not open.
@@ -148,37 +193,42 @@ func NewOpener(private *rsa.PrivateKey, h Header) (*Opener, error) {
 	if len(key) != fileKeyLen {
 		return nil, ErrOpen
 	}
-	block, err := aes.NewCipher(key)
+	keys, err := newFileKeys(key)
 	if err != nil {
 		return nil, ErrOpen
 	}
-	return &Opener{block}, nil
+	return &Opener{keys}, nil
 }
 
-// Open unwraps one key and calls use with it; the bytes are cleared when use
-// returns. ErrKeyWrap where it does not open, else the error of use.
-func (o *Opener) Open(wrapped []byte, use func(key []byte) error) error {
-	if o.block == nil {
-		return secret.ErrWiped
-	}
-	buf := make([]byte, 0, semiblock*maxSemiblocks)
-	key, err := UnwrapKey(buf, o.block, wrapped)
-	if err != nil {
+// Open checks the MAC of an item, and only then unwraps its keys and calls use
+// with them, in the item's order, an absent one as nil; the bytes are cleared
+// when use returns. ErrMAC where the item is not what was sealed, ErrKeyWrap where
+// a key does not open, else the error of use.
+func (o *Opener) Open(i Item, mac []byte, use func(keys [][]byte) error) error {
+	if err := o.keys.check(i, mac); err != nil {
 		return err
 	}
-	defer clear(key)
-	return use(key)
+	keys := make([][]byte, len(i.keys))
+	defer func() {
+		for _, key := range keys {
+			clear(key)
+		}
+	}()
+	for n, wrapped := range i.keys {
+		if len(wrapped) == 0 {
+			continue
+		}
+		key, err := UnwrapKey(make([]byte, 0, semiblock*maxSemiblocks), o.keys.wrap, wrapped)
+		if err != nil {
+			return err
+		}
+		keys[n] = key
+	}
+	return use(keys)
 }
 
 // Wipe overwrites the file key; opening fails afterwards.
-func (o *Opener) Wipe() { wipe(&o.block) }
+func (o *Opener) Wipe() { o.keys.wipe() }
 
 // Format implements fmt.Formatter, so that no verb prints the file key.
 func (o *Opener) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[opener]") }
-
-func wipe(b *cipher.Block) {
-	if *b != nil {
-		secret.WipeBlock(*b)
-		*b = nil
-	}
-}

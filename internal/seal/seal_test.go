@@ -62,12 +62,17 @@ func TestSealAndOpen(t *testing.T) {
 		if len(wrapped) != n+WrapOverhead || bytes.Contains(wrapped, key[:8]) {
 			t.Errorf("%d bytes: sealed badly", n)
 		}
+		item := MasterItem("name", "profile", wrapped)
+		mac, err := s.MAC(item)
+		if err != nil {
+			t.Fatal(err)
+		}
 		var held []byte
-		if err := o.Open(wrapped, func(got []byte) error {
-			if !bytes.Equal(got, key) {
+		if err := o.Open(item, mac, func(got [][]byte) error {
+			if len(got) != 1 || !bytes.Equal(got[0], key) {
 				t.Errorf("%d bytes: opened another key", n)
 			}
-			held = got
+			held = got[0]
 			return nil
 		}); err != nil {
 			t.Fatal(err)
@@ -76,14 +81,18 @@ func TestSealAndOpen(t *testing.T) {
 			t.Errorf("%d bytes: the key was not cleared after use", n)
 		}
 		failure := errors.New("failed")
-		if err := o.Open(wrapped, func([]byte) error { return failure }); !errors.Is(err, failure) {
+		if err := o.Open(item, mac, func([][]byte) error { return failure }); !errors.Is(err, failure) {
 			t.Errorf("Open hides the error of use: %v", err)
 		}
 		for i := range wrapped {
 			damaged := bytes.Clone(wrapped)
 			damaged[i] ^= 0x40
-			if err := o.Open(damaged, nil); !errors.Is(err, ErrKeyWrap) {
+			changed := MasterItem("name", "profile", damaged)
+			if err := o.Open(changed, mac, nil); !errors.Is(err, ErrMAC) {
 				t.Errorf("damaged at byte %d: %v", i, err)
+			}
+			if err := openSigned(t, s, o, changed); !errors.Is(err, ErrKeyWrap) {
+				t.Errorf("damaged at byte %d before its MAC was made: %v", i, err)
 			}
 		}
 	}
@@ -91,7 +100,7 @@ func TestSealAndOpen(t *testing.T) {
 		if _, err := s.Seal(randomBytes(n)); err == nil {
 			t.Errorf("sealed a key of %d bytes", n)
 		}
-		if err := o.Open(randomBytes(n+8), nil); !errors.Is(err, ErrKeyWrap) {
+		if err := openSigned(t, s, o, MasterItem("", "", randomBytes(n+8))); !errors.Is(err, ErrKeyWrap) {
 			t.Errorf("opened %d bytes: %v", n+8, err)
 		}
 	}
@@ -99,19 +108,32 @@ func TestSealAndOpen(t *testing.T) {
 		if _, err := s.Seal(randomBytes(16)); !errors.Is(err, secret.ErrWiped) {
 			t.Errorf("sealing after Wipe: %v", err)
 		}
+		if _, err := s.MAC(Item{}); !errors.Is(err, secret.ErrWiped) {
+			t.Errorf("a MAC after Wipe: %v", err)
+		}
 	}
 	o.Wipe()
 	o.Wipe()
-	if err := o.Open(randomBytes(24), nil); !errors.Is(err, secret.ErrWiped) {
+	if err := o.Open(Item{}, randomBytes(16), nil); !errors.Is(err, secret.ErrWiped) {
 		t.Errorf("opening after Wipe: %v", err)
 	}
+}
+
+// openSigned opens an item with a MAC of its own.
+func openSigned(t testing.TB, s *Sealer, o *Opener, i Item) error {
+	t.Helper()
+	mac, err := s.MAC(i)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o.Open(i, mac, nil)
 }
 
 // Another implementation of RFC 3394 opens what we wrap, and the other way
 // round; the file key is what OAEP with SHA-256 carries.
 func TestOthersReadWhatWeSeal(t *testing.T) {
 	key := randomBytes(16)
-	h, wrapped, err := SealKey(publicKey(t, recipient()), key)
+	h, kek, err := SealKEK(publicKey(t, recipient()), "ns", "label", key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +145,7 @@ func TestOthersReadWhatWeSeal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := josecipher.KeyUnwrap(block, wrapped)
+	got, err := josecipher.KeyUnwrap(block, kek.Wrapped)
 	if err != nil || !bytes.Equal(got, key) {
 		t.Errorf("go-jose opens something else: %v", err)
 	}

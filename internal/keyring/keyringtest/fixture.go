@@ -115,14 +115,14 @@ func NewSoftFile(dir, master string) (key [32]byte, err error) {
 // ShareOf seals a master key that the test knows to a transport key, in the form
 // in which master keys are shared.
 func ShareOf(key [32]byte, name string, to seal.PublicKey) ([]byte, error) {
-	header, wrapped, err := seal.SealKey(to, key[:])
+	header, wrapped, mac, err := seal.SealMaster(to, name, keyring.ProfileECBv1, key[:])
 	if err != nil {
 		return nil, err
 	}
 	kcv := cmac(key[:], make([]byte, 16))
 	return json.Marshal(map[string]any{
-		"format": "joinery-master/1", "name": name, "profile": "ecb-v1",
-		"kcv": fmt.Sprintf("%X", kcv[:3]), "seal": header, "key": wrapped,
+		"format": "joinery-master/1", "name": name, "profile": keyring.ProfileECBv1,
+		"kcv": fmt.Sprintf("%X", kcv[:3]), "seal": header, "key": wrapped, "mac": mac,
 	})
 }
 

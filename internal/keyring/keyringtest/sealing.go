@@ -233,47 +233,49 @@ func testImport(t *testing.T, f, other Fixture) {
 	ctx := context.Background()
 	s := f.sealer(t)
 	root := random()
-	good := sealed(t, s, root[:])
-	long := sealed(t, s, append(root[:], root[:]...))
+	good := sealedRow(t, s, nil, root[:])
 	out, err := f.Keyring.SealRoots(ctx, s.Header(), []keyring.RootsIn{
-		{KeySet: 1, Nwk: good, App: good},
-		{KeySet: 2, App: good},
-		{KeySet: 3, Nwk: good, App: flip(good, 5)},
-		{KeySet: 4},
-		{KeySet: 5, Nwk: long},
-		{KeySet: 6, Nwk: good[:23]},
-		{KeySet: 7, Nwk: good},
+		{KeySet: 1, Row: sealedRow(t, s, root[:], root[:])},
+		{KeySet: 2, Row: good},
+		{KeySet: 3, Row: sealedRow(t, s, nil, nil)},
+		{KeySet: 4, Row: sealedRow(t, s, append(root[:], root[:]...), nil)},
+		{KeySet: 5, Row: sealedRow(t, s, root[:], nil)},
+		{KeySet: 6},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, want := range []error{nil, nil, keyring.ErrTransport, keyring.ErrNoRoot, keyring.ErrTransport, keyring.ErrTransport, nil} {
+	for i, want := range []error{nil, nil, keyring.ErrNoRoot, keyring.ErrTransport, nil, keyring.ErrNoRoot} {
 		expect(t, "row", out[i].Err, want)
 		if want != nil && (out[i].Nwk.Use != nil || out[i].App.Use != nil) {
 			t.Errorf("row %d failed, and was sealed", i)
 		}
 	}
-	if out[1].Nwk.Use != nil || out[6].App.Custody != nil {
+	if out[1].Nwk.Use != nil || out[4].App.Custody != nil {
 		t.Error("a root that a row has not was sealed")
 	}
 	if bytes.Contains(out[0].Nwk.Use, root[:]) || bytes.Contains(out[0].Nwk.Custody, root[:]) {
 		t.Error("a sealed root contains the root")
 	}
 
+	kekHeader, kek, err := seal.SealKEK(f.Keyring.TransportKey(), "ns", "label", root[:])
+	if err != nil {
+		t.Fatal(err)
+	}
 	damaged := s.Header()
 	damaged.Key = flip(damaged.Key, 9)
 	renamed := other.sealer(t).Header()
 	renamed.KID = s.Header().KID
 	for name, h := range map[string]seal.Header{"another server's": other.sealer(t).Header(), "damaged": damaged, "renamed": renamed, "none": {}} {
-		_, err := f.Keyring.SealRoots(ctx, h, []keyring.RootsIn{{KeySet: 1, App: good}})
+		_, err := f.Keyring.SealRoots(ctx, h, []keyring.RootsIn{{KeySet: 1, Row: good}})
 		expect(t, name, err, keyring.ErrTransport)
-		_, err = f.Keyring.SealKEK(ctx, h, good, 1, joinery.KEKForNS, 1)
+		_, err = f.Keyring.SealKEK(ctx, h, kek, 1, 1)
 		expect(t, name+" KEK", err, keyring.ErrTransport)
 	}
-	_, err = f.Keyring.SealKEK(ctx, s.Header(), flip(good, 1), 1, joinery.KEKForNS, 1)
-	expect(t, "damaged KEK", err, keyring.ErrTransport)
-	_, err = f.Keyring.SealKEK(ctx, s.Header(), good, 1, "both", 1)
+	_, err = f.Keyring.SealKEK(ctx, s.Header(), seal.SealedKEK{Role: "both"}, 1, 1)
 	expect(t, "KEK of no role", err, keyring.ErrRequest)
+	_, err = f.Keyring.SealKEK(ctx, kekHeader, kek, 1, 1)
+	expect(t, "KEK", err, nil)
 	cancelled, cancel := context.WithCancel(ctx)
 	cancel()
 	_, err = f.Keyring.SealRoots(cancelled, s.Header(), nil)

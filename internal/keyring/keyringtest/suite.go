@@ -27,6 +27,7 @@ func Run(t *testing.T, fresh func(tb testing.TB) Fixture) {
 	t.Run("AppSKey", func(t *testing.T) { testAppSKey(t, f) })
 	t.Run("Integrity", func(t *testing.T) { testIntegrity(t, f, other) })
 	t.Run("Import", func(t *testing.T) { testImport(t, f, other) })
+	t.Run("Redirect", func(t *testing.T) { testRedirect(t, f) })
 	t.Run("OwnerTokens", func(t *testing.T) { testOwnerTokens(t, f, other) })
 	t.Run("Masters", func(t *testing.T) { testMasters(t, f, other) })
 	t.Run("Concurrency", func(t *testing.T) { testConcurrency(t, f) })
@@ -60,16 +61,17 @@ func (f Fixture) sealer(tb testing.TB) *seal.Sealer {
 	return s
 }
 
-func sealed(tb testing.TB, s *seal.Sealer, key []byte) []byte {
+// sealedRow gives a row of a key list with the root keys given; nil for none.
+func sealedRow(tb testing.TB, s *seal.Sealer, nwk, app []byte) seal.SealedRow {
 	tb.Helper()
-	if key == nil {
-		return nil
+	row := seal.SealedRow{
+		JoinEUI: lorawan.EUI64{1}, DevEUI: lorawan.EUI64{2}, MACVersion: lorawan.MAC1_0_3, Root10: seal.RootAppKey,
+		UsedDevNonces: []lorawan.DevNonce{7, 8}, JoinNonceFloor: 9,
 	}
-	wrapped, err := s.Seal(key)
-	if err != nil {
+	if err := s.SealRow(&row, nwk, app); err != nil {
 		tb.Fatal(err)
 	}
-	return wrapped
+	return row
 }
 
 // SealedKeySet imports the root keys of d into the fixture's keyring, as a key
@@ -81,10 +83,10 @@ func (f Fixture) SealedKeySet(tb testing.TB, d Device) joinery.KeySet {
 		Origin: joinery.OriginSealed, Root10: joinery.AppKey, Version: 1,
 	}
 	s := f.sealer(tb)
-	in := keyring.RootsIn{KeySet: ks.ID, App: sealed(tb, s, d.Root10[:])}
+	in := keyring.RootsIn{KeySet: ks.ID, Row: sealedRow(tb, s, nil, d.Root10[:])}
 	if d.Nwk != ([16]byte{}) {
 		ks.Root10 = joinery.NwkKey
-		in.Nwk, in.App = sealed(tb, s, d.Nwk[:]), sealed(tb, s, d.App[:])
+		in.Row = sealedRow(tb, s, d.Nwk[:], d.App[:])
 	}
 	out, err := f.Keyring.SealRoots(context.Background(), s.Header(), []keyring.RootsIn{in})
 	if err != nil {
@@ -101,9 +103,11 @@ func (f Fixture) SealedKeySet(tb testing.TB, d Device) joinery.KeySet {
 func (f Fixture) KEK(tb testing.TB, key []byte, role joinery.KEKRole, label string) joinery.KEK {
 	tb.Helper()
 	k := joinery.KEK{ID: joinery.NewKEKID(), Peer: joinery.NewPeerID(), Role: role, Label: label, Version: 1}
-	s := f.sealer(tb)
-	var err error
-	if k.Sealed, err = f.Keyring.SealKEK(context.Background(), s.Header(), sealed(tb, s, key), k.Peer, role, k.Version); err != nil {
+	h, in, err := seal.SealKEK(f.Keyring.TransportKey(), string(role), label, key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if k.Sealed, err = f.Keyring.SealKEK(context.Background(), h, in, k.Peer, k.Version); err != nil {
 		tb.Fatal(err)
 	}
 	return k
@@ -288,7 +292,7 @@ func (f Fixture) Rows(tb testing.TB, d Device, n int) (seal.Header, []keyring.Ro
 	s := f.sealer(tb)
 	rows := make([]keyring.RootsIn, n)
 	for i := range rows {
-		rows[i] = keyring.RootsIn{KeySet: joinery.NewKeySetID(), Nwk: sealed(tb, s, d.Nwk[:]), App: sealed(tb, s, d.App[:])}
+		rows[i] = keyring.RootsIn{KeySet: joinery.NewKeySetID(), Row: sealedRow(tb, s, d.Nwk[:], d.App[:])}
 	}
 	return s.Header(), rows
 }

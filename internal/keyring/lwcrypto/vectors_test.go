@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"joinery/internal/cmac"
 	"joinery/lorawan"
 )
 
@@ -102,7 +103,7 @@ func encrypt(s software, b Block) []byte {
 
 func (o operands) mic(s software, msg []byte) []byte {
 	o.t.Helper()
-	mac, err := new(CMAC).Sum(s, msg)
+	mac, err := new(cmac.CMAC).Sum(s, msg)
 	if err != nil {
 		o.t.Fatal(err)
 	}

@@ -35,7 +35,7 @@ type dumpPlan struct {
 	Frame             []byte
 	DevEUI            lorawan.EUI64
 	KEKHeader         seal.Header
-	KEK               []byte
+	KEK               seal.SealedKEK
 	Needles           map[string][]byte
 }
 
@@ -113,7 +113,7 @@ func newDumpPlan(t *testing.T) dumpPlan {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if plan.KEKHeader, plan.KEK, err = seal.SealKey(public, kek); err != nil {
+	if plan.KEKHeader, plan.KEK, err = seal.SealKEK(public, "ns", "ns", kek); err != nil {
 		t.Fatal(err)
 	}
 	for name, secret := range map[string][]byte{
@@ -163,7 +163,7 @@ func dumpChild(t *testing.T, path string) {
 	}
 	k := keyring.New(token)
 	kek := joinery.KEK{ID: 1, Role: joinery.KEKForNS, Version: 1, Label: "ns"}
-	if kek.Sealed, err = k.SealKEK(ctx, plan.KEKHeader, plan.KEK, kek.Peer, kek.Role, kek.Version); err != nil {
+	if kek.Sealed, err = k.SealKEK(ctx, plan.KEKHeader, plan.KEK, kek.Peer, kek.Version); err != nil {
 		t.Fatal(err)
 	}
 	ks := joinery.KeySet{ID: 1, DevEUI: plan.DevEUI, Origin: joinery.OriginDerived, Master: plan.Master, Generation: 1, Root10: joinery.NwkKey}

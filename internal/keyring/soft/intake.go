@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/big"
 
+	"joinery"
 	"joinery/internal/keyring"
 	"joinery/internal/keyring/lwcrypto"
 	"joinery/internal/seal"
@@ -76,29 +77,42 @@ type batch struct {
 	opener *seal.Opener
 }
 
-// Root implements keyring.Batch.
-func (b *batch) Root(wrapped []byte) (use, custody []byte, err error) {
-	if len(wrapped) != lwcrypto.WrappedKeyLen {
-		return nil, nil, keyring.ErrTransport
-	}
-	err = b.opener.Open(wrapped, func(key []byte) error {
-		if use, err = wrapUnder(b.token.joinKEK, key); err != nil {
+// Roots implements keyring.Batch.
+func (b *batch) Roots(row seal.SealedRow) (nwk, app joinery.SealedRoot, err error) {
+	err = b.opener.Open(row.Item(), row.MAC, func(keys [][]byte) error {
+		if nwk, err = b.root(keys[0]); err != nil {
 			return err
 		}
-		encrypted, err := b.token.custody.EncryptOAEP(key)
-		custody = append([]byte{keyring.FormatOAEP256}, encrypted...)
+		app, err = b.root(keys[1])
 		return err
 	})
 	if err != nil {
-		return nil, nil, transport(err)
+		return joinery.SealedRoot{}, joinery.SealedRoot{}, transport(err)
 	}
-	return use, custody, nil
+	return nwk, app, nil
+}
+
+// root wraps an opened root key, nil for none, in both forms.
+func (b *batch) root(key []byte) (r joinery.SealedRoot, err error) {
+	switch len(key) {
+	case 0:
+		return r, nil
+	case lwcrypto.BlockLen:
+	default:
+		return r, keyring.ErrTransport
+	}
+	if r.Use, err = wrapUnder(b.token.joinKEK, key); err != nil {
+		return r, err
+	}
+	encrypted, err := b.token.custody.EncryptOAEP(key)
+	r.Custody = append([]byte{keyring.FormatOAEP256}, encrypted...)
+	return r, err
 }
 
 // KEK implements keyring.Batch.
-func (b *batch) KEK(wrapped []byte) (blob []byte, err error) {
-	err = b.opener.Open(wrapped, func(key []byte) error {
-		blob, err = wrapUnder(b.token.storageKEK, key)
+func (b *batch) KEK(in seal.SealedKEK) (blob []byte, err error) {
+	err = b.opener.Open(in.Item(), in.MAC, func(keys [][]byte) error {
+		blob, err = wrapUnder(b.token.storageKEK, keys[0])
 		return err
 	})
 	if err != nil {
@@ -123,7 +137,7 @@ func wrapUnder(kek secret.Cipher, key []byte) (blob []byte, err error) {
 // transport names the failures of a foreign or damaged file; whatever else goes
 // wrong keeps its name.
 func transport(err error) error {
-	for _, foreign := range []error{seal.ErrHeader, seal.ErrOtherKey, seal.ErrOpen, seal.ErrKeyWrap} {
+	for _, foreign := range []error{seal.ErrHeader, seal.ErrOtherKey, seal.ErrOpen, seal.ErrMAC, seal.ErrKeyWrap} {
 		if errors.Is(err, foreign) {
 			return fmt.Errorf("%w (%w)", keyring.ErrTransport, err)
 		}

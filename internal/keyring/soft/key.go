@@ -4,6 +4,7 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 
+	"joinery/internal/cmac"
 	"joinery/internal/keyring"
 	"joinery/internal/keyring/lwcrypto"
 	"joinery/internal/secret"
@@ -14,7 +15,7 @@ import (
 type key struct {
 	raw   [lwcrypto.BlockLen]byte
 	block cipher.Block // expanded when it is first needed
-	cmac  lwcrypto.CMAC
+	cmac  cmac.CMAC
 }
 
 func (k *key) cipher() (cipher.Block, error) {
@@ -28,7 +29,7 @@ func (k *key) cipher() (cipher.Block, error) {
 	return k.block, nil
 }
 
-// EncryptBlock implements lwcrypto.Encrypter.
+// EncryptBlock implements cmac.Encrypter.
 func (k *key) EncryptBlock(b *[lwcrypto.BlockLen]byte) error {
 	c, err := k.cipher()
 	if err != nil {

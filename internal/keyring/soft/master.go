@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 
+	"joinery/internal/cmac"
 	"joinery/internal/keyring"
 	"joinery/internal/keyring/lwcrypto"
 	"joinery/internal/secret"
@@ -83,16 +84,9 @@ func keyCheckValue(key []byte) (string, error) {
 		return "", fmt.Errorf("%w: master key", ErrDamaged)
 	}
 	defer secret.WipeBlock(block)
-	mac, err := new(lwcrypto.CMAC).Sum(blockEncrypter{block}, make([]byte, lwcrypto.BlockLen))
+	mac, err := new(cmac.CMAC).Sum(cmac.Cipher{Block: block}, make([]byte, lwcrypto.BlockLen))
 	if err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("%X", mac[:3]), nil
-}
-
-type blockEncrypter struct{ cipher.Block }
-
-func (b blockEncrypter) EncryptBlock(block *[lwcrypto.BlockLen]byte) error {
-	b.Encrypt(block[:], block[:])
-	return nil
 }

@@ -56,6 +56,7 @@ type share struct {
 	KCV     string      `json:"kcv"`
 	Seal    seal.Header `json:"seal"`
 	Key     []byte      `json:"key"`
+	MAC     []byte      `json:"mac"` // binds name, profile and key
 }
 
 // ShareMaster writes a master key, sealed to the transport key of another key
@@ -69,11 +70,11 @@ func ShareMaster(keyFile string, u Unlock, name string, to seal.PublicKey, w io.
 		if m, err = describe(c.Masters[i]); err != nil {
 			return err
 		}
-		header, wrapped, err := seal.SealKey(to, c.Masters[i].Key)
+		header, wrapped, mac, err := seal.SealMaster(to, m.Name, m.Profile, c.Masters[i].Key)
 		if err != nil {
 			return err
 		}
-		text, err := json.MarshalIndent(share{shareFormat, m.Name, m.Profile, m.KCV, header, wrapped}, "", "  ")
+		text, err := json.MarshalIndent(share{shareFormat, m.Name, m.Profile, m.KCV, header, wrapped, mac}, "", "  ")
 		if err != nil {
 			return err
 		}
@@ -141,8 +142,12 @@ func (s *share) open(c *contents) (m storedMaster, err error) {
 	}
 	defer opener.Wipe()
 	m = storedMaster{Name: s.Name, Profile: s.Profile}
-	if err := opener.Open(s.Key, func(key []byte) error { m.Key = slices.Clone(key); return nil }); err != nil {
-		return storedMaster{}, fmt.Errorf("%w: it is damaged", ErrShare)
+	err = opener.Open(seal.MasterItem(s.Name, s.Profile, s.Key), s.MAC, func(keys [][]byte) error {
+		m.Key = slices.Clone(keys[0])
+		return nil
+	})
+	if err != nil {
+		return storedMaster{}, fmt.Errorf("%w: it is not as it was shared", ErrShare)
 	}
 	if err := m.check(); err != nil {
 		clear(m.Key)

@@ -137,8 +137,14 @@ func TestShareMaster(t *testing.T) {
 		"profile": {func(s *share) { s.Profile = "none" }, ErrShare},
 		"format":  {func(s *share) { s.Format = "joinery-master/2" }, ErrShare},
 		"key":     {func(s *share) { s.Key[3] ^= 1 }, ErrShare},
+		"MAC":     {func(s *share) { s.MAC[3] ^= 1 }, ErrShare},
+		"no MAC":  {func(s *share) { s.MAC = nil }, ErrShare},
+		"renamed": {func(s *share) { s.Name = "other" }, ErrShare},
+		"KEK":     {func(s *share) { s.sealAsKEK(t, transport) }, ErrShare},
 		"header":  {func(s *share) { s.Seal.Key[3] ^= 1 }, ErrShare},
-		"length":  {func(s *share) { s.Seal, s.Key, _ = seal.SealKey(transport, make([]byte, 16)) }, ErrShare},
+		"length": {func(s *share) {
+			s.Seal, s.Key, s.MAC, _ = seal.SealMaster(transport, s.Name, s.Profile, make([]byte, 16))
+		}, ErrShare},
 		"another": {func(s *share) { s.reseal(t, transport) }, ErrMasterExists},
 	} {
 		var changed share
@@ -171,9 +177,25 @@ func (s *share) reseal(t *testing.T, to seal.PublicKey) {
 		t.Fatal(err)
 	}
 	s.KCV = kcv
-	if s.Seal, s.Key, err = seal.SealKey(to, key); err != nil {
+	if s.Seal, s.Key, s.MAC, err = seal.SealMaster(to, s.Name, s.Profile, key); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// sealAsKEK puts another key, sealed as a KEK, in its place.
+func (s *share) sealAsKEK(t *testing.T, to seal.PublicKey) {
+	t.Helper()
+	s.reseal(t, to)
+	key := make([]byte, 32)
+	rand.Read(key)
+	h, kek, err := seal.SealKEK(to, s.Name, s.Profile, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.KCV, err = keyCheckValue(key); err != nil {
+		t.Fatal(err)
+	}
+	s.Seal, s.Key, s.MAC = h, kek.Wrapped, kek.MAC
 }
 
 func derive(t *testing.T, token *Token, master string, d keyring.Derivation) [16]byte {
@@ -263,17 +285,22 @@ func TestFactoryProvisions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for purpose, wrapped := range map[byte][]byte{2: nwk, 1: app} {
-		want := make([]byte, 16)
-		block.Encrypt(want, []byte{purpose, 1, 0x0A, 0x0B, 0x0C, 0x0D, 0, 0, 0x00, 0x04, 0xA3, 0x10, 0x00, 0x1A, 0xA9, 0x0A})
-		if err := opener.Open(wrapped, func(got []byte) error {
-			if !bytes.Equal(got, want) {
+	item := seal.ElementItem("id", lorawan.EUI64{1}, devEUI, nwk, app)
+	mac, err := sealer.MAC(item)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := opener.Open(item, mac, func(got [][]byte) error {
+		for i, purpose := range []byte{2, 1} {
+			want := make([]byte, 16)
+			block.Encrypt(want, []byte{purpose, 1, 0x0A, 0x0B, 0x0C, 0x0D, 0, 0, 0x00, 0x04, 0xA3, 0x10, 0x00, 0x1A, 0xA9, 0x0A})
+			if !bytes.Equal(got[i], want) {
 				t.Errorf("purpose %d: another key", purpose)
 			}
-			return nil
-		}); err != nil {
-			t.Error(err)
 		}
+		return nil
+	}); err != nil {
+		t.Error(err)
 	}
 	if _, _, err := factory.Provision(context.Background(), "nobody", 1, devEUI, sealer); !errors.Is(err, keyring.ErrUnknownMaster) {
 		t.Errorf("no such master: %v", err)
@@ -294,8 +321,8 @@ func TestFactoryProvisions(t *testing.T) {
 	}
 	d := keyring.Derivation{Root: 1 /* NwkKey */, Generation: 0x0A0B0C0D, DevEUI: devEUI}
 	derived := derive(t, server.open(t), "maker", d)
-	if err := opener.Open(nwk, func(got []byte) error {
-		if !bytes.Equal(got, derived[:]) {
+	if err := opener.Open(item, mac, func(got [][]byte) error {
+		if !bytes.Equal(got[0], derived[:]) {
 			t.Error("factory and server derive different roots")
 		}
 		return nil

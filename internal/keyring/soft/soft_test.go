@@ -283,11 +283,15 @@ func TestCustodyFormOpensWithTheCustodyFile(t *testing.T) {
 	k := keyring.New(token)
 	root := make([]byte, 16)
 	rand.Read(root)
-	h, wrapped, err := seal.SealKey(token.TransportKey(), root)
+	sealer, err := seal.NewSealer(token.TransportKey())
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := k.SealRoots(context.Background(), h, []keyring.RootsIn{{KeySet: joinery.KeySetID(7), Nwk: wrapped}})
+	var row seal.SealedRow
+	if err := sealer.SealRow(&row, root, nil); err != nil {
+		t.Fatal(err)
+	}
+	out, err := k.SealRoots(context.Background(), sealer.Header(), []keyring.RootsIn{{KeySet: joinery.KeySetID(7), Row: row}})
 	if err != nil || out[0].Err != nil {
 		t.Fatal(err, out[0].Err)
 	}

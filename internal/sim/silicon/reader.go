@@ -6,6 +6,7 @@ import (
 	"crypto/cipher"
 	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"io"
@@ -31,6 +32,10 @@ const maxLine = 16 << 10
 // ErrRecipient says that a file was sealed to another recipient key.
 var ErrRecipient = errors.New("sealed to another recipient key")
 
+// ErrRow says that a row is not as the factory sealed it: a name or a key of it is
+// another one, or its MAC is missing.
+var ErrRow = errors.New("the row is not as it was sealed: have the factory make the file again")
+
 // header is the first line.
 type header struct {
 	Format string     `json:"format"`
@@ -47,13 +52,14 @@ type sealHeader struct {
 }
 
 // Row is one element as it stands in the file. Its keys are AES-KW ciphertext,
-// 24 bytes each; Reader.Element opens them.
+// 24 bytes each; Reader.Element checks MAC and opens them.
 type Row struct {
 	UniqueID string        `json:"uniqueId"`
 	JoinEUI  lorawan.EUI64 `json:"joinEUI"`
 	DevEUI   lorawan.EUI64 `json:"devEUI"`
 	NwkKey   []byte        `json:"nwkKey"`
 	AppKey   []byte        `json:"appKey"`
+	MAC      []byte        `json:"mac"`
 }
 
 // Reader reads a silicon file: lines of JSON, first the format and the sealed
@@ -61,6 +67,7 @@ type Row struct {
 type Reader struct {
 	lines *bufio.Scanner
 	kek   cipher.Block
+	mac   *aesmode.CMAC
 	line  int
 }
 
@@ -90,6 +97,9 @@ func NewReader(r io.Reader, to *Recipient) (*Reader, error) {
 	if s.kek, err = aes.NewCipher(fileKey); err != nil {
 		return nil, fmt.Errorf("silicon: %w", err)
 	}
+	if s.mac, err = itemMAC(s.kek); err != nil {
+		return nil, fmt.Errorf("silicon: %w", err)
+	}
 	return s, nil
 }
 
@@ -100,13 +110,17 @@ func (s *Reader) Next() (Row, error) {
 	}
 	var row Row
 	if err := json.Unmarshal(s.lines.Bytes(), &row, json.RejectUnknownMembers(true)); err != nil {
-		return Row{}, fmt.Errorf("silicon: line %d: not an element: want uniqueId, joinEUI, devEUI, nwkKey, appKey", s.line)
+		return Row{}, fmt.Errorf("silicon: line %d: not an element: want uniqueId, joinEUI, devEUI, nwkKey, appKey, mac", s.line)
 	}
 	return row, nil
 }
 
-// Element opens a row's keys and puts them into a new element.
+// Element opens a row's keys and puts them into a new element. ErrRow where the
+// row is not what the factory sealed.
 func (s *Reader) Element(row Row) (*element.Element, error) {
+	if mac := rowMAC(s.mac, row); subtle.ConstantTimeCompare(mac[:], row.MAC) != 1 {
+		return nil, fmt.Errorf("silicon: element %v: %w", row.DevEUI, ErrRow)
+	}
 	nwkKey, err := s.open(row.NwkKey)
 	if err != nil {
 		return nil, fmt.Errorf("silicon: element %v: nwkKey: %w", row.DevEUI, err)

@@ -108,6 +108,7 @@ func TestReaderRefuses(t *testing.T) {
 	otherDir, _ := recipient(t)
 	other := string(simtest.Silicon(t, filepath.Join(otherDir, silicon.RecipientPubFile), elements(1)))
 	otherKey, _, _ := strings.Cut(string(simtest.Silicon(t, pub, elements(0))), "\n")
+	const notSealed = "not as it was sealed"
 	for name, c := range map[string]struct{ file, want string }{
 		"empty":             {"", "empty"},
 		"not JSON":          {"hello\n" + row, "line 1"},
@@ -115,13 +116,18 @@ func TestReaderRefuses(t *testing.T) {
 		"other format":      {strings.Replace(file, "joinery-silicon/1", "joinery-silicon/2", 1), "want formats"},
 		"other algorithm":   {strings.Replace(file, "RSA-OAEP-256", "RSA1_5", 1), "want formats"},
 		"file key damaged":  {strings.Replace(file, `"key":"`, `"key":"AAAA`, 1), "damaged"},
-		"file key of other": {otherKey + "\n" + row, "key unwrap"},
+		"file key of other": {otherKey + "\n" + row, notSealed},
 		"duplicate member":  {strings.Replace(head, `{"format"`, `{"format":"x","format"`, 1) + "\n" + row, "line 1"},
 		"row not JSON":      {head + "\n{\n", "line 2"},
 		"row with more":     {head + "\n" + strings.Replace(row, "{", `{"x":1,`, 1), "line 2"},
 		"row's DevEUI":      {head + "\n" + strings.Replace(row, `"devEUI":"02`, `"devEUI":"2`, 1), "line 2"},
-		"no keys":           {head + "\n" + `{"uniqueId":"x","joinEUI":"0100000000000000","devEUI":"0200000000000000"}`, "no root key"},
-		"key cut":           {head + "\n" + `{"uniqueId":"x","joinEUI":"0100000000000000","devEUI":"0200000000000000","nwkKey":"AAAA","appKey":"AAAA"}`, "nwkKey"},
+		"no keys":           {head + "\n" + `{"uniqueId":"x","joinEUI":"0100000000000000","devEUI":"0200000000000000"}`, notSealed},
+		"key cut":           {head + "\n" + `{"uniqueId":"x","joinEUI":"0100000000000000","devEUI":"0200000000000000","nwkKey":"AAAA","appKey":"AAAA"}`, notSealed},
+		"another DevEUI":    {head + "\n" + strings.Replace(row, `"devEUI":"02`, `"devEUI":"03`, 1), notSealed},
+		"another JoinEUI":   {head + "\n" + strings.Replace(row, `"joinEUI":"01`, `"joinEUI":"03`, 1), notSealed},
+		"another name":      {head + "\n" + strings.Replace(row, `"uniqueId":"`, `"uniqueId":"0`, 1), notSealed},
+		"keys exchanged":    {head + "\n" + strings.NewReplacer("nwkKey", "appKey", "appKey", "nwkKey").Replace(row), notSealed},
+		"MAC damaged":       {head + "\n" + strings.Replace(row, `"mac":"`, `"mac":"AAAA`, 1), notSealed},
 		"line too long":     {head + "\n" + strings.Repeat(" ", 20_000) + row, "line 2"},
 	} {
 		t.Run(name, func(t *testing.T) {

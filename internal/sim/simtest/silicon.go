@@ -62,14 +62,25 @@ func Silicon(t testing.TB, pubFile string, elements []Element) []byte {
 		}
 		return wrapped
 	}
+	macKey := []byte("joinery-seal/1 key of item MACs.")
+	kek.Encrypt(macKey[:16], macKey[:16])
+	kek.Encrypt(macKey[16:], macKey[16:])
+	macCipher, err := aes.NewCipher(macKey)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var file bytes.Buffer
 	enc := json.NewEncoder(&file)
 	lines := []any{map[string]any{"format": "joinery-silicon/1", "seal": map[string]any{
 		"format": "joinery-seal/1", "kid": base64.RawURLEncoding.EncodeToString(kid[:]), "alg": "RSA-OAEP-256", "wrap": "A256KW", "key": sealed,
 	}}}
 	for _, e := range elements {
+		nwkKey, appKey := wrap(e.Roots.NwkKey), wrap(e.Roots.AppKey)
+		message := lengthPrefixed("joinery-seal/1 element", e.UniqueID, string(e.JoinEUI[:]), string(e.DevEUI[:]), string(nwkKey), string(appKey))
+		var mac [16]byte
+		aesmode.NewCMAC(macCipher).Sum(&mac, nil, message)
 		lines = append(lines, map[string]any{
-			"uniqueId": e.UniqueID, "joinEUI": e.JoinEUI, "devEUI": e.DevEUI, "nwkKey": wrap(e.Roots.NwkKey), "appKey": wrap(e.Roots.AppKey),
+			"uniqueId": e.UniqueID, "joinEUI": e.JoinEUI, "devEUI": e.DevEUI, "nwkKey": nwkKey, "appKey": appKey, "mac": mac[:],
 		})
 	}
 	for _, line := range lines {
@@ -78,4 +89,13 @@ func Silicon(t testing.TB, pubFile string, elements []Element) []byte {
 		}
 	}
 	return file.Bytes()
+}
+
+// lengthPrefixed puts before each field its length in four bytes, big-endian.
+func lengthPrefixed(fields ...string) (message []byte) {
+	for _, field := range fields {
+		message = append(message, 0, 0, byte(len(field)>>8), byte(len(field)))
+		message = append(message, field...)
+	}
+	return message
 }

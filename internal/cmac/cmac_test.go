@@ -1,9 +1,8 @@
-package lwcrypto
+package cmac
 
 import (
 	"bytes"
 	"crypto/aes"
-	"crypto/cipher"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -12,25 +11,13 @@ import (
 	"github.com/tink-crypto/tink-go/v2/mac/subtle"
 )
 
-// software is an Encrypter and BlockDecrypter over a cipher of this process.
-type software struct{ cipher.Block }
-
-func (s software) EncryptBlock(b *[BlockLen]byte) error { s.Encrypt(b[:], b[:]); return nil }
-
-func (s software) DecryptECB(b []byte) error {
-	for ; len(b) > 0; b = b[BlockLen:] {
-		s.Decrypt(b[:BlockLen], b[:BlockLen])
-	}
-	return nil
-}
-
-func newSoftware(t testing.TB, key []byte) software {
+func newCipher(t testing.TB, key []byte) Cipher {
 	t.Helper()
 	b, err := aes.NewCipher(key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return software{b}
+	return Cipher{b}
 }
 
 func unhex(t testing.TB, s string) []byte {
@@ -44,7 +31,7 @@ func unhex(t testing.TB, s string) []byte {
 
 func sum(t testing.TB, key, msg []byte) [BlockLen]byte {
 	t.Helper()
-	mac, err := new(CMAC).Sum(newSoftware(t, key), msg)
+	mac, err := new(CMAC).Sum(newCipher(t, key), msg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +114,7 @@ func FuzzCMAC(f *testing.F) {
 
 // A CMAC can be used again, and keeps nothing of what it summed.
 func TestCMACWorkingMemory(t *testing.T) {
-	e := newSoftware(t, make([]byte, 16))
+	e := newCipher(t, make([]byte, 16))
 	var c CMAC
 	first, err := c.Sum(e, []byte("one"))
 	if err != nil {
@@ -165,7 +152,7 @@ func TestCMACReportsTheTokensError(t *testing.T) {
 }
 
 func BenchmarkCMAC19(b *testing.B) {
-	e := newSoftware(b, make([]byte, 16))
+	e := newCipher(b, make([]byte, 16))
 	msg := make([]byte, 19)
 	var c CMAC
 	b.ReportAllocs()

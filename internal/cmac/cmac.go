@@ -1,6 +1,11 @@
-package lwcrypto
+// Package cmac is AES-CMAC (RFC 4493) over opaque block operations, so that the
+// key may live in a hardware token. LoRaWAN's MICs and the MACs of sealed keys
+// are made with it; it holds no key itself.
+package cmac
 
-// BlockLen is the length of an AES block, and of a LoRaWAN key, in bytes.
+import "crypto/cipher"
+
+// BlockLen is the length of an AES block, and of a MAC, in bytes.
 const BlockLen = 16
 
 // Encrypter encrypts single blocks under one AES key: a cipher of this process,
@@ -8,6 +13,15 @@ const BlockLen = 16
 type Encrypter interface {
 	// EncryptBlock replaces block by its encryption.
 	EncryptBlock(block *[BlockLen]byte) error
+}
+
+// Cipher is an Encrypter over a cipher of this process.
+type Cipher struct{ cipher.Block }
+
+// EncryptBlock implements Encrypter.
+func (c Cipher) EncryptBlock(block *[BlockLen]byte) error {
+	c.Encrypt(block[:], block[:])
+	return nil
 }
 
 // CMAC is working memory for AES-CMAC: its zero value is ready, and it can be

@@ -1,0 +1,143 @@
+package seal
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/subtle"
+	"encoding/binary"
+	"errors"
+	"slices"
+
+	"joinery/internal/cmac"
+	"joinery/internal/secret"
+	"joinery/lorawan"
+)
+
+// MACLen is the length of the MAC of a sealed item, in bytes.
+const MACLen = cmac.BlockLen
+
+// ErrMAC says that a sealed item is not what was sealed: its purpose, what it
+// belongs to or a wrapped key is another one. It says nothing about keys.
+var ErrMAC = errors.New("seal: the item is not as it was sealed")
+
+// Purposes of items. No two kinds of item have one in common, so that what was
+// sealed as one kind never opens as another.
+const (
+	purposeRoot    = Format + " root"
+	purposeKEK     = Format + " kek"
+	purposeMaster  = Format + " master"
+	purposeElement = Format + " element"
+)
+
+// Item is what one MAC covers: wrapped keys, what they are for and to what they
+// belong. Its encoding is the MAC's input: each field as its length, 4 bytes
+// big-endian, and its bytes; first the purpose, last the wrapped keys, of which
+// an absent one has no bytes. So two different items never encode alike.
+type Item struct {
+	encoded []byte
+	keys    [][]byte
+}
+
+func newItem(purpose string, context [][]byte, keys ...[]byte) Item {
+	i := Item{keys: keys}
+	for _, field := range slices.Concat([][]byte{[]byte(purpose)}, context, keys) {
+		i.encoded = binary.BigEndian.AppendUint32(i.encoded, uint32(len(field)))
+		i.encoded = append(i.encoded, field...)
+	}
+	return i
+}
+
+// Item gives what the MAC of a row covers: all of it but its line, which is for
+// people. The fields are JoinEUI 8, DevEUI 8, MACVersion as text ("1.0.3"),
+// Root10, UsedDevNonces 2 each and JoinNonceFloor 4, numbers big-endian; then
+// NwkKey and AppKey.
+func (r SealedRow) Item() Item {
+	var used []byte
+	for _, n := range r.UsedDevNonces {
+		used = binary.BigEndian.AppendUint16(used, uint16(n))
+	}
+	floor := binary.BigEndian.AppendUint32(nil, uint32(r.JoinNonceFloor))
+	return newItem(purposeRoot, [][]byte{
+		r.JoinEUI[:], r.DevEUI[:], []byte(r.MACVersion.String()), []byte(r.Root10), used, floor,
+	}, r.NwkKey, r.AppKey)
+}
+
+// SealedKEK is a KEK of 16, 24 or 32 bytes on its way in. Its role ("ns" or
+// "as") and label are bound to it.
+type SealedKEK struct {
+	Role    string
+	Label   string
+	Wrapped []byte
+	MAC     []byte
+}
+
+// Item gives what the MAC of a KEK covers: role, label and the wrapped key.
+func (k SealedKEK) Item() Item {
+	return newItem(purposeKEK, [][]byte{[]byte(k.Role), []byte(k.Label)}, k.Wrapped)
+}
+
+// MasterItem gives what the MAC of a shared master key covers.
+func MasterItem(name, profile string, wrapped []byte) Item {
+	return newItem(purposeMaster, [][]byte{[]byte(name), []byte(profile)}, wrapped)
+}
+
+// ElementItem gives what the MAC of an element's root keys covers, on their way
+// into silicon.
+func ElementItem(uniqueID string, joinEUI, devEUI lorawan.EUI64, nwkKey, appKey []byte) Item {
+	return newItem(purposeElement, [][]byte{[]byte(uniqueID), joinEUI[:], devEUI[:]}, nwkKey, appKey)
+}
+
+// macKeyBlocks are the two blocks whose encryption under the file key is the key
+// of the MACs (AES-256): in a hardware token one derivation by
+// CKM_AES_ECB_ENCRYPT_DATA. Key wrap and MAC so never share a key.
+const macKeyBlocks = "joinery-seal/1 k" + "ey of item MACs."
+
+// fileKeys are the two ciphers of a file: of its key, and of the key for MACs
+// that derives from it.
+type fileKeys struct{ wrap, mac cipher.Block }
+
+func newFileKeys(fileKey []byte) (k fileKeys, err error) {
+	if k.wrap, err = aes.NewCipher(fileKey); err != nil {
+		return fileKeys{}, err
+	}
+	macKey := []byte(macKeyBlocks)
+	defer clear(macKey)
+	for block := range slices.Chunk(macKey, aes.BlockSize) {
+		k.wrap.Encrypt(block, block)
+	}
+	if k.mac, err = aes.NewCipher(macKey); err != nil {
+		k.wipe()
+		return fileKeys{}, err
+	}
+	return k, nil
+}
+
+// sum makes the MAC of an item: AES-CMAC (RFC 4493) of its encoding.
+func (k *fileKeys) sum(i Item) ([]byte, error) {
+	if k.mac == nil {
+		return nil, secret.ErrWiped
+	}
+	mac, err := new(cmac.CMAC).Sum(cmac.Cipher{Block: k.mac}, i.encoded)
+	return mac[:], err
+}
+
+// check compares the MAC of an item in constant time: ErrMAC.
+func (k *fileKeys) check(i Item, mac []byte) error {
+	want, err := k.sum(i)
+	if err != nil {
+		return err
+	}
+	if subtle.ConstantTimeCompare(want, mac) != 1 {
+		return ErrMAC
+	}
+	return nil
+}
+
+func (k *fileKeys) wipe() {
+	for _, b := range []*cipher.Block{&k.wrap, &k.mac} {
+		if *b != nil {
+			secret.WipeBlock(*b)
+			*b = nil
+		}
+	}
+}

@@ -1,0 +1,43 @@
+package silicon
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"encoding/binary"
+
+	"joinery/internal/sim/aesmode"
+)
+
+// The two blocks whose encryption under the file key is the AES-256 key of the
+// rows' MACs.
+const (
+	macKeyFirst  = "joinery-seal/1 k"
+	macKeySecond = "ey of item MACs."
+)
+
+// itemMAC gives the CMAC for the rows of a file.
+func itemMAC(fileKey cipher.Block) (*aesmode.CMAC, error) {
+	var key [2 * aes.BlockSize]byte
+	defer clear(key[:])
+	fileKey.Encrypt(key[:aes.BlockSize], []byte(macKeyFirst))
+	fileKey.Encrypt(key[aes.BlockSize:], []byte(macKeySecond))
+	block, err := aes.NewCipher(key[:])
+	if err != nil {
+		return nil, err
+	}
+	return aesmode.NewCMAC(block), nil
+}
+
+// rowMAC makes the MAC of a row: over the purpose, the row's names and its wrapped
+// keys, before each its length in four bytes, big-endian.
+func rowMAC(c *aesmode.CMAC, row Row) (mac [aes.BlockSize]byte) {
+	var message []byte
+	for _, field := range [][]byte{
+		[]byte(formatSeal + " element"), []byte(row.UniqueID), row.JoinEUI[:], row.DevEUI[:], row.NwkKey, row.AppKey,
+	} {
+		message = binary.BigEndian.AppendUint32(message, uint32(len(field)))
+		message = append(message, field...)
+	}
+	c.Sum(&mac, nil, message)
+	return mac
+}
