@@ -94,7 +94,9 @@ type Limits struct {
 	// The longest body of a request, in bytes. A join needs less than 2,000.
 	BodyBytes int `yaml:"body_bytes"`
 	// The most connections held at once; more wait in the kernel's queue. Each
-	// takes a file descriptor, so the service's limit must be above it.
+	// takes a file descriptor, so the service's limit must be above it. One peer
+	// may hold half of them. A quarter may be in their TLS handshake, which has
+	// three seconds, and 64 of those from one address.
 	Connections int `yaml:"connections"`
 	// How long a client may take for the TLS handshake and to send a request,
 	// and later to receive its answer.
