@@ -40,6 +40,8 @@ var rooms = map[string]room{
 	"internal/store":               {holders, "state in SQLite"},
 	"internal/store/storetest":     {holders, "the contract suite that every store passes"},
 
+	"internal/store/storetest/sqlitetest": {holders, "a database of its own for a test of another package; apart from the suite, which the store's own tests link"},
+
 	"internal/activation":   {rules, "Join, Rejoin, AppSKey, HomeNS"},
 	"internal/provisioning": {rules, "manifests and key lists become devices"},
 	"internal/claim":        {rules, "owner token to owner; bindings"},
@@ -72,8 +74,10 @@ var sideways = map[string][]string{
 	"internal/keyring/soft":        {"internal/keyring", "internal/keyring/lwcrypto"},
 	"internal/keyring/keyringtest": {"internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft"},
 	"internal/store/storetest":     {"internal/store"},
-	"internal/daemon":              {"internal/config"},
-	"cmd/joinery":                  {"internal/quickstart"},
+
+	"internal/store/storetest/sqlitetest": {"internal/store"},
+	"internal/daemon":                     {"internal/config"},
+	"cmd/joinery":                         {"internal/quickstart"},
 }
 
 // importers lists, for a package that must not be imported freely, all that may
@@ -93,7 +97,7 @@ var importers = map[string][]string{
 	"filippo.io/age":            {"internal/keyring/soft"},
 
 	// State: floor 3 reaches it through interfaces of its own.
-	"internal/store": {"internal/store/storetest", "internal/daemon", "cmd/joinery", "internal/quickstart"},
+	"internal/store": {"internal/store/storetest", "internal/store/storetest/sqlitetest", "internal/daemon", "cmd/joinery", "internal/quickstart"},
 
 	// The suites and the simulator are linked by tests, and the simulator by its
 	// own program.

@@ -148,3 +148,31 @@ func (f Fixture) root(tb testing.TB, purpose byte, g uint32, e lorawan.EUI64) (r
 	c.Encrypt(root[:], block)
 	return root
 }
+
+// Main runs the tests of a package with one software keyring for all of them,
+// since making its RSA keys takes a second. It has one master key, of that name.
+// TestMain exits with what Main gives.
+func Main(m *testing.M, master string, keys **keyring.Keyring) int {
+	dir, err := os.MkdirTemp("", "keyringtest")
+	if err != nil {
+		return failed(err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	if _, err := NewSoftFile(dir, master); err != nil {
+		return failed(err)
+	}
+	token, err := soft.Open(context.Background(), soft.Options{
+		KeyFile: filepath.Join(dir, "keys"), Unlock: soft.Unlock{IdentityFile: filepath.Join(dir, "identity")},
+	})
+	if err != nil {
+		return failed(err)
+	}
+	*keys = keyring.New(token)
+	defer func() { _ = (*keys).Close() }()
+	return m.Run()
+}
+
+func failed(err error) int {
+	fmt.Fprintln(os.Stderr, err)
+	return 1
+}
