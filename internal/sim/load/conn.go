@@ -17,10 +17,10 @@ import (
 	"joinery/internal/sim"
 )
 
-// conn is one kept-alive HTTP/1.1 connection over mutual TLS: a sim.Way that
+// Conn is one kept-alive HTTP/1.1 connection over mutual TLS: a sim.Way that
 // costs a third of net/http's client, so that server and client can be compared
 // on a processor each. One goroutine at a time.
-type conn struct {
+type Conn struct {
 	address string
 	path    string
 	host    string
@@ -40,13 +40,13 @@ type conn struct {
 // maxAnswer bounds an answer, in bytes: several times the longest one.
 const maxAnswer = 64 << 10
 
-// newConn makes a connection to an https URL, not yet open.
-func newConn(to string, conf *tls.Config, timeout time.Duration) (*conn, error) {
+// NewConn makes a connection to an https URL, not yet open.
+func NewConn(to string, conf *tls.Config, timeout time.Duration) (*Conn, error) {
 	u, err := url.Parse(to)
 	if err != nil || u.Scheme != "https" || u.Host == "" {
 		return nil, errors.New("join server: want an https URL")
 	}
-	c := &conn{address: u.Host, host: u.Host, path: u.RequestURI(), tls: conf.Clone(), timeout: timeout}
+	c := &Conn{address: u.Host, host: u.Host, path: u.RequestURI(), tls: conf.Clone(), timeout: timeout}
 	if u.Port() == "" {
 		c.address = net.JoinHostPort(u.Hostname(), "443")
 	}
@@ -56,8 +56,8 @@ func newConn(to string, conf *tls.Config, timeout time.Duration) (*conn, error) 
 	return c, nil
 }
 
-// connect opens the connection, unless it is open.
-func (c *conn) connect(ctx context.Context) error {
+// Connect opens the connection, unless it is open.
+func (c *Conn) Connect(ctx context.Context) error {
 	if c.open != nil {
 		return nil
 	}
@@ -82,8 +82,8 @@ func (c *conn) connect(ctx context.Context) error {
 	return nil
 }
 
-// close closes the connection; the next request opens another one.
-func (c *conn) close() {
+// Close closes the connection; the next request opens another one.
+func (c *Conn) Close() {
 	if c.open != nil {
 		_ = c.open.Close()
 		c.open = nil
@@ -92,9 +92,9 @@ func (c *conn) close() {
 
 // Send implements sim.Way. A connection that the server closed while it was idle
 // is opened again, once, as every client does.
-func (c *conn) Send(ctx context.Context, body []byte) (*sim.Reply, error) {
+func (c *Conn) Send(ctx context.Context, body []byte) (*sim.Reply, error) {
 	for {
-		if err := c.connect(ctx); err != nil {
+		if err := c.Connect(ctx); err != nil {
 			return nil, err
 		}
 		reused := c.started
@@ -102,7 +102,7 @@ func (c *conn) Send(ctx context.Context, body []byte) (*sim.Reply, error) {
 		if err == nil {
 			return r, nil
 		}
-		c.close()
+		c.Close()
 		if !reused || !errors.Is(err, errIdleClosed) {
 			return nil, fmt.Errorf("%w: %w", errNoAnswer, err)
 		}
@@ -116,7 +116,7 @@ var errNoAnswer = errors.New("join server")
 // answer.
 var errIdleClosed = errors.New("connection closed by the server")
 
-func (c *conn) exchange(body []byte) (*sim.Reply, error) {
+func (c *Conn) exchange(body []byte) (*sim.Reply, error) {
 	c.out = append(c.out[:0], "POST "...)
 	c.out = append(c.out, c.path...)
 	c.out = append(c.out, " HTTP/1.1\r\nHost: "...)
@@ -142,7 +142,7 @@ func (c *conn) exchange(body []byte) (*sim.Reply, error) {
 	r, keep, err := readReply(c.in)
 	c.answeredAt = time.Now()
 	if err == nil && !keep {
-		c.close()
+		c.Close()
 	}
 	return r, err
 }

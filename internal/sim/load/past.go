@@ -26,7 +26,7 @@ type joined struct {
 const keptJoins = 512
 
 // remember keeps a join in the place of the oldest.
-func (p *past) remember(r *sim.Result, d *member, c *conn) {
+func (p *past) remember(r *sim.Result, d *member, c *Conn) {
 	j := joined{result: r, device: d, next: d.record.next(), sentAt: c.sentAt, answered: c.answeredAt}
 	if len(p.joins) < keptJoins {
 		p.joins = append(p.joins, j)

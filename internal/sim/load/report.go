@@ -34,6 +34,9 @@ type Report struct {
 	Failures []*Failure `json:"failures"`
 
 	Server *ServerUsage `json:"server,omitempty"`
+	// RequestBytes and AnswerBytes are the sizes of the bodies of the last join.
+	RequestBytes int `json:"requestBytes"`
+	AnswerBytes  int `json:"answerBytes"`
 	// ClientCPU is the processor time of this program; near 1 a second of one
 	// processor, the client is what was measured.
 	ClientCPU float64 `json:"clientCPU"`
@@ -82,6 +85,9 @@ func (r *run) report(before, after sample) *Report {
 	report := &Report{Connections: r.Connections, Rate: r.Rate, Failures: []*Failure{}}
 	for _, w := range r.workers {
 		total.add(&w.count)
+		if w.request != 0 {
+			report.RequestBytes, report.AnswerBytes = w.request, w.answer
+		}
 		report.Handshakes += w.toNS.dials
 		if w.toAS != nil {
 			report.Handshakes += w.toAS.dials

@@ -166,7 +166,7 @@ func (r *run) connect(ctx context.Context) error {
 			return err
 		}
 		r.workers = append(r.workers, w)
-		if err := w.toNS.connect(ctx); err != nil {
+		if err := w.toNS.Connect(ctx); err != nil {
 			r.disconnect()
 			return err
 		}
@@ -176,9 +176,9 @@ func (r *run) connect(ctx context.Context) error {
 
 func (r *run) disconnect() {
 	for _, w := range r.workers {
-		w.toNS.close()
+		w.toNS.Close()
 		if w.toAS != nil {
-			w.toAS.close()
+			w.toAS.Close()
 		}
 	}
 }

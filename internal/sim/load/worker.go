@@ -33,9 +33,11 @@ type worker struct {
 	place int
 	ns    *sim.NS
 	as    *sim.AS
-	toNS  *conn
-	toAS  *conn
+	toNS  *Conn
+	toAS  *Conn
 	past  past
+	// request and answer are the sizes of the bodies of the last join.
+	request, answer int
 
 	mu     sync.Mutex // for who looks at the count meanwhile
 	count  count
@@ -65,7 +67,7 @@ func newWorker(r *run, place int) (*worker, error) {
 	// Peers asks for the Network Server's way first.
 	var err error
 	w.ns, w.as, err = r.Peers(func(url string, conf *tls.Config) (sim.Way, error) {
-		c, err := newConn(url, conf, r.Timeout)
+		c, err := NewConn(url, conf, r.Timeout)
 		if err != nil {
 			return nil, err
 		}
@@ -87,7 +89,7 @@ func (w *worker) work() {
 		if !ok {
 			return
 		}
-		w.request(ctx, due)
+		w.send(ctx, due)
 	}
 }
 
@@ -110,8 +112,8 @@ func (w *worker) next() (due time.Time, ok bool) {
 	return due, true
 }
 
-// request sends one request, checks what comes back, and counts it.
-func (w *worker) request(ctx context.Context, due time.Time) {
+// send sends one request, checks what comes back, and counts it.
+func (w *worker) send(ctx context.Context, due time.Time) {
 	g, place := w.pick()
 	what := w.choose()
 	d, err := w.Fleet.device(place, g.Version)
@@ -171,6 +173,7 @@ func (w *worker) join(ctx context.Context, due time.Time, d *member) {
 	if !w.done(due, join, w.toNS, err) {
 		return
 	}
+	w.request, w.answer = len(result.Request), len(result.Reply.Body)
 	if w.Replays > 0 {
 		w.past.remember(result, d, w.toNS)
 	}
@@ -210,7 +213,7 @@ func (w *worker) wrongMIC(ctx context.Context, due time.Time, d *member) {
 }
 
 // done counts a request that was answered, or not.
-func (w *worker) done(due time.Time, k kind, c *conn, err error) bool {
+func (w *worker) done(due time.Time, k kind, c *Conn, err error) bool {
 	if err != nil {
 		w.fail(due, k, err)
 		return false
