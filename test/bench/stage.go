@@ -153,6 +153,14 @@ func (s *stage) importFleets(ctx context.Context) error {
 	return nil
 }
 
+// removeManifests removes what only the import needed: a kilobyte a device.
+func (s *stage) removeManifests() (err error) {
+	for i := range s.fleets {
+		err = errors.Join(err, os.Remove(s.manifest(i)))
+	}
+	return err
+}
+
 // measureSizes has a device of each fleet join, to see how large requests and
 // answers are.
 func (s *stage) measureSizes(ctx context.Context) error {
