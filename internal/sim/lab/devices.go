@@ -125,6 +125,9 @@ func (l *Lab) element(sel Selector) (*element.Element, error) {
 // rows calls visit for each element of all silicon files until it wants no
 // more.
 func (l *Lab) rows(visit func(*silicon.Reader, silicon.Row) (more bool, err error)) error {
+	if l.recipient == nil {
+		return errors.New("sim.json names no silicon, so there is no element")
+	}
 	for _, name := range l.config.Silicon {
 		more, err := l.fileRows(name, visit)
 		if err != nil {

@@ -16,7 +16,7 @@ import (
 // at a time; the next one waits.
 type Lab struct {
 	config    *Config
-	recipient *silicon.Recipient
+	recipient *silicon.Recipient // nil where there is no silicon
 	state     *state
 	links     []*sim.Link
 }
@@ -27,9 +27,11 @@ func Open(configFile string) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	recipient, err := silicon.LoadRecipient(c.RecipientKey)
-	if err != nil {
-		return nil, err
+	var recipient *silicon.Recipient
+	if c.RecipientKey != "" {
+		if recipient, err = silicon.LoadRecipient(c.RecipientKey); err != nil {
+			return nil, err
+		}
 	}
 	s, err := openState(c.State)
 	if err != nil {
