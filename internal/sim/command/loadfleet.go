@@ -122,9 +122,13 @@ func (f *fleetFlags) derive(groups []load.Group, keyList io.Writer, take func(*e
 	return nil
 }
 
+// loadState is where elements of the silicon files remember what they did under
+// load.
+func loadState(l *lab.Lab) string { return l.StatePath() + ".load" }
+
 // state gives where the fleet's devices remember, if no flag says.
 func (f *fleetFlags) state(l *lab.Lab) string {
-	path := l.StatePath() + ".load"
+	path := loadState(l)
 	if f.seed != "" {
 		path += "-" + f.joinEUI + "-" + f.devEUI
 	}
