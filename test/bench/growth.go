@@ -55,7 +55,7 @@ func (g *growth) bytesADevice() float64 {
 
 // runGrowth makes a small and a large fleet, each with a server of its own, and
 // measures them in turn.
-func runGrowth(ctx context.Context, o options, out io.Writer, tell func(string, ...any)) (err error) {
+func runGrowth(ctx context.Context, o options, p programs, out io.Writer, tell func(string, ...any)) (err error) {
 	g := &growth{Small: smallFleet, Large: o.devices}
 	switch {
 	case g.Large == 0 && os.Getenv("JOINERY_LONG") != "":
@@ -64,13 +64,12 @@ func runGrowth(ctx context.Context, o options, out io.Writer, tell func(string, 
 		g.Large = largeFleet
 	}
 	g.Small = min(g.Small, g.Large)
-	tell("directories: new ones in %s", o.dir)
-	small, err := populated(ctx, o.dir, tell, g.Small)
+	small, err := populated(ctx, p, tell, g.Small)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, small.close()) }()
-	large, err := populated(ctx, o.dir, tell, g.Large)
+	large, err := populated(ctx, p, tell, g.Large)
 	if err != nil {
 		return err
 	}
@@ -100,9 +99,9 @@ func runGrowth(ctx context.Context, o options, out io.Writer, tell func(string, 
 }
 
 // populated makes a stage with its devices imported, and stops it.
-func populated(ctx context.Context, dir string, tell func(string, ...any), devices int) (*stage, error) {
+func populated(ctx context.Context, p programs, tell func(string, ...any), devices int) (*stage, error) {
 	half := devices / len(versions)
-	s, err := newStage(ctx, dir, tell, fleet{versions[0], devices - half}, fleet{versions[1], half})
+	s, err := newStage(ctx, p, tell, fleet{versions[0], devices - half}, fleet{versions[1], half})
 	if err != nil {
 		return nil, err
 	}
