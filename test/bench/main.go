@@ -44,7 +44,7 @@ type options struct {
 	timing
 	growth, short, json bool
 	repeats, devices    int
-	dir                 string
+	dir, keep           string
 }
 
 // run reads the flags and measures.
@@ -60,6 +60,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 	flags.DurationVar(&o.duration, "duration", o.duration, "how long each measurement takes")
 	flags.DurationVar(&o.warmup, "warmup", o.warmup, "how long each runs before")
 	flags.StringVar(&o.dir, "dir", "", "where the server's directory is made, on a disk (default: the directory for temporary files, or bin/ where that is in memory)")
+	flags.StringVar(&o.keep, "keep", "", "make the fleets in this directory and leave them there, for the next run with it")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -70,12 +71,16 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 		return err
 	}
 	tell := newTell(progress)
-	tell("directory: a new one in %s", o.dir)
-	p, err := build(ctx, o.dir)
+	if o.keep == "" {
+		tell("directory: a new one in %s", o.dir)
+	} else if o.keep, err = filepath.Abs(o.keep); err != nil {
+		return err
+	}
+	p, err := build(ctx, o)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(p.dir)) }()
+	defer func() { err = errors.Join(err, p.remove()) }()
 	if o.growth {
 		return runGrowth(ctx, o, p, out, tell)
 	}
