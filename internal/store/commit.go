@@ -47,14 +47,14 @@ func (d *DB) CommitActivation(ctx context.Context, c joinery.ActivationCommit) e
 	if err != nil {
 		return err
 	}
-	if err := enqueue(d.w, &d.w.joins, j); err != nil {
+	if err := enqueue(d.w, &d.w.commits, j); err != nil {
 		return storeError(err)
 	}
 	select {
 	case err := <-j.result:
 		return storeError(err)
 	case <-ctx.Done():
-		withdraw(d.w, &d.w.joins, j)
+		withdraw(d.w, &d.w.commits, j)
 		return ctx.Err()
 	}
 }
@@ -123,6 +123,11 @@ func (w *writer) commitBatch(batch []*joinCommit) {
 			w.commitBatch([]*joinCommit{j})
 		}
 		return
+	}
+	if err == nil {
+		w.news.tell(batch, outcomes)
+	} else {
+		w.news.next() // it may be on disk all the same
 	}
 	for i, j := range batch {
 		if err != nil {

@@ -36,26 +36,39 @@ const (
 // LoadActivation reads all that a join needs to know of a device. The custody
 // blobs of its key set are left out. CodeUnknownDevice where there is none.
 func (d *DB) LoadActivation(ctx context.Context, joinEUI, devEUI lorawan.EUI64) (s joinery.ActivationState, err error) {
-	err = d.readJoin(ctx, func(c conn) error {
-		stmt, err := c.Prepare(loadQuery)
-		if err != nil {
+	for fresh := false; !fresh && err == nil; {
+		err = d.borrow(ctx, d.joins, func(r *reader) (err error) {
+			if err := r.hold(d.news.current()); err != nil {
+				return err
+			}
+			if s, err = r.load(joinEUI, devEUI); err != nil {
+				return err
+			}
+			fresh, err = d.news.update(&s, r.snapshot)
 			return err
-		}
-		stmt.BindBytes(1, devEUI[:])
-		stmt.BindBytes(2, joinEUI[:])
-		found, err := stmt.Step()
-		if err == nil && found {
-			s, err = scanState(&row{stmt: stmt})
-		}
-		if err := firstError(err, stmt.Reset()); err != nil {
-			return err
-		}
-		if !found {
-			return errUnknownDevice
-		}
-		return nil
-	})
+		})
+	}
 	return s, err
+}
+
+func (c conn) load(joinEUI, devEUI lorawan.EUI64) (s joinery.ActivationState, err error) {
+	stmt, err := c.Prepare(loadQuery)
+	if err != nil {
+		return s, err
+	}
+	stmt.BindBytes(1, devEUI[:])
+	stmt.BindBytes(2, joinEUI[:])
+	found, err := stmt.Step()
+	if err == nil && found {
+		s, err = scanState(&row{stmt: stmt})
+	}
+	if err := firstError(err, stmt.Reset()); err != nil {
+		return s, err
+	}
+	if !found {
+		return s, errUnknownDevice
+	}
+	return s, nil
 }
 
 var errUnknownDevice = joinery.Errorf(joinery.CodeUnknownDevice, "no such device")

@@ -38,8 +38,9 @@ const OperatorOrg = "operator"
 type DB struct {
 	path     string
 	lock     *fileLock
-	joins    *pool   // readers for joins
-	readers  *pool   // readers for everybody else: a listing keeps no join waiting
+	joins    *pool // readers for joins
+	readers  *pool // readers for everybody else: a listing keeps no join waiting
+	news     *news
 	w        *writer // nil where opened for reading only
 	operator joinery.OrgID
 	epoch    int64
@@ -57,8 +58,8 @@ const (
 // touches goes whole into the log, so small pages make small commits.
 const pageSize = 4096
 
-// walPages is the size of the write-ahead log, in pages, from which a commit
-// also copies the log back into the database.
+// walPages is about what the write-ahead log has grown to, in pages, when it is
+// copied back into the database; see writer.checkpoint.
 const walPages = 4000
 
 func commonPragmas(o Options, cacheKiB int) []string {
@@ -95,7 +96,7 @@ func open(ctx context.Context, o Options, readOnly bool) (_ *DB, err error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	n := max(2, min(8, runtime.NumCPU()))
-	d := &DB{path: o.Path, lock: lock, joins: newPool(n), readers: newPool(max(2, n/2)), closed: make(chan struct{})}
+	d := &DB{path: o.Path, lock: lock, joins: newPool(n), readers: newPool(max(2, n/2)), news: newNews(), closed: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			_ = d.Close()
@@ -120,7 +121,7 @@ func open(ctx context.Context, o Options, readOnly bool) (_ *DB, err error) {
 	if readOnly {
 		err = c.Close()
 	} else {
-		d.w, err = startWriter(c, d.epoch, o.Logger)
+		d.w, err = startWriter(c, d, o.Logger)
 	}
 	if err != nil {
 		return nil, err
@@ -220,7 +221,7 @@ func (c conn) checkDurable(o Options) error {
 
 // begin raises the epoch, unless we only read, and reads who we are.
 func (d *DB) begin(c conn, readOnly bool) error {
-	if err := c.pragma(fmt.Sprintf("wal_autocheckpoint = %d", walPages)); err != nil {
+	if err := c.pragma("wal_autocheckpoint = 0"); err != nil {
 		return err
 	}
 	if err := c.pragma(fmt.Sprintf("journal_size_limit = %d", 4*walPages*pageSize)); err != nil {
@@ -246,9 +247,13 @@ func (d *DB) begin(c conn, readOnly bool) error {
 func (d *DB) Close() (err error) {
 	d.close.Do(func() {
 		close(d.closed)
+		if d.w != nil {
+			d.w.stop()
+		}
 		err = firstError(d.joins.close(), d.readers.close())
 		if d.w != nil {
-			err = firstError(err, d.w.stop())
+			// Last, because who closes last copies the log back.
+			err = firstError(err, d.w.c.Close())
 		}
 		err = firstError(err, d.lock.release())
 	})

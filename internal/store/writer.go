@@ -19,16 +19,21 @@ import (
 type writer struct {
 	c     conn
 	epoch int64
+	news  *news // what joins' readers are told
+	joins *pool // those readers
 	stmts joinStatements
 	log   *slog.Logger
+
+	changes      int64 // rows written through c, as of the last transaction's beginning
+	checkpointed int64 // changes at the last checkpoint
 
 	// commitFault, where a test sets it, runs in place of the statement COMMIT.
 	commitFault func(commit func() error) error
 
-	mu     sync.Mutex
-	joins  []*joinCommit
-	others []*otherWrite
-	closed bool
+	mu      sync.Mutex
+	commits []*joinCommit
+	others  []*otherWrite
+	closed  bool
 
 	wake chan struct{} // holds one token while there may be work
 	done chan struct{}
@@ -54,8 +59,8 @@ const maxWaiting = 4096
 const maxBatch = 512
 
 // startWriter starts a writer on c, which is the writer's to close from now on.
-func startWriter(c conn, epoch int64, log *slog.Logger) (*writer, error) {
-	w := &writer{c: c, epoch: epoch, log: log, wake: make(chan struct{}, 1), done: make(chan struct{})}
+func startWriter(c conn, d *DB, log *slog.Logger) (*writer, error) {
+	w := &writer{c: c, epoch: d.epoch, news: d.news, joins: d.joins, log: log, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	if err := w.stmts.prepare(c); err != nil {
 		_ = c.Close()
 		return nil, err
@@ -64,14 +69,13 @@ func startWriter(c conn, epoch int64, log *slog.Logger) (*writer, error) {
 	return w, nil
 }
 
-// stop refuses what still waits, ends the loop and closes the connection.
-func (w *writer) stop() error {
+// stop refuses what still waits and ends the loop.
+func (w *writer) stop() {
 	w.mu.Lock()
 	w.closed = true
 	w.mu.Unlock()
 	w.signal()
 	<-w.done
-	return w.c.Close()
 }
 
 func (w *writer) signal() {
@@ -99,8 +103,11 @@ func (w *writer) loop() {
 				w.commitBatch(batch)
 			}
 			if other != nil {
-				other.result <- w.transaction(other.run)
+				err := w.transaction(other.run)
+				w.news.next() // before anybody relies on the change
+				other.result <- err
 			}
+			w.checkpoint()
 		}
 	}
 }
@@ -111,16 +118,16 @@ func (w *writer) take() (batch []*joinCommit, other *otherWrite, closed bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
-		for _, j := range w.joins {
+		for _, j := range w.commits {
 			j.result <- storeError(ErrClosed)
 		}
 		for _, o := range w.others {
 			o.result <- storeError(ErrClosed)
 		}
-		w.joins, w.others = nil, nil
+		w.commits, w.others = nil, nil
 		return nil, nil, true
 	}
-	batch, w.joins = takeBatch(w.joins)
+	batch, w.commits = takeBatch(w.commits)
 	if len(w.others) > 0 {
 		other = w.others[0]
 		w.others = slices.Delete(w.others, 0, 1)
@@ -217,7 +224,11 @@ func (w *writer) begin() error {
 	if err := run(w.stmts.begin); err != nil {
 		return err
 	}
-	epoch, err := w.c.integer("SELECT epoch FROM store")
+	var epoch int64
+	_, err := w.c.one("SELECT epoch, total_changes() FROM store", func(r *row) error {
+		epoch, w.changes = r.int(), r.int()
+		return nil
+	})
 	if err == nil && epoch != w.epoch {
 		err = fmt.Errorf("%w: epoch %d is now %d", ErrSucceeded, w.epoch, epoch)
 	}
@@ -232,6 +243,28 @@ func (w *writer) commit() error {
 		return w.commitFault(func() error { return run(w.stmts.commit) })
 	}
 	return run(w.stmts.commit)
+}
+
+// checkpointRows is after how many rows written the log is copied back into the
+// database. A join writes two, on about one page.
+const checkpointRows = 2 * 4000
+
+// checkpoint copies the log back into the database when it has become long, and
+// sees to it that the next transaction begins the log anew: no reader of joins
+// may hold a snapshot from before.
+func (w *writer) checkpoint() {
+	if w.changes-w.checkpointed < checkpointRows {
+		return
+	}
+	w.checkpointed = w.changes
+	w.news.next()
+	err := w.joins.letGo()
+	if err == nil {
+		err = w.c.pragma("wal_checkpoint(PASSIVE)")
+	}
+	if err = firstError(err, w.joins.letGo()); err != nil {
+		w.log.Error("the write-ahead log cannot be copied back into the database and goes on growing", "error", err)
+	}
 }
 
 // rollback ends a transaction that is still open; after some errors SQLite has

@@ -103,7 +103,7 @@ func commitTogether(t testing.TB, d *DB, commits []joinery.ActivationCommit) []e
 	}
 	for waits := 0; waits < len(commits); time.Sleep(time.Millisecond) {
 		d.w.mu.Lock()
-		waits = len(d.w.joins)
+		waits = len(d.w.commits)
 		d.w.mu.Unlock()
 	}
 	release()
@@ -203,7 +203,7 @@ func TestUnknownCommit(t *testing.T) {
 			}
 			for waits := 0; waits < len(commits); time.Sleep(time.Millisecond) {
 				d.w.mu.Lock()
-				waits = len(d.w.joins)
+				waits = len(d.w.commits)
 				d.w.mu.Unlock()
 			}
 			release()
@@ -293,7 +293,7 @@ func TestEndedTransactionWritesNothing(t *testing.T) {
 func waitsFor(d *DB, n int) {
 	for waits := -1; waits != n; time.Sleep(time.Millisecond) {
 		d.w.mu.Lock()
-		waits = len(d.w.joins) + len(d.w.others)
+		waits = len(d.w.commits) + len(d.w.others)
 		d.w.mu.Unlock()
 	}
 }
@@ -403,7 +403,7 @@ func TestJoinsGoFirst(t *testing.T) {
 	waitFor := func(n int) {
 		for waits := 0; waits < n; time.Sleep(time.Millisecond) {
 			d.w.mu.Lock()
-			waits = len(d.w.joins) + len(d.w.others)
+			waits = len(d.w.commits) + len(d.w.others)
 			d.w.mu.Unlock()
 		}
 	}
