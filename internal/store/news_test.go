@@ -96,7 +96,7 @@ func TestLogDoesNotGrow(t *testing.T) {
 		}
 		return info.Size()
 	}
-	const rounds = 2 * checkpointRows / 2 / devices
+	const rounds = 2 * walPages / devices
 	joinAll := func() {
 		var wg sync.WaitGroup
 		for w := range 4 {
@@ -130,7 +130,7 @@ func TestLogDoesNotGrow(t *testing.T) {
 	for i := range entries {
 		entries[i] = joinery.AuditEntry{At: testTime.Add(time.Duration(i)), Event: joinery.AuditOrgAdded, Actor: "test"}
 	}
-	for range 6 * checkpointRows / len(entries) {
+	for range 12 * walPages / len(entries) {
 		if err := d.Record(t.Context(), entries...); err != nil {
 			t.Fatal(err)
 		}

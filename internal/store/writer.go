@@ -24,8 +24,8 @@ type writer struct {
 	stmts joinStatements
 	log   *slog.Logger
 
-	changes      int64 // rows written through c, as of the last transaction's beginning
-	checkpointed int64 // changes at the last checkpoint
+	changes int64 // rows written through c, as of the last transaction's beginning
+	logged  int64 // about how many pages the write-ahead log has grown by since it was copied back
 
 	// commitFault, where a test sets it, runs in place of the statement COMMIT.
 	commitFault func(commit func() error) error
@@ -226,7 +226,10 @@ func (w *writer) begin() error {
 	}
 	var epoch int64
 	_, err := w.c.one("SELECT epoch, total_changes() FROM store", func(r *row) error {
-		epoch, w.changes = r.int(), r.int()
+		epoch = r.int()
+		before := w.changes
+		w.changes = r.int()
+		w.logged += pagesWritten(w.changes - before)
 		return nil
 	})
 	if err == nil && epoch != w.epoch {
@@ -245,18 +248,19 @@ func (w *writer) commit() error {
 	return run(w.stmts.commit)
 }
 
-// checkpointRows is after how many rows written the log is copied back into the
-// database. A join writes two, on about one page.
-const checkpointRows = 2 * 4000
+// pagesWritten estimates how many pages a transaction of so many rows wrote: a
+// join writes two rows, its key set's on a page of its own, and the activation
+// on a page that the whole batch shares.
+func pagesWritten(rows int64) int64 { return rows/2 + 2 }
 
 // checkpoint copies the log back into the database when it has become long, and
 // sees to it that the next transaction begins the log anew: no reader of joins
 // may hold a snapshot from before.
 func (w *writer) checkpoint() {
-	if w.changes-w.checkpointed < checkpointRows {
+	if w.logged < walPages {
 		return
 	}
-	w.checkpointed = w.changes
+	w.logged = 0
 	w.news.next()
 	err := w.joins.letGo()
 	if err == nil {
