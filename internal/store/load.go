@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"zombiezen.com/go/sqlite"
-
 	"joinery"
 	"joinery/lorawan"
 )
@@ -36,22 +34,27 @@ const (
 // LoadActivation reads all that a join needs to know of a device. The custody
 // blobs of its key set are left out. CodeUnknownDevice where there is none.
 func (d *DB) LoadActivation(ctx context.Context, joinEUI, devEUI lorawan.EUI64) (s joinery.ActivationState, err error) {
+	return d.engine.loadActivation(ctx, joinEUI, devEUI)
+}
+
+// loadActivation implements engine.
+func (e *sqliteDB) loadActivation(ctx context.Context, joinEUI, devEUI lorawan.EUI64) (s joinery.ActivationState, err error) {
 	for fresh := false; !fresh && err == nil; {
-		err = d.borrow(ctx, d.joins, func(r *reader) (err error) {
-			if err := r.hold(d.news.current()); err != nil {
+		err = e.borrow(ctx, e.joins, func(r *reader) (err error) {
+			if err := r.hold(e.news.current()); err != nil {
 				return err
 			}
 			if s, err = r.load(joinEUI, devEUI); err != nil {
 				return err
 			}
-			fresh, err = d.news.update(&s, r.snapshot)
+			fresh, err = e.news.update(&s, r.snapshot)
 			return err
 		})
 	}
 	return s, err
 }
 
-func (c conn) load(joinEUI, devEUI lorawan.EUI64) (s joinery.ActivationState, err error) {
+func (c *sqliteConn) load(joinEUI, devEUI lorawan.EUI64) (s joinery.ActivationState, err error) {
 	stmt, err := c.Prepare(loadQuery)
 	if err != nil {
 		return s, err
@@ -98,7 +101,7 @@ func scanState(r *row) (s joinery.ActivationState, err error) {
 const bindingColumns = 9
 
 func scanBinding(r *row) *joinery.Binding {
-	if r.stmt.ColumnType(r.col) == sqlite.TypeNull {
+	if r.null() {
 		r.col += bindingColumns
 		return nil
 	}

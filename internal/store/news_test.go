@@ -16,7 +16,7 @@ import (
 func TestLoadSeesWhatWasAcknowledged(t *testing.T) {
 	d, states := withDevices(t, newOptions(t), 2)
 	for range 3 { // generations
-		for range 2 * cap(d.joins.free) { // every reader holds a snapshot
+		for range 2 * cap(inFile(d).joins.free) { // every reader holds a snapshot
 			reload(t, d, 1)
 		}
 		for range 5 {
@@ -25,7 +25,7 @@ func TestLoadSeesWhatWasAcknowledged(t *testing.T) {
 			if err := d.CommitActivation(t.Context(), c); err != nil {
 				t.Fatal(err)
 			}
-			for range cap(d.joins.free) {
+			for range cap(inFile(d).joins.free) {
 				now := reload(t, d, 0)
 				if now.KeySet.Version != s.KeySet.Version+1 || now.KeySet.Nonces.JoinNonce != c.Nonces.JoinNonce ||
 					now.KeySet.Nonces.Recent[0].ID != c.Activation.ID || !now.Device.LastJoinAt.Equal(c.Activation.At) {
@@ -41,7 +41,7 @@ func TestLoadSeesWhatWasAcknowledged(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for range cap(d.joins.free) {
+		for range cap(inFile(d).joins.free) {
 			if now := reload(t, d, 1); now.Device.Suspended == before.Device.Suspended {
 				t.Fatal("an acknowledged change is not seen")
 			}
@@ -59,23 +59,23 @@ func TestSnapshotsOfOlderGenerations(t *testing.T) {
 	if err := d.CommitActivation(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
-	then := d.news.current()
+	then := inFile(d).news.current()
 	old := s
-	if ok, err := d.news.update(&old, then); !ok || err != nil || old.KeySet.Version != c.Version+1 {
+	if ok, err := inFile(d).news.update(&old, then); !ok || err != nil || old.KeySet.Version != c.Version+1 {
 		t.Errorf("same generation: %v %v, version %d", ok, err, old.KeySet.Version)
 	}
-	d.news.next()
+	inFile(d).news.next()
 	old = s
-	if ok, err := d.news.update(&old, then); !ok || err != nil || old.KeySet.Version != c.Version+1 {
+	if ok, err := inFile(d).news.update(&old, then); !ok || err != nil || old.KeySet.Version != c.Version+1 {
 		t.Errorf("a generation later: %v %v, version %d", ok, err, old.KeySet.Version)
 	}
 	newer := s
 	newer.KeySet.Version = c.Version + 7
-	if ok, err := d.news.update(&newer, then); !ok || err != nil || newer.KeySet.Version != c.Version+7 {
+	if ok, err := inFile(d).news.update(&newer, then); !ok || err != nil || newer.KeySet.Version != c.Version+7 {
 		t.Errorf("the snapshot is newer than the news: %v %v, version %d", ok, err, newer.KeySet.Version)
 	}
-	d.news.next()
-	if ok, err := d.news.update(&old, then); ok || err != nil {
+	inFile(d).news.next()
+	if ok, err := inFile(d).news.update(&old, then); ok || err != nil {
 		t.Errorf("two generations later the snapshot was good enough: %v", err)
 	}
 	if got := reload(t, d, 0); got.KeySet.Version != states[0].KeySet.Version+1 {

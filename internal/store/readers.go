@@ -8,7 +8,7 @@ import (
 
 // reader is a connection that only reads.
 type reader struct {
-	conn
+	*sqliteConn
 	// snapshot is the generation of the snapshot that the connection holds, as
 	// readers of joins do; 0 is none. See news.
 	snapshot uint64
@@ -54,7 +54,7 @@ func (p *pool) fill(o Options) error {
 		if err != nil {
 			return err
 		}
-		p.free <- &reader{conn: c}
+		p.free <- &reader{sqliteConn: c}
 		p.opened++
 	}
 	return nil
@@ -84,9 +84,9 @@ func (p *pool) letGo() (err error) {
 
 // borrow runs fn on a connection of p. fn sees one state of the database if it
 // runs one statement; see snapshot.
-func (d *DB) borrow(ctx context.Context, p *pool, fn func(*reader) error) error {
+func (e *sqliteDB) borrow(ctx context.Context, p *pool, fn func(*reader) error) error {
 	select {
-	case <-d.closed:
+	case <-e.closed:
 		return storeError(ErrClosed)
 	default:
 	}
@@ -96,29 +96,33 @@ func (d *DB) borrow(ctx context.Context, p *pool, fn func(*reader) error) error 
 		return storeError(fn(r))
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-d.closed:
+	case <-e.closed:
 		return storeError(ErrClosed)
 	}
 }
 
-// readJoin runs fn for a join: one look-up by a key, which is not worth being
+// readJoin implements engine: one look-up by a key is not worth being
 // interrupted.
-func (d *DB) readJoin(ctx context.Context, fn func(conn) error) error {
-	return d.borrow(ctx, d.joins, func(r *reader) error {
+func (e *sqliteDB) readJoin(ctx context.Context, fn func(conn) error) error {
+	return e.borrow(ctx, e.joins, func(r *reader) error {
 		if err := r.letGo(); err != nil {
 			return err
 		}
-		return fn(r.conn)
+		return fn(conn{r.sqliteConn})
 	})
 }
 
-// read runs fn for everybody else. A caller whose ctx ends gets ctx.Err(), and
-// the connection is free for the next one.
-func (d *DB) read(ctx context.Context, fn func(conn) error) error {
-	err := d.borrow(ctx, d.readers, func(r *reader) error {
+// read implements engine. When ctx ends the statement is interrupted, and the
+// connection is free for the next one.
+func (e *sqliteDB) read(ctx context.Context, fn func(conn) error) error {
+	return e.interruptible(ctx, func(c *sqliteConn) error { return fn(conn{c}) })
+}
+
+func (e *sqliteDB) interruptible(ctx context.Context, fn func(*sqliteConn) error) error {
+	err := e.borrow(ctx, e.readers, func(r *reader) error {
 		r.SetInterrupt(ctx.Done())
 		defer r.SetInterrupt(nil)
-		return fn(r.conn)
+		return fn(r.sqliteConn)
 	})
 	if ctx.Err() != nil && sqlite.ErrCode(err) == sqlite.ResultInterrupt {
 		return ctx.Err()
@@ -126,9 +130,9 @@ func (d *DB) read(ctx context.Context, fn func(conn) error) error {
 	return err
 }
 
-// snapshot is read where fn sees one state of the database.
-func (d *DB) snapshot(ctx context.Context, fn func(conn) error) error {
-	return d.read(ctx, func(c conn) (err error) {
+// snapshot implements engine.
+func (e *sqliteDB) snapshot(ctx context.Context, fn func(conn) error) error {
+	return e.interruptible(ctx, func(c *sqliteConn) (err error) {
 		if err := c.exec("BEGIN"); err != nil {
 			return err
 		}
@@ -138,6 +142,6 @@ func (d *DB) snapshot(ctx context.Context, fn func(conn) error) error {
 				err = firstError(err, c.exec("ROLLBACK"))
 			}
 		}()
-		return fn(c)
+		return fn(conn{c})
 	})
 }

@@ -17,12 +17,12 @@ import (
 // is taken as one batch, and between two batches runs at most one other
 // transaction, so that neither starves.
 type writer struct {
-	c     conn
-	epoch int64
-	news  *news // what joins' readers are told
-	joins *pool // those readers
-	stmts joinStatements
-	log   *slog.Logger
+	c       *sqliteConn
+	epoch   int64
+	news    *news // what the readers of joins are told
+	readers *pool // those readers
+	stmts   joinStatements
+	log     *slog.Logger
 
 	changes int64 // rows written through c, as of the last transaction's beginning
 	logged  int64 // about how many pages the write-ahead log has grown by since it was copied back
@@ -30,14 +30,21 @@ type writer struct {
 	// commitFault, where a test sets it, runs in place of the statement COMMIT.
 	commitFault func(commit func() error) error
 
-	mu      sync.Mutex
-	commits []*joinCommit
-	others  []*otherWrite
-	closed  bool
-
-	wake chan struct{} // holds one token while there may be work
+	waiting
 	done chan struct{}
 }
+
+// waiting is who waits to be written.
+type waiting struct {
+	mu     sync.Mutex
+	joins  []*joinCommit
+	others []*otherWrite
+	closed bool
+
+	wake chan struct{} // holds one token while there may be work
+}
+
+func newWaiting() waiting { return waiting{wake: make(chan struct{}, 1)} }
 
 // otherWrite is one transaction that is not a join's. run is called by the
 // writer, unless the caller withdrew before.
@@ -59,8 +66,8 @@ const maxWaiting = 4096
 const maxBatch = 512
 
 // startWriter starts a writer on c, which is the writer's to close from now on.
-func startWriter(c conn, d *DB, log *slog.Logger) (*writer, error) {
-	w := &writer{c: c, epoch: d.epoch, news: d.news, joins: d.joins, log: log, wake: make(chan struct{}, 1), done: make(chan struct{})}
+func (e *sqliteDB) startWriter(c *sqliteConn, epoch int64, log *slog.Logger) (*writer, error) {
+	w := &writer{c: c, epoch: epoch, news: e.news, readers: e.joins, log: log, waiting: newWaiting(), done: make(chan struct{})}
 	if err := w.stmts.prepare(c); err != nil {
 		_ = c.Close()
 		return nil, err
@@ -78,7 +85,7 @@ func (w *writer) stop() {
 	<-w.done
 }
 
-func (w *writer) signal() {
+func (w *waiting) signal() {
 	select {
 	case w.wake <- struct{}{}:
 	default:
@@ -118,16 +125,16 @@ func (w *writer) take() (batch []*joinCommit, other *otherWrite, closed bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
-		for _, j := range w.commits {
+		for _, j := range w.joins {
 			j.result <- storeError(ErrClosed)
 		}
 		for _, o := range w.others {
 			o.result <- storeError(ErrClosed)
 		}
-		w.commits, w.others = nil, nil
+		w.joins, w.others = nil, nil
 		return nil, nil, true
 	}
-	batch, w.commits = takeBatch(w.commits)
+	batch, w.joins = takeBatch(w.joins)
 	if len(w.others) > 0 {
 		other = w.others[0]
 		w.others = slices.Delete(w.others, 0, 1)
@@ -135,54 +142,24 @@ func (w *writer) take() (batch []*joinCommit, other *otherWrite, closed bool) {
 	return batch, other, false
 }
 
-// tx is the connection of the writer inside a transaction.
-type tx struct {
-	conn
-	operator joinery.OrgID
-}
-
-// write runs fn in one transaction of the writer and returns after it is on
-// disk; with an error nothing of it is. A caller whose ctx ends gets ctx.Err():
-// while the call waited nothing was written; once the writer took it, the
-// transaction ends by itself, either way, and only a look can tell how.
-func write[T any](ctx context.Context, d *DB, fn func(*tx) (T, error)) (T, error) {
-	var zero, result T
-	if d.w == nil {
-		return zero, storeError(ErrClosed)
-	}
-	if err := ctx.Err(); err != nil {
-		return zero, err
-	}
-	o := &otherWrite{result: make(chan error, 1)}
-	o.run = func(t *tx) (err error) {
-		t.operator = d.operator
-		result, err = fn(t)
-		return err
-	}
-	if err := enqueue(d.w, &d.w.others, o); err != nil {
-		return zero, storeError(err)
+// transaction implements engine.
+func (e *sqliteDB) transaction(ctx context.Context, fn func(*tx) error) error {
+	o := &otherWrite{run: fn, result: make(chan error, 1)}
+	if err := enqueue(&e.w.waiting, &e.w.others, o); err != nil {
+		return storeError(err)
 	}
 	select {
 	case err := <-o.result:
-		if err != nil {
-			return zero, storeError(err)
-		}
-		return result, nil
+		return storeError(err)
 	case <-ctx.Done():
-		withdraw(d.w, &d.w.others, o)
-		return zero, ctx.Err()
+		withdraw(&e.w.waiting, &e.w.others, o)
+		return ctx.Err()
 	}
-}
-
-// do is write for transactions without a result.
-func (d *DB) do(ctx context.Context, fn func(*tx) error) error {
-	_, err := write(ctx, d, func(t *tx) (struct{}, error) { return struct{}{}, fn(t) })
-	return err
 }
 
 // enqueue puts a call at the end of one of the writer's queues and wakes the
 // writer, or refuses.
-func enqueue[T any](w *writer, queue *[]*T, call *T) error {
+func enqueue[T any](w *waiting, queue *[]*T, call *T) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
@@ -197,7 +174,7 @@ func enqueue[T any](w *writer, queue *[]*T, call *T) error {
 }
 
 // withdraw takes a call that still waits out of its queue.
-func withdraw[T any](w *writer, queue *[]*T, call *T) {
+func withdraw[T any](w *waiting, queue *[]*T, call *T) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if i := slices.Index(*queue, call); i >= 0 {
@@ -212,7 +189,7 @@ func (w *writer) transaction(fn func(*tx) error) (err error) {
 		return err
 	}
 	defer func() { err = firstError(err, w.rollback()) }()
-	if err := fn(&tx{conn: conn{Conn: w.c.Conn, inTransaction: true}}); err != nil {
+	if err := fn(&tx{conn: conn{&sqliteConn{Conn: w.c.Conn, inTransaction: true}}}); err != nil {
 		return err
 	}
 	return w.commit()
@@ -262,11 +239,11 @@ func (w *writer) checkpoint() {
 	}
 	w.logged = 0
 	w.news.next()
-	err := w.joins.letGo()
+	err := w.readers.letGo()
 	if err == nil {
 		err = w.c.pragma("wal_checkpoint(PASSIVE)")
 	}
-	if err = firstError(err, w.joins.letGo()); err != nil {
+	if err = firstError(err, w.readers.letGo()); err != nil {
 		w.log.Error("the write-ahead log cannot be copied back into the database and goes on growing", "error", err)
 	}
 }
