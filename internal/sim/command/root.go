@@ -33,7 +33,7 @@ The exit status is 0 only if every check held.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newJoin(), newRejoin(), newAppSKey(), newHomeNS(), newDevices(), newRecipient())
+	root.AddCommand(newJoin(), newRejoin(), newAppSKey(), newHomeNS(), newDevices(), newRecipient(), newLoad())
 	return root
 }
 

@@ -186,3 +186,27 @@ func (l *Lab) List(from, limit int) (list []Listed, total int, err error) {
 	})
 	return list, total, err
 }
+
+// Elements opens the elements of all silicon files, in order, until visit wants
+// no more.
+func (l *Lab) Elements(visit func(*element.Element) (more bool)) error {
+	return l.rows(func(s *silicon.Reader, row silicon.Row) (bool, error) {
+		e, err := s.Element(row)
+		if err != nil {
+			return false, err
+		}
+		return visit(e), nil
+	})
+}
+
+// Used gives what devices.json remembers of a device, nil if nothing.
+func (l *Lab) Used(joinEUI, devEUI lorawan.EUI64) *device.State {
+	r := l.state.records[deviceKey{joinEUI, devEUI}]
+	if r == nil {
+		return nil
+	}
+	return &r.Device
+}
+
+// StatePath gives the path of devices.json.
+func (l *Lab) StatePath() string { return l.config.State }
