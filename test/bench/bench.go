@@ -57,7 +57,7 @@ type openLoop struct {
 }
 
 // runBench makes the stage, measures, and prints.
-func runBench(ctx context.Context, o options, out io.Writer, tell func(string, ...any)) (err error) {
+func runBench(ctx context.Context, o options, p programs, out io.Writer, tell func(string, ...any)) (err error) {
 	devices := max(o.devices, 0)
 	if devices == 0 {
 		devices = 10_000
@@ -67,8 +67,7 @@ func runBench(ctx context.Context, o options, out io.Writer, tell func(string, .
 	for i, v := range versions {
 		fleets[i] = fleet{mac: v, count: per}
 	}
-	tell("directory: a new one in %s", o.dir)
-	s, err := newStage(ctx, o.dir, tell, fleets...)
+	s, err := newStage(ctx, p, tell, fleets...)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -47,7 +48,7 @@ type options struct {
 }
 
 // run reads the flags and measures.
-func run(ctx context.Context, args []string, out, progress io.Writer) error {
+func run(ctx context.Context, args []string, out, progress io.Writer) (err error) {
 	o := options{timing: timing{time.Second, 5 * time.Second}}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(progress)
@@ -65,14 +66,20 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	if o.short {
 		o.shorten(flags)
 	}
-	var err error
 	if o.dir, err = directory(o.dir); err != nil {
 		return err
 	}
-	if o.growth {
-		return runGrowth(ctx, o, out, newTell(progress))
+	tell := newTell(progress)
+	tell("directory: a new one in %s", o.dir)
+	p, err := build(ctx, o.dir)
+	if err != nil {
+		return err
 	}
-	return runBench(ctx, o, out, newTell(progress))
+	defer func() { err = errors.Join(err, os.RemoveAll(p.dir)) }()
+	if o.growth {
+		return runGrowth(ctx, o, p, out, tell)
+	}
+	return runBench(ctx, o, p, out, tell)
 }
 
 // directory chooses where the server lies.

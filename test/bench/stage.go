@@ -38,21 +38,38 @@ type stage struct {
 	sizes       []exchange // of a join, by fleet
 }
 
+// programs are the built programs, in a directory of their own.
+type programs struct {
+	rig.Programs
+	dir string
+}
+
+// build builds the programs in a new directory below parent.
+func build(ctx context.Context, parent string) (p programs, err error) {
+	if p.dir, err = os.MkdirTemp(parent, "joinery-bench-"); err != nil {
+		return p, err
+	}
+	if p.Programs, err = rig.Build(ctx, p.dir); err != nil {
+		err = errors.Join(err, os.RemoveAll(p.dir))
+	}
+	return p, err
+}
+
 // Identifiers as quickstart hands them out.
 const (
 	joinEUI     = "0200000000000000"
 	firstDevEUI = 0x0200_00FF_FE00_0001
 )
 
-// newStage makes a stopped server in a new directory below parent and its
-// fleets' elements. The programs are built there, too.
+// newStage makes a stopped server in a new directory below that of the programs,
+// and its fleets' elements.
 //
 // A server on another database would be made here: by its own configuration in
 // place of quickstart's file, and by the process ids of the database beside the
 // server's.
-func newStage(ctx context.Context, parent string, tell func(string, ...any), fleets ...fleet) (s *stage, err error) {
+func newStage(ctx context.Context, programs programs, tell func(string, ...any), fleets ...fleet) (s *stage, err error) {
 	s = &stage{machine: newMachine(), tell: tell, fleets: fleets}
-	if s.dir, err = os.MkdirTemp(parent, "joinery-bench-"); err != nil {
+	if s.dir, err = os.MkdirTemp(programs.dir, "stage-"); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -60,10 +77,6 @@ func newStage(ctx context.Context, parent string, tell func(string, ...any), fle
 			err = errors.Join(err, os.RemoveAll(s.dir))
 		}
 	}()
-	programs, err := rig.Build(ctx, s.dir)
-	if err != nil {
-		return nil, err
-	}
 	began := time.Now()
 	if s.server, err = programs.Quickstart(ctx, filepath.Join(s.dir, "server"), "--elements", strconv.Itoa(fleets[0].count)); err != nil {
 		return nil, err
@@ -151,6 +164,14 @@ func (s *stage) importFleets(ctx context.Context) error {
 		s.tell("import: %d devices of LoRaWAN %s in %.1f s, %.0f/s", f.count, f.mac, seconds, float64(f.count)/seconds)
 	}
 	return nil
+}
+
+// removeManifests removes what only the import needed: a kilobyte a device.
+func (s *stage) removeManifests() (err error) {
+	for i := range s.fleets {
+		err = errors.Join(err, os.Remove(s.manifest(i)))
+	}
+	return err
 }
 
 // measureSizes has a device of each fleet join, to see how large requests and

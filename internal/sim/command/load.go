@@ -14,8 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"joinery/internal/sim"
-	"joinery/internal/sim/device"
-	"joinery/internal/sim/element"
 	"joinery/internal/sim/lab"
 	"joinery/internal/sim/load"
 	"joinery/lorawan"
@@ -26,9 +24,9 @@ type loadFlags struct {
 	common
 	peerFlags
 	acceptFlags
-	devices     string
+	fleetFlags
 	mix         string
-	state       string
+	memory      string
 	connections int
 	rate        float64
 	duration    time.Duration
@@ -58,13 +56,15 @@ became of the ones before, and latency counts from the instant that was due.
 --replays and --wrong-mics mix in requests that must be refused, or, for a repeat
 within the repeat window, be answered the same; anything else is an error.
 
-Devices are the elements of the silicon files of sim.json, in their order. What they
-remember is kept in a file beside devices.json, so that the next run goes on.
+Devices are the elements of the silicon files of sim.json, in their order, or derive
+from a seed: "joinsim load prepare" writes their key list. What they remember is kept
+in a file beside devices.json, so that the next run goes on.
 
 The exit status is 0 only if every answer was as it must be.`,
 		Example: `  joinsim load --config demo/sim/sim.json --devices 1.0.3 --duration 10s
   joinsim load --devices 1.0.3=5000,1.1=5000 --mix 1.1=100 --connections 64 --pid $(pidof joinery)
   joinsim load --rate 300 --duration 1m --replays 0.01 --wrong-mics 0.01
+  joinsim load --seed test-fleet --devices 1.0.4=10000 --connections 64
   joinsim load --joins 100000 --warmup 2s --pid $(pidof joinery) --pid $(head -1 /var/lib/postgresql/data/postmaster.pid) --json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -72,15 +72,16 @@ The exit status is 0 only if every answer was as it must be.`,
 		},
 	}
 	f.register(cmd)
+	cmd.AddCommand(newLoadPrepare())
 	return cmd
 }
 
 func (f *loadFlags) register(cmd *cobra.Command) {
 	f.common.register(cmd)
+	f.fleetFlags.register(cmd)
 	flags := cmd.Flags()
-	flags.StringVar(&f.devices, "devices", lab.DefaultMACVersion.String(), "LoRaWAN version of the devices as they were imported, and how many of each\nfollow one another: 1.1, or 1.0.3=5000,1.1=5000; without a number, all that are left")
 	flags.StringVar(&f.mix, "mix", "", "parts of the joins by version: 1.0.3=90,1.1=10 (default: by the number of devices)")
-	flags.StringVar(&f.state, "state", "", "file with what the devices remember (default: beside devices.json)")
+	flags.StringVar(&f.memory, "state", "", "file with what the devices remember (default: beside devices.json)")
 	flags.IntVarP(&f.connections, "connections", "c", 16, "kept-alive connections, each with one request on its way at most")
 	flags.Float64Var(&f.rate, "rate", 0, "requests a second of an open loop (default: a closed loop)")
 	flags.DurationVarP(&f.duration, "duration", "d", 10*time.Second, "how long to count; 0 with --joins")
@@ -107,9 +108,9 @@ func (f *loadFlags) run(ctx context.Context, out, progress io.Writer) error {
 		if err != nil {
 			return err
 		}
-		path := f.state
+		path := f.memory
 		if path == "" {
-			path = l.StatePath() + ".load"
+			path = f.state(l)
 		}
 		if c.Fleet.Memory, err = load.OpenMemory(path, c.Fleet.Elements.Len()); err != nil {
 			return err
@@ -162,75 +163,6 @@ func (f *loadFlags) config(l *lab.Lab) (*load.Config, error) {
 	}
 	c.Fleet, err = f.fleet(l)
 	return c, err
-}
-
-// fleet opens the elements and says which version each speaks.
-func (f *loadFlags) fleet(l *lab.Lab) (*load.Fleet, error) {
-	groups, err := parseGroups(f.devices)
-	if err != nil {
-		return nil, err
-	}
-	fleet := &load.Fleet{Elements: &element.Chest{}, Used: map[int]device.State{}}
-	want := 0
-	for _, g := range groups {
-		if g.Count == rest {
-			want = rest
-			break
-		}
-		want += g.Count
-	}
-	full := false
-	err = l.Elements(func(e *element.Element) bool {
-		if used := l.Used(e.JoinEUI(), e.DevEUI()); used != nil {
-			fleet.Used[fleet.Elements.Len()] = *used
-		}
-		full = !fleet.Elements.Add(e)
-		return !full && fleet.Elements.Len() != want
-	})
-	if err != nil {
-		return nil, err
-	}
-	if full {
-		return nil, errors.New("the elements have too many JoinEUIs")
-	}
-	first := 0
-	for i := range groups {
-		g := &groups[i]
-		g.First = first
-		if g.Count == rest {
-			g.Count = fleet.Elements.Len() - first
-		}
-		if first += g.Count; first > fleet.Elements.Len() {
-			return nil, fmt.Errorf("--devices: the silicon files hold %d elements, fewer than that", fleet.Elements.Len())
-		}
-	}
-	fleet.Groups = groups
-	return fleet, nil
-}
-
-// rest is the number of devices where none is given.
-const rest = -1
-
-// parseGroups reads "VERSION[=COUNT],…"; only the last one goes without a
-// number.
-func parseGroups(text string) (groups []load.Group, err error) {
-	for item := range strings.SplitSeq(text, ",") {
-		name, number, counted := strings.Cut(item, "=")
-		g := load.Group{Count: rest}
-		if g.Version, err = lorawan.ParseMACVersion(name); err != nil {
-			return nil, fmt.Errorf("--devices: %w", err)
-		}
-		if counted {
-			if g.Count, err = strconv.Atoi(number); err != nil || g.Count < 1 {
-				return nil, fmt.Errorf("--devices: want a number of devices behind %s=", name)
-			}
-		}
-		if n := len(groups); n > 0 && groups[n-1].Count == rest {
-			return nil, errors.New("--devices: only the last version goes without a number")
-		}
-		groups = append(groups, g)
-	}
-	return groups, nil
 }
 
 // parseMix reads "VERSION=PART,…".

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"joinery/internal/sim"
+	"joinery/internal/sim/device"
 	"joinery/internal/sim/silicon"
 	"joinery/lorawan"
 )
@@ -15,8 +16,13 @@ import (
 // Lab is an open sim.json with the state of its devices. One invocation has it
 // at a time; the next one waits.
 type Lab struct {
+	// Elsewhere, unless it is nil, is told of each device that Device opens, by its
+	// place over all silicon files: who keeps counters of his own raises those that
+	// he moved.
+	Elsewhere func(place int, s *device.State) error
+
 	config    *Config
-	recipient *silicon.Recipient
+	recipient *silicon.Recipient // nil where there is no silicon
 	state     *state
 	links     []*sim.Link
 }
@@ -27,9 +33,11 @@ func Open(configFile string) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	recipient, err := silicon.LoadRecipient(c.RecipientKey)
-	if err != nil {
-		return nil, err
+	var recipient *silicon.Recipient
+	if c.RecipientKey != "" {
+		if recipient, err = silicon.LoadRecipient(c.RecipientKey); err != nil {
+			return nil, err
+		}
 	}
 	s, err := openState(c.State)
 	if err != nil {

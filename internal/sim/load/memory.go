@@ -6,9 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"io"
+	"io/fs"
 	"os"
+	"slices"
 	"syscall"
 
+	"joinery/internal/sim/device"
 	"joinery/lorawan"
 )
 
@@ -94,18 +98,21 @@ func (m *Memory) record(i int) record { return m.mapped[memoryHead+i*recordLen:]
 
 // claim notes whose record it is; false if it is another device's.
 func (r record) claim(joinEUI, devEUI lorawan.EUI64) bool {
-	h := fnv.New32a()
-	_, _ = h.Write(joinEUI[:])
-	_, _ = h.Write(devEUI[:])
-	check := max(h.Sum32(), 1)
-	switch binary.LittleEndian.Uint32(r) {
-	case check:
-		return true
-	case 0:
+	check := checkOf(joinEUI, devEUI)
+	if r.check() == 0 {
 		binary.LittleEndian.PutUint32(r, check)
-		return true
 	}
-	return false
+	return r.check() == check
+}
+
+func (r record) check() uint32 { return binary.LittleEndian.Uint32(r) }
+
+// checkOf is never 0.
+func checkOf(joinEUI, devEUI lorawan.EUI64) uint32 {
+	h := fnv.New32a()
+	_, _ = h.Write(joinEUI[:]) // a hash never fails
+	_, _ = h.Write(devEUI[:])
+	return max(h.Sum32(), 1)
 }
 
 // next is how many DevNonces were used: the counter of a device that counts.
@@ -130,4 +137,39 @@ func (r record) takeSession(id []byte) bool {
 	}
 	binary.LittleEndian.PutUint64(r[12:], sum)
 	return true
+}
+
+// CatchUp raises the counters of a device to where load left it, by the memory in
+// path and the device's place in it. Without such a memory, or where another
+// device is in that place, nothing is to be done.
+func CatchUp(path string, place int, s *device.State) error {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("state of load: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	r := make(record, recordLen)
+	if _, err := f.ReadAt(r, int64(memoryHead+place*recordLen)); errors.Is(err, io.EOF) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("state of load: %w", err)
+	}
+	if r.check() != checkOf(s.JoinEUI, s.DevEUI) {
+		return nil
+	}
+	s.JoinNonce = max(s.JoinNonce, r.joinNonce())
+	if s.MACVersion.CountsDevNonces() {
+		s.NextDevNonce = max(s.NextDevNonce, r.next())
+		return nil
+	}
+	used := slices.Clone(s.UsedDevNonces)
+	for n := range r.next() {
+		used = append(used, drawn(s.DevEUI, uint16(n)))
+	}
+	slices.Sort(used)
+	s.UsedDevNonces = slices.Compact(used)
+	return nil
 }

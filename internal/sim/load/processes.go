@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -151,11 +152,11 @@ func readMemory(pid int) (rss, peak int64, err error) {
 	return rss, peak, nil
 }
 
-// own gives the processor time of this process. Zero where it cannot be read.
+// own gives the processor time of this process, zero where it cannot be read.
 func own() time.Duration {
-	u, err := Processes{os.Getpid()}.Usage()
-	if err != nil {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 		return 0
 	}
-	return u.CPU
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

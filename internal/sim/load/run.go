@@ -189,6 +189,11 @@ func (r *run) measure(ctx context.Context) (*Report, error) {
 	r.counting = r.began.Add(r.Warmup)
 	r.left.Store(int64(r.Joins))
 	var before, after sample
+	if r.Warmup <= 0 {
+		if err := before.take(r.Server); err != nil {
+			return nil, err
+		}
+	}
 	done := make(chan error, 1)
 	go func() { done <- r.watch(ctx, &before) }()
 	var working sync.WaitGroup
@@ -243,6 +248,9 @@ func (r *run) watch(ctx context.Context, before *sample) error {
 	for {
 		select {
 		case <-warm.C:
+			if before.taken {
+				continue
+			}
 			if err := before.take(r.Server); err != nil {
 				r.end()
 				return err
