@@ -41,26 +41,39 @@ func (d *DB) LoadActivation(ctx context.Context, joinEUI, devEUI lorawan.EUI64) 
 
 // loadActivation implements engine.
 func (e *sqliteDB) loadActivation(ctx context.Context, joinEUI, devEUI lorawan.EUI64) (s joinery.ActivationState, err error) {
-	err = e.borrow(ctx, e.joins, func(c *sqliteConn) error {
-		stmt, err := c.Prepare(loadQuery)
-		if err != nil {
+	for fresh := false; !fresh && err == nil; {
+		err = e.borrow(ctx, e.joins, func(r *reader) (err error) {
+			if err := r.hold(e.news.current()); err != nil {
+				return err
+			}
+			if s, err = r.load(joinEUI, devEUI); err != nil {
+				return err
+			}
+			fresh, err = e.news.update(&s, r.snapshot)
 			return err
-		}
-		stmt.BindBytes(1, devEUI[:])
-		stmt.BindBytes(2, joinEUI[:])
-		found, err := stmt.Step()
-		if err == nil && found {
-			s, err = scanState(&row{stmt: stmt})
-		}
-		if err := firstError(err, stmt.Reset()); err != nil {
-			return err
-		}
-		if !found {
-			return errUnknownDevice
-		}
-		return nil
-	})
+		})
+	}
 	return s, err
+}
+
+func (c *sqliteConn) load(joinEUI, devEUI lorawan.EUI64) (s joinery.ActivationState, err error) {
+	stmt, err := c.Prepare(loadQuery)
+	if err != nil {
+		return s, err
+	}
+	stmt.BindBytes(1, devEUI[:])
+	stmt.BindBytes(2, joinEUI[:])
+	found, err := stmt.Step()
+	if err == nil && found {
+		s, err = scanState(&row{stmt: stmt})
+	}
+	if err := firstError(err, stmt.Reset()); err != nil {
+		return s, err
+	}
+	if !found {
+		return s, errUnknownDevice
+	}
+	return s, nil
 }
 
 var errUnknownDevice = joinery.Errorf(joinery.CodeUnknownDevice, "no such device")

@@ -20,6 +20,7 @@ type sqliteDB struct {
 	lock    *fileLock
 	joins   *pool   // readers for joins
 	readers *pool   // readers for everybody else: a listing keeps no join waiting
+	news    *news   // for the readers of joins
 	w       *writer // nil where opened for reading only
 	closed  chan struct{}
 }
@@ -34,8 +35,8 @@ const (
 // touches goes whole into the log, so small pages make small commits.
 const pageSize = 4096
 
-// walPages is the size of the write-ahead log, in pages, from which a commit
-// also copies the log back into the database.
+// walPages is about what the write-ahead log has grown to, in pages, when it is
+// copied back into the database; see writer.checkpoint.
 const walPages = 4000
 
 func commonPragmas(o Options, cacheKiB int) []string {
@@ -80,7 +81,7 @@ func openFile(ctx context.Context, o Options, readOnly bool) (_ *DB, err error) 
 		return nil, err
 	}
 	n := max(2, min(8, runtime.NumCPU()))
-	e := &sqliteDB{path: o.Path, lock: lock, joins: newPool(n), readers: newPool(max(2, n/2)), closed: make(chan struct{})}
+	e := &sqliteDB{path: o.Path, lock: lock, joins: newPool(n), readers: newPool(max(2, n/2)), news: newNews(), closed: make(chan struct{})}
 	d := &DB{engine: e, readOnly: readOnly}
 	defer func() {
 		if err != nil {
@@ -106,7 +107,7 @@ func openFile(ctx context.Context, o Options, readOnly bool) (_ *DB, err error) 
 	if readOnly {
 		err = c.Close()
 	} else {
-		e.w, err = startWriter(c, d.epoch, o.Logger)
+		e.w, err = e.startWriter(c, d.epoch, o.Logger)
 	}
 	if err != nil {
 		return nil, err
@@ -206,7 +207,7 @@ func (c *sqliteConn) checkDurable(o Options) error {
 
 // begin raises the epoch, unless we only read, and reads who we are.
 func (e *sqliteDB) begin(d *DB, c *sqliteConn, readOnly bool) error {
-	if err := c.pragma(fmt.Sprintf("wal_autocheckpoint = %d", walPages)); err != nil {
+	if err := c.pragma("wal_autocheckpoint = 0"); err != nil {
 		return err
 	}
 	if err := c.pragma(fmt.Sprintf("journal_size_limit = %d", 4*walPages*pageSize)); err != nil {
@@ -227,9 +228,13 @@ func (e *sqliteDB) begin(d *DB, c *sqliteConn, readOnly bool) error {
 // close implements engine.
 func (e *sqliteDB) close() error {
 	close(e.closed)
+	if e.w != nil {
+		e.w.stop()
+	}
 	err := firstError(e.joins.close(), e.readers.close())
 	if e.w != nil {
-		err = firstError(err, e.w.stop())
+		// Last, because who closes last copies the log back.
+		err = firstError(err, e.w.c.Close())
 	}
 	return firstError(err, e.lock.release())
 }

@@ -17,10 +17,15 @@ import (
 // is taken as one batch, and between two batches runs at most one other
 // transaction, so that neither starves.
 type writer struct {
-	c     *sqliteConn
-	epoch int64
-	stmts joinStatements
-	log   *slog.Logger
+	c       *sqliteConn
+	epoch   int64
+	news    *news // what the readers of joins are told
+	readers *pool // those readers
+	stmts   joinStatements
+	log     *slog.Logger
+
+	changes int64 // rows written through c, as of the last transaction's beginning
+	logged  int64 // about how many pages the write-ahead log has grown by since it was copied back
 
 	// commitFault, where a test sets it, runs in place of the statement COMMIT.
 	commitFault func(commit func() error) error
@@ -61,8 +66,8 @@ const maxWaiting = 4096
 const maxBatch = 512
 
 // startWriter starts a writer on c, which is the writer's to close from now on.
-func startWriter(c *sqliteConn, epoch int64, log *slog.Logger) (*writer, error) {
-	w := &writer{c: c, epoch: epoch, log: log, waiting: newWaiting(), done: make(chan struct{})}
+func (e *sqliteDB) startWriter(c *sqliteConn, epoch int64, log *slog.Logger) (*writer, error) {
+	w := &writer{c: c, epoch: epoch, news: e.news, readers: e.joins, log: log, waiting: newWaiting(), done: make(chan struct{})}
 	if err := w.stmts.prepare(c); err != nil {
 		_ = c.Close()
 		return nil, err
@@ -71,14 +76,13 @@ func startWriter(c *sqliteConn, epoch int64, log *slog.Logger) (*writer, error) 
 	return w, nil
 }
 
-// stop refuses what still waits, ends the loop and closes the connection.
-func (w *writer) stop() error {
+// stop refuses what still waits and ends the loop.
+func (w *writer) stop() {
 	w.mu.Lock()
 	w.closed = true
 	w.mu.Unlock()
 	w.signal()
 	<-w.done
-	return w.c.Close()
 }
 
 func (w *waiting) signal() {
@@ -106,8 +110,11 @@ func (w *writer) loop() {
 				w.commitBatch(batch)
 			}
 			if other != nil {
-				other.result <- w.transaction(other.run)
+				err := w.transaction(other.run)
+				w.news.next() // before anybody relies on the change
+				other.result <- err
 			}
+			w.checkpoint()
 		}
 	}
 }
@@ -199,7 +206,14 @@ func (w *writer) begin() error {
 	if err := run(w.stmts.begin); err != nil {
 		return err
 	}
-	epoch, err := conn{w.c}.integer("SELECT epoch FROM store")
+	var epoch int64
+	_, err := w.c.one("SELECT epoch, total_changes() FROM store", func(r *row) error {
+		epoch = r.int()
+		before := w.changes
+		w.changes = r.int()
+		w.logged += pagesWritten(w.changes - before)
+		return nil
+	})
 	if err == nil && epoch != w.epoch {
 		err = fmt.Errorf("%w: epoch %d is now %d", ErrSucceeded, w.epoch, epoch)
 	}
@@ -214,6 +228,29 @@ func (w *writer) commit() error {
 		return w.commitFault(func() error { return run(w.stmts.commit) })
 	}
 	return run(w.stmts.commit)
+}
+
+// pagesWritten estimates how many pages a transaction of so many rows wrote: a
+// join writes two rows, its key set's on a page of its own, and the activation
+// on a page that the whole batch shares.
+func pagesWritten(rows int64) int64 { return rows/2 + 2 }
+
+// checkpoint copies the log back into the database when it has become long, and
+// sees to it that the next transaction begins the log anew: no reader of joins
+// may hold a snapshot from before.
+func (w *writer) checkpoint() {
+	if w.logged < walPages {
+		return
+	}
+	w.logged = 0
+	w.news.next()
+	err := w.readers.letGo()
+	if err == nil {
+		err = w.c.pragma("wal_checkpoint(PASSIVE)")
+	}
+	if err = firstError(err, w.readers.letGo()); err != nil {
+		w.log.Error("the write-ahead log cannot be copied back into the database and goes on growing", "error", err)
+	}
 }
 
 // rollback ends a transaction that is still open; after some errors SQLite has
