@@ -42,7 +42,7 @@ var rooms = map[string]room{
 
 	"internal/store/storetest/sqlitetest": {holders, "a database of its own for a test of another package; apart from the suite, which the store's own tests link"},
 
-	"internal/store/storetest/pgtest":     {holders, "a PostgreSQL of its own for a test of another package"},
+	"internal/store/storetest/pgtest": {holders, "a PostgreSQL of its own for a test of another package"},
 
 	"internal/activation":   {rules, "Join, Rejoin, AppSKey, HomeNS"},
 	"internal/provisioning": {rules, "manifests and key lists become devices"},
