@@ -71,6 +71,9 @@ func open(ctx context.Context, o Options, readOnly bool) (_ *DB, err error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.URL != "" {
+		return openPostgres(ctx, o, readOnly)
+	}
 	return openFile(ctx, o, readOnly)
 }
 
