@@ -48,7 +48,7 @@ func (d *DB) Fsck(ctx context.Context, check Checker) (found []Violation, err er
 	err = d.snapshot(ctx, func(c conn) error {
 		f := &checkup{ctx: ctx, c: c, check: check}
 		for _, part := range []func() error{
-			f.engine, f.rules, f.ranges, f.owners, f.peers, f.keySets, f.auditRows,
+			f.engine, f.rules, f.ranges, f.owners, f.peers, f.keySets, f.auditRows, f.refusals,
 		} {
 			if err := part(); err != nil {
 				return err
