@@ -18,7 +18,7 @@ type Writer interface {
 
 // Bounds of what waits. A Refusal is some 350 bytes.
 const (
-	maxPending = 2048 // refusals that were not counted yet
+	maxPending = 4096 // refusals that were not counted yet
 	// maxBatch bounds the rows of one transaction, and so what a join can wait
 	// for; maxTick bounds those of one tick.
 	maxBatch = 64
