@@ -30,6 +30,7 @@ type stage struct {
 	machine
 	dir    string
 	keep   bool
+	also   []int // processes that count as the server's
 	tell   func(format string, args ...any)
 	server *rig.Server
 	fleets []fleet
@@ -44,12 +45,16 @@ type programs struct {
 	rig.Programs
 	dir  string
 	keep bool // the directory, and the fleets in it, stay
+	// database is a URL, or empty for SQLite; also are its processes.
+	database string
+	also     []int
 }
 
 // build builds the programs, in a new directory below that of the options or in
 // the one to keep.
 func build(ctx context.Context, o options) (p programs, err error) {
 	p.dir, p.keep = o.keep, o.keep != ""
+	p.database, p.also = o.database, o.also
 	if p.keep {
 		err = os.MkdirAll(p.dir, 0o700)
 	} else {
@@ -80,15 +85,12 @@ const (
 
 // newStage gives a stopped server and its fleets, imported: those that an earlier
 // run kept, or new ones in a new directory beside the programs.
-//
-// A server on another database would be made here: by its own configuration in
-// place of quickstart's file, and by the process ids of the database beside the
-// server's.
-func newStage(ctx context.Context, p programs, tell func(string, ...any), fleets ...fleet) (s *stage, err error) {
-	s = &stage{machine: newMachine(), tell: tell, fleets: fleets, keep: p.keep}
+func newStage(ctx context.Context, p programs, tell func(string, ...any), fleets ...fleet) (*stage, error) {
+	s := &stage{machine: newMachine(), tell: tell, fleets: fleets, keep: p.keep, also: p.also}
 	s.dir = filepath.Join(p.dir, fmt.Sprintf("fleet-%d", s.devices()))
 	if _, err := os.Stat(s.dir); err == nil {
 		tell("%s: used again", s.dir)
+		var err error
 		if s.server, err = p.Open(s.dir); err != nil {
 			return nil, err
 		}
@@ -98,13 +100,11 @@ func newStage(ctx context.Context, p programs, tell func(string, ...any), fleets
 	// Under its name lies a whole stage, or none.
 	made := s.dir
 	s.dir += ".new"
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.RemoveAll(s.dir))
-		}
-	}()
-	if err := errors.Join(os.RemoveAll(s.dir), s.make(ctx, p)); err != nil {
+	if err := os.RemoveAll(s.dir); err != nil {
 		return nil, err
+	}
+	if err := s.make(ctx, p); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(s.dir))
 	}
 	if err := os.Rename(s.dir, made); err != nil {
 		return nil, err
@@ -116,7 +116,11 @@ func newStage(ctx context.Context, p programs, tell func(string, ...any), fleets
 // make makes the server and its fleets.
 func (s *stage) make(ctx context.Context, p programs) (err error) {
 	began := time.Now()
-	if s.server, err = p.Quickstart(ctx, s.dir, "--elements", strconv.Itoa(s.fleets[0].count)); err != nil {
+	args := []string{"--elements", strconv.Itoa(s.fleets[0].count)}
+	if p.database != "" {
+		args = append(args, "--database", p.database)
+	}
+	if s.server, err = p.Quickstart(ctx, s.dir, args...); err != nil {
 		return err
 	}
 	s.server.Launch = s.onServer
@@ -128,7 +132,7 @@ func (s *stage) make(ctx context.Context, p programs) (err error) {
 		return err
 	}
 	if err := s.importFleets(ctx); err != nil {
-		return errors.Join(err, s.server.Stop())
+		return errors.Join(fmt.Errorf("%w\nthe server's log:\n%s", err, s.server.Log()), s.server.Stop())
 	}
 	return errors.Join(s.server.Stop(), s.removeManifests())
 }
@@ -303,6 +307,9 @@ func (s *stage) runJoins(ctx context.Context, t timing, args ...string) (r loadR
 		"--pid", strconv.Itoa(s.server.PID()), "--appskey", "wrapped", "--json", "--quiet",
 		"--warmup", t.warmup.String(), "--duration", t.duration.String(),
 	}, args...)
+	for _, pid := range s.also {
+		args = append(args, "--pid", strconv.Itoa(pid))
+	}
 	out, err := s.client(exec.CommandContext(ctx, s.server.Binary("joinsim"), args...))
 	if err != nil && len(out) == 0 {
 		return r, err
