@@ -36,7 +36,7 @@ type moved struct {
 }
 
 // maxNews bounds a generation.
-const maxNews = 4096
+const maxNews = 2048
 
 func newNews() *news {
 	return &news{generation: 1, now: map[joinery.KeySetID]moved{}}
