@@ -108,7 +108,7 @@ func Run(t *testing.T, open func(t testing.TB) Backend) {
 		run  func(*testing.T, func(testing.TB) Backend)
 	}{
 		{"Commit", runCommits}, {"Import", runImports}, {"Delete", runDeletes}, {"Device", runDevices},
-		{"Ownership", runOwnership}, {"Fleet", runFleet}, {"Foreign", runForeign},
+		{"Ownership", runOwnership}, {"Fleet", runFleet}, {"Foreign", runForeign}, {"Meanwhile", runMeanwhile},
 	} {
 		t.Run(group.name, func(t *testing.T) { group.run(t, open) })
 	}
