@@ -252,3 +252,6 @@ func (e *sqliteDB) ping(ctx context.Context) error {
 	}
 	return e.transaction(ctx, func(*tx) error { return nil })
 }
+
+// follow implements engine: one server has the file.
+func (*sqliteDB) follow(func(), func(error)) {}
