@@ -2,8 +2,13 @@ package daemon
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"path/filepath"
+	"time"
 
 	"joinery"
 	"joinery/client"
@@ -40,30 +45,38 @@ func Unlock(c config.Keys) soft.Unlock {
 	return soft.Unlock{PassphraseFile: c.PassphraseFile, IdentityFile: c.IdentityFile, Credential: c.Credential}
 }
 
+// openDatabase opens the store. With wait it waits for the lock of the database,
+// until ctx ends, instead of failing while another server holds it.
+func openDatabase(ctx context.Context, c config.Database, wait bool, log *slog.Logger) (*store.DB, error) {
+	return store.Open(ctx, store.Options{Path: c.Path, Successor: wait, Logger: log})
+}
+
+// exclusive tells whether one server at a time holds the database.
+func exclusive(config.Database) bool { return true }
+
+// databaseName names the database of c, so that two servers can tell whether
+// they mean the same one. It tells nobody anything else.
+func databaseName(c config.Database) string {
+	path := c.Path
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	sum := sha256.Sum256([]byte("sqlite:" + path))
+	return hex.EncodeToString(sum[:])
+}
+
 // holders is floor 2: state and keys.
 type holders struct {
 	db   *store.DB
 	keys *keyring.Keyring
 }
 
-// openHolders opens the store first: it holds the lock that keeps a second
-// server out, before anything else is touched.
-func openHolders(ctx context.Context, c config.Config, o Options) (holders, error) {
-	db, err := store.Open(ctx, store.Options{Path: c.Database.Path, Successor: o.Successor, Logger: o.Log})
-	if err != nil {
-		return holders{}, err
-	}
-	keys, err := OpenKeyring(ctx, c.Keys, o.Log)
-	if err != nil {
-		_ = db.Close()
-		return holders{}, err
-	}
-	return holders{db: db, keys: keys}, nil
-}
+// checkDatabase names the check of the database.
+const checkDatabase = "database"
 
 // checks are what must answer before the server takes requests.
 func (h holders) checks() []check {
-	return []check{{"database", h.db.Ping}, {"keyring", h.keys.Ready}}
+	return []check{{checkDatabase, h.db.Ping}, {"keyring", h.keys.Ready}}
 }
 
 // rules is floor 3.
@@ -99,11 +112,15 @@ func newRules(ctx context.Context, h holders, log *slog.Logger, metrics promethe
 	return r, nil
 }
 
+// settling is how long after a start those who waited in the kernel's queue may
+// come all at once.
+const settling = 5 * time.Second
+
 // newInterop makes the door for networks.
-func newInterop(c config.Config, r rules, cert *certificate, log *slog.Logger, metrics prometheus.Registerer) (*interop.Server, error) {
+func newInterop(c config.Config, r rules, cert *certificate, gate interop.Gate, log *slog.Logger, metrics prometheus.Registerer) (*interop.Server, error) {
 	return interop.New(interop.Options{
-		Peers: r.fleet.Directory(), Joins: r.activation, Certificate: cert.get,
-		Log: log, Metrics: metrics,
+		Peers: r.fleet.Directory(), Joins: r.activation, Certificate: cert.get, Gate: gate,
+		Log: log, Metrics: metrics, Settling: settling,
 		MaxBody:        c.Limits.BodyBytes,
 		MaxConnections: c.Limits.Connections,
 		RequestTimeout: c.Limits.RequestTimeout,
@@ -113,9 +130,9 @@ func newInterop(c config.Config, r rules, cert *certificate, log *slog.Logger, m
 }
 
 // newAPI makes the door for people and scripts.
-func newAPI(h holders, r rules, log *slog.Logger, metrics prometheus.Registerer) (*api.Server, error) {
+func newAPI(h holders, r rules, around func(http.Handler) http.Handler, log *slog.Logger, metrics prometheus.Registerer) (*api.Server, error) {
 	return api.New(api.Options{
-		Version: Version(), Log: log, Metrics: metrics,
+		Version: Version(), Log: log, Metrics: metrics, Around: around,
 		Services: api.Services{
 			System: system{h}, Keys: r.auth,
 			Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
