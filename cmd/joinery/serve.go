@@ -32,7 +32,7 @@ One server holds a database. Where no server can hand over but another process
 holds the database, --successor waits for that.`,
 		Example: `  joinery serve --config /etc/joinery/joinery.yaml
   joinery serve --config /etc/joinery/joinery.yaml --successor`,
-		Args:    cobra.NoArgs,
+		Args: cobra.NoArgs,
 	}
 	path := configFlag(cmd)
 	cmd.Flags().BoolVar(&successor, "successor", false, "take over from the running server")

@@ -25,7 +25,7 @@ type exchange struct {
 	out     []byte
 
 	peer    joinery.Peer
-	status  int // zero: the answer was written elsewhere
+	status  int                 // zero: the answer was written elsewhere
 	message backend.MessageType // zero: none could be read
 	result  string              // for metrics
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -48,11 +49,17 @@ func (p Programs) Run(ctx context.Context, stdin, program string, args ...string
 // Server is a Join Server in a directory, running or not.
 type Server struct {
 	Programs
-	Dir     string
-	process *exec.Cmd
-	log     *os.File
+	Dir string
+	*Process
+	leaving []*Process // have handed over
 	readyz  string
-	done    chan error
+}
+
+// Process is a program that was started, and logs to a file.
+type Process struct {
+	cmd  *exec.Cmd
+	log  *os.File
+	done chan error // takes how it ended
 }
 
 // Quickstart makes a server in dir, which must not exist, and leaves it stopped.
@@ -81,18 +88,70 @@ const startTimeout = 30 * time.Second
 
 // Start starts the server and waits until it is ready. Its log goes to
 // server.log in its directory.
-func (s *Server) Start(ctx context.Context, args ...string) (err error) {
-	if s.log, err = os.OpenFile(s.Path("server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
+func (s *Server) Start(ctx context.Context, args ...string) error {
+	p, err := s.Launch(s.Command(args...))
+	if err != nil {
 		return err
 	}
-	s.process = exec.Command(filepath.Join(s.dir, "joinery"), append([]string{"serve", "--config", s.Path("joinery.yaml")}, args...)...)
-	s.process.Stdout, s.process.Stderr = s.log, s.log
-	if err := s.process.Start(); err != nil {
-		return err
-	}
-	s.done = make(chan error, 1)
-	go func() { s.done <- s.process.Wait() }()
+	s.Process = p
 	return s.waitReady(ctx)
+}
+
+// Command is how the server is started.
+func (s *Server) Command(args ...string) *exec.Cmd {
+	return exec.Command(filepath.Join(s.dir, "joinery"), append([]string{"serve", "--config", s.Path("joinery.yaml")}, args...)...)
+}
+
+// Launch starts cmd, which logs to server.log as well, and leaves the server that
+// is known as running as it is.
+func (s *Server) Launch(cmd *exec.Cmd) (*Process, error) {
+	log, err := os.OpenFile(s.Path("server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
+	p := &Process{cmd: cmd, log: log, done: make(chan error, 1)}
+	go func() { p.done <- cmd.Wait() }()
+	return p, nil
+}
+
+// Succeed starts a successor and waits until it serves. The server that ran
+// before lives on as long as somebody keeps a connection to it open.
+func (s *Server) Succeed(ctx context.Context, args ...string) error {
+	next, err := s.Launch(s.Command(append(args, "--successor")...))
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for s.Holder() != next.PID() {
+		select {
+		case err := <-next.done:
+			return errors.Join(fmt.Errorf("the successor ended: %w\n%s", err, s.Log()), next.log.Close())
+		case <-ctx.Done():
+			return errors.Join(fmt.Errorf("the server did not hand over: %w\n%s", ctx.Err(), s.Log()), next.KillAndWait())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	s.leaving = append(s.leaving, s.Process)
+	s.Process = next
+	return s.waitReady(ctx)
+}
+
+// Holder gives the process that last took the database's lock; 0 is nobody.
+func (s *Server) Holder() (pid int) {
+	text, err := os.ReadFile(s.Path("joinery.db.lock"))
+	if err != nil {
+		return 0
+	}
+	pid, err = strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return 0
+	}
+	return pid
 }
 
 func (s *Server) waitReady(ctx context.Context) error {
@@ -126,8 +185,20 @@ func ready(ctx context.Context, url string) bool {
 	return resp.StatusCode == http.StatusOK
 }
 
-// PID gives the process id of the running server.
-func (s *Server) PID() int { return s.process.Process.Pid }
+// PID gives the process id.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Wait waits for the end of a process that nobody else waits for.
+func (p *Process) Wait() error {
+	return errors.Join(<-p.done, p.log.Close())
+}
+
+// KillAndWait ends a process as kill -9 does.
+func (p *Process) KillAndWait() error {
+	err := p.cmd.Process.Kill()
+	<-p.done // it had no say
+	return errors.Join(ignoreFinished(err), p.log.Close())
+}
 
 // Log gives what the server has logged.
 func (s *Server) Log() string {
@@ -145,16 +216,21 @@ func (s *Server) Kill() error { return s.end(os.Kill) }
 func (s *Server) Stop() error { return s.end(os.Interrupt) }
 
 func (s *Server) end(signal os.Signal) error {
-	if s.process == nil {
+	p := s.Process
+	if p == nil {
 		return nil
 	}
-	err := s.process.Process.Signal(signal)
-	exit := <-s.done
-	s.process = nil
-	if signal == os.Kill {
-		exit = nil // it had no say
+	all := append(s.leaving, p)
+	s.Process, s.leaving = nil, nil
+	var errs []error
+	for _, p := range all {
+		if signal == os.Kill {
+			errs = append(errs, p.KillAndWait())
+			continue
+		}
+		errs = append(errs, ignoreFinished(p.cmd.Process.Signal(signal)), p.Wait())
 	}
-	return errors.Join(ignoreFinished(err), exit, s.log.Close())
+	return errors.Join(errs...)
 }
 
 func ignoreFinished(err error) error {
