@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -75,7 +76,8 @@ func (p *Program) handOver(ctx context.Context, s *handover.Successor, running *
 	if err := p.reception.tap.Shut(); err != nil {
 		return false, err
 	}
-	relay, yielded, err := p.letGo(ctx, s)
+	phases := phases{last: began}
+	relay, yielded, err := p.letGo(ctx, s, &phases)
 	switch {
 	case err == nil:
 		p.reception.close()
@@ -94,7 +96,7 @@ func (p *Program) handOver(ctx context.Context, s *handover.Successor, running *
 	} else {
 		k.retire()
 	}
-	p.log.Info("handed over", "successor", s.PID, "took", time.Since(began).String())
+	p.log.Info("handed over", "successor", s.PID, "took", time.Since(began).String(), "phases", phases.String())
 	p.leaveSockets()
 	if err := notify(fmt.Sprintf("MAINPID=%d", s.PID)); err != nil {
 		p.log.Warn("the service manager does not know of the successor", "error", err)
@@ -104,7 +106,7 @@ func (p *Program) handOver(ctx context.Context, s *handover.Successor, running *
 
 // letGo does what a successor needs before it can serve, and waits until it
 // does. yielded tells, with an error, that the database is closed.
-func (p *Program) letGo(ctx context.Context, s *handover.Successor) (_ *handover.Relay, yielded bool, err error) {
+func (p *Program) letGo(ctx context.Context, s *handover.Successor, took *phases) (_ *handover.Relay, yielded bool, err error) {
 	k := p.core
 	if !s.Yield { // both serve, on one database
 		return nil, false, k.shut()
@@ -118,6 +120,7 @@ func (p *Program) letGo(ctx context.Context, s *handover.Successor) (_ *handover
 	if err := k.calls.Shut(calls); err != nil {
 		p.log.Warn("requests to the management API take too long and will be cut off")
 	}
+	took.mark("calls")
 	if err := k.shut(); err != nil {
 		return nil, false, err
 	}
@@ -126,18 +129,35 @@ func (p *Program) letGo(ctx context.Context, s *handover.Successor) (_ *handover
 	if err := k.joins.Shut(joins); err != nil {
 		return nil, false, fmt.Errorf("wait for joins in flight: %w", err)
 	}
+	took.mark("joins")
 	p.health.Store(nil)
 	if err := k.close(); err != nil {
 		return nil, true, fmt.Errorf("close the database: %w", err)
 	}
+	took.mark("close")
 	// From here on ctx has no say: without an owner the database stays for the
 	// one or the other.
 	if err := s.Yielded(context.WithoutCancel(ctx)); err != nil {
 		return nil, true, fmt.Errorf("wait for the successor to serve: %w", err)
 	}
+	took.mark("successor")
 	relay, err := s.Relay(ctx)
 	return relay, true, err
 }
+
+// phases tells how long each part of a hand-over took.
+type phases struct {
+	last time.Time
+	text []string
+}
+
+func (p *phases) mark(name string) {
+	now := time.Now()
+	p.text = append(p.text, name+" "+now.Sub(p.last).Round(100*time.Microsecond).String())
+	p.last = now
+}
+
+func (p *phases) String() string { return strings.Join(p.text, ", ") }
 
 // takeLeave answers on the connections that are left, through the successor, and
 // ends with the last of them. Each ends with its next answer; one that has no

@@ -95,6 +95,9 @@ func (n *NS) Dialect() Dialect { return n.dialect }
 // Send posts any body over the Network Server's link, unchecked.
 func (n *NS) Send(ctx context.Context, body []byte) (*Reply, error) { return n.link.Send(ctx, body) }
 
+// CloseIdle closes connections that are kept without a request.
+func (n *NS) CloseIdle() { n.link.Close() }
+
 // JoinOptions say what a Network Server asks for and what must come of it. The
 // zero value asks for a plain join that must succeed.
 type JoinOptions struct {

@@ -89,12 +89,7 @@ const startTimeout = 30 * time.Second
 // Start starts the server and waits until it is ready. Its log goes to
 // server.log in its directory.
 func (s *Server) Start(ctx context.Context, args ...string) error {
-	p, err := s.Launch(s.Command(args...))
-	if err != nil {
-		return err
-	}
-	s.Process = p
-	return s.waitReady(ctx)
+	return s.StartWith(ctx, s.Command(args...))
 }
 
 // Command is how the server is started.
@@ -208,6 +203,17 @@ func (s *Server) Log() string {
 	}
 	return string(b)
 }
+
+// StartWith is Start with a command of the caller's.
+func (s *Server) StartWith(ctx context.Context, cmd *exec.Cmd) (err error) {
+	if s.Process, err = s.Launch(cmd); err != nil {
+		return err
+	}
+	return s.waitReady(ctx)
+}
+
+// Config reads the server's configuration.
+func (s *Server) Config() (config.Config, error) { return config.Load(s.Path("joinery.yaml")) }
 
 // Kill kills the server as kill -9 does and waits for its end.
 func (s *Server) Kill() error { return s.end(os.Kill) }
