@@ -15,6 +15,7 @@ import (
 	"joinery/internal/config"
 	"joinery/internal/handover"
 	"joinery/internal/interop"
+	"joinery/internal/refusal"
 	"joinery/internal/store"
 )
 
@@ -22,12 +23,13 @@ import (
 // which the doors get connections. A Program has one, and makes another only to
 // go on after a successor took the database and failed.
 type core struct {
-	log     *slog.Logger
-	holders holders
-	interop *interop.Server
-	api     *api.Server
-	ops     *ops
-	opsHTTP *http.Server
+	log      *slog.Logger
+	holders  holders
+	refusals *refusal.Recorder
+	interop  *interop.Server
+	api      *api.Server
+	ops      *ops
+	opsHTTP  *http.Server
 
 	joins    *handover.Gate
 	calls    *handover.Gate
@@ -48,11 +50,12 @@ func newCore(ctx context.Context, c config.Config, h holders, cert *certificate,
 		taps: map[string]*handover.Tap{},
 	}
 	registry := newRegistry()
-	rules, err := newRules(ctx, h, log, registry)
+	k.refusals = refusal.NewRecorder(h.db, log)
+	rules, err := newRules(ctx, h, k.refusals, log, registry)
 	if err != nil {
 		return nil, err
 	}
-	if k.interop, err = newInterop(c, rules, cert, k.joins, log, registry); err != nil {
+	if k.interop, err = newInterop(c, rules, k.refusals, cert, k.joins, log, registry); err != nil {
 		return nil, err
 	}
 	if k.api, err = newAPI(h, rules, k.aroundAPI, log, registry); err != nil {
@@ -189,7 +192,10 @@ func (k *core) end(ctx context.Context) error {
 }
 
 // close gives the database back.
-func (k *core) close() error { return k.holders.db.Close() }
+func (k *core) close() error {
+	k.refusals.Close() // writes what it has
+	return k.holders.db.Close()
+}
 
 // reopen opens the database again for a Program whose successor failed with it.
 func (p *Program) reopen(ctx context.Context) (*core, error) {

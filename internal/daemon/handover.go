@@ -120,6 +120,9 @@ func (p *Program) letGo(ctx context.Context, s *handover.Successor, took *phases
 	if err := k.calls.Shut(calls); err != nil {
 		p.log.Warn("requests to the management API take too long and will be cut off")
 	}
+	refusals, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	k.refusals.Sync(refusals) // so that little is left for later
 	took.mark("calls")
 	if err := k.shut(); err != nil {
 		return nil, false, err

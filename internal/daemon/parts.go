@@ -22,6 +22,7 @@ import (
 	"joinery/internal/keyring"
 	"joinery/internal/keyring/soft"
 	"joinery/internal/provisioning"
+	"joinery/internal/refusal"
 	"joinery/internal/seal"
 	"joinery/internal/store"
 
@@ -45,23 +46,35 @@ func Unlock(c config.Keys) soft.Unlock {
 	return soft.Unlock{PassphraseFile: c.PassphraseFile, IdentityFile: c.IdentityFile, Credential: c.Credential}
 }
 
+// DatabaseOptions says which database c names.
+func DatabaseOptions(c config.Database) store.Options {
+	return store.Options{Path: c.Path, URL: c.URL, PasswordFile: c.PasswordFile}
+}
+
 // openDatabase opens the store. With wait it waits for the lock of the database,
-// until ctx ends, instead of failing while another server holds it.
+// where there is one, until ctx ends, instead of failing while another server
+// holds it.
 func openDatabase(ctx context.Context, c config.Database, wait bool, log *slog.Logger) (*store.DB, error) {
-	return store.Open(ctx, store.Options{Path: c.Path, Successor: wait, Logger: log})
+	options := DatabaseOptions(c)
+	options.Successor, options.Logger = wait, log
+	return store.Open(ctx, options)
 }
 
 // exclusive tells whether one server at a time holds the database.
-func exclusive(config.Database) bool { return true }
+func exclusive(c config.Database) bool { return c.URL == "" }
 
 // databaseName names the database of c, so that two servers can tell whether
 // they mean the same one. It tells nobody anything else.
 func databaseName(c config.Database) string {
-	path := c.Path
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
+	name := "postgres:" + c.URL
+	if exclusive(c) {
+		path := c.Path
+		if real, err := filepath.EvalSymlinks(path); err == nil {
+			path = real
+		}
+		name = "sqlite:" + path
 	}
-	sum := sha256.Sum256([]byte("sqlite:" + path))
+	sum := sha256.Sum256([]byte(name))
 	return hex.EncodeToString(sum[:])
 }
 
@@ -86,14 +99,16 @@ type rules struct {
 	provisioning *provisioning.Service
 	claim        *claim.Service
 	auth         *auth.Service
+	refusal      *refusal.Service
 }
 
-func newRules(ctx context.Context, h holders, log *slog.Logger, metrics prometheus.Registerer) (rules, error) {
+func newRules(ctx context.Context, h holders, refusals *refusal.Recorder, log *slog.Logger, metrics prometheus.Registerer) (rules, error) {
 	r := rules{
 		fleet:        fleet.New(h.db, h.keys, log),
 		provisioning: provisioning.New(h.db, h.db, h.keys),
 		claim:        claim.New(h.db, h.db, h.keys, claim.Options{}),
 		auth:         auth.New(h.db, nil),
+		refusal:      refusal.New(h.db, refusals),
 	}
 	if err := r.fleet.Directory().Reload(ctx); err != nil {
 		return rules{}, err
@@ -102,8 +117,10 @@ func newRules(ctx context.Context, h holders, log *slog.Logger, metrics promethe
 		Name: "joinery_counter_alarms_total",
 		Help: "Accepted requests after which less than a tenth of a counter was left, by counter.",
 	}, []string{"counter"})
-	if err := metrics.Register(alarms); err != nil {
-		return rules{}, fmt.Errorf("metrics: %w", err)
+	for _, c := range []prometheus.Collector{alarms, refusalMetrics{refusals}} {
+		if err := metrics.Register(c); err != nil {
+			return rules{}, fmt.Errorf("metrics: %w", err)
+		}
 	}
 	r.activation = activation.New(h.db, h.keys, r.fleet.Directory(), activation.Options{
 		Log:   log,
@@ -117,9 +134,9 @@ func newRules(ctx context.Context, h holders, log *slog.Logger, metrics promethe
 const settling = 5 * time.Second
 
 // newInterop makes the door for networks.
-func newInterop(c config.Config, r rules, cert *certificate, gate interop.Gate, log *slog.Logger, metrics prometheus.Registerer) (*interop.Server, error) {
+func newInterop(c config.Config, r rules, refusals interop.Recorder, cert *certificate, gate interop.Gate, log *slog.Logger, metrics prometheus.Registerer) (*interop.Server, error) {
 	return interop.New(interop.Options{
-		Peers: r.fleet.Directory(), Joins: r.activation, Certificate: cert.get, Gate: gate,
+		Peers: r.fleet.Directory(), Joins: r.activation, Certificate: cert.get, Refusals: refusals, Gate: gate,
 		Log: log, Metrics: metrics, Settling: settling,
 		MaxBody:        c.Limits.BodyBytes,
 		MaxConnections: c.Limits.Connections,
@@ -137,6 +154,7 @@ func newAPI(h holders, r rules, around func(http.Handler) http.Handler, log *slo
 			System: system{h}, Keys: r.auth,
 			Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
 			Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Imports: r.provisioning, Audit: r.fleet,
+			Refusals: r.refusal,
 		},
 	})
 }

@@ -48,6 +48,8 @@ type Options struct {
 
 	// Gate is asked once a request is read; nil answers every request here.
 	Gate Gate
+	// Refusals gets every refused request of a known peer; nil is nobody.
+	Refusals Recorder
 
 	Log     *slog.Logger          // nil logs nothing
 	Metrics prometheus.Registerer // nil registers nowhere
@@ -109,6 +111,8 @@ type Server struct {
 	// held counts connections; retiring ends each with its next answer.
 	held     atomic.Int64
 	retiring atomic.Bool
+	// chatter keeps a known peer from filling the log.
+	chatter chatter
 }
 
 // New makes a Server. It fails where a part is missing, where there is no

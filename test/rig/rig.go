@@ -33,10 +33,13 @@ func Build(ctx context.Context, dir string) (Programs, error) {
 	return Programs{dir}, nil
 }
 
+// Binary gives the path of a program.
+func (p Programs) Binary(program string) string { return filepath.Join(p.dir, program) }
+
 // Run runs one program to its end and gives what it printed to standard output.
 // The error of one that fails carries what it printed to standard error.
 func (p Programs) Run(ctx context.Context, stdin, program string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, filepath.Join(p.dir, program), args...)
+	cmd := exec.CommandContext(ctx, p.Binary(program), args...)
 	cmd.Stdin = strings.NewReader(stdin)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -50,6 +53,9 @@ func (p Programs) Run(ctx context.Context, stdin, program string, args ...string
 type Server struct {
 	Programs
 	Dir string
+	// Launch starts the server's process, for who wants it on a processor of its
+	// own; nil just starts it.
+	Launch func(*exec.Cmd) error
 	*Process
 	leaving []*Process // have handed over
 	readyz  string
@@ -94,18 +100,22 @@ func (s *Server) Start(ctx context.Context, args ...string) error {
 
 // Command is how the server is started.
 func (s *Server) Command(args ...string) *exec.Cmd {
-	return exec.Command(filepath.Join(s.dir, "joinery"), append([]string{"serve", "--config", s.Path("joinery.yaml")}, args...)...)
+	return exec.Command(s.Binary("joinery"), append([]string{"serve", "--config", s.Path("joinery.yaml")}, args...)...)
 }
 
-// Launch starts cmd, which logs to server.log as well, and leaves the server that
+// Spawn starts cmd, which logs to server.log as well, and leaves the server that
 // is known as running as it is.
-func (s *Server) Launch(cmd *exec.Cmd) (*Process, error) {
+func (s *Server) Spawn(cmd *exec.Cmd) (*Process, error) {
 	log, err := os.OpenFile(s.Path("server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
+	start := s.Launch
+	if start == nil {
+		start = (*exec.Cmd).Start
+	}
+	if err := start(cmd); err != nil {
 		return nil, errors.Join(err, log.Close())
 	}
 	p := &Process{cmd: cmd, log: log, done: make(chan error, 1)}
@@ -116,7 +126,7 @@ func (s *Server) Launch(cmd *exec.Cmd) (*Process, error) {
 // Succeed starts a successor and waits until it serves. The server that ran
 // before lives on as long as somebody keeps a connection to it open.
 func (s *Server) Succeed(ctx context.Context, args ...string) error {
-	next, err := s.Launch(s.Command(append(args, "--successor")...))
+	next, err := s.Spawn(s.Command(append(args, "--successor")...))
 	if err != nil {
 		return err
 	}
@@ -206,7 +216,7 @@ func (s *Server) Log() string {
 
 // StartWith is Start with a command of the caller's.
 func (s *Server) StartWith(ctx context.Context, cmd *exec.Cmd) (err error) {
-	if s.Process, err = s.Launch(cmd); err != nil {
+	if s.Process, err = s.Spawn(cmd); err != nil {
 		return err
 	}
 	return s.waitReady(ctx)
