@@ -44,6 +44,8 @@ type Options struct {
 	// Around wraps the whole door where it is served; nil does not.
 	Around func(http.Handler) http.Handler
 
+	// Services may also come later, with Attach: to make the door takes a while,
+	// and needs none.
 	Services
 }
 
@@ -98,6 +100,9 @@ func New(opt Options) (*Server, error) {
 	}
 	return s, nil
 }
+
+// Attach gives the door its services. It comes before Serve.
+func (s *Server) Attach(services Services) { s.Services = services }
 
 // count follows http.Server.ConnState.
 func (s *Server) count(_ net.Conn, state http.ConnState) {

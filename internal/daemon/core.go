@@ -16,7 +16,8 @@ import (
 	"joinery/internal/handover"
 	"joinery/internal/interop"
 	"joinery/internal/refusal"
-	"joinery/internal/store"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // core is what stands on the open database: rules, doors, and the taps through
@@ -24,6 +25,7 @@ import (
 // go on after a successor took the database and failed.
 type core struct {
 	log      *slog.Logger
+	registry *prometheus.Registry
 	holders  holders
 	refusals *refusal.Recorder
 	interop  *interop.Server
@@ -41,33 +43,37 @@ type core struct {
 // answer anyway; people at the API can wait for a start.
 const callPatience = 30 * time.Second
 
-// newCore builds everything on h, which stays the caller's to close when this
-// fails.
-func newCore(ctx context.Context, c config.Config, h holders, cert *certificate, log *slog.Logger) (*core, error) {
+// newCore makes what needs no database yet.
+func newCore(c config.Config, log *slog.Logger) (_ *core, err error) {
 	k := &core{
-		log: log, holders: h,
+		log: log, registry: newRegistry(),
 		joins: handover.NewGate(c.Limits.AnswerTimeout), calls: handover.NewGate(callPatience),
 		taps: map[string]*handover.Tap{},
 	}
-	registry := newRegistry()
-	k.refusals = refusal.NewRecorder(h.db, log)
-	rules, err := newRules(ctx, h, k.refusals, log, registry)
+	k.api, err = newAPI(k.aroundAPI, log, k.registry)
+	return k, err
+}
+
+// build makes the rest on h, which is the core's from now on, also when this
+// fails.
+func (k *core) build(ctx context.Context, c config.Config, h holders, cert *certificate) error {
+	k.holders = h
+	k.refusals = refusal.NewRecorder(h.db, k.log)
+	rules, err := newRules(ctx, h, k.refusals, k.log, k.registry)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if k.interop, err = newInterop(c, rules, k.refusals, cert, k.joins, log, registry); err != nil {
-		return nil, err
+	if k.interop, err = newInterop(c, rules, k.refusals, cert, k.joins, k.log, k.registry); err != nil {
+		return err
 	}
-	if k.api, err = newAPI(h, rules, k.aroundAPI, log, registry); err != nil {
-		return nil, err
-	}
-	k.ops = &ops{checks: h.checks(), gatherer: registry}
+	k.api.Attach(services(h, rules))
+	k.ops = &ops{checks: h.checks(), gatherer: k.registry}
 	k.opsHTTP = &http.Server{
 		Handler: k.ops.handler(), ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
 		IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorLog: slog.NewLogLogger(k.log.Handler(), slog.LevelDebug),
 	}
-	return k, nil
+	return nil
 }
 
 // aroundAPI is the gate of the management API.
@@ -191,28 +197,20 @@ func (k *core) end(ctx context.Context) error {
 	return errors.Join(joins, calls)
 }
 
-// close gives the database back.
+// close gives the database back, if it was there.
 func (k *core) close() error {
+	if k.holders.db == nil {
+		return nil
+	}
 	k.refusals.Close() // writes what it has
 	return k.holders.db.Close()
 }
 
-// reopen opens the database again for a Program whose successor failed with it.
-func (p *Program) reopen(ctx context.Context) (*core, error) {
-	ctx, cancel := context.WithTimeout(ctx, reopenTimeout)
-	defer cancel()
-	db, err := openDatabase(ctx, p.config.Database, true, p.log)
+// takeDatabase makes k complete. With wait it waits for the lock of the database.
+func (p *Program) takeDatabase(ctx context.Context, k *core, wait bool) error {
+	db, err := openDatabase(ctx, p.config.Database, wait, p.log)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return p.build(ctx, db)
-}
-
-// build makes the core on db, which it closes when it fails.
-func (p *Program) build(ctx context.Context, db *store.DB) (*core, error) {
-	k, err := newCore(ctx, p.config, holders{db: db, keys: p.keys}, p.cert, p.log)
-	if err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	return k, nil
+	return k.build(ctx, p.config, holders{db: db, keys: p.keys}, p.cert)
 }

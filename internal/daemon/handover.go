@@ -195,7 +195,7 @@ func (p *Program) lingerRelayed(ctx context.Context) {
 // stands on it is made anew, and what waits is answered there.
 func (p *Program) takeBack(ctx context.Context, running *sync.WaitGroup, fail func(error)) error {
 	old := p.core
-	next, err := p.reopen(context.WithoutCancel(ctx))
+	next, err := p.reopen(ctx)
 	if err != nil {
 		old.relayTo(unavailable, unavailable)
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.config.Limits.DrainTimeout)
@@ -217,6 +217,20 @@ func (p *Program) takeBack(ctx context.Context, running *sync.WaitGroup, fail fu
 		}
 	})
 	return nil
+}
+
+// reopen makes another core, on the database that a successor left.
+func (p *Program) reopen(ctx context.Context) (*core, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reopenTimeout)
+	defer cancel()
+	k, err := newCore(p.config, p.log)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.takeDatabase(ctx, k, true); err != nil {
+		return nil, errors.Join(err, k.close())
+	}
+	return k, nil
 }
 
 // unavailable answers where nobody can.

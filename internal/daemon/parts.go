@@ -147,17 +147,18 @@ func newInterop(c config.Config, r rules, refusals interop.Recorder, cert *certi
 	})
 }
 
-// newAPI makes the door for people and scripts.
-func newAPI(h holders, r rules, around func(http.Handler) http.Handler, log *slog.Logger, metrics prometheus.Registerer) (*api.Server, error) {
-	return api.New(api.Options{
-		Version: Version(), Log: log, Metrics: metrics, Around: around,
-		Services: api.Services{
-			System: system{h}, Keys: r.auth,
-			Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
-			Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Imports: r.provisioning, Audit: r.fleet,
-			Refusals: r.refusal,
-		},
-	})
+// newAPI makes the door for people and scripts, without services yet.
+func newAPI(around func(http.Handler) http.Handler, log *slog.Logger, metrics prometheus.Registerer) (*api.Server, error) {
+	return api.New(api.Options{Version: Version(), Log: log, Metrics: metrics, Around: around})
+}
+
+func services(h holders, r rules) api.Services {
+	return api.Services{
+		System: system{h}, Keys: r.auth,
+		Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
+		Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Imports: r.provisioning, Audit: r.fleet,
+		Refusals: r.refusal,
+	}
 }
 
 // system is what the API tells about the server itself.

@@ -72,6 +72,9 @@ func Open(ctx context.Context, c config.Config, o Options) (_ *Program, err erro
 		return nil, err
 	}
 	p.sockets = passed // for Close
+	if p.core, err = newCore(c, p.log); err != nil {
+		return nil, err
+	}
 	if o.Successor {
 		return p, p.openSuccessor(ctx, passed)
 	}
@@ -80,7 +83,7 @@ func Open(ctx context.Context, c config.Config, o Options) (_ *Program, err erro
 
 // open takes the database first: its lock keeps a second server out, before
 // anything else is touched.
-func (p *Program) open(ctx context.Context, passed []handover.Socket) error {
+func (p *Program) open(ctx context.Context, passed []handover.Socket) (err error) {
 	db, err := openDatabase(ctx, p.config.Database, false, p.log)
 	if err != nil {
 		return err
@@ -88,7 +91,7 @@ func (p *Program) open(ctx context.Context, passed []handover.Socket) error {
 	if err := p.openKeys(ctx); err != nil {
 		return errors.Join(err, db.Close())
 	}
-	if p.core, err = p.build(ctx, db); err != nil {
+	if err := p.core.build(ctx, p.config, holders{db: db, keys: p.keys}, p.cert); err != nil {
 		return err
 	}
 	p.sockets, err = bind(p.config, passed)
@@ -102,11 +105,16 @@ func (p *Program) openSuccessor(ctx context.Context, passed []handover.Socket) e
 		return err
 	}
 	predecessor, inherited, err := handover.Succeed(ctx, p.config.API.HandoverSocket(), databaseName(p.config.Database))
-	switch {
-	case errors.Is(err, handover.ErrNobody):
+	if errors.Is(err, handover.ErrNobody) {
 		p.log.Info("no server to take over from: waiting for the database, if another process holds it")
-		return p.openAfterwards(ctx, passed)
-	case err != nil:
+		if err := p.takeDatabase(ctx, p.core, true); err != nil {
+			return err
+		}
+		// Now, as whoever held the database may have held the addresses.
+		p.sockets, err = bind(p.config, passed)
+		return err
+	}
+	if err != nil {
 		return err
 	}
 	p.predecessor = predecessor
@@ -118,26 +126,7 @@ func (p *Program) openSuccessor(ctx context.Context, passed []handover.Socket) e
 			return err
 		}
 	}
-	db, err := openDatabase(ctx, p.config.Database, true, p.log)
-	if err != nil {
-		return err
-	}
-	p.core, err = p.build(ctx, db)
-	return err
-}
-
-// openAfterwards waits for the database, and binds afterwards: whoever held it
-// may have held the addresses.
-func (p *Program) openAfterwards(ctx context.Context, passed []handover.Socket) error {
-	db, err := openDatabase(ctx, p.config.Database, true, p.log)
-	if err != nil {
-		return err
-	}
-	if p.core, err = p.build(ctx, db); err != nil {
-		return err
-	}
-	p.sockets, err = bind(p.config, passed)
-	return err
+	return p.takeDatabase(ctx, p.core, true)
 }
 
 // openKeys opens what needs no database.

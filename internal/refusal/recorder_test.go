@@ -159,7 +159,7 @@ func TestStalledStore(t *testing.T) {
 	r.Sync(t.Context())
 	got, err := f.db.DeviceRefusals(t.Context(), x.Device)
 	ok(t, err)
-	if lost := r.Stats().Hurried; len(got) != 1 || got[0].Count+lost != more+1 || lost > 0 {
+	if lost := r.Stats().Hurried; len(got) != 1 || got[0].Count+lost != more+1 || got[0].Count < 2*maxPending {
 		t.Errorf("%+v, %d were not counted", got, lost)
 	}
 }

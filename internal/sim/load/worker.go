@@ -255,6 +255,9 @@ func (w *worker) fail(k kind, err error) {
 	f.Count++
 	w.count.failed++
 	w.mu.Unlock()
+	if w.Duration <= 0 && w.patience.Add(-1) <= 0 {
+		w.end()
+	}
 	if w.Rate == 0 && errors.Is(err, errNoAnswer) {
 		// A server that is gone is not asked a million times a second.
 		waitUntil(time.Now().Add(100*time.Millisecond), w.stop)
