@@ -113,6 +113,7 @@ func newRules(ctx context.Context, h holders, refusals *refusal.Recorder, log *s
 	if err := r.fleet.Directory().Reload(ctx); err != nil {
 		return rules{}, err
 	}
+	r.fleet.Follow()
 	alarms := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "joinery_counter_alarms_total",
 		Help: "Accepted requests after which less than a tenth of a counter was left, by counter.",

@@ -80,6 +80,11 @@ func (w *waiting) takeJoins() (batch []*joinCommit, more, closed bool) {
 func (w *waiting) refuse(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.refuseAll(err)
+}
+
+// refuseAll is refuse for those who hold the lock.
+func (w *waiting) refuseAll(err error) {
 	for _, j := range w.joins {
 		j.result <- err
 	}
@@ -92,9 +97,9 @@ func (w *waiting) refuse(err error) {
 // shut refuses all that wait, and all that comes.
 func (w *waiting) shut(err error) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.closed = true
-	w.mu.Unlock()
-	w.refuse(err)
+	w.refuseAll(err)
 	w.signal()
 }
 
@@ -179,7 +184,7 @@ func (e *postgresDB) tryBatch(batch []*joinCommit) (outcomes []error, err error)
 func outcomesOf(batch []*joinCommit, won map[joinery.KeySetID]bool) []error {
 	outcomes := make([]error, len(batch))
 	for i, j := range batch {
-		if !won[j.KeySet] {
+		if !won[j.keySet] {
 			outcomes[i] = ErrSwapLost
 		}
 	}
@@ -206,7 +211,7 @@ func (e *postgresDB) sendBatch(batch []*joinCommit) (won map[joinery.KeySetID]bo
 func (e *postgresDB) findBatch(batch []*joinCommit) (found map[joinery.KeySetID]bool, err error) {
 	ids := newArray(len(batch), pgtype.Int8OID)
 	for _, j := range batch {
-		ids.integer(int64(j.Activation.ID))
+		ids.integer(int64(j.id))
 	}
 	err = e.using(context.Background(), e.joins, lookLimit, func(s *pgSession) error {
 		found, err = s.keySets("SELECT key_set FROM activation WHERE id = ANY (CAST(? AS bigint[]))", ids.b)
@@ -237,12 +242,12 @@ func batchArrays(batch []*joinCommit) []any {
 		a[i] = newArray(len(batch), oid)
 	}
 	for _, j := range batch {
-		a[0].integer(int64(j.KeySet))
-		a[1].integer(int64(j.Version))
-		a[2].integer(int64(j.Nonces.JoinNonce))
+		a[0].integer(int64(j.keySet))
+		a[1].integer(int64(j.version))
+		a[2].integer(int64(j.joinNonce))
 		a[3].bytes(j.nonces)
-		a[4].integer(j.Activation.At.UnixMilli())
-		a[5].integer(int64(j.Activation.ID))
+		a[4].integer(j.at.UnixMilli())
+		a[5].integer(int64(j.id))
 		if j.previous != 0 {
 			a[6].integer(int64(j.previous))
 		} else {

@@ -38,8 +38,12 @@ type postgresDB struct {
 	// commitFault, where a test sets it, runs in place of sending a batch.
 	commitFault func(send func() error) error
 
+	following following
+
 	running sync.WaitGroup
 	closed  chan struct{}
+	life    context.Context // ends with closed
+	end     context.CancelFunc
 }
 
 // Connections of each server. PostgreSQL lets 100 in unless it is told
@@ -113,6 +117,7 @@ func openPostgres(ctx context.Context, o Options, readOnly bool) (_ *DB, err err
 		options: o, log: o.Logger, config: config, schema: len(steps), reading: make(chan struct{}, readerConns),
 		loads: newLoadQueue(), commits: newWaiting(), writes: newWaiting(), closed: make(chan struct{}),
 	}
+	e.life, e.end = context.WithCancel(context.Background())
 	d := &DB{engine: e, readOnly: readOnly}
 	defer func() {
 		if err != nil {
@@ -145,7 +150,7 @@ func (e *postgresDB) connect(ctx context.Context) (err error) {
 	joins := e.config.Copy()
 	joins.MaxConns = joinConns
 	// Joins are look-ups by keys: no estimate may talk the planner out of it.
-	for _, name := range []string{"enable_hashjoin", "enable_mergejoin", "enable_seqscan", "enable_bitmapscan"} {
+	for _, name := range []string{"enable_hashjoin", "enable_mergejoin", "enable_seqscan", "enable_bitmapscan", "enable_material", "enable_memoize"} {
 		joins.ConnConfig.RuntimeParams[name] = "off"
 	}
 	joins.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_generic_plan"
@@ -261,6 +266,7 @@ func (e *postgresDB) start() {
 // close implements engine.
 func (e *postgresDB) close() error {
 	close(e.closed)
+	e.end()
 	e.loads.close()
 	e.commits.shut(ErrClosed)
 	e.writes.shut(ErrClosed)
@@ -345,6 +351,9 @@ func (e *postgresDB) snapshot(ctx context.Context, fn func(conn) error) error {
 // the joins, and a heartbeat of every server would fill the log of an idle
 // database.
 func (e *postgresDB) ping(ctx context.Context) error {
+	if err := e.following.heard(); err != nil {
+		return joinery.WrapError(joinery.CodeUnavailable, err, "the database is not available; try again later")
+	}
 	return e.readJoin(ctx, func(c conn) error {
 		readOnly, err := c.integer("SELECT CASE WHEN current_setting('transaction_read_only') = 'on' THEN 1 ELSE 0 END FROM store")
 		if err == nil && readOnly != 0 {

@@ -74,6 +74,11 @@ func (p Programs) Quickstart(ctx context.Context, dir string, args ...string) (*
 	if _, err := p.Run(ctx, "", "joinery", args...); err != nil {
 		return nil, err
 	}
+	return p.Open(dir)
+}
+
+// Open gives the stopped server that lies in dir.
+func (p Programs) Open(dir string) (*Server, error) {
 	s := &Server{Programs: p, Dir: dir}
 	c, err := config.Read(s.Path("joinery.yaml"))
 	if err != nil {
