@@ -90,8 +90,7 @@ const joiners = 16
 func newFleet(t *testing.T, d dose) *fleet {
 	t.Helper()
 	dir := t.TempDir()
-	programs, err := rig.Build(t.Context(), dir)
-	ok(t, err)
+	programs := built(t)
 	server, err := programs.Quickstart(t.Context(), filepath.Join(dir, "server"), "--elements", fmt.Sprint(d.claims))
 	ok(t, err)
 	f := &fleet{t: t, server: server, ids: map[lorawan.EUI64]joinery.DeviceID{}}
