@@ -20,6 +20,7 @@ var (
 	ErrNewerSchema = errors.New("database has a newer schema")
 	ErrUnwritable  = errors.New("database cannot be written")
 	ErrNotDurable  = errors.New("database would lose commits")
+	ErrMoved       = errors.New("database was moved")
 )
 
 // Errors of a DB.

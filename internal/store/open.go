@@ -10,7 +10,9 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"zombiezen.com/go/sqlite"
 
@@ -37,12 +39,15 @@ const OperatorOrg = "operator"
 // DB is an open database. It is safe for concurrent use.
 type DB struct {
 	path     string
+	log      *slog.Logger
 	lock     *fileLock
+	noted    mark    // the mark in the lock file; the writer's
 	joins    *pool   // readers for joins
 	readers  *pool   // readers for everybody else: a listing keeps no join waiting
 	w        *writer // nil where opened for reading only
 	operator joinery.OrgID
 	epoch    int64
+	fence    atomic.Pointer[Fence]
 	close    sync.Once
 	closed   chan struct{}
 }
@@ -95,7 +100,7 @@ func open(ctx context.Context, o Options, readOnly bool) (_ *DB, err error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	n := max(2, min(8, runtime.NumCPU()))
-	d := &DB{path: o.Path, lock: lock, joins: newPool(n), readers: newPool(max(2, n/2)), closed: make(chan struct{})}
+	d := &DB{path: o.Path, log: o.Logger, lock: lock, joins: newPool(n), readers: newPool(max(2, n/2)), closed: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			_ = d.Close()
@@ -112,7 +117,7 @@ func open(ctx context.Context, o Options, readOnly bool) (_ *DB, err error) {
 	if err := inOrder(
 		func() error { return c.checkVersion(o.Path, len(steps)) },
 		func() error { return c.checkDurable(o) },
-		func() error { return d.begin(c, readOnly) },
+		func() error { return d.begin(c, readOnly, o.Logger) },
 	); err != nil {
 		_ = c.Close()
 		return nil, err
@@ -120,7 +125,7 @@ func open(ctx context.Context, o Options, readOnly bool) (_ *DB, err error) {
 	if readOnly {
 		err = c.Close()
 	} else {
-		d.w, err = startWriter(c, d.epoch, o.Logger)
+		d.w, err = startWriter(c, d.epoch, o.Logger, d.noteJoin)
 	}
 	if err != nil {
 		return nil, err
@@ -218,27 +223,99 @@ func (c conn) checkDurable(o Options) error {
 	return nil
 }
 
-// begin raises the epoch, unless we only read, and reads who we are.
-func (d *DB) begin(c conn, readOnly bool) error {
+// begin reads who we are, and unless we only read raises the epoch, and the
+// fence where this is not known to be the database that was open here last.
+func (d *DB) begin(c conn, readOnly bool, log *slog.Logger) error {
 	if err := c.pragma(fmt.Sprintf("wal_autocheckpoint = %d", walPages)); err != nil {
 		return err
 	}
 	if err := c.pragma(fmt.Sprintf("journal_size_limit = %d", 4*walPages*pageSize)); err != nil {
 		return err
 	}
+	s, found, err := c.storeRow()
+	switch {
+	case err != nil:
+		return err
+	case !found:
+		return fmt.Errorf("%w: %s lacks its store row: it is half a copy, which the same joinery migrate finishes, "+
+			"or damaged; then restore a backup", ErrNotDatabase, d.path)
+	}
+	d.operator = s.operator
 	if !readOnly {
-		if err := c.exec("UPDATE store SET epoch = epoch + 1"); err != nil {
+		if s, err = d.settle(c, s, log); err != nil {
 			return err
 		}
 	}
-	found, err := c.one("SELECT epoch, operator_org FROM store", func(r *row) error {
-		d.epoch, d.operator = r.int(), joinery.OrgID(r.int())
-		return nil
-	})
-	if err == nil && !found {
-		err = fmt.Errorf("%w: %s lacks its store row; restore a backup", ErrNotDatabase, d.path)
+	d.epoch = s.epoch
+	d.fence.Store(&s.fence)
+	return nil
+}
+
+// settle takes the database for this server: it raises the epoch, makes file and
+// lock file known to each other, and gives the row as it is then.
+func (d *DB) settle(c conn, s storeRow, log *slog.Logger) (_ storeRow, err error) {
+	if err := s.fence.movedError(d.path); err != nil {
+		return s, err
 	}
-	return err
+	here, err := findPlace(d.path, d.lock)
+	if err != nil {
+		return s, err
+	}
+	var strange string
+	if s.opened {
+		if strange, err = here.strangeness(c, s); err != nil {
+			return s, err
+		}
+	}
+	if !s.opened || strange != "" {
+		s.instance = newInstance()
+		here.mark = mark{}
+	}
+	if !s.opened {
+		// Before the database has it: a crash between the two must not make a
+		// new database look like a copied one.
+		if err := d.lock.writeMark(mark{instance: s.instance}); err != nil {
+			return s, err
+		}
+	}
+	s.epoch, s.home, s.opened = s.epoch+1, here.home, true
+	raise := strange != "" && s.fence.State == FenceNone
+	if raise {
+		s.fence = Fence{State: FenceForked, Since: time.Now().UTC().Truncate(time.Millisecond), Note: strange}
+	}
+	err = c.immediate(func(t *tx) error {
+		t.operator = s.operator
+		err := t.exec("UPDATE store SET epoch = ?, instance = ?, home = ?", s.epoch, s.instance[:], s.home)
+		if err == nil && raise {
+			err = t.setFence(s.fence, "joinery")
+		}
+		return err
+	})
+	if err != nil {
+		return s, err
+	}
+	d.noted = mark{instance: s.instance, epoch: s.epoch, activation: here.mark.activation}
+	if err := d.lock.writeMark(d.noted); err != nil {
+		return s, err
+	}
+	// The mark is overwritten in place from now on, so this one sync is enough
+	// for a whole mark to be there after a power cut.
+	if err := d.lock.f.Sync(); err != nil {
+		return s, err
+	}
+	if s.fence.Up() {
+		log.Error("joins are refused until joinery restore confirm", "fence", s.fence.State, "since", s.fence.Since, "reason", s.fence.Note)
+	}
+	return s, nil
+}
+
+// noteJoin leaves in the lock file which join was committed last. It costs no
+// fsync: what the disk loses of it only makes the mark older.
+func (d *DB) noteJoin(id joinery.ActivationID) {
+	d.noted.activation = id
+	if err := d.lock.writeMark(d.noted); err != nil {
+		d.log.Warn("the lock file does not take the last join; a rewound database may go unnoticed", "error", err)
+	}
 }
 
 // Close waits for the transaction under way, refuses what waits behind it,

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
 
 	"joinery"
 )
@@ -21,6 +22,8 @@ type writer struct {
 	epoch int64
 	stmts joinStatements
 	log   *slog.Logger
+	// committed is told the last join of each batch that is on disk.
+	committed func(joinery.ActivationID)
 
 	// commitFault, where a test sets it, runs in place of the statement COMMIT.
 	commitFault func(commit func() error) error
@@ -54,8 +57,8 @@ const maxWaiting = 4096
 const maxBatch = 512
 
 // startWriter starts a writer on c, which is the writer's to close from now on.
-func startWriter(c conn, epoch int64, log *slog.Logger) (*writer, error) {
-	w := &writer{c: c, epoch: epoch, log: log, wake: make(chan struct{}, 1), done: make(chan struct{})}
+func startWriter(c conn, epoch int64, log *slog.Logger, committed func(joinery.ActivationID)) (*writer, error) {
+	w := &writer{c: c, epoch: epoch, log: log, committed: committed, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	if err := w.stmts.prepare(c); err != nil {
 		_ = c.Close()
 		return nil, err
@@ -209,6 +212,17 @@ func (w *writer) transaction(fn func(*tx) error) (err error) {
 		return err
 	}
 	return w.commit()
+}
+
+// immediate runs fn between BEGIN and COMMIT on a connection that no writer has
+// yet.
+func (c conn) immediate(fn func(*tx) error) (err error) {
+	end, err := sqlitex.ImmediateTransaction(c.Conn)
+	if err != nil {
+		return err
+	}
+	defer end(&err)
+	return fn(&tx{conn: conn{Conn: c.Conn, inTransaction: true}})
 }
 
 // begin starts a transaction and makes sure that no other server has opened the
