@@ -133,7 +133,7 @@ func (d *DB) endJump(ctx context.Context, done Confirmed, actor string) error {
 	err := d.do(ctx, func(t *tx) error {
 		err := t.exec("UPDATE store SET fence = 'none', fence_at = NULL, fence_note = '', jump = NULL, jumped = 0")
 		return t.finish(err, joinery.AuditEntry{
-			At: time.Now().UTC().Truncate(time.Millisecond), Event: joinery.AuditServerConfirmed, Actor: actor, Org: t.operator,
+			At: now(), Event: joinery.AuditServerConfirmed, Actor: actor, Org: t.operator,
 			Detail: map[string]string{
 				"fence": string(done.Fence.State), "since": done.Fence.Since.Format(time.RFC3339), "reason": done.Fence.Note,
 				"join_nonce_jump": fmt.Sprint(done.Jump),
@@ -162,7 +162,7 @@ func (d *DB) exhausted(ctx context.Context) (list []ExhaustedDevice, err error) 
 // snapshot, or a machine that was cloned, of which no file tells. CodeConflict
 // where a fence is up already.
 func (d *DB) RaiseFence(ctx context.Context, reason, actor string) error {
-	f := Fence{State: FenceForked, Since: time.Now().UTC().Truncate(time.Millisecond), Note: reason}
+	f := Fence{State: FenceForked, Since: now(), Note: reason}
 	err := d.do(ctx, func(t *tx) error {
 		s, _, err := t.storeRow()
 		if err == nil && s.fence.Up() {
@@ -171,7 +171,7 @@ func (d *DB) RaiseFence(ctx context.Context, reason, actor string) error {
 		if err != nil {
 			return err
 		}
-		return t.setFence(f, actor)
+		return t.raiseFence(f, actor)
 	})
 	if err == nil {
 		d.fence.Store(&f)

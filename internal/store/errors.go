@@ -21,6 +21,7 @@ var (
 	ErrUnwritable  = errors.New("database cannot be written")
 	ErrNotDurable  = errors.New("database would lose commits")
 	ErrMoved       = errors.New("database was moved")
+	ErrCopy        = errors.New("state cannot be copied")
 )
 
 // Errors of a DB.

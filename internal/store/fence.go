@@ -88,8 +88,8 @@ func (c conn) storeRow() (s storeRow, found bool, err error) {
 	return s, found, err
 }
 
-// setFence raises or changes the fence and records that.
-func (t *tx) setFence(f Fence, actor string) error {
+// raiseFence raises the fence and records that.
+func (t *tx) raiseFence(f Fence, actor string) error {
 	err := t.exec("UPDATE store SET fence = ?, fence_at = ?, fence_note = ?, jump = ?, jumped = 0",
 		string(f.State), optional{f.Since}, f.Note, optional{f.Jump})
 	return t.finish(err, joinery.AuditEntry{
@@ -98,16 +98,18 @@ func (t *tx) setFence(f Fence, actor string) error {
 	})
 }
 
-// movedError refuses to open a database whose state is elsewhere.
-func (f Fence) movedError(path string) error {
+// movedError refuses to serve a database whose state is elsewhere; name is what
+// --from calls it.
+func (f Fence) movedError(name string) error {
 	switch f.State {
 	case FenceMoving:
 		return fmt.Errorf("%w: %s is on its way to %s since %s; finish that with the same joinery migrate, "+
-			"or stay here with joinery migrate --from sqlite:%s --undo", ErrMoved, path, f.Note, f.Since.Format(time.RFC3339), path)
+			"or stay here with joinery migrate --from %[2]s --undo", ErrMoved, name, f.Note, f.Since.Format(time.RFC3339))
 	case FenceMoved:
 		return fmt.Errorf("%w: %s went to %s on %s, where its joins are answered now; configure that one. "+
-			"Only if it is gone for good: joinery migrate --from sqlite:%s --undo, then joinery restore confirm",
-			ErrMoved, path, f.Note, f.Since.Format(time.RFC3339), path)
+			"Only if that is gone for good: joinery migrate --from %[2]s --undo, then joinery restore confirm",
+			ErrMoved, name, f.Note, f.Since.Format(time.RFC3339))
+	default:
+		return nil
 	}
-	return nil
 }

@@ -35,10 +35,11 @@ const (
 
 // checkup is one run of Fsck.
 type checkup struct {
-	ctx   context.Context
-	c     conn
-	check Checker
-	found []Violation
+	ctx    context.Context
+	c      conn
+	engine engine
+	check  Checker
+	found  []Violation
 }
 
 // Fsck checks every invariant of the database on one state of it, while joins
@@ -46,7 +47,7 @@ type checkup struct {
 // are not opened. The error says that checking itself failed.
 func (d *DB) Fsck(ctx context.Context, check Checker) (found []Violation, err error) {
 	err = d.snapshot(ctx, func(c conn) (err error) {
-		found, err = c.checkup(ctx, check)
+		found, err = c.checkup(ctx, d.engine, check)
 		return err
 	})
 	if ctx.Err() != nil {
@@ -56,13 +57,13 @@ func (d *DB) Fsck(ctx context.Context, check Checker) (found []Violation, err er
 }
 
 // checkup checks what c sees, which must be one state.
-func (c conn) checkup(ctx context.Context, check Checker) ([]Violation, error) {
-	f := &checkup{ctx: ctx, c: c, check: check}
+func (c conn) checkup(ctx context.Context, e engine, check Checker) ([]Violation, error) {
+	f := &checkup{ctx: ctx, c: c, engine: e, check: check}
 	for _, part := range []func() error{
-		f.engine, f.rules, f.ranges, f.owners, f.peers, f.keySets, f.auditRows,
+		func() error { return e.checkEngine(f) }, f.rules, f.ranges, f.owners, f.peers, f.keySets, f.auditRows,
 	} {
 		if err := part(); err != nil {
-			return f.found, err
+			return nil, err
 		}
 	}
 	return f.found, nil
@@ -70,24 +71,6 @@ func (c conn) checkup(ctx context.Context, check Checker) ([]Violation, error) {
 
 func (f *checkup) report(table string, id any, rule, fix string) {
 	f.found = append(f.found, Violation{Table: table, ID: fmt.Sprint(id), Rule: rule, Fix: fix})
-}
-
-// engine asks SQLite about pages, indexes, CHECKs and foreign keys.
-func (f *checkup) engine() error {
-	err := f.c.each("PRAGMA integrity_check(100)", func(r *row) error {
-		if text := r.text(); text != "ok" {
-			f.report("(file)", "-", "SQLite: "+text, fixRestore)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return f.c.each("PRAGMA foreign_key_check", func(r *row) error {
-		table, id, parent := r.text(), r.int(), r.text()
-		f.report(table, id, "refers to a row of "+parent+" that does not exist", fixTamper)
-		return nil
-	})
 }
 
 // rule is an invariant that one query can state: it gives the first column of
@@ -140,7 +123,7 @@ var simpleRules = []rule{
 		WITH RECURSIVE up(id) AS (SELECT d.key_set UNION SELECT p.parent FROM up JOIN key_set p ON p.id = up.id WHERE p.parent IS NOT NULL)
 		SELECT 1 FROM up WHERE id = k.id))`},
 	{"key_set", keySetID, "its JoinNonce is not below the sum of all jumps", fixReport,
-		"SELECT k.id FROM key_set k JOIN store s ON k.join_nonce < s.join_nonce_floor WHERE s.fence = 'none'"},
+		"SELECT k.id FROM key_set k JOIN store s ON k.join_nonce < s.join_nonce_floor WHERE s.jump IS NULL"},
 	{"sealed_root", keySetID, "only a sealed key set has sealed roots", fixTamper,
 		"SELECT s.key_set FROM sealed_root s JOIN key_set k ON k.id = s.key_set WHERE k.origin <> 2"},
 	{"binding", deviceID, "it has the highest epoch that its device ever gave", fixTamper,

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"zombiezen.com/go/sqlite"
-
 	"joinery"
 	"joinery/lorawan"
 )
@@ -36,7 +34,12 @@ const (
 // LoadActivation reads all that a join needs to know of a device. The custody
 // blobs of its key set are left out. CodeUnknownDevice where there is none.
 func (d *DB) LoadActivation(ctx context.Context, joinEUI, devEUI lorawan.EUI64) (s joinery.ActivationState, err error) {
-	err = d.readJoin(ctx, func(c conn) error {
+	return d.engine.loadActivation(ctx, joinEUI, devEUI)
+}
+
+// loadActivation implements engine.
+func (e *sqliteDB) loadActivation(ctx context.Context, joinEUI, devEUI lorawan.EUI64) (s joinery.ActivationState, err error) {
+	err = e.borrow(ctx, e.joins, func(c *sqliteConn) error {
 		stmt, err := c.Prepare(loadQuery)
 		if err != nil {
 			return err
@@ -85,7 +88,7 @@ func scanState(r *row) (s joinery.ActivationState, err error) {
 const bindingColumns = 9
 
 func scanBinding(r *row) *joinery.Binding {
-	if r.stmt.ColumnType(r.col) == sqlite.TypeNull {
+	if r.null() {
 		r.col += bindingColumns
 		return nil
 	}

@@ -8,11 +8,11 @@ import (
 
 // pool is connections that only read.
 type pool struct {
-	free   chan conn
+	free   chan *sqliteConn
 	opened int // of which some may be in use
 }
 
-func newPool(size int) *pool { return &pool{free: make(chan conn, size)} }
+func newPool(size int) *pool { return &pool{free: make(chan *sqliteConn, size)} }
 
 // fill opens every connection of the pool.
 func (p *pool) fill(o Options) error {
@@ -37,9 +37,9 @@ func (p *pool) close() (err error) {
 
 // borrow runs fn on a connection of p. fn sees one state of the database if it
 // runs one statement; see snapshot.
-func (d *DB) borrow(ctx context.Context, p *pool, fn func(conn) error) error {
+func (e *sqliteDB) borrow(ctx context.Context, p *pool, fn func(*sqliteConn) error) error {
 	select {
-	case <-d.closed:
+	case <-e.closed:
 		return storeError(ErrClosed)
 	default:
 	}
@@ -49,21 +49,25 @@ func (d *DB) borrow(ctx context.Context, p *pool, fn func(conn) error) error {
 		return storeError(fn(c))
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-d.closed:
+	case <-e.closed:
 		return storeError(ErrClosed)
 	}
 }
 
-// readJoin runs fn for a join: one look-up by a key, which is not worth being
+// readJoin implements engine: one look-up by a key is not worth being
 // interrupted.
-func (d *DB) readJoin(ctx context.Context, fn func(conn) error) error {
-	return d.borrow(ctx, d.joins, fn)
+func (e *sqliteDB) readJoin(ctx context.Context, fn func(conn) error) error {
+	return e.borrow(ctx, e.joins, func(c *sqliteConn) error { return fn(conn{c}) })
 }
 
-// read runs fn for everybody else. A caller whose ctx ends gets ctx.Err(), and
-// the connection is free for the next one.
-func (d *DB) read(ctx context.Context, fn func(conn) error) error {
-	err := d.borrow(ctx, d.readers, func(c conn) error {
+// read implements engine. When ctx ends the statement is interrupted, and the
+// connection is free for the next one.
+func (e *sqliteDB) read(ctx context.Context, fn func(conn) error) error {
+	return e.interruptible(ctx, func(c *sqliteConn) error { return fn(conn{c}) })
+}
+
+func (e *sqliteDB) interruptible(ctx context.Context, fn func(*sqliteConn) error) error {
+	err := e.borrow(ctx, e.readers, func(c *sqliteConn) error {
 		c.SetInterrupt(ctx.Done())
 		defer c.SetInterrupt(nil)
 		return fn(c)
@@ -74,9 +78,9 @@ func (d *DB) read(ctx context.Context, fn func(conn) error) error {
 	return err
 }
 
-// snapshot is read where fn sees one state of the database.
-func (d *DB) snapshot(ctx context.Context, fn func(conn) error) error {
-	return d.read(ctx, func(c conn) (err error) {
+// snapshot implements engine.
+func (e *sqliteDB) snapshot(ctx context.Context, fn func(conn) error) error {
+	return e.interruptible(ctx, func(c *sqliteConn) (err error) {
 		if err := c.exec("BEGIN"); err != nil {
 			return err
 		}
@@ -86,6 +90,6 @@ func (d *DB) snapshot(ctx context.Context, fn func(conn) error) error {
 				err = firstError(err, c.exec("ROLLBACK"))
 			}
 		}()
-		return fn(c)
+		return fn(conn{c})
 	})
 }

@@ -9,7 +9,6 @@ import (
 	"sync"
 
 	"zombiezen.com/go/sqlite"
-	"zombiezen.com/go/sqlite/sqlitex"
 
 	"joinery"
 )
@@ -18,7 +17,7 @@ import (
 // is taken as one batch, and between two batches runs at most one other
 // transaction, so that neither starves.
 type writer struct {
-	c     conn
+	c     *sqliteConn
 	epoch int64
 	stmts joinStatements
 	log   *slog.Logger
@@ -28,14 +27,21 @@ type writer struct {
 	// commitFault, where a test sets it, runs in place of the statement COMMIT.
 	commitFault func(commit func() error) error
 
+	waiting
+	done chan struct{}
+}
+
+// waiting is who waits to be written.
+type waiting struct {
 	mu     sync.Mutex
 	joins  []*joinCommit
 	others []*otherWrite
 	closed bool
 
 	wake chan struct{} // holds one token while there may be work
-	done chan struct{}
 }
+
+func newWaiting() waiting { return waiting{wake: make(chan struct{}, 1)} }
 
 // otherWrite is one transaction that is not a join's. run is called by the
 // writer, unless the caller withdrew before.
@@ -57,8 +63,8 @@ const maxWaiting = 4096
 const maxBatch = 512
 
 // startWriter starts a writer on c, which is the writer's to close from now on.
-func startWriter(c conn, epoch int64, log *slog.Logger, committed func(joinery.ActivationID)) (*writer, error) {
-	w := &writer{c: c, epoch: epoch, log: log, committed: committed, wake: make(chan struct{}, 1), done: make(chan struct{})}
+func startWriter(c *sqliteConn, epoch int64, log *slog.Logger, committed func(joinery.ActivationID)) (*writer, error) {
+	w := &writer{c: c, epoch: epoch, log: log, committed: committed, waiting: newWaiting(), done: make(chan struct{})}
 	if err := w.stmts.prepare(c); err != nil {
 		_ = c.Close()
 		return nil, err
@@ -77,7 +83,7 @@ func (w *writer) stop() error {
 	return w.c.Close()
 }
 
-func (w *writer) signal() {
+func (w *waiting) signal() {
 	select {
 	case w.wake <- struct{}{}:
 	default:
@@ -131,54 +137,24 @@ func (w *writer) take() (batch []*joinCommit, other *otherWrite, closed bool) {
 	return batch, other, false
 }
 
-// tx is the connection of the writer inside a transaction.
-type tx struct {
-	conn
-	operator joinery.OrgID
-}
-
-// write runs fn in one transaction of the writer and returns after it is on
-// disk; with an error nothing of it is. A caller whose ctx ends gets ctx.Err():
-// while the call waited nothing was written; once the writer took it, the
-// transaction ends by itself, either way, and only a look can tell how.
-func write[T any](ctx context.Context, d *DB, fn func(*tx) (T, error)) (T, error) {
-	var zero, result T
-	if d.w == nil {
-		return zero, storeError(ErrClosed)
-	}
-	if err := ctx.Err(); err != nil {
-		return zero, err
-	}
-	o := &otherWrite{result: make(chan error, 1)}
-	o.run = func(t *tx) (err error) {
-		t.operator = d.operator
-		result, err = fn(t)
-		return err
-	}
-	if err := enqueue(d.w, &d.w.others, o); err != nil {
-		return zero, storeError(err)
+// transaction implements engine.
+func (e *sqliteDB) transaction(ctx context.Context, fn func(*tx) error) error {
+	o := &otherWrite{run: fn, result: make(chan error, 1)}
+	if err := enqueue(&e.w.waiting, &e.w.others, o); err != nil {
+		return storeError(err)
 	}
 	select {
 	case err := <-o.result:
-		if err != nil {
-			return zero, storeError(err)
-		}
-		return result, nil
+		return storeError(err)
 	case <-ctx.Done():
-		withdraw(d.w, &d.w.others, o)
-		return zero, ctx.Err()
+		withdraw(&e.w.waiting, &e.w.others, o)
+		return ctx.Err()
 	}
-}
-
-// do is write for transactions without a result.
-func (d *DB) do(ctx context.Context, fn func(*tx) error) error {
-	_, err := write(ctx, d, func(t *tx) (struct{}, error) { return struct{}{}, fn(t) })
-	return err
 }
 
 // enqueue puts a call at the end of one of the writer's queues and wakes the
 // writer, or refuses.
-func enqueue[T any](w *writer, queue *[]*T, call *T) error {
+func enqueue[T any](w *waiting, queue *[]*T, call *T) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
@@ -193,7 +169,7 @@ func enqueue[T any](w *writer, queue *[]*T, call *T) error {
 }
 
 // withdraw takes a call that still waits out of its queue.
-func withdraw[T any](w *writer, queue *[]*T, call *T) {
+func withdraw[T any](w *waiting, queue *[]*T, call *T) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if i := slices.Index(*queue, call); i >= 0 {
@@ -208,21 +184,10 @@ func (w *writer) transaction(fn func(*tx) error) (err error) {
 		return err
 	}
 	defer func() { err = firstError(err, w.rollback()) }()
-	if err := fn(&tx{conn: conn{Conn: w.c.Conn, inTransaction: true}}); err != nil {
+	if err := fn(&tx{conn: conn{&sqliteConn{Conn: w.c.Conn, inTransaction: true}}}); err != nil {
 		return err
 	}
 	return w.commit()
-}
-
-// immediate runs fn between BEGIN and COMMIT on a connection that no writer has
-// yet.
-func (c conn) immediate(fn func(*tx) error) (err error) {
-	end, err := sqlitex.ImmediateTransaction(c.Conn)
-	if err != nil {
-		return err
-	}
-	defer end(&err)
-	return fn(&tx{conn: conn{Conn: c.Conn, inTransaction: true}})
 }
 
 // begin starts a transaction and makes sure that no other server has opened the
@@ -231,7 +196,7 @@ func (w *writer) begin() error {
 	if err := run(w.stmts.begin); err != nil {
 		return err
 	}
-	epoch, err := w.c.integer("SELECT epoch FROM store")
+	epoch, err := conn{w.c}.integer("SELECT epoch FROM store")
 	if err == nil && epoch != w.epoch {
 		err = fmt.Errorf("%w: epoch %d is now %d", ErrSucceeded, w.epoch, epoch)
 	}
