@@ -22,6 +22,9 @@ type check struct {
 	run  func(context.Context) error
 }
 
+// fenceCheck is the name of the check that fails while joins are fenced off.
+const fenceCheck = "fence"
+
 // ops serves monitoring. It tells names of parts and whether they answer, and
 // no error text: whoever asks is not authenticated.
 type ops struct {
@@ -72,6 +75,9 @@ func (o *ops) ready(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprintf(w, "%s %s\n", c.name, verdict(failed[c.name], "failed"))
 		}
 		fmt.Fprintf(w, "serving %s\n", verdict(stopping, "stopping"))
+	}
+	if failed[fenceCheck] {
+		fmt.Fprintln(w, "joins are refused until joinery restore confirm; the log says why")
 	}
 	fmt.Fprintln(w, verdict(status != http.StatusOK, "not ready"))
 }

@@ -2,8 +2,10 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"joinery"
 	"joinery/client"
@@ -58,13 +60,29 @@ func openHolders(ctx context.Context, c config.Config, o Options) (holders, erro
 		_ = db.Close()
 		return holders{}, err
 	}
-	return holders{db: db, keys: keys}, nil
+	h := holders{db: db, keys: keys}
+	if err := h.noteMasters(ctx); err != nil {
+		return holders{}, errors.Join(err, keys.Close(), db.Close())
+	}
+	return h, nil
+}
+
+// noteMasters lets the database remember which master keys it is served with,
+// and refuses others of the same names.
+func (h holders) noteMasters(ctx context.Context) error {
+	var masters []store.Master
+	for _, m := range h.keys.Masters() {
+		masters = append(masters, store.Master{Name: m.Name, Profile: m.Profile, KCV: m.KCV})
+	}
+	return h.db.NoteMasters(ctx, masters...)
 }
 
 // checks are what must answer before the server takes requests.
 func (h holders) checks() []check {
-	return []check{{"database", h.db.Ping}, {"keyring", h.keys.Ready}}
+	return []check{{"database", h.db.Ping}, {"keyring", h.keys.Ready}, {fenceCheck, h.answersJoins}}
 }
+
+func (h holders) answersJoins(context.Context) error { return h.db.AnswersJoins() }
 
 // rules is floor 3.
 type rules struct {
@@ -89,11 +107,21 @@ func newRules(ctx context.Context, h holders, log *slog.Logger, metrics promethe
 		Name: "joinery_counter_alarms_total",
 		Help: "Accepted requests after which less than a tenth of a counter was left, by counter.",
 	}, []string{"counter"})
-	if err := metrics.Register(alarms); err != nil {
+	fenced := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "joinery_fenced",
+		Help: "1 while joins are refused because the database may be older than the joins it answered, else 0.",
+	}, func() float64 {
+		if h.db.Fence().Up() {
+			return 1
+		}
+		return 0
+	})
+	if err := errors.Join(metrics.Register(alarms), metrics.Register(fenced)); err != nil {
 		return rules{}, fmt.Errorf("metrics: %w", err)
 	}
 	r.activation = activation.New(h.db, h.keys, r.fleet.Directory(), activation.Options{
 		Log:   log,
+		Fence: h.db.AnswersJoins,
 		Alarm: func(counter string) { alarms.WithLabelValues(counter).Inc() },
 	})
 	return r, nil
@@ -129,6 +157,10 @@ type system struct{ holders }
 
 // Ready implements api.System.
 func (s system) Ready(ctx context.Context) error {
+	if f := s.db.Fence(); f.Up() {
+		return joinery.Errorf(joinery.CodeUnavailable, "joins are refused since %s: %s; when no other server answers for these devices, "+
+			"stop this one and run joinery restore confirm", f.Since.Format(time.RFC3339), f.Note)
+	}
 	for _, c := range s.checks() {
 		if err := c.run(ctx); err != nil {
 			return joinery.WrapError(joinery.CodeUnavailable, err, "the %s does not answer", c.name)

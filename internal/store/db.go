@@ -12,7 +12,8 @@ import (
 
 // Options say which database, and how to hold it.
 type Options struct {
-	// Path is the SQLite file. PATH-wal, PATH-shm and PATH.lock stand beside it.
+	// Path is the SQLite file. PATH-wal, PATH-shm, PATH.lock and PATH.mark
+	// stand beside it.
 	Path string
 	// Successor waits for the lock, until the context ends, instead of refusing
 	// while another process holds it.
@@ -58,6 +59,10 @@ type engine interface {
 	checkEngine(f *checkup) error
 	// lastAuditID is the highest id that an audit row ever had.
 	lastAuditID(c conn) (int64, error)
+	// schema gives the columns of every table, the engine's own left out.
+	schema(c conn) (map[string][]column, error)
+	// version is the number of the last migration applied.
+	version(c conn) (int, error)
 	// close waits for the transaction under way, refuses what waits behind it and
 	// gives everything back.
 	close() error

@@ -88,10 +88,11 @@ func (c conn) storeRow() (s storeRow, found bool, err error) {
 	return s, found, err
 }
 
-// raiseFence raises the fence and records that.
+// raiseFence raises the fence and records that. A confirmation that was under
+// way counts for nothing: what it raised may have been issued since.
 func (t *tx) raiseFence(f Fence, actor string) error {
-	err := t.exec("UPDATE store SET fence = ?, fence_at = ?, fence_note = ?, jump = ?, jumped = 0",
-		string(f.State), optional{f.Since}, f.Note, optional{f.Jump})
+	err := t.exec(`UPDATE store SET fence = ?, fence_at = ?, fence_note = ?,
+		join_nonce_floor = join_nonce_floor - coalesce(jump, 0), jump = NULL, jumped = 0`, string(f.State), f.Since, f.Note)
 	return t.finish(err, joinery.AuditEntry{
 		At: f.Since, Event: joinery.AuditServerFenced, Actor: actor, Org: t.operator,
 		Detail: map[string]string{"state": string(f.State), "reason": f.Note},

@@ -14,7 +14,7 @@ import (
 
 // fileLock is an exclusive flock on PATH.lock. The kernel drops it when the
 // process ends, however it ends; the file stays and holds the process id of its
-// last holder, for people, and the mark of the database that was open here last.
+// last holder, for people.
 type fileLock struct{ f *os.File }
 
 // lockPoll is how often a declared successor looks whether the lock is free.
@@ -67,21 +67,19 @@ func lockError(path string, err error) error {
 	}
 }
 
-// signatureLen is the length of the lock file's first line, after which the mark
-// begins.
-const signatureLen = 20
-
 // sign leaves this process's id in the lock file.
 func (l *fileLock) sign() error {
-	_, err := l.f.WriteAt(fmt.Appendf(nil, "%-*d\n", signatureLen-1, os.Getpid()), 0)
+	if err := l.f.Truncate(0); err != nil {
+		return err
+	}
+	_, err := l.f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
 	return err
 }
 
 func readHolder(f *os.File) string {
-	var b [signatureLen]byte
+	var b [32]byte
 	n, _ := f.ReadAt(b[:], 0)
-	line, _, _ := strings.Cut(string(b[:n]), "\n")
-	if pid := strings.TrimSpace(line); pid != "" {
+	if pid := strings.TrimSpace(string(b[:n])); pid != "" {
 		return "process " + pid
 	}
 	return "another process"

@@ -19,10 +19,11 @@ type sqliteDB struct {
 	path    string
 	log     *slog.Logger
 	lock    *fileLock // nil where opened beside a server
-	noted   mark      // what the lock file says; the writer's
-	joins   *pool   // readers for joins
-	readers *pool   // readers for everybody else: a listing keeps no join waiting
-	w       *writer // nil where opened for reading only
+	marks   *markFile // nil unless opened to serve
+	noted   mark      // what it says; the writer's
+	joins   *pool     // readers for joins
+	readers *pool     // readers for everybody else: a listing keeps no join waiting
+	w       *writer   // nil where opened for reading only
 	closed  chan struct{}
 }
 
@@ -56,21 +57,34 @@ func commonPragmas(o Options, cacheKiB int) []string {
 // Open opens an existing database for a server and raises its epoch. It never
 // makes one, and never changes a schema: a missing file, a file that is none of
 // ours, an older or a newer schema and a held lock are each their own error.
-func Open(ctx context.Context, o Options) (*DB, error) { return open(ctx, o, false) }
+func Open(ctx context.Context, o Options) (*DB, error) { return open(ctx, o, toServe) }
 
 // OpenReadOnly is Open for those who only look, such as fsck: it takes the lock
 // and leaves every row as it is. Calls that change something are refused.
-func OpenReadOnly(ctx context.Context, o Options) (*DB, error) { return open(ctx, o, true) }
+func OpenReadOnly(ctx context.Context, o Options) (*DB, error) { return open(ctx, o, toRead) }
 
-func open(ctx context.Context, o Options, readOnly bool) (_ *DB, err error) {
+// OpenLive is OpenReadOnly without the lock: a server may have the database
+// open, or open it meanwhile.
+func OpenLive(ctx context.Context, o Options) (*DB, error) { return open(ctx, o, toReadLive) }
+
+// purpose is what a database is opened for.
+type purpose uint8
+
+const (
+	toServe purpose = iota
+	toRead
+	toReadLive
+)
+
+func open(ctx context.Context, o Options, why purpose) (_ *DB, err error) {
 	if o.UnsafeNoSync && !testing.Testing() {
 		return nil, fmt.Errorf("%w: opening without fsync is for tests only", ErrNotDurable)
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	d, err := openFile(ctx, o, readOnly)
-	if err == nil && !readOnly && d.Fence().Up() {
+	d, err := openFile(ctx, o, why)
+	if err == nil && !d.readOnly && d.Fence().Up() {
 		f := d.Fence()
 		o.Logger.Error("joins are refused until joinery restore confirm", "fence", f.State, "since", f.Since, "reason", f.Note)
 	}
@@ -78,14 +92,16 @@ func open(ctx context.Context, o Options, readOnly bool) (_ *DB, err error) {
 }
 
 // openFile opens a SQLite file. With an error it gives back what it opened.
-func openFile(ctx context.Context, o Options, readOnly bool) (_ *DB, err error) {
-	lock, err := lockFile(ctx, o.Path, o.Successor)
-	if err != nil {
-		return nil, err
+func openFile(ctx context.Context, o Options, why purpose) (_ *DB, err error) {
+	var lock *fileLock
+	if why != toReadLive {
+		if lock, err = lockFile(ctx, o.Path, o.Successor); err != nil {
+			return nil, err
+		}
 	}
 	n := max(2, min(8, runtime.NumCPU()))
 	e := &sqliteDB{path: o.Path, log: o.Logger, lock: lock, joins: newPool(n), readers: newPool(max(2, n/2)), closed: make(chan struct{})}
-	d := &DB{engine: e, readOnly: readOnly}
+	d := &DB{engine: e, readOnly: why != toServe}
 	defer func() {
 		if err != nil {
 			_ = d.Close()
@@ -102,12 +118,12 @@ func openFile(ctx context.Context, o Options, readOnly bool) (_ *DB, err error) 
 	if err := inOrder(
 		func() error { return c.checkVersion(o.Path, len(steps)) },
 		func() error { return c.checkDurable(o) },
-		func() error { return e.begin(d, c, readOnly) },
+		func() error { return e.begin(d, c) },
 	); err != nil {
 		_ = c.Close()
 		return nil, err
 	}
-	if readOnly {
+	if d.readOnly {
 		err = c.Close()
 	} else {
 		e.w, err = startWriter(c, d.epoch, o.Logger, e.noteJoin)
@@ -215,7 +231,13 @@ func (e *sqliteDB) close() error {
 	if e.w != nil {
 		err = firstError(err, e.w.stop())
 	}
-	return firstError(err, e.lock.release())
+	if e.marks != nil {
+		err = firstError(err, e.marks.f.Close())
+	}
+	if e.lock != nil {
+		err = firstError(err, e.lock.release())
+	}
+	return err
 }
 
 // ping implements engine.

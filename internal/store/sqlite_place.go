@@ -15,7 +15,7 @@ import (
 // where a copy of the file does not reach, stands a mark of what was open here
 // last; and in the file stands by what the file itself is recognised.
 
-// mark is what the lock file says of the database that was open here last. Each
+// mark is what PATH.mark says of the database that was open here last. Each
 // part of it is written after the database has the same on disk, so the
 // database is never behind its mark in honest life, not even after a crash.
 type mark struct {
@@ -33,11 +33,21 @@ func (m mark) encode() []byte {
 	return fmt.Appendf(b, "%08x\n", crc32.ChecksumIEEE(b))
 }
 
-// readMark gives the mark in the lock file; false where there is none, or a
-// damaged one.
-func (l *fileLock) readMark() (m mark, ok bool) {
+// markFile is the open PATH.mark. Only who has the lock opens it.
+type markFile struct{ f *os.File }
+
+func openMark(path string) (*markFile, error) {
+	f, err := os.OpenFile(path+".mark", os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &markFile{f}, nil
+}
+
+// read gives the mark; false where there is none, or a damaged one.
+func (l *markFile) read() (m mark, ok bool) {
 	b := make([]byte, markLen)
-	if n, _ := l.f.ReadAt(b, signatureLen); n != markLen {
+	if n, _ := l.f.ReadAt(b, 0); n != markLen {
 		return mark{}, false
 	}
 	var instance []byte
@@ -49,8 +59,8 @@ func (l *fileLock) readMark() (m mark, ok bool) {
 	return m, bytes.Equal(b, m.encode())
 }
 
-func (l *fileLock) writeMark(m mark) error {
-	_, err := l.f.WriteAt(m.encode(), signatureLen)
+func (l *markFile) write(m mark) error {
+	_, err := l.f.WriteAt(m.encode(), 0)
 	return err
 }
 
@@ -61,13 +71,13 @@ type place struct {
 	marked bool
 }
 
-func findPlace(path string, l *fileLock) (p place, err error) {
+func findPlace(path string, l *markFile) (p place, err error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return place{}, err
 	}
 	p.home = fileIdentity(path, info)
-	p.mark, p.marked = l.readMark()
+	p.mark, p.marked = l.read()
 	return p, nil
 }
 
@@ -78,7 +88,7 @@ func (p place) strangeness(c conn, s storeRow) (string, error) {
 	case !sameFile(s.home, p.home):
 		return "the file is a copy of the one that was open last, or was moved here", nil
 	case !p.marked:
-		return "its lock file was removed, which tells a copy from the original", nil
+		return "its mark file (.mark) is missing or damaged, which tells the original from a copy", nil
 	case p.mark.instance != s.instance:
 		return "another database was open here last", nil
 	case p.mark.epoch > s.epoch:

@@ -11,7 +11,7 @@ import (
 
 // begin reads who we are, and unless we only read raises the epoch, and the
 // fence where this is not known to be the database that was open here last.
-func (e *sqliteDB) begin(d *DB, c *sqliteConn, readOnly bool) error {
+func (e *sqliteDB) begin(d *DB, c *sqliteConn) error {
 	if err := c.pragma(fmt.Sprintf("wal_autocheckpoint = %d", walPages)); err != nil {
 		return err
 	}
@@ -23,7 +23,7 @@ func (e *sqliteDB) begin(d *DB, c *sqliteConn, readOnly bool) error {
 		err = fmt.Errorf("%w: %s lacks its store row: it is half a copy, which the same joinery migrate finishes, "+
 			"or damaged; then restore a backup", ErrNotDatabase, e.path)
 	}
-	if err == nil && !readOnly {
+	if err == nil && !d.readOnly {
 		s, err = e.settle(c, s)
 	}
 	if err == nil {
@@ -33,12 +33,16 @@ func (e *sqliteDB) begin(d *DB, c *sqliteConn, readOnly bool) error {
 }
 
 // settle takes the database for this server: it raises the epoch, makes file and
-// lock file known to each other, and gives the row as it is then.
+// mark known to each other, and gives the row as it is then.
 func (e *sqliteDB) settle(c *sqliteConn, s storeRow) (storeRow, error) {
 	if err := s.fence.movedError("sqlite:" + e.path); err != nil {
 		return s, err
 	}
-	here, err := findPlace(e.path, e.lock)
+	var err error
+	if e.marks, err = openMark(e.path); err != nil {
+		return s, err
+	}
+	here, err := findPlace(e.path, e.marks)
 	if err != nil {
 		return s, err
 	}
@@ -52,7 +56,7 @@ func (e *sqliteDB) settle(c *sqliteConn, s storeRow) (storeRow, error) {
 		here.mark = mark{instance: s.instance}
 		// Before the database has it: a crash between the two must not make a
 		// new database look like a copied one.
-		if err := e.lock.writeMark(here.mark); err != nil {
+		if err := e.marks.write(here.mark); err != nil {
 			return s, err
 		}
 	}
@@ -61,7 +65,7 @@ func (e *sqliteDB) settle(c *sqliteConn, s storeRow) (storeRow, error) {
 		here.mark = mark{}
 	}
 	s.epoch, s.home, s.opened = s.epoch+1, here.home, true
-	raise := strange != "" && s.fence.State == FenceNone
+	raise := strange != "" && (s.fence.State == FenceNone || s.fence.Jump != 0)
 	if raise {
 		s.fence = Fence{State: FenceForked, Since: now(), Note: strange}
 	}
@@ -77,23 +81,23 @@ func (e *sqliteDB) settle(c *sqliteConn, s storeRow) (storeRow, error) {
 		return s, err
 	}
 	e.noted = mark{instance: s.instance, epoch: s.epoch, activation: here.mark.activation}
-	if err := e.lock.writeMark(e.noted); err != nil {
+	if err := e.marks.write(e.noted); err != nil {
 		return s, err
 	}
 	// The mark is overwritten in place from now on, so this one sync is enough
 	// for a whole mark to be there after a power cut.
-	return s, e.lock.f.Sync()
+	return s, e.marks.f.Sync()
 }
 
 // now is the time as it is stored.
 func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
 
-// noteJoin leaves in the lock file which join was committed last. It costs no
+// noteJoin leaves in the mark which join was committed last. It costs no
 // fsync: what the disk loses of it only makes the mark older.
 func (e *sqliteDB) noteJoin(id joinery.ActivationID) {
 	e.noted.activation = id
-	if err := e.lock.writeMark(e.noted); err != nil {
-		e.log.Warn("the lock file does not take the last join; a rewound database may go unnoticed", "error", err)
+	if err := e.marks.write(e.noted); err != nil {
+		e.log.Warn("the mark file does not take the last join; a rewound database may go unnoticed", "error", err)
 	}
 }
 

@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -12,9 +13,6 @@ type table struct {
 	// key is the columns that order its rows, and by which a copy that was cut
 	// off goes on.
 	key []string
-	// order, where it is set, comes before the key: rows that others of the same
-	// table refer to come first.
-	order string
 }
 
 // tables is every table that holds state, each after those to which it refers.
@@ -53,53 +51,68 @@ const storeTable = "store"
 // far that got.
 const progressTable = "copy_progress"
 
-func findTable(name string) (table, error) {
-	i := slices.IndexFunc(tables, func(t table) bool { return t.name == name })
-	if i < 0 {
-		return table{}, fmt.Errorf("%w: it has a table %q, which this program does not know", ErrCopy, name)
+// column is a column of a table as copies of the state know it.
+type column struct {
+	name string
+	kind columnKind
+}
+
+// columnKind is in what form values of a column are stored, in either engine.
+type columnKind uint8
+
+const (
+	kindInteger columnKind = iota + 1
+	kindText
+	kindBlob
+)
+
+// value reads the next column: nil, int64, string or bytes.
+func (r *row) value(kind columnKind) any {
+	switch {
+	case r.null():
+		r.next()
+		return nil
+	case kind == kindText:
+		return r.text()
+	case kind == kindBlob:
+		return r.blob()
+	default:
+		return r.int()
 	}
-	return tables[i], nil
 }
 
-// columns gives the columns of a table in their order; none for a table that
-// does not exist.
-func (c conn) columns(name string) (list []string, err error) {
-	err = c.each("SELECT name FROM pragma_table_info(?)", func(r *row) error {
-		list = append(list, r.text())
-		return nil
-	}, name)
-	return list, err
+// copied is a table with its columns, as one database has it.
+type copied struct {
+	table
+	columns []column
 }
 
-// tableNames gives the tables that there are, the engine's own left out.
-func (c conn) tableNames() (list []string, err error) {
-	err = c.each("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name", func(r *row) error {
-		list = append(list, r.text())
-		return nil
-	})
-	return list, err
+func (t copied) names() []string {
+	names := make([]string, len(t.columns))
+	for i, c := range t.columns {
+		names[i] = c.name
+	}
+	return names
 }
 
-// present gives the tables of the list that a database of an older schema has,
-// too, and refuses one with tables that are not in the list: a copy would
-// forget them.
-func (c conn) present() (list []table, err error) {
-	names, err := c.tableNames()
+// state gives the tables of the list that the database of c has; one of an older
+// schema has fewer. It refuses a database with tables that are not in the list:
+// a copy would forget them.
+func (c conn) state(e engine) (list []copied, err error) {
+	found, err := e.schema(c)
 	if err != nil {
 		return nil, err
 	}
 	for _, t := range tables {
-		if i := slices.Index(names, t.name); i >= 0 {
-			names = slices.Delete(names, i, i+1)
-			list = append(list, t)
+		if columns, ok := found[t.name]; ok {
+			list = append(list, copied{t, columns})
+			delete(found, t.name)
 		}
 	}
-	names = slices.DeleteFunc(names, func(n string) bool { return n == progressTable })
-	if len(names) > 0 {
-		return nil, fmt.Errorf("%w: the database has tables that copies do not know: %s; report it as a defect", ErrCopy, strings.Join(names, ", "))
+	delete(found, progressTable)
+	if len(found) > 0 {
+		return nil, fmt.Errorf("%w: the database has tables that copies do not know: %s; report it as a defect",
+			ErrCopy, strings.Join(slices.Sorted(maps.Keys(found)), ", "))
 	}
 	return list, nil
 }
-
-// questionMarks is n of them, for a statement's arguments.
-func questionMarks(n int) string { return strings.TrimSuffix(strings.Repeat("?, ", n), ", ") }

@@ -15,7 +15,7 @@ ALTER TABLE store ADD COLUMN jumped INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE store ADD COLUMN join_nonce_floor INTEGER NOT NULL DEFAULT 0
     CHECK (join_nonce_floor BETWEEN 0 AND 16777215);
 -- How a server knows that this is the database which it had open last, at the
--- same place. instance stands in the lock file, too. NULL: not opened since it
+-- same place. instance stands in the mark file, too. NULL: not opened since it
 -- was made.
 ALTER TABLE store ADD COLUMN instance BLOB CHECK (length(instance) = 16);
 ALTER TABLE store ADD COLUMN home TEXT NOT NULL DEFAULT '';
