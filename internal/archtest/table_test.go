@@ -97,7 +97,7 @@ var importers = map[string][]string{
 	"runtime/secret":            {"internal/secret"},
 	"filippo.io/age":            {"internal/keyring/soft", "internal/backup"},
 
-	"internal/backup":           {"cmd/joinery"},
+	"internal/backup": {"cmd/joinery"},
 
 	// State: floor 3 reaches it through interfaces of its own.
 	"internal/store": {"internal/store/storetest", "internal/store/storetest/sqlitetest", "internal/daemon", "cmd/joinery", "internal/quickstart"},

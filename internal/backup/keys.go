@@ -62,3 +62,19 @@ func ReadIdentities(file string) (Identities, error) {
 	}
 	return list, nil
 }
+
+// RecipientOf gives the public part of the identity in a file, for -r and for
+// lists of recipients.
+func RecipientOf(file string) (string, error) {
+	identities, err := ReadIdentities(file)
+	if err != nil {
+		return "", err
+	}
+	switch i := identities[0].(type) {
+	case *age.X25519Identity:
+		return i.Recipient().String(), nil
+	case *age.HybridIdentity:
+		return i.Recipient().String(), nil
+	}
+	return "", fmt.Errorf("%s: no recipient can be told from it", file)
+}

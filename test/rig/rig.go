@@ -52,6 +52,7 @@ type Server struct {
 	process *exec.Cmd
 	log     *os.File
 	readyz  string
+	livez   string
 	done    chan error
 }
 
@@ -66,7 +67,7 @@ func (p Programs) Quickstart(ctx context.Context, dir string, args ...string) (*
 	if err != nil {
 		return nil, err
 	}
-	s.readyz = "http://" + c.Ops.Address + "/readyz"
+	s.readyz, s.livez = "http://"+c.Ops.Address+"/readyz", "http://"+c.Ops.Address+"/livez"
 	return s, nil
 }
 
@@ -81,7 +82,23 @@ const startTimeout = 30 * time.Second
 
 // Start starts the server and waits until it is ready. Its log goes to
 // server.log in its directory.
-func (s *Server) Start(ctx context.Context, args ...string) (err error) {
+func (s *Server) Start(ctx context.Context, args ...string) error {
+	return s.start(ctx, s.readyz, args...)
+}
+
+// StartFenced starts a server that cannot become ready, and waits until it
+// serves.
+func (s *Server) StartFenced(ctx context.Context, args ...string) error {
+	if err := s.start(ctx, s.livez, args...); err != nil {
+		return err
+	}
+	if ready(ctx, s.readyz) {
+		return errors.New("the server is ready, and should be fenced")
+	}
+	return nil
+}
+
+func (s *Server) start(ctx context.Context, until string, args ...string) (err error) {
 	if s.log, err = os.OpenFile(s.Path("server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
 		return err
 	}
@@ -92,14 +109,14 @@ func (s *Server) Start(ctx context.Context, args ...string) (err error) {
 	}
 	s.done = make(chan error, 1)
 	go func() { s.done <- s.process.Wait() }()
-	return s.waitReady(ctx)
+	return s.waitFor(ctx, until)
 }
 
-func (s *Server) waitReady(ctx context.Context) error {
+func (s *Server) waitFor(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for {
-		if ready(ctx, s.readyz) {
+		if ready(ctx, url) {
 			return nil
 		}
 		select {
