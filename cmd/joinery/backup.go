@@ -96,7 +96,7 @@ func (r backupReport) String() string {
 }
 
 func takeBackup(ctx context.Context, w io.Writer, c config.Config, to backup.Recipients, progress backup.Progress) (sum backup.Summary, err error) {
-	db, err := store.OpenLive(ctx, storeOptions(c))
+	db, err := store.OpenLive(ctx, daemon.DatabaseOptions(c.Database))
 	if err != nil {
 		return sum, err
 	}
@@ -107,9 +107,6 @@ func takeBackup(ctx context.Context, w io.Writer, c config.Config, to backup.Rec
 	})
 	return sum, err
 }
-
-// storeOptions says which database the configuration names.
-func storeOptions(c config.Config) store.Options { return store.Options{Path: c.Database.Path} }
 
 type countingWriter struct {
 	w io.Writer

@@ -96,7 +96,7 @@ func (r *restoring) run(cmd *cobra.Command, file, identityFile string) (err erro
 
 // Begin implements backup.Target.
 func (r *restoring) Begin(ctx context.Context, h backup.Header) (err error) {
-	r.draft, err = store.NewDraft(ctx, storeOptions(r.config), h.Schema)
+	r.draft, err = store.NewDraft(ctx, daemon.DatabaseOptions(r.config.Database), h.Schema)
 	return err
 }
 
@@ -118,13 +118,13 @@ func (r *restoring) report(w io.Writer, asJSON bool) error {
 			Database string `json:"database"`
 			Fenced   bool   `json:"fenced"`
 			faults
-		}{r.summary, databaseName(r.config), true, r.faults})
+		}{r.summary, r.config.Database.Name(), true, r.faults})
 		if err != nil {
 			return err
 		}
 		return r.faults.exit()
 	}
-	fmt.Fprintf(w, "%s: restored, as of %s: %d devices, %d joins, %d rows in all\n", databaseName(r.config),
+	fmt.Fprintf(w, "%s: restored, as of %s: %d devices, %d joins, %d rows in all\n", r.config.Database.Name(),
 		r.summary.TakenAt.Format(time.RFC3339), r.summary.Tables["device"], r.summary.Tables["activation"], r.summary.Rows)
 	r.faults.print(w)
 	fmt.Fprint(w, "It is fenced: joins are refused. When no other server answers for these devices any more:\n"+
@@ -265,7 +265,7 @@ It can be cut off at any time: given again it goes on.`,
 		if asJSON {
 			return printJSON(cmd.OutOrStdout(), confirmedJSON(done))
 		}
-		printConfirmed(cmd.OutOrStdout(), databaseName(c), done)
+		printConfirmed(cmd.OutOrStdout(), c.Database.Name(), done)
 		return nil
 	}
 	return cmd
@@ -273,14 +273,14 @@ It can be cut off at any time: given again it goes on.`,
 
 func confirm(cmd *cobra.Command, c config.Config, o store.Confirmation, despite bool) (done store.Confirmed, err error) {
 	ctx := cmd.Context()
-	db, err := store.Open(ctx, storeOptions(c))
+	db, err := store.Open(ctx, daemon.DatabaseOptions(c.Database))
 	if err != nil {
 		return done, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	fence := db.Fence()
 	if !fence.Up() {
-		return done, fmt.Errorf("%s is not fenced: there is nothing to confirm", databaseName(c))
+		return done, fmt.Errorf("%s is not fenced: there is nothing to confirm", c.Database.Name())
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "fenced since %s: %s\n", fence.Since.Format(time.RFC3339), fence.Note)
 	f, err := findFaults(ctx, c, db.Fsck, func() ([]store.Master, error) { return db.Masters(ctx) })
@@ -343,7 +343,7 @@ cloned: say so with this, before the server starts.`,
 		if err != nil {
 			return err
 		}
-		db, err := store.Open(cmd.Context(), storeOptions(c))
+		db, err := store.Open(cmd.Context(), daemon.DatabaseOptions(c.Database))
 		if err != nil {
 			return err
 		}
@@ -351,7 +351,7 @@ cloned: say so with this, before the server starts.`,
 		if err := db.RaiseFence(cmd.Context(), reason, actor("restore fence")); err != nil {
 			return err
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "%s: fenced; joins are refused until joinery restore confirm\n", databaseName(c))
+		fmt.Fprintf(cmd.OutOrStdout(), "%s: fenced; joins are refused until joinery restore confirm\n", c.Database.Name())
 		return nil
 	}
 	return cmd
@@ -359,6 +359,3 @@ cloned: say so with this, before the server starts.`,
 
 // actor names who ran a command, for the audit log.
 func actor(command string) string { return fmt.Sprintf("joinery %s, uid %d", command, os.Getuid()) }
-
-// databaseName is how people are told of the configured database.
-func databaseName(c config.Config) string { return c.Database.Path }

@@ -42,6 +42,11 @@ func Unlock(c config.Keys) soft.Unlock {
 	return soft.Unlock{PassphraseFile: c.PassphraseFile, IdentityFile: c.IdentityFile, Credential: c.Credential}
 }
 
+// DatabaseOptions says which database c names.
+func DatabaseOptions(c config.Database) store.Options {
+	return store.Options{Path: c.Path, URL: c.URL, PasswordFile: c.PasswordFile}
+}
+
 // holders is floor 2: state and keys.
 type holders struct {
 	db   *store.DB
@@ -51,7 +56,9 @@ type holders struct {
 // openHolders opens the store first: it holds the lock that keeps a second
 // server out, before anything else is touched.
 func openHolders(ctx context.Context, c config.Config, o Options) (holders, error) {
-	db, err := store.Open(ctx, store.Options{Path: c.Database.Path, Successor: o.Successor, Logger: o.Log})
+	options := DatabaseOptions(c.Database)
+	options.Successor, options.Logger = o.Successor, o.Log
+	db, err := store.Open(ctx, options)
 	if err != nil {
 		return holders{}, err
 	}

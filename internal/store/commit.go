@@ -137,6 +137,11 @@ func (w *writer) commitBatch(batch []*joinCommit) {
 		}
 		return
 	}
+	if err == nil {
+		w.news.tell(batch, outcomes)
+	} else {
+		w.news.next() // it may be on disk all the same
+	}
 	for i, j := range batch {
 		if err != nil {
 			j.result <- err

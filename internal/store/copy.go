@@ -21,7 +21,7 @@ type Copy struct {
 // Copy shows fn one state of the database, while joins go on. A write-ahead log
 // cannot shrink as long as fn runs.
 func (d *DB) Copy(ctx context.Context, fn func(*Copy) error) error {
-	return d.snapshot(ctx, func(c conn) error {
+	return d.engine.copying(ctx, func(c conn) error {
 		s := &Copy{c: c, at: now()}
 		var err error
 		if s.store, _, err = c.storeRow(); err != nil { // the first read opens the snapshot
@@ -30,7 +30,7 @@ func (d *DB) Copy(ctx context.Context, fn func(*Copy) error) error {
 		if s.tables, err = c.state(d.engine); err != nil {
 			return err
 		}
-		if s.schema, err = d.engine.version(c); err != nil {
+		if s.schema, err = d.engine.lastMigration(c); err != nil {
 			return err
 		}
 		return fn(s)

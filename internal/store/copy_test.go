@@ -20,7 +20,7 @@ import (
 func TestCopiesKnowEveryTable(t *testing.T) {
 	d := mustOpen(t, newOptions(t))
 	err := d.read(t.Context(), func(c conn) error {
-		found, err := d.engine.schema(c)
+		found, err := d.engine.columns(c)
 		if err != nil {
 			return err
 		}

@@ -12,8 +12,17 @@ import (
 
 // Options say which database, and how to hold it.
 type Options struct {
-	// Path is the SQLite file. PATH-wal, PATH-shm, PATH.lock and PATH.mark
-	// stand beside it.
+	// URL is the PostgreSQL database (libpq's form, without a password). Where it
+	// is empty, Path is the database.
+	URL string
+	// PasswordFile holds the password for URL in its first line. Empty is none, or
+	// libpq's own ways: PGPASSFILE, ~/.pgpass, peer authentication.
+	PasswordFile string
+	// TrustFailover: a new timeline of the PostgreSQL cluster loses no commit, and
+	// raises no fence.
+	TrustFailover bool
+	// Path is the SQLite file. PATH-wal, PATH-shm, PATH.lock and PATH.mark stand
+	// beside it.
 	Path string
 	// Successor waits for the lock, until the context ends, instead of refusing
 	// while another process holds it.
@@ -59,10 +68,12 @@ type engine interface {
 	checkEngine(f *checkup) error
 	// lastAuditID is the highest id that an audit row ever had.
 	lastAuditID(c conn) (int64, error)
-	// schema gives the columns of every table, the engine's own left out.
-	schema(c conn) (map[string][]column, error)
-	// version is the number of the last migration applied.
-	version(c conn) (int, error)
+	// copying runs fn on one state of the database, for as long as it takes.
+	copying(ctx context.Context, fn func(conn) error) error
+	// columns gives the columns of every table, the engine's own left out.
+	columns(c conn) (map[string][]column, error)
+	// lastMigration is the number of the last migration applied.
+	lastMigration(c conn) (int, error)
 	// close waits for the transaction under way, refuses what waits behind it and
 	// gives everything back.
 	close() error

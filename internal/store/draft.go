@@ -20,11 +20,13 @@ type Draft struct {
 type draftEngine interface {
 	// transaction runs fn in a transaction, or in the one that the whole draft is.
 	transaction(fn func(*tx) error) error
+	// insert writes rows of a table in such a transaction.
+	insert(t *tx, table copied, rows [][]any) error
 	// upgrade brings the schema to the newest version.
 	upgrade() error
 	// publish makes the draft a database in its place, on disk.
 	publish() error
-	// discard removes it.
+	// discard removes it, unless it is kept to be taken up again.
 	discard() error
 }
 
@@ -32,7 +34,19 @@ type draftEngine interface {
 // never overwrites: ErrExists where there is one, ErrNewerSchema for a version
 // that this program does not know.
 func NewDraft(ctx context.Context, o Options, schema int) (*Draft, error) {
-	return newFileDraft(ctx, o, schema, false)
+	return newDraft(ctx, o, schema, false)
+}
+
+// newDraft begins a draft, or where it is kept takes one up that is there.
+func newDraft(ctx context.Context, o Options, schema int, kept bool) (*Draft, error) {
+	if o.URL != "" {
+		return newPostgresDraft(ctx, o, schema, kept)
+	}
+	return newFileDraft(ctx, o, schema, kept)
+}
+
+func newerCopy(schema, known int) error {
+	return fmt.Errorf("%w: the copy has schema %d, this program knows %d; use a newer joinery", ErrNewerSchema, schema, known)
 }
 
 // begun reads what tables the draft has, once its schema is there.
@@ -64,11 +78,11 @@ func (d *Draft) table(name string) copied {
 
 // Insert writes rows of a table, their values in the order of Columns.
 func (d *Draft) Insert(ctx context.Context, table string, rows [][]any) error {
-	return d.insert(ctx, table, rows, func(*tx) error { return nil })
+	return d.insertAnd(ctx, table, rows, func(*tx) error { return nil })
 }
 
-// insert writes rows, and what more does, in one transaction.
-func (d *Draft) insert(ctx context.Context, name string, rows [][]any, more func(*tx) error) error {
+// insertAnd writes rows, and what more does, in one transaction.
+func (d *Draft) insertAnd(ctx context.Context, name string, rows [][]any, more func(*tx) error) error {
 	t := d.table(name)
 	if len(t.columns) == 0 {
 		return fmt.Errorf("%w: no table %q", ErrCopy, name)
@@ -76,12 +90,9 @@ func (d *Draft) insert(ctx context.Context, name string, rows [][]any, more func
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	query := t.insert()
 	return d.transaction(func(tx *tx) error {
-		for _, values := range rows {
-			if err := tx.exec(query, values...); err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
+		if err := d.insert(tx, t, rows); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
 		}
 		return more(tx)
 	})

@@ -12,7 +12,8 @@ import (
 // statement. Custody blobs are left out where a join reads, which has no use
 // for them.
 const (
-	stateColumns = `SELECT d.id, d.join_eui, d.dev_eui, d.mac_version, d.maker, d.suspended, d.disclosed, d.created_at,
+	stateColumns     = "SELECT " + stateColumnNames
+	stateColumnNames = `d.id, d.join_eui, d.dev_eui, d.mac_version, d.maker, d.suspended, d.disclosed, d.created_at,
 	d.org, d.owner_epoch, d.token_generation, coalesce(d.owned_since, d.created_at),
 	k.id, k.origin, k.master, k.generation, k.root10, k.version, k.join_nonce, k.nonces, k.last_join_at, k.disclosed,
 	b.epoch, b.net_id, b.ns_id, b.as_id, b.app_s_key, b.clear_nwk_keys, b.source, b.locked, b.since,
@@ -22,9 +23,10 @@ const (
 	// Only sealed key sets have a row in sealed_root: for others the key is NULL,
 	// which needs no search.
 	stateTables = `
-	FROM device d JOIN key_set k ON k.id = d.key_set LEFT JOIN binding b ON b.device = d.id
-	LEFT JOIN sealed_root s ON s.key_set = CASE WHEN k.origin = 2 THEN k.id END
+	FROM device d ` + stateJoins + `
 	WHERE d.deleted_at IS NULL `
+	stateJoins = `JOIN key_set k ON k.id = d.key_set LEFT JOIN binding b ON b.device = d.id
+	LEFT JOIN sealed_root s ON s.key_set = CASE WHEN k.origin = 2 THEN k.id END`
 
 	// SQLite looks at what is bound to "column = ?" in a join, and so plans the
 	// statement anew each time. It does not look into a CAST.
@@ -39,26 +41,39 @@ func (d *DB) LoadActivation(ctx context.Context, joinEUI, devEUI lorawan.EUI64) 
 
 // loadActivation implements engine.
 func (e *sqliteDB) loadActivation(ctx context.Context, joinEUI, devEUI lorawan.EUI64) (s joinery.ActivationState, err error) {
-	err = e.borrow(ctx, e.joins, func(c *sqliteConn) error {
-		stmt, err := c.Prepare(loadQuery)
-		if err != nil {
+	for fresh := false; !fresh && err == nil; {
+		err = e.borrow(ctx, e.joins, func(r *reader) (err error) {
+			if err := r.hold(e.news.current()); err != nil {
+				return err
+			}
+			if s, err = r.load(joinEUI, devEUI); err != nil {
+				return err
+			}
+			fresh, err = e.news.update(&s, r.snapshot)
 			return err
-		}
-		stmt.BindBytes(1, devEUI[:])
-		stmt.BindBytes(2, joinEUI[:])
-		found, err := stmt.Step()
-		if err == nil && found {
-			s, err = scanState(&row{stmt: stmt})
-		}
-		if err := firstError(err, stmt.Reset()); err != nil {
-			return err
-		}
-		if !found {
-			return errUnknownDevice
-		}
-		return nil
-	})
+		})
+	}
 	return s, err
+}
+
+func (c *sqliteConn) load(joinEUI, devEUI lorawan.EUI64) (s joinery.ActivationState, err error) {
+	stmt, err := c.Prepare(loadQuery)
+	if err != nil {
+		return s, err
+	}
+	stmt.BindBytes(1, devEUI[:])
+	stmt.BindBytes(2, joinEUI[:])
+	found, err := stmt.Step()
+	if err == nil && found {
+		s, err = scanState(&row{stmt: stmt})
+	}
+	if err := firstError(err, stmt.Reset()); err != nil {
+		return s, err
+	}
+	if !found {
+		return s, errUnknownDevice
+	}
+	return s, nil
 }
 
 var errUnknownDevice = joinery.Errorf(joinery.CodeUnknownDevice, "no such device")

@@ -30,7 +30,7 @@ func newFileDraft(ctx context.Context, o Options, schema int, kept bool) (_ *Dra
 		return nil, err
 	}
 	if schema < 1 || schema > len(steps) {
-		return nil, fmt.Errorf("%w: the copy has schema %d, this program knows %d; use a newer joinery", ErrNewerSchema, schema, len(steps))
+		return nil, newerCopy(schema, len(steps))
 	}
 	lock, err := lockFile(ctx, o.Path, false)
 	if err != nil {
@@ -83,6 +83,9 @@ func (f *fileDraft) begin(o Options, schema int) (err error) {
 	if err == nil {
 		_, _, err = f.migrate(f.steps[:schema])
 	}
+	if err == nil && f.kept {
+		err = makeProgress(conn{f.sqliteConn})
+	}
 	return err
 }
 
@@ -115,6 +118,17 @@ func newFile(path string, pragmas ...string) (*sqliteConn, error) {
 // transaction implements draftEngine.
 func (f *fileDraft) transaction(fn func(*tx) error) error { return f.immediate(fn) }
 
+// insert implements draftEngine.
+func (f *fileDraft) insert(t *tx, table copied, rows [][]any) error {
+	query := table.insert()
+	for _, values := range rows {
+		if err := t.exec(query, values...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // upgrade implements draftEngine.
 func (f *fileDraft) upgrade() error {
 	_, _, err := f.migrate(f.steps)
@@ -137,8 +151,8 @@ func (f *fileDraft) publish() (err error) {
 
 // discard implements draftEngine.
 func (f *fileDraft) discard() error {
-	if f.lock == nil {
-		return nil
+	if f.lock == nil || f.kept {
+		return f.giveBack()
 	}
 	return errors.Join(f.closeConn(), f.remove(), f.giveBack())
 }

@@ -23,6 +23,7 @@ type sqliteDB struct {
 	noted   mark      // what it says; the writer's
 	joins   *pool     // readers for joins
 	readers *pool     // readers for everybody else: a listing keeps no join waiting
+	news    *news     // for the readers of joins
 	w       *writer   // nil where opened for reading only
 	closed  chan struct{}
 }
@@ -37,8 +38,8 @@ const (
 // touches goes whole into the log, so small pages make small commits.
 const pageSize = 4096
 
-// walPages is the size of the write-ahead log, in pages, from which a commit
-// also copies the log back into the database.
+// walPages is about what the write-ahead log has grown to, in pages, when it is
+// copied back into the database; see writer.checkpoint.
 const walPages = 4000
 
 func commonPragmas(o Options, cacheKiB int) []string {
@@ -74,6 +75,7 @@ const (
 	toServe purpose = iota
 	toRead
 	toReadLive
+	toMove // to write, and not as a server
 )
 
 func open(ctx context.Context, o Options, why purpose) (_ *DB, err error) {
@@ -83,12 +85,19 @@ func open(ctx context.Context, o Options, why purpose) (_ *DB, err error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	d, err := openFile(ctx, o, why)
-	if err == nil && !d.readOnly && d.Fence().Up() {
+	d, err := openEngine(ctx, o, why)
+	if err == nil && why == toServe && d.Fence().Up() {
 		f := d.Fence()
 		o.Logger.Error("joins are refused until joinery restore confirm", "fence", f.State, "since", f.Since, "reason", f.Note)
 	}
 	return d, err
+}
+
+func openEngine(ctx context.Context, o Options, why purpose) (*DB, error) {
+	if o.URL != "" {
+		return openPostgres(ctx, o, why)
+	}
+	return openFile(ctx, o, why)
 }
 
 // openFile opens a SQLite file. With an error it gives back what it opened.
@@ -100,8 +109,11 @@ func openFile(ctx context.Context, o Options, why purpose) (_ *DB, err error) {
 		}
 	}
 	n := max(2, min(8, runtime.NumCPU()))
-	e := &sqliteDB{path: o.Path, log: o.Logger, lock: lock, joins: newPool(n), readers: newPool(max(2, n/2)), closed: make(chan struct{})}
-	d := &DB{engine: e, readOnly: why != toServe}
+	e := &sqliteDB{
+		path: o.Path, log: o.Logger, lock: lock,
+		joins: newPool(n), readers: newPool(max(2, n/2)), news: newNews(), closed: make(chan struct{}),
+	}
+	d := &DB{engine: e, readOnly: why == toRead || why == toReadLive}
 	defer func() {
 		if err != nil {
 			_ = d.Close()
@@ -118,7 +130,7 @@ func openFile(ctx context.Context, o Options, why purpose) (_ *DB, err error) {
 	if err := inOrder(
 		func() error { return c.checkVersion(o.Path, len(steps)) },
 		func() error { return c.checkDurable(o) },
-		func() error { return e.begin(d, c) },
+		func() error { return e.begin(d, c, why) },
 	); err != nil {
 		_ = c.Close()
 		return nil, err
@@ -126,7 +138,7 @@ func openFile(ctx context.Context, o Options, why purpose) (_ *DB, err error) {
 	if d.readOnly {
 		err = c.Close()
 	} else {
-		e.w, err = startWriter(c, d.epoch, o.Logger, e.noteJoin)
+		e.w, err = e.startWriter(c, d.epoch, o.Logger)
 	}
 	if err != nil {
 		return nil, err
@@ -227,9 +239,13 @@ func (c *sqliteConn) checkDurable(o Options) error {
 // close implements engine.
 func (e *sqliteDB) close() error {
 	close(e.closed)
+	if e.w != nil {
+		e.w.stop()
+	}
 	err := firstError(e.joins.close(), e.readers.close())
 	if e.w != nil {
-		err = firstError(err, e.w.stop())
+		// Last, because who closes last copies the log back.
+		err = firstError(err, e.w.c.Close())
 	}
 	if e.marks != nil {
 		err = firstError(err, e.marks.f.Close())

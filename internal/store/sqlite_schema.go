@@ -2,8 +2,8 @@ package store
 
 import "fmt"
 
-// schema implements engine.
-func (*sqliteDB) schema(c conn) (map[string][]column, error) {
+// columns implements engine.
+func (*sqliteDB) columns(c conn) (map[string][]column, error) {
 	const query = `SELECT t.name, i.name, i.type FROM sqlite_schema t JOIN pragma_table_info(t.name) i
 		WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY t.name, i.cid`
 	kinds := map[string]columnKind{"INTEGER": kindInteger, "TEXT": kindText, "BLOB": kindBlob}
@@ -20,8 +20,8 @@ func (*sqliteDB) schema(c conn) (map[string][]column, error) {
 	return found, err
 }
 
-// version implements engine.
-func (*sqliteDB) version(c conn) (int, error) {
+// lastMigration implements engine.
+func (*sqliteDB) lastMigration(c conn) (int, error) {
 	n, err := c.integer("SELECT user_version FROM pragma_user_version")
 	return int(n), err
 }

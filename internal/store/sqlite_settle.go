@@ -11,8 +11,8 @@ import (
 
 // begin reads who we are, and unless we only read raises the epoch, and the
 // fence where this is not known to be the database that was open here last.
-func (e *sqliteDB) begin(d *DB, c *sqliteConn) error {
-	if err := c.pragma(fmt.Sprintf("wal_autocheckpoint = %d", walPages)); err != nil {
+func (e *sqliteDB) begin(d *DB, c *sqliteConn, why purpose) error {
+	if err := c.pragma("wal_autocheckpoint = 0"); err != nil {
 		return err
 	}
 	if err := c.pragma(fmt.Sprintf("journal_size_limit = %d", 4*walPages*pageSize)); err != nil {
@@ -23,8 +23,13 @@ func (e *sqliteDB) begin(d *DB, c *sqliteConn) error {
 		err = fmt.Errorf("%w: %s lacks its store row: it is half a copy, which the same joinery migrate finishes, "+
 			"or damaged; then restore a backup", ErrNotDatabase, e.path)
 	}
-	if err == nil && !d.readOnly {
+	switch {
+	case err != nil:
+		return err
+	case why == toServe:
 		s, err = e.settle(c, s)
+	case why == toMove:
+		err = e.original(c, s)
 	}
 	if err == nil {
 		d.accept(s)
@@ -87,6 +92,22 @@ func (e *sqliteDB) settle(c *sqliteConn, s storeRow) (storeRow, error) {
 	// The mark is overwritten in place from now on, so this one sync is enough
 	// for a whole mark to be there after a power cut.
 	return s, e.marks.f.Sync()
+}
+
+// original refuses a file that is not known to be the one that was served here.
+func (e *sqliteDB) original(c *sqliteConn, s storeRow) (err error) {
+	if e.marks, err = openMark(e.path); err != nil || !s.opened {
+		return err
+	}
+	here, err := findPlace(e.path, e.marks)
+	if err != nil {
+		return err
+	}
+	strange, err := here.strangeness(conn{c}, s)
+	if err == nil && strange != "" {
+		err = fmt.Errorf("%w: %s: %s; confirm first that it counts, with joinery restore confirm", ErrFenced, e.path, strange)
+	}
+	return err
 }
 
 // now is the time as it is stored.

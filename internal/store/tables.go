@@ -47,9 +47,15 @@ var tables = []table{
 
 const storeTable = "store"
 
-// progressTable is in databases alone that are being copied into, to say how
+// progressTable is in databases alone that state is being moved into, to say how
 // far that got.
 const progressTable = "copy_progress"
+
+// makeProgress makes the table. Both engines know these types, and nothing but
+// move.go reads them.
+func makeProgress(c conn) error {
+	return c.exec("CREATE TABLE " + progressTable + " (name TEXT PRIMARY KEY, position TEXT NOT NULL)")
+}
 
 // column is a column of a table as copies of the state know it.
 type column struct {
@@ -99,7 +105,7 @@ func (t copied) names() []string {
 // schema has fewer. It refuses a database with tables that are not in the list:
 // a copy would forget them.
 func (c conn) state(e engine) (list []copied, err error) {
-	found, err := e.schema(c)
+	found, err := e.columns(c)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,2 @@
+-- Number held for refusals.
+SELECT 1;
