@@ -49,6 +49,7 @@ var rooms = map[string]room{
 	"internal/provisioning": {rules, "manifests and key lists become devices"},
 	"internal/claim":        {rules, "owner token to owner; bindings"},
 	"internal/fleet":        {rules, "devices, peers, KEKs: list, suspend, rotate, delete"},
+	"internal/refusal":      {rules, "why requests were refused: kept off the answer path, explained to owner and operator"},
 	"internal/factory":      {rules, "elements made offline: manifest and silicon file; the server never links it, the command and quickstart do"},
 	"internal/auth":         {rules, "API key or operator socket to Caller"},
 

@@ -19,6 +19,7 @@ import (
 	"joinery/internal/keyring"
 	"joinery/internal/keyring/soft"
 	"joinery/internal/provisioning"
+	"joinery/internal/refusal"
 	"joinery/internal/seal"
 	"joinery/internal/store"
 
@@ -98,18 +99,21 @@ type rules struct {
 	provisioning *provisioning.Service
 	claim        *claim.Service
 	auth         *auth.Service
+	refusal      *refusal.Service
 }
 
-func newRules(ctx context.Context, h holders, log *slog.Logger, metrics prometheus.Registerer) (rules, error) {
+func newRules(ctx context.Context, h holders, refusals *refusal.Recorder, log *slog.Logger, metrics prometheus.Registerer) (rules, error) {
 	r := rules{
 		fleet:        fleet.New(h.db, h.keys, log),
 		provisioning: provisioning.New(h.db, h.db, h.keys),
 		claim:        claim.New(h.db, h.db, h.keys, claim.Options{}),
 		auth:         auth.New(h.db, nil),
+		refusal:      refusal.New(h.db, refusals),
 	}
 	if err := r.fleet.Directory().Reload(ctx); err != nil {
 		return rules{}, err
 	}
+	r.fleet.Follow()
 	alarms := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "joinery_counter_alarms_total",
 		Help: "Accepted requests after which less than a tenth of a counter was left, by counter.",
@@ -123,8 +127,10 @@ func newRules(ctx context.Context, h holders, log *slog.Logger, metrics promethe
 		}
 		return 0
 	})
-	if err := errors.Join(metrics.Register(alarms), metrics.Register(fenced)); err != nil {
-		return rules{}, fmt.Errorf("metrics: %w", err)
+	for _, c := range []prometheus.Collector{alarms, fenced, refusalMetrics{refusals}} {
+		if err := metrics.Register(c); err != nil {
+			return rules{}, fmt.Errorf("metrics: %w", err)
+		}
 	}
 	r.activation = activation.New(h.db, h.keys, r.fleet.Directory(), activation.Options{
 		Log:   log,
@@ -135,9 +141,9 @@ func newRules(ctx context.Context, h holders, log *slog.Logger, metrics promethe
 }
 
 // newInterop makes the door for networks.
-func newInterop(c config.Config, r rules, cert *certificate, log *slog.Logger, metrics prometheus.Registerer) (*interop.Server, error) {
+func newInterop(c config.Config, r rules, refusals interop.Recorder, cert *certificate, log *slog.Logger, metrics prometheus.Registerer) (*interop.Server, error) {
 	return interop.New(interop.Options{
-		Peers: r.fleet.Directory(), Joins: r.activation, Certificate: cert.get,
+		Peers: r.fleet.Directory(), Joins: r.activation, Certificate: cert.get, Refusals: refusals,
 		Log: log, Metrics: metrics,
 		MaxBody:        c.Limits.BodyBytes,
 		MaxConnections: c.Limits.Connections,
@@ -155,6 +161,7 @@ func newAPI(h holders, r rules, log *slog.Logger, metrics prometheus.Registerer)
 			System: system{h}, Keys: r.auth,
 			Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
 			Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Imports: r.provisioning, Audit: r.fleet,
+			Refusals: r.refusal,
 		},
 	})
 }

@@ -37,6 +37,37 @@ func New(store Store, keys Keys, log *slog.Logger) *Service {
 // Directory is the server's view of peers, KEKs and ranges.
 func (s *Service) Directory() *Directory { return s.directory }
 
+// followTimeout bounds how long the Directory stays as it is after another
+// server's change became known.
+const followTimeout = 1500 * time.Millisecond
+
+// Follow keeps the Directory up to date with what other servers change, until
+// the store closes. Where that cannot be known for two seconds the Directory
+// recognises nobody until it could be read anew: better no answer than one to a
+// peer that was removed elsewhere.
+func (s *Service) Follow() {
+	var away bool
+	changed := func() {
+		ctx, cancel := context.WithTimeout(context.Background(), followTimeout)
+		defer cancel()
+		switch err := s.directory.Reload(ctx); {
+		case err != nil:
+			s.log.Error("what another server changed cannot be read; peers are refused until it can", "error", err)
+		case away:
+			s.log.Info("changes by other servers are heard again")
+			away = false
+		}
+	}
+	lost := func(err error) {
+		s.directory.doubt()
+		if !away {
+			s.log.Error("changes by other servers are not heard; peers are looked up anew", "error", err)
+		}
+		away = true
+	}
+	s.store.Follow(changed, lost)
+}
+
 // timestamp is now, as the store keeps it.
 func (s *Service) timestamp() time.Time { return s.now().UTC().Truncate(time.Millisecond) }
 

@@ -22,6 +22,14 @@ type Store interface {
 	DeviceStore
 	DeviceChanger
 	AuditStore
+	Follower
+}
+
+// Follower tells of other servers on the same state. changed is called when one
+// of them may have changed peers, KEKs or ranges, lost while nobody can know;
+// Follow itself returns at once.
+type Follower interface {
+	Follow(changed func(), lost func(error))
 }
 
 // PeerStore holds peers. Peers leaves out removed ones; RemovePeer retires the

@@ -64,6 +64,8 @@ type engine interface {
 	snapshot(ctx context.Context, fn func(conn) error) error
 	// ping returns nil where the database can be read and written now.
 	ping(ctx context.Context) error
+	// follow is Follow.
+	follow(changed func(), lost func(error))
 	// checkEngine reports what the engine itself finds broken: pages, references.
 	checkEngine(f *checkup) error
 	// lastAuditID is the highest id that an audit row ever had.

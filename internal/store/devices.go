@@ -198,7 +198,7 @@ func (d *DB) DeleteDevice(ctx context.Context, id joinery.DeviceID, owner joiner
 			"DELETE FROM binding WHERE device = ?",
 			"DELETE FROM roaming_rule WHERE device = ?",
 			"DELETE FROM manifest_entry WHERE device = ?",
-			"DELETE FROM refusal WHERE device = ?",
+			"DELETE FROM refusal_device WHERE device = ?",
 			"DELETE FROM sealed_root WHERE key_set = (SELECT key_set FROM device WHERE id = ?)",
 			"UPDATE import SET current = 0 WHERE done = 1 AND org = (SELECT org FROM device WHERE id = ?)",
 		} {

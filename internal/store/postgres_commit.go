@@ -81,6 +81,11 @@ func (w *waiting) takeJoins() (batch []*joinCommit, more, closed bool) {
 func (w *waiting) refuse(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.refuseAll(err)
+}
+
+// refuseAll is refuse for those who hold the lock.
+func (w *waiting) refuseAll(err error) {
 	for _, j := range w.joins {
 		j.result <- err
 	}
@@ -93,9 +98,9 @@ func (w *waiting) refuse(err error) {
 // shut refuses all that wait, and all that comes.
 func (w *waiting) shut(err error) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.closed = true
-	w.mu.Unlock()
-	w.refuse(err)
+	w.refuseAll(err)
 	w.signal()
 }
 

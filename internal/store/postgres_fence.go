@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 )
 
 // A PostgreSQL database is known by its cluster, by where it is in that cluster,
@@ -60,10 +59,8 @@ func (e *postgresDB) begin(ctx context.Context, d *DB, why purpose) error {
 		err = fmt.Errorf("%w: the database lacks its store row: it is half a copy, which the same joinery migrate finishes, "+
 			"or damaged; then restore a backup", ErrNotDatabase)
 	}
-	if err == nil && why == toMove && s.opened {
-		if strange := e.strangeHome(s.home, home); strange != "" {
-			err = fmt.Errorf("%w: %s; confirm first that it counts, with joinery restore confirm", ErrFenced, strange)
-		}
+	if err == nil && why == toMove {
+		err = e.original(ctx, s, home)
 	}
 	if err == nil && why == toServe {
 		if home == "" {
@@ -80,6 +77,27 @@ func (e *postgresDB) begin(ctx context.Context, d *DB, why purpose) error {
 	if err == nil {
 		d.accept(s)
 		e.home.Store(home)
+	}
+	return err
+}
+
+// original refuses a database that servers have open, and one that is not known
+// to be the one that was served.
+func (e *postgresDB) original(ctx context.Context, s storeRow, home string) error {
+	if strange := e.strangeHome(s.home, home); s.opened && strange != "" {
+		return fmt.Errorf("%w: %s; confirm first that it counts, with joinery restore confirm", ErrFenced, strange)
+	}
+	alone := int64(0)
+	err := e.using(ctx, e.others, pgLimit, func(session *pgSession) (err error) {
+		// For this moment only: from the next on no server opens it.
+		alone, err = conn{session}.integer("SELECT 1 FROM (SELECT pg_try_advisory_lock(" + pgServersLock + ") AS got) AS l WHERE got")
+		if err == nil && alone != 0 {
+			_, err = conn{session}.integer("SELECT 1 FROM (SELECT pg_advisory_unlock(" + pgServersLock + ") AS gone) AS l WHERE gone")
+		}
+		return err
+	})
+	if err == nil && alone == 0 {
+		err = fmt.Errorf("%w: servers have it open; stop all of them first", ErrLocked)
 	}
 	return err
 }
@@ -148,18 +166,8 @@ func (e *postgresDB) lookAtFence(c conn) error {
 	s, found, err := c.storeRow()
 	if err == nil && found {
 		e.fence.Store(&s.fence)
-		e.seen.Store(time.Now().UnixNano())
 	}
 	return err
-}
-
-// lookAgain is lookAtFence, at most once a second.
-func (e *postgresDB) lookAgain() {
-	last := e.seen.Load()
-	if time.Now().UnixNano()-last < int64(time.Second) || !e.seen.CompareAndSwap(last, time.Now().UnixNano()) {
-		return
-	}
-	_ = e.readJoin(context.Background(), e.lookAtFence) // else it stays as it was
 }
 
 // copying implements engine, on a connection of its own.

@@ -97,17 +97,23 @@ func (q *loadQueue) take() (calls []*loadCall, closed bool) {
 func (q *loadQueue) refuse(err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.refuseAll(err)
+}
+
+// refuseAll is refuse for those who hold the lock.
+func (q *loadQueue) refuseAll(err error) {
 	for _, call := range q.waiting {
 		call.done <- err
 	}
 	q.waiting = nil
 }
 
+// close refuses all that wait, and all that comes.
 func (q *loadQueue) close() {
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	q.closed = true
-	q.mu.Unlock()
-	q.refuse(ErrClosed)
+	q.refuseAll(ErrClosed)
 	q.signal()
 }
 

@@ -28,7 +28,6 @@ type postgresDB struct {
 
 	fence *atomic.Pointer[Fence] // of the DB
 	home  atomic.Value           // string: by what the database was known when it was opened; see pgHome
-	seen  atomic.Int64           // when the fence was last looked at, in nanoseconds
 
 	joins  *pgxpool.Pool // for joins, which nobody else keeps waiting
 	others *pgxpool.Pool
@@ -43,8 +42,12 @@ type postgresDB struct {
 	// commitFault, where a test sets it, runs in place of sending a batch.
 	commitFault func(send func() error) error
 
+	following following
+
 	running sync.WaitGroup
 	closed  chan struct{}
+	life    context.Context // ends with closed
+	end     context.CancelFunc
 }
 
 // Connections of each server. PostgreSQL lets 100 in unless it is told
@@ -118,6 +121,7 @@ func openPostgres(ctx context.Context, o Options, why purpose) (_ *DB, err error
 		options: o, log: o.Logger, config: config, schema: len(steps), reading: make(chan struct{}, readerConns),
 		loads: newLoadQueue(), commits: newWaiting(), writes: newWaiting(), closed: make(chan struct{}),
 	}
+	e.life, e.end = context.WithCancel(context.Background())
 	d := &DB{engine: e, readOnly: why == toRead || why == toReadLive}
 	e.fence = &d.fence
 	defer func() {
@@ -252,6 +256,7 @@ func (e *postgresDB) start() {
 // close implements engine.
 func (e *postgresDB) close() error {
 	close(e.closed)
+	e.end()
 	e.loads.close()
 	e.commits.shut(ErrClosed)
 	e.writes.shut(ErrClosed)
@@ -336,6 +341,9 @@ func (e *postgresDB) snapshot(ctx context.Context, fn func(conn) error) error {
 // the joins, and a heartbeat of every server would fill the log of an idle
 // database.
 func (e *postgresDB) ping(ctx context.Context) error {
+	if err := e.following.heard(); err != nil {
+		return joinery.WrapError(joinery.CodeUnavailable, err, "the database is not available; try again later")
+	}
 	return e.readJoin(ctx, func(c conn) error {
 		if err := e.lookAtFence(c); err != nil {
 			return err

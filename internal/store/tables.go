@@ -7,17 +7,19 @@ import (
 	"strings"
 )
 
-// table is a table of the schema as copies of the state know it.
-type table struct {
+// stateTable is a table of the schema as copies of the state know it.
+type stateTable struct {
 	name string
 	// key is the columns that order its rows, and by which a copy that was cut
 	// off goes on.
 	key []string
+	// until is the last schema that has the table; 0 is the newest.
+	until int
 }
 
 // tables is every table that holds state, each after those to which it refers.
 // store comes last: what lacks its row is no database yet.
-var tables = []table{
+var tables = []stateTable{
 	{name: "organisation", key: []string{"id"}},
 	{name: "join_eui_range", key: []string{"first"}},
 	{name: "signer", key: []string{"id"}},
@@ -35,7 +37,10 @@ var tables = []table{
 	{name: "manifest_entry", key: []string{"device"}},
 	{name: "roaming_rule", key: []string{"org", "device"}},
 	{name: "activation", key: []string{"id"}},
-	{name: "refusal", key: []string{"device", "peer", "reason"}},
+	{name: "refusal", key: []string{"device", "peer", "reason"}, until: 1},
+	{name: "refusal_device", key: []string{"device", "owner", "peer", "reason"}},
+	{name: "refusal_unknown", key: []string{"peer", "join_eui", "dev_eui"}},
+	{name: "refusal_peer", key: []string{"peer", "reason"}},
 	{name: "service_term", key: []string{"id"}},
 	{name: "attestation", key: []string{"device"}},
 	{name: "audit", key: []string{"id"}},
@@ -89,7 +94,7 @@ func (r *row) value(kind columnKind) any {
 
 // copied is a table with its columns, as one database has it.
 type copied struct {
-	table
+	stateTable
 	columns []column
 }
 

@@ -130,13 +130,7 @@ func (w *writer) take() (batch []*joinCommit, other *otherWrite, closed bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
-		for _, j := range w.joins {
-			j.result <- storeError(ErrClosed)
-		}
-		for _, o := range w.others {
-			o.result <- storeError(ErrClosed)
-		}
-		w.joins, w.others = nil, nil
+		w.refuseAll(ErrClosed)
 		return nil, nil, true
 	}
 	batch, w.joins = takeBatch(w.joins)

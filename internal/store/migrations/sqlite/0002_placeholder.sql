@@ -1,2 +1,0 @@
--- Number held for refusals.
-SELECT 1;
