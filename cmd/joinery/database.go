@@ -18,21 +18,34 @@ func newMigrate() *cobra.Command {
 	var create bool
 	cmd := &cobra.Command{
 		Use:   "migrate",
-		Short: "Bring the database to this program's schema, or make a new one",
+		Short: "Bring the database to this program's schema, make a new one, or move it",
 		Long: `Brings the database of the configuration to the schema of this program, step by
 step, each in a transaction of its own. The server must not be running, but for
 servers on PostgreSQL where a step says that they can live with it. Make a copy
 first: there is no way back to an older schema.
 
 With --create it makes a new database instead: a new SQLite file, or the schema
-in a PostgreSQL database that is there and empty. It never replaces one.`,
+in a PostgreSQL database that is there and empty. It never replaces one.
+
+With --from and --to it moves the whole state into a new database, of the same
+kind or the other. Both must have no server. It can be cut off at any time: given
+again it goes on. At the end the old database is marked as moved, and no server
+opens it any more, so that nothing is ever answered from both; --undo takes that
+back. Devices notice nothing: JoinNonces go on where they stood.`,
 		Example: `  joinery migrate --config /etc/joinery/joinery.yaml
-  joinery migrate --config /etc/joinery/joinery.yaml --create`,
+  joinery migrate --config /etc/joinery/joinery.yaml --create
+  joinery migrate --from sqlite:/var/lib/joinery/joinery.db \
+    --to "postgres://joinery@db.example.com/joinery?sslmode=verify-full" --password-file db.password`,
 		Args: cobra.NoArgs,
 	}
 	path := configFlag(cmd)
 	cmd.Flags().BoolVar(&create, "create", false, "make a new database where there is none")
+	var move moveFlags
+	move.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if move.given() {
+			return move.run(cmd)
+		}
 		c, err := config.Load(*path)
 		if err != nil {
 			return err

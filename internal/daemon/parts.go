@@ -45,7 +45,7 @@ func Unlock(c config.Keys) soft.Unlock {
 
 // DatabaseOptions says which database c names.
 func DatabaseOptions(c config.Database) store.Options {
-	return store.Options{Path: c.Path, URL: c.URL, PasswordFile: c.PasswordFile}
+	return store.Options{Path: c.Path, URL: c.URL, PasswordFile: c.PasswordFile, TrustFailover: c.TrustFailover}
 }
 
 // holders is floor 2: state and keys.
