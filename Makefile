@@ -10,7 +10,7 @@ PROGRAMS     := joinery joinctl joinsim
 
 # Packages with goroutines of their own: these run under the race detector.
 CONCURRENT := . ./internal/activation ./internal/api ./internal/auth ./internal/claim ./internal/daemon \
-	./internal/fleet ./internal/interop ./internal/keyring/... ./internal/provisioning ./internal/sim/... ./internal/store
+	./internal/fleet ./internal/interop ./internal/keyring/... ./internal/provisioning ./internal/refusal ./internal/sim/... ./internal/store
 
 # What `make fuzz` spends on each target: a time (30s) or a count (100000x).
 FUZZTIME ?= 30s

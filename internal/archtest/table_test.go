@@ -56,8 +56,9 @@ var rooms = map[string]room{
 	"internal/interop": {doors, "Backend Interfaces over mutual TLS"},
 	"internal/api":     {doors, "the management API"},
 
-	"internal/config": {wiring, "the documented configuration"},
-	"internal/daemon": {wiring, "the server: opens, connects, runs and closes everything"},
+	"internal/config":   {wiring, "the documented configuration"},
+	"internal/handover": {wiring, "sockets and requests pass from a server to its successor; knows no door and no rule, so that both sides of the conversation stand beside each other"},
+	"internal/daemon":   {wiring, "the server: opens, connects, runs and closes everything"},
 
 	"internal/quickstart": {top, "a complete server in one directory, made through the same doors that people use; a package so that demo and tests build the same"},
 	"cmd/joinery":         {top, "the server and all that touches keys or the database"},
@@ -80,7 +81,7 @@ var sideways = map[string][]string{
 	"internal/store/storetest":     {"internal/store"},
 
 	"internal/store/storetest/sqlitetest": {"internal/store"},
-	"internal/daemon":                     {"internal/config"},
+	"internal/daemon":                     {"internal/config", "internal/handover"},
 	"cmd/joinery":                         {"internal/quickstart"},
 }
 

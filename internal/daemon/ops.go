@@ -22,9 +22,6 @@ type check struct {
 	run  func(context.Context) error
 }
 
-// fenceCheck is the name of the check that fails while joins are fenced off.
-const fenceCheck = "fence"
-
 // ops serves monitoring. It tells names of parts and whether they answer, and
 // no error text: whoever asks is not authenticated.
 type ops struct {
@@ -76,7 +73,7 @@ func (o *ops) ready(w http.ResponseWriter, r *http.Request) {
 		}
 		fmt.Fprintf(w, "serving %s\n", verdict(stopping, "stopping"))
 	}
-	if failed[fenceCheck] {
+	if failed[checkFence] {
 		fmt.Fprintln(w, "joins are refused until joinery restore confirm; the log says why")
 	}
 	fmt.Fprintln(w, verdict(status != http.StatusOK, "not ready"))

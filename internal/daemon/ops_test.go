@@ -64,7 +64,7 @@ func TestReadyFollowsTheParts(t *testing.T) {
 
 // While joins are fenced off, a server is up and not ready, and says so.
 func TestReadyTellsOfTheFence(t *testing.T) {
-	o := &ops{gatherer: newRegistry(), checks: []check{{fenceCheck, func(context.Context) error { return errors.New("detail") }}}}
+	o := &ops{gatherer: newRegistry(), checks: []check{{checkFence, func(context.Context) error { return errors.New("detail") }}}}
 	server := httptest.NewServer(o.handler())
 	defer server.Close()
 	const want = "joins are refused until joinery restore confirm; the log says why\nnot ready\n"

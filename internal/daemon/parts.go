@@ -2,9 +2,12 @@ package daemon
 
 import (
 	"context"
-	"errors"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"path/filepath"
 	"time"
 
 	"joinery"
@@ -48,31 +51,37 @@ func DatabaseOptions(c config.Database) store.Options {
 	return store.Options{Path: c.Path, URL: c.URL, PasswordFile: c.PasswordFile, TrustFailover: c.TrustFailover}
 }
 
+// openDatabase opens the store. With wait it waits for the lock of the database,
+// where there is one, until ctx ends, instead of failing while another server
+// holds it.
+func openDatabase(ctx context.Context, c config.Database, wait bool, log *slog.Logger) (*store.DB, error) {
+	options := DatabaseOptions(c)
+	options.Successor, options.Logger = wait, log
+	return store.Open(ctx, options)
+}
+
+// exclusive tells whether one server at a time holds the database.
+func exclusive(c config.Database) bool { return c.URL == "" }
+
+// databaseName names the database of c, so that two servers can tell whether
+// they mean the same one. It tells nobody anything else.
+func databaseName(c config.Database) string {
+	name := "postgres:" + c.URL
+	if exclusive(c) {
+		path := c.Path
+		if real, err := filepath.EvalSymlinks(path); err == nil {
+			path = real
+		}
+		name = "sqlite:" + path
+	}
+	sum := sha256.Sum256([]byte(name))
+	return hex.EncodeToString(sum[:])
+}
+
 // holders is floor 2: state and keys.
 type holders struct {
 	db   *store.DB
 	keys *keyring.Keyring
-}
-
-// openHolders opens the store first: it holds the lock that keeps a second
-// server out, before anything else is touched.
-func openHolders(ctx context.Context, c config.Config, o Options) (holders, error) {
-	options := DatabaseOptions(c.Database)
-	options.Successor, options.Logger = o.Successor, o.Log
-	db, err := store.Open(ctx, options)
-	if err != nil {
-		return holders{}, err
-	}
-	keys, err := OpenKeyring(ctx, c.Keys, o.Log)
-	if err != nil {
-		_ = db.Close()
-		return holders{}, err
-	}
-	h := holders{db: db, keys: keys}
-	if err := h.noteMasters(ctx); err != nil {
-		return holders{}, errors.Join(err, keys.Close(), db.Close())
-	}
-	return h, nil
 }
 
 // noteMasters lets the database remember which master keys it is served with,
@@ -85,9 +94,15 @@ func (h holders) noteMasters(ctx context.Context) error {
 	return h.db.NoteMasters(ctx, masters...)
 }
 
+// Checks that others ask for by name.
+const (
+	checkDatabase = "database"
+	checkFence    = "fence" // fails while joins are fenced off
+)
+
 // checks are what must answer before the server takes requests.
 func (h holders) checks() []check {
-	return []check{{"database", h.db.Ping}, {"keyring", h.keys.Ready}, {fenceCheck, h.answersJoins}}
+	return []check{{checkDatabase, h.db.Ping}, {"keyring", h.keys.Ready}, {checkFence, h.answersJoins}}
 }
 
 func (h holders) answersJoins(context.Context) error { return h.db.AnswersJoins() }
@@ -140,11 +155,15 @@ func newRules(ctx context.Context, h holders, refusals *refusal.Recorder, log *s
 	return r, nil
 }
 
+// settling is how long after a start those who waited in the kernel's queue may
+// come all at once.
+const settling = 5 * time.Second
+
 // newInterop makes the door for networks.
-func newInterop(c config.Config, r rules, refusals interop.Recorder, cert *certificate, log *slog.Logger, metrics prometheus.Registerer) (*interop.Server, error) {
+func newInterop(c config.Config, r rules, refusals interop.Recorder, cert *certificate, gate interop.Gate, log *slog.Logger, metrics prometheus.Registerer) (*interop.Server, error) {
 	return interop.New(interop.Options{
-		Peers: r.fleet.Directory(), Joins: r.activation, Certificate: cert.get, Refusals: refusals,
-		Log: log, Metrics: metrics,
+		Peers: r.fleet.Directory(), Joins: r.activation, Certificate: cert.get, Refusals: refusals, Gate: gate,
+		Log: log, Metrics: metrics, Settling: settling,
 		MaxBody:        c.Limits.BodyBytes,
 		MaxConnections: c.Limits.Connections,
 		RequestTimeout: c.Limits.RequestTimeout,
@@ -153,17 +172,18 @@ func newInterop(c config.Config, r rules, refusals interop.Recorder, cert *certi
 	})
 }
 
-// newAPI makes the door for people and scripts.
-func newAPI(h holders, r rules, log *slog.Logger, metrics prometheus.Registerer) (*api.Server, error) {
-	return api.New(api.Options{
-		Version: Version(), Log: log, Metrics: metrics,
-		Services: api.Services{
-			System: system{h}, Keys: r.auth,
-			Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
-			Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Imports: r.provisioning, Audit: r.fleet,
-			Refusals: r.refusal,
-		},
-	})
+// newAPI makes the door for people and scripts, without services yet.
+func newAPI(around func(http.Handler) http.Handler, log *slog.Logger, metrics prometheus.Registerer) (*api.Server, error) {
+	return api.New(api.Options{Version: Version(), Log: log, Metrics: metrics, Around: around})
+}
+
+func services(h holders, r rules) api.Services {
+	return api.Services{
+		System: system{h}, Keys: r.auth,
+		Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
+		Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Imports: r.provisioning, Audit: r.fleet,
+		Refusals: r.refusal,
+	}
 }
 
 // system is what the API tells about the server itself.

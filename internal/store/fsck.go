@@ -107,9 +107,10 @@ var simpleRules = []rule{
 	{"device", deviceID, "a device that is there has keys", fixSealed,
 		`SELECT d.id FROM device d JOIN key_set k ON k.id = d.key_set LEFT JOIN sealed_root s ON s.key_set = k.id
 		WHERE d.deleted_at IS NULL AND k.origin = 2 AND coalesce(s.nwk_use, s.app_use) IS NULL`},
-	{"device", deviceID, "a deleted device has no binding, roaming rule, manifest entry or sealed root", fixTamper,
+	{"device", deviceID, "a deleted device has no binding, roaming rule, manifest entry, refusal or sealed root", fixTamper,
 		`SELECT d.id FROM device d WHERE d.deleted_at IS NOT NULL AND (EXISTS (SELECT 1 FROM binding WHERE device = d.id)
 		OR EXISTS (SELECT 1 FROM roaming_rule r WHERE r.org = d.org AND r.device = d.id)
+		OR EXISTS (SELECT 1 FROM refusal_device WHERE device = d.id)
 		OR EXISTS (SELECT 1 FROM manifest_entry WHERE device = d.id) OR EXISTS (SELECT 1 FROM sealed_root WHERE key_set = d.key_set))`},
 	{"device", deviceID, "its JoinEUI lies in a range of its maker", "assign the range to the maker again",
 		`SELECT d.id FROM device d WHERE d.deleted_at IS NULL
@@ -139,6 +140,9 @@ var simpleRules = []rule{
 	{"peer", peerID, "a removed peer has no names and no credentials", fixTamper,
 		`SELECT p.id FROM peer p WHERE p.removed_at IS NOT NULL AND (EXISTS (SELECT 1 FROM peer_identity WHERE peer = p.id)
 		OR EXISTS (SELECT 1 FROM peer_credential WHERE peer = p.id))`},
+	{"peer", peerID, "what a removed peer was refused is kept by device only", fixRefusals,
+		`SELECT p.id FROM peer p WHERE p.removed_at IS NOT NULL AND (EXISTS (SELECT 1 FROM refusal_peer WHERE peer = p.id)
+		OR EXISTS (SELECT 1 FROM refusal_unknown WHERE peer = p.id))`},
 	{"peer_credential", peerID, "a CA that is one peer's alone leads to no other", "remove one of the two peers' credentials",
 		"SELECT a.peer FROM peer_credential a JOIN peer_credential b ON a.ca = b.ca AND a.peer <> b.peer WHERE a.kind = 'ca'"},
 	{"kek", kekID, "it belongs to its peer's organisation", fixTamper,

@@ -156,8 +156,10 @@ var damages = []struct{ name, table, rule, statement string }{
 	{"import errors", "import", "has its reason", "DELETE FROM import_error"},
 	{"import error beyond", "import", "and no other", "UPDATE import_error SET idx = 99"},
 
-	{"refusals over the bound", "refusal_unknown", "at most 256 rows", "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 520) " +
+	{"refusals over the bound", "refusal_unknown", "at most 256 rows", "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300) " +
 		"INSERT INTO refusal_unknown SELECT peer, join_eui, CAST(printf('%08d', i) AS BLOB), reason, 1, 0, 0, received FROM refusal_unknown, n"},
+	{"refusals of a removed peer", "peer", "by device only", "UPDATE refusal_peer SET peer = (SELECT id FROM peer WHERE removed_at > 0)"},
+	{"refusal of a deleted device", "device", "deleted device has no binding", "UPDATE refusal_device SET device = " + deletedDevice},
 	{"refusal that cannot be read", "refusal_device", "can be read", "UPDATE refusal_device SET decided = '{'"},
 	{"refusal for no reason", "refusal_peer", "one that is known", "UPDATE refusal_peer SET reason = 'x'"},
 

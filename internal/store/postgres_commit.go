@@ -24,7 +24,7 @@ const pgBatch = `WITH moved AS (
 	FROM unnest(CAST(? AS bigint[]), CAST(? AS bigint[]), CAST(? AS bigint[]), CAST(? AS bytea[]), CAST(? AS bigint[]),
 		CAST(? AS bigint[]), CAST(? AS bigint[]), CAST(? AS bytea[]), CAST(? AS bytea[]), CAST(? AS bytea[]))
 		AS w(key_set, version, join_nonce, nonces, at, id, previous, payload, salt, leaf)
-	WHERE k.id = w.key_set AND k.version = w.version AND (SELECT fence FROM store) = 'none'
+	WHERE k.id = w.key_set AND k.version = w.version AND (SELECT fence FROM store WHERE id = 1) = 'none'
 	RETURNING w.id, w.key_set, w.previous, w.payload, w.salt, w.leaf)
 	INSERT INTO activation (id, key_set, previous, payload, salt, leaf)
 	SELECT id, key_set, previous, payload, salt, leaf FROM moved RETURNING key_set`
@@ -185,7 +185,7 @@ func (e *postgresDB) tryBatch(batch []*joinCommit) (outcomes []error, err error)
 func outcomesOf(batch []*joinCommit, won map[joinery.KeySetID]bool) []error {
 	outcomes := make([]error, len(batch))
 	for i, j := range batch {
-		if !won[j.KeySet] {
+		if !won[j.keySet] {
 			outcomes[i] = ErrSwapLost
 		}
 	}
@@ -212,7 +212,7 @@ func (e *postgresDB) sendBatch(batch []*joinCommit) (won map[joinery.KeySetID]bo
 func (e *postgresDB) findBatch(batch []*joinCommit) (found map[joinery.KeySetID]bool, err error) {
 	ids := newArray(len(batch), pgtype.Int8OID)
 	for _, j := range batch {
-		ids.integer(int64(j.Activation.ID))
+		ids.integer(int64(j.id))
 	}
 	err = e.using(context.Background(), e.joins, lookLimit, func(s *pgSession) error {
 		found, err = s.keySets("SELECT key_set FROM activation WHERE id = ANY (CAST(? AS bigint[]))", ids.b)
@@ -243,12 +243,12 @@ func batchArrays(batch []*joinCommit) []any {
 		a[i] = newArray(len(batch), oid)
 	}
 	for _, j := range batch {
-		a[0].integer(int64(j.KeySet))
-		a[1].integer(int64(j.Version))
-		a[2].integer(int64(j.Nonces.JoinNonce))
+		a[0].integer(int64(j.keySet))
+		a[1].integer(int64(j.version))
+		a[2].integer(int64(j.joinNonce))
 		a[3].bytes(j.nonces)
-		a[4].integer(j.Activation.At.UnixMilli())
-		a[5].integer(int64(j.Activation.ID))
+		a[4].integer(j.at.UnixMilli())
+		a[5].integer(int64(j.id))
 		if j.previous != 0 {
 			a[6].integer(int64(j.previous))
 		} else {

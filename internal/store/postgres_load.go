@@ -35,10 +35,13 @@ func newLoadQueue() loadQueue { return loadQueue{wake: make(chan struct{}, 1)} }
 const maxLoads = 256
 
 // manyLoads is loadQuery for pairs in two arrays. The first column is the number
-// of the pair, from 1.
+// of the pair, from 1. The planner may not have heard yet how many devices there
+// are: OFFSET 0 keeps it from thinking of the look-up as a join, and the empty
+// bytes from looking up all devices of a JoinEUI, which may be all there are.
 const manyLoads = `SELECT w.n, ` + stateColumnNames + withoutCustody + `
 	FROM unnest(CAST(? AS bytea[]), CAST(? AS bytea[])) WITH ORDINALITY AS w(dev_eui, join_eui, n)
-	JOIN device d ON d.dev_eui = w.dev_eui AND d.join_eui = w.join_eui AND d.deleted_at IS NULL ` + stateJoins
+	CROSS JOIN LATERAL (SELECT * FROM device
+		WHERE dev_eui = w.dev_eui AND join_eui || CAST('' AS bytea) = w.join_eui AND deleted_at IS NULL OFFSET 0) AS d ` + stateJoins
 
 // loadActivation implements engine.
 func (e *postgresDB) loadActivation(ctx context.Context, joinEUI, devEUI lorawan.EUI64) (joinery.ActivationState, error) {

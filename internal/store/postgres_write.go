@@ -67,7 +67,8 @@ func (w *waiting) takeOther() (o *otherWrite, closed bool) {
 func (e *postgresDB) runTransaction(fn func(*tx) error) error {
 	return e.using(context.Background(), e.others, pgLimit, func(s *pgSession) (err error) {
 		defer func() { err = firstError(err, s.rollback()) }()
-		if err := s.script("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"); err != nil {
+		// Plans that were made for empty tables serve an import badly.
+		if err := s.script("DISCARD PLANS; BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"); err != nil {
 			return err
 		}
 		if err := s.lockWriter(); err != nil {

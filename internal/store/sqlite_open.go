@@ -32,7 +32,7 @@ type sqliteDB struct {
 // joins share theirs: what they read of 10,000 devices is 5 MiB, and of more
 // devices it holds at least what leads to their rows.
 const (
-	writerCache = 6 << 10
+	writerCache = 4 << 10
 	joinsCache  = 48 << 10
 	readerCache = 1 << 10
 )

@@ -63,7 +63,7 @@ func runGrowth(ctx context.Context, o options, p programs, out io.Writer, tell f
 	case g.Large == 0:
 		g.Large = largeFleet
 	}
-	g.Small = min(g.Small, g.Large)
+	g.Small = min(g.Small, g.Large/2)
 	small, err := populated(ctx, p, tell, g.Small)
 	if err != nil {
 		return err
@@ -98,27 +98,10 @@ func runGrowth(ctx context.Context, o options, p programs, out io.Writer, tell f
 	return g.print(out)
 }
 
-// populated makes a stage with its devices imported, and stops it.
+// populated gives a stage with half of the devices of either version.
 func populated(ctx context.Context, p programs, tell func(string, ...any), devices int) (*stage, error) {
 	half := devices / len(versions)
-	s, err := newStage(ctx, p, tell, fleet{versions[0], devices - half}, fleet{versions[1], half})
-	if err != nil {
-		return nil, err
-	}
-	err = s.server.Start(ctx)
-	if err == nil {
-		err = s.importFleets(ctx)
-	}
-	if err == nil {
-		err = s.server.Stop()
-	}
-	if err == nil {
-		err = s.removeManifests()
-	}
-	if err != nil {
-		return nil, errors.Join(err, s.close())
-	}
-	return s, nil
+	return newStage(ctx, p, tell, fleet{versions[0], devices - half}, fleet{versions[1], half})
 }
 
 // start starts the server with nothing of its database in the kernel's memory.

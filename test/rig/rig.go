@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -54,12 +55,18 @@ type Server struct {
 	Dir string
 	// Launch starts the server's process, for who wants it on a processor of its
 	// own; nil just starts it.
-	Launch  func(*exec.Cmd) error
-	process *exec.Cmd
-	log     *os.File
+	Launch func(*exec.Cmd) error
+	*Process
+	leaving []*Process // have handed over
 	readyz  string
 	livez   string
-	done    chan error
+}
+
+// Process is a program that was started, and logs to a file.
+type Process struct {
+	cmd  *exec.Cmd
+	log  *os.File
+	done chan error // takes how it ended
 }
 
 // Quickstart makes a server in dir, which must not exist, and leaves it stopped.
@@ -68,6 +75,11 @@ func (p Programs) Quickstart(ctx context.Context, dir string, args ...string) (*
 	if _, err := p.Run(ctx, "", "joinery", args...); err != nil {
 		return nil, err
 	}
+	return p.Open(dir)
+}
+
+// Open gives the stopped server that lies in dir.
+func (p Programs) Open(dir string) (*Server, error) {
 	s := &Server{Programs: p, Dir: dir}
 	c, err := config.Read(s.Path("joinery.yaml"))
 	if err != nil {
@@ -89,13 +101,16 @@ const startTimeout = 30 * time.Second
 // Start starts the server and waits until it is ready. Its log goes to
 // server.log in its directory.
 func (s *Server) Start(ctx context.Context, args ...string) error {
-	return s.start(ctx, s.readyz, args...)
+	return s.StartWith(ctx, s.Command(args...))
 }
 
-// StartFenced starts a server that cannot become ready, and waits until it
-// serves.
-func (s *Server) StartFenced(ctx context.Context, args ...string) error {
-	if err := s.start(ctx, s.livez, args...); err != nil {
+// StartFenced starts a server that cannot become ready, because joins are fenced
+// off, and waits until it serves.
+func (s *Server) StartFenced(ctx context.Context, args ...string) (err error) {
+	if s.Process, err = s.Spawn(s.Command(args...)); err != nil {
+		return err
+	}
+	if err := s.waitFor(ctx, s.livez); err != nil {
 		return err
 	}
 	if ready(ctx, s.readyz) {
@@ -104,23 +119,68 @@ func (s *Server) StartFenced(ctx context.Context, args ...string) error {
 	return nil
 }
 
-func (s *Server) start(ctx context.Context, until string, args ...string) (err error) {
-	if s.log, err = os.OpenFile(s.Path("server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
-		return err
-	}
-	s.process = exec.Command(s.Binary("joinery"), append([]string{"serve", "--config", s.Path("joinery.yaml")}, args...)...)
-	s.process.Stdout, s.process.Stderr = s.log, s.log
-	launch := s.Launch
-	if launch == nil {
-		launch = (*exec.Cmd).Start
-	}
-	if err := launch(s.process); err != nil {
-		return err
-	}
-	s.done = make(chan error, 1)
-	go func() { s.done <- s.process.Wait() }()
-	return s.waitFor(ctx, until)
+// Command is how the server is started.
+func (s *Server) Command(args ...string) *exec.Cmd {
+	return exec.Command(s.Binary("joinery"), append([]string{"serve", "--config", s.Path("joinery.yaml")}, args...)...)
 }
+
+// Spawn starts cmd, which logs to server.log as well, and leaves the server that
+// is known as running as it is.
+func (s *Server) Spawn(cmd *exec.Cmd) (*Process, error) {
+	log, err := os.OpenFile(s.Path("server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	cmd.Stdout, cmd.Stderr = log, log
+	start := s.Launch
+	if start == nil {
+		start = (*exec.Cmd).Start
+	}
+	if err := start(cmd); err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
+	p := &Process{cmd: cmd, log: log, done: make(chan error, 1)}
+	go func() { p.done <- cmd.Wait() }()
+	return p, nil
+}
+
+// Succeed starts a successor and waits until it serves. The server that ran
+// before lives on as long as somebody keeps a connection to it open.
+func (s *Server) Succeed(ctx context.Context, args ...string) error {
+	next, err := s.Spawn(s.Command(append(args, "--successor")...))
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for s.Holder() != next.PID() {
+		select {
+		case err := <-next.done:
+			return errors.Join(fmt.Errorf("the successor ended: %w\n%s", err, s.Log()), next.log.Close())
+		case <-ctx.Done():
+			return errors.Join(fmt.Errorf("the server did not hand over: %w\n%s", ctx.Err(), s.Log()), next.KillAndWait())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	s.leaving = append(s.leaving, s.Process)
+	s.Process = next
+	return s.waitReady(ctx)
+}
+
+// Holder gives the process that last took the database's lock; 0 is nobody.
+func (s *Server) Holder() (pid int) {
+	text, err := os.ReadFile(s.Path("joinery.db.lock"))
+	if err != nil {
+		return 0
+	}
+	pid, err = strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return 0
+	}
+	return pid
+}
+
+func (s *Server) waitReady(ctx context.Context) error { return s.waitFor(ctx, s.readyz) }
 
 func (s *Server) waitFor(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
@@ -153,8 +213,20 @@ func ready(ctx context.Context, url string) bool {
 	return resp.StatusCode == http.StatusOK
 }
 
-// PID gives the process id of the running server.
-func (s *Server) PID() int { return s.process.Process.Pid }
+// PID gives the process id.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Wait waits for the end of a process that nobody else waits for.
+func (p *Process) Wait() error {
+	return errors.Join(<-p.done, p.log.Close())
+}
+
+// KillAndWait ends a process as kill -9 does.
+func (p *Process) KillAndWait() error {
+	err := p.cmd.Process.Kill()
+	<-p.done // it had no say
+	return errors.Join(ignoreFinished(err), p.log.Close())
+}
 
 // Log gives what the server has logged.
 func (s *Server) Log() string {
@@ -165,6 +237,17 @@ func (s *Server) Log() string {
 	return string(b)
 }
 
+// StartWith is Start with a command of the caller's.
+func (s *Server) StartWith(ctx context.Context, cmd *exec.Cmd) (err error) {
+	if s.Process, err = s.Spawn(cmd); err != nil {
+		return err
+	}
+	return s.waitReady(ctx)
+}
+
+// Config reads the server's configuration.
+func (s *Server) Config() (config.Config, error) { return config.Load(s.Path("joinery.yaml")) }
+
 // Kill kills the server as kill -9 does and waits for its end.
 func (s *Server) Kill() error { return s.end(os.Kill) }
 
@@ -172,16 +255,21 @@ func (s *Server) Kill() error { return s.end(os.Kill) }
 func (s *Server) Stop() error { return s.end(os.Interrupt) }
 
 func (s *Server) end(signal os.Signal) error {
-	if s.process == nil {
+	p := s.Process
+	if p == nil {
 		return nil
 	}
-	err := s.process.Process.Signal(signal)
-	exit := <-s.done
-	s.process = nil
-	if signal == os.Kill {
-		exit = nil // it had no say
+	all := append(s.leaving, p)
+	s.Process, s.leaving = nil, nil
+	var errs []error
+	for _, p := range all {
+		if signal == os.Kill {
+			errs = append(errs, p.KillAndWait())
+			continue
+		}
+		errs = append(errs, ignoreFinished(p.cmd.Process.Signal(signal)), p.Wait())
 	}
-	return errors.Join(ignoreFinished(err), exit, s.log.Close())
+	return errors.Join(errs...)
 }
 
 func ignoreFinished(err error) error {

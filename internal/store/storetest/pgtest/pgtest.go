@@ -144,10 +144,13 @@ func databaseOf(url string) string {
 }
 
 // Exec runs statements in a database as the superuser.
-func (s *Server) Exec(database, sql string) error {
+func (s *Server) Exec(database, sql string) error { return s.ExecURL(s.URL(database), sql) }
+
+// ExecURL is Exec where the URL of the database is known.
+func (*Server) ExecURL(url, sql string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	c, err := pgx.Connect(ctx, s.URL(database))
+	c, err := pgx.Connect(ctx, url)
 	if err != nil {
 		return err
 	}
