@@ -113,7 +113,7 @@ func (f *fleet) joinOnce(m *member) error {
 	if n := len(m.fresh); n > 0 && m.fresh[n-1] >= r.Accepted.JoinNonce {
 		return fmt.Errorf("device %s: JoinNonce %d after %d", m.DevEUI(), r.Accepted.JoinNonce, m.fresh[n-1])
 	}
-	f.acknowledge(m, r)
+	m.acknowledge(f.t, r)
 	return nil
 }
 
