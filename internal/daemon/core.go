@@ -211,7 +211,7 @@ func (k *core) close() error {
 
 // takeDatabase makes k complete. With wait it waits for the lock of the database.
 func (p *Program) takeDatabase(ctx context.Context, k *core, wait bool) error {
-	db, err := openDatabase(ctx, p.config.Database, wait, p.log)
+	db, err := p.openDatabase(ctx, wait)
 	if err != nil {
 		return err
 	}

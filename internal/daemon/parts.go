@@ -54,9 +54,18 @@ func DatabaseOptions(c config.Database) store.Options {
 // openDatabase opens the store. With wait it waits for the lock of the database,
 // where there is one, until ctx ends, instead of failing while another server
 // holds it.
-func openDatabase(ctx context.Context, c config.Database, wait bool, log *slog.Logger) (*store.DB, error) {
-	options := DatabaseOptions(c)
-	options.Successor, options.Logger = wait, log
+func (p *Program) openDatabase(ctx context.Context, wait bool) (*store.DB, error) {
+	options := DatabaseOptions(p.config.Database)
+	options.Successor, options.Logger = wait, p.log
+	if p.migrate {
+		from, to, err := store.Migrate(ctx, options)
+		if err != nil {
+			return nil, err
+		}
+		if from != to {
+			p.log.Info("database migrated", "from", from, "to", to)
+		}
+	}
 	return store.Open(ctx, options)
 }
 

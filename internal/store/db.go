@@ -64,6 +64,8 @@ type engine interface {
 	snapshot(ctx context.Context, fn func(conn) error) error
 	// ping returns nil where the database can be read and written now.
 	ping(ctx context.Context) error
+	// lockFleet is LockFleet.
+	lockFleet(ctx context.Context) (release func(), err error)
 	// follow is Follow.
 	follow(changed func(), lost func(error))
 	// checkEngine reports what the engine itself finds broken: pages, references.
@@ -122,6 +124,13 @@ func write[T any](ctx context.Context, d *DB, fn func(*tx) (T, error)) (T, error
 func (d *DB) do(ctx context.Context, fn func(*tx) error) error {
 	_, err := write(ctx, d, func(t *tx) (struct{}, error) { return struct{}{}, fn(t) })
 	return err
+}
+
+// LockFleet keeps other servers from checking and changing peers, KEKs, ranges
+// and signers until release is called. It keeps nobody out who does not ask for
+// it, and nobody of this server. In a SQLite file there are no others.
+func (d *DB) LockFleet(ctx context.Context) (release func(), err error) {
+	return d.engine.lockFleet(ctx)
 }
 
 // readJoin runs fn for a join: one look-up by a key.

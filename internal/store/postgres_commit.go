@@ -31,8 +31,8 @@ const pgBatch = `WITH moved AS (
 
 // How long a batch may take that goes wrong: what is left of it then is refused.
 const (
-	lookLimit = 500 * time.Millisecond // for finding out what became of it
-	oneByOne  = 1500 * time.Millisecond
+	lookLimit = 400 * time.Millisecond // for finding out what became of it
+	oneByOne  = 1400 * time.Millisecond
 )
 
 // commitLoops is how many batches may be under way at once.

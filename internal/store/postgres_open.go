@@ -59,7 +59,7 @@ const (
 )
 
 // connectTimeout bounds the making of one connection.
-const connectTimeout = 1200 * time.Millisecond
+const connectTimeout = pgLimit
 
 // pgVersion is the oldest server that is known to work.
 const pgVersion = 140000
@@ -249,7 +249,9 @@ func (e *postgresDB) judgeDurable(s *pgSession) error {
 // start starts the goroutines that load, commit and write.
 func (e *postgresDB) start() {
 	e.running.Go(e.loadLoop)
-	e.running.Go(e.commitLoop)
+	for range commitLoops {
+		e.running.Go(e.commitLoop)
+	}
 	e.running.Go(e.writeLoop)
 }
 
@@ -278,10 +280,11 @@ func (e *postgresDB) isClosed() bool {
 	}
 }
 
-// using runs fn on a connection of a pool. A connection that is not as it was is
+// using runs fn on a connection of a pool, which it may take limit to get. A
+// connection that is not as it was is
 // closed when it comes back.
 func (e *postgresDB) using(ctx context.Context, pool *pgxpool.Pool, limit time.Duration, fn func(*pgSession) error) error {
-	acquiring, cancel := context.WithTimeout(ctx, pgLimit)
+	acquiring, cancel := context.WithTimeout(ctx, limit)
 	c, err := pool.Acquire(acquiring)
 	cancel()
 	if err != nil {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -234,6 +235,32 @@ func TestPostgresFollow(t *testing.T) {
 			t.Fatal(b.Ping(t.Context()))
 		}
 	}
+}
+
+// One server at a time checks and changes the fleet; what it does meanwhile by
+// itself is not kept waiting by that.
+func TestPostgresLockFleet(t *testing.T) {
+	o := newPostgres(t)
+	a, b := mustOpen(t, o), mustOpen(t, o)
+	release, err := a.LockFleet(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := b.LockFleet(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the other server has it, too: %v", err)
+	}
+	org := joinery.Organisation{ID: joinery.NewOrgID(), Name: "o", CreatedAt: testTime}
+	if err := a.AddOrg(t.Context(), org, joinery.AuditEntry{At: testTime, Event: joinery.AuditOrgAdded}); err != nil {
+		t.Error(err)
+	}
+	release()
+	release, err = b.LockFleet(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	release()
 }
 
 // What PostgreSQL would enforce, and a superuser can break, is found.

@@ -92,8 +92,7 @@ const joiners = 16
 func newFleet(t *testing.T, d dose) *fleet {
 	t.Helper()
 	dir := t.TempDir()
-	programs, err := rig.Build(t.Context(), dir)
-	ok(t, err)
+	programs := built(t)
 	server, err := programs.Quickstart(t.Context(), filepath.Join(dir, "server"), "--elements", fmt.Sprint(d.claims))
 	ok(t, err)
 	f := &fleet{t: t, server: server, ids: map[lorawan.EUI64]joinery.DeviceID{}}
@@ -185,16 +184,17 @@ func (f *fleet) join(ctx context.Context, first int) {
 				f.t.Errorf("device %s: %v", m.DevEUI(), err)
 				return
 			}
-			f.acknowledge(m, r)
+			m.acknowledge(f.t, r)
+			f.count.Add(1)
 		}
 	}
 }
 
-func (f *fleet) acknowledge(m *member, r *sim.Result) {
-	f.count.Add(1)
+func (m *member) acknowledge(t *testing.T, r *sim.Result) {
+	t.Helper()
 	n := r.Accepted.JoinNonce
 	if m.nonces[n] {
-		f.t.Errorf("device %s: JoinNonce %d was issued twice", m.DevEUI(), n)
+		t.Errorf("device %s: JoinNonce %d was issued twice", m.DevEUI(), n)
 	}
 	m.nonces[n] = true
 	m.fresh = append(m.fresh, n)

@@ -135,7 +135,7 @@ func (f *fleet) joinAll(n int) {
 			if r.Accepted.JoinNonce <= highest {
 				f.t.Errorf("device %s: JoinNonce %d after %d", m.DevEUI(), r.Accepted.JoinNonce, highest)
 			}
-			f.acknowledge(m, r)
+			m.acknowledge(f.t, r)
 		}
 	}
 }
