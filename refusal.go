@@ -133,7 +133,7 @@ type RefusalCount struct {
 type RefusalBatch struct {
 	// Devices are counts of devices: one that names no device is of the device
 	// that has its JoinEUI and DevEUI now, and of that one's owner, if there is
-	// one. Unknown are counts of devices that are not here, by peer, JoinEUI and
+	// one who held it since First. Unknown are counts of devices that are not here, by peer, JoinEUI and
 	// DevEUI; Peers of everything that a peer was refused, by reason.
 	Devices []RefusalCount
 	Unknown []RefusalCount

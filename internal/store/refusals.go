@@ -115,16 +115,19 @@ func (t *tx) countDevices(counts []joinery.RefusalCount) error {
 }
 
 // findRefused tells whether the device of c is here, and finds it where c names
-// none.
+// none. Such a count is the present owner's only if all of it came since that
+// one holds the device: it may have waited, and part of it was the former
+// owner's to read.
 func (t *tx) findRefused(c *joinery.RefusalCount) (bool, error) {
 	if c.Device != 0 {
 		n, err := t.integer("SELECT count(*) FROM device WHERE id = ? AND deleted_at IS NULL", c.Device)
 		return n > 0, err
 	}
-	return t.one("SELECT id, org FROM device WHERE dev_eui = ? AND join_eui = ? AND deleted_at IS NULL", func(r *row) error {
+	return t.one(`SELECT id, org FROM device WHERE dev_eui = ? AND join_eui = ? AND deleted_at IS NULL
+		AND coalesce(owned_since, created_at) <= ?`, func(r *row) error {
 		c.Device, c.Owner = joinery.DeviceID(r.int()), joinery.OrgID(r.int())
 		return nil
-	}, c.Received.DevEUI, c.Received.JoinEUI)
+	}, c.Received.DevEUI, c.Received.JoinEUI, c.First)
 }
 
 func (t *tx) countDevice(c joinery.RefusalCount) error {
