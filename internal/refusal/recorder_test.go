@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -161,6 +162,42 @@ func TestStalledStore(t *testing.T) {
 	ok(t, err)
 	if lost := r.Stats().Hurried; len(got) != 1 || got[0].Count+lost != more+1 || got[0].Count < 2*maxPending {
 		t.Errorf("%+v, %d were not counted", got, lost)
+	}
+}
+
+// counting is a Writer that counts rows.
+type counting struct{ rows atomic.Int64 }
+
+func (c *counting) RecordRefusals(_ context.Context, b joinery.RefusalBatch) error {
+	c.rows.Add(int64(len(b.Devices) + len(b.Unknown) + len(b.Peers)))
+	return nil
+}
+
+// However often somebody asks for what was refused, no more is written than one
+// second may.
+func TestReadersDoNotHurryTheStore(t *testing.T) {
+	store := &counting{}
+	r := NewRecorder(store, nil)
+	t.Cleanup(r.Close)
+	started := time.Now()
+	for n := range maxPending {
+		x := unknown(joinery.Peer{ID: joinery.PeerID(1 + n%8)}, n, n)
+		x.Device, x.Reason = joinery.DeviceID(1+n), joinery.RefusedMIC
+		r.Record(&x)
+	}
+	for range 50 {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Millisecond)
+		r.Sync(ctx)
+		cancel()
+	}
+	ticks := int64(time.Since(started)/tick) + 1
+	if rows := store.rows.Load(); rows == 0 || rows > maxTick*(1+ticks) {
+		t.Errorf("%d rows are written after %d ticks, want at most %d", rows, ticks, maxTick*(1+ticks))
+	}
+	// Who waits, waits for one tick of its own.
+	r.Sync(t.Context())
+	if rows := store.rows.Load(); rows < 2*maxTick {
+		t.Errorf("%d rows are written after a tick", rows)
 	}
 }
 

@@ -41,7 +41,7 @@ func (s *shares) len() int { return len(s.rows) }
 func (s *shares) add(c joinery.RefusalCount) bool {
 	key := s.alike(&c)
 	if old := s.rows[key]; old != nil {
-		*old = together(*old, c)
+		*old = old.With(c)
 		return true
 	}
 	room, kept := s.makeRoom(c.Peer)
@@ -61,7 +61,7 @@ func (s *shares) add(c joinery.RefusalCount) bool {
 func (s *shares) giveBack(c joinery.RefusalCount) bool {
 	key := s.alike(&c)
 	if later := s.rows[key]; later != nil {
-		*later = together(c, *later)
+		*later = c.With(*later)
 		return true
 	}
 	room, kept := s.makeRoom(c.Peer)
@@ -137,13 +137,4 @@ func (s *shares) take(n int, list []joinery.RefusalCount) []joinery.RefusalCount
 		}
 	}
 	return list
-}
-
-// together is two counts in one, with the values of the later.
-func together(earlier, later joinery.RefusalCount) joinery.RefusalCount {
-	later.Count += earlier.Count
-	if earlier.First.Before(later.First) {
-		later.First = earlier.First
-	}
-	return later
 }
