@@ -40,6 +40,9 @@ func loadText(r *load.Report) string {
 		loop = fmt.Sprintf("open loop, %g requests/s", r.Rate)
 	}
 	line("load", "%d connections, %s, %d devices, %.1f s", r.Connections, loop, r.Devices, r.Seconds)
+	if r.Offered > 0 {
+		line("offered", "%d requests, of which %d were sent", r.Offered, r.Sent)
+	}
 	line("joins", "%d, %.0f/s", r.Joins, r.JoinsASec)
 	if r.Replays+r.WrongMICs > 0 {
 		line("refused as they must be", "%d replays and repeats, %d wrong MICs", r.Replays, r.WrongMICs)

@@ -15,6 +15,11 @@ type Report struct {
 	Devices     int     `json:"devices"`
 	Seconds     float64 `json:"seconds"`
 
+	// Offered is requests of an open loop of a given time that were due while it was
+	// counted, Sent those of them that found a connection before the end.
+	Offered uint64 `json:"offered,omitempty"`
+	Sent    uint64 `json:"sent,omitempty"`
+
 	Joins      uint64  `json:"joins"`
 	JoinsASec  float64 `json:"joinsPerSecond"`
 	Replays    uint64  `json:"replays"`
@@ -22,6 +27,8 @@ type Report struct {
 	Fetches    uint64  `json:"appSKeyFetches"`
 	Handshakes uint64  `json:"handshakes"`
 
+	// Latency is of joins, and of requests of an open loop that were not sent: how
+	// long they had waited at the end.
 	Latency        Latency  `json:"joinLatency"`
 	RefusalLatency *Latency `json:"replayAndWrongMICLatency,omitempty"`
 	FetchLatency   *Latency `json:"appSKeyFetchLatency,omitempty"`
@@ -93,6 +100,7 @@ func (r *run) report(before, after sample) *Report {
 			report.Handshakes += w.toAS.dials
 		}
 	}
+	report.Offered, report.Sent = r.addUnsent(&total)
 	for _, g := range r.Fleet.Groups {
 		report.Devices += g.Count
 	}

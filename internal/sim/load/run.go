@@ -77,6 +77,8 @@ type run struct {
 	left, patience atomic.Int64
 	stop           chan struct{}
 	once           sync.Once
+	// cut is when time, or somebody, ended the run; zero where it has all its joins.
+	cut time.Time
 }
 
 // share is a group of devices and the part of the joins that it makes, added to
@@ -220,6 +222,14 @@ const minPatience = 1000
 // end stops the workers after the request that each has on its way.
 func (r *run) end() { r.once.Do(func() { close(r.stop) }) }
 
+// cutOff is end for a run that has not got all that it wanted.
+func (r *run) cutOff() {
+	r.once.Do(func() {
+		r.cut = time.Now()
+		close(r.stop)
+	})
+}
+
 // sample is what was used at an instant.
 type sample struct {
 	at             time.Time
@@ -262,9 +272,9 @@ func (r *run) watch(ctx context.Context, before *sample) error {
 				return err
 			}
 		case <-over:
-			r.end()
+			r.cutOff()
 		case <-ctx.Done():
-			r.end()
+			r.cutOff()
 			ctx = context.WithoutCancel(ctx)
 		case <-second.C:
 			r.tell(before.taken)

@@ -234,6 +234,30 @@ func TestOpenLoopCountsWaiting(t *testing.T) {
 	}
 }
 
+// A server that stalls towards the end does not hide what it kept waiting: what
+// was due by then and found no connection counts, too.
+func TestOpenLoopCountsWhatWasNotSent(t *testing.T) {
+	b := newBench(t)
+	stall := time.NewTimer(300 * time.Millisecond)
+	stalled := false
+	b.js.setTamper(func(*message) {
+		select {
+		case <-stall.C:
+			stalled = true
+		default:
+		}
+		if stalled {
+			time.Sleep(900 * time.Millisecond)
+		}
+	})
+	r := b.goodLoad("--connections", "1", "--rate", "100", "--duration", "1s")
+	// Some 70 of the 100 find no connection; half of those waited for a third of a
+	// second, and so a quarter of all.
+	if r.Offered < 95 || r.Sent > r.Offered/2 || r.Latency.P90 < 300 || r.Late.P90 < 300 {
+		t.Errorf("offered %d, sent %d, latency %+v, late %+v", r.Offered, r.Sent, r.Latency, r.Late)
+	}
+}
+
 // A connection that the server closes between two requests is no error; a server
 // that is gone is.
 func TestLoadReconnects(t *testing.T) {
