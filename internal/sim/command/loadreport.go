@@ -65,6 +65,9 @@ func loadText(r *load.Report) string {
 		line("server", "%.0f joins per CPU-second (%.2f s of CPU), RSS %.1f MiB, at most %.1f MiB",
 			s.JoinsACPUSecond, s.CPU, mib(s.RSS), mib(s.PeakRSS))
 	}
+	if r.ServerUnknown != "" {
+		line("server", "processor time unknown: %s at the end", r.ServerUnknown)
+	}
 	line("this program", "%.2f s of CPU, %d handshakes", r.ClientCPU, r.Handshakes)
 	line("errors", "%d", r.Errors)
 	for _, f := range r.Failures {

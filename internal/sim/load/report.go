@@ -41,6 +41,8 @@ type Report struct {
 	Failures []*Failure `json:"failures"`
 
 	Server *ServerUsage `json:"server,omitempty"`
+	// ServerUnknown says why there is no Server though its processes were named.
+	ServerUnknown string `json:"serverUnknown,omitempty"`
 	// RequestBytes and AnswerBytes are the sizes of the bodies of the last join.
 	RequestBytes int `json:"requestBytes"`
 	AnswerBytes  int `json:"answerBytes"`
