@@ -59,6 +59,9 @@ func newCore(c config.Config, log *slog.Logger) (_ *core, err error) {
 func (k *core) build(ctx context.Context, c config.Config, h holders, cert *certificate) error {
 	k.holders = h
 	k.refusals = refusal.NewRecorder(h.db, k.log)
+	if err := h.noteMasters(ctx); err != nil {
+		return err
+	}
 	rules, err := newRules(ctx, h, k.refusals, k.log, k.registry)
 	if err != nil {
 		return err

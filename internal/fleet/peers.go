@@ -69,8 +69,11 @@ func (s *Service) AddPeer(ctx context.Context, caller joinery.Caller, p joinery.
 		return joinery.Peer{}, err
 	}
 
-	s.peers.Lock()
-	defer s.peers.Unlock()
+	unlock, err := s.lockPeers(ctx)
+	if err != nil {
+		return joinery.Peer{}, err
+	}
+	defer unlock()
 	others, err := s.store.Peers(ctx)
 	if err != nil {
 		return joinery.Peer{}, err
@@ -119,8 +122,11 @@ func (s *Service) ChangePeer(ctx context.Context, caller joinery.Caller, p joine
 		return joinery.Peer{}, err
 	}
 
-	s.peers.Lock()
-	defer s.peers.Unlock()
+	unlock, err := s.lockPeers(ctx)
+	if err != nil {
+		return joinery.Peer{}, err
+	}
+	defer unlock()
 	peers, err := s.store.Peers(ctx)
 	if err != nil {
 		return joinery.Peer{}, err
@@ -154,8 +160,11 @@ func (s *Service) RemovePeer(ctx context.Context, caller joinery.Caller, id join
 	if err := caller.RequireOperator(); err != nil {
 		return err
 	}
-	s.peers.Lock()
-	defer s.peers.Unlock()
+	unlock, err := s.lockPeers(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	peers, err := s.store.Peers(ctx)
 	if err != nil {
 		return err

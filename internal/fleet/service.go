@@ -19,10 +19,7 @@ type Service struct {
 	now       func() time.Time
 	directory *Directory
 
-	// peers is held while peers, KEKs, ranges or signers are checked against
-	// each other and changed: one server holds the store, so nothing can come
-	// between the check and the change.
-	peers sync.Mutex
+	peers sync.Mutex // see lockPeers
 }
 
 // New makes a Service; a nil log is none. Its Directory is empty and recognises nobody until the
@@ -32,6 +29,19 @@ func New(store Store, keys Keys, log *slog.Logger) *Service {
 		log = slog.New(slog.DiscardHandler)
 	}
 	return &Service{store: store, keys: keys, log: log, now: time.Now, directory: newDirectory(store, log)}
+}
+
+// lockPeers is held while peers, KEKs, ranges or signers are checked against each
+// other and changed, so that nothing comes between the check and the change, here
+// or at another server on the same state.
+func (s *Service) lockPeers(ctx context.Context) (unlock func(), err error) {
+	s.peers.Lock()
+	release, err := s.store.LockFleet(ctx)
+	if err != nil {
+		s.peers.Unlock()
+		return nil, err
+	}
+	return func() { release(); s.peers.Unlock() }, nil
 }
 
 // Directory is the server's view of peers, KEKs and ranges.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -24,6 +25,9 @@ type postgresDB struct {
 	log     *slog.Logger
 	config  *pgxpool.Config
 	schema  int // the last migration that this program knows
+
+	fence *atomic.Pointer[Fence] // of the DB
+	home  atomic.Value           // string: by what the database was known when it was opened; see pgHome
 
 	joins  *pgxpool.Pool // for joins, which nobody else keeps waiting
 	others *pgxpool.Pool
@@ -55,7 +59,7 @@ const (
 )
 
 // connectTimeout bounds the making of one connection.
-const connectTimeout = 1200 * time.Millisecond
+const connectTimeout = pgLimit
 
 // pgVersion is the oldest server that is known to work.
 const pgVersion = 140000
@@ -104,7 +108,7 @@ func setPassword(c *pgx.ConnConfig, file string) error {
 
 // openPostgres opens a PostgreSQL database. With an error it gives back what it
 // opened.
-func openPostgres(ctx context.Context, o Options, readOnly bool) (_ *DB, err error) {
+func openPostgres(ctx context.Context, o Options, why purpose) (_ *DB, err error) {
 	steps, err := postgresMigrations()
 	if err != nil {
 		return nil, err
@@ -118,7 +122,8 @@ func openPostgres(ctx context.Context, o Options, readOnly bool) (_ *DB, err err
 		loads: newLoadQueue(), commits: newWaiting(), writes: newWaiting(), closed: make(chan struct{}),
 	}
 	e.life, e.end = context.WithCancel(context.Background())
-	d := &DB{engine: e, readOnly: readOnly}
+	d := &DB{engine: e, readOnly: why == toRead || why == toReadLive}
+	e.fence = &d.fence
 	defer func() {
 		if err != nil {
 			_ = d.Close()
@@ -127,7 +132,7 @@ func openPostgres(ctx context.Context, o Options, readOnly bool) (_ *DB, err err
 	if err := e.connect(ctx); err != nil {
 		return nil, err
 	}
-	if err := e.begin(ctx, d); err != nil {
+	if err := e.begin(ctx, d, why); err != nil {
 		return nil, err
 	}
 	e.start()
@@ -199,6 +204,7 @@ func (e *postgresDB) judge(ctx context.Context, c *pgx.Conn) error {
 	return inOrder(
 		func() error { return e.judgeSchema(s) },
 		func() error { return e.judgeDurable(s) },
+		func() error { return e.judgeHome(s) },
 	)
 }
 
@@ -240,26 +246,12 @@ func (e *postgresDB) judgeDurable(s *pgSession) error {
 	return nil
 }
 
-// begin raises the epoch, unless we only read, and reads who we are.
-func (e *postgresDB) begin(ctx context.Context, d *DB) error {
-	err := e.using(ctx, e.others, pgLimit, func(s *pgSession) error {
-		if !d.readOnly {
-			if _, err := s.changes("UPDATE store SET epoch = epoch + 1"); err != nil {
-				return err
-			}
-		}
-		return d.readStore(conn{s})
-	})
-	if errors.Is(err, errNoStoreRow) {
-		err = fmt.Errorf("%w: the database lacks its store row; restore a backup", ErrNotDatabase)
-	}
-	return err
-}
-
 // start starts the goroutines that load, commit and write.
 func (e *postgresDB) start() {
 	e.running.Go(e.loadLoop)
-	e.running.Go(e.commitLoop)
+	for range commitLoops {
+		e.running.Go(e.commitLoop)
+	}
 	e.running.Go(e.writeLoop)
 }
 
@@ -288,10 +280,11 @@ func (e *postgresDB) isClosed() bool {
 	}
 }
 
-// using runs fn on a connection of a pool. A connection that is not as it was is
+// using runs fn on a connection of a pool, which it may take limit to get. A
+// connection that is not as it was is
 // closed when it comes back.
 func (e *postgresDB) using(ctx context.Context, pool *pgxpool.Pool, limit time.Duration, fn func(*pgSession) error) error {
-	acquiring, cancel := context.WithTimeout(ctx, pgLimit)
+	acquiring, cancel := context.WithTimeout(ctx, limit)
 	c, err := pool.Acquire(acquiring)
 	cancel()
 	if err != nil {
@@ -355,6 +348,9 @@ func (e *postgresDB) ping(ctx context.Context) error {
 		return joinery.WrapError(joinery.CodeUnavailable, err, "the database is not available; try again later")
 	}
 	return e.readJoin(ctx, func(c conn) error {
+		if err := e.lookAtFence(c); err != nil {
+			return err
+		}
 		readOnly, err := c.integer("SELECT CASE WHEN current_setting('transaction_read_only') = 'on' THEN 1 ELSE 0 END FROM store")
 		if err == nil && readOnly != 0 {
 			err = joinery.Errorf(joinery.CodeUnavailable, "the database takes no writes")

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -236,6 +237,32 @@ func TestPostgresFollow(t *testing.T) {
 	}
 }
 
+// One server at a time checks and changes the fleet; what it does meanwhile by
+// itself is not kept waiting by that.
+func TestPostgresLockFleet(t *testing.T) {
+	o := newPostgres(t)
+	a, b := mustOpen(t, o), mustOpen(t, o)
+	release, err := a.LockFleet(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := b.LockFleet(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the other server has it, too: %v", err)
+	}
+	org := joinery.Organisation{ID: joinery.NewOrgID(), Name: "o", CreatedAt: testTime}
+	if err := a.AddOrg(t.Context(), org, joinery.AuditEntry{At: testTime, Event: joinery.AuditOrgAdded}); err != nil {
+		t.Error(err)
+	}
+	release()
+	release, err = b.LockFleet(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	release()
+}
+
 // What PostgreSQL would enforce, and a superuser can break, is found.
 func TestPostgresFsckFinds(t *testing.T) {
 	for _, c := range []struct{ name, table, rule, damage string }{
@@ -266,5 +293,23 @@ func TestPostgresFsckFinds(t *testing.T) {
 			}
 			t.Errorf("not found; instead: %v", found)
 		})
+	}
+}
+
+// A checkup reads tables page by page, and other statements between.
+func TestPostgresPages(t *testing.T) {
+	d := mustOpen(t, newPostgres(t))
+	var seen, between int64
+	err := d.snapshot(t.Context(), func(c conn) error {
+		c.session.(*pgSession).paged = true
+		return c.each("SELECT n FROM generate_series(1, 1203) AS n", func(r *row) error {
+			seen += r.int()
+			n, err := c.integer("SELECT count(*) FROM organisation")
+			between += n
+			return err
+		})
+	})
+	if err != nil || seen != 1203*1204/2 || between != 1203 {
+		t.Errorf("sum %d, %d between, %v", seen, between, err)
 	}
 }
