@@ -13,7 +13,7 @@ import (
 )
 
 func newServe() *cobra.Command {
-	var successor bool
+	var successor, migrate bool
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the Join Server",
@@ -28,7 +28,9 @@ then the database. No connection is refused and no request fails; the other
 server ends when its last connection has. Where this one cannot start, the other
 goes on. SIGUSR2 to a running server starts its program anew in this way.
 
-One server holds a database. Where no server can hand over but another process
+One server holds a database. With --migrate a successor of another version brings
+it to its own schema on the way; the other server cannot take it back after that,
+so make a copy first. Where no server can hand over but another process
 holds the database, --successor waits for that.`,
 		Example: `  joinery serve --config /etc/joinery/joinery.yaml
   joinery serve --config /etc/joinery/joinery.yaml --successor`,
@@ -36,6 +38,7 @@ holds the database, --successor waits for that.`,
 	}
 	path := configFlag(cmd)
 	cmd.Flags().BoolVar(&successor, "successor", false, "take over from the running server")
+	cmd.Flags().BoolVar(&migrate, "migrate", false, "first bring an older database to this program's schema")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := config.Load(*path)
 		if err != nil {
@@ -46,6 +49,7 @@ holds the database, --successor waits for that.`,
 		}
 		p, err := daemon.Open(cmd.Context(), c, daemon.Options{
 			Successor: successor,
+			Migrate:   migrate,
 			Upgrade:   successorCommand(os.Args, successor),
 			Log:       daemon.NewLogger(os.Stderr, c.Log),
 		})

@@ -20,7 +20,7 @@ const maxSocketPath = 107
 // Check judges every value and opens nothing. All that is wrong is told at once.
 func (c Config) Check() error {
 	return errors.Join(
-		c.Database.check(),
+		c.Database.Check(),
 		required("keys.file", c.Keys.File),
 		c.Keys.checkUnlock(),
 		required("interop.address", c.Interop.Address),

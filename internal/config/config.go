@@ -51,6 +51,11 @@ type Database struct {
 	// where PostgreSQL knows the server by its user or its certificate, or where
 	// PGPASSFILE names a file of passwords.
 	PasswordFile string `yaml:"password_file"`
+	// Say true where a failover of PostgreSQL loses no commit: the standby that
+	// takes over is synchronous. Else each failover, like each restore to a point
+	// in time, fences the database: joins are refused until `joinery restore
+	// confirm`, because JoinNonces could be issued twice.
+	TrustFailover bool `yaml:"trust_failover"`
 }
 
 // Name tells people which database is meant. There is no secret in it.

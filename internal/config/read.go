@@ -18,11 +18,14 @@ import (
 // maxFileBytes bounds a configuration file: whatever is longer is another file.
 const maxFileBytes = 1 << 20
 
-// Load reads the file at path, checks every value in it and makes its paths
-// absolute. It opens nothing that the file names; see CheckFiles for that.
+// Load reads the file at path and what the environment gives in its place, checks
+// every value and makes paths absolute. It opens nothing that the file names; see CheckFiles for that.
 func Load(path string) (Config, error) {
 	c, err := Read(path)
 	if err != nil {
+		return Config{}, err
+	}
+	if c, err = c.FromEnvironment(os.Environ()); err != nil {
 		return Config{}, err
 	}
 	if err := c.Check(); err != nil {
@@ -161,6 +164,12 @@ func (r *reader) value(n ast.Node, field reflect.Value, path string) {
 		r.decode(n, dst, path, "text")
 	case *time.Duration:
 		r.duration(n, dst, path)
+	case *bool:
+		if n.Type() != ast.BoolType {
+			r.fail(n, "%s: want true or false", path)
+			return
+		}
+		r.decode(n, dst, path, "true or false")
 	case *int:
 		if n.Type() != ast.IntegerType {
 			r.fail(n, "%s: want a whole number", path)

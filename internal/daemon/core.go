@@ -59,6 +59,9 @@ func newCore(c config.Config, log *slog.Logger) (_ *core, err error) {
 func (k *core) build(ctx context.Context, c config.Config, h holders, cert *certificate) error {
 	k.holders = h
 	k.refusals = refusal.NewRecorder(h.db, k.log)
+	if err := h.noteMasters(ctx); err != nil {
+		return err
+	}
 	rules, err := newRules(ctx, h, k.refusals, k.log, k.registry)
 	if err != nil {
 		return err
@@ -208,7 +211,7 @@ func (k *core) close() error {
 
 // takeDatabase makes k complete. With wait it waits for the lock of the database.
 func (p *Program) takeDatabase(ctx context.Context, k *core, wait bool) error {
-	db, err := openDatabase(ctx, p.config.Database, wait, p.log)
+	db, err := p.openDatabase(ctx, wait)
 	if err != nil {
 		return err
 	}

@@ -48,15 +48,24 @@ func Unlock(c config.Keys) soft.Unlock {
 
 // DatabaseOptions says which database c names.
 func DatabaseOptions(c config.Database) store.Options {
-	return store.Options{Path: c.Path, URL: c.URL, PasswordFile: c.PasswordFile}
+	return store.Options{Path: c.Path, URL: c.URL, PasswordFile: c.PasswordFile, TrustFailover: c.TrustFailover}
 }
 
 // openDatabase opens the store. With wait it waits for the lock of the database,
 // where there is one, until ctx ends, instead of failing while another server
 // holds it.
-func openDatabase(ctx context.Context, c config.Database, wait bool, log *slog.Logger) (*store.DB, error) {
-	options := DatabaseOptions(c)
-	options.Successor, options.Logger = wait, log
+func (p *Program) openDatabase(ctx context.Context, wait bool) (*store.DB, error) {
+	options := DatabaseOptions(p.config.Database)
+	options.Successor, options.Logger = wait, p.log
+	if p.migrate {
+		from, to, err := store.Migrate(ctx, options)
+		if err != nil {
+			return nil, err
+		}
+		if from != to {
+			p.log.Info("database migrated", "from", from, "to", to)
+		}
+	}
 	return store.Open(ctx, options)
 }
 
@@ -84,13 +93,28 @@ type holders struct {
 	keys *keyring.Keyring
 }
 
-// checkDatabase names the check of the database.
-const checkDatabase = "database"
+// noteMasters lets the database remember which master keys it is served with,
+// and refuses others of the same names.
+func (h holders) noteMasters(ctx context.Context) error {
+	var masters []store.Master
+	for _, m := range h.keys.Masters() {
+		masters = append(masters, store.Master{Name: m.Name, Profile: m.Profile, KCV: m.KCV})
+	}
+	return h.db.NoteMasters(ctx, masters...)
+}
+
+// Checks that others ask for by name.
+const (
+	checkDatabase = "database"
+	checkFence    = "fence" // fails while joins are fenced off
+)
 
 // checks are what must answer before the server takes requests.
 func (h holders) checks() []check {
-	return []check{{checkDatabase, h.db.Ping}, {"keyring", h.keys.Ready}}
+	return []check{{checkDatabase, h.db.Ping}, {"keyring", h.keys.Ready}, {checkFence, h.answersJoins}}
 }
+
+func (h holders) answersJoins(context.Context) error { return h.db.AnswersJoins() }
 
 // rules is floor 3.
 type rules struct {
@@ -118,13 +142,23 @@ func newRules(ctx context.Context, h holders, refusals *refusal.Recorder, log *s
 		Name: "joinery_counter_alarms_total",
 		Help: "Accepted requests after which less than a tenth of a counter was left, by counter.",
 	}, []string{"counter"})
-	for _, c := range []prometheus.Collector{alarms, refusalMetrics{refusals}} {
+	fenced := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "joinery_fenced",
+		Help: "1 while joins are refused because the database may be older than the joins it answered, else 0.",
+	}, func() float64 {
+		if h.db.Fence().Up() {
+			return 1
+		}
+		return 0
+	})
+	for _, c := range []prometheus.Collector{alarms, fenced, refusalMetrics{refusals}} {
 		if err := metrics.Register(c); err != nil {
 			return rules{}, fmt.Errorf("metrics: %w", err)
 		}
 	}
 	r.activation = activation.New(h.db, h.keys, r.fleet.Directory(), activation.Options{
 		Log:   log,
+		Fence: h.db.AnswersJoins,
 		Alarm: func(counter string) { alarms.WithLabelValues(counter).Inc() },
 	})
 	return r, nil
@@ -166,6 +200,10 @@ type system struct{ holders }
 
 // Ready implements api.System.
 func (s system) Ready(ctx context.Context) error {
+	if f := s.db.Fence(); f.Up() {
+		return joinery.Errorf(joinery.CodeUnavailable, "joins are refused since %s: %s; when no other server answers for these devices, "+
+			"stop this one and run joinery restore confirm", f.Since.Format(time.RFC3339), f.Note)
+	}
 	for _, c := range s.checks() {
 		if err := c.run(ctx); err != nil {
 			return joinery.WrapError(joinery.CodeUnavailable, err, "the %s does not answer", c.name)

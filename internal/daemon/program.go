@@ -23,6 +23,8 @@ type Options struct {
 	// if there is one. Where nothing is to be taken over but another process holds
 	// the database, it waits for that, until the context of Open ends.
 	Successor bool
+	// Migrate brings a database with an older schema to this program's.
+	Migrate bool
 	// Upgrade is the command that SIGUSR2 starts as this server's successor; empty
 	// is none.
 	Upgrade []string
@@ -34,6 +36,7 @@ type Options struct {
 type Program struct {
 	config  config.Config
 	upgrade []string
+	migrate bool
 	log     *slog.Logger
 	keys    *keyring.Keyring
 	cert    *certificate
@@ -61,7 +64,7 @@ func Open(ctx context.Context, c config.Config, o Options) (_ *Program, err erro
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	p := &Program{config: c, upgrade: o.Upgrade, log: o.Log}
+	p := &Program{config: c, upgrade: o.Upgrade, migrate: o.Migrate, log: o.Log}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.Close())
@@ -84,7 +87,7 @@ func Open(ctx context.Context, c config.Config, o Options) (_ *Program, err erro
 // open takes the database first: its lock keeps a second server out, before
 // anything else is touched.
 func (p *Program) open(ctx context.Context, passed []handover.Socket) (err error) {
-	db, err := openDatabase(ctx, p.config.Database, false, p.log)
+	db, err := p.openDatabase(ctx, false)
 	if err != nil {
 		return err
 	}

@@ -49,6 +49,9 @@ func (d *DB) CommitActivation(ctx context.Context, c joinery.ActivationCommit) e
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if err := d.AnswersJoins(); err != nil {
+		return err
+	}
 	j, err := newJoinCommit(c)
 	if err != nil {
 		return err
@@ -170,7 +173,15 @@ func (w *writer) tryBatch(batch []*joinCommit) (outcomes []error, err error) {
 		}
 	}
 	if err := w.commit(); err != nil {
-		return outcomes, w.lookAgain(batch, outcomes, err)
+		if err := w.lookAgain(batch, outcomes, err); err != nil {
+			return outcomes, err
+		}
+	}
+	for i, j := range slices.Backward(batch) {
+		if outcomes[i] == nil {
+			w.committed(j.id)
+			break
+		}
 	}
 	return outcomes, nil
 }

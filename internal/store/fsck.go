@@ -46,22 +46,27 @@ type checkup struct {
 // go on, and reports what does not hold. check may be nil: then sealed blobs
 // are not opened. The error says that checking itself failed.
 func (d *DB) Fsck(ctx context.Context, check Checker) (found []Violation, err error) {
-	err = d.snapshot(ctx, func(c conn) error {
-		f := &checkup{ctx: ctx, c: c, engine: d.engine, check: check}
-		for _, part := range []func() error{
-			func() error { return f.engine.checkEngine(f) }, f.rules, f.ranges, f.owners, f.peers, f.keySets, f.auditRows, f.refusals,
-		} {
-			if err := part(); err != nil {
-				return err
-			}
-		}
-		found = f.found
-		return nil
+	err = d.snapshot(ctx, func(c conn) (err error) {
+		found, err = c.checkup(ctx, d.engine, check)
+		return err
 	})
 	if ctx.Err() != nil {
 		return found, ctx.Err()
 	}
 	return found, err
+}
+
+// checkup checks what c sees, which must be one state.
+func (c conn) checkup(ctx context.Context, e engine, check Checker) ([]Violation, error) {
+	f := &checkup{ctx: ctx, c: c, engine: e, check: check}
+	for _, part := range []func() error{
+		func() error { return e.checkEngine(f) }, f.rules, f.ranges, f.owners, f.peers, f.keySets, f.auditRows, f.refusals,
+	} {
+		if err := part(); err != nil {
+			return nil, err
+		}
+	}
+	return f.found, nil
 }
 
 func (f *checkup) report(table string, id any, rule, fix string) {
@@ -118,6 +123,8 @@ var simpleRules = []rule{
 		`SELECT k.id FROM key_set k LEFT JOIN device d ON d.id = k.device WHERE d.id IS NULL OR (d.key_set <> k.id AND NOT EXISTS (
 		WITH RECURSIVE up(id) AS (SELECT d.key_set UNION SELECT p.parent FROM up JOIN key_set p ON p.id = up.id WHERE p.parent IS NOT NULL)
 		SELECT 1 FROM up WHERE id = k.id))`},
+	{"key_set", keySetID, "its JoinNonce is not below the sum of all jumps", fixReport,
+		"SELECT k.id FROM key_set k JOIN store s ON k.join_nonce < s.join_nonce_floor WHERE s.jump IS NULL"},
 	{"sealed_root", keySetID, "only a sealed key set has sealed roots", fixTamper,
 		"SELECT s.key_set FROM sealed_root s JOIN key_set k ON k.id = s.key_set WHERE k.origin <> 2"},
 	{"binding", deviceID, "it has the highest epoch that its device ever gave", fixTamper,

@@ -17,13 +17,14 @@ import (
 // whose key set is not returned has lost. Where another batch, of another
 // server, holds a row, the update waits for it and then looks at the version
 // again (READ COMMITTED). Rows are locked in the order of the arrays, so that
-// two batches never wait for each other.
+// two batches never wait for each other. Behind a fence, whoever raised it,
+// everybody loses.
 const pgBatch = `WITH moved AS (
 	UPDATE key_set k SET version = k.version + 1, join_nonce = w.join_nonce, nonces = w.nonces, last_join_at = w.at
 	FROM unnest(CAST(? AS bigint[]), CAST(? AS bigint[]), CAST(? AS bigint[]), CAST(? AS bytea[]), CAST(? AS bigint[]),
 		CAST(? AS bigint[]), CAST(? AS bigint[]), CAST(? AS bytea[]), CAST(? AS bytea[]), CAST(? AS bytea[]))
 		AS w(key_set, version, join_nonce, nonces, at, id, previous, payload, salt, leaf)
-	WHERE k.id = w.key_set AND k.version = w.version
+	WHERE k.id = w.key_set AND k.version = w.version AND (SELECT fence FROM store WHERE id = 1) = 'none'
 	RETURNING w.id, w.key_set, w.previous, w.payload, w.salt, w.leaf)
 	INSERT INTO activation (id, key_set, previous, payload, salt, leaf)
 	SELECT id, key_set, previous, payload, salt, leaf FROM moved RETURNING key_set`

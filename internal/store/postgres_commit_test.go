@@ -238,7 +238,8 @@ func explain(s *pgSession, query string) (plan string, err error) {
 func countPlaceholders(query string) int { return strings.Count(query, "?") }
 
 // outermost tells whether the first scan of a plan, which drives its nested
-// loops, is want, and no other kind of join is in it.
+// loops, is want, and no other kind of join is in it. The store's one row is
+// read once and counts for nothing.
 func outermost(plan, want string) bool {
 	for line := range strings.Lines(plan) {
 		if strings.Contains(line, "Hash") || strings.Contains(line, "Merge") || strings.Contains(line, "Seq Scan") {
@@ -246,7 +247,7 @@ func outermost(plan, want string) bool {
 		}
 	}
 	for line := range strings.Lines(plan) {
-		if strings.Contains(line, " Scan ") && !strings.Contains(line, "CTE Scan") {
+		if strings.Contains(line, " Scan ") && !strings.Contains(line, "CTE Scan") && !strings.Contains(line, "store_pkey on store") {
 			return strings.Contains(line, want)
 		}
 	}

@@ -116,7 +116,8 @@ func (e *postgresDB) listen(ctx context.Context) (_ *pgx.Conn, err error) {
 	return c, s.script("LISTEN joinery")
 }
 
-// look gives the count of changes, from a schema that we may serve.
+// look gives the count of changes, from a schema that we may serve, and looks at
+// the fence.
 func (e *postgresDB) look(s *pgSession) (fleet int64, err error) {
 	var servesFrom int64
 	_, err = s.one("SELECT fleet, serves_from FROM joinery_schema", func(r *row) error {
@@ -126,7 +127,7 @@ func (e *postgresDB) look(s *pgSession) (fleet int64, err error) {
 	if err == nil && servesFrom > int64(e.schema) {
 		err = fmt.Errorf("%w: it was migrated; this program is too old for it", ErrNewerSchema)
 	}
-	return fleet, err
+	return fleet, firstError(err, e.lookAtFence(conn{s}))
 }
 
 // heard gives why changes of other servers are not heard; nil where they are,

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -24,6 +25,9 @@ type postgresDB struct {
 	log     *slog.Logger
 	config  *pgxpool.Config
 	schema  int // the last migration that this program knows
+
+	fence *atomic.Pointer[Fence] // of the DB
+	home  atomic.Value           // string: by what the database was known when it was opened; see pgHome
 
 	joins  *pgxpool.Pool // for joins, which nobody else keeps waiting
 	others *pgxpool.Pool
@@ -104,7 +108,7 @@ func setPassword(c *pgx.ConnConfig, file string) error {
 
 // openPostgres opens a PostgreSQL database. With an error it gives back what it
 // opened.
-func openPostgres(ctx context.Context, o Options, readOnly bool) (_ *DB, err error) {
+func openPostgres(ctx context.Context, o Options, why purpose) (_ *DB, err error) {
 	steps, err := postgresMigrations()
 	if err != nil {
 		return nil, err
@@ -118,7 +122,8 @@ func openPostgres(ctx context.Context, o Options, readOnly bool) (_ *DB, err err
 		loads: newLoadQueue(), commits: newWaiting(), writes: newWaiting(), closed: make(chan struct{}),
 	}
 	e.life, e.end = context.WithCancel(context.Background())
-	d := &DB{engine: e, readOnly: readOnly}
+	d := &DB{engine: e, readOnly: why == toRead || why == toReadLive}
+	e.fence = &d.fence
 	defer func() {
 		if err != nil {
 			_ = d.Close()
@@ -127,7 +132,7 @@ func openPostgres(ctx context.Context, o Options, readOnly bool) (_ *DB, err err
 	if err := e.connect(ctx); err != nil {
 		return nil, err
 	}
-	if err := e.begin(ctx, d); err != nil {
+	if err := e.begin(ctx, d, why); err != nil {
 		return nil, err
 	}
 	e.start()
@@ -202,6 +207,7 @@ func (e *postgresDB) judge(ctx context.Context, c *pgx.Conn) error {
 	return inOrder(
 		func() error { return e.judgeSchema(s) },
 		func() error { return e.judgeDurable(s) },
+		func() error { return e.judgeHome(s) },
 	)
 }
 
@@ -241,22 +247,6 @@ func (e *postgresDB) judgeDurable(s *pgSession) error {
 			"set fsync and full_page_writes on, and synchronous_commit to anything but off for this user and database", ErrNotDurable, fsync, commit, pages)
 	}
 	return nil
-}
-
-// begin raises the epoch, unless we only read, and reads who we are.
-func (e *postgresDB) begin(ctx context.Context, d *DB) error {
-	err := e.using(ctx, e.others, pgLimit, func(s *pgSession) error {
-		if !d.readOnly {
-			if _, err := s.changes("UPDATE store SET epoch = epoch + 1"); err != nil {
-				return err
-			}
-		}
-		return d.readStore(conn{s})
-	})
-	if errors.Is(err, errNoStoreRow) {
-		err = fmt.Errorf("%w: the database lacks its store row; restore a backup", ErrNotDatabase)
-	}
-	return err
 }
 
 // start starts the goroutines that load, commit and write.
@@ -359,6 +349,9 @@ func (e *postgresDB) ping(ctx context.Context) error {
 		return joinery.WrapError(joinery.CodeUnavailable, err, "the database is not available; try again later")
 	}
 	return e.readJoin(ctx, func(c conn) error {
+		if err := e.lookAtFence(c); err != nil {
+			return err
+		}
 		readOnly, err := c.integer("SELECT CASE WHEN current_setting('transaction_read_only') = 'on' THEN 1 ELSE 0 END FROM store")
 		if err == nil && readOnly != 0 {
 			err = joinery.Errorf(joinery.CodeUnavailable, "the database takes no writes")

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -70,6 +71,7 @@ type fleet struct {
 	lab     *lab.Lab
 	ns      *sim.NS
 	members []*member
+	count   atomic.Int64 // of acknowledged joins
 
 	unclaimed []client.NewClaim
 	claimed   []client.NewClaim
@@ -90,8 +92,7 @@ const joiners = 16
 func newFleet(t *testing.T, d dose) *fleet {
 	t.Helper()
 	dir := t.TempDir()
-	programs, err := rig.Build(t.Context(), dir)
-	ok(t, err)
+	programs := built(t)
 	server, err := programs.Quickstart(t.Context(), filepath.Join(dir, "server"), "--elements", fmt.Sprint(d.claims))
 	ok(t, err)
 	f := &fleet{t: t, server: server, ids: map[lorawan.EUI64]joinery.DeviceID{}}
@@ -184,11 +185,13 @@ func (f *fleet) join(ctx context.Context, first int) {
 				return
 			}
 			m.acknowledge(f.t, r)
+			f.count.Add(1)
 		}
 	}
 }
 
 func (m *member) acknowledge(t *testing.T, r *sim.Result) {
+	t.Helper()
 	n := r.Accepted.JoinNonce
 	if m.nonces[n] {
 		t.Errorf("device %s: JoinNonce %d was issued twice", m.DevEUI(), n)

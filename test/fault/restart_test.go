@@ -248,6 +248,9 @@ func TestKilledSuccessor(t *testing.T) {
 	if os.Getenv("JOINERY_LONG") != "" {
 		kills = 60
 	}
+	began := time.Now()
+	ok(t, f.server.Succeed(t.Context()))
+	usual := time.Since(began)
 	var wentOn, anew int
 	for range kills {
 		for _, m := range f.members[:20] {
@@ -255,7 +258,7 @@ func TestKilledSuccessor(t *testing.T) {
 		}
 		next, err := f.server.Spawn(f.server.Command("--successor"))
 		ok(t, err)
-		time.Sleep(time.Duration(900+rand.IntN(400)) * time.Millisecond)
+		time.Sleep(usual/2 + rand.N(usual*3/4))
 		ok(t, next.KillAndWait())
 		if f.somebodyServes() {
 			wentOn++

@@ -59,6 +59,7 @@ type Server struct {
 	*Process
 	leaving []*Process // have handed over
 	readyz  string
+	livez   string
 }
 
 // Process is a program that was started, and logs to a file.
@@ -84,7 +85,7 @@ func (p Programs) Open(dir string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.readyz = "http://" + c.Ops.Address + "/readyz"
+	s.readyz, s.livez = "http://"+c.Ops.Address+"/readyz", "http://"+c.Ops.Address+"/livez"
 	return s, nil
 }
 
@@ -101,6 +102,21 @@ const startTimeout = 30 * time.Second
 // server.log in its directory.
 func (s *Server) Start(ctx context.Context, args ...string) error {
 	return s.StartWith(ctx, s.Command(args...))
+}
+
+// StartFenced starts a server that cannot become ready, because joins are fenced
+// off, and waits until it serves.
+func (s *Server) StartFenced(ctx context.Context, args ...string) (err error) {
+	if s.Process, err = s.Spawn(s.Command(args...)); err != nil {
+		return err
+	}
+	if err := s.waitFor(ctx, s.livez); err != nil {
+		return err
+	}
+	if ready(ctx, s.readyz) {
+		return errors.New("the server is ready, and should be fenced")
+	}
+	return nil
 }
 
 // Command is how the server is started.
@@ -164,11 +180,13 @@ func (s *Server) Holder() (pid int) {
 	return pid
 }
 
-func (s *Server) waitReady(ctx context.Context) error {
+func (s *Server) waitReady(ctx context.Context) error { return s.waitFor(ctx, s.readyz) }
+
+func (s *Server) waitFor(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for {
-		if ready(ctx, s.readyz) {
+		if ready(ctx, url) {
 			return nil
 		}
 		select {

@@ -1,0 +1,40 @@
+package fault
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+
+	"joinery/test/rig"
+)
+
+// programDir holds the programs, which all tests share.
+var programDir string
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	var err error
+	if programDir, err = os.MkdirTemp("", "fault-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(programDir) }()
+	return m.Run()
+}
+
+var build = sync.OnceValues(func() (rig.Programs, error) {
+	return rig.Build(context.Background(), programDir)
+})
+
+// built gives the programs, built at the first call.
+func built(t *testing.T) rig.Programs {
+	t.Helper()
+	programs, err := build()
+	ok(t, err)
+	return programs
+}
