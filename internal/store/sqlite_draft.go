@@ -46,7 +46,7 @@ func newFileDraft(ctx context.Context, o Options, schema int, kept bool) (_ *Dra
 		return nil, err
 	}
 	if !kept || !exists(f.unfinished()) {
-		if err := f.begin(o, schema); err != nil {
+		if err := f.begin(schema); err != nil {
 			return nil, errors.Join(fmt.Errorf("make %s: %w", f.unfinished(), err), f.remove())
 		}
 	} else if f.sqliteConn, err = openConn(f.unfinished(), f.pragmas()...); err != nil {
@@ -75,7 +75,7 @@ func exists(name string) bool {
 
 func (f *fileDraft) unfinished() string { return f.path + ".new" }
 
-func (f *fileDraft) begin(o Options, schema int) (err error) {
+func (f *fileDraft) begin(schema int) (err error) {
 	if err := f.remove(); err != nil {
 		return err
 	}
