@@ -130,9 +130,10 @@ type RefusalCount struct {
 
 // RefusalBatch is what is added to the stored refusals in one transaction.
 type RefusalBatch struct {
-	// Devices are counts of devices; Unknown of devices that are not here, by
-	// peer, JoinEUI and DevEUI; Peers of everything that a peer was refused, by
-	// reason.
+	// Devices are counts of devices: one that names no device is of the device
+	// that has its JoinEUI and DevEUI now, and of that one's owner, if there is
+	// one. Unknown are counts of devices that are not here, by peer, JoinEUI and
+	// DevEUI; Peers of everything that a peer was refused, by reason.
 	Devices []RefusalCount
 	Unknown []RefusalCount
 	Peers   []RefusalCount

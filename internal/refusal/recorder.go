@@ -78,7 +78,6 @@ func NewRecorder(store Writer, log *slog.Logger) *Recorder {
 	}
 	r := &Recorder{
 		store: store, log: log,
-		pending: make([]joinery.Refusal, 0, maxPending), spare: make([]joinery.Refusal, 0, maxPending),
 		full: make(chan struct{}, 1), asked: make(chan chan struct{}), stop: make(chan struct{}), done: make(chan struct{}),
 		counts: newTally(), round: round{ends: make(chan end, 1)}, stats: stats{recorded: map[joinery.RefusalReason]*atomic.Uint64{}},
 	}

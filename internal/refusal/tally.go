@@ -32,6 +32,16 @@ type deviceCount struct {
 	owner  joinery.OrgID
 	peer   joinery.PeerID
 	reason joinery.RefusalReason
+	// Of a device that was not looked up; else zero.
+	joinEUI, devEUI lorawan.EUI64
+}
+
+func deviceKey(c *joinery.RefusalCount) deviceCount {
+	key := deviceCount{device: c.Device, owner: c.Owner, peer: c.Peer, reason: c.Reason}
+	if c.Device == 0 {
+		key.joinEUI, key.devEUI = c.Received.JoinEUI, c.Received.DevEUI
+	}
+	return key
 }
 
 type unknownKey struct {
@@ -60,17 +70,18 @@ func (t *tally) merge(c joinery.RefusalCount) bool {
 	switch {
 	case c.Device != 0:
 		return t.addDevice(c) && kept
-	case namesDevice(c.Reason) && !c.Received.DevEUI.IsZero():
+	case c.Received.DevEUI.IsZero():
+		return kept
+	case c.Reason == joinery.RefusedUnknownDevice, c.Reason == joinery.RefusedJoinEUI:
+		// Worth a row of its own: it was forgotten at import, or has a wrong EUI.
 		return t.addUnknown(c) && kept
+	case c.Reason == joinery.RefusedNoRoaming:
+		// Networks ask this about every foreign device that they hear.
+		return kept
 	}
-	return kept
-}
-
-// namesDevice tells for which reasons the device that is not here is worth a row
-// of its own: it was forgotten at import, or it has a wrong JoinEUI. HomeNSReq is
-// not among them, because networks ask it about every foreign device they hear.
-func namesDevice(reason joinery.RefusalReason) bool {
-	return reason == joinery.RefusedUnknownDevice || reason == joinery.RefusedJoinEUI
+	// Refused before anybody looked whether the device is here: its owner should
+	// know all the same.
+	return t.addDevice(c) && kept
 }
 
 // put adds c, which came last, to what is counted under key; false where that
@@ -93,7 +104,7 @@ func (t *tally) addTotal(c joinery.RefusalCount) bool {
 }
 
 func (t *tally) addDevice(c joinery.RefusalCount) bool {
-	key := deviceCount{c.Device, c.Owner, c.Peer, c.Reason}
+	key := deviceKey(&c)
 	before := len(t.devices)
 	if t.devices[key] == nil && t.ofPeer[c.Peer] >= maxOfPeer || !put(t.devices, key, c, maxDevices) {
 		return false
@@ -184,7 +195,7 @@ func (t *tally) giveBack(b joinery.RefusalBatch) (lost int) {
 			lost += t.putBack(c, t.totals[totalKey{c.Peer, c.Reason}], t.addTotal)
 		}
 		for _, c := range batch.Devices {
-			lost += t.putBack(c, t.devices[deviceCount{c.Device, c.Owner, c.Peer, c.Reason}], t.addDevice)
+			lost += t.putBack(c, t.devices[deviceKey(&c)], t.addDevice)
 		}
 	}
 	return lost
