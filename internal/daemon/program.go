@@ -181,6 +181,7 @@ func (p *Program) Run(ctx context.Context) error {
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
 	running.Go(func() { p.reloadOnHangup(ctx, hangup) })
+	running.Go(func() { p.endWithDatabase(ctx, fail) })
 
 	p.log.Info("serving", "interop", p.InteropAddr().String(), "socket", p.config.API.Socket,
 		"api", text(p.APIAddr()), "ops", text(p.OpsAddr()), "epoch", p.holders.db.Epoch(), "version", Version())
@@ -199,6 +200,16 @@ func (p *Program) Run(ctx context.Context) error {
 
 // failure is the cause of a stop that nobody asked for.
 type failure struct{ error }
+
+// endWithDatabase ends the server when its database takes no more writes: only
+// opening it anew helps, which is what a service manager's restart does.
+func (p *Program) endWithDatabase(ctx context.Context, fail func(error)) {
+	select {
+	case <-ctx.Done():
+	case <-p.holders.db.Failed():
+		fail(p.holders.db.Failure())
+	}
+}
 
 func (p *Program) serveOps(l net.Listener) error {
 	if err := p.opsHTTP.Serve(l); !errors.Is(err, http.ErrServerClosed) {

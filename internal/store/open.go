@@ -57,8 +57,8 @@ const (
 // touches goes whole into the log, so small pages make small commits.
 const pageSize = 4096
 
-// walPages is the size of the write-ahead log, in pages, from which a commit
-// also copies the log back into the database.
+// walPages is the size of the write-ahead log, in pages, from which it is copied
+// back into the database after a commit.
 const walPages = 4000
 
 func commonPragmas(o Options, cacheKiB int) []string {
@@ -220,13 +220,16 @@ func (c conn) checkDurable(o Options) error {
 
 // begin raises the epoch, unless we only read, and reads who we are.
 func (d *DB) begin(c conn, readOnly bool) error {
-	if err := c.pragma(fmt.Sprintf("wal_autocheckpoint = %d", walPages)); err != nil {
+	if err := c.pragma("wal_autocheckpoint = 0"); err != nil { // the writer does it; see checkpoint.go
 		return err
 	}
 	if err := c.pragma(fmt.Sprintf("journal_size_limit = %d", 4*walPages*pageSize)); err != nil {
 		return err
 	}
 	if !readOnly {
+		if err := c.settle(); err != nil {
+			return err
+		}
 		if err := c.exec("UPDATE store SET epoch = epoch + 1"); err != nil {
 			return err
 		}

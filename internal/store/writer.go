@@ -25,7 +25,11 @@ type writer struct {
 	// commitFault, where a test sets it, runs in place of the statement COMMIT.
 	commitFault func(commit func() error) error
 
+	checkpointAt int           // pages in the log from which it is copied back
+	failed       chan struct{} // closed when broken is set
+
 	mu     sync.Mutex
+	broken error // nothing is written after it; see checkpoint.go
 	joins  []*joinCommit
 	others []*otherWrite
 	closed bool
@@ -55,7 +59,10 @@ const maxBatch = 512
 
 // startWriter starts a writer on c, which is the writer's to close from now on.
 func startWriter(c conn, epoch int64, log *slog.Logger) (*writer, error) {
-	w := &writer{c: c, epoch: epoch, log: log, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	w := &writer{
+		c: c, epoch: epoch, log: log, checkpointAt: walPages,
+		failed: make(chan struct{}), wake: make(chan struct{}, 1), done: make(chan struct{}),
+	}
 	if err := w.stmts.prepare(c); err != nil {
 		_ = c.Close()
 		return nil, err
@@ -64,13 +71,18 @@ func startWriter(c conn, epoch int64, log *slog.Logger) (*writer, error) {
 	return w, nil
 }
 
-// stop refuses what still waits, ends the loop and closes the connection.
+// stop refuses what still waits, ends the loop and closes the connection. That
+// of a broken writer stays open until the process ends: closing it would make
+// SQLite copy the log back and delete it.
 func (w *writer) stop() error {
 	w.mu.Lock()
 	w.closed = true
 	w.mu.Unlock()
 	w.signal()
 	<-w.done
+	if w.isBroken() != nil {
+		return nil
+	}
 	return w.c.Close()
 }
 
@@ -101,6 +113,7 @@ func (w *writer) loop() {
 			if other != nil {
 				other.result <- w.transaction(other.run)
 			}
+			w.checkpoint()
 		}
 	}
 }
@@ -181,6 +194,8 @@ func enqueue[T any](w *writer, queue *[]*T, call *T) error {
 	switch {
 	case w.closed:
 		return ErrClosed
+	case w.broken != nil:
+		return w.broken
 	case len(*queue) >= maxWaiting:
 		return joinery.Errorf(joinery.CodeUnavailable, "too much waits to be written; try again later")
 	}
@@ -214,6 +229,9 @@ func (w *writer) transaction(fn func(*tx) error) (err error) {
 // begin starts a transaction and makes sure that no other server has opened the
 // database since we did.
 func (w *writer) begin() error {
+	if err := w.isBroken(); err != nil { // since the work was taken from its queue
+		return err
+	}
 	if err := run(w.stmts.begin); err != nil {
 		return err
 	}
@@ -229,9 +247,9 @@ func (w *writer) begin() error {
 
 func (w *writer) commit() error {
 	if w.commitFault != nil {
-		return w.commitFault(func() error { return run(w.stmts.commit) })
+		return w.commitFault(func() error { return w.distrust(run(w.stmts.commit)) })
 	}
-	return run(w.stmts.commit)
+	return w.distrust(run(w.stmts.commit))
 }
 
 // rollback ends a transaction that is still open; after some errors SQLite has
