@@ -37,7 +37,7 @@ type joinCommit struct {
 // and nothing was written. Once the writer has taken the commit it also gets
 // ctx.Err(), and the join may count: a repeated request will find out.
 func (d *DB) CommitActivation(ctx context.Context, c joinery.ActivationCommit) error {
-	if d.w == nil {
+	if d.readOnly {
 		return storeError(ErrClosed)
 	}
 	if err := ctx.Err(); err != nil {
@@ -47,14 +47,24 @@ func (d *DB) CommitActivation(ctx context.Context, c joinery.ActivationCommit) e
 	if err != nil {
 		return err
 	}
-	if err := enqueue(d.w, &d.w.joins, j); err != nil {
+	return d.engine.commitActivation(ctx, j)
+}
+
+// commitActivation implements engine.
+func (e *sqliteDB) commitActivation(ctx context.Context, j *joinCommit) error {
+	return e.w.join(ctx, j)
+}
+
+// join puts j in the queue and gives its outcome.
+func (w *waiting) join(ctx context.Context, j *joinCommit) error {
+	if err := enqueue(w, &w.joins, j); err != nil {
 		return storeError(err)
 	}
 	select {
 	case err := <-j.result:
 		return storeError(err)
 	case <-ctx.Done():
-		withdraw(d.w, &d.w.joins, j)
+		withdraw(w, &w.joins, j)
 		return ctx.Err()
 	}
 }
@@ -94,7 +104,7 @@ func takeBatch(queue []*joinCommit) (batch, rest []*joinCommit) {
 // joinStatements are the statements of a batch.
 type joinStatements struct{ begin, swap, insert, find, commit, rollback *sqlite.Stmt }
 
-func (s *joinStatements) prepare(c conn) (err error) {
+func (s *joinStatements) prepare(c *sqliteConn) (err error) {
 	for _, p := range []struct {
 		stmt  **sqlite.Stmt
 		query string
@@ -123,6 +133,11 @@ func (w *writer) commitBatch(batch []*joinCommit) {
 			w.commitBatch([]*joinCommit{j})
 		}
 		return
+	}
+	if err == nil {
+		w.news.tell(batch, outcomes)
+	} else {
+		w.news.next() // it may be on disk all the same
 	}
 	for i, j := range batch {
 		if err != nil {

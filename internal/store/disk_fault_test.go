@@ -91,7 +91,7 @@ func onDisk(t *testing.T, base map[string][]byte) (*DB, *disk) {
 	}
 	t.Cleanup(func() { _ = d.Close() })
 	release := hold(t, d)
-	d.w.checkpointAt = 20
+	inFile(d).w.checkpointAt = 20
 	release()
 	if err := d.Ping(t.Context()); err != nil { // the holder's transaction has ended
 		t.Fatal(err)

@@ -139,19 +139,19 @@ type vfsShim struct {
 	once     sync.Once
 	mu       sync.Mutex
 	disks    map[string]*disk
-	open     map[uintptr]openFile // by sqlite3_file
+	open     map[uintptr]shimFile // by sqlite3_file
 	own, sys *lib.Tsqlite3_vfs
 	sysAddr  uintptr
 	methods  map[uintptr]uintptr // from SQLite's methods, of which it has several, to ours
 }
 
-type openFile struct {
+type shimFile struct {
 	disk *disk
 	name string
 	sys  *lib.Tsqlite3_io_methods
 }
 
-var shim = vfsShim{disks: map[string]*disk{}, open: map[uintptr]openFile{}, methods: map[uintptr]uintptr{}}
+var shim = vfsShim{disks: map[string]*disk{}, open: map[uintptr]shimFile{}, methods: map[uintptr]uintptr{}}
 
 // at gives what lies at an address in memory of C.
 func at[T any](address uintptr) *T {
@@ -208,7 +208,7 @@ func shimOpen(tls *libc.TLS, _, name, file uintptr, flags int32, out uintptr) in
 		return rc
 	}
 	f := at[lib.Tsqlite3_file](file)
-	shim.open[file] = openFile{d, filepath.Base(path), at[lib.Tsqlite3_io_methods](f.FpMethods)}
+	shim.open[file] = shimFile{d, filepath.Base(path), at[lib.Tsqlite3_io_methods](f.FpMethods)}
 	f.FpMethods = shim.over(tls, f.FpMethods)
 	return rc
 }
@@ -233,7 +233,7 @@ func shimClose(tls *libc.TLS, file uintptr) int32 {
 	return function[closeFunc](f.sys.FxClose)(tls, file)
 }
 
-func (s *vfsShim) of(file uintptr) openFile {
+func (s *vfsShim) of(file uintptr) shimFile {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.open[file]
@@ -255,7 +255,7 @@ func shimTruncate(tls *libc.TLS, file uintptr, size lib.Tsqlite3_int64) int32 {
 }
 
 // change makes a change of a file, or fails, or both.
-func (f openFile) change(what string, code int32, change func([]byte) []byte, really func() int32) int32 {
+func (f shimFile) change(what string, code int32, change func([]byte) []byte, really func() int32) int32 {
 	f.disk.mu.Lock()
 	defer f.disk.mu.Unlock()
 	apply, fail := f.disk.step(what, f.name)

@@ -35,10 +35,11 @@ const (
 
 // checkup is one run of Fsck.
 type checkup struct {
-	ctx   context.Context
-	c     conn
-	check Checker
-	found []Violation
+	ctx    context.Context
+	c      conn
+	engine engine
+	check  Checker
+	found  []Violation
 }
 
 // Fsck checks every invariant of the database on one state of it, while joins
@@ -46,9 +47,9 @@ type checkup struct {
 // are not opened. The error says that checking itself failed.
 func (d *DB) Fsck(ctx context.Context, check Checker) (found []Violation, err error) {
 	err = d.snapshot(ctx, func(c conn) error {
-		f := &checkup{ctx: ctx, c: c, check: check}
+		f := &checkup{ctx: ctx, c: c, engine: d.engine, check: check}
 		for _, part := range []func() error{
-			f.engine, f.rules, f.ranges, f.owners, f.peers, f.keySets, f.auditRows,
+			func() error { return f.engine.checkEngine(f) }, f.rules, f.ranges, f.owners, f.peers, f.keySets, f.auditRows,
 		} {
 			if err := part(); err != nil {
 				return err
@@ -65,24 +66,6 @@ func (d *DB) Fsck(ctx context.Context, check Checker) (found []Violation, err er
 
 func (f *checkup) report(table string, id any, rule, fix string) {
 	f.found = append(f.found, Violation{Table: table, ID: fmt.Sprint(id), Rule: rule, Fix: fix})
-}
-
-// engine asks SQLite about pages, indexes, CHECKs and foreign keys.
-func (f *checkup) engine() error {
-	err := f.c.each("PRAGMA integrity_check(100)", func(r *row) error {
-		if text := r.text(); text != "ok" {
-			f.report("(file)", "-", "SQLite: "+text, fixRestore)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return f.c.each("PRAGMA foreign_key_check", func(r *row) error {
-		table, id, parent := r.text(), r.int(), r.text()
-		f.report(table, id, "refers to a row of "+parent+" that does not exist", fixTamper)
-		return nil
-	})
 }
 
 // rule is an invariant that one query can state: it gives the first column of

@@ -22,7 +22,7 @@ type storedKeySet struct {
 // keySets checks each key set with all of its activations.
 func (f *checkup) keySets() error {
 	const all = `SELECT k.id, k.device, k.dev_eui, k.origin, k.master, k.generation, k.root10, k.version, k.join_nonce, k.disclosed,
-		coalesce(d.mac_version, 0), coalesce(d.binding_epoch, 0), coalesce(d.key_set = k.id AND d.deleted_at IS NULL, 0),
+		coalesce(d.mac_version, 0), coalesce(d.binding_epoch, 0), CASE WHEN d.key_set = k.id AND d.deleted_at IS NULL THEN 1 ELSE 0 END,
 		coalesce(k.last_join_at, 0), coalesce(k.reset_after, 0), coalesce(a.n, 0), k.nonces,
 		s.nwk_use, s.nwk_custody, s.app_use, s.app_custody
 		FROM key_set k LEFT JOIN device d ON d.id = k.device LEFT JOIN sealed_root s ON s.key_set = k.id
@@ -236,7 +236,7 @@ func (f *checkup) auditRows() error {
 	if err != nil {
 		return err
 	}
-	written, err := f.c.integer("SELECT seq FROM sqlite_sequence WHERE name = 'audit'")
+	written, err := f.engine.lastAuditID(f.c)
 	if err == nil && written != last {
 		f.report("audit", written, "no row is missing", fixTamper)
 	}

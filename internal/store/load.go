@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"zombiezen.com/go/sqlite"
-
 	"joinery"
 	"joinery/lorawan"
 )
@@ -36,26 +34,44 @@ const (
 // LoadActivation reads all that a join needs to know of a device. The custody
 // blobs of its key set are left out. CodeUnknownDevice where there is none.
 func (d *DB) LoadActivation(ctx context.Context, joinEUI, devEUI lorawan.EUI64) (s joinery.ActivationState, err error) {
-	err = d.readJoin(ctx, func(c conn) error {
-		stmt, err := c.Prepare(loadQuery)
-		if err != nil {
+	return d.engine.loadActivation(ctx, joinEUI, devEUI)
+}
+
+// loadActivation implements engine.
+func (e *sqliteDB) loadActivation(ctx context.Context, joinEUI, devEUI lorawan.EUI64) (s joinery.ActivationState, err error) {
+	for fresh := false; !fresh && err == nil; {
+		err = e.borrow(ctx, e.joins, func(r *reader) (err error) {
+			if err := r.hold(e.news.current()); err != nil {
+				return err
+			}
+			if s, err = r.load(joinEUI, devEUI); err != nil {
+				return err
+			}
+			fresh, err = e.news.update(&s, r.snapshot)
 			return err
-		}
-		stmt.BindBytes(1, devEUI[:])
-		stmt.BindBytes(2, joinEUI[:])
-		found, err := stmt.Step()
-		if err == nil && found {
-			s, err = scanState(&row{stmt: stmt})
-		}
-		if err := firstError(err, stmt.Reset()); err != nil {
-			return err
-		}
-		if !found {
-			return errUnknownDevice
-		}
-		return nil
-	})
+		})
+	}
 	return s, err
+}
+
+func (c *sqliteConn) load(joinEUI, devEUI lorawan.EUI64) (s joinery.ActivationState, err error) {
+	stmt, err := c.Prepare(loadQuery)
+	if err != nil {
+		return s, err
+	}
+	stmt.BindBytes(1, devEUI[:])
+	stmt.BindBytes(2, joinEUI[:])
+	found, err := stmt.Step()
+	if err == nil && found {
+		s, err = scanState(&row{stmt: stmt})
+	}
+	if err := firstError(err, stmt.Reset()); err != nil {
+		return s, err
+	}
+	if !found {
+		return s, errUnknownDevice
+	}
+	return s, nil
 }
 
 var errUnknownDevice = joinery.Errorf(joinery.CodeUnknownDevice, "no such device")
@@ -85,7 +101,7 @@ func scanState(r *row) (s joinery.ActivationState, err error) {
 const bindingColumns = 9
 
 func scanBinding(r *row) *joinery.Binding {
-	if r.stmt.ColumnType(r.col) == sqlite.TypeNull {
+	if r.null() {
 		r.col += bindingColumns
 		return nil
 	}

@@ -52,7 +52,7 @@ func schemaMigrations() ([]migration, error) { return migrations(embedded, "migr
 
 // migrate applies the steps above the database's version, each in a transaction
 // of its own with the number of the version: a crash leaves whole steps.
-func (c conn) migrate(steps []migration) (from, to int, err error) {
+func (c *sqliteConn) migrate(steps []migration) (from, to int, err error) {
 	if from, err = c.pragmaInt("user_version"); err != nil {
 		return 0, 0, err
 	}
@@ -69,7 +69,7 @@ func (c conn) migrate(steps []migration) (from, to int, err error) {
 	return from, to, nil
 }
 
-func (c conn) apply(m migration) (err error) {
+func (c *sqliteConn) apply(m migration) (err error) {
 	end, err := sqlitex.ImmediateTransaction(c.Conn)
 	if err != nil {
 		return err

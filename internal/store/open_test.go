@@ -36,6 +36,9 @@ func mustOpen(t testing.TB, o Options) *DB {
 	return d
 }
 
+// inFile is what is SQLite's in d.
+func inFile(d *DB) *sqliteDB { return d.engine.(*sqliteDB) }
+
 // raw runs statements on the file as another program would.
 func raw(t testing.TB, path string, statements ...string) {
 	t.Helper()
@@ -209,14 +212,14 @@ func TestDurableByDefault(t *testing.T) {
 	o := newOptions(t)
 	o.UnsafeNoSync = false
 	d := mustOpen(t, o)
-	sync, err := d.w.c.pragmaInt("synchronous")
+	sync, err := inFile(d).w.c.pragmaInt("synchronous")
 	if err != nil || sync != 2 {
 		t.Fatalf("synchronous = %d, %v; want 2 (FULL)", sync, err)
 	}
-	if err := d.w.c.pragma("synchronous = NORMAL"); err != nil {
+	if err := inFile(d).w.c.pragma("synchronous = NORMAL"); err != nil {
 		t.Fatal(err)
 	}
-	wants(t, d.w.c.checkDurable(o), ErrNotDurable, "synchronous=1")
+	wants(t, inFile(d).w.c.checkDurable(o), ErrNotDurable, "synchronous=1")
 }
 
 // P27: the second server on one file refuses to start; a declared successor

@@ -16,7 +16,7 @@ func TestListingsStarveNoJoin(t *testing.T) {
 	d, states := withDevices(t, newOptions(t), 1)
 	leave := make(chan struct{})
 	var entered, left sync.WaitGroup
-	for range cap(d.readers.free) {
+	for range cap(inFile(d).readers.free) {
 		entered.Add(1)
 		left.Go(func() {
 			_ = d.read(context.Background(), func(conn) error { entered.Done(); <-leave; return nil })
@@ -52,7 +52,7 @@ func TestReadIsInterrupted(t *testing.T) {
 	d, states := withDevices(t, newOptions(t), 1)
 	for name, read := range map[string]func(context.Context, func(conn) error) error{"read": d.read, "snapshot": d.snapshot} {
 		t.Run(name, func(t *testing.T) {
-			for range cap(d.readers.free) {
+			for range cap(inFile(d).readers.free) {
 				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 				err := read(ctx, func(c conn) error { _, err := c.integer(endless); return err })
 				cancel()
@@ -66,7 +66,7 @@ func TestReadIsInterrupted(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for range cap(d.readers.free) {
+			for range cap(inFile(d).readers.free) {
 				s, err := d.Device(t.Context(), states[0].Device.ID)
 				if err != nil || s.Device.Suspended == now.Device.Suspended {
 					t.Errorf("suspended %v, %v", s.Device.Suspended, err)

@@ -17,26 +17,38 @@ import (
 // is taken as one batch, and between two batches runs at most one other
 // transaction, so that neither starves.
 type writer struct {
-	c     conn
-	epoch int64
-	stmts joinStatements
-	log   *slog.Logger
+	c       *sqliteConn
+	epoch   int64
+	news    *news // what the readers of joins are told
+	readers *pool // those readers
+	stmts   joinStatements
+	log     *slog.Logger
+
+	changes int64 // rows written through c, as of the last transaction's beginning
+	logged  int64 // about how many pages the write-ahead log has grown by since it was copied back
 
 	// commitFault, where a test sets it, runs in place of the statement COMMIT.
 	commitFault func(commit func() error) error
 
-	checkpointAt int           // pages in the log from which it is copied back
+	checkpointAt int64         // pages in the log from which it is copied back
 	failed       chan struct{} // closed when broken is set
 
+	waiting
+	done chan struct{}
+}
+
+// waiting is who waits to be written.
+type waiting struct {
 	mu     sync.Mutex
-	broken error // nothing is written after it; see checkpoint.go
+	broken error // nothing is written after it; see writer.distrust
 	joins  []*joinCommit
 	others []*otherWrite
 	closed bool
 
 	wake chan struct{} // holds one token while there may be work
-	done chan struct{}
 }
+
+func newWaiting() waiting { return waiting{wake: make(chan struct{}, 1)} }
 
 // otherWrite is one transaction that is not a join's. run is called by the
 // writer, unless the caller withdrew before.
@@ -58,10 +70,10 @@ const maxWaiting = 4096
 const maxBatch = 512
 
 // startWriter starts a writer on c, which is the writer's to close from now on.
-func startWriter(c conn, epoch int64, log *slog.Logger) (*writer, error) {
+func (e *sqliteDB) startWriter(c *sqliteConn, epoch int64, log *slog.Logger) (*writer, error) {
 	w := &writer{
-		c: c, epoch: epoch, log: log, checkpointAt: walPages,
-		failed: make(chan struct{}), wake: make(chan struct{}, 1), done: make(chan struct{}),
+		c: c, epoch: epoch, news: e.news, readers: e.joins, log: log,
+		checkpointAt: walPages, failed: make(chan struct{}), waiting: newWaiting(), done: make(chan struct{}),
 	}
 	if err := w.stmts.prepare(c); err != nil {
 		_ = c.Close()
@@ -71,22 +83,16 @@ func startWriter(c conn, epoch int64, log *slog.Logger) (*writer, error) {
 	return w, nil
 }
 
-// stop refuses what still waits, ends the loop and closes the connection. That
-// of a broken writer stays open until the process ends: closing it would make
-// SQLite copy the log back and delete it.
-func (w *writer) stop() error {
+// stop refuses what still waits and ends the loop.
+func (w *writer) stop() {
 	w.mu.Lock()
 	w.closed = true
 	w.mu.Unlock()
 	w.signal()
 	<-w.done
-	if w.isBroken() != nil {
-		return nil
-	}
-	return w.c.Close()
 }
 
-func (w *writer) signal() {
+func (w *waiting) signal() {
 	select {
 	case w.wake <- struct{}{}:
 	default:
@@ -111,7 +117,9 @@ func (w *writer) loop() {
 				w.commitBatch(batch)
 			}
 			if other != nil {
-				other.result <- w.transaction(other.run)
+				err := w.transaction(other.run)
+				w.news.next() // before anybody relies on the change
+				other.result <- err
 			}
 			w.checkpoint()
 		}
@@ -141,54 +149,24 @@ func (w *writer) take() (batch []*joinCommit, other *otherWrite, closed bool) {
 	return batch, other, false
 }
 
-// tx is the connection of the writer inside a transaction.
-type tx struct {
-	conn
-	operator joinery.OrgID
-}
-
-// write runs fn in one transaction of the writer and returns after it is on
-// disk; with an error nothing of it is. A caller whose ctx ends gets ctx.Err():
-// while the call waited nothing was written; once the writer took it, the
-// transaction ends by itself, either way, and only a look can tell how.
-func write[T any](ctx context.Context, d *DB, fn func(*tx) (T, error)) (T, error) {
-	var zero, result T
-	if d.w == nil {
-		return zero, storeError(ErrClosed)
-	}
-	if err := ctx.Err(); err != nil {
-		return zero, err
-	}
-	o := &otherWrite{result: make(chan error, 1)}
-	o.run = func(t *tx) (err error) {
-		t.operator = d.operator
-		result, err = fn(t)
-		return err
-	}
-	if err := enqueue(d.w, &d.w.others, o); err != nil {
-		return zero, storeError(err)
+// transaction implements engine.
+func (e *sqliteDB) transaction(ctx context.Context, fn func(*tx) error) error {
+	o := &otherWrite{run: fn, result: make(chan error, 1)}
+	if err := enqueue(&e.w.waiting, &e.w.others, o); err != nil {
+		return storeError(err)
 	}
 	select {
 	case err := <-o.result:
-		if err != nil {
-			return zero, storeError(err)
-		}
-		return result, nil
+		return storeError(err)
 	case <-ctx.Done():
-		withdraw(d.w, &d.w.others, o)
-		return zero, ctx.Err()
+		withdraw(&e.w.waiting, &e.w.others, o)
+		return ctx.Err()
 	}
-}
-
-// do is write for transactions without a result.
-func (d *DB) do(ctx context.Context, fn func(*tx) error) error {
-	_, err := write(ctx, d, func(t *tx) (struct{}, error) { return struct{}{}, fn(t) })
-	return err
 }
 
 // enqueue puts a call at the end of one of the writer's queues and wakes the
 // writer, or refuses.
-func enqueue[T any](w *writer, queue *[]*T, call *T) error {
+func enqueue[T any](w *waiting, queue *[]*T, call *T) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
@@ -205,7 +183,7 @@ func enqueue[T any](w *writer, queue *[]*T, call *T) error {
 }
 
 // withdraw takes a call that still waits out of its queue.
-func withdraw[T any](w *writer, queue *[]*T, call *T) {
+func withdraw[T any](w *waiting, queue *[]*T, call *T) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if i := slices.Index(*queue, call); i >= 0 {
@@ -220,7 +198,7 @@ func (w *writer) transaction(fn func(*tx) error) (err error) {
 		return err
 	}
 	defer func() { err = firstError(err, w.rollback()) }()
-	if err := fn(&tx{conn: conn{Conn: w.c.Conn, inTransaction: true}}); err != nil {
+	if err := fn(&tx{conn: conn{&sqliteConn{Conn: w.c.Conn, inTransaction: true}}}); err != nil {
 		return err
 	}
 	return w.commit()
@@ -235,7 +213,14 @@ func (w *writer) begin() error {
 	if err := run(w.stmts.begin); err != nil {
 		return err
 	}
-	epoch, err := w.c.integer("SELECT epoch FROM store")
+	var epoch int64
+	_, err := w.c.one("SELECT epoch, total_changes() FROM store", func(r *row) error {
+		epoch = r.int()
+		before := w.changes
+		w.changes = r.int()
+		w.logged += pagesWritten(w.changes - before)
+		return nil
+	})
 	if err == nil && epoch != w.epoch {
 		err = fmt.Errorf("%w: epoch %d is now %d", ErrSucceeded, w.epoch, epoch)
 	}
@@ -250,6 +235,29 @@ func (w *writer) commit() error {
 		return w.commitFault(func() error { return w.distrust(run(w.stmts.commit)) })
 	}
 	return w.distrust(run(w.stmts.commit))
+}
+
+// pagesWritten estimates how many pages a transaction of so many rows wrote: a
+// join writes two rows, its key set's on a page of its own, and the activation
+// on a page that the whole batch shares.
+func pagesWritten(rows int64) int64 { return rows/2 + 2 }
+
+// checkpoint copies the log back into the database when it has become long, and
+// sees to it that the next transaction begins the log anew: no reader of joins
+// may hold a snapshot from before.
+func (w *writer) checkpoint() {
+	if w.logged < w.checkpointAt || w.isBroken() != nil {
+		return
+	}
+	w.logged = 0
+	w.news.next()
+	err := w.readers.letGo()
+	if err == nil {
+		err = w.distrust(w.c.pragma("wal_checkpoint(PASSIVE)"))
+	}
+	if err = firstError(err, w.readers.letGo()); err != nil {
+		w.log.Error("the write-ahead log cannot be copied back into the database and goes on growing", "error", err)
+	}
 }
 
 // rollback ends a transaction that is still open; after some errors SQLite has

@@ -102,9 +102,9 @@ func commitTogether(t testing.TB, d *DB, commits []joinery.ActivationCommit) []e
 		wg.Go(func() { errs[i] = d.CommitActivation(context.Background(), c) })
 	}
 	for waits := 0; waits < len(commits); time.Sleep(time.Millisecond) {
-		d.w.mu.Lock()
-		waits = len(d.w.joins)
-		d.w.mu.Unlock()
+		inFile(d).w.mu.Lock()
+		waits = len(inFile(d).w.joins)
+		inFile(d).w.mu.Unlock()
 	}
 	release()
 	wg.Wait()
@@ -145,7 +145,7 @@ func TestFailingBatch(t *testing.T) {
 // countCommits counts the transactions of d; read it when the writer is idle.
 func countCommits(d *DB) *int {
 	n := new(int)
-	d.w.commitFault = func(commit func() error) error { *n++; return commit() }
+	inFile(d).w.commitFault = func(commit func() error) error { *n++; return commit() }
 	return n
 }
 
@@ -189,7 +189,7 @@ func TestUnknownCommit(t *testing.T) {
 			}
 			release := hold(t, d)
 			calls := 0
-			d.w.commitFault = func(commit func() error) error {
+			inFile(d).w.commitFault = func(commit func() error) error {
 				if calls++; calls == 1 { // the holder's own
 					return commit()
 				}
@@ -202,9 +202,9 @@ func TestUnknownCommit(t *testing.T) {
 				wg.Go(func() { errs[i] = d.CommitActivation(context.Background(), commits[i]) })
 			}
 			for waits := 0; waits < len(commits); time.Sleep(time.Millisecond) {
-				d.w.mu.Lock()
-				waits = len(d.w.joins)
-				d.w.mu.Unlock()
+				inFile(d).w.mu.Lock()
+				waits = len(inFile(d).w.joins)
+				inFile(d).w.mu.Unlock()
 			}
 			release()
 			wg.Wait()
@@ -220,9 +220,9 @@ func TestUnknownCommit(t *testing.T) {
 			if errs[8] == nil {
 				t.Error("a stale commit was acknowledged")
 			}
-			d.w.mu.Lock() // the writer is idle: nothing waits
-			d.w.commitFault = nil
-			d.w.mu.Unlock()
+			inFile(d).w.mu.Lock() // the writer is idle: nothing waits
+			inFile(d).w.commitFault = nil
+			inFile(d).w.mu.Unlock()
 			clean(t, d)
 		})
 	}
@@ -250,9 +250,9 @@ func TestFullDiskLeavesNoHalf(t *testing.T) {
 	}
 	before := look()
 	release := hold(t, d)
-	pages, err := d.w.c.pragmaInt("page_count")
+	pages, err := inFile(d).w.c.pragmaInt("page_count")
 	if err == nil {
-		err = d.w.c.pragma(fmt.Sprintf("max_page_count = %d", pages))
+		err = inFile(d).w.c.pragma(fmt.Sprintf("max_page_count = %d", pages))
 	}
 	release()
 	if err != nil {
@@ -275,7 +275,7 @@ func TestEndedTransactionWritesNothing(t *testing.T) {
 	entry := joinery.AuditEntry{At: testTime, Event: joinery.AuditOrgAdded, Actor: "test"}
 	var inside error
 	err := d.do(t.Context(), func(t *tx) error {
-		if err := firstError(t.audit(entry), d.w.rollback()); err != nil {
+		if err := firstError(t.audit(entry), inFile(d).w.rollback()); err != nil {
 			return err
 		}
 		inside = t.audit(entry)
@@ -292,9 +292,9 @@ func TestEndedTransactionWritesNothing(t *testing.T) {
 // waitsFor waits until n calls stand in the writer's queues.
 func waitsFor(d *DB, n int) {
 	for waits := -1; waits != n; time.Sleep(time.Millisecond) {
-		d.w.mu.Lock()
-		waits = len(d.w.joins) + len(d.w.others)
-		d.w.mu.Unlock()
+		inFile(d).w.mu.Lock()
+		waits = len(inFile(d).w.joins) + len(inFile(d).w.others)
+		inFile(d).w.mu.Unlock()
 	}
 }
 
@@ -374,11 +374,11 @@ func TestCloseRefusesWhatWaits(t *testing.T) {
 	waitsFor(d, 2)
 	closed := make(chan error)
 	go func() { closed <- d.Close() }()
-	<-d.closed
+	<-inFile(d).closed
 	for shut := false; !shut; time.Sleep(time.Millisecond) {
-		d.w.mu.Lock()
-		shut = d.w.closed
-		d.w.mu.Unlock()
+		inFile(d).w.mu.Lock()
+		shut = inFile(d).w.closed
+		inFile(d).w.mu.Unlock()
 	}
 	release()
 	for range 2 {
@@ -402,9 +402,9 @@ func TestJoinsGoFirst(t *testing.T) {
 	var wg sync.WaitGroup
 	waitFor := func(n int) {
 		for waits := 0; waits < n; time.Sleep(time.Millisecond) {
-			d.w.mu.Lock()
-			waits = len(d.w.joins) + len(d.w.others)
-			d.w.mu.Unlock()
+			inFile(d).w.mu.Lock()
+			waits = len(inFile(d).w.joins) + len(inFile(d).w.others)
+			inFile(d).w.mu.Unlock()
 		}
 	}
 	for i := range 3 {
@@ -426,8 +426,8 @@ func TestJoinsGoFirst(t *testing.T) {
 		waitFor(4 + i)
 	}
 	joins := 0
-	d.w.commitFault = func(commit func() error) error {
-		if n := reloadOn(d.w.c); n > joins {
+	inFile(d).w.commitFault = func(commit func() error) error {
+		if n := reloadOn(conn{inFile(d).w.c}); n > joins {
 			joins = n
 			note("join")
 		}
@@ -455,9 +455,9 @@ func reloadOn(c conn) int {
 func TestDiskFull(t *testing.T) {
 	d, states := withDevices(t, newOptions(t), 4)
 	release := hold(t, d)
-	pages, err := d.w.c.pragmaInt("page_count")
+	pages, err := inFile(d).w.c.pragmaInt("page_count")
 	if err == nil {
-		err = d.w.c.pragma(fmt.Sprintf("max_page_count = %d", pages+1))
+		err = inFile(d).w.c.pragma(fmt.Sprintf("max_page_count = %d", pages+1))
 	}
 	release()
 	if err != nil {
@@ -488,7 +488,7 @@ func TestDiskFull(t *testing.T) {
 	}
 	clean(t, d)
 	release = hold(t, d)
-	err = d.w.c.pragma("max_page_count = 1000000")
+	err = inFile(d).w.c.pragma("max_page_count = 1000000")
 	release()
 	if err != nil {
 		t.Fatal(err)

@@ -84,7 +84,7 @@ func createFile(o Options, path string) error {
 }
 
 // founding writes the rows that every database has.
-func (c conn) founding(now time.Time) (err error) {
+func (c *sqliteConn) founding(now time.Time) (err error) {
 	end, err := sqlitex.ImmediateTransaction(c.Conn)
 	if err != nil {
 		return err

@@ -9,42 +9,20 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
-	"sync"
 	"testing"
 
 	"zombiezen.com/go/sqlite"
-
-	"joinery"
 )
 
-// Options say which database, and how to hold it.
-type Options struct {
-	// Path is the database file. PATH-wal, PATH-shm and PATH.lock stand beside it.
-	Path string
-	// Successor waits for the lock, until the context ends, instead of refusing
-	// while another process holds it.
-	Successor bool
-	// Logger gets what the store does by itself; nil is none.
-	Logger *slog.Logger
-	// UnsafeNoSync leaves out every fsync. Only tests may set it.
-	UnsafeNoSync bool
-}
-
-// OperatorOrg is the name of the organisation that Create makes for the
-// server's operator.
-const OperatorOrg = "operator"
-
-// DB is an open database. It is safe for concurrent use.
-type DB struct {
-	path     string
-	lock     *fileLock
-	joins    *pool   // readers for joins
-	readers  *pool   // readers for everybody else: a listing keeps no join waiting
-	w        *writer // nil where opened for reading only
-	operator joinery.OrgID
-	epoch    int64
-	close    sync.Once
-	closed   chan struct{}
+// sqliteDB is the engine over one file: the lock, one writer and some readers.
+type sqliteDB struct {
+	path    string
+	lock    *fileLock
+	joins   *pool   // readers for joins
+	readers *pool   // readers for everybody else: a listing keeps no join waiting
+	news    *news   // for the readers of joins
+	w       *writer // nil where opened for reading only
+	closed  chan struct{}
 }
 
 // Memory for pages, of the writer and of each reader, in KiB.
@@ -57,8 +35,8 @@ const (
 // touches goes whole into the log, so small pages make small commits.
 const pageSize = 4096
 
-// walPages is the size of the write-ahead log, in pages, from which it is copied
-// back into the database after a commit.
+// walPages is about what the write-ahead log has grown to, in pages, when it is
+// copied back into the database; see writer.checkpoint.
 const walPages = 4000
 
 func commonPragmas(o Options, cacheKiB int) []string {
@@ -87,15 +65,21 @@ func open(ctx context.Context, o Options, readOnly bool) (_ *DB, err error) {
 	if o.UnsafeNoSync && !testing.Testing() {
 		return nil, fmt.Errorf("%w: opening without fsync is for tests only", ErrNotDurable)
 	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return openFile(ctx, o, readOnly)
+}
+
+// openFile opens a SQLite file. With an error it gives back what it opened.
+func openFile(ctx context.Context, o Options, readOnly bool) (_ *DB, err error) {
 	lock, err := lockFile(ctx, o.Path, o.Successor)
 	if err != nil {
 		return nil, err
 	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
 	n := max(2, min(8, runtime.NumCPU()))
-	d := &DB{path: o.Path, lock: lock, joins: newPool(n), readers: newPool(max(2, n/2)), closed: make(chan struct{})}
+	e := &sqliteDB{path: o.Path, lock: lock, joins: newPool(n), readers: newPool(max(2, n/2)), news: newNews(), closed: make(chan struct{})}
+	d := &DB{engine: e, readOnly: readOnly}
 	defer func() {
 		if err != nil {
 			_ = d.Close()
@@ -112,7 +96,7 @@ func open(ctx context.Context, o Options, readOnly bool) (_ *DB, err error) {
 	if err := inOrder(
 		func() error { return c.checkVersion(o.Path, len(steps)) },
 		func() error { return c.checkDurable(o) },
-		func() error { return d.begin(c, readOnly) },
+		func() error { return e.begin(d, c, readOnly) },
 	); err != nil {
 		_ = c.Close()
 		return nil, err
@@ -120,24 +104,24 @@ func open(ctx context.Context, o Options, readOnly bool) (_ *DB, err error) {
 	if readOnly {
 		err = c.Close()
 	} else {
-		d.w, err = startWriter(c, d.epoch, o.Logger)
+		e.w, err = e.startWriter(c, d.epoch, o.Logger)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if err := d.joins.fill(o); err != nil {
+	if err := e.joins.fill(o); err != nil {
 		return nil, err
 	}
-	if err := d.readers.fill(o); err != nil {
+	if err := e.readers.fill(o); err != nil {
 		return nil, err
 	}
 	return d, nil
 }
 
 // openChecked opens the file at o.Path after looking that it is one of ours.
-func openChecked(o Options, cacheKiB int) (conn, error) {
+func openChecked(o Options, cacheKiB int) (*sqliteConn, error) {
 	if err := checkFile(o.Path); err != nil {
-		return conn{}, err
+		return nil, err
 	}
 	c, err := openConn(o.Path, commonPragmas(o, cacheKiB)...)
 	if err == nil {
@@ -151,9 +135,9 @@ func openChecked(o Options, cacheKiB int) (conn, error) {
 	}
 	switch sqlite.ErrCode(err).ToPrimary() {
 	case sqlite.ResultNotADB, sqlite.ResultCorrupt:
-		return conn{}, fmt.Errorf("%w: %s is damaged or no SQLite file; restore a backup, or correct the configured path: %w", ErrNotDatabase, o.Path, err)
+		return nil, fmt.Errorf("%w: %s is damaged or no SQLite file; restore a backup, or correct the configured path: %w", ErrNotDatabase, o.Path, err)
 	case sqlite.ResultReadOnly, sqlite.ResultCantOpen:
-		return conn{}, fmt.Errorf("%w: %s or its directory; give both to the user that runs joinery: %w", ErrUnwritable, o.Path, err)
+		return nil, fmt.Errorf("%w: %s or its directory; give both to the user that runs joinery: %w", ErrUnwritable, o.Path, err)
 	}
 	return c, err
 }
@@ -182,7 +166,7 @@ func checkFile(path string) error {
 	return nil
 }
 
-func (c conn) checkVersion(path string, newest int) error {
+func (c *sqliteConn) checkVersion(path string, newest int) error {
 	version, err := c.pragmaInt("user_version")
 	switch {
 	case err != nil:
@@ -197,7 +181,7 @@ func (c conn) checkVersion(path string, newest int) error {
 }
 
 // checkDurable reads back what decides whether a commit survives a crash.
-func (c conn) checkDurable(o Options) error {
+func (c *sqliteConn) checkDurable(o Options) error {
 	mode, err := c.pragmaValue("journal_mode")
 	if err != nil {
 		return err
@@ -219,8 +203,8 @@ func (c conn) checkDurable(o Options) error {
 }
 
 // begin raises the epoch, unless we only read, and reads who we are.
-func (d *DB) begin(c conn, readOnly bool) error {
-	if err := c.pragma("wal_autocheckpoint = 0"); err != nil { // the writer does it; see checkpoint.go
+func (e *sqliteDB) begin(d *DB, c *sqliteConn, readOnly bool) error {
+	if err := c.pragma("wal_autocheckpoint = 0"); err != nil {
 		return err
 	}
 	if err := c.pragma(fmt.Sprintf("journal_size_limit = %d", 4*walPages*pageSize)); err != nil {
@@ -234,41 +218,35 @@ func (d *DB) begin(c conn, readOnly bool) error {
 			return err
 		}
 	}
-	found, err := c.one("SELECT epoch, operator_org FROM store", func(r *row) error {
-		d.epoch, d.operator = r.int(), joinery.OrgID(r.int())
-		return nil
-	})
-	if err == nil && !found {
-		err = fmt.Errorf("%w: %s lacks its store row; restore a backup", ErrNotDatabase, d.path)
+	err := d.readStore(conn{c})
+	if errors.Is(err, errNoStoreRow) {
+		err = fmt.Errorf("%w: %s lacks its store row; restore a backup", ErrNotDatabase, e.path)
 	}
 	return err
 }
 
-// Close waits for the transaction under way, refuses what waits behind it,
-// closes every connection and releases the lock.
-func (d *DB) Close() (err error) {
-	d.close.Do(func() {
-		close(d.closed)
-		err = firstError(d.joins.close(), d.readers.close())
-		if d.w != nil {
-			err = firstError(err, d.w.stop())
-		}
-		err = firstError(err, d.lock.release())
-	})
-	return err
+// close implements engine.
+func (e *sqliteDB) close() error {
+	close(e.closed)
+	if e.w != nil {
+		e.w.stop()
+	}
+	err := firstError(e.joins.close(), e.readers.close())
+	if e.w != nil && e.w.isBroken() == nil {
+		// Last, because who closes last copies the log back. That of a broken writer
+		// stays open until the process ends: the log must stay.
+		err = firstError(err, e.w.c.Close())
+	}
+	return firstError(err, e.lock.release())
 }
 
-// Epoch is how often the database was opened by a server, this time included.
-func (d *DB) Epoch() int64 { return d.epoch }
-
-// Ping tells whether the database answers: a read, and the writer's turn.
-func (d *DB) Ping(ctx context.Context) error {
-	if err := d.read(ctx, func(c conn) error { return c.exec("SELECT epoch FROM store") }); err != nil {
+// ping implements engine.
+func (e *sqliteDB) ping(ctx context.Context) error {
+	if err := e.read(ctx, func(c conn) error { return c.exec("SELECT epoch FROM store") }); err != nil {
 		return err
 	}
-	if d.w == nil {
+	if e.w == nil {
 		return nil
 	}
-	_, err := write(ctx, d, func(*tx) (struct{}, error) { return struct{}{}, nil })
-	return err
+	return e.transaction(ctx, func(*tx) error { return nil })
 }

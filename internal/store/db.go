@@ -1,0 +1,145 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+
+	"joinery"
+	"joinery/lorawan"
+)
+
+// Options say which database, and how to hold it.
+type Options struct {
+	// Path is the SQLite file. PATH-wal, PATH-shm and PATH.lock stand beside it.
+	Path string
+	// Successor waits for the lock, until the context ends, instead of refusing
+	// while another process holds it.
+	Successor bool
+	// Logger gets what the store does by itself; nil is none.
+	Logger *slog.Logger
+	// UnsafeNoSync leaves out every fsync. Only tests may set it.
+	UnsafeNoSync bool
+}
+
+// OperatorOrg is the name of the organisation that Create makes for the
+// server's operator.
+const OperatorOrg = "operator"
+
+// DB is an open database. It is safe for concurrent use.
+type DB struct {
+	engine   engine
+	operator joinery.OrgID
+	epoch    int64
+	readOnly bool
+	close    sync.Once
+}
+
+// engine is what each database does in its own way. Everything else is written
+// once, in statements that run on conn.
+type engine interface {
+	// loadActivation is LoadActivation.
+	loadActivation(ctx context.Context, joinEUI, devEUI lorawan.EUI64) (joinery.ActivationState, error)
+	// commitActivation puts j in the queue of joins and gives its outcome; see
+	// CommitActivation.
+	commitActivation(ctx context.Context, j *joinCommit) error
+	// transaction runs fn in a transaction that no other of them comes between;
+	// see write.
+	transaction(ctx context.Context, fn func(*tx) error) error
+	// readJoin, read and snapshot run fn on a connection that only reads.
+	readJoin(ctx context.Context, fn func(conn) error) error
+	read(ctx context.Context, fn func(conn) error) error
+	snapshot(ctx context.Context, fn func(conn) error) error
+	// ping returns nil where the database can be read and written now.
+	ping(ctx context.Context) error
+	// failed is closed when nothing is written any more until the database is
+	// opened anew, nil where that does not happen; failure is why.
+	failed() <-chan struct{}
+	failure() error
+	// checkEngine reports what the engine itself finds broken: pages, references.
+	checkEngine(f *checkup) error
+	// lastAuditID is the highest id that an audit row ever had.
+	lastAuditID(c conn) (int64, error)
+	// close waits for the transaction under way, refuses what waits behind it and
+	// gives everything back.
+	close() error
+}
+
+// Close waits for the transaction under way, refuses what waits behind it,
+// closes every connection and releases the lock.
+func (d *DB) Close() (err error) {
+	d.close.Do(func() { err = d.engine.close() })
+	return err
+}
+
+// Epoch is how often the database was opened by a server, this time included.
+func (d *DB) Epoch() int64 { return d.epoch }
+
+// Ping tells whether the database answers: a read, and the writer's turn.
+func (d *DB) Ping(ctx context.Context) error { return d.engine.ping(ctx) }
+
+// Failed is closed when the database takes no more writes and only opening it
+// anew can help; Failure says why. A server then does best to end: its service
+// manager starts it again.
+func (d *DB) Failed() <-chan struct{} { return d.engine.failed() }
+
+// Failure is why Failed was closed.
+func (d *DB) Failure() error { return d.engine.failure() }
+
+// write runs fn in one transaction and returns after it is on disk; with an
+// error nothing of it is. Transactions of write come one after another. A
+// caller whose ctx ends gets ctx.Err(): while the call waited nothing was
+// written; once it had its turn, the transaction ends by itself, either way,
+// and only a look can tell how.
+func write[T any](ctx context.Context, d *DB, fn func(*tx) (T, error)) (T, error) {
+	var zero, result T
+	if d.readOnly {
+		return zero, storeError(ErrClosed)
+	}
+	if err := ctx.Err(); err != nil {
+		return zero, err
+	}
+	err := d.engine.transaction(ctx, func(t *tx) (err error) {
+		t.operator = d.operator
+		result, err = fn(t)
+		return err
+	})
+	if err != nil {
+		return zero, err
+	}
+	return result, nil
+}
+
+// do is write for transactions without a result.
+func (d *DB) do(ctx context.Context, fn func(*tx) error) error {
+	_, err := write(ctx, d, func(t *tx) (struct{}, error) { return struct{}{}, fn(t) })
+	return err
+}
+
+// readJoin runs fn for a join: one look-up by a key.
+func (d *DB) readJoin(ctx context.Context, fn func(conn) error) error {
+	return d.engine.readJoin(ctx, fn)
+}
+
+// read runs fn for everybody else. A caller whose ctx ends gets ctx.Err().
+func (d *DB) read(ctx context.Context, fn func(conn) error) error { return d.engine.read(ctx, fn) }
+
+// snapshot is read where fn sees one state of the database.
+func (d *DB) snapshot(ctx context.Context, fn func(conn) error) error {
+	return d.engine.snapshot(ctx, fn)
+}
+
+// readStore reads who we are from the store's one row.
+func (d *DB) readStore(c conn) error {
+	found, err := c.one("SELECT epoch, operator_org FROM store", func(r *row) error {
+		d.epoch, d.operator = r.int(), joinery.OrgID(r.int())
+		return nil
+	})
+	if err == nil && !found {
+		err = errNoStoreRow
+	}
+	return err
+}
+
+var errNoStoreRow = errors.New("the store row is missing")

@@ -1,0 +1,94 @@
+package store
+
+import (
+	"sync"
+	"time"
+
+	"joinery"
+	"joinery/lorawan"
+)
+
+// news is what joins changed lately. Readers of joins keep one snapshot of the
+// database for many loads: to begin one costs locks, and makes SQLite drop
+// every page that the reader had in memory, which together is four times what
+// the look-up itself costs. What joins have committed since is in here.
+//
+// Time is cut into generations. A reader whose snapshot is of an older
+// generation takes a new one before it reads. A generation ends when
+// something else than a join was committed, when news has become long, and at
+// a checkpoint; so whoever was told that a change is made can rely on it that
+// every load from then on sees it.
+type news struct {
+	mu         sync.Mutex
+	generation uint64 // from 1 on
+	// Key sets that moved in this generation and in the one before, which may
+	// still be read. The versions in it are not older than a snapshot's, or
+	// they are not used.
+	now, before map[joinery.KeySetID]moved
+}
+
+// moved is what a join changes of a key set.
+type moved struct {
+	version   uint64
+	joinNonce lorawan.JoinNonce
+	nonces    []byte
+	at        time.Time
+}
+
+// maxNews bounds a generation.
+const maxNews = 4096
+
+func newNews() *news {
+	return &news{generation: 1, now: map[joinery.KeySetID]moved{}}
+}
+
+// current is the generation that a snapshot is of which begins now.
+func (n *news) current() uint64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.generation
+}
+
+// tell adds the joins of a batch that were committed.
+func (n *news) tell(batch []*joinCommit, outcomes []error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for i, j := range batch {
+		if outcomes[i] == nil {
+			n.now[j.KeySet] = moved{j.Version + 1, j.Nonces.JoinNonce, j.nonces, j.Activation.At}
+		}
+	}
+	if len(n.now) >= maxNews {
+		n.end()
+	}
+}
+
+// next ends the generation: snapshots of it are too old from now on.
+func (n *news) next() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.end()
+}
+
+func (n *news) end() {
+	n.generation++
+	n.before, n.now = n.now, make(map[joinery.KeySetID]moved, len(n.now))
+}
+
+// update brings what was read from a snapshot up to date. ok is false where the
+// snapshot is too old for that.
+func (n *news) update(s *joinery.ActivationState, snapshot uint64) (ok bool, err error) {
+	n.mu.Lock()
+	m, found := n.now[s.KeySet.ID]
+	if !found && snapshot < n.generation {
+		m, found = n.before[s.KeySet.ID]
+	}
+	tooOld := snapshot+1 < n.generation
+	n.mu.Unlock()
+	if tooOld || !found || m.version <= s.KeySet.Version {
+		return !tooOld, nil
+	}
+	s.KeySet.Version, s.Device.LastJoinAt = m.version, m.at
+	s.KeySet.Nonces, err = joinery.DecodeNonces(m.joinNonce, m.nonces)
+	return true, err
+}
