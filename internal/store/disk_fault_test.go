@@ -2,7 +2,9 @@ package store
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"joinery"
@@ -90,13 +92,19 @@ func onDisk(t *testing.T, base map[string][]byte) (*DB, *disk) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = d.Close() })
+	CopyLogBackAt(t, d, 20)
+	return d, k
+}
+
+// CopyLogBackAt makes d copy its log back when it has grown by so many pages.
+func CopyLogBackAt(t testing.TB, d *DB, pages int64) {
+	t.Helper()
 	release := hold(t, d)
-	inFile(d).w.checkpointAt = 20
+	inFile(d).w.checkpointAt = pages
 	release()
 	if err := d.Ping(t.Context()); err != nil { // the holder's transaction has ended
 		t.Fatal(err)
 	}
-	return d, k
 }
 
 // diskBase is the files of a database of some devices.
@@ -122,7 +130,11 @@ func TestEveryDiskStepFails(t *testing.T) {
 	whole.check(t, "without a fault, killed", filesOf(t, k.dir))
 	whole.check(t, "without a fault, power cut", k.afterPowerCut())
 	t.Logf("%d steps: %s", len(steps), tally(steps))
+	long := os.Getenv("JOINERY_LONG") != ""
 	for n := range steps {
+		if write := strings.HasPrefix(steps[n], "write"); write && !long && n%4 != 0 {
+			continue // the short form leaves out writes, and nothing else
+		}
 		for _, keeps := range []bool{false, true} {
 			d, k := onDisk(t, base)
 			k.failNext(n, keeps)
@@ -137,7 +149,7 @@ func TestEveryDiskStepFails(t *testing.T) {
 				t.Fatalf("step %d: %s", n, what)
 			}
 			failed := isClosed(d.Failed())
-			if sync := steps[n][:4] == "sync"; failed != sync {
+			if sync := strings.HasPrefix(steps[n], "sync"); failed != sync {
 				t.Fatalf("%s: Failed is %t", what, failed)
 			}
 			if failed {

@@ -171,7 +171,6 @@ type (
 	closeFunc    = func(tls *libc.TLS, file uintptr) int32
 	writeFunc    = func(tls *libc.TLS, file, buf uintptr, n int32, off lib.Tsqlite3_int64) int32
 	truncateFunc = func(tls *libc.TLS, file uintptr, size lib.Tsqlite3_int64) int32
-	syncFunc     = func(tls *libc.TLS, file uintptr, flags int32) int32
 )
 
 // install makes the shim SQLite's default for connections opened from now on.
