@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
@@ -12,6 +13,8 @@ import (
 	"joinery/internal/store"
 	"joinery/lorawan"
 )
+
+var errBroken = errors.New("disk is gone")
 
 // forgetfulStore cannot be read after a peer was removed.
 type forgetfulStore struct {

@@ -2,11 +2,9 @@ package fleet
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -413,28 +411,6 @@ func TestKEKs(t *testing.T) {
 	}
 	_, err = f.AddKEK(ctx, operator, p.ID, f.newKEK(t, joinery.KEKForNS, "v5", 16))
 	wantCode(t, err, joinery.CodeNotFound)
-}
-
-// brokenStore fails to store KEKs.
-type brokenStore struct{ *store.DB }
-
-var errBroken = errors.New("disk is gone")
-
-func (brokenStore) AddKEK(context.Context, joinery.KEK, joinery.AuditEntry) error { return errBroken }
-
-func TestAddPeerIsTakenBack(t *testing.T) {
-	f := newFixture(t)
-	broken := New(brokenStore{f.db}, f.keys, slog.New(slog.DiscardHandler))
-	p := f.networkServer("ns", 1, byPin(selfSigned(t)))
-	_, err := broken.AddPeer(t.Context(), operator, p, []NewKEK{f.newKEK(t, joinery.KEKForNS, "v1", 16)}, PeerConfirm{})
-	if !errors.Is(err, errBroken) {
-		t.Fatalf("got %v", err)
-	}
-	peers, err := f.Peers(t.Context(), operator)
-	if err != nil || len(peers) != 0 {
-		t.Errorf("%d peers left, %v", len(peers), err)
-	}
-	f.mustAdd(t, p, joinery.KEKForNS)
 }
 
 // TestOnlyTheOperator goes over everything that tenants must not do: the answer

@@ -24,11 +24,12 @@ type Store interface {
 	AuditStore
 }
 
-// PeerStore holds peers. Peers leaves out removed ones; RemovePeer retires the
+// PeerStore holds peers. AddPeer stores a peer together with its first KEKs.
+// Peers leaves out removed ones; RemovePeer retires the
 // peer's KEKs, whose rows stay.
 type PeerStore interface {
 	Peers(ctx context.Context) ([]joinery.Peer, error)
-	AddPeer(ctx context.Context, p joinery.Peer, entries ...joinery.AuditEntry) error
+	AddPeer(ctx context.Context, p joinery.Peer, keks []joinery.KEK, entries ...joinery.AuditEntry) error
 	ChangePeer(ctx context.Context, p joinery.Peer, entries ...joinery.AuditEntry) error
 	RemovePeer(ctx context.Context, id joinery.PeerID, entry joinery.AuditEntry) error
 }
