@@ -372,15 +372,15 @@ func TestEveryCallFails(t *testing.T) {
 			// The states along the way, by number of calls made.
 			r := b.open(t)
 			states := []string{everything(t, r)}
-			r.steps.done = func() { states = append(states, everything(t, r)) }
+			r.done = func() { states = append(states, everything(t, r)) }
 			ok(t, f.run(t.Context(), r))
-			r.steps.done = nil
-			names, last := r.steps.calls, states[len(states)-1]
+			r.done = nil
+			names, last := r.calls, states[len(states)-1]
 			calls += len(names)
 			for n, name := range names {
 				for _, after := range []bool{false, true} {
 					r := b.open(t)
-					r.steps.failAt, r.steps.after = n, after
+					r.failAt, r.after = n, after
 					what := fmt.Sprintf("call %d, %s, after it took effect: %t", n, name, after)
 					err := f.run(t.Context(), r)
 					r.reopen()
