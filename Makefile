@@ -15,6 +15,9 @@ CONCURRENT := . ./internal/activation ./internal/api ./internal/auth ./internal/
 # What `make fuzz` spends on each target: a time (30s) or a count (100000x).
 FUZZTIME ?= 30s
 
+# Flags of the bench, such as -short or -json.
+BENCH ?=
+
 .PHONY: help
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -55,7 +58,15 @@ fmt: # Tells which files gofmt would change.
 	if [ -n "$$changed" ]; then echo "not formatted; run gofmt -w on:"; echo "$$changed"; exit 1; fi
 
 .PHONY: bench
-bench: ## Benchmarks of every package
+bench: ## What a join costs: server and client on a processor each, against a bare echo (BENCH=-short)
+	$(GO) run ./test/bench $(BENCH)
+
+.PHONY: bench-growth
+bench-growth: ## The same with a fleet a hundred times as large (JOINERY_LONG=1: a thousand times)
+	$(GO) run ./test/bench -growth $(BENCH)
+
+.PHONY: bench-go
+bench-go: ## Go benchmarks of every package
 	$(GO) test -run '^$$' -bench . -benchmem $$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -n1 dirname | sort -u)
 
 .PHONY: fuzz

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"joinery/lorawan"
@@ -106,6 +107,7 @@ var ErrActivation = errors.New("stored activation is damaged")
 
 // AppendPayload appends the stored form of a.
 func (a Activation) AppendPayload(b []byte) []byte {
+	b = slices.Grow(b, activationFixed+lorawan.CFListLen+len(a.ASID))
 	u64, u32, u16 := binary.BigEndian.AppendUint64, binary.BigEndian.AppendUint32, binary.BigEndian.AppendUint16
 	b = append(b, activationFormat)
 	b = u64(b, uint64(a.ID))

@@ -1,6 +1,10 @@
 package joinery
 
-import "joinery/lorawan"
+import (
+	"errors"
+
+	"joinery/lorawan"
+)
 
 // Sealed is ciphertext that only the keyring opens: a format byte, the wrapped
 // key and a MAC that binds it to what it belongs to (architecture of custody:
@@ -53,6 +57,17 @@ func (o Origin) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
 
 // MarshalText implements encoding.TextMarshaler.
 func (k RootKey) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (k *RootKey) UnmarshalText(b []byte) error {
+	for known, text := range rootKeyText {
+		if text == string(b) {
+			*k = known
+			return nil
+		}
+	}
+	return errors.New("root key: want NwkKey or AppKey")
+}
 
 // SealedRoot is one imported root key in its two forms.
 type SealedRoot struct {

@@ -186,6 +186,21 @@ func (c *Client) Activations(ctx context.Context, id joinery.DeviceID, limit int
 	return list[Activation](ctx, c, devicePath(id)+"/activations", q)
 }
 
+// ExplainDevice reads why a device does not join.
+func (c *Client) ExplainDevice(ctx context.Context, id joinery.DeviceID) (DeviceExplanation, error) {
+	return get[DeviceExplanation](ctx, c, devicePath(id)+"/refusals", nil)
+}
+
+// PeerRefusals reads what a peer was refused, with at most limit devices. Limit
+// 0 is the server's default.
+func (c *Client) PeerRefusals(ctx context.Context, id joinery.PeerID, limit int) (PeerRefusals, error) {
+	q := url.Values{}
+	if limit > 0 {
+		q.Set("limit", strconv.Itoa(limit))
+	}
+	return get[PeerRefusals](ctx, c, "/peers/"+id.String()+"/refusals", q)
+}
+
 // Device reads one device.
 func (c *Client) Device(ctx context.Context, id joinery.DeviceID) (Device, error) {
 	return get[Device](ctx, c, devicePath(id), nil)

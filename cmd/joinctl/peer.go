@@ -15,7 +15,7 @@ import (
 
 func (a *app) peerCommand() *cobra.Command {
 	c := &cobra.Command{Use: "peer", Short: "Network Servers and Application Servers that may speak to this server"}
-	c.AddCommand(a.peerAddCommand(), a.peerListCommand(), a.peerShowCommand(), a.peerChangeCommand(), a.peerRemoveCommand(), a.peerCheckCommand())
+	c.AddCommand(a.peerAddCommand(), a.peerListCommand(), a.peerShowCommand(), a.peerChangeCommand(), a.peerRemoveCommand(), a.peerCheckCommand(), a.peerRefusalsCommand())
 	return c
 }
 

@@ -21,10 +21,12 @@ func newMigrate() *cobra.Command {
 		Use:   "migrate",
 		Short: "Bring the database to this program's schema, or make a new one",
 		Long: `Brings the database of the configuration to the schema of this program, step by
-step, each in a transaction of its own. The server must not be running. Make a
-copy first: there is no way back to an older schema.
+step, each in a transaction of its own. The server must not be running, but for
+servers on PostgreSQL where a step says that they can live with it. Make a copy
+first: there is no way back to an older schema.
 
-With --create it makes a new, empty database instead. It never replaces one.`,
+With --create it makes a new database instead: a new SQLite file, or the schema
+in a PostgreSQL database that is there and empty. It never replaces one.`,
 		Example: `  joinery migrate --config /etc/joinery/joinery.yaml
   joinery migrate --config /etc/joinery/joinery.yaml --create`,
 		Args: cobra.NoArgs,
@@ -36,12 +38,12 @@ With --create it makes a new, empty database instead. It never replaces one.`,
 		if err != nil {
 			return err
 		}
-		options := store.Options{Path: c.Database.Path}
+		options := daemon.DatabaseOptions(c.Database)
 		if create {
 			if err := store.Create(cmd.Context(), options); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: made\n", c.Database.Path)
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: made\n", c.Database.Name())
 			return nil
 		}
 		from, to, err := store.Migrate(cmd.Context(), options)
@@ -49,10 +51,10 @@ With --create it makes a new, empty database instead. It never replaces one.`,
 			return err
 		}
 		if from == to {
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: has schema %d already\n", c.Database.Path, to)
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: has schema %d already\n", c.Database.Name(), to)
 			return nil
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "%s: schema %d is now %d\n", c.Database.Path, from, to)
+		fmt.Fprintf(cmd.OutOrStdout(), "%s: schema %d is now %d\n", c.Database.Name(), from, to)
 		return nil
 	}
 	return cmd
@@ -74,7 +76,8 @@ nonces against activations, owners, bindings, peers, imports and the audit log.
 With --keys it also opens the key file and every sealed key, which finds rows
 that were swapped, damaged, or belong to another key file.
 
-The server must not be running. Nothing is changed. The exit code is 0 when all
+The server must not be running, unless the database is in PostgreSQL: then the
+state of one instant is checked. Nothing is changed. The exit code is 0 when all
 is well, 1 when something is not, and 2 when it could not be checked.`,
 		Example: `  joinery fsck --config /etc/joinery/joinery.yaml --keys`,
 		Args:    cobra.NoArgs,
@@ -103,7 +106,7 @@ func fsck(ctx context.Context, configFile string, withKeys bool) (found []store.
 	if err != nil {
 		return nil, err
 	}
-	db, err := store.OpenReadOnly(ctx, store.Options{Path: c.Database.Path})
+	db, err := store.OpenReadOnly(ctx, daemon.DatabaseOptions(c.Database))
 	if err != nil {
 		return nil, err
 	}

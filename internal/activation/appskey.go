@@ -10,7 +10,7 @@ import (
 // that session was made, wrapped under that server's current KEK, as long as
 // the binding under which it was made stands (TS002-1.0 §10). Whoever else asks
 // learns only that there is no such device for them.
-func (s *Service) AppSKey(ctx context.Context, req AppSKeyRequest) (Envelope, error) {
+func (s *Service) AppSKey(ctx context.Context, req AppSKeyRequest) (_ Envelope, err error) {
 	a, err := s.findSession(ctx, req)
 	if err != nil {
 		return Envelope{}, err
@@ -18,19 +18,20 @@ func (s *Service) AppSKey(ctx context.Context, req AppSKeyRequest) (Envelope, er
 	state, err := s.store.LoadActivation(ctx, req.JoinEUI, req.DevEUI)
 	if err != nil {
 		if joinery.CodeOf(err) == joinery.CodeUnknownDevice {
-			return Envelope{}, unknownSession()
+			return Envelope{}, joinery.Refuse(joinery.RefusedSessionEnded, unknownSession())
 		}
 		return Envelope{}, storeError(err)
 	}
+	defer func() { err = explained(err, &state) }()
 	if !sessionStands(a, state) {
-		return Envelope{}, unknownSession()
+		return Envelope{}, joinery.Refuse(joinery.RefusedSessionEnded, unknownSession())
 	}
 	if state.Device.Suspended {
 		return Envelope{}, joinery.Errorf(joinery.CodeSuspended, "the device is suspended")
 	}
 	kek, ok := s.peers.CurrentKEK(req.Peer.ID, joinery.KEKForAS)
 	if !ok {
-		return Envelope{}, joinery.Errorf(joinery.CodeKEKMissing, "there is no KEK for this Application Server")
+		return Envelope{}, joinery.Refuse(joinery.RefusedASKEK, joinery.Errorf(joinery.CodeKEKMissing, "there is no KEK for this Application Server"))
 	}
 	envelope, err := s.keys.AppSKey(ctx, state.KeySet, a, kek)
 	if err != nil {
@@ -49,18 +50,21 @@ func (s *Service) findSession(ctx context.Context, req AppSKeyRequest) (joinery.
 		return joinery.Activation{}, joinery.Errorf(joinery.CodeUnknownReceiver, "this Join Server does not serve JoinEUI %s", req.JoinEUI)
 	}
 	if len(req.SessionKeyID) != len(joinery.SessionKeyID{}) {
-		return joinery.Activation{}, unknownSession()
+		return joinery.Activation{}, joinery.Refuse(joinery.RefusedSessionUnknown, unknownSession())
 	}
 	id := joinery.SessionKeyID(req.SessionKeyID)
 	a, err := s.store.Activation(ctx, id.ActivationID())
 	if joinery.CodeOf(err) == joinery.CodeNotFound {
-		return joinery.Activation{}, unknownSession()
+		return joinery.Activation{}, joinery.Refuse(joinery.RefusedSessionUnknown, unknownSession())
 	}
 	if err != nil {
 		return joinery.Activation{}, storeError(err)
 	}
-	if a.SessionKeyID != id || a.JoinEUI != req.JoinEUI || a.DevEUI != req.DevEUI || a.ASID == "" || a.ASID != req.ASID {
-		return joinery.Activation{}, unknownSession()
+	if a.SessionKeyID != id || a.JoinEUI != req.JoinEUI || a.DevEUI != req.DevEUI {
+		return joinery.Activation{}, joinery.Refuse(joinery.RefusedSessionUnknown, unknownSession())
+	}
+	if a.ASID == "" || a.ASID != req.ASID {
+		return joinery.Activation{}, otherAS(a)
 	}
 	return a, nil
 }
@@ -80,11 +84,12 @@ func unknownSession() error {
 // HomeNS names the home network of a device to its home itself and to networks
 // on its roaming list (TS002-1.0 §12). To every other network it says the same,
 // whether the device exists or not.
-func (s *Service) HomeNS(ctx context.Context, req HomeNSRequest) (HomeNSAnswer, error) {
+func (s *Service) HomeNS(ctx context.Context, req HomeNSRequest) (_ HomeNSAnswer, err error) {
 	if !s.peers.ServesJoinEUI(req.JoinEUI) {
 		return HomeNSAnswer{}, joinery.Errorf(joinery.CodeUnknownReceiver, "this Join Server does not serve JoinEUI %s", req.JoinEUI)
 	}
 	state, err := s.store.LoadActivation(ctx, req.JoinEUI, req.DevEUI)
+	defer func() { err = explained(err, &state) }()
 	if err != nil {
 		if joinery.CodeOf(err) == joinery.CodeUnknownDevice {
 			return HomeNSAnswer{}, noRoaming(req)
@@ -102,7 +107,7 @@ func (s *Service) HomeNS(ctx context.Context, req HomeNSRequest) (HomeNSAnswer, 
 		}
 	}
 	if state.Binding == nil {
-		return HomeNSAnswer{}, joinery.Errorf(joinery.CodeUnknownDevice, "the device is bound to no network")
+		return HomeNSAnswer{}, joinery.Refuse(joinery.RefusedNotBound, joinery.Errorf(joinery.CodeUnknownDevice, "the device is bound to no network"))
 	}
 	return HomeNSAnswer{HNetID: state.Binding.NetID, HNSID: state.Binding.NSID}, nil
 }

@@ -21,8 +21,9 @@ func (s *Service) Join(ctx context.Context, req JoinRequest) (JoinAnswer, error)
 	})
 }
 
-func (s *Service) tryJoin(ctx context.Context, req JoinRequest, frame lorawan.JoinRequest) (JoinAnswer, error) {
+func (s *Service) tryJoin(ctx context.Context, req JoinRequest, frame lorawan.JoinRequest) (_ JoinAnswer, err error) {
 	state, err := s.load(ctx, req)
+	defer func() { err = explained(err, &state) }()
 	if err != nil {
 		return JoinAnswer{}, err
 	}
@@ -77,16 +78,17 @@ func (s *Service) load(ctx context.Context, req JoinRequest) (joinery.Activation
 	state, err := s.store.LoadActivation(ctx, req.JoinEUI, req.DevEUI)
 	if err != nil {
 		if joinery.CodeOf(err) == joinery.CodeUnknownDevice {
-			return state, unknownDevice()
+			return state, joinery.Refuse(joinery.RefusedUnknownDevice, unknownDevice())
 		}
 		return state, storeError(err)
 	}
 	if err := authorise(state, req.Requester); err != nil {
-		return state, err
+		return state, explained(err, &state)
 	}
 	if !state.Device.MACVersion.Serves(req.MACVersion) {
-		return state, joinery.Errorf(joinery.CodeJoinRefused,
+		err := joinery.Errorf(joinery.CodeJoinRefused,
 			"the device is provisioned as LoRaWAN %s and cannot join as %s", state.Device.MACVersion, req.MACVersion)
+		return state, explained(joinery.Refuse(joinery.RefusedMACVersion, err), &state)
 	}
 	return state, nil
 }
@@ -104,13 +106,14 @@ func (s *Service) refuseAfterMIC(ctx context.Context, state joinery.ActivationSt
 func (s *Service) readJoin(req JoinRequest) (lorawan.JoinRequest, error) {
 	frame, err := lorawan.ParseJoinRequest(req.PHYPayload)
 	if err != nil {
-		return frame, joinery.WrapError(joinery.CodeInvalid, err, "PHYPayload is not a join-request of %d bytes", lorawan.JoinRequestLen)
+		err = joinery.WrapError(joinery.CodeInvalid, err, "PHYPayload is not a join-request of %d bytes", lorawan.JoinRequestLen)
+		return frame, joinery.Refuse(joinery.RefusedFrame, err)
 	}
 	if err := s.checkRequest(req, frame.DevEUI); err != nil {
 		return frame, err
 	}
 	if frame.JoinEUI != req.JoinEUI {
-		return frame, joinery.Errorf(joinery.CodeInvalid, "JoinEUI in PHYPayload differs from ReceiverID")
+		return frame, mismatch("JoinEUI in PHYPayload differs from ReceiverID")
 	}
 	return frame, nil
 }
@@ -121,7 +124,7 @@ func (s *Service) checkRequest(req JoinRequest, frameDevEUI lorawan.EUI64) error
 	case !s.peers.ServesJoinEUI(req.JoinEUI):
 		return joinery.Errorf(joinery.CodeUnknownReceiver, "this Join Server does not serve JoinEUI %s", req.JoinEUI)
 	case frameDevEUI != req.DevEUI:
-		return joinery.Errorf(joinery.CodeInvalid, "DevEUI in PHYPayload differs from DevEUI in the message")
+		return mismatch("DevEUI in PHYPayload differs from DevEUI in the message")
 	case req.RxDelay > 15:
 		return joinery.Errorf(joinery.CodeInvalid, "RxDelay: want 0 to 15")
 	case !req.MACVersion.Valid():
@@ -129,7 +132,8 @@ func (s *Service) checkRequest(req JoinRequest, frameDevEUI lorawan.EUI64) error
 	case req.MACVersion.NegotiatesOptions() != req.DLSettings.OptNeg():
 		// A device decides by the bit which keys it derives, a network by the
 		// version which keys it asks for: they must say the same.
-		return joinery.Errorf(joinery.CodeInvalid, "OptNeg in DLSettings does not agree with MACVersion %s", req.MACVersion)
+		err := joinery.Errorf(joinery.CodeInvalid, "OptNeg in DLSettings does not agree with MACVersion %s", req.MACVersion)
+		return joinery.Refuse(joinery.RefusedOptNeg, err)
 	}
 	return nil
 }

@@ -31,11 +31,13 @@ func takeDevNonce(state joinery.ActivationState, joinEUI lorawan.EUI64, dn loraw
 	}
 	switch {
 	case counts && e.Next > uint32(lorawan.MaxDevNonce), !counts && e.Used.Len() > int(lorawan.MaxDevNonce):
-		return n, joinery.Errorf(joinery.CodeExhausted, "the device has used all its DevNonces under this JoinEUI")
+		err := joinery.Errorf(joinery.CodeExhausted, "the device has used all its DevNonces under this JoinEUI")
+		return n, joinery.Refuse(joinery.RefusedDevNonceEnd, err)
 	case counts && uint32(dn) < e.Next:
-		return n, joinery.Errorf(joinery.CodeReplay, "DevNonce %d is not above %d, the last one accepted", dn, e.Next-1)
+		err := joinery.Errorf(joinery.CodeReplay, "DevNonce %d is not above %d, the last one accepted", dn, e.Next-1)
+		return n, tooLow(joinery.RefusedDevNonceLow, e.Next, err)
 	case !counts && e.Used.Has(dn):
-		return n, joinery.Errorf(joinery.CodeReplay, "DevNonce %d was used before", dn)
+		return n, joinery.Refuse(joinery.RefusedDevNonceUsed, joinery.Errorf(joinery.CodeReplay, "DevNonce %d was used before", dn))
 	case counts:
 		e.Next = uint32(dn) + 1
 	default:
@@ -73,9 +75,10 @@ func takeRJCount(n joinery.Nonces, joinEUI lorawan.EUI64, frame lorawan.RejoinRe
 func checkRJCount(count lorawan.RJCount, next uint32, name string) error {
 	switch {
 	case next > uint32(lorawan.MaxRJCount):
-		return joinery.Errorf(joinery.CodeExhausted, "%s is at its end; the device has to join", name)
+		return joinery.Refuse(joinery.RefusedRJCountEnd, joinery.Errorf(joinery.CodeExhausted, "%s is at its end; the device has to join", name))
 	case uint32(count) < next:
-		return joinery.Errorf(joinery.CodeReplay, "%s %d is not above %d, the last one accepted", name, count, next-1)
+		err := joinery.Errorf(joinery.CodeReplay, "%s %d is not above %d, the last one accepted", name, count, next-1)
+		return tooLow(joinery.RefusedRJCountLow, next, err)
 	}
 	return nil
 }
@@ -84,7 +87,7 @@ func checkRJCount(count lorawan.RJCount, next uint32, name string) error {
 // bits, never repeated).
 func checkJoinNonce(n joinery.Nonces) error {
 	if n.JoinNonce >= lorawan.MaxJoinNonce {
-		return joinery.Errorf(joinery.CodeExhausted, "the key set has used all its JoinNonces")
+		return joinery.Refuse(joinery.RefusedJoinNonceEnd, joinery.Errorf(joinery.CodeExhausted, "the key set has used all its JoinNonces"))
 	}
 	return nil
 }

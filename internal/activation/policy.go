@@ -12,9 +12,10 @@ import (
 func authorise(state joinery.ActivationState, r Requester) error {
 	if state.Binding == nil || !isHome(*state.Binding, r) {
 		if r.Peer.DiscloseDevices {
-			return joinery.Errorf(joinery.CodeForbidden, "the owner of the device has not bound it to network %s", r.NetID)
+			err := joinery.Errorf(joinery.CodeForbidden, "the owner of the device has not bound it to network %s", r.NetID)
+			return joinery.Refuse(whyNotHome(state.Binding, r), err)
 		}
-		return unknownDevice()
+		return joinery.Refuse(whyNotHome(state.Binding, r), unknownDevice())
 	}
 	if state.Device.Suspended {
 		return joinery.Errorf(joinery.CodeSuspended, "the device is suspended")
@@ -73,7 +74,7 @@ func (s *Service) chooseWrapping(p joinery.Peer, b joinery.Binding, policy joine
 	var ok bool
 	if w.ns, ok = s.peers.CurrentKEK(p.ID, joinery.KEKForNS); !ok {
 		if !p.ClearKeys || !b.ClearNwkKeys {
-			return w, joinery.Errorf(joinery.CodeKEKMissing, "there is no KEK for this Network Server")
+			return w, joinery.Refuse(joinery.RefusedNSKEK, joinery.Errorf(joinery.CodeKEKMissing, "there is no KEK for this Network Server"))
 		}
 		w.clearNwk = true
 	}
@@ -82,7 +83,8 @@ func (s *Service) chooseWrapping(p joinery.Peer, b joinery.Binding, policy joine
 		w.clearApp = true
 	case joinery.AppSKeyWrapped:
 		if w.as, ok = s.currentASKEK(b.ASID); !ok {
-			return w, joinery.Errorf(joinery.CodeKEKMissing, "there is no KEK for the Application Server of this device")
+			err := joinery.Errorf(joinery.CodeKEKMissing, "there is no KEK for the Application Server of this device")
+			return w, joinery.Refuse(s.whyNoASKEK(b.ASID), err)
 		}
 	case joinery.AppSKeyByID:
 	}

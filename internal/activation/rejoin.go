@@ -23,8 +23,9 @@ func (s *Service) Rejoin(ctx context.Context, req JoinRequest) (JoinAnswer, erro
 	})
 }
 
-func (s *Service) tryRejoin(ctx context.Context, req JoinRequest, frame lorawan.RejoinRequest) (JoinAnswer, error) {
+func (s *Service) tryRejoin(ctx context.Context, req JoinRequest, frame lorawan.RejoinRequest) (_ JoinAnswer, err error) {
 	state, err := s.load(ctx, req)
+	defer func() { err = explained(err, &state) }()
 	if err != nil {
 		return JoinAnswer{}, err
 	}
@@ -63,7 +64,8 @@ func (s *Service) sessionsOf(ctx context.Context, state joinery.ActivationState,
 	// TS001-1.1 §6.2.4.1: the NetID is that of the session; it has to be the
 	// device's home still.
 	if frame.NetID != state.Binding.NetID {
-		return nil, joinery.Errorf(joinery.CodeJoinRefused, "NetID in the rejoin-request is not the device's home network")
+		err := joinery.Errorf(joinery.CodeJoinRefused, "NetID in the rejoin-request is not the device's home network")
+		return nil, joinery.Refuse(joinery.RefusedRejoinNetID, err)
 	}
 	var sessions []joinery.Activation
 	for _, recent := range state.KeySet.Nonces.Recent {
@@ -83,7 +85,7 @@ func (s *Service) sessionsOf(ctx context.Context, state joinery.ActivationState,
 // type 1.
 func (s *Service) verifyRejoin(ctx context.Context, state joinery.ActivationState, phy []byte, frame lorawan.RejoinRequest, sessions []joinery.Activation) (*joinery.Activation, error) {
 	if frame.Type != lorawan.Rejoin1 && len(sessions) == 0 {
-		return nil, keyringError(keyring.ErrMIC)
+		return nil, joinery.Refuse(joinery.RefusedNoSession, keyringError(keyring.ErrMIC))
 	}
 	i, err := s.keys.VerifyRejoin(ctx, state.KeySet, phy, sessions)
 	if err != nil {
@@ -99,7 +101,8 @@ func (s *Service) verifyRejoin(ctx context.Context, state joinery.ActivationStat
 func (s *Service) readRejoin(req JoinRequest) (lorawan.RejoinRequest, error) {
 	frame, err := lorawan.ParseRejoinRequest(req.PHYPayload)
 	if err != nil {
-		return frame, joinery.WrapError(joinery.CodeInvalid, err, "PHYPayload is not a rejoin-request of type 0, 1 or 2")
+		err = joinery.WrapError(joinery.CodeInvalid, err, "PHYPayload is not a rejoin-request of type 0, 1 or 2")
+		return frame, joinery.Refuse(joinery.RefusedFrame, err)
 	}
 	if err := s.checkRequest(req, frame.DevEUI); err != nil {
 		return frame, err
@@ -108,7 +111,7 @@ func (s *Service) readRejoin(req JoinRequest) (lorawan.RejoinRequest, error) {
 	case !req.MACVersion.Rejoins():
 		return frame, joinery.Errorf(joinery.CodeInvalid, "MACVersion %s has no rejoin-request", req.MACVersion)
 	case frame.Type == lorawan.Rejoin1 && frame.JoinEUI != req.JoinEUI:
-		return frame, joinery.Errorf(joinery.CodeInvalid, "JoinEUI in PHYPayload differs from ReceiverID")
+		return frame, mismatch("JoinEUI in PHYPayload differs from ReceiverID")
 	}
 	return frame, nil
 }

@@ -26,6 +26,7 @@ import (
 	"joinery/internal/keyring"
 	"joinery/internal/keyring/soft"
 	"joinery/internal/provisioning"
+	"joinery/internal/refusal"
 	"joinery/internal/seal"
 	"joinery/internal/store"
 
@@ -112,6 +113,7 @@ type fixture struct {
 	socket   string
 	url      string
 	log      *logBuffer
+	refusals *refusal.Recorder
 
 	operator *client.Client // on the socket
 	orgA     joinery.OrgID
@@ -158,11 +160,13 @@ func start(t testing.TB, change ...func(*api.Options)) *fixture {
 		t.Fatal(err)
 	}
 	f.auth = auth.New(db, nil)
+	f.refusals = refusal.NewRecorder(db, log)
+	t.Cleanup(f.refusals.Close)
 	f.services = api.Services{
 		System: system{f.keys}, Keys: f.auth, Organisations: devices, Ranges: devices, Signers: devices,
 		Peers: devices, KEKs: devices, Devices: devices, Nonces: devices,
 		Ownership: claim.New(db, db, f.keys, claim.Options{AnswerAfter: -1, PerCaller: 1 << 20, PerDevice: 1 << 20}),
-		Imports:   provisioning.New(db, db, f.keys), Audit: devices,
+		Imports:   provisioning.New(db, db, f.keys), Audit: devices, Refusals: refusal.New(db, f.refusals),
 	}
 	options := api.Options{Version: "1.2.3", Log: log, Services: f.services}
 	for _, c := range change {

@@ -128,6 +128,8 @@ POST /devices/{id}/suspend
 POST /devices/{id}/resume
 POST /devices/{id}/reset-nonces
 GET /devices/{id}/activations
+GET /devices/{id}/refusals
+GET /peers/{id}/refusals
 GET /devices/{id}/owner-token
 PUT /devices/{id}/binding
 DELETE /devices/{id}/binding

@@ -18,6 +18,7 @@ func (s *Server) register() {
 	s.registerPeers()
 	s.registerKEKs()
 	s.registerDevices()
+	s.registerRefusals()
 	s.registerOwnership()
 	s.registerImports()
 	s.registerAPIKeys()

@@ -9,6 +9,7 @@ import (
 	"joinery/internal/claim"
 	"joinery/internal/fleet"
 	"joinery/internal/provisioning"
+	"joinery/internal/refusal"
 	"joinery/internal/seal"
 	"joinery/lorawan"
 )
@@ -29,6 +30,7 @@ type Services struct {
 	Ownership     Ownership
 	Imports       Imports
 	Audit         Audit
+	Refusals      Refusals
 }
 
 // System tells about the server itself.
@@ -118,6 +120,13 @@ type Imports interface {
 	Status(ctx context.Context, caller joinery.Caller, id joinery.ImportID) (joinery.Import, error)
 	// Errors gives failed rows from index from on, in order.
 	Errors(ctx context.Context, caller joinery.Caller, id joinery.ImportID, from uint64, limit int) ([]joinery.RowResult, error)
+}
+
+// Refusals explains refused requests.
+type Refusals interface {
+	Device(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) (refusal.Device, error)
+	// Peer gives at most limit devices.
+	Peer(ctx context.Context, caller joinery.Caller, id joinery.PeerID, limit int) (refusal.Peer, error)
 }
 
 // Audit reads the log of custody events.

@@ -10,6 +10,7 @@ var modules = map[string][]string{
 	"github.com/google/go-cmp":            {"internal/store/storetest", "internal/keyring/keyringtest"},
 	"github.com/goccy/go-yaml":            {"internal/config"},
 	"github.com/google/renameio/v2":       {"internal/keyring/soft", "internal/sim", "cmd/joinery"},
+	"github.com/jackc/pgx/v5":             {"internal/store", "internal/store/storetest/pgtest"},
 	"github.com/jedib0t/go-pretty/v6":     {"cmd/joinctl"},
 	"github.com/prometheus/client_golang": {"internal/interop", "internal/api", "internal/daemon", "internal/store"},
 	"github.com/schollz/progressbar/v3":   {"cmd/joinery", "cmd/joinctl"},

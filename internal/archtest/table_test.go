@@ -37,15 +37,18 @@ var rooms = map[string]room{
 	"internal/keyring/lwcrypto":    {holders, "the LoRaWAN key schedule over opaque block operations"},
 	"internal/keyring/soft":        {holders, "the keyring's software backend: keys sealed in a file"},
 	"internal/keyring/keyringtest": {holders, "the contract suite that every keyring backend passes"},
-	"internal/store":               {holders, "state in SQLite"},
+	"internal/store":               {holders, "state in SQLite or PostgreSQL"},
 	"internal/store/storetest":     {holders, "the contract suite that every store passes"},
 
 	"internal/store/storetest/sqlitetest": {holders, "a database of its own for a test of another package; apart from the suite, which the store's own tests link"},
+
+	"internal/store/storetest/pgtest": {holders, "a PostgreSQL of its own for a test of another package"},
 
 	"internal/activation":   {rules, "Join, Rejoin, AppSKey, HomeNS"},
 	"internal/provisioning": {rules, "manifests and key lists become devices"},
 	"internal/claim":        {rules, "owner token to owner; bindings"},
 	"internal/fleet":        {rules, "devices, peers, KEKs: list, suspend, rotate, delete"},
+	"internal/refusal":      {rules, "why requests were refused: kept off the answer path, explained to owner and operator"},
 	"internal/factory":      {rules, "elements made offline: manifest and silicon file; the server never links it, the command and quickstart do"},
 	"internal/auth":         {rules, "API key or operator socket to Caller"},
 

@@ -20,7 +20,7 @@ const maxSocketPath = 107
 // Check judges every value and opens nothing. All that is wrong is told at once.
 func (c Config) Check() error {
 	return errors.Join(
-		required("database.path", c.Database.Path),
+		c.Database.check(),
 		required("keys.file", c.Keys.File),
 		c.Keys.checkUnlock(),
 		required("interop.address", c.Interop.Address),
@@ -99,6 +99,7 @@ func (c Config) distinctAddresses() error {
 func (c Config) CheckFiles(now time.Time) error {
 	return errors.Join(
 		exists("database.path", c.Database.Path, "make it with `joinery migrate --create`"),
+		secretFile("database.password_file", c.Database.PasswordFile, ""),
 		secretFile("keys.file", c.Keys.File, "make it with `joinery ceremony soft`"),
 		secretFile("keys.passphrase_file", c.Keys.PassphraseFile, ""),
 		secretFile("keys.identity_file", c.Keys.IdentityFile, ""),

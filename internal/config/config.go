@@ -34,13 +34,31 @@ type Config struct {
 	Log Log `yaml:"log"`
 }
 
-// Database says where the state lives.
+// Database says where the state lives: in one SQLite file (path), or in
+// PostgreSQL (url), which several servers may share. Give one of the two.
 type Database struct {
 	// The SQLite database. It is made by `joinery migrate --create`, never by
 	// `serve`: a missing database is an error, not a new one. It needs a local
 	// file system that syncs; beside it lie its write-ahead log and a lock file
 	// that keeps a second server out.
 	Path string `yaml:"path"`
+	// The PostgreSQL database instead, 14 or newer, in libpq's form and without a
+	// password: postgres://joinery@db.example.com/joinery?sslmode=verify-full.
+	// Its schema is made by `joinery migrate --create` in a database that is there
+	// and empty. Where it is reached over a network, say sslmode.
+	URL string `yaml:"url"`
+	// A file whose first line is the password for url, mode 0600. Leave it empty
+	// where PostgreSQL knows the server by its user or its certificate, or where
+	// PGPASSFILE names a file of passwords.
+	PasswordFile string `yaml:"password_file"`
+}
+
+// Name tells people which database is meant. There is no secret in it.
+func (d Database) Name() string {
+	if d.URL != "" {
+		return d.URL
+	}
+	return d.Path
 }
 
 // Keys says where the sealed key file lies and what opens it.
@@ -144,7 +162,7 @@ func Default() Config {
 // paths lists every field that holds a path, for Resolve.
 func (c *Config) paths() []*string {
 	return []*string{
-		&c.Database.Path,
+		&c.Database.Path, &c.Database.PasswordFile,
 		&c.Keys.File, &c.Keys.PassphraseFile, &c.Keys.IdentityFile,
 		&c.Interop.Certificate, &c.Interop.Key,
 		&c.API.Socket,

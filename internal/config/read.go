@@ -84,7 +84,11 @@ func Parse(text []byte) (Config, error) {
 	}
 	var r reader
 	r.mapping(docs[0], reflect.ValueOf(&c).Elem(), "")
-	if err := errors.Join(r.wrong...); err != nil {
+	if c.Database.URL != "" && !r.given["database.path"] {
+		c.Database.Path = "" // the default is for those who name no database
+	}
+	// Judged here, because what is read may be printed.
+	if err := errors.Join(append(r.wrong, noPassword("database.url", c.Database.URL))...); err != nil {
 		return Config{}, err
 	}
 	return c, nil
@@ -101,7 +105,10 @@ func (c Config) Resolve(dir string) Config {
 }
 
 // reader fills structs from YAML nodes and collects what is wrong.
-type reader struct{ wrong []error }
+type reader struct {
+	wrong []error
+	given map[string]bool // keys that have a value, by their path in the file
+}
 
 func (r *reader) fail(n ast.Node, format string, args ...any) {
 	r.wrong = append(r.wrong, at(n, format, args...))
@@ -141,6 +148,10 @@ func (r *reader) value(n ast.Node, field reflect.Value, path string) {
 		r.mapping(n, field, path+".")
 		return
 	}
+	if r.given == nil {
+		r.given = map[string]bool{}
+	}
+	r.given[path] = true
 	switch dst := field.Addr().Interface().(type) {
 	case *string:
 		if t := n.Type(); t != ast.StringType && t != ast.LiteralType {

@@ -17,6 +17,7 @@ import (
 	"joinery/internal/keyring"
 	"joinery/internal/keyring/soft"
 	"joinery/internal/provisioning"
+	"joinery/internal/refusal"
 	"joinery/internal/seal"
 	"joinery/internal/store"
 
@@ -40,6 +41,11 @@ func Unlock(c config.Keys) soft.Unlock {
 	return soft.Unlock{PassphraseFile: c.PassphraseFile, IdentityFile: c.IdentityFile, Credential: c.Credential}
 }
 
+// DatabaseOptions says which database c names.
+func DatabaseOptions(c config.Database) store.Options {
+	return store.Options{Path: c.Path, URL: c.URL, PasswordFile: c.PasswordFile}
+}
+
 // holders is floor 2: state and keys.
 type holders struct {
 	db   *store.DB
@@ -49,7 +55,9 @@ type holders struct {
 // openHolders opens the store first: it holds the lock that keeps a second
 // server out, before anything else is touched.
 func openHolders(ctx context.Context, c config.Config, o Options) (holders, error) {
-	db, err := store.Open(ctx, store.Options{Path: c.Database.Path, Successor: o.Successor, Logger: o.Log})
+	options := DatabaseOptions(c.Database)
+	options.Successor, options.Logger = o.Successor, o.Log
+	db, err := store.Open(ctx, options)
 	if err != nil {
 		return holders{}, err
 	}
@@ -73,14 +81,16 @@ type rules struct {
 	provisioning *provisioning.Service
 	claim        *claim.Service
 	auth         *auth.Service
+	refusal      *refusal.Service
 }
 
-func newRules(ctx context.Context, h holders, log *slog.Logger, metrics prometheus.Registerer) (rules, error) {
+func newRules(ctx context.Context, h holders, refusals *refusal.Recorder, log *slog.Logger, metrics prometheus.Registerer) (rules, error) {
 	r := rules{
 		fleet:        fleet.New(h.db, h.keys, log),
 		provisioning: provisioning.New(h.db, h.db, h.keys),
 		claim:        claim.New(h.db, h.db, h.keys, claim.Options{}),
 		auth:         auth.New(h.db, nil),
+		refusal:      refusal.New(h.db, refusals),
 	}
 	if err := r.fleet.Directory().Reload(ctx); err != nil {
 		return rules{}, err
@@ -89,8 +99,10 @@ func newRules(ctx context.Context, h holders, log *slog.Logger, metrics promethe
 		Name: "joinery_counter_alarms_total",
 		Help: "Accepted requests after which less than a tenth of a counter was left, by counter.",
 	}, []string{"counter"})
-	if err := metrics.Register(alarms); err != nil {
-		return rules{}, fmt.Errorf("metrics: %w", err)
+	for _, c := range []prometheus.Collector{alarms, refusalMetrics{refusals}} {
+		if err := metrics.Register(c); err != nil {
+			return rules{}, fmt.Errorf("metrics: %w", err)
+		}
 	}
 	r.activation = activation.New(h.db, h.keys, r.fleet.Directory(), activation.Options{
 		Log:   log,
@@ -100,9 +112,9 @@ func newRules(ctx context.Context, h holders, log *slog.Logger, metrics promethe
 }
 
 // newInterop makes the door for networks.
-func newInterop(c config.Config, r rules, cert *certificate, log *slog.Logger, metrics prometheus.Registerer) (*interop.Server, error) {
+func newInterop(c config.Config, r rules, refusals interop.Recorder, cert *certificate, log *slog.Logger, metrics prometheus.Registerer) (*interop.Server, error) {
 	return interop.New(interop.Options{
-		Peers: r.fleet.Directory(), Joins: r.activation, Certificate: cert.get,
+		Peers: r.fleet.Directory(), Joins: r.activation, Certificate: cert.get, Refusals: refusals,
 		Log: log, Metrics: metrics,
 		MaxBody:        c.Limits.BodyBytes,
 		MaxConnections: c.Limits.Connections,
@@ -120,6 +132,7 @@ func newAPI(h holders, r rules, log *slog.Logger, metrics prometheus.Registerer)
 			System: system{h}, Keys: r.auth,
 			Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
 			Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Imports: r.provisioning, Audit: r.fleet,
+			Refusals: r.refusal,
 		},
 	})
 }

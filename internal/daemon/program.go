@@ -16,6 +16,7 @@ import (
 	"joinery/internal/api"
 	"joinery/internal/config"
 	"joinery/internal/interop"
+	"joinery/internal/refusal"
 )
 
 // Options are what a Program is told besides its configuration.
@@ -34,10 +35,11 @@ type Program struct {
 	holders holders
 	cert    *certificate
 
-	interop *interop.Server
-	api     *api.Server
-	ops     *ops
-	opsHTTP *http.Server
+	interop  *interop.Server
+	refusals *refusal.Recorder
+	api      *api.Server
+	ops      *ops
+	opsHTTP  *http.Server
 
 	listeners listeners
 	close     sync.Once
@@ -77,14 +79,15 @@ func Open(ctx context.Context, c config.Config, o Options) (_ *Program, err erro
 		}
 	}()
 	registry := newRegistry()
-	rules, err := newRules(ctx, p.holders, o.Log, registry)
+	p.refusals = refusal.NewRecorder(p.holders.db, o.Log)
+	rules, err := newRules(ctx, p.holders, p.refusals, o.Log, registry)
 	if err != nil {
 		return nil, err
 	}
 	if p.cert, err = newCertificate(c.Interop); err != nil {
 		return nil, err
 	}
-	if p.interop, err = newInterop(c, rules, p.cert, o.Log, registry); err != nil {
+	if p.interop, err = newInterop(c, rules, p.refusals, p.cert, o.Log, registry); err != nil {
 		return nil, err
 	}
 	if p.api, err = newAPI(p.holders, rules, o.Log, registry); err != nil {
@@ -260,6 +263,7 @@ func (p *Program) Close() error {
 		for _, l := range p.listeners.all() {
 			_ = l.Close() // closed already where Run served it
 		}
+		p.refusals.Close() // writes what it has
 		p.closed = errors.Join(p.holders.keys.Close(), p.holders.db.Close())
 	})
 	return p.closed

@@ -27,6 +27,7 @@ type exchange struct {
 	status  int
 	message backend.MessageType // zero: none could be read
 	result  string              // for metrics
+	refusal joinery.Refusal     // memory of record
 }
 
 var exchanges sync.Pool
@@ -79,17 +80,17 @@ func (s *Server) serve(r *http.Request, x *exchange) {
 		return
 	}
 	if r.Method != http.MethodPost {
-		x.refuse(http.StatusMethodNotAllowed, backend.MalformedRequest, "want POST")
+		s.refuseUnread(x, http.StatusMethodNotAllowed, "want POST")
 		return
 	}
 	if status := x.read(r, s.opt.MaxBody); status != http.StatusOK {
-		x.refuse(status, backend.MalformedRequest, "the body cannot be read, or is longer than "+strconv.Itoa(s.opt.MaxBody)+" bytes")
+		s.refuseUnread(x, status, "the body cannot be read, or is longer than "+strconv.Itoa(s.opt.MaxBody)+" bytes")
 		return
 	}
 	err = x.request.Parse(x.body)
 	malformed, _ := errors.AsType[*backend.Error](err)
 	if malformed != nil && malformed.Kind == backend.Unanswerable {
-		x.refuse(http.StatusBadRequest, backend.MalformedRequest, malformed.Error())
+		s.refuseUnread(x, http.StatusBadRequest, malformed.Error())
 		return
 	}
 	x.message = x.request.MessageType
@@ -133,6 +134,7 @@ func (s *Server) answer(ctx context.Context, x *exchange, malformed *backend.Err
 	}
 	x.answer.Result = resultOf(err, x.answer.ProtocolVersion)
 	if err != nil {
+		s.record(x, err)
 		s.logRefusal(ctx, x, err)
 	}
 }
@@ -189,9 +191,9 @@ func (s *Server) write(w http.ResponseWriter, x *exchange) {
 	_, _ = w.Write(x.out) // a client that is gone has no use for it
 }
 
-// logRefusal writes one line for each refused request, without any value that
-// is not an identifier. Networks ask about every foreign device that they hear:
-// that we have nothing to say about it is no news.
+// logRefusal writes one line for a refused request, without any value that is
+// not an identifier; under a flood, only some of them. Networks ask about every
+// foreign device that they hear: that we have nothing to say about it is no news.
 func (s *Server) logRefusal(ctx context.Context, x *exchange, err error) {
 	code := joinery.CodeOf(err)
 	var level slog.Level // info
@@ -205,6 +207,13 @@ func (s *Server) logRefusal(ctx context.Context, x *exchange, err error) {
 	}
 	if !s.log.Enabled(ctx, level) {
 		return
+	}
+	unsaid, ok := s.chatter.allow(s.now(), x.peer.ID, code)
+	if !ok {
+		return
+	}
+	if unsaid > 0 {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "requests refused without a line each", slog.Int("count", unsaid))
 	}
 	s.log.LogAttrs(ctx, level, "request refused",
 		slog.String("message", x.message.String()),

@@ -128,15 +128,15 @@ func shorten(s string) string { return s[:min(len(s), maxLogged)] }
 func checkSender(p *joinery.Peer, r *backend.Request) error {
 	if !r.MessageType.FromNetwork() {
 		if !slices.Contains(p.ASIDs, r.SenderID) {
-			return joinery.Errorf(joinery.CodeUnknownSender, "SenderID is not an AS-ID of this client certificate")
+			return joinery.Refuse(joinery.RefusedSenderASID, joinery.Errorf(joinery.CodeUnknownSender, "SenderID is not an AS-ID of this client certificate"))
 		}
 		return nil
 	}
 	if !slices.Contains(p.NetIDs, r.NetID) {
-		return joinery.Errorf(joinery.CodeUnknownSender, "SenderID is not a NetID of this client certificate")
+		return joinery.Refuse(joinery.RefusedSenderNetID, joinery.Errorf(joinery.CodeUnknownSender, "SenderID is not a NetID of this client certificate"))
 	}
 	if r.SenderNSID != "" && !p.IgnoreNSID && !slices.Contains(p.NSIDs, r.NSID) {
-		return joinery.Errorf(joinery.CodeUnknownSender, "SenderNSID is not an NSID of this client certificate")
+		return joinery.Refuse(joinery.RefusedSenderNSID, joinery.Errorf(joinery.CodeUnknownSender, "SenderNSID is not an NSID of this client certificate"))
 	}
 	return nil
 }

@@ -35,6 +35,9 @@ type Options struct {
 	// can be replaced while the server runs.
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 
+	// Refusals gets every refused request of a known peer; nil is nobody.
+	Refusals Recorder
+
 	Log     *slog.Logger          // nil logs nothing
 	Metrics prometheus.Registerer // nil registers nowhere
 	Now     func() time.Time      // nil is the system's clock; it judges certificates
@@ -88,6 +91,8 @@ type Server struct {
 	tls     *tls.Config
 	// refusals keeps clients that nobody knows from filling the log.
 	refusals sparse
+	// chatter keeps a known peer from filling the log.
+	chatter chatter
 }
 
 // New makes a Server. It fails where a part is missing, where there is no

@@ -22,7 +22,7 @@ type ASConfig struct {
 	KEKs map[string][]byte
 	// Link leads to the Join Server with the Application Server's certificate;
 	// nil for one that only opens what a network passes on.
-	Link *Link
+	Link Way
 	// Protocol is "1.0" (also for "") or "1.1".
 	Protocol string
 	Dialect  Dialect
@@ -34,7 +34,7 @@ type AS struct {
 	asID     string
 	asIDJSON []byte
 	keks     keks
-	link     *Link
+	link     Way
 	protocol string
 	dialect  Dialect
 }

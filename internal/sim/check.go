@@ -128,13 +128,36 @@ var ErrChecks = errors.New("checks failed")
 // Err gives nil if every check holds, else an error that names those that do
 // not.
 func (c Checks) Err() error {
-	failed := c.Failed()
-	if len(failed) == 0 {
-		return nil
+	for i := range c {
+		if !c[i].OK {
+			return &ChecksError{Failed: c.Failed()}
+		}
 	}
-	lines := make([]string, len(failed))
-	for i, check := range failed {
+	return nil
+}
+
+// ChecksError is the checks that do not hold, one at least.
+type ChecksError struct{ Failed Checks }
+
+// Error names all of them.
+func (e *ChecksError) Error() string {
+	lines := make([]string, len(e.Failed))
+	for i, check := range e.Failed {
 		lines[i] = check.String()
 	}
-	return fmt.Errorf("%w: %s", ErrChecks, strings.Join(lines, "; "))
+	return fmt.Sprintf("%v: %s", ErrChecks, strings.Join(lines, "; "))
+}
+
+// Unwrap gives ErrChecks.
+func (e *ChecksError) Unwrap() error { return ErrChecks }
+
+// Kind names the first one, and for a ResultCode which was wanted and which
+// came: the same text for the same fault of two answers.
+func (e *ChecksError) Kind() string {
+	first := e.Failed[0]
+	kind := string(first.Party) + ": " + first.Name
+	if what, _, ok := strings.Cut(first.Detail, ": "); ok && first.Name == CheckResult {
+		kind += " (" + what + ")"
+	}
+	return kind
 }

@@ -17,6 +17,13 @@ const maxAnswer = 64 << 10
 // has is 5 s.
 const defaultTimeout = 5 * time.Second
 
+// Way is how a peer reaches its Join Server: it posts a body as it is and gives
+// the whole HTTP answer, or an error where none came. A Link, unless somebody
+// has a need of its own.
+type Way interface {
+	Send(ctx context.Context, body []byte) (*Reply, error)
+}
+
 // Link is a peer's way to a Join Server: one URL, one client certificate,
 // connections that are kept. Safe for concurrent use.
 type Link struct {

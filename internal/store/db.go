@@ -12,6 +12,12 @@ import (
 
 // Options say which database, and how to hold it.
 type Options struct {
+	// URL is the PostgreSQL database (libpq's form, without a password). Where it
+	// is empty, Path is the database.
+	URL string
+	// PasswordFile holds the password for URL in its first line. Empty is none, or
+	// libpq's own ways: PGPASSFILE, ~/.pgpass, peer authentication.
+	PasswordFile string
 	// Path is the SQLite file. PATH-wal, PATH-shm and PATH.lock stand beside it.
 	Path string
 	// Successor waits for the lock, until the context ends, instead of refusing

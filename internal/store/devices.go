@@ -156,6 +156,9 @@ func (t *tx) changeDevice(id joinery.DeviceID, update string, args ...any) error
 	return t.advance(id)
 }
 
+// advance makes every join under way think again, and where other servers join
+// devices meanwhile it holds the key set until the transaction ends. So whoever
+// reads nonces in order to write them advances first.
 func (t *tx) advance(id joinery.DeviceID) error {
 	return t.exec("UPDATE key_set SET version = version + 1 WHERE id = (SELECT key_set FROM device WHERE id = ?)", id)
 }
@@ -195,7 +198,7 @@ func (d *DB) DeleteDevice(ctx context.Context, id joinery.DeviceID, owner joiner
 			"DELETE FROM binding WHERE device = ?",
 			"DELETE FROM roaming_rule WHERE device = ?",
 			"DELETE FROM manifest_entry WHERE device = ?",
-			"DELETE FROM refusal WHERE device = ?",
+			"DELETE FROM refusal_device WHERE device = ?",
 			"DELETE FROM sealed_root WHERE key_set = (SELECT key_set FROM device WHERE id = ?)",
 			"UPDATE import SET current = 0 WHERE done = 1 AND org = (SELECT org FROM device WHERE id = ?)",
 		} {
@@ -219,6 +222,9 @@ func (d *DB) OpenReset(ctx context.Context, id joinery.DeviceID, owner joinery.O
 		if err := t.heldBy(id, owner); err != nil {
 			return err
 		}
+		if err := t.advance(id); err != nil { // before the nonces are read
+			return err
+		}
 		states, err := t.states(oneDevice+"AND d.id = ?", id)
 		if err == nil && len(states) == 0 {
 			err = notFound("device")
@@ -232,7 +238,7 @@ func (d *DB) OpenReset(ctx context.Context, id joinery.DeviceID, owner joinery.O
 		if len(k.Nonces.Recent) > 0 {
 			newest = k.Nonces.Recent[0].ID
 		}
-		err = t.exec("UPDATE key_set SET version = version + 1, join_nonce = ?, nonces = ?, reset_after = ? WHERE id = ?",
+		err = t.exec("UPDATE key_set SET join_nonce = ?, nonces = ?, reset_after = ? WHERE id = ?",
 			max(k.Nonces.JoinNonce, joinNonceAtLeast), k.Nonces.Encode(), optional{newest}, k.ID)
 		return t.finish(err, a)
 	})

@@ -54,8 +54,10 @@ func storeError(err error) error {
 		return err
 	}
 	switch code := sqlite.ErrCode(err); {
-	case errors.Is(err, ErrClosed), errors.Is(err, ErrSucceeded), errors.Is(err, ErrUnsynced), unavailable[code.ToPrimary()]:
+	case errors.Is(err, ErrClosed), errors.Is(err, ErrSucceeded), errors.Is(err, ErrUnsynced), unavailable[code.ToPrimary()], pgUnavailable(err):
 		return joinery.WrapError(joinery.CodeUnavailable, err, "the database is not available; try again later")
+	case pgState(err) == pgUntranslatable:
+		return joinery.WrapError(joinery.CodeInvalid, err, "a text has a character that cannot be stored")
 	default:
 		return err
 	}
@@ -64,11 +66,13 @@ func storeError(err error) error {
 // isUnique tells whether err is a violated unique index or primary key.
 func isUnique(err error) bool {
 	code := sqlite.ErrCode(err)
-	return code == sqlite.ResultConstraintUnique || code == sqlite.ResultConstraintPrimaryKey
+	return code == sqlite.ResultConstraintUnique || code == sqlite.ResultConstraintPrimaryKey || pgState(err) == pgUniqueViolation
 }
 
 // isForeignKey tells whether err is a reference to a row that does not exist.
-func isForeignKey(err error) bool { return sqlite.ErrCode(err) == sqlite.ResultConstraintForeignKey }
+func isForeignKey(err error) bool {
+	return sqlite.ErrCode(err) == sqlite.ResultConstraintForeignKey || pgState(err) == pgForeignKeyViolation
+}
 
 // conflict turns a violated unique index into CodeConflict with message, a
 // missing row into CodeNotFound, and leaves every other error as it is.

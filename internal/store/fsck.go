@@ -49,7 +49,7 @@ func (d *DB) Fsck(ctx context.Context, check Checker) (found []Violation, err er
 	err = d.snapshot(ctx, func(c conn) error {
 		f := &checkup{ctx: ctx, c: c, engine: d.engine, check: check}
 		for _, part := range []func() error{
-			func() error { return f.engine.checkEngine(f) }, f.rules, f.ranges, f.owners, f.peers, f.keySets, f.auditRows,
+			func() error { return f.engine.checkEngine(f) }, f.rules, f.ranges, f.owners, f.peers, f.keySets, f.auditRows, f.refusals,
 		} {
 			if err := part(); err != nil {
 				return err

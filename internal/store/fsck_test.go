@@ -53,6 +53,13 @@ func richDatabase(t *testing.T) string {
 		must(d.AddKEK(ctx, joinery.KEK{ID: joinery.NewKEKID(), Peer: peers[i].ID, Role: joinery.KEKForNS, Label: peers[i].Name, Version: 1, Sealed: []byte{1}, CreatedAt: testTime}, a))
 	}
 	must(d.RemovePeer(ctx, peers[1].ID, a))
+	refused := joinery.RefusalCount{Count: 1, First: testTime, Refusal: joinery.Refusal{At: testTime, Peer: peers[0].ID, Reason: joinery.RefusedMIC,
+		Received: joinery.Received{JoinEUI: testJoinEUI, DevEUI: testDevEUI(0)}}}
+	known := refused
+	known.Device, known.Owner = states[0].Device.ID, maker
+	must(d.RecordRefusals(ctx, joinery.RefusalBatch{
+		Devices: []joinery.RefusalCount{known}, Unknown: []joinery.RefusalCount{refused}, Peers: []joinery.RefusalCount{refused},
+	}))
 
 	i, err := d.BeginImport(ctx, joinery.Import{Org: maker, Kind: joinery.ImportKeyList, SHA256: sha256.Sum256([]byte("list")), CreatedAt: testTime})
 	must(err)
@@ -147,6 +154,11 @@ var damages = []struct{ name, table, rule, statement string }{
 	{"import counts", "import", "are the rows taken", "UPDATE import SET created = created + 1"},
 	{"import errors", "import", "has its reason", "DELETE FROM import_error"},
 	{"import error beyond", "import", "and no other", "UPDATE import_error SET idx = 99"},
+
+	{"refusals over the bound", "refusal_unknown", "at most 256 rows", "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 520) " +
+		"INSERT INTO refusal_unknown SELECT peer, join_eui, CAST(printf('%08d', i) AS BLOB), reason, 1, 0, 0, received FROM refusal_unknown, n"},
+	{"refusal that cannot be read", "refusal_device", "can be read", "UPDATE refusal_device SET decided = '{'"},
+	{"refusal for no reason", "refusal_peer", "one that is known", "UPDATE refusal_peer SET reason = 'x'"},
 
 	{"owner epoch missing", "ownership", "one row for each epoch", "DELETE FROM ownership WHERE epoch = 1"},
 	{"owner chain", "ownership", "follows the link", "UPDATE ownership SET org = (SELECT id FROM organisation WHERE name = 'operator') WHERE epoch = 1"},

@@ -176,7 +176,7 @@ func (t *tx) knownOf(org joinery.OrgID, d joinery.Device) (joinNonce lorawan.Joi
 	// Two halves, because each has an index of its own.
 	const half = `SELECT k.join_nonce AS nonce, k.disclosed AS disclosed FROM device d JOIN key_set k ON k.id = d.key_set
 		WHERE d.dev_eui = CAST(?1 AS BLOB) AND (CAST(?2 AS INTEGER) IN (d.org, d.maker) OR d.join_eui = CAST(?3 AS BLOB)) AND d.deleted_at `
-	_, err = t.one("SELECT coalesce(max(nonce), 0), coalesce(max(disclosed), 0) FROM ("+half+"IS NULL UNION ALL "+half+"> 0)",
+	_, err = t.one("SELECT coalesce(max(nonce), 0), coalesce(max(disclosed), 0) FROM ("+half+"IS NULL UNION ALL "+half+"> 0) AS known",
 		func(r *row) error { joinNonce, disclosed = lorawan.JoinNonce(r.int()), r.bool(); return nil }, d.DevEUI, org, d.JoinEUI)
 	return joinNonce, disclosed, err
 }
@@ -197,6 +197,9 @@ func (t *tx) dressDevice(id joinery.DeviceID, org joinery.OrgID, n joinery.NewDe
 // revive brings a deleted device with derived roots back as it was: every nonce
 // is remembered, and what the row says of nonces is added.
 func (t *tx) revive(s standing, n joinery.NewDevice) error {
+	if err := t.advance(s.device); err != nil { // before the nonces are read
+		return err
+	}
 	var nonces joinery.Nonces
 	_, err := t.one("SELECT join_nonce, nonces FROM key_set WHERE id = ?", func(r *row) (err error) {
 		joinNonce := lorawan.JoinNonce(r.int())
@@ -210,7 +213,7 @@ func (t *tx) revive(s standing, n joinery.NewDevice) error {
 	for _, e := range given.ByJoinEUI {
 		nonces = nonces.With(union(nonces.For(e.JoinEUI), e))
 	}
-	err = t.exec("UPDATE key_set SET version = version + 1, join_nonce = ?, nonces = ?, root10 = ? WHERE id = ?",
+	err = t.exec("UPDATE key_set SET join_nonce = ?, nonces = ?, root10 = ? WHERE id = ?",
 		max(nonces.JoinNonce, given.JoinNonce), nonces.Encode(), n.KeySet.Root10, s.keySet)
 	if err != nil {
 		return err

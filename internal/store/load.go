@@ -12,7 +12,8 @@ import (
 // statement. Custody blobs are left out where a join reads, which has no use
 // for them.
 const (
-	stateColumns = `SELECT d.id, d.join_eui, d.dev_eui, d.mac_version, d.maker, d.suspended, d.disclosed, d.created_at,
+	stateColumns     = "SELECT " + stateColumnNames
+	stateColumnNames = `d.id, d.join_eui, d.dev_eui, d.mac_version, d.maker, d.suspended, d.disclosed, d.created_at,
 	d.org, d.owner_epoch, d.token_generation, coalesce(d.owned_since, d.created_at),
 	k.id, k.origin, k.master, k.generation, k.root10, k.version, k.join_nonce, k.nonces, k.last_join_at, k.disclosed,
 	b.epoch, b.net_id, b.ns_id, b.as_id, b.app_s_key, b.clear_nwk_keys, b.source, b.locked, b.since,
@@ -22,9 +23,10 @@ const (
 	// Only sealed key sets have a row in sealed_root: for others the key is NULL,
 	// which needs no search.
 	stateTables = `
-	FROM device d JOIN key_set k ON k.id = d.key_set LEFT JOIN binding b ON b.device = d.id
-	LEFT JOIN sealed_root s ON s.key_set = CASE WHEN k.origin = 2 THEN k.id END
+	FROM device d ` + stateJoins + `
 	WHERE d.deleted_at IS NULL `
+	stateJoins = `JOIN key_set k ON k.id = d.key_set LEFT JOIN binding b ON b.device = d.id
+	LEFT JOIN sealed_root s ON s.key_set = CASE WHEN k.origin = 2 THEN k.id END`
 
 	// SQLite looks at what is bound to "column = ?" in a join, and so plans the
 	// statement anew each time. It does not look into a CAST.

@@ -11,7 +11,7 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 )
 
-//go:embed migrations/sqlite/*.sql
+//go:embed migrations/*/*.sql
 var embedded embed.FS
 
 // applicationID marks the file as ours (PRAGMA application_id): "Join".

@@ -54,8 +54,9 @@ func (d *DB) ChangePeer(ctx context.Context, p joinery.Peer, a ...joinery.AuditE
 	})
 }
 
-// RemovePeer forgets a peer's names and credentials and retires its KEKs. The
-// rows of peer and KEKs stay, because activations refer to them.
+// RemovePeer forgets a peer's names, its credentials and what it was refused,
+// and retires its KEKs. The rows of peer and KEKs stay, because activations
+// refer to them; what was refused about a device stays, too, for its owner.
 func (d *DB) RemovePeer(ctx context.Context, id joinery.PeerID, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
 		n, err := t.changes("UPDATE peer SET removed_at = ? WHERE id = ? AND removed_at IS NULL", a.At, id)
@@ -67,6 +68,11 @@ func (d *DB) RemovePeer(ctx context.Context, id joinery.PeerID, a joinery.AuditE
 		}
 		if err := t.dropPeerParts(id); err != nil {
 			return err
+		}
+		for _, erase := range []string{"DELETE FROM refusal_peer WHERE peer = ?", "DELETE FROM refusal_unknown WHERE peer = ?"} {
+			if err := t.exec(erase, id); err != nil {
+				return err
+			}
 		}
 		return t.finish(t.exec("UPDATE kek SET retired_at = ? WHERE peer = ? AND retired_at IS NULL", a.At, id), a)
 	})

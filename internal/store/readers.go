@@ -48,9 +48,9 @@ type pool struct {
 func newPool(size int) *pool { return &pool{free: make(chan *reader, size)} }
 
 // fill opens every connection of the pool.
-func (p *pool) fill(o Options) error {
+func (p *pool) fill(o Options, cacheKiB int) error {
 	for range cap(p.free) {
-		c, err := openConn(o.Path, append(commonPragmas(o, readerCache), "query_only = ON")...)
+		c, err := openConn(o.Path, append(commonPragmas(o, cacheKiB), "query_only = ON")...)
 		if err != nil {
 			return err
 		}

@@ -17,6 +17,9 @@ import (
 // organisation. It never overwrites: an existing file is ErrExists. The file
 // appears under its name when it is complete and on disk.
 func Create(ctx context.Context, o Options) error {
+	if o.URL != "" {
+		return createPostgres(ctx, o)
+	}
 	lock, err := lockFile(ctx, o.Path, o.Successor)
 	if err != nil {
 		return err
@@ -78,18 +81,23 @@ func createFile(o Options, path string) error {
 	if _, _, err := c.migrate(steps); err != nil {
 		return firstError(err, c.Close())
 	}
-	err = c.founding(time.Now())
+	err = c.found(time.Now())
 	// Closing the last connection copies the log back, syncs and removes it.
 	return firstError(err, c.Close())
 }
 
-// founding writes the rows that every database has.
-func (c *sqliteConn) founding(now time.Time) (err error) {
+// found writes the rows that every database has, in one transaction.
+func (c *sqliteConn) found(now time.Time) (err error) {
 	end, err := sqlitex.ImmediateTransaction(c.Conn)
 	if err != nil {
 		return err
 	}
 	defer end(&err)
+	return conn{c}.founding(now)
+}
+
+// founding writes the rows that every database has.
+func (c conn) founding(now time.Time) error {
 	org := joinery.NewOrgID()
 	if err := c.exec("INSERT INTO organisation (id, name, created_at) VALUES (?, ?, ?)", org, OperatorOrg, now); err != nil {
 		return err
@@ -100,6 +108,13 @@ func (c *sqliteConn) founding(now time.Time) (err error) {
 // Migrate brings an existing database to the newest schema and tells from which
 // version to which. It needs the lock: no server may run meanwhile.
 func Migrate(ctx context.Context, o Options) (from, to int, err error) {
+	if o.URL != "" {
+		steps, err := postgresMigrations()
+		if err != nil {
+			return 0, 0, err
+		}
+		return migratePostgres(ctx, o, steps)
+	}
 	steps, err := schemaMigrations()
 	if err != nil {
 		return 0, 0, err

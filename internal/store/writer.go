@@ -151,15 +151,20 @@ func (w *writer) take() (batch []*joinCommit, other *otherWrite, closed bool) {
 
 // transaction implements engine.
 func (e *sqliteDB) transaction(ctx context.Context, fn func(*tx) error) error {
+	return e.w.other(ctx, fn)
+}
+
+// other puts fn in the queue of other writes and gives its outcome.
+func (w *waiting) other(ctx context.Context, fn func(*tx) error) error {
 	o := &otherWrite{run: fn, result: make(chan error, 1)}
-	if err := enqueue(&e.w.waiting, &e.w.others, o); err != nil {
+	if err := enqueue(w, &w.others, o); err != nil {
 		return storeError(err)
 	}
 	select {
 	case err := <-o.result:
 		return storeError(err)
 	case <-ctx.Done():
-		withdraw(&e.w.waiting, &e.w.others, o)
+		withdraw(w, &w.others, o)
 		return ctx.Err()
 	}
 }

@@ -17,7 +17,7 @@ func TestDemo(t *testing.T) {
 	}
 	for _, want := range []string{
 		"joins network 000013", "fetches the AppSKey", "rejoins network 000013, type 2",
-		"is replayed", "MICFailed", "UnknownDevEUI", "killed without warning", "checks held",
+		"is replayed", "MICFailed", "UnknownDevEUI", "tried to join your device; you allowed 000013 only", "killed without warning", "checks held",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the story does not tell of %q", want)

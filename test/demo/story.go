@@ -186,7 +186,28 @@ func (s *story) refuse(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
+	return s.explain(ctx, cast[0])
+}
+
+// explain asks, as the owner does, why another network got nothing.
+func (s *story) explain(ctx context.Context, a actor) error {
+	out, err := s.server.Ctl(ctx, "", "device", "explain", a.devEUI, "--org", "operator", "--json")
+	if err != nil {
+		return err
+	}
+	var e struct {
+		Refusals []struct{ Reason, What string }
+	}
+	if err := json.Unmarshal([]byte(out), &e); err != nil {
+		return err
+	}
+	for _, r := range e.Refusals {
+		if r.Reason == "other-network" {
+			s.line("joinctl device explain %s tells its owner: %s", a.devEUI, r.What)
+			return nil
+		}
+	}
+	return fmt.Errorf("joinctl device explain %s does not tell of the other network: %s", a.devEUI, out)
 }
 
 func (s *story) crash(ctx context.Context) error {

@@ -67,6 +67,7 @@ type fleet struct {
 	t       *testing.T
 	server  *rig.Server
 	api     *client.Client
+	lab     *lab.Lab
 	ns      *sim.NS
 	members []*member
 
@@ -102,6 +103,7 @@ func newFleet(t *testing.T, d dose) *fleet {
 	l, err := lab.Open(server.Path("sim", "sim.json"))
 	ok(t, err)
 	t.Cleanup(func() { ok(t, l.Close()) })
+	f.lab = l
 	f.ns, err = l.NS("", lab.PeerOptions{})
 	ok(t, err)
 	f.importDevices(d.devices)

@@ -32,10 +32,13 @@ func Build(ctx context.Context, dir string) (Programs, error) {
 	return Programs{dir}, nil
 }
 
+// Binary gives the path of a program.
+func (p Programs) Binary(program string) string { return filepath.Join(p.dir, program) }
+
 // Run runs one program to its end and gives what it printed to standard output.
 // The error of one that fails carries what it printed to standard error.
 func (p Programs) Run(ctx context.Context, stdin, program string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, filepath.Join(p.dir, program), args...)
+	cmd := exec.CommandContext(ctx, p.Binary(program), args...)
 	cmd.Stdin = strings.NewReader(stdin)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -48,7 +51,10 @@ func (p Programs) Run(ctx context.Context, stdin, program string, args ...string
 // Server is a Join Server in a directory, running or not.
 type Server struct {
 	Programs
-	Dir     string
+	Dir string
+	// Launch starts the server's process, for who wants it on a processor of its
+	// own; nil just starts it.
+	Launch  func(*exec.Cmd) error
 	process *exec.Cmd
 	log     *os.File
 	readyz  string
@@ -85,9 +91,13 @@ func (s *Server) Start(ctx context.Context, args ...string) (err error) {
 	if s.log, err = os.OpenFile(s.Path("server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
 		return err
 	}
-	s.process = exec.Command(filepath.Join(s.dir, "joinery"), append([]string{"serve", "--config", s.Path("joinery.yaml")}, args...)...)
+	s.process = exec.Command(s.Binary("joinery"), append([]string{"serve", "--config", s.Path("joinery.yaml")}, args...)...)
 	s.process.Stdout, s.process.Stderr = s.log, s.log
-	if err := s.process.Start(); err != nil {
+	launch := s.Launch
+	if launch == nil {
+		launch = (*exec.Cmd).Start
+	}
+	if err := launch(s.process); err != nil {
 		return err
 	}
 	s.done = make(chan error, 1)

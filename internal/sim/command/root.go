@@ -8,7 +8,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"joinery/internal/sim/device"
 	"joinery/internal/sim/lab"
+	"joinery/internal/sim/load"
 )
 
 // ErrFailed says that a check did not hold; what failed has been printed.
@@ -33,7 +35,7 @@ The exit status is 0 only if every check held.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newJoin(), newRejoin(), newAppSKey(), newHomeNS(), newDevices(), newRecipient())
+	root.AddCommand(newJoin(), newRejoin(), newAppSKey(), newHomeNS(), newDevices(), newRecipient(), newLoad())
 	return root
 }
 
@@ -55,6 +57,7 @@ func (c *common) withLab(do func(*lab.Lab) error) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
+	l.Elsewhere = func(place int, s *device.State) error { return load.CatchUp(loadState(l), place, s) }
 	return do(l)
 }
 

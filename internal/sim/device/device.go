@@ -38,6 +38,7 @@ type Device struct {
 	// waiting tells by index of acceptOrder which requests went out since the
 	// last accept. It does not survive a restart, as receive windows do not.
 	waiting [len(acceptOrder)]bool
+	draw    func() lorawan.DevNonce
 	accept  [lorawan.JoinAcceptCFListLen]byte
 	block   [16]byte
 }
@@ -49,6 +50,9 @@ type Options struct {
 	// FirstDevNonce is the first of a device that counts: 0 by the
 	// specification, 1 in stacks that count before they send.
 	FirstDevNonce lorawan.DevNonce
+	// Draw gives the next DevNonce of a device that does not count; its State
+	// then keeps none of them. Nil draws at random and remembers what was used.
+	Draw func() lorawan.DevNonce
 }
 
 // New makes a device that never joined.
@@ -70,7 +74,7 @@ func Restore(e *element.Element, state State, o Options) (*Device, error) {
 	if e.JoinEUI() != state.JoinEUI || e.DevEUI() != state.DevEUI {
 		return nil, fmt.Errorf("device %v: its state is of device %v at JoinEUI %v", e.DevEUI(), state.DevEUI, state.JoinEUI)
 	}
-	d := &Device{element: e, nvm: o.NVM, state: state.Clone()}
+	d := &Device{element: e, nvm: o.NVM, draw: o.Draw, state: state.Clone()}
 	if state.MACVersion.HasTwoRootKeys() {
 		if !e.Has(element.NwkKey) || !e.Has(element.AppKey) {
 			return nil, fmt.Errorf("device %v: LoRaWAN %v needs NwkKey and AppKey, its element has one root key", state.DevEUI, state.MACVersion)

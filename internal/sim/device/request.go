@@ -80,6 +80,10 @@ func (d *Device) takeDevNonce() (State, error) {
 // one that is free.
 func (d *Device) drawDevNonce() (State, error) {
 	next := d.state
+	if d.draw != nil {
+		next.LastDevNonce = d.draw()
+		return next, nil
+	}
 	if len(next.UsedDevNonces) >= afterLast {
 		return State{}, fmt.Errorf("device %v: DevNonce: %w", next.DevEUI, ErrExhausted)
 	}

@@ -1,7 +1,9 @@
 package element
 
 import (
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/csv"
 	"encoding/hex"
 	"fmt"
@@ -10,12 +12,14 @@ import (
 	"joinery/lorawan"
 )
 
-// Factory makes elements with random root keys, for tests and for load. The
-// moment of making is the only one at which the keys can be written down, as a
-// row of a key list such as a maker of ordinary devices has.
+// Factory makes elements for tests and for load: with random root keys, or with
+// those that derive from a seed. The moment of making is the only one at which
+// the keys can be written down, as a row of a key list such as a maker of
+// ordinary devices has.
 type Factory struct {
 	keyList *csv.Writer
 	started bool
+	seed    []byte // nil: keys are random
 }
 
 // NewFactory makes a factory that writes each element's keys to keyList, as CSV
@@ -29,6 +33,32 @@ func NewFactory(keyList io.Writer) *Factory {
 	return f
 }
 
+// NewSeededFactory makes a factory whose elements are the same whenever seed is:
+// a root key is the first half of HMAC-SHA256(seed, "joinery-sim-load/1" ‖ name ‖
+// JoinEUI ‖ DevEUI), name being NwkKey or AppKey. Who knows the seed knows all
+// keys: it is for fleets that exist in simulation only. keyList is as in
+// NewFactory.
+func NewSeededFactory(seed string, keyList io.Writer) *Factory {
+	f := NewFactory(keyList)
+	f.seed = []byte(seed)
+	return f
+}
+
+// fill makes a root key.
+func (f *Factory) fill(key []byte, id KeyID, joinEUI, devEUI lorawan.EUI64) {
+	if f.seed == nil {
+		rand.Read(key) // never fails (crypto/rand)
+		return
+	}
+	h := hmac.New(sha256.New, f.seed)
+	_, _ = io.WriteString(h, "joinery-sim-load/1"+id.String()) // a hash never fails
+	_, _ = h.Write(joinEUI[:])
+	_, _ = h.Write(devEUI[:])
+	sum := h.Sum(nil)
+	copy(key, sum)
+	clear(sum)
+}
+
 // Make makes one element: with NwkKey and AppKey for LoRaWAN 1.1, with an
 // AppKey alone before (TS001-1.1 §6.1.1.3, TS001-1.0.4 §6.1.1.3).
 func (f *Factory) Make(joinEUI, devEUI lorawan.EUI64, version lorawan.MACVersion) (*Element, error) {
@@ -37,11 +67,11 @@ func (f *Factory) Make(joinEUI, devEUI lorawan.EUI64, version lorawan.MACVersion
 	}
 	var nwkKey []byte
 	appKey := make([]byte, KeySize)
-	rand.Read(appKey) // never fails (crypto/rand)
+	f.fill(appKey, AppKey, joinEUI, devEUI)
 	defer clear(appKey)
 	if version.HasTwoRootKeys() {
 		nwkKey = make([]byte, KeySize)
-		rand.Read(nwkKey)
+		f.fill(nwkKey, NwkKey, joinEUI, devEUI)
 		defer clear(nwkKey)
 	}
 	e, err := Provision(joinEUI, devEUI, nwkKey, appKey)

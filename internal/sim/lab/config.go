@@ -28,7 +28,8 @@ type Config struct {
 	ServerCA string     `json:"serverCA"`
 	NS       []NSConfig `json:"ns"`
 	AS       []ASConfig `json:"as"`
-	// RecipientKey is the private key to which the Silicon files are sealed.
+	// RecipientKey is the private key to which the Silicon files are sealed. Both
+	// may be missing: then only devices from a seed can be simulated.
 	RecipientKey string   `json:"recipientKey"`
 	Silicon      []string `json:"silicon"`
 	// State is devices.json; it appears at the first join.
@@ -123,8 +124,8 @@ func (c *Config) check() error {
 		return errors.New("serverCA is missing")
 	case len(c.NS) == 0:
 		return errors.New("ns: want one Network Server at least")
-	case c.RecipientKey == "" || len(c.Silicon) == 0:
-		return errors.New("recipientKey and silicon: want a key and one file at least")
+	case (c.RecipientKey == "") != (len(c.Silicon) == 0):
+		return errors.New("recipientKey and silicon: want a key and one file at least, or neither")
 	case c.State == "":
 		return errors.New("state is missing: where counters and sessions are kept")
 	}

@@ -60,7 +60,7 @@ func (d *Device) Remember(ns *sim.NS, r *sim.Result) error {
 // in the state in which it was left. version, if not zero, is the firmware from
 // now on; a device keeps its counters when it gets another.
 func (l *Lab) Device(sel Selector, version lorawan.MACVersion) (*Device, error) {
-	e, err := l.element(sel)
+	e, place, err := l.element(sel)
 	if err != nil {
 		return nil, err
 	}
@@ -70,6 +70,11 @@ func (l *Lab) Device(sel Selector, version lorawan.MACVersion) (*Device, error) 
 		reflash(&r.Device, version)
 	case isNew:
 		r.Device.MACVersion = DefaultMACVersion
+	}
+	if l.Elsewhere != nil {
+		if err := l.Elsewhere(place, &r.Device); err != nil {
+			return nil, err
+		}
 	}
 	d, err := device.Restore(e, r.Device, device.Options{NVM: nvm{l.state, r}})
 	if err != nil {
@@ -90,16 +95,17 @@ func reflash(s *device.State, version lorawan.MACVersion) {
 	}
 }
 
-// element finds and opens one element.
-func (l *Lab) element(sel Selector) (*element.Element, error) {
-	var found *element.Element
-	index := 0
-	err := l.rows(func(s *silicon.Reader, row silicon.Row) (more bool, err error) {
+// element finds and opens one element, and gives its place over all files.
+func (l *Lab) element(sel Selector) (found *element.Element, place int, err error) {
+	index := -1
+	err = l.rows(func(s *silicon.Reader, row silicon.Row) (more bool, err error) {
+		index++
 		if sel.DevEUI.IsZero() {
-			if index++; index <= sel.Index {
+			if index < sel.Index {
 				return true, nil
 			}
 			found, err = s.Element(row)
+			place = index
 			return false, err
 		}
 		if row.DevEUI != sel.DevEUI || !sel.JoinEUI.IsZero() && row.JoinEUI != sel.JoinEUI {
@@ -109,22 +115,26 @@ func (l *Lab) element(sel Selector) (*element.Element, error) {
 			return false, fmt.Errorf("DevEUI %v is there more than once: say which with --join-eui", sel.DevEUI)
 		}
 		found, err = s.Element(row)
+		place = index
 		return true, err
 	})
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, 0, err
 	case found != nil:
-		return found, nil
+		return found, place, nil
 	case sel.DevEUI.IsZero():
-		return nil, fmt.Errorf("no element has index %d: the silicon files hold %d", sel.Index, index)
+		return nil, 0, fmt.Errorf("no element has index %d: the silicon files hold %d", sel.Index, index+1)
 	}
-	return nil, fmt.Errorf("DevEUI %v is in no silicon file: `joinsim devices` lists them", sel.DevEUI)
+	return nil, 0, fmt.Errorf("DevEUI %v is in no silicon file: `joinsim devices` lists them", sel.DevEUI)
 }
 
 // rows calls visit for each element of all silicon files until it wants no
 // more.
 func (l *Lab) rows(visit func(*silicon.Reader, silicon.Row) (more bool, err error)) error {
+	if l.recipient == nil {
+		return errors.New("sim.json names no silicon, so there is no element")
+	}
 	for _, name := range l.config.Silicon {
 		more, err := l.fileRows(name, visit)
 		if err != nil {
@@ -186,3 +196,27 @@ func (l *Lab) List(from, limit int) (list []Listed, total int, err error) {
 	})
 	return list, total, err
 }
+
+// Elements opens the elements of all silicon files, in order, until visit wants
+// no more.
+func (l *Lab) Elements(visit func(*element.Element) (more bool)) error {
+	return l.rows(func(s *silicon.Reader, row silicon.Row) (bool, error) {
+		e, err := s.Element(row)
+		if err != nil {
+			return false, err
+		}
+		return visit(e), nil
+	})
+}
+
+// Used gives what devices.json remembers of a device, nil if nothing.
+func (l *Lab) Used(joinEUI, devEUI lorawan.EUI64) *device.State {
+	r := l.state.records[deviceKey{joinEUI, devEUI}]
+	if r == nil {
+		return nil
+	}
+	return &r.Device
+}
+
+// StatePath gives the path of devices.json.
+func (l *Lab) StatePath() string { return l.config.State }

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"joinery/internal/sim"
+	"joinery/internal/sim/device"
 	"joinery/internal/sim/silicon"
 	"joinery/lorawan"
 )
@@ -15,8 +16,13 @@ import (
 // Lab is an open sim.json with the state of its devices. One invocation has it
 // at a time; the next one waits.
 type Lab struct {
+	// Elsewhere, unless it is nil, is told of each device that Device opens, by its
+	// place over all silicon files: who keeps counters of his own raises those that
+	// he moved.
+	Elsewhere func(place int, s *device.State) error
+
 	config    *Config
-	recipient *silicon.Recipient
+	recipient *silicon.Recipient // nil where there is no silicon
 	state     *state
 	links     []*sim.Link
 }
@@ -27,9 +33,11 @@ func Open(configFile string) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	recipient, err := silicon.LoadRecipient(c.RecipientKey)
-	if err != nil {
-		return nil, err
+	var recipient *silicon.Recipient
+	if c.RecipientKey != "" {
+		if recipient, err = silicon.LoadRecipient(c.RecipientKey); err != nil {
+			return nil, err
+		}
 	}
 	s, err := openState(c.State)
 	if err != nil {
@@ -54,6 +62,11 @@ type PeerOptions struct {
 	Dialect string
 	// NSID overrides the one in sim.json, if not zero.
 	NSID lorawan.EUI64
+	// Forgetful makes a Network Server that keeps nothing of devices.
+	Forgetful bool
+	// Way makes the way to the Join Server at url, with a client certificate;
+	// nil makes a sim.Link.
+	Way func(url string, conf *tls.Config) (sim.Way, error)
 }
 
 // NS makes the Network Server of a name; "" is the first in sim.json.
@@ -73,12 +86,13 @@ func (l *Lab) NS(name string, o PeerOptions) (*sim.NS, error) {
 		if !o.NSID.IsZero() {
 			nsid = o.NSID
 		}
-		link, err := l.link(c.Cert, c.Key)
+		link, err := l.way(c.Cert, c.Key, o)
 		if err != nil {
 			return nil, fmt.Errorf("ns %s: %w", c.Name, err)
 		}
 		return sim.NewNS(sim.NSConfig{
-			Name: c.Name, NetID: c.NetID, NSID: nsid, KEKs: plain(c.KEKs), Link: link, Protocol: o.Protocol, Dialect: dialect,
+			Name: c.Name, NetID: c.NetID, NSID: nsid, KEKs: plain(c.KEKs), Link: link,
+			Protocol: o.Protocol, Dialect: dialect, Forgetful: o.Forgetful,
 		})
 	}
 	return nil, fmt.Errorf("no ns is called %q; there are: %s", name, names(l.config.NS, func(c NSConfig) string { return c.Name }))
@@ -99,7 +113,7 @@ func (l *Lab) AS(name string, o PeerOptions) (*sim.AS, error) {
 		if err != nil {
 			return nil, err
 		}
-		link, err := l.link(c.Cert, c.Key)
+		link, err := l.way(c.Cert, c.Key, o)
 		if err != nil {
 			return nil, fmt.Errorf("as %s: %w", c.Name, err)
 		}
@@ -119,8 +133,8 @@ func plain(keks map[string]KEK) map[string][]byte {
 	return m
 }
 
-// link makes a way to the Join Server under a client certificate.
-func (l *Lab) link(certFile, keyFile string) (*sim.Link, error) {
+// way makes a way to the Join Server under a client certificate.
+func (l *Lab) way(certFile, keyFile string, o PeerOptions) (sim.Way, error) {
 	if err := silicon.CheckPrivate(keyFile); err != nil {
 		return nil, err
 	}
@@ -136,10 +150,14 @@ func (l *Lab) link(certFile, keyFile string) (*sim.Link, error) {
 	if !pool.AppendCertsFromPEM(pem) {
 		return nil, errors.New("serverCA: no certificate in " + l.config.ServerCA)
 	}
-	link := sim.NewLink(l.config.JoinServer, &tls.Config{
+	conf := &tls.Config{
 		MinVersion: tls.VersionTLS12, RootCAs: pool, Certificates: []tls.Certificate{cert},
 		ClientSessionCache: tls.NewLRUClientSessionCache(0),
-	}, 0)
+	}
+	if o.Way != nil {
+		return o.Way(l.config.JoinServer, conf)
+	}
+	link := sim.NewLink(l.config.JoinServer, conf, 0)
 	l.links = append(l.links, link)
 	return link, nil
 }

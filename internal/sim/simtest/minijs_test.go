@@ -58,6 +58,8 @@ type message struct {
 	members     []member
 	// raw replaces the body, if not empty.
 	raw string
+	// closes ends the connection after the answer.
+	closes bool
 }
 
 type member struct{ name, value string }
@@ -136,6 +138,13 @@ func (js *miniJS) add(devEUI lorawan.EUI64, roots simtest.Roots) {
 	js.devices[devEUI] = &miniDevice{roots: roots, used: map[string]bool{}, appSKeys: map[string][16]byte{}}
 }
 
+// setTamper changes what is done to answers while clients are at work.
+func (js *miniJS) setTamper(do func(*message)) {
+	js.mu.Lock()
+	defer js.mu.Unlock()
+	js.tamper = do
+}
+
 func (js *miniJS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var q struct {
 		ProtocolVersion, MessageType, SenderID, ReceiverID, SenderNSID string
@@ -186,6 +195,9 @@ func (js *miniJS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		js.tamper(m)
 	}
 	w.Header().Set("Content-Type", m.contentType)
+	if m.closes {
+		w.Header().Set("Connection", "close")
+	}
 	w.WriteHeader(m.status)
 	_, _ = io.WriteString(w, m.body())
 }

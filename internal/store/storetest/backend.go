@@ -21,6 +21,7 @@ type Backend interface {
 	Organisations
 	Peers
 	APIKeys
+	Refusals
 	Life
 }
 
@@ -91,6 +92,13 @@ type APIKeys interface {
 	RevokeAPIKey(ctx context.Context, id joinery.APIKeyID, at time.Time, a joinery.AuditEntry) error
 }
 
+// Refusals keeps refused requests within bounds.
+type Refusals interface {
+	RecordRefusals(ctx context.Context, b joinery.RefusalBatch) error
+	DeviceRefusals(ctx context.Context, device joinery.DeviceID) ([]joinery.RefusalCount, error)
+	PeerRefusals(ctx context.Context, peer joinery.PeerID, limit int) (joinery.PeerRefusals, error)
+}
+
 // Life is the audit log, and what the suite does to a store as a whole.
 type Life interface {
 	AuditEntries(ctx context.Context, after int64, limit int) ([]joinery.AuditEntry, error)
@@ -108,7 +116,7 @@ func Run(t *testing.T, open func(t testing.TB) Backend) {
 		run  func(*testing.T, func(testing.TB) Backend)
 	}{
 		{"Commit", runCommits}, {"Import", runImports}, {"Delete", runDeletes}, {"Device", runDevices},
-		{"Ownership", runOwnership}, {"Fleet", runFleet}, {"Foreign", runForeign},
+		{"Ownership", runOwnership}, {"Fleet", runFleet}, {"Foreign", runForeign}, {"Refusals", runRefusals},
 	} {
 		t.Run(group.name, func(t *testing.T) { group.run(t, open) })
 	}

@@ -1,0 +1,323 @@
+package refusal
+
+import (
+	"context"
+	"errors"
+	"os"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"joinery"
+	"joinery/lorawan"
+)
+
+// brittle is a Writer that fails as long as err is set.
+type brittle struct {
+	Writer
+	mu    sync.Mutex
+	err   error
+	calls int
+}
+
+func (b *brittle) RecordRefusals(ctx context.Context, batch joinery.RefusalBatch) error {
+	b.mu.Lock()
+	b.calls++
+	err := b.err
+	b.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return b.Writer.RecordRefusals(ctx, batch)
+}
+
+func (b *brittle) set(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.err = err
+}
+
+func TestRecordedIsCounted(t *testing.T) {
+	f := newFixture(t, 1)
+	for n := range 5 {
+		x := about(f.peer, f.devices[0], joinery.RefusedOtherNetwork, n)
+		x.Received.TransactionID = uint32(n)
+		f.Record(&x)
+	}
+	x := unknown(f.peer, 1, 7)
+	f.Record(&x)
+	f.Sync(t.Context())
+	got, err := f.db.DeviceRefusals(t.Context(), f.devices[0].Device.ID)
+	ok(t, err)
+	if len(got) != 1 || got[0].Count != 5 || !got[0].First.Equal(noon) || !got[0].At.Equal(noon.Add(4*time.Second)) || got[0].Received.TransactionID != 4 {
+		t.Errorf("device: %+v", got)
+	}
+	of, err := f.db.PeerRefusals(t.Context(), f.peer.ID, 10)
+	ok(t, err)
+	if len(of.Totals) != 2 || len(of.Unknown) != 1 || of.Unknown[0].Received.DevEUI != x.Received.DevEUI || len(of.Devices) != 1 {
+		t.Errorf("peer: %+v", of)
+	}
+	if s := f.Stats(); s.Recorded[joinery.RefusedOtherNetwork] != 5 || s.Recorded[joinery.RefusedUnknownDevice] != 1 || s.Hurried+s.Crowded+s.FailedWrites != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// A server that stops in order writes what it has.
+func TestCloseWrites(t *testing.T) {
+	f := newFixture(t, 1)
+	x := about(f.peer, f.devices[0], joinery.RefusedMIC, 1)
+	f.Record(&x)
+	f.Close()
+	f.Close()
+	f.Sync(t.Context()) // returns
+	got, err := f.db.DeviceRefusals(t.Context(), f.devices[0].Device.ID)
+	ok(t, err)
+	if len(got) != 1 || got[0].Count != 1 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// While the database is away counts wait, once each; what it refuses to take is
+// given up and said.
+func TestFailingStore(t *testing.T) {
+	f := newFixture(t, 2)
+	store := &brittle{Writer: f.db}
+	r := NewRecorder(store, nil)
+	t.Cleanup(r.Close)
+	record := func(device int) {
+		x := about(f.peer, f.devices[device], joinery.RefusedMIC, 1)
+		r.Record(&x)
+		r.Sync(t.Context())
+	}
+	count := func(device int) uint64 {
+		t.Helper()
+		got, err := f.db.DeviceRefusals(t.Context(), f.devices[device].Device.ID)
+		ok(t, err)
+		if len(got) == 0 {
+			return 0
+		}
+		return got[0].Count
+	}
+	store.set(joinery.Errorf(joinery.CodeUnavailable, "away"))
+	record(0)
+	record(0)
+	store.set(nil)
+	record(0)
+	if n := count(0); n != 3 {
+		t.Errorf("after the database was away: %d, want 3", n)
+	}
+	store.set(errors.New("a defect"))
+	record(1)
+	store.set(nil)
+	record(0)
+	if a, b := count(0), count(1); a != 4 || b != 0 {
+		t.Errorf("after a batch that could not be taken: %d and %d", a, b)
+	}
+	if s := r.Stats(); s.FailedWrites < 3 || s.Crowded != 2 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// A refusal costs its request a copy and no memory.
+func TestRecordAllocatesNothing(t *testing.T) {
+	r := &Recorder{pending: make([]joinery.Refusal, 0, maxPending), full: make(chan struct{}, 1)}
+	x := unknown(joinery.Peer{ID: 1}, 1, 1)
+	if n := testing.AllocsPerRun(3*maxPending, func() { r.Record(&x) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	if len(r.pending) != maxPending || r.stats.hurried.Load() == 0 {
+		t.Errorf("%d wait, %d were too many", len(r.pending), r.stats.hurried.Load())
+	}
+}
+
+func attacks() int {
+	if os.Getenv("JOINERY_LONG") != "" {
+		return 1_000_000
+	}
+	return 50_000
+}
+
+// Peers that ask for whatever they can think of: memory and database stay within
+// their bounds, what is not kept is counted, and what concerns an honest device
+// is not lost in the crowd.
+func TestAttackStaysWithinBounds(t *testing.T) {
+	n := attacks()
+	f := newFixture(t, 300)
+	evil := []joinery.Peer{f.addPeer("evil 1", f.maker), f.addPeer("evil 2", f.maker)}
+	honest := about(f.peer, f.devices[7], joinery.RefusedDevNonceLow, 1)
+	f.Record(&honest)
+	before := heap()
+	started := time.Now()
+	var most int
+	for i := range n {
+		peer := evil[i/8%len(evil)]
+		x := unknown(peer, i, i)
+		switch i % 8 {
+		case 0: // a device that is here
+			x = about(peer, f.devices[i/8%len(f.devices)], joinery.RefusedOtherNetwork, i)
+		case 1:
+			x.Reason, x.Received.JoinEUI = joinery.RefusedJoinEUI, lorawan.EUI64FromUint64(uint64(i))
+		case 2:
+			x.Reason, x.Received.Problem = joinery.RefusedMalformed, "PHYPayload: want hexadecimal digits"
+		}
+		f.Record(&x)
+		if i%1000 == 0 { // as fast as a server would be at it
+			time.Sleep(2 * time.Millisecond)
+			f.mu.Lock()
+			most = max(most, len(f.pending))
+			f.mu.Unlock()
+		}
+	}
+	took := time.Since(started)
+	f.Sync(t.Context())
+	grown := int64(heap()) - int64(before)
+	f.Close()
+
+	s := f.Stats()
+	var recorded uint64
+	for _, count := range s.Recorded {
+		recorded += count
+	}
+	if recorded+s.Hurried != uint64(n)+1 {
+		t.Errorf("%d of %d refusals are counted, and %d were too many", recorded, n+1, s.Hurried)
+	}
+	var stored uint64
+	for _, peer := range evil {
+		of, err := f.db.PeerRefusals(t.Context(), peer.ID, 1000)
+		ok(t, err)
+		for _, total := range of.Totals {
+			stored += total.Count
+		}
+		if len(of.Unknown) != joinery.MaxUnknownDevices || len(of.Totals) != 4 || len(of.Devices) > len(f.devices) {
+			t.Errorf("peer %s has %d unknown devices, %d totals, %d rows of devices", peer.Name, len(of.Unknown), len(of.Totals), len(of.Devices))
+		}
+	}
+	if stored != recorded-1 {
+		t.Errorf("totals say %d, want %d", stored, recorded-1)
+	}
+	got, err := f.db.DeviceRefusals(t.Context(), honest.Device)
+	ok(t, err)
+	if i := len(got) - 1; got[i].Reason != joinery.RefusedDevNonceLow || got[i].Count != 1 || got[i].Peer != f.peer.ID {
+		t.Errorf("the honest device's refusal: %+v", got)
+	}
+	if most > maxPending {
+		t.Errorf("%d waited, want at most %d", most, maxPending)
+	}
+	// What can wait, with room for the runtime's own.
+	if limit := int64(16 << 20); grown > limit {
+		t.Errorf("memory grew by %d bytes, want at most %d", grown, limit)
+	}
+	t.Logf("%d refusals in %v: %d not counted, %d not kept for their device; memory %+d KiB", n, took.Round(time.Millisecond), s.Hurried, s.Crowded, grown>>10)
+}
+
+func heap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// While nothing is written, what waits stays within its bounds.
+func TestTallyIsBounded(t *testing.T) {
+	counts := newTally()
+	for i := range 100_000 {
+		peer := joinery.Peer{ID: joinery.PeerID(1 + i%200)}
+		x := unknown(peer, i, i)
+		if i%2 == 0 {
+			x.Device, x.Owner = joinery.DeviceID(1+i), 5
+			x.Reason = joinery.RefusedMIC
+		}
+		counts.add(&x)
+	}
+	if len(counts.devices) != maxDevices || len(counts.unknown) > maxUnknown || len(counts.totals) != 200 {
+		t.Errorf("%d devices, %d unknown, %d totals", len(counts.devices), len(counts.unknown), len(counts.totals))
+	}
+	one := newTally()
+	for i := range 5_000 {
+		x := unknown(joinery.Peer{ID: 1}, i, i)
+		one.add(&x)
+		x.Device = joinery.DeviceID(1 + i)
+		one.add(&x)
+	}
+	if len(one.unknown) != joinery.MaxUnknownDevices || len(one.devices) != maxOfPeer {
+		t.Errorf("one peer: %d unknown, %d devices", len(one.unknown), len(one.devices))
+	}
+	newest := unknownKey{1, joinEUI, lorawan.EUI64FromUint64(0xFF<<56 + 4_999)}
+	if one.unknown[newest] == nil {
+		t.Error("the newest unknown device is not kept")
+	}
+	// All of it comes out, in batches of the size asked for.
+	rows := 0
+	for one.len() > 0 {
+		b := one.take(maxBatch)
+		n := len(b.Devices) + len(b.Unknown) + len(b.Peers)
+		if n == 0 || n > maxBatch {
+			t.Fatalf("a batch of %d", n)
+		}
+		rows += n
+	}
+	if want := joinery.MaxUnknownDevices + maxOfPeer + 1; rows != want || len(one.ofPeer)+len(one.strange) != 0 {
+		t.Errorf("%d rows came out, want %d; %d and %d peers are left", rows, want, len(one.ofPeer), len(one.strange))
+	}
+}
+
+func BenchmarkRecord(b *testing.B) {
+	for name, x := range map[string]joinery.Refusal{
+		"known":   about(joinery.Peer{ID: 1}, joinery.ActivationState{Device: joinery.Device{ID: 2}}, joinery.RefusedOtherNetwork, 1),
+		"unknown": unknown(joinery.Peer{ID: 1}, 1, 1),
+	} {
+		b.Run(name, func(b *testing.B) {
+			r := &Recorder{pending: make([]joinery.Refusal, 0, maxPending), full: make(chan struct{}, 1)}
+			b.ReportAllocs()
+			for b.Loop() {
+				if r.Record(&x); len(r.pending) == maxPending {
+					r.pending = r.pending[:0]
+				}
+			}
+		})
+	}
+}
+
+// The file does not grow with what is refused.
+func TestDatabaseDoesNotGrow(t *testing.T) {
+	f := newFixture(t, 50)
+	attack := func(from int) int64 {
+		t.Helper()
+		for i := from; i < from+5_000; i++ {
+			x := unknown(f.peer, i, i)
+			if i%4 == 0 {
+				x = about(f.peer, f.devices[i/4%len(f.devices)], joinery.RefusalReasons[i%len(joinery.RefusalReasons)], i)
+			}
+			f.Record(&x)
+			if i%1000 == 999 {
+				f.Sync(t.Context())
+			}
+		}
+		pages, err := f.db.DeviceRefusals(t.Context(), f.devices[0].Device.ID)
+		ok(t, err)
+		if len(pages) > joinery.MaxDeviceRefusals {
+			t.Errorf("%d rows of one device", len(pages))
+		}
+		return rowsOf(t, f)
+	}
+	first := attack(0)
+	second := attack(5_000)
+	if second > first+first/10+50 {
+		t.Errorf("%d rows after one attack, %d after two", first, second)
+	}
+}
+
+// rowsOf counts all rows of refusals.
+func rowsOf(t *testing.T, f *fixture) (n int64) {
+	t.Helper()
+	of, err := f.db.PeerRefusals(t.Context(), f.peer.ID, 1000)
+	ok(t, err)
+	n = int64(len(of.Totals) + len(of.Unknown))
+	for _, d := range f.devices {
+		list, err := f.db.DeviceRefusals(t.Context(), d.Device.ID)
+		ok(t, err)
+		n += int64(len(list))
+	}
+	return n
+}

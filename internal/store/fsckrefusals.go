@@ -1,0 +1,62 @@
+package store
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"joinery"
+)
+
+// fixRefusals is what people can do about refusals: they are for reading, and
+// nothing else depends on them.
+const fixRefusals = "delete the row; nothing depends on it"
+
+// refusals checks that what is kept of refused requests stays within its bounds,
+// and that it can be read. The bounds may be passed by as much again: servers
+// that write at once see each other's rows one transaction later.
+func (f *checkup) refusals() error {
+	for _, bound := range []struct {
+		table, by string
+		name      func(int64) string
+		most      int
+	}{
+		{"refusal_device", "device", deviceID, joinery.MaxDeviceRefusals},
+		{"refusal_device", "peer", peerID, joinery.MaxPeerRefusals},
+		{"refusal_unknown", "peer", peerID, joinery.MaxUnknownDevices},
+		{"refusal_peer", "peer", peerID, len(joinery.RefusalReasons)},
+	} {
+		query := fmt.Sprintf("SELECT %s FROM %s GROUP BY %s HAVING count(*) > %d", bound.by, bound.table, bound.by, 2*bound.most)
+		err := f.c.each(query, func(r *row) error {
+			f.report(bound.table, bound.name(r.int()), fmt.Sprintf("at most %d rows are kept of a %s", bound.most, bound.by), fixRefusals)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for _, table := range []struct{ name, decided string }{
+		{"refusal_device", "decided"}, {"refusal_unknown", "'{}'"}, {"refusal_peer", "'{}'"},
+	} {
+		if err := f.readRefusals(table.name, table.decided); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *checkup) readRefusals(table, decided string) error {
+	return f.c.each("SELECT peer, reason, count, first_at, last_at, received, "+decided+" FROM "+table, func(r *row) error {
+		c, err := scanRefusal(r)
+		if err == nil {
+			err = json.Unmarshal([]byte(r.text()), &c.Decided)
+		}
+		switch {
+		case err != nil:
+			f.report(table, c.Peer, "its values can be read: "+err.Error(), fixRefusals)
+		case !slices.Contains(joinery.RefusalReasons, c.Reason):
+			f.report(table, c.Peer, "its reason is one that is known", fixRefusals)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,109 @@
+// The bench measures what a join costs: a quickstart server with 10,000 devices
+// of derived keys on one processor, joinsim load on another, and between its
+// measurements a bare net/http echo over mutual TLS, on the same processors and
+// with bodies of the same size. The machine's moods cancel out in the ratio of
+// the two.
+//
+// With -growth it measures instead whether a join costs the same with a hundred
+// times as many devices.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// childEnv says that this program was run by itself, and as what.
+const childEnv = "JOINERY_BENCH_CHILD"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var err error
+	if what := os.Getenv(childEnv); what != "" {
+		err = child(ctx, what, os.Stdin, os.Stdout)
+	} else {
+		err = run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1) //nolint:gocritic // stop has nothing to undo that exit does not
+	}
+}
+
+// options are the flags.
+type options struct {
+	timing
+	growth, short, json bool
+	repeats, devices    int
+	dir                 string
+}
+
+// run reads the flags and measures.
+func run(ctx context.Context, args []string, out, progress io.Writer) (err error) {
+	o := options{timing: timing{time.Second, 5 * time.Second}}
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.SetOutput(progress)
+	flags.BoolVar(&o.growth, "growth", false, "measure a large fleet against a small one")
+	flags.BoolVar(&o.short, "short", false, "a quick look: less time, fewer repetitions")
+	flags.BoolVar(&o.json, "json", false, "print one JSON object instead of a table")
+	flags.IntVar(&o.repeats, "repeats", 5, "repetitions, of which the medians count (-short: 2)")
+	flags.IntVar(&o.devices, "devices", 0, "devices (default 10,000; with -growth 1,000,000, or 10,000,000 where JOINERY_LONG is set)")
+	flags.DurationVar(&o.duration, "duration", o.duration, "how long each measurement takes")
+	flags.DurationVar(&o.warmup, "warmup", o.warmup, "how long each runs before")
+	flags.StringVar(&o.dir, "dir", "", "where the server's directory is made, on a disk (default: the directory for temporary files, or bin/ where that is in memory)")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if o.short {
+		o.shorten(flags)
+	}
+	if o.dir, err = directory(o.dir); err != nil {
+		return err
+	}
+	tell := newTell(progress)
+	tell("directory: a new one in %s", o.dir)
+	p, err := build(ctx, o.dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(p.dir)) }()
+	if o.growth {
+		return runGrowth(ctx, o, p, out, tell)
+	}
+	return runBench(ctx, o, p, out, tell)
+}
+
+// directory chooses where the server lies.
+func directory(wanted string) (string, error) {
+	switch {
+	case wanted != "":
+		return filepath.Abs(wanted)
+	case onDisk(os.TempDir()):
+		return os.TempDir(), nil
+	}
+	return filepath.Abs("bin")
+}
+
+// shorten takes less of what no flag asks for.
+func (o *options) shorten(flags *flag.FlagSet) {
+	asked := map[string]bool{}
+	flags.Visit(func(f *flag.Flag) { asked[f.Name] = true })
+	if !asked["repeats"] {
+		o.repeats = 2
+	}
+	if !asked["duration"] {
+		o.duration = time.Second
+	}
+	if !asked["warmup"] {
+		o.warmup = 200 * time.Millisecond
+	}
+}

@@ -1,0 +1,311 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"joinery/test/rig"
+)
+
+// fleet is elements that speak one version, and follow one another in the
+// simulator's files.
+type fleet struct {
+	mac   string
+	count int
+}
+
+// stage is a server with fleets, in a directory of its own, and the bare echo to
+// compare with.
+type stage struct {
+	machine
+	dir    string
+	tell   func(format string, args ...any)
+	server *rig.Server
+	fleets []fleet
+
+	echo        *exec.Cmd
+	echoAddress string
+	sizes       []exchange // of a join, by fleet
+}
+
+// programs are the built programs, in a directory of their own.
+type programs struct {
+	rig.Programs
+	dir string
+}
+
+// build builds the programs in a new directory below parent.
+func build(ctx context.Context, parent string) (p programs, err error) {
+	if p.dir, err = os.MkdirTemp(parent, "joinery-bench-"); err != nil {
+		return p, err
+	}
+	if p.Programs, err = rig.Build(ctx, p.dir); err != nil {
+		err = errors.Join(err, os.RemoveAll(p.dir))
+	}
+	return p, err
+}
+
+// Identifiers as quickstart hands them out.
+const (
+	joinEUI     = "0200000000000000"
+	firstDevEUI = 0x0200_00FF_FE00_0001
+)
+
+// newStage makes a stopped server in a new directory below that of the programs,
+// and its fleets' elements.
+//
+// A server on another database would be made here: by its own configuration in
+// place of quickstart's file, and by the process ids of the database beside the
+// server's.
+func newStage(ctx context.Context, programs programs, tell func(string, ...any), fleets ...fleet) (s *stage, err error) {
+	s = &stage{machine: newMachine(), tell: tell, fleets: fleets}
+	if s.dir, err = os.MkdirTemp(programs.dir, "stage-"); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(s.dir))
+		}
+	}()
+	began := time.Now()
+	if s.server, err = programs.Quickstart(ctx, filepath.Join(s.dir, "server"), "--elements", strconv.Itoa(fleets[0].count)); err != nil {
+		return nil, err
+	}
+	s.server.Launch = s.onServer
+	if err := s.makeFurther(ctx); err != nil {
+		return nil, err
+	}
+	s.tell("factory: %d elements in %.1f s", s.devices(), time.Since(began).Seconds())
+	return s, nil
+}
+
+func (s *stage) devices() (n int) {
+	for _, f := range s.fleets {
+		n += f.count
+	}
+	return n
+}
+
+// close ends all that runs and removes the directory.
+func (s *stage) close() error {
+	var err error
+	if s.echo != nil {
+		err = errors.Join(s.echo.Process.Signal(os.Interrupt), s.echo.Wait())
+	}
+	return errors.Join(err, s.server.Stop(), os.RemoveAll(s.dir))
+}
+
+func (s *stage) manifest(i int) string {
+	if i == 0 {
+		return s.server.Path("sim", "manifest.json")
+	}
+	return s.server.Path("sim", fmt.Sprintf("manifest-%d.json", i))
+}
+
+// makeFurther has the factory make the fleets after the first, which quickstart
+// made, and tells the simulator of their silicon files.
+func (s *stage) makeFurther(ctx context.Context) error {
+	silicon := []string{"elements.silicon"}
+	next := uint64(firstDevEUI + s.fleets[0].count)
+	for i, f := range s.fleets[1:] {
+		name := fmt.Sprintf("elements-%d.silicon", i+1)
+		if _, err := s.server.Run(ctx, "", "joinery", "factory", "provision",
+			"--key-file", s.server.Path("keys", "factory.age"),
+			"--passphrase-file", s.server.Path("keys", "factory.passphrase"),
+			"--master", "quickstart", "--join-eui", joinEUI,
+			"--dev-eui-first", fmt.Sprintf("%016X", next), "--count", strconv.Itoa(f.count),
+			"--recipient", s.server.Path("sim", "recipient.pub"),
+			"--manifest", s.manifest(i+1), "--silicon", s.server.Path("sim", name)); err != nil {
+			return err
+		}
+		silicon = append(silicon, name)
+		next += uint64(f.count)
+	}
+	return s.editSim(func(c map[string]any) { c["silicon"] = silicon })
+}
+
+func (s *stage) editSim(change func(map[string]any)) error {
+	path := s.server.Path("sim", "sim.json")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	var c map[string]any
+	if err := json.Unmarshal(b, &c); err != nil {
+		return err
+	}
+	change(c)
+	if b, err = json.Marshal(c); err != nil {
+		return err
+	}
+	return os.WriteFile(path, b, 0o600)
+}
+
+// importFleets imports all elements, bound to the home network, their keys
+// wrapped for Network Server and Application Server.
+func (s *stage) importFleets(ctx context.Context) error {
+	for i, f := range s.fleets {
+		began := time.Now()
+		if _, err := s.server.Ctl(ctx, "", "import", "manifest", s.manifest(i), "--mac-version", f.mac,
+			"--bind-net-id", "000013", "--bind-as-id", "as.example.com", "--app-s-key", "wrapped"); err != nil {
+			return err
+		}
+		seconds := time.Since(began).Seconds()
+		s.tell("import: %d devices of LoRaWAN %s in %.1f s, %.0f/s", f.count, f.mac, seconds, float64(f.count)/seconds)
+	}
+	return nil
+}
+
+// removeManifests removes what only the import needed: a kilobyte a device.
+func (s *stage) removeManifests() (err error) {
+	for i := range s.fleets {
+		err = errors.Join(err, os.Remove(s.manifest(i)))
+	}
+	return err
+}
+
+// measureSizes has a device of each fleet join, to see how large requests and
+// answers are.
+func (s *stage) measureSizes(ctx context.Context) error {
+	for _, f := range s.fleets {
+		r, err := s.runJoins(ctx, timing{duration: time.Minute}, "--joins", "1", "--connections", "1", "--mix", f.mac+"=1")
+		if err != nil {
+			return err
+		}
+		s.sizes = append(s.sizes, exchange{r.RequestBytes, r.AnswerBytes})
+	}
+	return nil
+}
+
+// startEcho starts the echo server on the server's processor.
+func (s *stage) startEcho(ctx context.Context) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	order, err := json.Marshal(echoOrder{
+		Certificate: s.server.Path("pki", "server.crt"), Key: s.server.Path("pki", "server.key"),
+		CA: s.server.Path("pki", "ns-ca.crt"), Sizes: s.sizes,
+	})
+	if err != nil {
+		return err
+	}
+	s.echo = exec.CommandContext(ctx, self)
+	s.echo.Env = append(os.Environ(), childEnv+"=echo-server")
+	s.echo.Stdin, s.echo.Stderr = bytes.NewReader(order), os.Stderr
+	out, err := s.echo.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := s.onServer(s.echo); err != nil {
+		s.echo = nil
+		return err
+	}
+	var address [64]byte
+	n, err := out.Read(address[:])
+	if err != nil {
+		return fmt.Errorf("echo server: %w", err)
+	}
+	s.echoAddress = strings.TrimSpace(string(address[:n]))
+	return nil
+}
+
+// runEcho measures the echo of a fleet's sizes over a number of connections.
+func (s *stage) runEcho(ctx context.Context, fleet, connections int, t timing) (r echoResult, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return r, err
+	}
+	order, err := json.Marshal(echoOrder{
+		Certificate: s.server.Path("pki", "ns.crt"), Key: s.server.Path("pki", "ns.key"),
+		CA: s.server.Path("pki", "ca.crt"), Address: s.echoAddress, Sizes: s.sizes, Fleet: fleet,
+		Connections: connections, Warmup: t.warmup, Duration: t.duration, PID: s.echo.Process.Pid,
+	})
+	if err != nil {
+		return r, err
+	}
+	cmd := exec.CommandContext(ctx, self)
+	cmd.Env = append(os.Environ(), childEnv+"=echo-load")
+	cmd.Stdin = bytes.NewReader(order)
+	out, err := s.client(cmd)
+	if err != nil {
+		return r, err
+	}
+	return r, json.Unmarshal(out, &r)
+}
+
+// runJoins measures joins; args are flags of `joinsim load`.
+func (s *stage) runJoins(ctx context.Context, t timing, args ...string) (r loadReport, err error) {
+	devices := make([]string, len(s.fleets))
+	for i, f := range s.fleets {
+		devices[i] = fmt.Sprintf("%s=%d", f.mac, f.count)
+	}
+	args = append([]string{
+		"load", "--config", s.server.Path("sim", "sim.json"), "--devices", strings.Join(devices, ","),
+		"--pid", strconv.Itoa(s.server.PID()), "--appskey", "wrapped", "--json", "--quiet",
+		"--warmup", t.warmup.String(), "--duration", t.duration.String(),
+	}, args...)
+	out, err := s.client(exec.CommandContext(ctx, s.server.Binary("joinsim"), args...))
+	if err != nil && len(out) == 0 {
+		return r, err
+	}
+	if e := json.Unmarshal(out, &r); e != nil {
+		return r, fmt.Errorf("joinsim load: %w", errors.Join(err, e))
+	}
+	if !r.OK {
+		return r, fmt.Errorf("joinsim load: not every answer was right:\n%s", out)
+	}
+	return r, nil
+}
+
+// client runs a process on the client's processor and gives what it printed.
+func (s *stage) client(cmd *exec.Cmd) ([]byte, error) {
+	var out, problem bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &problem
+	if err := s.onClient(cmd); err != nil {
+		return nil, err
+	}
+	if err := cmd.Wait(); err != nil {
+		return out.Bytes(), fmt.Errorf("%s: %w\n%s", filepath.Base(cmd.Path), err, problem.String())
+	}
+	return out.Bytes(), nil
+}
+
+// loadReport is what is read of joinsim load --json.
+type loadReport struct {
+	OK             bool    `json:"ok"`
+	Joins          uint64  `json:"joins"`
+	Seconds        float64 `json:"seconds"`
+	JoinsPerSecond float64 `json:"joinsPerSecond"`
+	Latency        struct {
+		P50 float64 `json:"p50ms"`
+		P99 float64 `json:"p99ms"`
+	} `json:"joinLatency"`
+	Server struct {
+		CPU               float64 `json:"cpu"`
+		JoinsPerCPUSecond float64 `json:"joinsPerCPUSecond"`
+		RSS               int64   `json:"rss"`
+		PeakRSS           int64   `json:"peakRSS"`
+	} `json:"server"`
+	ClientCPU    float64 `json:"clientCPU"`
+	RequestBytes int     `json:"requestBytes"`
+	AnswerBytes  int     `json:"answerBytes"`
+}
+
+// timing is how long one measurement takes.
+type timing struct{ warmup, duration time.Duration }
+
+// newTell gives a function that tells what happens, to people.
+func newTell(out io.Writer) func(string, ...any) {
+	return func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
+}
