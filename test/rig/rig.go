@@ -154,6 +154,17 @@ func (s *Server) Kill() error { return s.end(os.Kill) }
 // Stop asks the server to end, as systemd does, and waits for it.
 func (s *Server) Stop() error { return s.end(os.Interrupt) }
 
+// Signal sends the server a signal that ends it, waits, and gives how it ended.
+func (s *Server) Signal(signal os.Signal) (*os.ProcessState, error) {
+	process := s.process
+	if err := process.Process.Signal(signal); err != nil {
+		return nil, err
+	}
+	<-s.done
+	s.process = nil
+	return process.ProcessState, s.log.Close()
+}
+
 func (s *Server) end(signal os.Signal) error {
 	if s.process == nil {
 		return nil
