@@ -109,7 +109,7 @@ func (s *Server) waitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for {
-		if ready(ctx, s.readyz) {
+		if status, err := s.Ready(ctx); err == nil && status == http.StatusOK {
 			return nil
 		}
 		select {
@@ -123,17 +123,18 @@ func (s *Server) waitReady(ctx context.Context) error {
 	}
 }
 
-func ready(ctx context.Context, url string) bool {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+// Ready gives the status of /readyz.
+func (s *Server) Ready(ctx context.Context) (status int, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.readyz, nil)
 	if err != nil {
-		return false
+		return 0, err
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return false
+		return 0, err
 	}
 	_ = resp.Body.Close()
-	return resp.StatusCode == http.StatusOK
+	return resp.StatusCode, nil
 }
 
 // PID gives the process id of the running server.
