@@ -84,12 +84,12 @@ type rules struct {
 	refusal      *refusal.Service
 }
 
-func newRules(ctx context.Context, h holders, refusals *refusal.Recorder, log *slog.Logger, metrics prometheus.Registerer) (rules, error) {
+func newRules(ctx context.Context, h holders, refusals *refusal.Recorder, o Options, metrics prometheus.Registerer) (rules, error) {
 	r := rules{
-		fleet:        fleet.New(h.db, h.keys, log),
+		fleet:        fleet.New(h.db, h.keys, fleet.Options{Log: o.Log, Now: o.Now}),
 		provisioning: provisioning.New(h.db, h.db, h.keys),
-		claim:        claim.New(h.db, h.db, h.keys, claim.Options{}),
-		auth:         auth.New(h.db, nil),
+		claim:        claim.New(h.db, h.db, h.keys, claim.Options{Now: o.Now}),
+		auth:         auth.New(h.db, o.Now),
 		refusal:      refusal.New(h.db, refusals),
 	}
 	if err := r.fleet.Directory().Reload(ctx); err != nil {
@@ -105,17 +105,18 @@ func newRules(ctx context.Context, h holders, refusals *refusal.Recorder, log *s
 		}
 	}
 	r.activation = activation.New(h.db, h.keys, r.fleet.Directory(), activation.Options{
-		Log:   log,
+		Now:   o.Now,
+		Log:   o.Log,
 		Alarm: func(counter string) { alarms.WithLabelValues(counter).Inc() },
 	})
 	return r, nil
 }
 
 // newInterop makes the door for networks.
-func newInterop(c config.Config, r rules, refusals interop.Recorder, cert *certificate, log *slog.Logger, metrics prometheus.Registerer) (*interop.Server, error) {
+func newInterop(c config.Config, r rules, refusals interop.Recorder, cert *certificate, o Options, metrics prometheus.Registerer) (*interop.Server, error) {
 	return interop.New(interop.Options{
 		Peers: r.fleet.Directory(), Joins: r.activation, Certificate: cert.get, Refusals: refusals,
-		Log: log, Metrics: metrics,
+		Log: o.Log, Metrics: metrics, Now: o.Now,
 		MaxBody:        c.Limits.BodyBytes,
 		MaxConnections: c.Limits.Connections,
 		RequestTimeout: c.Limits.RequestTimeout,

@@ -26,12 +26,16 @@ type Options struct {
 	Successor bool
 	// Log is where the server reports; nil is nowhere.
 	Log *slog.Logger
+	// Now is the clock, nil the system's: what is written down, the windows in
+	// which something counts, and whether a certificate is valid. Tests set it.
+	Now func() time.Time
 }
 
 // Program is a server: opened, with its listeners bound, but not yet serving.
 type Program struct {
 	config  config.Config
 	log     *slog.Logger
+	now     func() time.Time
 	holders holders
 	cert    *certificate
 
@@ -69,7 +73,10 @@ func Open(ctx context.Context, c config.Config, o Options) (_ *Program, err erro
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	p := &Program{config: c, log: o.Log}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	p := &Program{config: c, log: o.Log, now: o.Now}
 	if p.holders, err = openHolders(ctx, c, o); err != nil {
 		return nil, err
 	}
@@ -80,14 +87,14 @@ func Open(ctx context.Context, c config.Config, o Options) (_ *Program, err erro
 	}()
 	registry := newRegistry()
 	p.refusals = refusal.NewRecorder(p.holders.db, o.Log)
-	rules, err := newRules(ctx, p.holders, p.refusals, o.Log, registry)
+	rules, err := newRules(ctx, p.holders, p.refusals, o, registry)
 	if err != nil {
 		return nil, err
 	}
-	if p.cert, err = newCertificate(c.Interop); err != nil {
+	if p.cert, err = newCertificate(c.Interop, o.Now()); err != nil {
 		return nil, err
 	}
-	if p.interop, err = newInterop(c, rules, p.refusals, p.cert, o.Log, registry); err != nil {
+	if p.interop, err = newInterop(c, rules, p.refusals, p.cert, o, registry); err != nil {
 		return nil, err
 	}
 	if p.api, err = newAPI(p.holders, rules, o.Log, registry); err != nil {
@@ -247,7 +254,7 @@ func (p *Program) reloadOnHangup(ctx context.Context, hangup <-chan os.Signal) {
 		case <-ctx.Done():
 			return
 		case <-hangup:
-			if err := p.cert.reload(time.Now()); err != nil {
+			if err := p.cert.reload(p.now()); err != nil {
 				p.log.Error("the old certificate stays in force", "error", err)
 				continue
 			}

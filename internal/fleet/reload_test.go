@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -42,7 +41,7 @@ func TestChangeThatCannotBeReadBack(t *testing.T) {
 	removed := f.mustAdd(t, f.networkServer("removed", 1, byCA(ca)), joinery.KEKForNS)
 	f.mustAdd(t, f.networkServer("stays", 2, byCA(other)), joinery.KEKForNS)
 	behind := &forgetfulStore{DB: f.db}
-	s := New(behind, f.keys, slog.New(slog.DiscardHandler))
+	s := New(behind, f.keys, Options{})
 	if err := s.Directory().Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}

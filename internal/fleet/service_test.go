@@ -38,7 +38,7 @@ func (f fixture) tenant(org joinery.OrgID) joinery.Caller {
 func newFixture(t testing.TB) fixture {
 	t.Helper()
 	f := fixture{db: newStore(t), keys: keys, log: new(bytes.Buffer)}
-	f.Service = New(f.db, f.keys, slog.New(slog.NewTextHandler(f.log, nil)))
+	f.Service = New(f.db, f.keys, Options{Log: slog.New(slog.NewTextHandler(f.log, nil))})
 	orgs, err := f.Orgs(t.Context(), operator)
 	if err != nil {
 		t.Fatal(err)
@@ -188,7 +188,7 @@ func TestDirectoryAfterRestart(t *testing.T) {
 	f := newFixture(t)
 	ca := newCA(t, "CA")
 	f.mustAdd(t, f.networkServer("ns", 1, byCA(ca)), joinery.KEKForNS)
-	fresh := New(f.db, f.keys, slog.New(slog.DiscardHandler))
+	fresh := New(f.db, f.keys, Options{})
 	chain := []*x509.Certificate{ca.leaf(t)}
 	if _, err := fresh.Directory().Resolve(chain, time.Now()); joinery.CodeOf(err) != joinery.CodeUnauthenticated {
 		t.Errorf("before the first reload: %v", err)

@@ -98,7 +98,7 @@ func (s *slowness) keep(ctx context.Context, from net.IP, slow func(context.Cont
 		}
 		if err != nil && ctx.Err() == nil {
 			s.cut.Add(1)
-			pause(ctx, 200*time.Millisecond)
+			pause(ctx, 2*time.Second) // slow, not a flood
 		}
 	}
 }
@@ -259,5 +259,5 @@ func peerTLS(t *testing.T, f *fleet, name string) *tls.Config {
 	ok(t, err)
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(pem)
-	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool, Certificates: []tls.Certificate{cert}, ServerName: "127.0.0.1"}
+	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool, Certificates: []tls.Certificate{cert}, ServerName: "127.0.0.1", ClientSessionCache: tls.NewLRUClientSessionCache(0)}
 }

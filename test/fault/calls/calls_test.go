@@ -91,7 +91,7 @@ func (r *rooms) reopen() {
 	r.t.Cleanup(func() { _ = db.Close() })
 	r.db = db
 	s, k := stepStore{db, &r.steps}, stepKeys{r.base.keys.Keyring, &r.steps}
-	r.fleet = fleet.New(s, k, nil)
+	r.fleet = fleet.New(s, k, fleet.Options{})
 	ok(r.t, r.fleet.Directory().Reload(r.t.Context()))
 	r.activation = activation.New(s, k, r.fleet.Directory(), activation.Options{})
 	r.provisioning = provisioning.New(s, s, k)
