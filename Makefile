@@ -10,7 +10,7 @@ PROGRAMS     := joinery joinctl joinsim
 
 # Packages with goroutines of their own: these run under the race detector.
 CONCURRENT := . ./internal/activation ./internal/api ./internal/auth ./internal/claim ./internal/daemon \
-	./internal/fleet ./internal/interop ./internal/keyring/... ./internal/provisioning ./internal/sim/... ./internal/store
+	./internal/fleet ./internal/interop ./internal/keyring/... ./internal/provisioning ./internal/refusal ./internal/sim/... ./internal/store
 
 # What `make fuzz` spends on each target: a time (30s) or a count (100000x).
 FUZZTIME ?= 30s
@@ -35,12 +35,12 @@ demo: ## Devices join a server of their own, step by step; leaves nothing behind
 	@$(GO) run ./test/demo
 
 .PHONY: test
-test: need-cc fmt vet lint build ## Everything that must pass before a change lands
+test: need-cc need-pg fmt vet lint build ## Everything that must pass before a change lands
 	$(GO) test -race -timeout 20m $(CONCURRENT)
 	$(GO) test -timeout 20m ./...
 
 .PHONY: test-long
-test-long: need-cc ## The full figures of every promise: hours rather than minutes
+test-long: need-cc need-pg ## The full figures of every promise: hours rather than minutes
 	JOINERY_LONG=1 $(GO) test -count=1 -timeout 4h ./...
 	$(MAKE) fuzz FUZZTIME=1000000x
 
@@ -98,4 +98,20 @@ need-cc:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev; \
 	else \
 		echo "the race detector needs gcc and the C library's headers: sudo apt-get install gcc libc6-dev" >&2; exit 1; \
+	fi
+
+# The tests of the store run a PostgreSQL of their own. Only its programs are
+# needed: the cluster that Debian makes is neither made nor touched.
+.PHONY: need-pg
+need-pg:
+	@for initdb in /usr/lib/postgresql/*/bin/initdb /usr/local/pgsql/bin/initdb /usr/local/bin/initdb; do \
+		if [ -x "$$initdb" ]; then exit 0; fi; \
+	done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing PostgreSQL for the tests of the store"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql-common; \
+		sed -i 's/^#* *create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf; \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; \
+	else \
+		echo "the tests of the store need PostgreSQL's server programs, 14 or newer: sudo apt-get install postgresql" >&2; exit 1; \
 	fi

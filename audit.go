@@ -30,6 +30,8 @@ const (
 	AuditAPIKeyMade       AuditEvent = "api_key.made"
 	AuditAPIKeyRevoked    AuditEvent = "api_key.revoked"
 	AuditOrgAdded         AuditEvent = "org.added"
+	AuditServerFenced     AuditEvent = "server.fenced"
+	AuditServerConfirmed  AuditEvent = "server.confirmed"
 )
 
 // AuditEntry is one custody event. Detail holds identifiers and settings only,

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"joinery/internal/backup"
 	"joinery/internal/daemon"
 	"joinery/internal/keyring/soft"
 )
@@ -74,16 +75,24 @@ func newUnlockFlags(cmd *cobra.Command, u *soft.Unlock, prefix, file string) {
 func newCeremonyIdentity() *cobra.Command {
 	return &cobra.Command{
 		Use:   "identity FILE",
-		Short: "Make an age identity, to open a key file without a passphrase",
-		Long: `Makes an age identity (X25519), as age-keygen does, in a new file of mode 0600. Give
-it to a ceremony with --identity-file, and to the server as keys.identity_file.`,
-		Example: `  joinery ceremony identity keys/server.identity`,
-		Args:    cobra.ExactArgs(1),
+		Short: "Make an age identity, to open key files or backups",
+		Long: `Makes an age identity (X25519), as age-keygen does, in a new file of mode 0600, and
+prints its recipient, which is public. To open a key file without a passphrase,
+give the file to a ceremony with --identity-file, and to the server as
+keys.identity_file. To open backups, keep it away from the server and give the
+recipient to joinery backup.`,
+		Example: `  joinery ceremony identity keys/server.identity
+  joinery ceremony identity backup.identity`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := soft.CreateIdentity(args[0]); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "made %s\n", args[0])
+			recipient, err := backup.RecipientOf(args[0])
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "made %s; its recipient is %s\n", args[0], recipient)
 			return nil
 		},
 	}

@@ -29,12 +29,14 @@ type next. Where the directory holds such a server already it only runs it.
 All keys of all parties lie in that directory: it is for looking around, not for
 devices of anybody.`,
 		Example: `  joinery quickstart --dir ./quickstart
-  joinery quickstart --dir ./quickstart --port 8443 --prepare-only`,
+  joinery quickstart --dir ./quickstart --port 8443 --prepare-only
+  joinery quickstart --dir ./quickstart --database postgres:///joinery`,
 		Args: cobra.NoArgs,
 	}
 	cmd.Flags().StringVar(&options.Dir, "dir", "quickstart", "the server's directory")
 	cmd.Flags().IntVar(&options.Port, "port", 0, "port for networks; the API and monitoring get the next two (0: free ones)")
 	cmd.Flags().Uint64Var(&options.Elements, "elements", options.Elements, "how many secure elements the factory makes")
+	cmd.Flags().StringVar(&options.Database, "database", "", "URL of an empty PostgreSQL database (default: a SQLite file in the directory)")
 	cmd.Flags().BoolVar(&prepareOnly, "prepare-only", false, "make the server and leave it stopped")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if options.Port < 0 || options.Port > 65533 {

@@ -83,7 +83,7 @@ A running server is administered with joinctl, through its API.`,
 	cmd.CompletionOptions.HiddenDefaultCmd = true
 	return group(cmd,
 		newServe(), newQuickstart(),
-		newMigrate(), newFsck(),
+		newMigrate(), newFsck(), newBackup(), newRestore(),
 		newConfig(),
 		newCeremony(), newFactory(),
 		newVersion(),

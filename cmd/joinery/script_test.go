@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/binary"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
 
+	"joinery/internal/backup"
 	"joinery/internal/config"
 )
 
@@ -41,6 +43,8 @@ func TestScripts(t *testing.T) {
 			"ready":       ready,
 			"nosecret":    noSecret,
 			"exits":       exits,
+			"answers":     answers,
+			"recipient":   recipient,
 		},
 	})
 }
@@ -121,6 +125,36 @@ func ready(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 	ts.Fatalf("the server is not ready after 30s")
+}
+
+// answers CONFIG PATH STATUS TEXT waits until the monitoring listener of a
+// configuration answers, and looks at what it says.
+func answers(ts *testscript.TestScript, _ bool, args []string) {
+	c, err := config.Load(ts.MkAbs(args[0]))
+	ts.Check(err)
+	status, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		res, err := http.Get("http://" + c.Ops.Address + args[1])
+		if err != nil {
+			continue
+		}
+		body, err := io.ReadAll(res.Body)
+		_ = res.Body.Close()
+		ts.Check(err)
+		if res.StatusCode != status || !strings.Contains(string(body), args[3]) {
+			ts.Fatalf("%s: %d %s", args[1], res.StatusCode, body)
+		}
+		return
+	}
+	ts.Fatalf("%s does not answer after 30s", args[1])
+}
+
+// recipient IDENTITY FILE writes the recipient of an identity to a file.
+func recipient(ts *testscript.TestScript, _ bool, args []string) {
+	text, err := backup.RecipientOf(ts.MkAbs(args[0]))
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(text+"\n"), 0o600))
 }
 
 // nosecret FILE fails if the first line of FILE, a passphrase, or an age

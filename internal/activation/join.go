@@ -78,7 +78,7 @@ func (s *Service) load(ctx context.Context, req JoinRequest) (joinery.Activation
 	state, err := s.store.LoadActivation(ctx, req.JoinEUI, req.DevEUI)
 	if err != nil {
 		if joinery.CodeOf(err) == joinery.CodeUnknownDevice {
-			return state, joinery.Refuse(joinery.RefusedUnknownDevice, unknownDevice())
+			return state, explained(joinery.Refuse(joinery.RefusedUnknownDevice, unknownDevice()), &state)
 		}
 		return state, storeError(err)
 	}

@@ -20,6 +20,7 @@ type Service struct {
 	now     func() time.Time
 	log     *slog.Logger
 	alarm   func(counter string)
+	fence   func() error
 	devices deviceLocks
 }
 
@@ -34,11 +35,14 @@ type Options struct {
 	// each time an accepted request used a counter of which less than a tenth
 	// is left.
 	Alarm func(counter string)
+	// Fence tells why no join and no rejoin may be answered now, or nil. It is
+	// asked at each; nil is a fence that is never up.
+	Fence func() error
 }
 
 // New makes a Service.
 func New(store Store, keys Keys, peers Directory, opt Options) *Service {
-	s := &Service{store: store, keys: keys, peers: peers, now: opt.Now, log: opt.Log, alarm: opt.Alarm}
+	s := &Service{store: store, keys: keys, peers: peers, now: opt.Now, log: opt.Log, alarm: opt.Alarm, fence: opt.Fence}
 	if s.now == nil {
 		s.now = time.Now
 	}
@@ -48,6 +52,9 @@ func New(store Store, keys Keys, peers Directory, opt Options) *Service {
 	if s.alarm == nil {
 		s.alarm = func(string) {}
 	}
+	if s.fence == nil {
+		s.fence = func() error { return nil }
+	}
 	return s
 }
 
@@ -55,10 +62,13 @@ func New(store Store, keys Keys, peers Directory, opt Options) *Service {
 // it lost the swap of its key set to somebody else.
 const maxAttempts = 3
 
-// serialised runs try, alone among the requests of its device, until it does
+// serialised runs try, unless joins are fenced off, alone among the requests of its device, until it does
 // not lose its swap. Each try has the peer as it is at that moment: a peer may
 // be changed or removed while a request waits.
 func (s *Service) serialised(ctx context.Context, req JoinRequest, try func(context.Context, JoinRequest) (JoinAnswer, error)) (JoinAnswer, error) {
+	if err := s.fence(); err != nil {
+		return JoinAnswer{}, err
+	}
 	unlock, err := s.devices.lock(ctx, deviceKey{req.JoinEUI, req.DevEUI}, func(ctx context.Context) error {
 		_, err := s.load(ctx, req)
 		return err

@@ -44,7 +44,9 @@ func (s *Server) registerDevices() {
 		})
 	s.deviceAct(spec{method: http.MethodDelete, path: "/devices/{id}", id: "deleteDevice",
 		summary: "Delete a device and its keys", description: "It cannot be undone. What the device did stays in the audit log."},
-		s.Devices.Delete)
+		func(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) error {
+			return s.Devices.Delete(ctx, caller, id)
+		})
 	s.deviceAct(spec{method: http.MethodPost, path: "/devices/{id}/suspend", id: "suspendDevice",
 		summary: "Refuse joins of a device"},
 		func(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) error {
@@ -158,7 +160,9 @@ func (s *Server) registerOwnership() {
 		})
 	s.deviceAct(spec{method: http.MethodDelete, path: "/devices/{id}/binding", id: "unbindDevice",
 		summary: "Let no network join a device"},
-		s.Ownership.Unbind)
+		func(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) error {
+			return s.Ownership.Unbind(ctx, caller, id)
+		})
 }
 
 type bindInput struct {

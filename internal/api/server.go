@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"joinery"
@@ -40,7 +41,11 @@ type Options struct {
 	Log     *slog.Logger
 	// Metrics takes the door's metrics; nil for none.
 	Metrics prometheus.Registerer
+	// Around wraps the whole door where it is served; nil does not.
+	Around func(http.Handler) http.Handler
 
+	// Services may also come later, with Attach: to make the door takes a while,
+	// and needs none.
 	Services
 }
 
@@ -56,6 +61,7 @@ type Server struct {
 	http    *http.Server
 	metrics *metrics
 	imports chan struct{} // holds one for each request that may have a body of importBody
+	held    atomic.Int64  // connections
 }
 
 // New makes the door; Serve opens it.
@@ -77,8 +83,13 @@ func New(opt Options) (*Server, error) {
 	if err := s.serveDocument(); err != nil {
 		return nil, err
 	}
+	handler := s.Handler()
+	if opt.Around != nil {
+		handler = opt.Around(handler)
+	}
 	s.http = &http.Server{
-		Handler:           s.Handler(),
+		Handler:           handler,
+		ConnState:         s.count,
 		ReadHeaderTimeout: headTimeout,
 		ReadTimeout:       headTimeout + bodyTimeout,
 		WriteTimeout:      writeTimeout,
@@ -89,6 +100,22 @@ func New(opt Options) (*Server, error) {
 	}
 	return s, nil
 }
+
+// Attach gives the door its services. It comes before Serve.
+func (s *Server) Attach(services Services) { s.Services = services }
+
+// count follows http.Server.ConnState.
+func (s *Server) count(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		s.held.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		s.held.Add(-1)
+	}
+}
+
+// Connections is how many connections are held.
+func (s *Server) Connections() int { return int(s.held.Load()) }
 
 // Handler gives the door without a listener. Requests that do not come through
 // Serve have no connection to tell who they are, and need an API key.
@@ -101,6 +128,26 @@ func connContext(ctx context.Context, c net.Conn) context.Context {
 	}
 	caller, err := auth.SocketCaller(c)
 	return context.WithValue(ctx, connectionKey{}, connection{caller, err})
+}
+
+// SocketUser names the operator on whose connection to the operator socket r
+// came; "" for everybody else.
+func SocketUser(r *http.Request) string {
+	c, ok := r.Context().Value(connectionKey{}).(connection)
+	if !ok || c.err != nil || !c.caller.Operator {
+		return ""
+	}
+	return c.caller.Name
+}
+
+// AsSocketUser gives r as it came to another server that vouches for what
+// SocketUser says there.
+func AsSocketUser(r *http.Request, user string) *http.Request {
+	if user == "" {
+		return r
+	}
+	caller := joinery.Caller{Operator: true, Name: user}
+	return r.WithContext(context.WithValue(r.Context(), connectionKey{}, connection{caller: caller}))
 }
 
 // Serve answers on l until Shutdown, and then returns nil. On a Unix socket root

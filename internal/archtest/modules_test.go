@@ -4,7 +4,7 @@ package archtest
 // the packages that may import it. The public packages on the ground floor keep
 // to the standard library, but for the JSON parser that refuses duplicate names.
 var modules = map[string][]string{
-	"filippo.io/age":                      {"internal/keyring/soft"},
+	"filippo.io/age":                      {"internal/keyring/soft", "internal/backup"},
 	"github.com/danielgtaylor/huma/v2":    {"internal/api"},
 	"github.com/go-json-experiment/json":  {"backend", "manifest", "internal/seal", "internal/sim", "internal/provisioning", "internal/api", "internal/factory"},
 	"github.com/google/go-cmp":            {"internal/store/storetest", "internal/keyring/keyringtest"},
@@ -12,10 +12,11 @@ var modules = map[string][]string{
 	"github.com/google/renameio/v2":       {"internal/keyring/soft", "internal/sim", "cmd/joinery"},
 	"github.com/jackc/pgx/v5":             {"internal/store", "internal/store/storetest/pgtest"},
 	"github.com/jedib0t/go-pretty/v6":     {"cmd/joinctl"},
+	"github.com/klauspost/compress":       {"internal/backup"},
 	"github.com/prometheus/client_golang": {"internal/interop", "internal/api", "internal/daemon", "internal/store"},
 	"github.com/schollz/progressbar/v3":   {"cmd/joinery", "cmd/joinctl"},
 	"github.com/spf13/cobra":              {"cmd/joinery", "cmd/joinctl", "cmd/joinsim", "internal/sim"},
-	"golang.org/x/sys":                    {"internal/secret", "internal/store", "internal/auth", "internal/daemon"},
+	"golang.org/x/sys":                    {"internal/secret", "internal/store", "internal/auth", "internal/daemon", "internal/handover"},
 	"golang.org/x/term":                   {"cmd/joinery", "cmd/joinctl"},
 	"zombiezen.com/go/sqlite":             {"internal/store"},
 }

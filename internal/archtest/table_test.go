@@ -29,6 +29,7 @@ var rooms = map[string]room{
 	"internal/secret": {ground, "a key in memory: used in a callback, never printed, wiped"},
 	"internal/cmac":   {ground, "AES-CMAC over opaque blocks: the key schedule and the sealing of keys both need it, and neither imports the other"},
 	"internal/seal":   {ground, "encrypt to, and open with, a transport or recipient key"},
+	"internal/backup": {ground, "the encrypted file of a backup: written and read row by row, of whatever engine"},
 
 	"":       {nouns, "the nouns, Caller and the closed set of error codes"},
 	"client": {nouns, "the public API client and the types of the API"},
@@ -55,8 +56,9 @@ var rooms = map[string]room{
 	"internal/interop": {doors, "Backend Interfaces over mutual TLS"},
 	"internal/api":     {doors, "the management API"},
 
-	"internal/config": {wiring, "the documented configuration"},
-	"internal/daemon": {wiring, "the server: opens, connects, runs and closes everything"},
+	"internal/config":   {wiring, "the documented configuration"},
+	"internal/handover": {wiring, "sockets and requests pass from a server to its successor; knows no door and no rule, so that both sides of the conversation stand beside each other"},
+	"internal/daemon":   {wiring, "the server: opens, connects, runs and closes everything"},
 
 	"internal/quickstart": {top, "a complete server in one directory, made through the same doors that people use; a package so that demo and tests build the same"},
 	"cmd/joinery":         {top, "the server and all that touches keys or the database"},
@@ -79,7 +81,7 @@ var sideways = map[string][]string{
 	"internal/store/storetest":     {"internal/store"},
 
 	"internal/store/storetest/sqlitetest": {"internal/store"},
-	"internal/daemon":                     {"internal/config"},
+	"internal/daemon":                     {"internal/config", "internal/handover"},
 	"cmd/joinery":                         {"internal/quickstart"},
 }
 
@@ -97,7 +99,9 @@ var importers = map[string][]string{
 	"crypto/cipher":             {"internal/cmac", "internal/secret", "internal/seal", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/sim"},
 	"crypto/rsa":                {"internal/seal", "internal/keyring/soft", "internal/sim", "internal/quickstart", "internal/fleet"}, // fleet: how long a public key of a certificate is
 	"runtime/secret":            {"internal/secret"},
-	"filippo.io/age":            {"internal/keyring/soft"},
+	"filippo.io/age":            {"internal/keyring/soft", "internal/backup"},
+
+	"internal/backup": {"cmd/joinery"},
 
 	// State: floor 3 reaches it through interfaces of its own.
 	"internal/store": {"internal/store/storetest", "internal/store/storetest/sqlitetest", "internal/daemon", "cmd/joinery", "internal/quickstart"},

@@ -20,7 +20,7 @@ const maxSocketPath = 107
 // Check judges every value and opens nothing. All that is wrong is told at once.
 func (c Config) Check() error {
 	return errors.Join(
-		c.Database.check(),
+		c.Database.Check(),
 		required("keys.file", c.Keys.File),
 		c.Keys.checkUnlock(),
 		required("interop.address", c.Interop.Address),
@@ -69,6 +69,7 @@ func (l Limits) check() error {
 		timeBetween("limits.request_timeout", l.RequestTimeout, 100*time.Millisecond, 10*time.Minute),
 		timeBetween("limits.answer_timeout", l.AnswerTimeout, 100*time.Millisecond, time.Minute),
 		timeBetween("limits.idle_timeout", l.IdleTimeout, time.Second, time.Hour),
+		timeBetween("limits.drain_delay", l.DrainDelay, 0, 10*time.Minute),
 		timeBetween("limits.drain_timeout", l.DrainTimeout, 0, 10*time.Minute),
 	)
 }
@@ -144,13 +145,23 @@ func (i Interop) CheckKey() error {
 	return secretFile("interop.key", i.Key, "a PEM file with the private key of the certificate")
 }
 
-// CheckSocket tells when the path of the socket is too long to bind.
+// CheckSocket tells when the path of the socket is too long to bind, or that of
+// the one beside it.
 func (a API) CheckSocket() error {
-	if n := len(a.Socket); n > maxSocketPath {
-		return wrong("api.socket", "the path has %d characters with its directory, and the system takes %d: choose a shorter one, such as /run/joinery/joinery.sock", n, maxSocketPath)
+	const longest = maxSocketPath - len(handoverSuffix)
+	if n := len(a.Socket); n > longest {
+		return wrong("api.socket", "the path has %d characters with its directory, and at most %d can be had: choose a shorter one, such as /run/joinery/joinery.sock", n, longest)
 	}
 	return nil
 }
+
+// handoverSuffix makes the path of the socket on which a successor asks for the
+// work.
+const handoverSuffix = ".next"
+
+// HandoverSocket is where a successor finds the running server: beside the
+// operator socket.
+func (a API) HandoverSocket() string { return a.Socket + handoverSuffix }
 
 // wrong is an error about one key.
 func wrong(name, format string, args ...any) error {

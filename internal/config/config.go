@@ -51,6 +51,11 @@ type Database struct {
 	// where PostgreSQL knows the server by its user or its certificate, or where
 	// PGPASSFILE names a file of passwords.
 	PasswordFile string `yaml:"password_file"`
+	// Say true where a failover of PostgreSQL loses no commit: the standby that
+	// takes over is synchronous. Else each failover, like each restore to a point
+	// in time, fences the database: joins are refused until `joinery restore
+	// confirm`, because JoinNonces could be issued twice.
+	TrustFailover bool `yaml:"trust_failover"`
 }
 
 // Name tells people which database is meant. There is no secret in it.
@@ -125,8 +130,13 @@ type Limits struct {
 	AnswerTimeout time.Duration `yaml:"answer_timeout"`
 	// How long a kept-alive connection may stay without a request.
 	IdleTimeout time.Duration `yaml:"idle_timeout"`
-	// How long a server that was told to stop waits for requests in flight, at
-	// every listener.
+	// How long a server that was told to stop goes on to take requests, while
+	// /readyz says 503 and each connection ends with its next answer. Behind a load
+	// balancer, a little more than it takes to notice; else 0.
+	DrainDelay time.Duration `yaml:"drain_delay"`
+	// How long a server that was told to stop then waits for requests in flight,
+	// at every listener. A server that hands over waits as long for those of the
+	// management API.
 	DrainTimeout time.Duration `yaml:"drain_timeout"`
 }
 

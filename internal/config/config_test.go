@@ -231,6 +231,8 @@ func fill(v reflect.Value, n *int) {
 			f.SetInt(int64(*n) * 1001)
 		case time.Duration:
 			f.SetInt(int64(*n) * int64(61*time.Second))
+		case bool:
+			f.SetBool(true)
 		default:
 			fill(f, n)
 		}

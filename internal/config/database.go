@@ -6,11 +6,13 @@ import (
 	"strings"
 )
 
-// check wants one database, and no password in its URL.
-func (d Database) check() error {
+// Check wants one database, and no password in its URL.
+func (d Database) Check() error {
 	switch {
 	case d.URL == "" && d.PasswordFile != "":
 		return wrong("database.password_file", "is for url: an SQLite database has no password")
+	case d.URL == "" && d.TrustFailover:
+		return wrong("database.trust_failover", "is for url: an SQLite database has no failover")
 	case d.URL == "":
 		return required("database.path", d.Path)
 	case d.Path != "":

@@ -20,6 +20,7 @@ func TestDatabase(t *testing.T) {
 		{"none", Database{}, "database.path: is missing"},
 		{"both", Database{Path: "joinery.db", URL: "postgres:///joinery"}, "keep the one that is meant"},
 		{"password of a file", Database{Path: "joinery.db", PasswordFile: "pw"}, "database.password_file: is for url"},
+		{"failover of a file", Database{Path: "joinery.db", TrustFailover: true}, "database.trust_failover: is for url"},
 		{"another scheme", Database{URL: "mysql://db/joinery"}, "want a URL such as postgres://"},
 		{"no URL", Database{URL: "host=db password=" + secret}, "want a URL such as postgres://"},
 		{"no URL at all", Database{URL: "postgres://joinery:" + secret + "@db:x/y"}, "want a URL such as postgres://"},
@@ -30,7 +31,7 @@ func TestDatabase(t *testing.T) {
 		{"host as a setting", Database{URL: "postgres:///joinery?host=db2"}, "sslmode=verify-full"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			err := c.d.check()
+			err := c.d.Check()
 			if c.want == "" {
 				if err != nil {
 					t.Error(err)

@@ -161,6 +161,12 @@ func (r *reader) value(n ast.Node, field reflect.Value, path string) {
 		r.decode(n, dst, path, "text")
 	case *time.Duration:
 		r.duration(n, dst, path)
+	case *bool:
+		if n.Type() != ast.BoolType {
+			r.fail(n, "%s: want true or false", path)
+			return
+		}
+		r.decode(n, dst, path, "true or false")
 	case *int:
 		if n.Type() != ast.IntegerType {
 			r.fail(n, "%s: want a whole number", path)

@@ -73,6 +73,9 @@ func (o *ops) ready(w http.ResponseWriter, r *http.Request) {
 		}
 		fmt.Fprintf(w, "serving %s\n", verdict(stopping, "stopping"))
 	}
+	if failed[checkFence] {
+		fmt.Fprintln(w, "joins are refused until joinery restore confirm; the log says why")
+	}
 	fmt.Fprintln(w, verdict(status != http.StatusOK, "not ready"))
 }
 

@@ -62,6 +62,17 @@ func TestReadyFollowsTheParts(t *testing.T) {
 	want("/readyz?verbose", 503, "database ok\nkeyring ok\nserving stopping\nnot ready\n")
 }
 
+// While joins are fenced off, a server is up and not ready, and says so.
+func TestReadyTellsOfTheFence(t *testing.T) {
+	o := &ops{gatherer: newRegistry(), checks: []check{{checkFence, func(context.Context) error { return errors.New("detail") }}}}
+	server := httptest.NewServer(o.handler())
+	defer server.Close()
+	const want = "joins are refused until joinery restore confirm; the log says why\nnot ready\n"
+	if status, body := get(t, server.URL+"/readyz"); status != 503 || body != want {
+		t.Errorf("%d %q, want 503 %q", status, body, want)
+	}
+}
+
 // A part that hangs is a part that does not answer: 503 within two seconds.
 func TestReadyDoesNotWaitForAStalledPart(t *testing.T) {
 	release := make(chan struct{})

@@ -2,8 +2,13 @@ package daemon
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"path/filepath"
+	"time"
 
 	"joinery"
 	"joinery/client"
@@ -43,7 +48,43 @@ func Unlock(c config.Keys) soft.Unlock {
 
 // DatabaseOptions says which database c names.
 func DatabaseOptions(c config.Database) store.Options {
-	return store.Options{Path: c.Path, URL: c.URL, PasswordFile: c.PasswordFile}
+	return store.Options{Path: c.Path, URL: c.URL, PasswordFile: c.PasswordFile, TrustFailover: c.TrustFailover}
+}
+
+// openDatabase opens the store. With wait it waits for the lock of the database,
+// where there is one, until ctx ends, instead of failing while another server
+// holds it.
+func (p *Program) openDatabase(ctx context.Context, wait bool) (*store.DB, error) {
+	options := DatabaseOptions(p.config.Database)
+	options.Successor, options.Logger = wait, p.log
+	if p.migrate {
+		from, to, err := store.Migrate(ctx, options)
+		if err != nil {
+			return nil, err
+		}
+		if from != to {
+			p.log.Info("database migrated", "from", from, "to", to)
+		}
+	}
+	return store.Open(ctx, options)
+}
+
+// exclusive tells whether one server at a time holds the database.
+func exclusive(c config.Database) bool { return c.URL == "" }
+
+// databaseName names the database of c, so that two servers can tell whether
+// they mean the same one. It tells nobody anything else.
+func databaseName(c config.Database) string {
+	name := "postgres:" + c.URL
+	if exclusive(c) {
+		path := c.Path
+		if real, err := filepath.EvalSymlinks(path); err == nil {
+			path = real
+		}
+		name = "sqlite:" + path
+	}
+	sum := sha256.Sum256([]byte(name))
+	return hex.EncodeToString(sum[:])
 }
 
 // holders is floor 2: state and keys.
@@ -52,27 +93,28 @@ type holders struct {
 	keys *keyring.Keyring
 }
 
-// openHolders opens the store first: it holds the lock that keeps a second
-// server out, before anything else is touched.
-func openHolders(ctx context.Context, c config.Config, o Options) (holders, error) {
-	options := DatabaseOptions(c.Database)
-	options.Successor, options.Logger = o.Successor, o.Log
-	db, err := store.Open(ctx, options)
-	if err != nil {
-		return holders{}, err
+// noteMasters lets the database remember which master keys it is served with,
+// and refuses others of the same names.
+func (h holders) noteMasters(ctx context.Context) error {
+	var masters []store.Master
+	for _, m := range h.keys.Masters() {
+		masters = append(masters, store.Master{Name: m.Name, Profile: m.Profile, KCV: m.KCV})
 	}
-	keys, err := OpenKeyring(ctx, c.Keys, o.Log)
-	if err != nil {
-		_ = db.Close()
-		return holders{}, err
-	}
-	return holders{db: db, keys: keys}, nil
+	return h.db.NoteMasters(ctx, masters...)
 }
+
+// Checks that others ask for by name.
+const (
+	checkDatabase = "database"
+	checkFence    = "fence" // fails while joins are fenced off
+)
 
 // checks are what must answer before the server takes requests.
 func (h holders) checks() []check {
-	return []check{{"database", h.db.Ping}, {"keyring", h.keys.Ready}}
+	return []check{{checkDatabase, h.db.Ping}, {"keyring", h.keys.Ready}, {checkFence, h.answersJoins}}
 }
+
+func (h holders) answersJoins(context.Context) error { return h.db.AnswersJoins() }
 
 // rules is floor 3.
 type rules struct {
@@ -84,39 +126,54 @@ type rules struct {
 	refusal      *refusal.Service
 }
 
-func newRules(ctx context.Context, h holders, refusals *refusal.Recorder, o Options, metrics prometheus.Registerer) (rules, error) {
+func newRules(ctx context.Context, h holders, refusals *refusal.Recorder, log *slog.Logger, now func() time.Time, metrics prometheus.Registerer) (rules, error) {
 	r := rules{
-		fleet:        fleet.New(h.db, h.keys, fleet.Options{Log: o.Log, Now: o.Now}),
+		fleet:        fleet.New(h.db, h.keys, fleet.Options{Log: log, Now: now}),
 		provisioning: provisioning.New(h.db, h.db, h.keys),
-		claim:        claim.New(h.db, h.db, h.keys, claim.Options{Now: o.Now}),
-		auth:         auth.New(h.db, o.Now),
+		claim:        claim.New(h.db, h.db, h.keys, claim.Options{Now: now}),
+		auth:         auth.New(h.db, now),
 		refusal:      refusal.New(h.db, refusals),
 	}
 	if err := r.fleet.Directory().Reload(ctx); err != nil {
 		return rules{}, err
 	}
+	r.fleet.Follow()
 	alarms := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "joinery_counter_alarms_total",
 		Help: "Accepted requests after which less than a tenth of a counter was left, by counter.",
 	}, []string{"counter"})
-	for _, c := range []prometheus.Collector{alarms, refusalMetrics{refusals}} {
+	fenced := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "joinery_fenced",
+		Help: "1 while joins are refused because the database may be older than the joins it answered, else 0.",
+	}, func() float64 {
+		if h.db.Fence().Up() {
+			return 1
+		}
+		return 0
+	})
+	for _, c := range []prometheus.Collector{alarms, fenced, refusalMetrics{refusals}} {
 		if err := metrics.Register(c); err != nil {
 			return rules{}, fmt.Errorf("metrics: %w", err)
 		}
 	}
 	r.activation = activation.New(h.db, h.keys, r.fleet.Directory(), activation.Options{
-		Now:   o.Now,
-		Log:   o.Log,
+		Now:   now,
+		Log:   log,
+		Fence: h.db.AnswersJoins,
 		Alarm: func(counter string) { alarms.WithLabelValues(counter).Inc() },
 	})
 	return r, nil
 }
 
+// settling is how long after a start those who waited in the kernel's queue may
+// come all at once.
+const settling = 5 * time.Second
+
 // newInterop makes the door for networks.
-func newInterop(c config.Config, r rules, refusals interop.Recorder, cert *certificate, o Options, metrics prometheus.Registerer) (*interop.Server, error) {
+func newInterop(c config.Config, r rules, refusals interop.Recorder, cert *certificate, gate interop.Gate, log *slog.Logger, now func() time.Time, metrics prometheus.Registerer) (*interop.Server, error) {
 	return interop.New(interop.Options{
-		Peers: r.fleet.Directory(), Joins: r.activation, Certificate: cert.get, Refusals: refusals,
-		Log: o.Log, Metrics: metrics, Now: o.Now,
+		Peers: r.fleet.Directory(), Joins: r.activation, Certificate: cert.get, Refusals: refusals, Gate: gate,
+		Log: log, Metrics: metrics, Now: now, Settling: settling,
 		MaxBody:        c.Limits.BodyBytes,
 		MaxConnections: c.Limits.Connections,
 		RequestTimeout: c.Limits.RequestTimeout,
@@ -125,17 +182,18 @@ func newInterop(c config.Config, r rules, refusals interop.Recorder, cert *certi
 	})
 }
 
-// newAPI makes the door for people and scripts.
-func newAPI(h holders, r rules, log *slog.Logger, metrics prometheus.Registerer) (*api.Server, error) {
-	return api.New(api.Options{
-		Version: Version(), Log: log, Metrics: metrics,
-		Services: api.Services{
-			System: system{h}, Keys: r.auth,
-			Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
-			Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Imports: r.provisioning, Audit: r.fleet,
-			Refusals: r.refusal,
-		},
-	})
+// newAPI makes the door for people and scripts, without services yet.
+func newAPI(around func(http.Handler) http.Handler, log *slog.Logger, metrics prometheus.Registerer) (*api.Server, error) {
+	return api.New(api.Options{Version: Version(), Log: log, Metrics: metrics, Around: around})
+}
+
+func services(h holders, r rules) api.Services {
+	return api.Services{
+		System: system{h}, Keys: r.auth,
+		Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
+		Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Imports: r.provisioning, Audit: r.fleet,
+		Refusals: r.refusal,
+	}
 }
 
 // system is what the API tells about the server itself.
@@ -143,6 +201,10 @@ type system struct{ holders }
 
 // Ready implements api.System.
 func (s system) Ready(ctx context.Context) error {
+	if f := s.db.Fence(); f.Up() {
+		return joinery.Errorf(joinery.CodeUnavailable, "joins are refused since %s: %s; when no other server answers for these devices, "+
+			"stop this one and run joinery restore confirm", f.Since.Format(time.RFC3339), f.Note)
+	}
 	for _, c := range s.checks() {
 		if err := c.run(ctx); err != nil {
 			return joinery.WrapError(joinery.CodeUnavailable, err, "the %s does not answer", c.name)

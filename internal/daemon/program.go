@@ -3,27 +3,31 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
-	"joinery/internal/api"
 	"joinery/internal/config"
-	"joinery/internal/interop"
-	"joinery/internal/refusal"
+	"joinery/internal/handover"
+	"joinery/internal/keyring"
 )
 
 // Options are what a Program is told besides its configuration.
 type Options struct {
-	// Successor waits for the lock of the database, until the context of Open
-	// ends, instead of failing while another server holds it.
+	// Successor takes over from the server that runs with the same configuration,
+	// if there is one. Where nothing is to be taken over but another process holds
+	// the database, it waits for that, until the context of Open ends.
 	Successor bool
+	// Migrate brings a database with an older schema to this program's.
+	Migrate bool
+	// Upgrade is the command that SIGUSR2 starts as this server's successor; empty
+	// is none.
+	Upgrade []string
 	// Log is where the server reports; nil is nowhere.
 	Log *slog.Logger
 	// Now is the clock, nil the system's: what is written down, the windows in
@@ -31,44 +35,35 @@ type Options struct {
 	Now func() time.Time
 }
 
-// Program is a server: opened, with its listeners bound, but not yet serving.
+// Program is a server: opened, with its sockets bound, but not yet serving.
 type Program struct {
 	config  config.Config
+	upgrade []string
+	migrate bool
 	log     *slog.Logger
 	now     func() time.Time
-	holders holders
+	keys    *keyring.Keyring
 	cert    *certificate
+	sockets []handover.Socket
 
-	interop  *interop.Server
-	refusals *refusal.Recorder
-	api      *api.Server
-	ops      *ops
-	opsHTTP  *http.Server
+	// core is replaced, by Run alone, when a successor failed with the database.
+	core *core
+	// predecessor is there from Open to Run, in a server that takes over; relayed
+	// is closed when that one has nothing more to relay.
+	predecessor *handover.Predecessor
+	relayed     <-chan struct{}
+	// reception is where successors of this server ask; nil where that cannot be.
+	reception *reception
+	// health is what the watchdog looks at; nil while nobody holds the database.
+	health atomic.Pointer[ops]
 
-	listeners listeners
-	close     sync.Once
-	closed    error
+	close  sync.Once
+	closed error
 }
 
-// listeners are the bound sockets; the TCP ones of api and ops are nil where
-// none is configured.
-type listeners struct {
-	interop, socket, api, ops net.Listener
-}
-
-// all gives the listeners that there are.
-func (l listeners) all() (list []net.Listener) {
-	for _, one := range []net.Listener{l.interop, l.socket, l.api, l.ops} {
-		if one != nil {
-			list = append(list, one)
-		}
-	}
-	return list
-}
-
-// Open takes the lock of the database, opens state and keys, and binds every
-// listener. c must be checked and resolved; see config.Load. What Open opened it
-// closes when it fails.
+// Open opens state and keys, and binds every socket, or takes all of it over. c
+// must be checked and resolved; see config.Load. What Open opened it closes when
+// it fails; a server that was to be taken over then goes on.
 func Open(ctx context.Context, c config.Config, o Options) (_ *Program, err error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -76,131 +71,118 @@ func Open(ctx context.Context, c config.Config, o Options) (_ *Program, err erro
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	p := &Program{config: c, log: o.Log, now: o.Now}
-	if p.holders, err = openHolders(ctx, c, o); err != nil {
-		return nil, err
-	}
+	p := &Program{config: c, upgrade: o.Upgrade, migrate: o.Migrate, log: o.Log, now: o.Now}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.Close())
 		}
 	}()
-	registry := newRegistry()
-	p.refusals = refusal.NewRecorder(p.holders.db, o.Log)
-	rules, err := newRules(ctx, p.holders, p.refusals, o, registry)
+	passed, err := handover.FromServiceManager(socketNames...)
 	if err != nil {
 		return nil, err
 	}
-	if p.cert, err = newCertificate(c.Interop, o.Now()); err != nil {
+	p.sockets = passed // for Close
+	if p.core, err = newCore(c, p.log, p.now); err != nil {
 		return nil, err
 	}
-	if p.interop, err = newInterop(c, rules, p.refusals, p.cert, o, registry); err != nil {
-		return nil, err
+	if o.Successor {
+		return p, p.openSuccessor(ctx, passed)
 	}
-	if p.api, err = newAPI(p.holders, rules, o.Log, registry); err != nil {
-		return nil, err
-	}
-	p.ops = &ops{checks: p.holders.checks(), gatherer: registry}
-	p.opsHTTP = &http.Server{
-		Handler: p.ops.handler(), ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
-		IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
-		ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
-	}
-	p.listeners, err = bind(c)
-	return p, err
+	return p, p.open(ctx, passed)
 }
 
-// bind opens every listener, or none.
-func bind(c config.Config) (l listeners, err error) {
-	defer func() {
-		if err != nil {
-			for _, bound := range l.all() {
-				_ = bound.Close()
-			}
-			l = listeners{}
+// open takes the database first: its lock keeps a second server out, before
+// anything else is touched.
+func (p *Program) open(ctx context.Context, passed []handover.Socket) (err error) {
+	db, err := p.openDatabase(ctx, false)
+	if err != nil {
+		return err
+	}
+	if err := p.openKeys(ctx); err != nil {
+		return errors.Join(err, db.Close())
+	}
+	if err := p.core.build(ctx, p.config, holders{db: db, keys: p.keys}, p.cert); err != nil {
+		return err
+	}
+	p.sockets, err = bind(p.config, passed)
+	return err
+}
+
+// openSuccessor takes the database last, when everything else is there, so that
+// it is nobody's for a moment only.
+func (p *Program) openSuccessor(ctx context.Context, passed []handover.Socket) error {
+	if err := p.openKeys(ctx); err != nil {
+		return err
+	}
+	predecessor, inherited, err := handover.Succeed(ctx, p.config.API.HandoverSocket(), databaseName(p.config.Database))
+	if errors.Is(err, handover.ErrNobody) {
+		p.log.Info("no server to take over from: waiting for the database, if another process holds it")
+		if err := p.takeDatabase(ctx, p.core, true); err != nil {
+			return err
 		}
-	}()
-	if l.interop, err = net.Listen("tcp", c.Interop.Address); err != nil {
-		return l, fmt.Errorf("interop.address: %w", err)
+		// Now, as whoever held the database may have held the addresses.
+		p.sockets, err = bind(p.config, passed)
+		return err
 	}
-	if err = c.API.CheckSocket(); err != nil {
-		return l, err
+	if err != nil {
+		return err
 	}
-	if l.socket, err = api.ListenSocket(c.API.Socket); err != nil {
-		return l, err
+	p.predecessor = predecessor
+	if p.sockets, err = bind(p.config, append(inherited, passed...)); err != nil {
+		return err
 	}
-	if c.API.Address != "" {
-		if l.api, err = api.ListenLoopback(c.API.Address); err != nil {
-			return l, fmt.Errorf("api.address: %w", err)
+	if exclusive(p.config.Database) {
+		if err := predecessor.Yield(ctx); err != nil {
+			return err
 		}
 	}
-	if c.Ops.Address != "" {
-		if l.ops, err = net.Listen("tcp", c.Ops.Address); err != nil {
-			return l, fmt.Errorf("ops.address: %w", err)
-		}
+	return p.takeDatabase(ctx, p.core, true)
+}
+
+// openKeys opens what needs no database.
+func (p *Program) openKeys(ctx context.Context) (err error) {
+	if p.cert, err = newCertificate(p.config.Interop, p.now()); err != nil {
+		return err
 	}
-	return l, nil
+	p.keys, err = OpenKeyring(ctx, p.config.Keys, p.log)
+	return err
 }
 
 // InteropAddr is where networks connect.
-func (p *Program) InteropAddr() net.Addr { return p.listeners.interop.Addr() }
+func (p *Program) InteropAddr() net.Addr { return p.addrOf(socketInterop) }
 
 // APIAddr is where clients with an API key connect; nil where that is off.
-func (p *Program) APIAddr() net.Addr { return addr(p.listeners.api) }
+func (p *Program) APIAddr() net.Addr { return p.addrOf(socketAPI) }
 
 // OpsAddr is where monitoring connects; nil where that is off.
-func (p *Program) OpsAddr() net.Addr { return addr(p.listeners.ops) }
+func (p *Program) OpsAddr() net.Addr { return p.addrOf(socketOps) }
 
-func addr(l net.Listener) net.Addr {
-	if l == nil {
-		return nil
-	}
-	return l.Addr()
-}
-
-func text(a net.Addr) string {
-	if a == nil {
-		return "off"
-	}
-	return a.String()
-}
-
-// Run serves until ctx ends or a listener fails, and then lets requests in
-// flight finish. It returns nil when it was told to stop and everything was
-// answered. Close comes after it. It is called once.
+// Run serves until ctx ends, a door fails or a successor took over, and then lets
+// requests in flight finish. It returns nil when it was told to stop, or took
+// leave, and everything was answered. Close comes after it. It is called once.
 func (p *Program) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	fail := func(err error) { stop(failure{err}) }
 	var running sync.WaitGroup
-	serve := func(what string, serve func(net.Listener) error, l net.Listener) {
-		if l == nil {
-			return
-		}
-		running.Go(func() {
-			if err := serve(l); err != nil {
-				fail(fmt.Errorf("%s: %w", what, err))
-			}
-		})
+	p.core.serve(p.sockets, &running, fail)
+	running.Go(func() { endWithDatabase(ctx, p.core.holders, fail) })
+	p.health.Store(p.core.ops)
+	if err := p.confirm(); err != nil {
+		fail(err)
 	}
-	serve("interop listener", p.interop.Serve, p.listeners.interop)
-	serve("operator socket", p.api.Serve, p.listeners.socket)
-	serve("API listener", p.api.Serve, p.listeners.api)
-	serve("monitoring listener", p.serveOps, p.listeners.ops)
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
-	running.Go(func() { p.reloadOnHangup(ctx, hangup) })
-	running.Go(func() { p.endWithDatabase(ctx, fail) })
-
-	p.log.Info("serving", "interop", p.InteropAddr().String(), "socket", p.config.API.Socket,
-		"api", text(p.APIAddr()), "ops", text(p.OpsAddr()), "epoch", p.holders.db.Epoch(), "version", Version())
+	p.onSignals(ctx, &running)
+	p.reception = p.openReception(ctx, &running)
+	p.log.Info("serving", "interop", p.describe(socketInterop), "socket", p.config.API.Socket,
+		"api", p.describe(socketAPI), "ops", p.describe(socketOps), "epoch", p.core.holders.db.Epoch(), "version", Version())
 	// Told last: whoever waits for it may connect at once.
 	if err := notify("READY=1"); err != nil {
 		fail(err)
 	}
-	<-ctx.Done()
-	err := p.drain()
+	running.Go(func() { p.feedWatchdog(ctx) })
+
+	err := p.serveOn(ctx, &running, fail)
+	stop(nil)
 	running.Wait()
 	if f, ok := errors.AsType[failure](context.Cause(ctx)); ok {
 		err = errors.Join(f.error, err)
@@ -208,70 +190,110 @@ func (p *Program) Run(ctx context.Context) error {
 	return err
 }
 
-// failure is the cause of a stop that nobody asked for.
-type failure struct{ error }
-
-// endWithDatabase ends the server when its database takes no more writes: only
-// opening it anew helps, which is what a service manager's restart does.
-func (p *Program) endWithDatabase(ctx context.Context, fail func(error)) {
-	select {
-	case <-ctx.Done():
-	case <-p.holders.db.Failed():
-		fail(p.holders.db.Failure())
-	}
-}
-
-func (p *Program) serveOps(l net.Listener) error {
-	if err := p.opsHTTP.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
-}
-
-// drain stops accepting and waits for requests in flight. Monitoring goes last,
-// so that it can see the rest stop.
-func (p *Program) drain() error {
-	p.log.Info("stopping", "drain_timeout", p.config.Limits.DrainTimeout.String())
-	p.ops.setStopping()
-	stopping := notify("STOPPING=1")
-	ctx, cancel := context.WithTimeout(context.Background(), p.config.Limits.DrainTimeout)
-	defer cancel()
-	var joins, calls error
-	var doors sync.WaitGroup
-	doors.Go(func() { joins = p.interop.Shutdown(ctx) })
-	doors.Go(func() { calls = p.api.Shutdown(ctx) })
-	doors.Wait()
-	if err := p.opsHTTP.Shutdown(ctx); err != nil {
-		_ = p.opsHTTP.Close()
-	}
-	return errors.Join(stopping, joins, calls)
-}
-
-// reloadOnHangup reads the interop certificate anew at each SIGHUP.
-func (p *Program) reloadOnHangup(ctx context.Context, hangup <-chan os.Signal) {
+// serveOn waits for the end, whichever comes: being told to stop, or a successor
+// that takes over.
+func (p *Program) serveOn(ctx context.Context, running *sync.WaitGroup, fail func(error)) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return
-		case <-hangup:
-			if err := p.cert.reload(p.now()); err != nil {
-				p.log.Error("the old certificate stays in force", "error", err)
-				continue
+			return p.drain()
+		case s := <-p.reception.ready:
+			gone, err := p.handOver(ctx, s, running, fail)
+			if gone || err != nil {
+				return err
 			}
-			p.log.Info("certificate read anew")
 		}
 	}
 }
 
-// Close gives everything back: listeners that never served, keys, then the
-// database and its lock. It may be called again.
+// endWithDatabase ends the server when its database takes no more writes: only
+// opening it anew helps, which is what a service manager's restart does.
+func endWithDatabase(ctx context.Context, h holders, fail func(error)) {
+	select {
+	case <-ctx.Done():
+	case <-h.db.Failed():
+		fail(h.db.Failure())
+	}
+}
+
+// failure is the cause of a stop that nobody asked for.
+type failure struct{ error }
+
+// confirm tells the predecessor, if there is one, that this server serves.
+func (p *Program) confirm() (err error) {
+	if p.predecessor == nil {
+		return nil
+	}
+	p.relayed, err = p.predecessor.Serving(p.answerRelayed(), p.sockets)
+	return errors.Join(err, p.predecessor.Close())
+}
+
+// lastRequests is how long a server that was told to stop goes on to read from
+// connections that are idle: a request may be on its way, and a connection that
+// is closed under it fails it. The answer tells the client to use another.
+const lastRequests = time.Second
+
+// drain stops: balancers first see /readyz say no, then nothing new is accepted,
+// then connections end with their next answer, or when idle, and then what is in
+// flight finishes.
+func (p *Program) drain() error {
+	limits, k := p.config.Limits, p.core
+	p.log.Info("stopping", "drain_delay", limits.DrainDelay.String(), "drain_timeout", limits.DrainTimeout.String())
+	k.ops.setStopping()
+	stopping := notify("STOPPING=1")
+	k.retire()
+	time.Sleep(limits.DrainDelay)
+	ctx, cancel := context.WithTimeout(context.Background(), limits.DrainTimeout)
+	defer cancel()
+	shut := k.shut(socketInterop, socketOperator, socketAPI)
+	p.closeSockets(socketOps)
+	k.linger(ctx, min(lastRequests, limits.DrainTimeout), false)
+	p.lingerRelayed(ctx)
+	return errors.Join(stopping, shut, k.end(ctx))
+}
+
+// onSignals reads the interop certificate anew at each SIGHUP, and starts a
+// successor at each SIGUSR2.
+func (p *Program) onSignals(ctx context.Context, running *sync.WaitGroup) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR2)
+	running.Go(func() {
+		defer signal.Stop(signals)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case s := <-signals:
+				if s == syscall.SIGUSR2 {
+					p.startSuccessor()
+					continue
+				}
+				if err := p.cert.reload(p.now()); err != nil {
+					p.log.Error("the old certificate stays in force", "error", err)
+					continue
+				}
+				p.log.Info("certificate read anew")
+			}
+		}
+	})
+}
+
+// Close gives everything back: sockets, keys, then the database and its lock. It
+// may be called again.
 func (p *Program) Close() error {
 	p.close.Do(func() {
-		for _, l := range p.listeners.all() {
-			_ = l.Close() // closed already where Run served it
+		var errs []error
+		if p.predecessor != nil {
+			_ = p.predecessor.Close()
 		}
-		p.refusals.Close() // writes what it has
-		p.closed = errors.Join(p.holders.keys.Close(), p.holders.db.Close())
+		p.closeSockets("") // closed already where Run ended well
+		if p.keys != nil {
+			errs = append(errs, p.keys.Close())
+		}
+		if p.core != nil {
+			errs = append(errs, p.core.close())
+		}
+		p.closed = errors.Join(errs...)
 	})
 	return p.closed
 }

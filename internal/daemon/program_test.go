@@ -152,7 +152,7 @@ func TestStopLetsRequestsInFlightFinish(t *testing.T) {
 	defer func() { _ = conn.Close() }()
 	stopped := make(chan error, 1)
 	go func() { stopped <- p.stop() }()
-	waitFor(t, p.ops.isStopping)
+	waitFor(t, p.core.ops.isStopping)
 	_, err := io.WriteString(conn, `"in flight"}`)
 	must(t, err)
 	res, err := http.ReadResponse(answers, nil)
@@ -385,7 +385,11 @@ func TestFailingListenerStopsTheServer(t *testing.T) {
 		}
 		return err == nil
 	})
-	must(t, p.listeners.ops.Close())
+	for _, s := range p.sockets {
+		if s.Name == socketOps {
+			must(t, s.Close())
+		}
+	}
 	select {
 	case err := <-ended:
 		if err == nil || !strings.Contains(err.Error(), "monitoring listener") {

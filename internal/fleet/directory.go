@@ -64,6 +64,9 @@ func (d *Directory) reload(ctx context.Context) error {
 	return nil
 }
 
+// doubt says that what is in memory may lag behind the store.
+func (d *Directory) doubt() { d.stale.Store(true) }
+
 // Generation rises with every reload. It is 0 before the first and while what is
 // in memory may lag behind the store: then no earlier answer of Resolve may be
 // used again.

@@ -43,8 +43,11 @@ func (s *Service) AddKEK(ctx context.Context, caller joinery.Caller, peer joiner
 	if err := caller.RequireOperator(); err != nil {
 		return joinery.KEK{}, err
 	}
-	s.peers.Lock()
-	defer s.peers.Unlock()
+	unlock, err := s.lockPeers(ctx)
+	if err != nil {
+		return joinery.KEK{}, err
+	}
+	defer unlock()
 	peers, err := s.store.Peers(ctx)
 	if err != nil {
 		return joinery.KEK{}, err
@@ -68,8 +71,11 @@ func (s *Service) RetireKEK(ctx context.Context, caller joinery.Caller, id joine
 	if err := caller.RequireOperator(); err != nil {
 		return err
 	}
-	s.peers.Lock()
-	defer s.peers.Unlock()
+	unlock, err := s.lockPeers(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	keks, err := s.store.KEKs(ctx)
 	if err != nil {
 		return err

@@ -69,8 +69,11 @@ func (s *Service) AddPeer(ctx context.Context, caller joinery.Caller, p joinery.
 		return joinery.Peer{}, err
 	}
 
-	s.peers.Lock()
-	defer s.peers.Unlock()
+	unlock, err := s.lockPeers(ctx)
+	if err != nil {
+		return joinery.Peer{}, err
+	}
+	defer unlock()
 	others, err := s.store.Peers(ctx)
 	if err != nil {
 		return joinery.Peer{}, err
@@ -109,8 +112,11 @@ func (s *Service) ChangePeer(ctx context.Context, caller joinery.Caller, p joine
 		return joinery.Peer{}, err
 	}
 
-	s.peers.Lock()
-	defer s.peers.Unlock()
+	unlock, err := s.lockPeers(ctx)
+	if err != nil {
+		return joinery.Peer{}, err
+	}
+	defer unlock()
 	peers, err := s.store.Peers(ctx)
 	if err != nil {
 		return joinery.Peer{}, err
@@ -144,8 +150,11 @@ func (s *Service) RemovePeer(ctx context.Context, caller joinery.Caller, id join
 	if err := caller.RequireOperator(); err != nil {
 		return err
 	}
-	s.peers.Lock()
-	defer s.peers.Unlock()
+	unlock, err := s.lockPeers(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	peers, err := s.store.Peers(ctx)
 	if err != nil {
 		return err

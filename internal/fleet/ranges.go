@@ -29,8 +29,11 @@ func (s *Service) AssignRange(ctx context.Context, caller joinery.Caller, r join
 	if err := checkRange("JoinEUI range", r.EUIRange); err != nil {
 		return r, err
 	}
-	s.peers.Lock()
-	defer s.peers.Unlock()
+	unlock, err := s.lockPeers(ctx)
+	if err != nil {
+		return r, err
+	}
+	defer unlock()
 	ranges, err := s.store.Ranges(ctx)
 	if err != nil {
 		return r, err
@@ -50,8 +53,11 @@ func (s *Service) ReleaseRange(ctx context.Context, caller joinery.Caller, r joi
 	if err := caller.RequireOperator(); err != nil {
 		return err
 	}
-	s.peers.Lock()
-	defer s.peers.Unlock()
+	unlock, err := s.lockPeers(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	ranges, err := s.store.Ranges(ctx)
 	if err != nil {
 		return err
@@ -102,8 +108,11 @@ func (s *Service) AddSigner(ctx context.Context, caller joinery.Caller, n joiner
 	if err != nil {
 		return n, err
 	}
-	s.peers.Lock()
-	defer s.peers.Unlock()
+	unlock, err := s.lockPeers(ctx)
+	if err != nil {
+		return n, err
+	}
+	defer unlock()
 	if err := s.checkSigner(ctx, n); err != nil {
 		return n, err
 	}
@@ -177,8 +186,11 @@ func (s *Service) RemoveSigner(ctx context.Context, caller joinery.Caller, id jo
 	if err := caller.RequireOperator(); err != nil {
 		return err
 	}
-	s.peers.Lock()
-	defer s.peers.Unlock()
+	unlock, err := s.lockPeers(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	signers, err := s.store.Signers(ctx)
 	if err != nil {
 		return err

@@ -19,10 +19,7 @@ type Service struct {
 	now       func() time.Time
 	directory *Directory
 
-	// peers is held while peers, KEKs, ranges or signers are checked against
-	// each other and changed: one server holds the store, so nothing can come
-	// between the check and the change.
-	peers sync.Mutex
+	peers sync.Mutex // see lockPeers
 }
 
 // Options are what a Service may be given besides its parts.
@@ -46,8 +43,52 @@ func New(store Store, keys Keys, opt Options) *Service {
 	return &Service{store: store, keys: keys, log: opt.Log, now: opt.Now, directory: newDirectory(store, opt.Log)}
 }
 
+// lockPeers is held while peers, KEKs, ranges or signers are checked against each
+// other and changed, so that nothing comes between the check and the change, here
+// or at another server on the same state.
+func (s *Service) lockPeers(ctx context.Context) (unlock func(), err error) {
+	s.peers.Lock()
+	release, err := s.store.LockFleet(ctx)
+	if err != nil {
+		s.peers.Unlock()
+		return nil, err
+	}
+	return func() { release(); s.peers.Unlock() }, nil
+}
+
 // Directory is the server's view of peers, KEKs and ranges.
 func (s *Service) Directory() *Directory { return s.directory }
+
+// followTimeout bounds how long the Directory stays as it is after another
+// server's change became known.
+const followTimeout = 1500 * time.Millisecond
+
+// Follow keeps the Directory up to date with what other servers change, until
+// the store closes. Where that cannot be known for two seconds the Directory
+// recognises nobody until it could be read anew: better no answer than one to a
+// peer that was removed elsewhere.
+func (s *Service) Follow() {
+	var away bool
+	changed := func() {
+		ctx, cancel := context.WithTimeout(context.Background(), followTimeout)
+		defer cancel()
+		switch err := s.directory.Reload(ctx); {
+		case err != nil:
+			s.log.Error("what another server changed cannot be read; peers are refused until it can", "error", err)
+		case away:
+			s.log.Info("changes by other servers are heard again")
+			away = false
+		}
+	}
+	lost := func(err error) {
+		s.directory.doubt()
+		if !away {
+			s.log.Error("changes by other servers are not heard; peers are looked up anew", "error", err)
+		}
+		away = true
+	}
+	s.store.Follow(changed, lost)
+}
 
 // timestamp is now, as the store keeps it.
 func (s *Service) timestamp() time.Time { return s.now().UTC().Truncate(time.Millisecond) }

@@ -22,6 +22,16 @@ type Store interface {
 	DeviceStore
 	DeviceChanger
 	AuditStore
+	Follower
+}
+
+// Follower knows of other servers on the same state. changed is called when one
+// of them may have changed peers, KEKs or ranges, lost while nobody can know;
+// Follow itself returns at once. LockFleet keeps other servers from changing
+// those, and signers, until release is called.
+type Follower interface {
+	Follow(changed func(), lost func(error))
+	LockFleet(ctx context.Context) (release func(), err error)
 }
 
 // PeerStore holds peers. AddPeer stores a peer together with its first KEKs.

@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -24,7 +25,7 @@ type exchange struct {
 	out     []byte
 
 	peer    joinery.Peer
-	status  int
+	status  int                 // zero: the answer was written elsewhere
 	message backend.MessageType // zero: none could be read
 	result  string              // for metrics
 	refusal joinery.Refusal     // memory of record
@@ -63,17 +64,19 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if defect != nil {
 			s.reportPanic(r.Context(), x, defect)
 		}
-		s.write(w, x)
+		if x.status != 0 {
+			s.write(w, x)
+		}
 		s.metrics.count(x.message, x.result, time.Since(start))
 		if defect == nil { // else somebody may still hold pieces of x
 			x.close()
 		}
 	}()
-	s.serve(r, x)
+	s.serve(w, r, x)
 }
 
-// serve leaves status and body of the answer in x.
-func (s *Server) serve(r *http.Request, x *exchange) {
+// serve leaves status and body of the answer in x, unless somebody else answers.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 	var err error
 	if x.peer, err = s.peerOf(r.Context(), r.TLS); err != nil {
 		s.refusePeer(x, err)
@@ -87,6 +90,18 @@ func (s *Server) serve(r *http.Request, x *exchange) {
 		s.refuseUnread(x, status, "the body cannot be read, or is longer than "+strconv.Itoa(s.opt.MaxBody)+" bytes")
 		return
 	}
+	if s.opt.Gate != nil {
+		elsewhere, err := s.opt.Gate.Enter(r.Context())
+		switch {
+		case err != nil:
+			x.refuse(http.StatusServiceUnavailable, backend.Other, "the server is being started anew; try again")
+			return
+		case elsewhere != nil:
+			s.relay(w, r, x, elsewhere)
+			return
+		}
+		defer s.opt.Gate.Leave()
+	}
 	err = x.request.Parse(x.body)
 	malformed, _ := errors.AsType[*backend.Error](err)
 	if malformed != nil && malformed.Kind == backend.Unanswerable {
@@ -98,6 +113,17 @@ func (s *Server) serve(r *http.Request, x *exchange) {
 	s.answer(r.Context(), x, malformed)
 	x.result = string(x.answer.Result.Code)
 	x.out = x.answer.Append(x.out[:0])
+}
+
+// relay lets a request be answered in our place.
+func (s *Server) relay(w http.ResponseWriter, r *http.Request, x *exchange, elsewhere http.Handler) {
+	if s.retiring.Load() {
+		w.Header().Set("Connection", "close")
+	}
+	x.result = "relayed"
+	// A copy: a transport may still read when we use x again.
+	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(bytes.Clone(x.body))), int64(len(x.body))
+	elsewhere.ServeHTTP(w, r)
 }
 
 // refusePeer ends a connection whose handshake was fine, but whose certificate
@@ -173,12 +199,18 @@ func (x *exchange) read(r *http.Request, limit int) int {
 	}
 }
 
-// jsonType is shared by all answers; net/http only reads it.
-var jsonType = []string{"application/json"}
+// Values that all answers share; net/http only reads them.
+var (
+	jsonType = []string{"application/json"}
+	closing  = []string{"close"}
+)
 
 func (s *Server) write(w http.ResponseWriter, x *exchange) {
 	h := w.Header()
 	h["Content-Type"] = jsonType
+	if s.retiring.Load() {
+		h["Connection"] = closing
+	}
 	switch x.status {
 	case http.StatusOK, http.StatusBadRequest:
 	case http.StatusMethodNotAllowed:

@@ -28,6 +28,7 @@ type door struct {
 	slots      chan struct{}
 	handshakes chan struct{}
 	ready      chan accepted
+	settled    time.Time
 
 	mu        sync.Mutex
 	addresses map[netip.Prefix]int   // handshakes that are not done
@@ -46,6 +47,7 @@ func (s *Server) openDoor(l net.Listener) *door {
 		slots:      make(chan struct{}, s.opt.MaxConnections),
 		handshakes: make(chan struct{}, s.opt.MaxHandshakes),
 		ready:      make(chan accepted),
+		settled:    s.now().Add(s.opt.Settling),
 		addresses:  make(map[netip.Prefix]int),
 		peers:      make(map[joinery.PeerID]int),
 	}
@@ -85,6 +87,7 @@ func (d *door) run() {
 			continue
 		}
 		d.server.metrics.connections.Inc()
+		d.server.held.Add(1)
 		c := &heldConn{Conn: conn, door: d}
 		from := addressOf(conn)
 		if !d.begin(from) {
@@ -118,11 +121,12 @@ func (d *door) offer(a accepted) bool {
 	}
 }
 
-// begin counts a handshake, unless its address has too many.
+// begin counts a handshake, unless its address has too many. While the door is
+// new, the bound on all of them is enough.
 func (d *door) begin(from netip.Prefix) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.addresses[from] >= d.server.opt.MaxHandshakesPerAddress {
+	if d.addresses[from] >= d.server.opt.MaxHandshakesPerAddress && !d.server.now().Before(d.settled) {
 		return false
 	}
 	d.addresses[from]++
@@ -220,6 +224,7 @@ func (c *heldConn) Close() error {
 			d.mu.Unlock()
 		}
 		d.server.metrics.connections.Dec()
+		d.server.held.Add(-1)
 		<-d.slots
 	})
 	return err

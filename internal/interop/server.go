@@ -3,11 +3,13 @@ package interop
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,6 +28,15 @@ type Joiner interface {
 	HomeNS(ctx context.Context, r activation.HomeNSRequest) (activation.HomeNSAnswer, error)
 }
 
+// Gate tells where a request is answered, for a server that hands its work over.
+type Gate interface {
+	// Enter gives nil for a request that is answered here; Leave must follow. Else
+	// it gives who answers in our place. It may wait a while, and then fail.
+	Enter(ctx context.Context) (elsewhere http.Handler, err error)
+	// Leave tells that the request has its answer.
+	Leave()
+}
+
 // Options are the parts and bounds of a Server. Zero bounds take the defaults
 // below.
 type Options struct {
@@ -35,6 +46,8 @@ type Options struct {
 	// can be replaced while the server runs.
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 
+	// Gate is asked once a request is read; nil answers every request here.
+	Gate Gate
 	// Refusals gets every refused request of a known peer; nil is nobody.
 	Refusals Recorder
 
@@ -53,6 +66,10 @@ type Options struct {
 	// of one IPv4 address or one IPv6 /64; more are closed at once.
 	MaxHandshakes           int
 	MaxHandshakesPerAddress int
+	// Settling is how long after Serve one address may have as many handshakes as
+	// all: where a server was started anew, clients that waited in the kernel's
+	// queue come all at once.
+	Settling time.Duration
 	// MaxPerPeer bounds the connections of one peer, half of all if zero; more are
 	// closed after their handshake.
 	MaxPerPeer int
@@ -91,6 +108,9 @@ type Server struct {
 	tls     *tls.Config
 	// refusals keeps clients that nobody knows from filling the log.
 	refusals sparse
+	// held counts connections; retiring ends each with its next answer.
+	held     atomic.Int64
+	retiring atomic.Bool
 	// chatter keeps a known peer from filling the log.
 	chatter chatter
 }
@@ -189,6 +209,23 @@ func (s *Server) Serve(l net.Listener) error {
 		return fmt.Errorf("interop: %w", err)
 	}
 	return nil
+}
+
+// Retire makes each connection end with its next answer, or undoes that. A
+// client that was told does not send another request on it, so nothing is lost,
+// as it may be when a connection is closed while a request is on its way.
+func (s *Server) Retire(on bool) { s.retiring.Store(on) }
+
+// Connections is how many connections are held, those in their handshake
+// included.
+func (s *Server) Connections() int { return int(s.held.Load()) }
+
+// ServeRelayed answers a request that another server received, which vouches
+// for the chain of the client's certificate, leaf first.
+func (s *Server) ServeRelayed(w http.ResponseWriter, r *http.Request, chain []*x509.Certificate) {
+	r = r.WithContext(context.WithValue(r.Context(), connectionKey{}, new(connection)))
+	r.TLS = &tls.ConnectionState{HandshakeComplete: true, PeerCertificates: chain}
+	s.ServeHTTP(w, r)
 }
 
 // Shutdown closes the listeners and waits until requests in flight are

@@ -25,6 +25,9 @@ type Options struct {
 	// Port is that of the interop listener; the API and monitoring get the two
 	// that follow it. Zero takes three free ones.
 	Port int
+	// Database is the URL of an empty PostgreSQL database; empty is a SQLite file
+	// in Dir.
+	Database string
 	// Elements is how many the factory makes.
 	Elements uint64
 	// Report is told each thing that was made, for people; nil is nobody.
@@ -133,7 +136,7 @@ func build(ctx context.Context, o Options, l layout) error {
 	if err != nil {
 		return err
 	}
-	if err := store.Create(ctx, store.Options{Path: c.Database.Path}); err != nil {
+	if err := store.Create(ctx, daemon.DatabaseOptions(c.Database)); err != nil {
 		return err
 	}
 	if err := l.register(ctx, c, o.Log, certificate); err != nil {
@@ -157,6 +160,9 @@ func (l layout) writeConfig(o Options) (config.Config, error) {
 		Address:     at(0),
 		Certificate: filepath.Join("pki", "server.crt"),
 		Key:         filepath.Join("pki", "server.key"),
+	}
+	if o.Database != "" {
+		c.Database = config.Database{URL: o.Database}
 	}
 	c.API.Address, c.Ops.Address = at(1), at(2)
 	if err := c.Check(); err != nil {

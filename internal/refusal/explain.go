@@ -75,10 +75,9 @@ func settled(c joinery.RefusalCount, now joinery.ActivationState) string {
 // nothing was refused.
 func summary(s joinery.ActivationState, refusals int, v voice) (lines []string) {
 	device := strings.ToUpper(v.device[:1]) + v.device[1:]
-	switch {
-	case s.Binding == nil:
+	if s.Binding == nil {
 		lines = append(lines, device+" is bound to no network, so nobody can join it: 'joinctl bind DEVICE --net-id NETID --as-id AS-ID'.")
-	default:
+	} else {
 		lines = append(lines, device+" may join through "+network(*s.Binding)+" only; AppSKey "+appSKey(*s.Binding)+".")
 	}
 	if s.Device.Suspended {

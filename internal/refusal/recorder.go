@@ -45,9 +45,12 @@ type Recorder struct {
 	done  chan struct{}
 	ended sync.Once
 
-	counts  tally // the goroutine's, as failing
+	// The goroutine's.
+	counts  tally
+	round   round
 	failing bool
-	stats   stats
+
+	stats stats
 }
 
 // stats are numbers since the start.
@@ -77,7 +80,7 @@ func NewRecorder(store Writer, log *slog.Logger) *Recorder {
 		store: store, log: log,
 		pending: make([]joinery.Refusal, 0, maxPending), spare: make([]joinery.Refusal, 0, maxPending),
 		full: make(chan struct{}, 1), asked: make(chan chan struct{}), stop: make(chan struct{}), done: make(chan struct{}),
-		counts: newTally(), stats: stats{recorded: map[joinery.RefusalReason]*atomic.Uint64{}},
+		counts: newTally(), round: round{ends: make(chan end, 1)}, stats: stats{recorded: map[joinery.RefusalReason]*atomic.Uint64{}},
 	}
 	for _, reason := range joinery.RefusalReasons {
 		r.stats.recorded[reason] = new(atomic.Uint64)
@@ -140,6 +143,8 @@ func (r *Recorder) Stats() Stats {
 	return s
 }
 
+// run counts what comes and has it written, batch by batch. A store that is slow
+// holds up the writing, not the counting.
 func (r *Recorder) run() {
 	defer close(r.done)
 	clock := time.NewTicker(tick)
@@ -150,16 +155,86 @@ func (r *Recorder) run() {
 			r.count()
 		case <-clock.C:
 			r.count()
-			r.write(context.Background(), maxTick)
+			r.round.rows = maxTick
 		case written := <-r.asked:
 			r.count()
-			r.write(context.Background(), maxTick)
-			close(written)
+			r.round.rows = maxTick
+			r.round.waiters = append(r.round.waiters, written)
+		case end := <-r.round.ends:
+			r.round.busy = false
+			r.took(end)
 		case <-r.stop:
-			ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-			defer cancel()
-			r.count()
-			r.write(ctx, r.counts.len())
+			r.finish()
+			return
+		}
+		r.write(context.Background())
+	}
+}
+
+// round is the writing of up to rows counts, one batch after the other.
+type round struct {
+	rows    int // that may still be written
+	busy    bool
+	ends    chan end        // of batches; room for one
+	waiters []chan struct{} // closed when the round is over
+}
+
+type end struct {
+	batch joinery.RefusalBatch
+	err   error
+}
+
+// write begins the next batch of a round, or ends the round.
+func (r *Recorder) write(ctx context.Context) {
+	if r.round.busy {
+		return
+	}
+	if r.round.rows > 0 && r.counts.len() > 0 {
+		batch := r.counts.take(min(maxBatch, r.round.rows))
+		r.round.busy = true
+		go func() { r.round.ends <- end{batch, r.store.RecordRefusals(ctx, batch)} }()
+		return
+	}
+	for _, w := range r.round.waiters {
+		close(w)
+	}
+	r.round.rows, r.round.waiters = 0, nil
+}
+
+// took ends a batch. What the store did not take waits for the next round, or,
+// where it did not want it, is given up: it would stand in the way for ever.
+func (r *Recorder) took(e end) {
+	if e.err == nil {
+		r.failing = false
+		r.round.rows -= maxBatch
+		return
+	}
+	r.round.rows = 0
+	r.stats.failed.Add(1)
+	kept := joinery.CodeOf(e.err) == joinery.CodeUnavailable
+	lost := len(e.batch.Devices) + len(e.batch.Unknown) + len(e.batch.Peers)
+	if kept {
+		lost = r.counts.giveBack(e.batch)
+	}
+	r.stats.crowded.Add(uint64(lost))
+	if !r.failing {
+		r.log.Warn("refused requests cannot be written", slog.Bool("kept_for_later", kept), slog.Any("error", e.err))
+	}
+	r.failing = true
+}
+
+// finish writes all that there is, as far as the store takes it in time.
+func (r *Recorder) finish() {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	r.count()
+	r.round.rows = r.counts.len() + maxBatch // those of a batch under way come on top
+	for r.write(ctx); r.round.busy; r.write(ctx) {
+		select {
+		case e := <-r.round.ends:
+			r.round.busy = false
+			r.took(e)
+		case <-ctx.Done():
 			return
 		}
 	}
@@ -183,34 +258,4 @@ func (r *Recorder) count() {
 	r.mu.Lock()
 	r.spare = taken[:0]
 	r.mu.Unlock()
-}
-
-// write adds up to limit counts to the store, batch by batch. What the store
-// does not take stays for the next tick.
-func (r *Recorder) write(ctx context.Context, limit int) {
-	for limit > 0 && r.counts.len() > 0 {
-		batch := r.counts.take(min(maxBatch, limit))
-		if err := r.store.RecordRefusals(ctx, batch); err != nil {
-			r.failed(batch, err)
-			return
-		}
-		r.failing = false
-		limit -= maxBatch
-	}
-}
-
-// failed keeps a batch that the store could not take for the next tick. One that
-// it did not want would stand in the way of all others, and is given up.
-func (r *Recorder) failed(batch joinery.RefusalBatch, err error) {
-	r.stats.failed.Add(1)
-	kept := joinery.CodeOf(err) == joinery.CodeUnavailable
-	if kept {
-		r.counts.giveBack(batch)
-	} else {
-		r.stats.crowded.Add(uint64(len(batch.Devices) + len(batch.Unknown) + len(batch.Peers)))
-	}
-	if !r.failing {
-		r.log.Warn("refused requests cannot be written", slog.Bool("kept_for_later", kept), slog.Any("error", err))
-	}
-	r.failing = true
 }

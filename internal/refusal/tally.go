@@ -73,15 +73,11 @@ func namesDevice(reason joinery.RefusalReason) bool {
 	return reason == joinery.RefusedUnknownDevice || reason == joinery.RefusedJoinEUI
 }
 
-// put adds c to what is counted under key; false where that would be one count
-// more than most.
+// put adds c, which came last, to what is counted under key; false where that
+// would be one count more than most.
 func put[K comparable](counts map[K]*joinery.RefusalCount, key K, c joinery.RefusalCount, most int) bool {
 	if old := counts[key]; old != nil {
-		c.Count += old.Count
-		if old.First.Before(c.First) {
-			c.First = old.First
-		}
-		*old = c
+		*old = together(*old, c)
 		return true
 	}
 	if len(counts) >= most {
@@ -164,15 +160,43 @@ func (t *tally) take(limit int) (b joinery.RefusalBatch) {
 	return b
 }
 
-// giveBack puts a batch that was not written back among what came since.
-func (t *tally) giveBack(b joinery.RefusalBatch) {
-	for _, c := range b.Peers {
-		put(t.totals, totalKey{c.Peer, c.Reason}, c, maxTotals)
+// together is two counts in one, with the values of the later.
+func together(earlier, later joinery.RefusalCount) joinery.RefusalCount {
+	later.Count += earlier.Count
+	if earlier.First.Before(later.First) {
+		later.First = earlier.First
 	}
-	for _, c := range b.Devices {
-		t.addDevice(c)
+	return later
+}
+
+// giveBack puts a batch that was not written back among what came since, which
+// goes first where there is not room for both. It gives how many counts were
+// lost by that.
+func (t *tally) giveBack(b joinery.RefusalBatch) (lost int) {
+	since := t.take(t.len())
+	for _, batch := range []joinery.RefusalBatch{b, since} {
+		for _, c := range batch.Unknown {
+			t.addUnknown(c)
+		}
 	}
-	for _, c := range b.Unknown {
-		t.addUnknown(c)
+	for _, batch := range []joinery.RefusalBatch{since, b} {
+		for _, c := range batch.Peers {
+			lost += t.putBack(c, t.totals[totalKey{c.Peer, c.Reason}], t.addTotal)
+		}
+		for _, c := range batch.Devices {
+			lost += t.putBack(c, t.devices[deviceCount{c.Device, c.Owner, c.Peer, c.Reason}], t.addDevice)
+		}
 	}
+	return lost
+}
+
+// putBack adds c to a count that is later than it, or else as add does.
+func (t *tally) putBack(c joinery.RefusalCount, later *joinery.RefusalCount, add func(joinery.RefusalCount) bool) (lost int) {
+	switch {
+	case later != nil:
+		*later = together(c, *later)
+	case !add(c):
+		return 1
+	}
+	return 0
 }

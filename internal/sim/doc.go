@@ -14,6 +14,7 @@
 //	device    an end-device's activation, 1.0.0 to 1.1
 //	silicon   files with the keys of elements, sealed to the simulator
 //	lab       sim.json and devices.json: peers and devices across invocations
+//	load      many devices over many connections, measured
 //	command   the commands of joinsim
 //	simtest   what its tests share
 package sim

@@ -55,7 +55,7 @@ func checkForm(c *Checks, by Party, q *request, r *Reply, expect string) *answer
 	if !c.add(by, CheckHTTPStatus, r.Status == http.StatusOK) {
 		c.becausef("it is %d", r.Status)
 	}
-	if mediaType, _, err := mime.ParseMediaType(r.ContentType); !c.add(by, CheckContentType, err == nil && mediaType == "application/json") {
+	if !c.add(by, CheckContentType, isJSON(r.ContentType)) {
 		c.becausef("it is %q", r.ContentType)
 	}
 	a, err := parseAnswer(r.Body)
@@ -76,6 +76,17 @@ func checkForm(c *Checks, by Party, q *request, r *Reply, expect string) *answer
 		c.add(by, CheckRefusalEmpty, a.carriesNothing(q))
 	}
 	return a
+}
+
+// isJSON tells whether a Content-Type is application/json, whatever its
+// parameters.
+func isJSON(contentType string) bool {
+	const want = "application/json"
+	if contentType == want { // as good as always
+		return true
+	}
+	mediaType, _, err := mime.ParseMediaType(contentType)
+	return err == nil && mediaType == want
 }
 
 // checkHeader: version and TransactionID as sent, ids swapped.

@@ -7,22 +7,28 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"zombiezen.com/go/sqlite"
 
 	"joinery"
 	"joinery/auditlog"
+	"joinery/lorawan"
 )
 
 // joinCommit is one accepted join in the queue, with all that could be computed
-// before the writer's turn.
+// before its turn, and no more than is written: thousands may wait.
 type joinCommit struct {
-	joinery.ActivationCommit
-	nonces   []byte
-	payload  []byte
-	salt     [auditlog.SaltSize]byte
-	leaf     auditlog.Record
-	previous joinery.ActivationID // zero for a key set's first
+	keySet    joinery.KeySetID
+	version   uint64 // that the key set has now
+	joinNonce lorawan.JoinNonce
+	nonces    []byte
+	at        time.Time
+	id        joinery.ActivationID
+	previous  joinery.ActivationID // zero for a key set's first
+	payload   []byte
+	salt      [auditlog.SaltSize]byte
+	leaf      auditlog.Record
 
 	result chan error // takes one value
 }
@@ -41,6 +47,9 @@ func (d *DB) CommitActivation(ctx context.Context, c joinery.ActivationCommit) e
 		return storeError(ErrClosed)
 	}
 	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := d.AnswersJoins(); err != nil {
 		return err
 	}
 	j, err := newJoinCommit(c)
@@ -74,12 +83,14 @@ func newJoinCommit(c joinery.ActivationCommit) (*joinCommit, error) {
 	if c.Activation.KeySet != c.KeySet || len(recent) == 0 || recent[0].ID != c.Activation.ID {
 		return nil, errors.New("commit of an activation that is not the newest of its key set's nonces")
 	}
-	j := &joinCommit{ActivationCommit: c, result: make(chan error, 1)}
+	j := &joinCommit{
+		keySet: c.KeySet, version: c.Version, joinNonce: c.Nonces.JoinNonce, nonces: c.Nonces.Encode(),
+		at: c.Activation.At, id: c.Activation.ID, payload: c.Activation.AppendPayload(nil),
+		result: make(chan error, 1),
+	}
 	if len(recent) > 1 {
 		j.previous = recent[1].ID
 	}
-	j.nonces = c.Nonces.Encode()
-	j.payload = c.Activation.AppendPayload(nil)
 	rand.Read(j.salt[:]) // never fails (crypto/rand)
 	j.leaf = auditlog.NewRecord(j.salt, j.payload)
 	return j, nil
@@ -90,14 +101,14 @@ func newJoinCommit(c joinery.ActivationCommit) (*joinCommit, error) {
 func takeBatch(queue []*joinCommit) (batch, rest []*joinCommit) {
 	seen := make(map[joinery.KeySetID]bool, min(len(queue), maxBatch))
 	for _, j := range queue {
-		if len(batch) == maxBatch || seen[j.KeySet] {
+		if len(batch) == maxBatch || seen[j.keySet] {
 			rest = append(rest, j)
 			continue
 		}
-		seen[j.KeySet] = true
+		seen[j.keySet] = true
 		batch = append(batch, j)
 	}
-	slices.SortFunc(batch, func(a, b *joinCommit) int { return cmp.Compare(a.KeySet, b.KeySet) })
+	slices.SortFunc(batch, func(a, b *joinCommit) int { return cmp.Compare(a.keySet, b.keySet) })
 	return batch, rest
 }
 
@@ -165,7 +176,15 @@ func (w *writer) tryBatch(batch []*joinCommit) (outcomes []error, err error) {
 		if w.isBroken() != nil { // what could be seen now says nothing of the disk
 			return nil, err
 		}
-		return outcomes, w.lookAgain(batch, outcomes, err)
+		if err := w.lookAgain(batch, outcomes, err); err != nil {
+			return outcomes, err
+		}
+	}
+	for i, j := range slices.Backward(batch) {
+		if outcomes[i] == nil {
+			w.committed(j.id)
+			break
+		}
 	}
 	return outcomes, nil
 }
@@ -174,11 +193,11 @@ func (w *writer) tryBatch(batch []*joinCommit) (outcomes []error, err error) {
 // the version moved, and then neither row was written.
 func (w *writer) swapAndInsert(j *joinCommit) (outcome, err error) {
 	s := w.stmts.swap
-	s.BindInt64(1, int64(j.Nonces.JoinNonce))
+	s.BindInt64(1, int64(j.joinNonce))
 	s.BindBytes(2, j.nonces)
-	s.BindInt64(3, j.Activation.At.UnixMilli())
-	s.BindInt64(4, int64(j.KeySet))
-	s.BindInt64(5, int64(j.Version))
+	s.BindInt64(3, j.at.UnixMilli())
+	s.BindInt64(4, int64(j.keySet))
+	s.BindInt64(5, int64(j.version))
 	if err := run(s); err != nil {
 		return nil, err
 	}
@@ -186,8 +205,8 @@ func (w *writer) swapAndInsert(j *joinCommit) (outcome, err error) {
 		return ErrSwapLost, nil
 	}
 	s = w.stmts.insert
-	s.BindInt64(1, int64(j.Activation.ID))
-	s.BindInt64(2, int64(j.KeySet))
+	s.BindInt64(1, int64(j.id))
+	s.BindInt64(2, int64(j.keySet))
 	if j.previous != 0 {
 		s.BindInt64(3, int64(j.previous))
 	} else {
@@ -210,7 +229,7 @@ func (w *writer) lookAgain(batch []*joinCommit, outcomes []error, cause error) e
 		if outcomes[i] != nil {
 			continue
 		}
-		w.stmts.find.BindInt64(1, int64(j.Activation.ID))
+		w.stmts.find.BindInt64(1, int64(j.id))
 		found, err := w.stmts.find.Step()
 		if err = firstError(err, w.stmts.find.Reset()); err != nil {
 			return fmt.Errorf("%w; and the outcome cannot be read: %w", cause, err)

@@ -2,9 +2,9 @@ package store
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"joinery"
 	"joinery/lorawan"
@@ -18,7 +18,11 @@ type Options struct {
 	// PasswordFile holds the password for URL in its first line. Empty is none, or
 	// libpq's own ways: PGPASSFILE, ~/.pgpass, peer authentication.
 	PasswordFile string
-	// Path is the SQLite file. PATH-wal, PATH-shm and PATH.lock stand beside it.
+	// TrustFailover: a new timeline of the PostgreSQL cluster loses no commit, and
+	// raises no fence.
+	TrustFailover bool
+	// Path is the SQLite file. PATH-wal, PATH-shm, PATH.lock and PATH.mark stand
+	// beside it.
 	Path string
 	// Successor waits for the lock, until the context ends, instead of refusing
 	// while another process holds it.
@@ -38,6 +42,7 @@ type DB struct {
 	engine   engine
 	operator joinery.OrgID
 	epoch    int64
+	fence    atomic.Pointer[Fence]
 	readOnly bool
 	close    sync.Once
 }
@@ -63,10 +68,20 @@ type engine interface {
 	// opened anew, nil where that does not happen; failure is why.
 	failed() <-chan struct{}
 	failure() error
+	// lockFleet is LockFleet.
+	lockFleet(ctx context.Context) (release func(), err error)
+	// follow is Follow.
+	follow(changed func(), lost func(error))
 	// checkEngine reports what the engine itself finds broken: pages, references.
 	checkEngine(f *checkup) error
 	// lastAuditID is the highest id that an audit row ever had.
 	lastAuditID(c conn) (int64, error)
+	// copying runs fn on one state of the database, for as long as it takes.
+	copying(ctx context.Context, fn func(conn) error) error
+	// columns gives the columns of every table, the engine's own left out.
+	columns(c conn) (map[string][]column, error)
+	// lastMigration is the number of the last migration applied.
+	lastMigration(c conn) (int, error)
 	// close waits for the transaction under way, refuses what waits behind it and
 	// gives everything back.
 	close() error
@@ -123,6 +138,13 @@ func (d *DB) do(ctx context.Context, fn func(*tx) error) error {
 	return err
 }
 
+// LockFleet keeps other servers from checking and changing peers, KEKs, ranges
+// and signers until release is called. It keeps nobody out who does not ask for
+// it, and nobody of this server. In a SQLite file there are no others.
+func (d *DB) LockFleet(ctx context.Context) (release func(), err error) {
+	return d.engine.lockFleet(ctx)
+}
+
 // readJoin runs fn for a join: one look-up by a key.
 func (d *DB) readJoin(ctx context.Context, fn func(conn) error) error {
 	return d.engine.readJoin(ctx, fn)
@@ -136,16 +158,8 @@ func (d *DB) snapshot(ctx context.Context, fn func(conn) error) error {
 	return d.engine.snapshot(ctx, fn)
 }
 
-// readStore reads who we are from the store's one row.
-func (d *DB) readStore(c conn) error {
-	found, err := c.one("SELECT epoch, operator_org FROM store", func(r *row) error {
-		d.epoch, d.operator = r.int(), joinery.OrgID(r.int())
-		return nil
-	})
-	if err == nil && !found {
-		err = errNoStoreRow
-	}
-	return err
+// accept takes who we are from the store's one row.
+func (d *DB) accept(s storeRow) {
+	d.epoch, d.operator = s.epoch, s.operator
+	d.fence.Store(&s.fence)
 }
-
-var errNoStoreRow = errors.New("the store row is missing")

@@ -52,8 +52,8 @@ func newDisk(t testing.TB, dir string) *disk {
 	return d
 }
 
-// filesOf reads a database and its log; the index of the log belongs to
-// processes, not to the disk.
+// filesOf reads a database and its log. The index of the log belongs to
+// processes, and lock and mark to a place.
 func filesOf(t testing.TB, dir string) map[string][]byte {
 	t.Helper()
 	files := map[string][]byte{}
@@ -62,7 +62,7 @@ func filesOf(t testing.TB, dir string) map[string][]byte {
 		t.Fatal(err)
 	}
 	for _, name := range names {
-		if strings.HasSuffix(name, "-shm") || strings.HasSuffix(name, ".lock") {
+		if !strings.HasSuffix(name, ".db") && !strings.HasSuffix(name, ".db-wal") {
 			continue
 		}
 		content, err := os.ReadFile(name)

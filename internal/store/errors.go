@@ -20,6 +20,8 @@ var (
 	ErrNewerSchema = errors.New("database has a newer schema")
 	ErrUnwritable  = errors.New("database cannot be written")
 	ErrNotDurable  = errors.New("database would lose commits")
+	ErrMoved       = errors.New("database was moved")
+	ErrCopy        = errors.New("state cannot be copied")
 )
 
 // Errors of a DB.

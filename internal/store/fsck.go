@@ -46,22 +46,27 @@ type checkup struct {
 // go on, and reports what does not hold. check may be nil: then sealed blobs
 // are not opened. The error says that checking itself failed.
 func (d *DB) Fsck(ctx context.Context, check Checker) (found []Violation, err error) {
-	err = d.snapshot(ctx, func(c conn) error {
-		f := &checkup{ctx: ctx, c: c, engine: d.engine, check: check}
-		for _, part := range []func() error{
-			func() error { return f.engine.checkEngine(f) }, f.rules, f.ranges, f.owners, f.peers, f.keySets, f.auditRows, f.refusals,
-		} {
-			if err := part(); err != nil {
-				return err
-			}
-		}
-		found = f.found
-		return nil
+	err = d.snapshot(ctx, func(c conn) (err error) {
+		found, err = c.checkup(ctx, d.engine, check)
+		return err
 	})
 	if ctx.Err() != nil {
 		return found, ctx.Err()
 	}
 	return found, err
+}
+
+// checkup checks what c sees, which must be one state.
+func (c conn) checkup(ctx context.Context, e engine, check Checker) ([]Violation, error) {
+	f := &checkup{ctx: ctx, c: c, engine: e, check: check}
+	for _, part := range []func() error{
+		func() error { return e.checkEngine(f) }, f.rules, f.ranges, f.owners, f.peers, f.keySets, f.auditRows, f.refusals,
+	} {
+		if err := part(); err != nil {
+			return nil, err
+		}
+	}
+	return f.found, nil
 }
 
 func (f *checkup) report(table string, id any, rule, fix string) {
@@ -102,9 +107,10 @@ var simpleRules = []rule{
 	{"device", deviceID, "a device that is there has keys", fixSealed,
 		`SELECT d.id FROM device d JOIN key_set k ON k.id = d.key_set LEFT JOIN sealed_root s ON s.key_set = k.id
 		WHERE d.deleted_at IS NULL AND k.origin = 2 AND coalesce(s.nwk_use, s.app_use) IS NULL`},
-	{"device", deviceID, "a deleted device has no binding, roaming rule, manifest entry or sealed root", fixTamper,
+	{"device", deviceID, "a deleted device has no binding, roaming rule, manifest entry, refusal or sealed root", fixTamper,
 		`SELECT d.id FROM device d WHERE d.deleted_at IS NOT NULL AND (EXISTS (SELECT 1 FROM binding WHERE device = d.id)
 		OR EXISTS (SELECT 1 FROM roaming_rule r WHERE r.org = d.org AND r.device = d.id)
+		OR EXISTS (SELECT 1 FROM refusal_device WHERE device = d.id)
 		OR EXISTS (SELECT 1 FROM manifest_entry WHERE device = d.id) OR EXISTS (SELECT 1 FROM sealed_root WHERE key_set = d.key_set))`},
 	{"device", deviceID, "its JoinEUI lies in a range of its maker", "assign the range to the maker again",
 		`SELECT d.id FROM device d WHERE d.deleted_at IS NULL
@@ -117,6 +123,8 @@ var simpleRules = []rule{
 		`SELECT k.id FROM key_set k LEFT JOIN device d ON d.id = k.device WHERE d.id IS NULL OR (d.key_set <> k.id AND NOT EXISTS (
 		WITH RECURSIVE up(id) AS (SELECT d.key_set UNION SELECT p.parent FROM up JOIN key_set p ON p.id = up.id WHERE p.parent IS NOT NULL)
 		SELECT 1 FROM up WHERE id = k.id))`},
+	{"key_set", keySetID, "its JoinNonce is not below the sum of all jumps", fixReport,
+		"SELECT k.id FROM key_set k JOIN store s ON k.join_nonce < s.join_nonce_floor WHERE s.jump IS NULL"},
 	{"sealed_root", keySetID, "only a sealed key set has sealed roots", fixTamper,
 		"SELECT s.key_set FROM sealed_root s JOIN key_set k ON k.id = s.key_set WHERE k.origin <> 2"},
 	{"binding", deviceID, "it has the highest epoch that its device ever gave", fixTamper,
@@ -132,6 +140,9 @@ var simpleRules = []rule{
 	{"peer", peerID, "a removed peer has no names and no credentials", fixTamper,
 		`SELECT p.id FROM peer p WHERE p.removed_at IS NOT NULL AND (EXISTS (SELECT 1 FROM peer_identity WHERE peer = p.id)
 		OR EXISTS (SELECT 1 FROM peer_credential WHERE peer = p.id))`},
+	{"peer", peerID, "what a removed peer was refused is kept by device only", fixRefusals,
+		`SELECT p.id FROM peer p WHERE p.removed_at IS NOT NULL AND (EXISTS (SELECT 1 FROM refusal_peer WHERE peer = p.id)
+		OR EXISTS (SELECT 1 FROM refusal_unknown WHERE peer = p.id))`},
 	{"peer_credential", peerID, "a CA that is one peer's alone leads to no other", "remove one of the two peers' credentials",
 		"SELECT a.peer FROM peer_credential a JOIN peer_credential b ON a.ca = b.ca AND a.peer <> b.peer WHERE a.kind = 'ca'"},
 	{"kek", kekID, "it belongs to its peer's organisation", fixTamper,

@@ -122,7 +122,7 @@ const (
 var damages = []struct{ name, table, rule, statement string }{
 	{"check", "(file)", "SQLite", "UPDATE device SET suspended = 7 WHERE id = " + firstDevice},
 	{"foreign key", "device", "row of organisation", "UPDATE device SET org = 1 WHERE id = " + firstDevice},
-	{"second store row", "store", "exactly one row", "INSERT INTO store SELECT 2, epoch, operator_org, created_at FROM store"},
+	{"second store row", "store", "exactly one row", "INSERT INTO store (id, epoch, operator_org, created_at) SELECT 2, epoch, operator_org, created_at FROM store"},
 	{"operator renamed", "organisation", "is named operator", "UPDATE organisation SET name = 'x' WHERE name = 'operator'"},
 	{"overlapping ranges", "join_eui_range", "do not overlap", "UPDATE join_eui_range SET last = x'FFFFFFFFFFFFFFFF'"},
 	{"range gone", "device", "range of its maker", "DELETE FROM join_eui_range"},
@@ -136,6 +136,7 @@ var damages = []struct{ name, table, rule, statement string }{
 	{"deleted with binding", "device", "deleted device has no binding",
 		"INSERT INTO binding SELECT " + deletedDevice + ", epoch, net_id, ns_id, as_id, app_s_key, clear_nwk_keys, source, locked, since FROM binding LIMIT 1"},
 	{"undisclosed device", "device", "was disclosed", "UPDATE key_set SET disclosed = 1 WHERE id = " + firstKeySet},
+	{"JoinNonce below the floor", "key_set", "sum of all jumps", "UPDATE store SET join_nonce_floor = 65536"},
 	{"undisclosed key set", "key_set", "was disclosed", "INSERT INTO disclosure SELECT 1, key_set, org, 0, 'r' FROM device LIMIT 1"},
 	{"key set of nobody", "key_set", "belongs to a device", "UPDATE key_set SET device = 1 WHERE id = " + firstKeySet},
 	{"key set that leads nowhere", "key_set", "leads to",
@@ -155,8 +156,10 @@ var damages = []struct{ name, table, rule, statement string }{
 	{"import errors", "import", "has its reason", "DELETE FROM import_error"},
 	{"import error beyond", "import", "and no other", "UPDATE import_error SET idx = 99"},
 
-	{"refusals over the bound", "refusal_unknown", "at most 256 rows", "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 520) " +
+	{"refusals over the bound", "refusal_unknown", "at most 256 rows", "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300) " +
 		"INSERT INTO refusal_unknown SELECT peer, join_eui, CAST(printf('%08d', i) AS BLOB), reason, 1, 0, 0, received FROM refusal_unknown, n"},
+	{"refusals of a removed peer", "peer", "by device only", "UPDATE refusal_peer SET peer = (SELECT id FROM peer WHERE removed_at > 0)"},
+	{"refusal of a deleted device", "device", "deleted device has no binding", "UPDATE refusal_device SET device = " + deletedDevice},
 	{"refusal that cannot be read", "refusal_device", "can be read", "UPDATE refusal_device SET decided = '{'"},
 	{"refusal for no reason", "refusal_peer", "one that is known", "UPDATE refusal_peer SET reason = 'x'"},
 

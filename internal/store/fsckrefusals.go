@@ -13,8 +13,7 @@ import (
 const fixRefusals = "delete the row; nothing depends on it"
 
 // refusals checks that what is kept of refused requests stays within its bounds,
-// and that it can be read. The bounds may be passed by as much again: servers
-// that write at once see each other's rows one transaction later.
+// and that it can be read.
 func (f *checkup) refusals() error {
 	for _, bound := range []struct {
 		table, by string
@@ -26,7 +25,7 @@ func (f *checkup) refusals() error {
 		{"refusal_unknown", "peer", peerID, joinery.MaxUnknownDevices},
 		{"refusal_peer", "peer", peerID, len(joinery.RefusalReasons)},
 	} {
-		query := fmt.Sprintf("SELECT %s FROM %s GROUP BY %s HAVING count(*) > %d", bound.by, bound.table, bound.by, 2*bound.most)
+		query := fmt.Sprintf("SELECT %s FROM %s GROUP BY %s HAVING count(*) > %d", bound.by, bound.table, bound.by, bound.most)
 		err := f.c.each(query, func(r *row) error {
 			f.report(bound.table, bound.name(r.int()), fmt.Sprintf("at most %d rows are kept of a %s", bound.most, bound.by), fixRefusals)
 			return nil

@@ -140,11 +140,16 @@ func (t *tx) insertDevice(i joinery.Import, n joinery.NewDevice) error {
 		joinNonce = max(joinNonce, before)
 		k.Disclosed, d.Disclosed = k.Disclosed || disclosed, d.Disclosed || disclosed
 	}
+	floor, err := t.integer("SELECT join_nonce_floor FROM store")
+	if err != nil {
+		return err
+	}
+	joinNonce = max(joinNonce, lorawan.JoinNonce(floor))
 	var nonces []byte
 	if len(k.Nonces.ByJoinEUI) > 0 {
 		nonces = joinery.Nonces{ByJoinEUI: k.Nonces.ByJoinEUI}.Encode()
 	}
-	err := t.exec(`INSERT INTO key_set (id, device, dev_eui, origin, master, generation, root10, version, join_nonce, nonces, disclosed)
+	err = t.exec(`INSERT INTO key_set (id, device, dev_eui, origin, master, generation, root10, version, join_nonce, nonces, disclosed)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		k.ID, d.ID, d.DevEUI, k.Origin, master, k.Generation, k.Root10, k.Version, joinNonce, nonces, k.Disclosed)
 	if err != nil {

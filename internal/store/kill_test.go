@@ -35,7 +35,11 @@ const childEnv = "JOINERY_STORE_TEST_CHILD"
 
 func TestMain(m *testing.M) {
 	if path := os.Getenv(childEnv); path != "" {
-		if err := childMain(path); err != nil {
+		child := childMain
+		if strings.Contains(path, moveMark) {
+			child = childMove
+		}
+		if err := child(path); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -36,7 +36,7 @@ type moved struct {
 }
 
 // maxNews bounds a generation.
-const maxNews = 4096
+const maxNews = 2048
 
 func newNews() *news {
 	return &news{generation: 1, now: map[joinery.KeySetID]moved{}}
@@ -55,7 +55,7 @@ func (n *news) tell(batch []*joinCommit, outcomes []error) {
 	defer n.mu.Unlock()
 	for i, j := range batch {
 		if outcomes[i] == nil {
-			n.now[j.KeySet] = moved{j.Version + 1, j.Nonces.JoinNonce, j.nonces, j.Activation.At}
+			n.now[j.keySet] = moved{j.version + 1, j.joinNonce, j.nonces, j.at}
 		}
 	}
 	if len(n.now) >= maxNews {

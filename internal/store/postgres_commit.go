@@ -17,21 +17,22 @@ import (
 // whose key set is not returned has lost. Where another batch, of another
 // server, holds a row, the update waits for it and then looks at the version
 // again (READ COMMITTED). Rows are locked in the order of the arrays, so that
-// two batches never wait for each other.
+// two batches never wait for each other. Behind a fence, whoever raised it,
+// everybody loses.
 const pgBatch = `WITH moved AS (
 	UPDATE key_set k SET version = k.version + 1, join_nonce = w.join_nonce, nonces = w.nonces, last_join_at = w.at
 	FROM unnest(CAST(? AS bigint[]), CAST(? AS bigint[]), CAST(? AS bigint[]), CAST(? AS bytea[]), CAST(? AS bigint[]),
 		CAST(? AS bigint[]), CAST(? AS bigint[]), CAST(? AS bytea[]), CAST(? AS bytea[]), CAST(? AS bytea[]))
 		AS w(key_set, version, join_nonce, nonces, at, id, previous, payload, salt, leaf)
-	WHERE k.id = w.key_set AND k.version = w.version
+	WHERE k.id = w.key_set AND k.version = w.version AND (SELECT fence FROM store WHERE id = 1) = 'none'
 	RETURNING w.id, w.key_set, w.previous, w.payload, w.salt, w.leaf)
 	INSERT INTO activation (id, key_set, previous, payload, salt, leaf)
 	SELECT id, key_set, previous, payload, salt, leaf FROM moved RETURNING key_set`
 
 // How long a batch may take that goes wrong: what is left of it then is refused.
 const (
-	lookLimit = 500 * time.Millisecond // for finding out what became of it
-	oneByOne  = 1500 * time.Millisecond
+	lookLimit = 400 * time.Millisecond // for finding out what became of it
+	oneByOne  = 1400 * time.Millisecond
 )
 
 // commitLoops is how many batches may be under way at once.
@@ -80,6 +81,11 @@ func (w *waiting) takeJoins() (batch []*joinCommit, more, closed bool) {
 func (w *waiting) refuse(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.refuseAll(err)
+}
+
+// refuseAll is refuse for those who hold the lock.
+func (w *waiting) refuseAll(err error) {
 	for _, j := range w.joins {
 		j.result <- err
 	}
@@ -92,9 +98,9 @@ func (w *waiting) refuse(err error) {
 // shut refuses all that wait, and all that comes.
 func (w *waiting) shut(err error) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.closed = true
-	w.mu.Unlock()
-	w.refuse(err)
+	w.refuseAll(err)
 	w.signal()
 }
 
@@ -179,7 +185,7 @@ func (e *postgresDB) tryBatch(batch []*joinCommit) (outcomes []error, err error)
 func outcomesOf(batch []*joinCommit, won map[joinery.KeySetID]bool) []error {
 	outcomes := make([]error, len(batch))
 	for i, j := range batch {
-		if !won[j.KeySet] {
+		if !won[j.keySet] {
 			outcomes[i] = ErrSwapLost
 		}
 	}
@@ -206,7 +212,7 @@ func (e *postgresDB) sendBatch(batch []*joinCommit) (won map[joinery.KeySetID]bo
 func (e *postgresDB) findBatch(batch []*joinCommit) (found map[joinery.KeySetID]bool, err error) {
 	ids := newArray(len(batch), pgtype.Int8OID)
 	for _, j := range batch {
-		ids.integer(int64(j.Activation.ID))
+		ids.integer(int64(j.id))
 	}
 	err = e.using(context.Background(), e.joins, lookLimit, func(s *pgSession) error {
 		found, err = s.keySets("SELECT key_set FROM activation WHERE id = ANY (CAST(? AS bigint[]))", ids.b)
@@ -237,12 +243,12 @@ func batchArrays(batch []*joinCommit) []any {
 		a[i] = newArray(len(batch), oid)
 	}
 	for _, j := range batch {
-		a[0].integer(int64(j.KeySet))
-		a[1].integer(int64(j.Version))
-		a[2].integer(int64(j.Nonces.JoinNonce))
+		a[0].integer(int64(j.keySet))
+		a[1].integer(int64(j.version))
+		a[2].integer(int64(j.joinNonce))
 		a[3].bytes(j.nonces)
-		a[4].integer(j.Activation.At.UnixMilli())
-		a[5].integer(int64(j.Activation.ID))
+		a[4].integer(j.at.UnixMilli())
+		a[5].integer(int64(j.id))
 		if j.previous != 0 {
 			a[6].integer(int64(j.previous))
 		} else {

@@ -25,7 +25,7 @@ type pgSession struct {
 // pgLimit is how long a statement may take that touches a few rows. Together
 // with what is done about it afterwards it stays below the two seconds in which
 // a request must be answered.
-const pgLimit = 1200 * time.Millisecond
+const pgLimit = time.Second
 
 // errNoContact: the connection broke, or PostgreSQL did not answer in time. What
 // was being written may be on disk.

@@ -35,10 +35,13 @@ func newLoadQueue() loadQueue { return loadQueue{wake: make(chan struct{}, 1)} }
 const maxLoads = 256
 
 // manyLoads is loadQuery for pairs in two arrays. The first column is the number
-// of the pair, from 1.
+// of the pair, from 1. The planner may not have heard yet how many devices there
+// are: OFFSET 0 keeps it from thinking of the look-up as a join, and the empty
+// bytes from looking up all devices of a JoinEUI, which may be all there are.
 const manyLoads = `SELECT w.n, ` + stateColumnNames + withoutCustody + `
 	FROM unnest(CAST(? AS bytea[]), CAST(? AS bytea[])) WITH ORDINALITY AS w(dev_eui, join_eui, n)
-	JOIN device d ON d.dev_eui = w.dev_eui AND d.join_eui = w.join_eui AND d.deleted_at IS NULL ` + stateJoins
+	CROSS JOIN LATERAL (SELECT * FROM device
+		WHERE dev_eui = w.dev_eui AND join_eui || CAST('' AS bytea) = w.join_eui AND deleted_at IS NULL OFFSET 0) AS d ` + stateJoins
 
 // loadActivation implements engine.
 func (e *postgresDB) loadActivation(ctx context.Context, joinEUI, devEUI lorawan.EUI64) (joinery.ActivationState, error) {
@@ -97,17 +100,23 @@ func (q *loadQueue) take() (calls []*loadCall, closed bool) {
 func (q *loadQueue) refuse(err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.refuseAll(err)
+}
+
+// refuseAll is refuse for those who hold the lock.
+func (q *loadQueue) refuseAll(err error) {
 	for _, call := range q.waiting {
 		call.done <- err
 	}
 	q.waiting = nil
 }
 
+// close refuses all that wait, and all that comes.
 func (q *loadQueue) close() {
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	q.closed = true
-	q.mu.Unlock()
-	q.refuse(ErrClosed)
+	q.refuseAll(ErrClosed)
 	q.signal()
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -25,6 +26,9 @@ type postgresDB struct {
 	config  *pgxpool.Config
 	schema  int // the last migration that this program knows
 
+	fence *atomic.Pointer[Fence] // of the DB
+	home  atomic.Value           // string: by what the database was known when it was opened; see pgHome
+
 	joins  *pgxpool.Pool // for joins, which nobody else keeps waiting
 	others *pgxpool.Pool
 	// reading holds a token for each reader of others, so that the writer always
@@ -38,8 +42,12 @@ type postgresDB struct {
 	// commitFault, where a test sets it, runs in place of sending a batch.
 	commitFault func(send func() error) error
 
+	following following
+
 	running sync.WaitGroup
 	closed  chan struct{}
+	life    context.Context // ends with closed
+	end     context.CancelFunc
 }
 
 // Connections of each server. PostgreSQL lets 100 in unless it is told
@@ -51,7 +59,7 @@ const (
 )
 
 // connectTimeout bounds the making of one connection.
-const connectTimeout = 1200 * time.Millisecond
+const connectTimeout = pgLimit
 
 // pgVersion is the oldest server that is known to work.
 const pgVersion = 140000
@@ -100,7 +108,7 @@ func setPassword(c *pgx.ConnConfig, file string) error {
 
 // openPostgres opens a PostgreSQL database. With an error it gives back what it
 // opened.
-func openPostgres(ctx context.Context, o Options, readOnly bool) (_ *DB, err error) {
+func openPostgres(ctx context.Context, o Options, why purpose) (_ *DB, err error) {
 	steps, err := postgresMigrations()
 	if err != nil {
 		return nil, err
@@ -113,7 +121,9 @@ func openPostgres(ctx context.Context, o Options, readOnly bool) (_ *DB, err err
 		options: o, log: o.Logger, config: config, schema: len(steps), reading: make(chan struct{}, readerConns),
 		loads: newLoadQueue(), commits: newWaiting(), writes: newWaiting(), closed: make(chan struct{}),
 	}
-	d := &DB{engine: e, readOnly: readOnly}
+	e.life, e.end = context.WithCancel(context.Background())
+	d := &DB{engine: e, readOnly: why == toRead || why == toReadLive}
+	e.fence = &d.fence
 	defer func() {
 		if err != nil {
 			_ = d.Close()
@@ -122,7 +132,7 @@ func openPostgres(ctx context.Context, o Options, readOnly bool) (_ *DB, err err
 	if err := e.connect(ctx); err != nil {
 		return nil, err
 	}
-	if err := e.begin(ctx, d); err != nil {
+	if err := e.begin(ctx, d, why); err != nil {
 		return nil, err
 	}
 	e.start()
@@ -145,7 +155,7 @@ func (e *postgresDB) connect(ctx context.Context) (err error) {
 	joins := e.config.Copy()
 	joins.MaxConns = joinConns
 	// Joins are look-ups by keys: no estimate may talk the planner out of it.
-	for _, name := range []string{"enable_hashjoin", "enable_mergejoin", "enable_seqscan", "enable_bitmapscan"} {
+	for _, name := range []string{"enable_hashjoin", "enable_mergejoin", "enable_seqscan", "enable_bitmapscan", "enable_material", "enable_memoize"} {
 		joins.ConnConfig.RuntimeParams[name] = "off"
 	}
 	joins.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_generic_plan"
@@ -194,6 +204,7 @@ func (e *postgresDB) judge(ctx context.Context, c *pgx.Conn) error {
 	return inOrder(
 		func() error { return e.judgeSchema(s) },
 		func() error { return e.judgeDurable(s) },
+		func() error { return e.judgeHome(s) },
 	)
 }
 
@@ -235,32 +246,19 @@ func (e *postgresDB) judgeDurable(s *pgSession) error {
 	return nil
 }
 
-// begin raises the epoch, unless we only read, and reads who we are.
-func (e *postgresDB) begin(ctx context.Context, d *DB) error {
-	err := e.using(ctx, e.others, pgLimit, func(s *pgSession) error {
-		if !d.readOnly {
-			if _, err := s.changes("UPDATE store SET epoch = epoch + 1"); err != nil {
-				return err
-			}
-		}
-		return d.readStore(conn{s})
-	})
-	if errors.Is(err, errNoStoreRow) {
-		err = fmt.Errorf("%w: the database lacks its store row; restore a backup", ErrNotDatabase)
-	}
-	return err
-}
-
 // start starts the goroutines that load, commit and write.
 func (e *postgresDB) start() {
 	e.running.Go(e.loadLoop)
-	e.running.Go(e.commitLoop)
+	for range commitLoops {
+		e.running.Go(e.commitLoop)
+	}
 	e.running.Go(e.writeLoop)
 }
 
 // close implements engine.
 func (e *postgresDB) close() error {
 	close(e.closed)
+	e.end()
 	e.loads.close()
 	e.commits.shut(ErrClosed)
 	e.writes.shut(ErrClosed)
@@ -282,10 +280,11 @@ func (e *postgresDB) isClosed() bool {
 	}
 }
 
-// using runs fn on a connection of a pool. A connection that is not as it was is
+// using runs fn on a connection of a pool, which it may take limit to get. A
+// connection that is not as it was is
 // closed when it comes back.
 func (e *postgresDB) using(ctx context.Context, pool *pgxpool.Pool, limit time.Duration, fn func(*pgSession) error) error {
-	acquiring, cancel := context.WithTimeout(ctx, pgLimit)
+	acquiring, cancel := context.WithTimeout(ctx, limit)
 	c, err := pool.Acquire(acquiring)
 	cancel()
 	if err != nil {
@@ -352,7 +351,13 @@ func (*postgresDB) failure() error { return nil }
 // the joins, and a heartbeat of every server would fill the log of an idle
 // database.
 func (e *postgresDB) ping(ctx context.Context) error {
+	if err := e.following.heard(); err != nil {
+		return joinery.WrapError(joinery.CodeUnavailable, err, "the database is not available; try again later")
+	}
 	return e.readJoin(ctx, func(c conn) error {
+		if err := e.lookAtFence(c); err != nil {
+			return err
+		}
 		readOnly, err := c.integer("SELECT CASE WHEN current_setting('transaction_read_only') = 'on' THEN 1 ELSE 0 END FROM store")
 		if err == nil && readOnly != 0 {
 			err = joinery.Errorf(joinery.CodeUnavailable, "the database takes no writes")

@@ -67,10 +67,11 @@ func (w *waiting) takeOther() (o *otherWrite, closed bool) {
 func (e *postgresDB) runTransaction(fn func(*tx) error) error {
 	return e.using(context.Background(), e.others, pgLimit, func(s *pgSession) (err error) {
 		defer func() { err = firstError(err, s.rollback()) }()
-		if err := s.script("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"); err != nil {
+		// Plans that were made for empty tables serve an import badly.
+		if err := s.script("DISCARD PLANS; BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"); err != nil {
 			return err
 		}
-		if err := s.lockWriter(); err != nil {
+		if err := s.lock(s.ctx, pgWriterLock); err != nil {
 			return err
 		}
 		if err := fn(&tx{conn: conn{s}}); err != nil {
@@ -80,19 +81,46 @@ func (e *postgresDB) runTransaction(fn func(*tx) error) error {
 	})
 }
 
-// lockWriter waits until no other server writes.
-func (s *pgSession) lockWriter() error {
-	end := time.Now().Add(writerWait)
-	for {
-		got, err := conn{s}.integer("SELECT " + pgWriterLock)
+// lock asks for a lock until it is free.
+func (s *pgSession) lock(ctx context.Context, try string) error {
+	for end := time.Now().Add(writerWait); ; {
+		got, err := conn{s}.integer("SELECT " + try)
 		switch {
 		case err != nil:
 			return err
 		case got != 0:
 			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
 		case time.Now().After(end):
 			return joinery.Errorf(joinery.CodeUnavailable, "another server writes for too long; try again later")
 		}
 		time.Sleep(writerPoll)
 	}
+}
+
+// pgFleetLock is held by whoever checks peers, KEKs, ranges or signers against
+// each other and changes them then.
+const pgFleetLock = "1248815473, CAST(CAST(to_regclass('joinery_schema') AS oid) AS int)"
+
+// lockFleet implements engine.
+func (e *postgresDB) lockFleet(ctx context.Context) (release func(), err error) {
+	acquiring, cancel := context.WithTimeout(ctx, pgLimit)
+	defer cancel()
+	c, err := e.others.Acquire(acquiring)
+	if err != nil {
+		return nil, storeError(contactError(err))
+	}
+	s := &pgSession{ctx: context.WithoutCancel(ctx), conn: c.Conn(), limit: pgLimit}
+	release = func() {
+		if err := s.script("SELECT pg_advisory_unlock_all()"); err != nil {
+			_ = s.conn.Close(s.ctx) // which gives the lock back as well
+		}
+		c.Release()
+	}
+	if err := s.lock(ctx, "pg_try_advisory_lock("+pgFleetLock+")"); err != nil {
+		release()
+		return nil, storeError(err)
+	}
+	return release, nil
 }

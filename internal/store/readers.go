@@ -145,3 +145,8 @@ func (e *sqliteDB) snapshot(ctx context.Context, fn func(conn) error) error {
 		return fn(conn{c})
 	})
 }
+
+// copying implements engine.
+func (e *sqliteDB) copying(ctx context.Context, fn func(conn) error) error {
+	return e.snapshot(ctx, fn)
+}

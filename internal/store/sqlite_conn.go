@@ -29,8 +29,8 @@ func (c *sqliteConn) changes(query string, args ...any) (int, error) {
 	return c.Changes(), nil
 }
 
-// exec runs a statement that returns no rows.
-func (c *sqliteConn) exec(query string, args ...any) error { return conn{c}.exec(query, args...) }
+// exec runs a statement that takes no arguments and returns no rows.
+func (c *sqliteConn) exec(query string) error { return conn{c}.exec(query) }
 
 // one implements session.
 func (c *sqliteConn) one(query string, scan func(*row) error, args ...any) (found bool, err error) {

@@ -25,8 +25,8 @@ func Create(ctx context.Context, o Options) error {
 		return err
 	}
 	defer func() { _ = lock.release() }()
-	if _, err := os.Lstat(o.Path); err == nil {
-		return fmt.Errorf("%w: %s; choose another path, or remove it if you are sure", ErrExists, o.Path)
+	if err := nothingAt(o.Path); err != nil {
+		return err
 	}
 	unfinished := o.Path + ".new"
 	if err := removeAll(unfinished, unfinished+"-wal", unfinished+"-shm"); err != nil {
@@ -61,20 +61,13 @@ func syncDir(dir string) error {
 
 // createFile makes a complete database at path, closed and without a log.
 func createFile(o Options, path string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
-	if err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
 	steps, err := schemaMigrations()
 	if err != nil {
 		return err
 	}
 	pragmas := append(commonPragmas(o, writerCache),
 		fmt.Sprintf("page_size = %d", pageSize), "journal_mode = WAL", fmt.Sprintf("application_id = %d", applicationID))
-	c, err := openConn(path, pragmas...)
+	c, err := newFile(path, pragmas...)
 	if err != nil {
 		return err
 	}

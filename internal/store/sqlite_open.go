@@ -17,11 +17,14 @@ import (
 // sqliteDB is the engine over one file: the lock, one writer and some readers.
 type sqliteDB struct {
 	path    string
-	lock    *fileLock
-	joins   *pool   // readers for joins
-	readers *pool   // readers for everybody else: a listing keeps no join waiting
-	news    *news   // for the readers of joins
-	w       *writer // nil where opened for reading only
+	log     *slog.Logger
+	lock    *fileLock // nil where opened beside a server
+	marks   *markFile // nil unless opened to serve
+	noted   mark      // what it says; the writer's
+	joins   *pool     // readers for joins
+	readers *pool     // readers for everybody else: a listing keeps no join waiting
+	news    *news     // for the readers of joins
+	w       *writer   // nil where opened for reading only
 	closed  chan struct{}
 }
 
@@ -29,7 +32,7 @@ type sqliteDB struct {
 // joins share theirs: what they read of 10,000 devices is 5 MiB, and of more
 // devices it holds at least what leads to their rows.
 const (
-	writerCache = 6 << 10
+	writerCache = 4 << 10
 	joinsCache  = 48 << 10
 	readerCache = 1 << 10
 )
@@ -58,34 +61,62 @@ func commonPragmas(o Options, cacheKiB int) []string {
 // Open opens an existing database for a server and raises its epoch. It never
 // makes one, and never changes a schema: a missing file, a file that is none of
 // ours, an older or a newer schema and a held lock are each their own error.
-func Open(ctx context.Context, o Options) (*DB, error) { return open(ctx, o, false) }
+func Open(ctx context.Context, o Options) (*DB, error) { return open(ctx, o, toServe) }
 
 // OpenReadOnly is Open for those who only look, such as fsck: it takes the lock
 // and leaves every row as it is. Calls that change something are refused.
-func OpenReadOnly(ctx context.Context, o Options) (*DB, error) { return open(ctx, o, true) }
+func OpenReadOnly(ctx context.Context, o Options) (*DB, error) { return open(ctx, o, toRead) }
 
-func open(ctx context.Context, o Options, readOnly bool) (_ *DB, err error) {
+// OpenLive is OpenReadOnly without the lock: a server may have the database
+// open, or open it meanwhile.
+func OpenLive(ctx context.Context, o Options) (*DB, error) { return open(ctx, o, toReadLive) }
+
+// purpose is what a database is opened for.
+type purpose uint8
+
+const (
+	toServe purpose = iota
+	toRead
+	toReadLive
+	toMove // to write, and not as a server
+)
+
+func open(ctx context.Context, o Options, why purpose) (_ *DB, err error) {
 	if o.UnsafeNoSync && !testing.Testing() {
 		return nil, fmt.Errorf("%w: opening without fsync is for tests only", ErrNotDurable)
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	if o.URL != "" {
-		return openPostgres(ctx, o, readOnly)
+	d, err := openEngine(ctx, o, why)
+	if err == nil && why == toServe && d.Fence().Up() {
+		f := d.Fence()
+		o.Logger.Error("joins are refused until joinery restore confirm", "fence", f.State, "since", f.Since, "reason", f.Note)
 	}
-	return openFile(ctx, o, readOnly)
+	return d, err
+}
+
+func openEngine(ctx context.Context, o Options, why purpose) (*DB, error) {
+	if o.URL != "" {
+		return openPostgres(ctx, o, why)
+	}
+	return openFile(ctx, o, why)
 }
 
 // openFile opens a SQLite file. With an error it gives back what it opened.
-func openFile(ctx context.Context, o Options, readOnly bool) (_ *DB, err error) {
-	lock, err := lockFile(ctx, o.Path, o.Successor)
-	if err != nil {
-		return nil, err
+func openFile(ctx context.Context, o Options, why purpose) (_ *DB, err error) {
+	var lock *fileLock
+	if why != toReadLive {
+		if lock, err = lockFile(ctx, o.Path, o.Successor); err != nil {
+			return nil, err
+		}
 	}
 	n := min(8, runtime.GOMAXPROCS(0)) // a reader of joins hardly ever waits for anything but a processor
-	e := &sqliteDB{path: o.Path, lock: lock, joins: newPool(n), readers: newPool(max(2, n/2)), news: newNews(), closed: make(chan struct{})}
-	d := &DB{engine: e, readOnly: readOnly}
+	e := &sqliteDB{
+		path: o.Path, log: o.Logger, lock: lock,
+		joins: newPool(n), readers: newPool(max(2, n/2)), news: newNews(), closed: make(chan struct{}),
+	}
+	d := &DB{engine: e, readOnly: why == toRead || why == toReadLive}
 	defer func() {
 		if err != nil {
 			_ = d.Close()
@@ -102,12 +133,12 @@ func openFile(ctx context.Context, o Options, readOnly bool) (_ *DB, err error) 
 	if err := inOrder(
 		func() error { return c.checkVersion(o.Path, len(steps)) },
 		func() error { return c.checkDurable(o) },
-		func() error { return e.begin(d, c, readOnly) },
+		func() error { return e.begin(d, c, why) },
 	); err != nil {
 		_ = c.Close()
 		return nil, err
 	}
-	if readOnly {
+	if d.readOnly {
 		err = c.Close()
 	} else {
 		e.w, err = e.startWriter(c, d.epoch, o.Logger)
@@ -208,29 +239,6 @@ func (c *sqliteConn) checkDurable(o Options) error {
 	return nil
 }
 
-// begin raises the epoch, unless we only read, and reads who we are.
-func (e *sqliteDB) begin(d *DB, c *sqliteConn, readOnly bool) error {
-	if err := c.pragma("wal_autocheckpoint = 0"); err != nil {
-		return err
-	}
-	if err := c.pragma(fmt.Sprintf("journal_size_limit = %d", 4*walPages*pageSize)); err != nil {
-		return err
-	}
-	if !readOnly {
-		if err := c.settle(); err != nil {
-			return err
-		}
-		if err := c.exec("UPDATE store SET epoch = epoch + 1"); err != nil {
-			return err
-		}
-	}
-	err := d.readStore(conn{c})
-	if errors.Is(err, errNoStoreRow) {
-		err = fmt.Errorf("%w: %s lacks its store row; restore a backup", ErrNotDatabase, e.path)
-	}
-	return err
-}
-
 // close implements engine.
 func (e *sqliteDB) close() error {
 	close(e.closed)
@@ -243,7 +251,13 @@ func (e *sqliteDB) close() error {
 		// stays open until the process ends: the log must stay.
 		err = firstError(err, e.w.c.Close())
 	}
-	return firstError(err, e.lock.release())
+	if e.marks != nil {
+		err = firstError(err, e.marks.f.Close())
+	}
+	if e.lock != nil {
+		err = firstError(err, e.lock.release())
+	}
+	return err
 }
 
 // ping implements engine.
@@ -256,3 +270,9 @@ func (e *sqliteDB) ping(ctx context.Context) error {
 	}
 	return e.transaction(ctx, func(*tx) error { return nil })
 }
+
+// follow implements engine: one server has the file.
+func (*sqliteDB) follow(func(), func(error)) {}
+
+// lockFleet implements engine.
+func (*sqliteDB) lockFleet(context.Context) (release func(), err error) { return func() {}, nil }

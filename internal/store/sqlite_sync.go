@@ -13,11 +13,11 @@ import (
 // from what it wrote, and whoever opens the database next writes all of the log
 // out once more before anything else. SQLite itself would go on.
 
-// settle copies all of the log into the database file, syncs that, and empties
+// emptyLog copies all of the log into the database file, syncs that, and empties
 // the log. What an earlier process wrote and failed to sync is on disk after it,
 // or the database does not open. A program beside this server, a backup say, can
 // hold the log; then it stays, copied as far as that lets it.
-func (c *sqliteConn) settle() error {
+func (c *sqliteConn) emptyLog() error {
 	if err := c.pragma("wal_checkpoint(TRUNCATE)"); err != nil {
 		return fmt.Errorf("copy the write-ahead log back: %w", err)
 	}

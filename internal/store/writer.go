@@ -23,6 +23,8 @@ type writer struct {
 	readers *pool // those readers
 	stmts   joinStatements
 	log     *slog.Logger
+	// committed is told the last join of each batch that is on disk.
+	committed func(joinery.ActivationID)
 
 	changes int64 // rows written through c, as of the last transaction's beginning
 	logged  int64 // about how many pages the write-ahead log has grown by since it was copied back
@@ -72,7 +74,7 @@ const maxBatch = 512
 // startWriter starts a writer on c, which is the writer's to close from now on.
 func (e *sqliteDB) startWriter(c *sqliteConn, epoch int64, log *slog.Logger) (*writer, error) {
 	w := &writer{
-		c: c, epoch: epoch, news: e.news, readers: e.joins, log: log,
+		c: c, epoch: epoch, news: e.news, readers: e.joins, log: log, committed: e.noteJoin,
 		checkpointAt: walPages, failed: make(chan struct{}), waiting: newWaiting(), done: make(chan struct{}),
 	}
 	if err := w.stmts.prepare(c); err != nil {
@@ -132,13 +134,7 @@ func (w *writer) take() (batch []*joinCommit, other *otherWrite, closed bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
-		for _, j := range w.joins {
-			j.result <- storeError(ErrClosed)
-		}
-		for _, o := range w.others {
-			o.result <- storeError(ErrClosed)
-		}
-		w.joins, w.others = nil, nil
+		w.refuseAll(ErrClosed)
 		return nil, nil, true
 	}
 	batch, w.joins = takeBatch(w.joins)

@@ -503,12 +503,12 @@ func TestDiskFull(t *testing.T) {
 
 func TestTakeBatch(t *testing.T) {
 	waits := func(key joinery.KeySetID, version uint64) *joinCommit {
-		return &joinCommit{ActivationCommit: joinery.ActivationCommit{KeySet: key, Version: version}}
+		return &joinCommit{keySet: key, version: version}
 	}
 	batch, rest := takeBatch([]*joinCommit{waits(9, 1), waits(2, 1), waits(9, 2), waits(5, 1), waits(2, 2), waits(9, 3)})
 	show := func(queue []*joinCommit) (s string) {
 		for _, j := range queue {
-			s += fmt.Sprintf("%d.%d ", j.KeySet, j.Version)
+			s += fmt.Sprintf("%d.%d ", j.keySet, j.version)
 		}
 		return s
 	}

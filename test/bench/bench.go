@@ -99,16 +99,6 @@ func (s *stage) measure(ctx context.Context, o options) (*figures, error) {
 	if err := s.server.Start(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.importFleets(ctx); err != nil {
-		return nil, err
-	}
-	// A fresh process: what the import took of memory is not what serving takes.
-	if err := s.server.Stop(); err != nil {
-		return nil, err
-	}
-	if err := s.server.Start(ctx); err != nil {
-		return nil, err
-	}
 	if err := s.measureSizes(ctx); err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -44,7 +45,9 @@ type options struct {
 	timing
 	growth, short, json bool
 	repeats, devices    int
-	dir                 string
+	dir, keep, database string
+	// also are processes that count as the server's.
+	also []int
 }
 
 // run reads the flags and measures.
@@ -60,22 +63,36 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 	flags.DurationVar(&o.duration, "duration", o.duration, "how long each measurement takes")
 	flags.DurationVar(&o.warmup, "warmup", o.warmup, "how long each runs before")
 	flags.StringVar(&o.dir, "dir", "", "where the server's directory is made, on a disk (default: the directory for temporary files, or bin/ where that is in memory)")
+	flags.StringVar(&o.database, "database", "", "URL of an empty PostgreSQL database, for the bench without -growth (default: SQLite)")
+	flags.Func("pid", "process that counts as the server's, such as the database's first one (repeatable)", func(text string) error {
+		pid, err := strconv.Atoi(text)
+		o.also = append(o.also, pid)
+		return err
+	})
+	flags.StringVar(&o.keep, "keep", "", "make the fleets in this directory and leave them there, for the next run with it")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if o.short {
 		o.shorten(flags)
 	}
+	if o.database != "" && o.growth {
+		return errors.New("-growth needs two databases: it measures SQLite only")
+	}
 	if o.dir, err = directory(o.dir); err != nil {
 		return err
 	}
 	tell := newTell(progress)
-	tell("directory: a new one in %s", o.dir)
-	p, err := build(ctx, o.dir)
+	if o.keep == "" {
+		tell("directory: a new one in %s", o.dir)
+	} else if o.keep, err = filepath.Abs(o.keep); err != nil {
+		return err
+	}
+	p, err := build(ctx, o)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(p.dir)) }()
+	defer func() { err = errors.Join(err, p.remove()) }()
 	if o.growth {
 		return runGrowth(ctx, o, p, out, tell)
 	}

@@ -29,6 +29,8 @@ type fleet struct {
 type stage struct {
 	machine
 	dir    string
+	keep   bool
+	also   []int // processes that count as the server's
 	tell   func(format string, args ...any)
 	server *rig.Server
 	fleets []fleet
@@ -41,18 +43,38 @@ type stage struct {
 // programs are the built programs, in a directory of their own.
 type programs struct {
 	rig.Programs
-	dir string
+	dir  string
+	keep bool // the directory, and the fleets in it, stay
+	// database is a URL, or empty for SQLite; also are its processes.
+	database string
+	also     []int
 }
 
-// build builds the programs in a new directory below parent.
-func build(ctx context.Context, parent string) (p programs, err error) {
-	if p.dir, err = os.MkdirTemp(parent, "joinery-bench-"); err != nil {
+// build builds the programs, in a new directory below that of the options or in
+// the one to keep.
+func build(ctx context.Context, o options) (p programs, err error) {
+	p.dir, p.keep = o.keep, o.keep != ""
+	p.database, p.also = o.database, o.also
+	if p.keep {
+		err = os.MkdirAll(p.dir, 0o700)
+	} else {
+		p.dir, err = os.MkdirTemp(o.dir, "joinery-bench-")
+	}
+	if err != nil {
 		return p, err
 	}
 	if p.Programs, err = rig.Build(ctx, p.dir); err != nil {
-		err = errors.Join(err, os.RemoveAll(p.dir))
+		err = errors.Join(err, p.remove())
 	}
 	return p, err
+}
+
+// remove removes the directory, unless it is to be kept.
+func (p programs) remove() error {
+	if p.keep {
+		return nil
+	}
+	return os.RemoveAll(p.dir)
 }
 
 // Identifiers as quickstart hands them out.
@@ -61,32 +83,58 @@ const (
 	firstDevEUI = 0x0200_00FF_FE00_0001
 )
 
-// newStage makes a stopped server in a new directory below that of the programs,
-// and its fleets' elements.
-//
-// A server on another database would be made here: by its own configuration in
-// place of quickstart's file, and by the process ids of the database beside the
-// server's.
-func newStage(ctx context.Context, programs programs, tell func(string, ...any), fleets ...fleet) (s *stage, err error) {
-	s = &stage{machine: newMachine(), tell: tell, fleets: fleets}
-	if s.dir, err = os.MkdirTemp(programs.dir, "stage-"); err != nil {
+// newStage gives a stopped server and its fleets, imported: those that an earlier
+// run kept, or new ones in a new directory beside the programs.
+func newStage(ctx context.Context, p programs, tell func(string, ...any), fleets ...fleet) (*stage, error) {
+	s := &stage{machine: newMachine(), tell: tell, fleets: fleets, keep: p.keep, also: p.also}
+	s.dir = filepath.Join(p.dir, fmt.Sprintf("fleet-%d", s.devices()))
+	if _, err := os.Stat(s.dir); err == nil {
+		tell("%s: used again", s.dir)
+		var err error
+		if s.server, err = p.Open(s.dir); err != nil {
+			return nil, err
+		}
+		s.server.Launch = s.onServer
+		return s, nil
+	}
+	// Under its name lies a whole stage, or none.
+	made := s.dir
+	s.dir += ".new"
+	if err := os.RemoveAll(s.dir); err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.RemoveAll(s.dir))
-		}
-	}()
-	began := time.Now()
-	if s.server, err = programs.Quickstart(ctx, filepath.Join(s.dir, "server"), "--elements", strconv.Itoa(fleets[0].count)); err != nil {
+	if err := s.make(ctx, p); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(s.dir))
+	}
+	if err := os.Rename(s.dir, made); err != nil {
 		return nil, err
+	}
+	s.dir, s.server.Dir = made, made
+	return s, nil
+}
+
+// make makes the server and its fleets.
+func (s *stage) make(ctx context.Context, p programs) (err error) {
+	began := time.Now()
+	args := []string{"--elements", strconv.Itoa(s.fleets[0].count)}
+	if p.database != "" {
+		args = append(args, "--database", p.database)
+	}
+	if s.server, err = p.Quickstart(ctx, s.dir, args...); err != nil {
+		return err
 	}
 	s.server.Launch = s.onServer
 	if err := s.makeFurther(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	s.tell("factory: %d elements in %.1f s", s.devices(), time.Since(began).Seconds())
-	return s, nil
+	if err := s.server.Start(ctx); err != nil {
+		return err
+	}
+	if err := s.importFleets(ctx); err != nil {
+		return errors.Join(fmt.Errorf("%w\nthe server's log:\n%s", err, s.server.Log()), s.server.Stop())
+	}
+	return errors.Join(s.server.Stop(), s.removeManifests())
 }
 
 func (s *stage) devices() (n int) {
@@ -96,13 +144,17 @@ func (s *stage) devices() (n int) {
 	return n
 }
 
-// close ends all that runs and removes the directory.
+// close ends all that runs and removes the directory, unless it is to be kept.
 func (s *stage) close() error {
 	var err error
 	if s.echo != nil {
 		err = errors.Join(s.echo.Process.Signal(os.Interrupt), s.echo.Wait())
 	}
-	return errors.Join(err, s.server.Stop(), os.RemoveAll(s.dir))
+	err = errors.Join(err, s.server.Stop())
+	if s.keep {
+		return err
+	}
+	return errors.Join(err, os.RemoveAll(s.dir))
 }
 
 func (s *stage) manifest(i int) string {
@@ -255,6 +307,9 @@ func (s *stage) runJoins(ctx context.Context, t timing, args ...string) (r loadR
 		"--pid", strconv.Itoa(s.server.PID()), "--appskey", "wrapped", "--json", "--quiet",
 		"--warmup", t.warmup.String(), "--duration", t.duration.String(),
 	}, args...)
+	for _, pid := range s.also {
+		args = append(args, "--pid", strconv.Itoa(pid))
+	}
 	out, err := s.client(exec.CommandContext(ctx, s.server.Binary("joinsim"), args...))
 	if err != nil && len(out) == 0 {
 		return r, err

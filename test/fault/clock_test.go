@@ -64,7 +64,7 @@ func TestClockJumps(t *testing.T) {
 		r, err := f.ns.Join(t.Context(), m.Device, sim.JoinOptions{})
 		ok(t, err)
 		ok(t, r.Err())
-		m.acknowledge(t, r)
+		f.acknowledge(m, r)
 		joins[m.DevEUI()]++
 		if got, want := r.Accepted.JoinNonce, joins[m.DevEUI()]; got != want {
 			t.Errorf("device %s: JoinNonce %d, want %d", m.DevEUI(), got, want)
@@ -157,7 +157,7 @@ type timeless struct {
 
 func newTimeless(t *testing.T, c *clock) *timeless {
 	t.Helper()
-	server, err := programs(t).Quickstart(t.Context(), filepath.Join(t.TempDir(), "server"), "--elements", "1")
+	server, err := built(t).Quickstart(t.Context(), filepath.Join(t.TempDir(), "server"), "--elements", "1")
 	ok(t, err)
 	f := &timeless{fleet: &fleet{t: t, server: server, ids: map[lorawan.EUI64]joinery.DeviceID{}}}
 	f.config, err = config.Load(server.Path("joinery.yaml"))

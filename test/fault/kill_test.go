@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -70,6 +71,7 @@ type fleet struct {
 	lab     *lab.Lab
 	ns      *sim.NS
 	members []*member
+	count   atomic.Int64 // of acknowledged joins
 
 	unclaimed []client.NewClaim
 	claimed   []client.NewClaim
@@ -96,7 +98,7 @@ func newFleet(t *testing.T, d dose) *fleet {
 // its directory.
 func newFleetIn(t *testing.T, d dose, dir string, prepare func(*rig.Server)) *fleet {
 	t.Helper()
-	server, err := programs(t).Quickstart(t.Context(), filepath.Join(dir, "server"), "--elements", fmt.Sprint(max(d.claims, 1)))
+	server, err := built(t).Quickstart(t.Context(), filepath.Join(dir, "server"), "--elements", fmt.Sprint(max(d.claims, 1)))
 	ok(t, err)
 	f := &fleet{t: t, server: server, ids: map[lorawan.EUI64]joinery.DeviceID{}}
 	prepare(server)
@@ -190,15 +192,16 @@ func (f *fleet) join(ctx context.Context, first int) {
 				f.t.Errorf("device %s: %v", m.DevEUI(), err)
 				return
 			}
-			m.acknowledge(f.t, r)
+			f.acknowledge(m, r)
 		}
 	}
 }
 
-func (m *member) acknowledge(t *testing.T, r *sim.Result) {
+func (f *fleet) acknowledge(m *member, r *sim.Result) {
+	f.count.Add(1)
 	n := r.Accepted.JoinNonce
 	if m.nonces[n] {
-		t.Errorf("device %s: JoinNonce %d was issued twice", m.DevEUI(), n)
+		f.t.Errorf("device %s: JoinNonce %d was issued twice", m.DevEUI(), n)
 	}
 	m.nonces[n] = true
 	m.fresh = append(m.fresh, n)

@@ -39,7 +39,7 @@ type loadReport struct {
 // newLoaded makes a server with elements that joinsim load can have join.
 func newLoaded(t *testing.T, elements int) *rig.Server {
 	t.Helper()
-	s, err := programs(t).Quickstart(t.Context(), filepath.Join(t.TempDir(), "server"), "--elements", strconv.Itoa(elements))
+	s, err := built(t).Quickstart(t.Context(), filepath.Join(t.TempDir(), "server"), "--elements", strconv.Itoa(elements))
 	ok(t, err)
 	ok(t, s.Start(t.Context()))
 	t.Cleanup(func() { ok(t, s.Stop()) })

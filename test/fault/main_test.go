@@ -10,33 +10,34 @@ import (
 	"joinery/test/rig"
 )
 
-// built is the programs, built once for all tests of the package.
-var built struct {
-	sync.Once
-	dir      string
-	programs rig.Programs
-	err      error
-}
-
-func programs(t testing.TB) rig.Programs {
-	t.Helper()
-	built.Do(func() {
-		if built.dir, built.err = os.MkdirTemp("", "joinery-programs"); built.err == nil {
-			built.programs, built.err = rig.Build(context.Background(), built.dir)
-		}
-	})
-	ok(t, built.err)
-	return built.programs
-}
+// programDir holds the programs, which all tests share.
+var programDir string
 
 func TestMain(m *testing.M) {
-	code := m.Run()
-	if built.dir != "" {
-		if err := os.RemoveAll(built.dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-		}
-	}
-	os.Exit(code)
+	os.Exit(run(m))
 }
 
+func run(m *testing.M) int {
+	var err error
+	if programDir, err = os.MkdirTemp("", "fault-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(programDir) }()
+	return m.Run()
+}
+
+var build = sync.OnceValues(func() (rig.Programs, error) {
+	return rig.Build(context.Background(), programDir)
+})
+
+// built gives the programs, built at the first call.
+func built(t *testing.T) rig.Programs {
+	t.Helper()
+	programs, err := build()
+	ok(t, err)
+	return programs
+}
+
+// long tells whether the full figures of the promises are wanted.
 func long() bool { return os.Getenv("JOINERY_LONG") != "" }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -54,11 +55,18 @@ type Server struct {
 	Dir string
 	// Launch starts the server's process, for who wants it on a processor of its
 	// own; nil just starts it.
-	Launch  func(*exec.Cmd) error
-	process *exec.Cmd
-	log     *os.File
+	Launch func(*exec.Cmd) error
+	*Process
+	leaving []*Process // have handed over
 	readyz  string
-	done    chan error
+	livez   string
+}
+
+// Process is a program that was started, and logs to a file.
+type Process struct {
+	cmd  *exec.Cmd
+	log  *os.File
+	done chan error // takes how it ended
 }
 
 // Quickstart makes a server in dir, which must not exist, and leaves it stopped.
@@ -67,12 +75,17 @@ func (p Programs) Quickstart(ctx context.Context, dir string, args ...string) (*
 	if _, err := p.Run(ctx, "", "joinery", args...); err != nil {
 		return nil, err
 	}
+	return p.Open(dir)
+}
+
+// Open gives the stopped server that lies in dir.
+func (p Programs) Open(dir string) (*Server, error) {
 	s := &Server{Programs: p, Dir: dir}
 	c, err := config.Read(s.Path("joinery.yaml"))
 	if err != nil {
 		return nil, err
 	}
-	s.readyz = "http://" + c.Ops.Address + "/readyz"
+	s.readyz, s.livez = "http://"+c.Ops.Address+"/readyz", "http://"+c.Ops.Address+"/livez"
 	return s, nil
 }
 
@@ -87,29 +100,93 @@ const startTimeout = 30 * time.Second
 
 // Start starts the server and waits until it is ready. Its log goes to
 // server.log in its directory.
-func (s *Server) Start(ctx context.Context, args ...string) (err error) {
-	if s.log, err = os.OpenFile(s.Path("server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
+func (s *Server) Start(ctx context.Context, args ...string) error {
+	return s.StartWith(ctx, s.Command(args...))
+}
+
+// StartFenced starts a server that cannot become ready, because joins are fenced
+// off, and waits until it serves.
+func (s *Server) StartFenced(ctx context.Context, args ...string) (err error) {
+	if s.Process, err = s.Spawn(s.Command(args...)); err != nil {
 		return err
 	}
-	s.process = exec.Command(s.Binary("joinery"), append([]string{"serve", "--config", s.Path("joinery.yaml")}, args...)...)
-	s.process.Stdout, s.process.Stderr = s.log, s.log
-	launch := s.Launch
-	if launch == nil {
-		launch = (*exec.Cmd).Start
-	}
-	if err := launch(s.process); err != nil {
+	if err := s.waitFor(ctx, s.livez); err != nil {
 		return err
 	}
-	s.done = make(chan error, 1)
-	go func() { s.done <- s.process.Wait() }()
+	if status, err := s.Ready(ctx); err == nil && status == http.StatusOK {
+		return errors.New("the server is ready, and should be fenced")
+	}
+	return nil
+}
+
+// Command is how the server is started.
+func (s *Server) Command(args ...string) *exec.Cmd {
+	return exec.Command(s.Binary("joinery"), append([]string{"serve", "--config", s.Path("joinery.yaml")}, args...)...)
+}
+
+// Spawn starts cmd, which logs to server.log as well, and leaves the server that
+// is known as running as it is.
+func (s *Server) Spawn(cmd *exec.Cmd) (*Process, error) {
+	log, err := os.OpenFile(s.Path("server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	cmd.Stdout, cmd.Stderr = log, log
+	start := s.Launch
+	if start == nil {
+		start = (*exec.Cmd).Start
+	}
+	if err := start(cmd); err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
+	p := &Process{cmd: cmd, log: log, done: make(chan error, 1)}
+	go func() { p.done <- cmd.Wait() }()
+	return p, nil
+}
+
+// Succeed starts a successor and waits until it serves. The server that ran
+// before lives on as long as somebody keeps a connection to it open.
+func (s *Server) Succeed(ctx context.Context, args ...string) error {
+	next, err := s.Spawn(s.Command(append(args, "--successor")...))
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for s.Holder() != next.PID() {
+		select {
+		case err := <-next.done:
+			return errors.Join(fmt.Errorf("the successor ended: %w\n%s", err, s.Log()), next.log.Close())
+		case <-ctx.Done():
+			return errors.Join(fmt.Errorf("the server did not hand over: %w\n%s", ctx.Err(), s.Log()), next.KillAndWait())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	s.leaving = append(s.leaving, s.Process)
+	s.Process = next
 	return s.waitReady(ctx)
 }
 
-func (s *Server) waitReady(ctx context.Context) error {
+// Holder gives the process that last took the database's lock; 0 is nobody.
+func (s *Server) Holder() (pid int) {
+	text, err := os.ReadFile(s.Path("joinery.db.lock"))
+	if err != nil {
+		return 0
+	}
+	pid, err = strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return 0
+	}
+	return pid
+}
+
+func (s *Server) waitReady(ctx context.Context) error { return s.waitFor(ctx, s.readyz) }
+
+func (s *Server) waitFor(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for {
-		if status, err := s.Ready(ctx); err == nil && status == http.StatusOK {
+		if status, err := get(ctx, url); err == nil && status == http.StatusOK {
 			return nil
 		}
 		select {
@@ -124,8 +201,10 @@ func (s *Server) waitReady(ctx context.Context) error {
 }
 
 // Ready gives the status of /readyz.
-func (s *Server) Ready(ctx context.Context) (status int, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.readyz, nil)
+func (s *Server) Ready(ctx context.Context) (status int, err error) { return get(ctx, s.readyz) }
+
+func get(ctx context.Context, url string) (status int, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -137,8 +216,20 @@ func (s *Server) Ready(ctx context.Context) (status int, err error) {
 	return resp.StatusCode, nil
 }
 
-// PID gives the process id of the running server.
-func (s *Server) PID() int { return s.process.Process.Pid }
+// PID gives the process id.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Wait waits for the end of a process that nobody else waits for.
+func (p *Process) Wait() error {
+	return errors.Join(<-p.done, p.log.Close())
+}
+
+// KillAndWait ends a process as kill -9 does.
+func (p *Process) KillAndWait() error {
+	err := p.cmd.Process.Kill()
+	<-p.done // it had no say
+	return errors.Join(ignoreFinished(err), p.log.Close())
+}
 
 // Log gives what the server has logged.
 func (s *Server) Log() string {
@@ -149,6 +240,17 @@ func (s *Server) Log() string {
 	return string(b)
 }
 
+// StartWith is Start with a command of the caller's.
+func (s *Server) StartWith(ctx context.Context, cmd *exec.Cmd) (err error) {
+	if s.Process, err = s.Spawn(cmd); err != nil {
+		return err
+	}
+	return s.waitReady(ctx)
+}
+
+// Config reads the server's configuration.
+func (s *Server) Config() (config.Config, error) { return config.Load(s.Path("joinery.yaml")) }
+
 // Kill kills the server as kill -9 does and waits for its end.
 func (s *Server) Kill() error { return s.end(os.Kill) }
 
@@ -157,26 +259,31 @@ func (s *Server) Stop() error { return s.end(os.Interrupt) }
 
 // Signal sends the server a signal that ends it, waits, and gives how it ended.
 func (s *Server) Signal(signal os.Signal) (*os.ProcessState, error) {
-	process := s.process
-	if err := process.Process.Signal(signal); err != nil {
+	p := s.Process
+	if err := p.cmd.Process.Signal(signal); err != nil {
 		return nil, err
 	}
-	<-s.done
-	s.process = nil
-	return process.ProcessState, s.log.Close()
+	<-p.done // it ends badly on purpose
+	s.Process = nil
+	return p.cmd.ProcessState, p.log.Close()
 }
 
 func (s *Server) end(signal os.Signal) error {
-	if s.process == nil {
+	p := s.Process
+	if p == nil {
 		return nil
 	}
-	err := s.process.Process.Signal(signal)
-	exit := <-s.done
-	s.process = nil
-	if signal == os.Kill {
-		exit = nil // it had no say
+	all := append(s.leaving, p)
+	s.Process, s.leaving = nil, nil
+	var errs []error
+	for _, p := range all {
+		if signal == os.Kill {
+			errs = append(errs, p.KillAndWait())
+			continue
+		}
+		errs = append(errs, ignoreFinished(p.cmd.Process.Signal(signal)), p.Wait())
 	}
-	return errors.Join(ignoreFinished(err), exit, s.log.Close())
+	return errors.Join(errs...)
 }
 
 func ignoreFinished(err error) error {

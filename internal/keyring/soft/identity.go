@@ -13,7 +13,7 @@ func CreateIdentity(path string) error {
 	if err != nil {
 		return err
 	}
-	text := fmt.Appendf(nil, "# opens key files sealed to %s\n%s\n", identity.Recipient(), identity)
+	text := fmt.Appendf(nil, "# opens what is sealed to %s\n%s\n", identity.Recipient(), identity)
 	defer clear(text)
 	return createFile(path, text)
 }

@@ -86,7 +86,7 @@ func (f *loadFlags) register(cmd *cobra.Command) {
 	flags.Float64Var(&f.rate, "rate", 0, "requests a second of an open loop (default: a closed loop)")
 	flags.DurationVarP(&f.duration, "duration", "d", 10*time.Second, "how long to count; 0 with --joins")
 	flags.DurationVar(&f.warmup, "warmup", time.Second, "how long to run before anything is counted")
-	flags.Uint64Var(&f.joins, "joins", 0, "end after so many joins (default: by --duration alone)")
+	flags.Uint64Var(&f.joins, "joins", 0, "end after so many joins (default: by --duration alone); without --duration also after as many\nerrors, 1000 at least")
 	flags.Float64Var(&f.replays, "replays", 0, "part of the requests that replays an earlier one, 0 to 1")
 	flags.Float64Var(&f.wrongMICs, "wrong-mics", 0, "part of the requests with a wrong MIC, 0 to 1")
 	flags.DurationVar(&f.window, "repeat-window", 10*time.Second, "how long the server answers the same request the same; 0: never")

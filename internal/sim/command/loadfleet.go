@@ -74,6 +74,9 @@ func (f *fleetFlags) fleet(l *lab.Lab) (*load.Fleet, error) {
 		return fleet, f.derive(groups, nil, func(e *element.Element) { fleet.Elements.Add(e) })
 	}
 	last := &groups[len(groups)-1]
+	if last.Count != rest {
+		fleet.Elements.Grow(last.First + last.Count)
+	}
 	err = l.Elements(func(e *element.Element) bool {
 		if used := l.Used(e.JoinEUI(), e.DevEUI()); used != nil {
 			fleet.Used[fleet.Elements.Len()] = *used

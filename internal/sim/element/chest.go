@@ -1,6 +1,10 @@
 package element
 
-import "joinery/lorawan"
+import (
+	"slices"
+
+	"joinery/lorawan"
+)
 
 // Chest keeps many elements in little space: 48 bytes each instead of some five
 // hundred. Who needs one takes it out, new, and leaves it to the collector. It
@@ -21,6 +25,9 @@ type kept struct {
 	has      [2]bool // NwkKey, AppKey
 	nwk, app [KeySize]byte
 }
+
+// Grow makes room for n elements more.
+func (c *Chest) Grow(n int) { c.rows = slices.Grow(c.rows, n) }
 
 // Add puts an element in, behind the others.
 func (c *Chest) Add(e *Element) {

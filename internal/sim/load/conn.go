@@ -31,8 +31,8 @@ type Conn struct {
 	in      *bufio.Reader
 	out     []byte
 	started bool // a request went out on the connection
-	// sentAt is when the last request went out, answeredAt when the whole answer
-	// was there.
+	// sentAt is when the last request was to go out, answeredAt when the whole
+	// answer was there.
 	sentAt, answeredAt time.Time
 	dials              uint64
 }
@@ -93,6 +93,7 @@ func (c *Conn) Close() {
 // Send implements sim.Way. A connection that the server closed while it was idle
 // is opened again, once, as every client does.
 func (c *Conn) Send(ctx context.Context, body []byte) (*sim.Reply, error) {
+	c.sentAt = time.Now()
 	for {
 		if err := c.Connect(ctx); err != nil {
 			return nil, err
@@ -125,8 +126,7 @@ func (c *Conn) exchange(body []byte) (*sim.Reply, error) {
 	c.out = strconv.AppendInt(c.out, int64(len(body)), 10)
 	c.out = append(c.out, "\r\n\r\n"...)
 	c.out = append(c.out, body...)
-	c.sentAt = time.Now()
-	if err := c.open.SetDeadline(c.sentAt.Add(c.timeout)); err != nil {
+	if err := c.open.SetDeadline(time.Now().Add(c.timeout)); err != nil {
 		return nil, err
 	}
 	c.started = true

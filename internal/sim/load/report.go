@@ -119,7 +119,7 @@ func (r *run) report(before, after sample) *Report {
 	report.Errors, report.OK = total.failed, total.failed == 0 && report.Joins > 0
 	if before.trusted && after.trusted {
 		cpu := (after.server.CPU - before.server.CPU).Seconds()
-		report.Server = &ServerUsage{PIDs: r.Config.Server, CPU: cpu, RSS: after.server.RSS, PeakRSS: after.server.PeakRSS}
+		report.Server = &ServerUsage{PIDs: r.Server, CPU: cpu, RSS: after.server.RSS, PeakRSS: after.server.PeakRSS}
 		if cpu > 0 {
 			report.Server.JoinsACPUSecond = float64(report.Joins) / cpu
 		}

@@ -28,7 +28,8 @@ type Config struct {
 	Rate float64
 	// Warmup is run before anything is counted; then Duration, or until Joins
 	// joins were accepted, whichever is first. Zero is no such bound; one is
-	// needed.
+	// needed. A run without Duration ends, too, with as many errors as joins are
+	// wanted, and 1000 at least.
 	Warmup, Duration time.Duration
 	Joins            uint64
 	// Mix is which part of the joins devices of a version make. Empty: as many
@@ -71,10 +72,11 @@ type run struct {
 	began, counting time.Time
 	// ticket is the number of the next request of an open loop.
 	ticket atomic.Int64
-	// left is how many joins are still to be accepted, of Joins.
-	left atomic.Int64
-	stop chan struct{}
-	once sync.Once
+	// left is how many joins are still to be accepted, of Joins; patience is how
+	// many errors may still come before a run without a Duration gives up.
+	left, patience atomic.Int64
+	stop           chan struct{}
+	once           sync.Once
 }
 
 // share is a group of devices and the part of the joins that it makes, added to
@@ -188,6 +190,7 @@ func (r *run) measure(ctx context.Context) (*Report, error) {
 	r.began = time.Now()
 	r.counting = r.began.Add(r.Warmup)
 	r.left.Store(int64(r.Joins))
+	r.patience.Store(max(int64(r.Joins), minPatience))
 	var before, after sample
 	if r.Warmup <= 0 {
 		if err := before.take(r.Server); err != nil {
@@ -210,6 +213,9 @@ func (r *run) measure(ctx context.Context) (*Report, error) {
 	}
 	return r.report(before, after), nil
 }
+
+// minPatience is how many errors at least a run bears that ends with its joins.
+const minPatience = 1000
 
 // end stops the workers after the request that each has on its way.
 func (r *run) end() { r.once.Do(func() { close(r.stop) }) }

@@ -118,7 +118,7 @@ func (w *worker) send(ctx context.Context, due time.Time) {
 	what := w.choose()
 	d, err := w.Fleet.device(place, g.Version)
 	if err != nil {
-		w.fail(due, what, err)
+		w.fail(what, err)
 		return
 	}
 	switch what {
@@ -199,7 +199,7 @@ func (w *worker) fetch(ctx context.Context, d *member, joined *sim.Result) {
 func (w *worker) wrongMIC(ctx context.Context, due time.Time, d *member) {
 	frame, err := d.JoinRequest()
 	if err != nil {
-		w.fail(due, wrongMIC, err)
+		w.fail(wrongMIC, err)
 		return
 	}
 	frame[len(frame)-1] ^= 1
@@ -215,7 +215,7 @@ func (w *worker) wrongMIC(ctx context.Context, due time.Time, d *member) {
 // done counts a request that was answered, or not.
 func (w *worker) done(due time.Time, k kind, c *Conn, err error) bool {
 	if err != nil {
-		w.fail(due, k, err)
+		w.fail(k, err)
 		return false
 	}
 	since := due
@@ -244,7 +244,7 @@ func (w *worker) done(due time.Time, k kind, c *Conn, err error) bool {
 
 // fail counts an error by its kind. Errors of the warm-up count, too: they are
 // errors.
-func (w *worker) fail(due time.Time, k kind, err error) {
+func (w *worker) fail(k kind, err error) {
 	name := kindNames[k] + ": " + kindOf(err)
 	w.mu.Lock()
 	f := w.count.errors[name]
@@ -255,6 +255,9 @@ func (w *worker) fail(due time.Time, k kind, err error) {
 	f.Count++
 	w.count.failed++
 	w.mu.Unlock()
+	if w.Duration <= 0 && w.patience.Add(-1) <= 0 {
+		w.end()
+	}
 	if w.Rate == 0 && errors.Is(err, errNoAnswer) {
 		// A server that is gone is not asked a million times a second.
 		waitUntil(time.Now().Add(100*time.Millisecond), w.stop)

@@ -250,6 +250,9 @@ func TestLoadReconnects(t *testing.T) {
 	}
 	b.js.setTamper(func(*message) { panic(http.ErrAbortHandler) })
 	b.badLoad("join: no answer", "--connections", "1", "--duration", "300ms")
+	// Without a duration it gives up in the end.
+	b.js.setTamper(func(m *message) { m.status = 503 })
+	b.badLoad("join: NS: HTTP status is 200", "--connections", "1", "--joins", "1")
 }
 
 func TestLoadText(t *testing.T) {

@@ -220,6 +220,13 @@ func (x stepStore) AuditEntries(ctx context.Context, after int64, limit int) ([]
 	return step(x.s, "AuditEntries", func() ([]joinery.AuditEntry, error) { return x.db.AuditEntries(ctx, after, limit) })
 }
 
+// Follow cannot fail.
+func (x stepStore) Follow(changed func(), lost func(error)) { x.db.Follow(changed, lost) }
+
+func (x stepStore) LockFleet(ctx context.Context) (release func(), err error) {
+	return step(x.s, "LockFleet", func() (func(), error) { return x.db.LockFleet(ctx) })
+}
+
 func (x stepKeys) VerifyJoin(ctx context.Context, ks joinery.KeySet, frame []byte) error {
 	return act(x.s, "VerifyJoin", func() error { return x.k.VerifyJoin(ctx, ks, frame) })
 }

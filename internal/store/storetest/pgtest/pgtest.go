@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -28,7 +29,7 @@ type Server struct {
 	dir     string
 	bin     string
 	keeper  *exec.Cmd
-	alive   io.Closer // the keeper ends the server when this closes
+	orders  io.WriteCloser // the keeper ends the server when this closes
 	mu      sync.Mutex
 	free    []string // URLs of databases that Joinery can give again
 	counter atomic.Int64
@@ -129,6 +130,7 @@ DO $$ DECLARE t text; BEGIN
 	LOOP EXECUTE format('DELETE FROM %I', t); END LOOP;
 END $$;
 DELETE FROM organisation WHERE id <> (SELECT operator_org FROM store);
+UPDATE store SET fence = 'none', fence_at = NULL, fence_note = '', jump = NULL, jumped = 0, join_nonce_floor = 0;
 UPDATE joinery_schema SET audit_id = 0, fleet = 0;`
 
 // URL is where a database of the server is reached.
@@ -143,10 +145,13 @@ func databaseOf(url string) string {
 }
 
 // Exec runs statements in a database as the superuser.
-func (s *Server) Exec(database, sql string) error {
+func (s *Server) Exec(database, sql string) error { return s.ExecURL(s.URL(database), sql) }
+
+// ExecURL is Exec where the URL of the database is known.
+func (*Server) ExecURL(url, sql string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	c, err := pgx.Connect(ctx, s.URL(database))
+	c, err := pgx.Connect(ctx, url)
 	if err != nil {
 		return err
 	}
@@ -210,14 +215,20 @@ func appendFile(name, text string) error {
 	return errors.Join(err, f.Close())
 }
 
-// keeper runs the server as its child and ends it, with its directory, when its
-// own standard input ends: that happens however the test binary ends.
-const keeper = `"$1" -D "$2/data" >"$2/log" 2>&1 & pid=$!
-read _
-kill -CONT $(cat "$2/data/postmaster.pid" 2>/dev/null | head -n1) 2>/dev/null
-kill -QUIT $pid
+// keeper runs the server as its child, crashes and starts it as it is told, and
+// ends it, with its directory, when its own standard input ends: that happens
+// however the test binary ends.
+const keeper = `start() { "$server" -D "$dir/data" >>"$dir/log" 2>&1 & pid=$!; }
+server="$1" dir="$2"
+start
+while read -r what; do case $what in
+crash) kill -QUIT $pid; wait $pid;;
+start) start;;
+esac; done
+kill -CONT $pid 2>/dev/null
+kill -QUIT $pid 2>/dev/null
 wait $pid
-rm -rf "$2"`
+rm -rf "$dir"`
 
 func (s *Server) run(as runAs) error {
 	s.keeper = as.command("/bin/sh", "-c", keeper, "sh", filepath.Join(s.bin, "postgres"), s.dir)
@@ -226,10 +237,71 @@ func (s *Server) run(as runAs) error {
 	if err != nil {
 		return err
 	}
-	s.alive = in
+	s.orders = in
 	if err := s.keeper.Start(); err != nil {
 		return err
 	}
+	return s.waitReady()
+}
+
+// Crash ends the server as an immediate shutdown does: nothing is written any
+// more, and every connection breaks.
+func (s *Server) Crash(t testing.TB) {
+	t.Helper()
+	s.order(t, "crash")
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(filepath.Join(s.dir, "data", "postmaster.pid")); errors.Is(err, os.ErrNotExist) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal("PostgreSQL does not end")
+		}
+	}
+}
+
+// Restart starts the server after Crash.
+func (s *Server) Restart(t testing.TB) {
+	t.Helper()
+	s.order(t, "start")
+	if err := s.waitReady(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *Server) order(t testing.TB, what string) {
+	t.Helper()
+	if _, err := io.WriteString(s.orders, what+"\n"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Stall stops every process of the server where it is, as a machine that hangs
+// does, until the function that it gives is called.
+func (s *Server) Stall(t testing.TB) (resume func()) {
+	t.Helper()
+	signal := func(sig syscall.Signal, pids ...int) {
+		for _, pid := range pids {
+			if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+				t.Error(err)
+			}
+		}
+	}
+	list := func() []int {
+		pids, err := s.PIDs()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pids
+	}
+	signal(syscall.SIGSTOP, list()[0]) // which makes no others from now on
+	pids := list()
+	signal(syscall.SIGSTOP, pids...)
+	resume = sync.OnceFunc(func() { signal(syscall.SIGCONT, pids...) })
+	t.Cleanup(resume)
+	return resume
+}
+
+func (s *Server) waitReady() error {
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		err := s.Exec("postgres", "SELECT 1")
 		if err == nil {
@@ -245,7 +317,7 @@ func (s *Server) run(as runAs) error {
 
 // Stop ends the server at once and removes its directory.
 func (s *Server) Stop() {
-	_ = s.alive.Close()
+	_ = s.orders.Close()
 	_ = s.keeper.Wait()
 }
 

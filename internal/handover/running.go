@@ -1,0 +1,157 @@
+package handover
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Successor is a server that wants to take over, as the running one sees it.
+type Successor struct {
+	line
+	// PID is its process id, for the service manager.
+	PID int
+	// Yield tells that it waits for the database; otherwise it serves already, and
+	// Serving has nothing to wait for.
+	Yield bool
+
+	relay *os.File
+}
+
+// helloTimeout bounds how long somebody who connects may say nothing;
+// patience how long a successor may take between having the sockets and its
+// next word.
+const (
+	helloTimeout = 5 * time.Second
+	patience     = 30 * time.Second
+)
+
+// Meet talks to somebody who connected to the hand-over socket until it is ready
+// to take over. database is what this server serves: a successor with another is
+// refused. sockets are what it gets; they stay open here.
+func Meet(ctx context.Context, conn *net.UnixConn, database string, sockets []Socket) (_ *Successor, err error) {
+	s := &Successor{line: line{conn}}
+	defer func() {
+		if err != nil {
+			_ = conn.Close()
+		}
+	}()
+	if s.PID, err = trusted(conn); err != nil {
+		return nil, err
+	}
+	hello, cancel := context.WithTimeout(ctx, helloTimeout)
+	defer cancel()
+	m, _, err := s.expect(hello, stepHello)
+	if err != nil {
+		return nil, err
+	}
+	if m.Database != database {
+		const reason = "it serves another database than the successor's configuration names; stop it first"
+		_ = s.send(message{Step: stepRefused, Reason: reason})
+		return nil, fmt.Errorf("refused: %s", reason)
+	}
+	if err := s.give(sockets); err != nil {
+		return nil, err
+	}
+	ready, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	m, files, err := s.expect(ready, stepYield, stepServing)
+	if err != nil {
+		return nil, err
+	}
+	s.Yield = m.Step == stepYield
+	return s, s.keep(files)
+}
+
+// give sends the sockets.
+func (s *Successor) give(sockets []Socket) error {
+	var descriptors []int
+	var held []func()
+	defer func() {
+		for _, release := range held {
+			release()
+		}
+	}()
+	m := message{Step: stepSockets}
+	for _, one := range sockets {
+		fd, release, err := descriptor(one.Listener)
+		if err != nil {
+			return fmt.Errorf("socket %s: %w", one.Name, err)
+		}
+		held = append(held, release)
+		descriptors = append(descriptors, fd)
+		m.Sockets = append(m.Sockets, socketName{one.Name, one.Kept})
+	}
+	return s.send(m, descriptors...)
+}
+
+// descriptor gives a duplicate of a listener's descriptor. Not File and Fd: they
+// would make the socket blocking, for everybody who has it.
+func descriptor(l Listener) (fd int, release func(), err error) {
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return 0, nil, err
+	}
+	var dupErr error
+	err = raw.Control(func(own uintptr) { fd, dupErr = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) })
+	if err != nil {
+		return 0, nil, err
+	}
+	if dupErr != nil {
+		return 0, nil, dupErr
+	}
+	return fd, func() { _ = unix.Close(fd) }, nil
+}
+
+// Yielded tells the successor that the database is free, and waits until it
+// serves. With an error it will not: its conversation is closed.
+func (s *Successor) Yielded(ctx context.Context) error {
+	err := s.send(message{Step: stepYielded})
+	if err == nil {
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		var files []*os.File
+		if _, files, err = s.expect(ctx, stepServing); err == nil {
+			err = s.keep(files)
+		}
+	}
+	if err != nil {
+		_ = s.Close()
+	}
+	return err
+}
+
+// keep takes the descriptor that comes with stepServing.
+func (s *Successor) keep(files []*os.File) error {
+	if s.Yield && len(files) == 0 && s.relay == nil {
+		return nil // it comes later
+	}
+	if len(files) != 1 {
+		closeAll(files)
+		return fmt.Errorf("the successor sent %d descriptors, want 1", len(files))
+	}
+	s.relay = files[0]
+	return nil
+}
+
+// Relay opens the way to a successor that serves.
+func (s *Successor) Relay(ctx context.Context) (*Relay, error) {
+	conn, err := net.FileConn(s.relay)
+	if err != nil {
+		return nil, err
+	}
+	_ = s.relay.Close()
+	return newRelay(ctx, conn)
+}
+
+// Close ends the conversation.
+func (s *Successor) Close() error {
+	if s.relay != nil {
+		_ = s.relay.Close()
+	}
+	return s.conn.Close()
+}

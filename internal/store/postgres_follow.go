@@ -1,0 +1,140 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// How soon a server knows what another one changed. PostgreSQL tells it at once;
+// where that gets lost the next look finds it. A look that is not answered in
+// pgLimit counts as contact lost. So nobody goes on with what is older than two
+// seconds without knowing it.
+const (
+	followEvery = 500 * time.Millisecond
+	followAgain = 200 * time.Millisecond
+)
+
+// following is how the following goes.
+type following struct {
+	lost atomic.Pointer[error] // why nothing is heard; nil while all is well
+}
+
+// Follow calls changed when another server may have changed peers, KEKs or
+// JoinEUI ranges, and lost, again and again, while nobody can know: then what is
+// in memory must not be relied on. changed comes after lost, too, when there is
+// contact again, and at the beginning. It returns at once; the calls come from
+// one goroutine and end when the store closes. A SQLite file has no other
+// server.
+func (d *DB) Follow(changed func(), lost func(error)) {
+	if !d.readOnly {
+		d.engine.follow(changed, lost)
+	}
+}
+
+// follow implements engine.
+func (e *postgresDB) follow(changed func(), lost func(error)) {
+	e.running.Go(func() {
+		for !e.isClosed() {
+			err := e.followOnce(changed)
+			if e.isClosed() {
+				return
+			}
+			e.following.lost.Store(&err)
+			lost(err)
+			select {
+			case <-e.closed:
+			case <-time.After(followAgain):
+			}
+		}
+	})
+}
+
+// followOnce follows over one connection until it breaks.
+func (e *postgresDB) followOnce(changed func()) (err error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	defer context.AfterFunc(e.life, cancel)()
+	c, err := e.listen(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		closing, cancel := context.WithTimeout(context.Background(), followAgain)
+		defer cancel()
+		_ = c.Close(closing)
+	}()
+	s := &pgSession{ctx: ctx, conn: c, limit: pgLimit}
+	for seen := int64(-1); ; {
+		now, err := e.look(s)
+		if err != nil {
+			return err
+		}
+		if now != seen {
+			changed()
+			seen = now
+			e.following.lost.Store(nil)
+		}
+		waiting, cancel := context.WithTimeout(ctx, followEvery)
+		_, err = c.WaitForNotification(waiting)
+		cancel()
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			return contactError(err)
+		}
+	}
+}
+
+// listen makes the connection over which a server follows. It also holds, as
+// long as it stands, the lock that tells migrations of running servers.
+func (e *postgresDB) listen(ctx context.Context) (_ *pgx.Conn, err error) {
+	ctx, cancel := context.WithTimeout(ctx, pgLimit)
+	defer cancel()
+	c, err := pgConnect(ctx, e.options)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = c.Close(ctx)
+		}
+	}()
+	if err := e.judge(ctx, c); err != nil {
+		return nil, err
+	}
+	s := &pgSession{ctx: ctx, conn: c}
+	got, err := conn{s}.integer("SELECT 1 FROM (SELECT pg_try_advisory_lock_shared(" + pgServersLock + ") AS got) AS l WHERE got")
+	if err == nil && got == 0 {
+		err = fmt.Errorf("%w: its schema is being changed", ErrLocked)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c, s.script("LISTEN joinery")
+}
+
+// look gives the count of changes, from a schema that we may serve, and looks at
+// the fence.
+func (e *postgresDB) look(s *pgSession) (fleet int64, err error) {
+	var servesFrom int64
+	_, err = s.one("SELECT fleet, serves_from FROM joinery_schema", func(r *row) error {
+		fleet, servesFrom = r.int(), r.int()
+		return nil
+	})
+	if err == nil && servesFrom > int64(e.schema) {
+		err = fmt.Errorf("%w: it was migrated; this program is too old for it", ErrNewerSchema)
+	}
+	return fleet, firstError(err, e.lookAtFence(conn{s}))
+}
+
+// heard gives why changes of other servers are not heard; nil where they are,
+// or nobody asked.
+func (f *following) heard() error {
+	if err := f.lost.Load(); err != nil {
+		return fmt.Errorf("changes by other servers are not heard: %w", *err)
+	}
+	return nil
+}

@@ -1,0 +1,129 @@
+package store
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// stateTable is a table of the schema as copies of the state know it.
+type stateTable struct {
+	name string
+	// key is the columns that order its rows, and by which a copy that was cut
+	// off goes on.
+	key []string
+	// until is the last schema that has the table; 0 is the newest.
+	until int
+}
+
+// tables is every table that holds state, each after those to which it refers.
+// store comes last: what lacks its row is no database yet.
+var tables = []stateTable{
+	{name: "organisation", key: []string{"id"}},
+	{name: "join_eui_range", key: []string{"first"}},
+	{name: "signer", key: []string{"id"}},
+	{name: "peer", key: []string{"id"}},
+	{name: "peer_identity", key: []string{"peer", "kind", "name"}},
+	{name: "peer_credential", key: []string{"peer", "idx"}},
+	{name: "kek", key: []string{"id"}},
+	{name: "master_key", key: []string{"name"}},
+	{name: "key_set", key: []string{"id"}},
+	{name: "sealed_root", key: []string{"key_set"}},
+	{name: "disclosure", key: []string{"id"}},
+	{name: "device", key: []string{"id"}},
+	{name: "ownership", key: []string{"device", "epoch"}},
+	{name: "binding", key: []string{"device"}},
+	{name: "manifest_entry", key: []string{"device"}},
+	{name: "roaming_rule", key: []string{"org", "device"}},
+	{name: "activation", key: []string{"id"}},
+	{name: "refusal", key: []string{"device", "peer", "reason"}, until: 1},
+	{name: "refusal_device", key: []string{"device", "owner", "peer", "reason"}},
+	{name: "refusal_unknown", key: []string{"peer", "join_eui", "dev_eui"}},
+	{name: "refusal_peer", key: []string{"peer", "reason"}},
+	{name: "service_term", key: []string{"id"}},
+	{name: "attestation", key: []string{"device"}},
+	{name: "audit", key: []string{"id"}},
+	{name: "import", key: []string{"id"}},
+	{name: "import_error", key: []string{"import", "idx"}},
+	{name: "api_key", key: []string{"id"}},
+	{name: storeTable, key: []string{"id"}},
+}
+
+const storeTable = "store"
+
+// progressTable is in databases alone that state is being moved into, to say how
+// far that got.
+const progressTable = "copy_progress"
+
+// makeProgress makes the table. Both engines know these types, and nothing but
+// move.go reads them.
+func makeProgress(c conn) error {
+	return c.exec("CREATE TABLE " + progressTable + " (name TEXT PRIMARY KEY, position TEXT NOT NULL)")
+}
+
+// column is a column of a table as copies of the state know it.
+type column struct {
+	name string
+	kind columnKind
+}
+
+// columnKind is in what form values of a column are stored, in either engine.
+type columnKind uint8
+
+const (
+	kindInteger columnKind = iota + 1
+	kindText
+	kindBlob
+)
+
+// value reads the next column: nil, int64, string or bytes.
+func (r *row) value(kind columnKind) any {
+	switch {
+	case r.null():
+		r.next()
+		return nil
+	case kind == kindText:
+		return r.text()
+	case kind == kindBlob:
+		return r.blob()
+	default:
+		return r.int()
+	}
+}
+
+// copied is a table with its columns, as one database has it.
+type copied struct {
+	stateTable
+	columns []column
+}
+
+func (t copied) names() []string {
+	names := make([]string, len(t.columns))
+	for i, c := range t.columns {
+		names[i] = c.name
+	}
+	return names
+}
+
+// state gives the tables of the list that the database of c has; one of an older
+// schema has fewer. It refuses a database with tables that are not in the list:
+// a copy would forget them.
+func (c conn) state(e engine) (list []copied, err error) {
+	found, err := e.columns(c)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range tables {
+		if columns, ok := found[t.name]; ok {
+			list = append(list, copied{t, columns})
+			delete(found, t.name)
+		}
+	}
+	delete(found, progressTable)
+	if len(found) > 0 {
+		return nil, fmt.Errorf("%w: the database has tables that copies do not know: %s; report it as a defect",
+			ErrCopy, strings.Join(slices.Sorted(maps.Keys(found)), ", "))
+	}
+	return list, nil
+}

@@ -1,0 +1,190 @@
+package fault
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"joinery/internal/sim"
+	"joinery/lorawan"
+)
+
+// P22: a backup that is 1,000 joins old is restored, and a database file is put
+// back by hand. Each time the server refuses joins until that is confirmed, and
+// no device is ever given a JoinNonce again.
+func TestRestoredNeverRepeats(t *testing.T) {
+	d, later, ways := dose{devices: 24, claims: 1}, 150, []bool{true}
+	if os.Getenv("JOINERY_LONG") != "" {
+		d.devices, later, ways = 240, 5000, []bool{false, true}
+	}
+	f := newFleet(t, d)
+	identity := f.server.Path("backup.identity")
+	made := f.joinery("ceremony", "identity", identity)
+	recipient := strings.TrimSpace(made[strings.LastIndex(made, " ")+1:])
+
+	// Under load: a backup, and a check of everything.
+	copyOfFile := f.server.Path("copy.db")
+	file := f.server.Path("joinery.backup")
+	f.liveUntil(func() {
+		f.wait(len(f.members) * 2)
+		f.joinery("fsck", "--live", "--config", f.config())
+		out := f.joinery("backup", "--config", f.config(), "--recipient", recipient, "-o", file, "--json")
+		var sum struct{ Tables map[string]int64 }
+		ok(t, json.Unmarshal([]byte(out), &sum))
+		if n := sum.Tables["activation"]; n < int64(len(f.members)*2) {
+			t.Errorf("the backup has %d joins, at least %d were acknowledged", n, len(f.members)*2)
+		}
+		f.noKeyIn(file, identity)
+		f.joinery("backup", "verify", file, "--identity-file", identity)
+		f.wait(f.total() + later)
+	})
+
+	// The disk is lost; what is left is the backup.
+	f.moveAway("joinery.db", "joinery.db-wal", "joinery.db-shm", "joinery.db.mark")
+	out := f.joinery("restore", file, "--identity-file", identity, "--config", f.config())
+	if !strings.Contains(out, "every master key is there") || !strings.Contains(out, "fenced") {
+		t.Errorf("restore says: %s", out)
+	}
+	f.refusedThenConfirmed("restored from the backup")
+	f.joinAll(2)
+
+	// Somebody copies the file while the server runs, and later puts it back, as
+	// a new file or into the same one.
+	for _, inPlace := range ways {
+		f.copyFile(f.server.Path("joinery.db"), copyOfFile)
+		f.copyFile(f.server.Path("joinery.db-wal"), copyOfFile+"-wal")
+		f.joinAll(2)
+		ok(t, f.server.Kill())
+		if !inPlace {
+			f.moveAway("joinery.db")
+		}
+		f.copyFile(copyOfFile, f.server.Path("joinery.db"))
+		f.copyFile(copyOfFile+"-wal", f.server.Path("joinery.db-wal"))
+		f.refusedThenConfirmed("")
+		f.joinAll(2)
+	}
+	ok(t, f.server.Kill())
+	f.joinery("fsck", "--keys", "--config", f.config())
+	t.Logf("%d joins acknowledged, each device with JoinNonces of its own", f.total())
+}
+
+func (f *fleet) config() string { return f.server.Path("joinery.yaml") }
+
+// joinery runs the program to its end.
+func (f *fleet) joinery(args ...string) string {
+	f.t.Helper()
+	out, err := f.server.Run(f.t.Context(), "", "joinery", args...)
+	ok(f.t, err)
+	return out
+}
+
+// liveUntil lets devices join until fn is done, and kills the server.
+func (f *fleet) liveUntil(fn func()) {
+	f.t.Helper()
+	ctx, dead := context.WithCancel(f.t.Context())
+	var busy sync.WaitGroup
+	for i := range joiners {
+		busy.Go(func() { f.join(ctx, i) })
+	}
+	fn()
+	err := f.server.Kill()
+	dead()
+	busy.Wait()
+	ok(f.t, err)
+}
+
+// wait waits until n joins were acknowledged.
+func (f *fleet) wait(n int) {
+	f.t.Helper()
+	for deadline := time.Now().Add(5 * time.Minute); f.total() < n; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			f.t.Fatalf("%d joins were acknowledged, waited for %d", f.total(), n)
+		}
+	}
+}
+
+func (f *fleet) total() int { return int(f.count.Load()) }
+
+// joinAll lets every device join n times; each JoinNonce must be above all that
+// the device was ever given.
+func (f *fleet) joinAll(n int) {
+	f.t.Helper()
+	for range n {
+		for _, m := range f.members {
+			var highest lorawan.JoinNonce
+			for nonce := range m.nonces {
+				highest = max(highest, nonce)
+			}
+			r, err := f.ns.Join(f.t.Context(), m.Device, sim.JoinOptions{})
+			ok(f.t, err)
+			ok(f.t, r.Err())
+			if r.Accepted.JoinNonce <= highest {
+				f.t.Errorf("device %s: JoinNonce %d after %d", m.DevEUI(), r.Accepted.JoinNonce, highest)
+			}
+			f.acknowledge(m, r)
+		}
+	}
+}
+
+// refusedThenConfirmed starts the server, which must refuse every join, and
+// confirms that its database counts.
+func (f *fleet) refusedThenConfirmed(reason string) {
+	f.t.Helper()
+	ok(f.t, f.server.StartFenced(f.t.Context()))
+	for _, m := range f.members[:6] {
+		r, err := f.ns.Join(f.t.Context(), m.Device, sim.JoinOptions{Expect: "Other"})
+		ok(f.t, err)
+		ok(f.t, r.Err())
+	}
+	status, err := f.server.Ctl(f.t.Context(), "", "status")
+	ok(f.t, err)
+	if !strings.Contains(status, "joins are refused") || !strings.Contains(status, reason) {
+		f.t.Errorf("joinctl status says: %s", status)
+	}
+	ok(f.t, f.server.Stop())
+	f.joinery("restore", "confirm", "--config", f.config())
+	ok(f.t, f.server.Start(f.t.Context()))
+}
+
+func (f *fleet) moveAway(names ...string) {
+	f.t.Helper()
+	dir := f.t.TempDir()
+	for _, name := range names {
+		if err := os.Rename(f.server.Path(name), filepath.Join(dir, name)); err != nil && !os.IsNotExist(err) {
+			f.t.Fatal(err)
+		}
+	}
+}
+
+// copyFile writes a file as cp does: into the one that is there, if there is one.
+func (f *fleet) copyFile(from, to string) {
+	f.t.Helper()
+	content, err := os.ReadFile(from)
+	ok(f.t, err)
+	ok(f.t, os.WriteFile(to, content, 0o600))
+}
+
+// noKeyIn looks for what opens keys, and for identifiers of devices, in a file
+// that must show neither.
+func (f *fleet) noKeyIn(file, identity string) {
+	f.t.Helper()
+	content, err := os.ReadFile(file)
+	ok(f.t, err)
+	for _, m := range f.members {
+		eui := m.DevEUI()
+		if bytes.Contains(content, eui[:]) {
+			f.t.Errorf("%s shows the DevEUI of a device", file)
+		}
+	}
+	secret, err := os.ReadFile(identity)
+	ok(f.t, err)
+	if bytes.Contains(content, bytes.TrimSpace(secret[bytes.IndexByte(secret, '\n'):])) {
+		f.t.Errorf("%s holds its own identity", file)
+	}
+}
