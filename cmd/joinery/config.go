@@ -21,7 +21,8 @@ func newConfigPrint() *cobra.Command {
 		Use:   "print",
 		Short: "Print a complete configuration with its documentation",
 		Long: `Prints every key with its documentation and its value: of the file given with
---config, else the defaults. The output is itself a configuration.`,
+--config, else the defaults. The output is itself a configuration; it names the
+environment variables that a server takes in place of some of its values.`,
 		Example: `  joinery config print > joinery.yaml
   joinery config print --config /etc/joinery/joinery.yaml`,
 		Args: cobra.NoArgs,

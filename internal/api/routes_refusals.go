@@ -52,7 +52,7 @@ func refused(e refusal.Explained) client.Refusal {
 		Reason: string(e.Reason), Count: e.Count, First: utc(e.First), Last: utc(e.At), Peer: e.Peer, Device: e.Device,
 		Received: received(e.Received), What: e.What, Remedy: e.Remedy, Settled: e.Settled,
 	}
-	if e.Device != 0 {
+	if e.Decided != (joinery.Decided{}) {
 		out.Decided = decided(e.Decided)
 	}
 	return out

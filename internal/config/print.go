@@ -30,7 +30,11 @@ func Print(w io.Writer, c Config) error {
 	}
 	var out bytes.Buffer
 	out.WriteString("# Configuration of joinery. Every key is shown; those with their default may be\n" +
-		"# left out. Relative paths are relative to the directory of this file.\n")
+		"# left out. Relative paths are relative to the directory of this file.\n" +
+		"#\n# The environment may give some in place of the file, for containers:\n")
+	for _, name := range Variables() {
+		out.WriteString("#   " + name + "\n")
+	}
 	if err := printStruct(&out, docs, reflect.ValueOf(c), ""); err != nil {
 		return err
 	}

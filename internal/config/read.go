@@ -18,11 +18,14 @@ import (
 // maxFileBytes bounds a configuration file: whatever is longer is another file.
 const maxFileBytes = 1 << 20
 
-// Load reads the file at path, checks every value in it and makes its paths
-// absolute. It opens nothing that the file names; see CheckFiles for that.
+// Load reads the file at path and what the environment gives in its place, checks
+// every value and makes paths absolute. It opens nothing that the file names; see CheckFiles for that.
 func Load(path string) (Config, error) {
 	c, err := Read(path)
 	if err != nil {
+		return Config{}, err
+	}
+	if c, err = c.FromEnvironment(os.Environ()); err != nil {
 		return Config{}, err
 	}
 	if err := c.Check(); err != nil {

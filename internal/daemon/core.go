@@ -172,13 +172,13 @@ func (k *core) relayTo(joins, calls http.Handler) {
 const poll = 10 * time.Millisecond
 
 // linger waits until every connection has had its last answer, or ended, but no
-// longer than d. Connections of the API count where all is set.
-func (k *core) linger(ctx context.Context, d time.Duration, all bool) {
+// longer than d.
+func (k *core) linger(ctx context.Context, d time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	look := time.NewTicker(poll)
 	defer look.Stop()
-	for k.interop.Connections() > 0 || all && k.api.Connections() > 0 {
+	for k.interop.Connections() > 0 || k.api.Connections() > 0 {
 		select {
 		case <-look.C:
 		case <-ctx.Done():

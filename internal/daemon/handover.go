@@ -173,7 +173,7 @@ func (p *Program) takeLeave(ctx context.Context) error {
 			return err
 		}
 	}
-	k.linger(ctx, limits.IdleTimeout+limits.RequestTimeout, true)
+	k.linger(ctx, limits.IdleTimeout+limits.RequestTimeout)
 	p.lingerRelayed(ctx)
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), limits.DrainTimeout)
 	defer cancel()
@@ -210,7 +210,7 @@ func (p *Program) takeBack(ctx context.Context, running *sync.WaitGroup, fail fu
 	running.Go(func() { endWithDatabase(ctx, next.holders, fail) })
 	running.Go(func() {
 		limits := p.config.Limits
-		old.linger(ctx, limits.IdleTimeout+limits.RequestTimeout, true)
+		old.linger(ctx, limits.IdleTimeout+limits.RequestTimeout)
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), limits.DrainTimeout)
 		defer cancel()
 		if err := old.end(last); err != nil {

@@ -78,8 +78,8 @@ func databaseName(c config.Database) string {
 	name := "postgres:" + c.URL
 	if exclusive(c) {
 		path := c.Path
-		if real, err := filepath.EvalSymlinks(path); err == nil {
-			path = real
+		if target, err := filepath.EvalSymlinks(path); err == nil {
+			path = target
 		}
 		name = "sqlite:" + path
 	}

@@ -247,7 +247,7 @@ func (p *Program) drain() error {
 	defer cancel()
 	shut := k.shut(socketInterop, socketOperator, socketAPI)
 	p.closeSockets(socketOps)
-	k.linger(ctx, min(lastRequests, limits.DrainTimeout), false)
+	k.interop.Drain(ctx, lastRequests)
 	p.lingerRelayed(ctx)
 	return errors.Join(stopping, shut, k.end(ctx))
 }

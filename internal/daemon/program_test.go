@@ -84,22 +84,33 @@ func writeCertificate(t *testing.T, c config.Interop, name string, until time.Ti
 // running is a server that serves until stop, which gives what Run gave.
 type running struct {
 	*Program
-	stop func() error
+	stop  func() error
+	ended <-chan struct{} // closed when Run returned
 }
 
 func start(t *testing.T, c config.Config, log *slog.Logger) running {
 	t.Helper()
-	p, err := Open(t.Context(), c, Options{Log: log})
+	return startWith(t, c, Options{Log: log})
+}
+
+func startWith(t *testing.T, c config.Config, o Options) running {
+	t.Helper()
+	p, err := Open(t.Context(), c, o)
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- p.Run(ctx) }()
+	var result error
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		result = p.Run(ctx)
+	}()
 	stop := sync.OnceValue(func() error {
 		cancel()
-		return errors.Join(<-ended, p.Close())
+		<-ended
+		return errors.Join(result, p.Close())
 	})
 	t.Cleanup(func() { _ = stop() })
-	return running{p, stop}
+	return running{p, stop, ended}
 }
 
 func TestProgramServesAndStops(t *testing.T) {

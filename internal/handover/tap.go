@@ -40,16 +40,19 @@ func NewTap(l Listener) *Tap {
 // Accept implements net.Listener. It waits while the tap is shut.
 func (t *Tap) Accept() (net.Conn, error) {
 	for {
+		open := t.gate()
 		select {
-		case <-t.gate():
+		case <-open:
 		case <-t.closed:
 			return nil, net.ErrClosed
 		}
 		conn, err := t.Listener.Accept()
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			return conn, err
+		// Shut sets the only deadline that there ever is; and once shut, a tap has
+		// nothing to say of its listener, which may be somebody else's by now.
+		if errors.Is(err, os.ErrDeadlineExceeded) || err != nil && open != t.gate() {
+			continue
 		}
-		// Shut sets the only deadline that there ever is.
+		return conn, err
 	}
 }
 
@@ -70,7 +73,7 @@ func (t *Tap) Shut() error {
 		return nil // shut already
 	}
 	t.open = make(chan struct{})
-	return t.Listener.SetDeadline(time.Unix(1, 0))
+	return t.SetDeadline(time.Unix(1, 0))
 }
 
 // Open undoes Shut.
@@ -82,7 +85,7 @@ func (t *Tap) Open() error {
 		return nil
 	default:
 	}
-	if err := t.Listener.SetDeadline(time.Time{}); err != nil {
+	if err := t.SetDeadline(time.Time{}); err != nil {
 		return err
 	}
 	close(t.open)

@@ -44,7 +44,7 @@ var wordings = []wording{
 		"ProtocolVersion is none that this server speaks.",
 		"Set the network's connection to this Join Server to Backend Interfaces 1.0 or 1.1.",
 		func(x *joinery.Refusal, _ voice) string {
-			return fmt.Sprintf("%s spoke a version of Backend Interfaces that this server does not know", who(x))
+			return who(x) + " spoke a version of Backend Interfaces that this server does not know"
 		},
 		nil,
 	},
@@ -52,8 +52,8 @@ var wordings = []wording{
 		joinery.RefusedMalformed,
 		"A member of the message is missing, or is not what the specification says.",
 		"Look at the version and the settings of the program that sends it; the member that is wrong is named.",
-		func(x *joinery.Refusal, _ voice) string {
-			return fmt.Sprintf("%s sent a malformed %s: %s", who(x), message(x), x.Received.Problem)
+		func(x *joinery.Refusal, v voice) string {
+			return fmt.Sprintf("%s sent a malformed %s for %s: %s", who(x), message(x), v.device, x.Received.Problem)
 		},
 		nil,
 	},
@@ -61,8 +61,8 @@ var wordings = []wording{
 		joinery.RefusedSenderNetID,
 		"SenderID is not among the NetIDs of the peer whose certificate was shown.",
 		"Set the network's NetID to the one that the operator entered for it, or have the operator add the other: 'joinctl peer change PEER --net-id NETID --add'.",
-		func(x *joinery.Refusal, _ voice) string {
-			return fmt.Sprintf("It called itself network %s, which its certificate does not stand for", x.Received.NetID)
+		func(x *joinery.Refusal, v voice) string {
+			return fmt.Sprintf("A peer asked for %s as network %s, which its certificate does not stand for", v.device, x.Received.NetID)
 		},
 		hintNetID,
 	},
@@ -70,8 +70,8 @@ var wordings = []wording{
 		joinery.RefusedSenderNSID,
 		"SenderNSID is not among the NSIDs of the peer whose certificate was shown.",
 		"Have the operator add the NSID ('joinctl peer change PEER --nsid NSID --add'), or let any pass ('--ignore-nsid').",
-		func(x *joinery.Refusal, _ voice) string {
-			return fmt.Sprintf("Network %s said NSID %s, which its certificate does not stand for", x.Received.NetID, x.Received.NSID)
+		func(x *joinery.Refusal, v voice) string {
+			return fmt.Sprintf("Network %s asked for %s as NSID %s, which its certificate does not stand for", x.Received.NetID, v.device, x.Received.NSID)
 		},
 		nil,
 	},
@@ -79,8 +79,8 @@ var wordings = []wording{
 		joinery.RefusedSenderASID,
 		"SenderID is not among the AS-IDs of the peer whose certificate was shown.",
 		"Set the Application Server's AS-ID to the one that the operator entered for it, or have the operator add the other: 'joinctl peer change PEER --as-id AS-ID --add'.",
-		func(x *joinery.Refusal, _ voice) string {
-			return fmt.Sprintf("It called itself Application Server %q, which its certificate does not stand for", x.Received.SenderID)
+		func(x *joinery.Refusal, v voice) string {
+			return fmt.Sprintf("A peer asked for AppSKey of %s as Application Server %q, which its certificate does not stand for", v.device, x.Received.SenderID)
 		},
 		func(x *joinery.Refusal) string {
 			if _, err := lorawan.ParseNetID(x.Received.SenderID); err == nil {
@@ -93,15 +93,17 @@ var wordings = []wording{
 		joinery.RefusedPeerRemoved,
 		"The peer was removed or suspended while its request was on the way.",
 		"Nothing, if that was meant; else 'joinctl peer change PEER --suspended=false', or add the peer again.",
-		func(x *joinery.Refusal, _ voice) string { return who(x) + " was removed or suspended while it asked" },
+		func(x *joinery.Refusal, v voice) string {
+			return fmt.Sprintf("%s was removed or suspended while it asked for %s", who(x), v.device)
+		},
 		nil,
 	},
 	{
 		joinery.RefusedFrame,
 		"PHYPayload is not a join-request of 23 bytes, or not a rejoin-request of type 0, 1 or 2.",
 		"Look at the network: the frame was changed or wrapped on its way, as a relay does, or the message is of the wrong type.",
-		func(x *joinery.Refusal, _ voice) string {
-			return fmt.Sprintf("%s sent a %s whose frame is none: %s", who(x), message(x), x.Received.Problem)
+		func(x *joinery.Refusal, v voice) string {
+			return fmt.Sprintf("%s sent a %s for %s with a frame that is none: %s", who(x), message(x), v.device, x.Received.Problem)
 		},
 		nil,
 	},
@@ -118,8 +120,8 @@ var wordings = []wording{
 		joinery.RefusedEUIMismatch,
 		"The message and the frame in it name different devices or Join Servers.",
 		"It is a fault of the network's software: DevEUI must be the frame's, ReceiverID the frame's JoinEUI.",
-		func(x *joinery.Refusal, _ voice) string {
-			return fmt.Sprintf("%s sent a %s that contradicts its own frame: %s", who(x), message(x), x.Received.Problem)
+		func(x *joinery.Refusal, v voice) string {
+			return fmt.Sprintf("%s sent a %s for %s that contradicts its own frame: %s", who(x), message(x), v.device, x.Received.Problem)
 		},
 		nil,
 	},
@@ -127,12 +129,21 @@ var wordings = []wording{
 		joinery.RefusedOptNeg,
 		"OptNeg in DLSettings and MACVersion contradict each other, so that device and network would derive different keys.",
 		"It is a fault of the network's software, or of its device profile: OptNeg is set for LoRaWAN 1.1, and only then.",
-		func(x *joinery.Refusal, _ voice) string {
+		func(x *joinery.Refusal, v voice) string {
 			set := "without OptNeg"
 			if x.Received.OptNeg {
 				set = "with OptNeg set"
 			}
-			return fmt.Sprintf("%s asked for LoRaWAN %s %s", who(x), x.Received.MACVersion, set)
+			return fmt.Sprintf("%s asked for %s as LoRaWAN %s %s", who(x), v.device, x.Received.MACVersion, set)
+		},
+		nil,
+	},
+	{
+		joinery.RefusedFenced,
+		"This server answers no joins until its operator confirms which database counts, as after a backup was restored.",
+		"Nothing at the device: it may go on trying. The operator confirms with 'joinery restore confirm'.",
+		func(x *joinery.Refusal, v voice) string {
+			return fmt.Sprintf("%s asked for %s while this server answered no joins, because its operator had to confirm its database", who(x), v.device)
 		},
 		nil,
 	},
@@ -337,8 +348,8 @@ var wordings = []wording{
 		joinery.RefusedSessionUnknown,
 		"The Application Server asked for AppSKey of a session that was never made here, or that was erased.",
 		"See that it asks with the SessionKeyID of the JoinAns, and of the right device.",
-		func(x *joinery.Refusal, _ voice) string {
-			return fmt.Sprintf("%s asked for AppSKey of device %s by a SessionKeyID that names no session of it", who(x), x.Received.DevEUI)
+		func(x *joinery.Refusal, v voice) string {
+			return fmt.Sprintf("%s asked for AppSKey of %s by a SessionKeyID that names no session of it", who(x), v.device)
 		},
 		nil,
 	},

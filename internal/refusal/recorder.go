@@ -78,7 +78,6 @@ func NewRecorder(store Writer, log *slog.Logger) *Recorder {
 	}
 	r := &Recorder{
 		store: store, log: log,
-		pending: make([]joinery.Refusal, 0, maxPending), spare: make([]joinery.Refusal, 0, maxPending),
 		full: make(chan struct{}, 1), asked: make(chan chan struct{}), stop: make(chan struct{}), done: make(chan struct{}),
 		counts: newTally(), round: round{ends: make(chan end, 1)}, stats: stats{recorded: map[joinery.RefusalReason]*atomic.Uint64{}},
 	}
@@ -158,7 +157,7 @@ func (r *Recorder) run() {
 			r.round.rows = maxTick
 		case written := <-r.asked:
 			r.count()
-			r.round.rows = maxTick
+			r.round.rows = max(maxTick, r.counts.len()+maxBatch) // those of a batch under way come on top
 			r.round.waiters = append(r.round.waiters, written)
 		case end := <-r.round.ends:
 			r.round.busy = false
@@ -228,7 +227,7 @@ func (r *Recorder) finish() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	r.count()
-	r.round.rows = r.counts.len() + maxBatch // those of a batch under way come on top
+	r.round.rows = r.counts.len() + maxBatch
 	for r.write(ctx); r.round.busy; r.write(ctx) {
 		select {
 		case e := <-r.round.ends:

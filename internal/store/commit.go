@@ -140,6 +140,7 @@ func (w *writer) commitBatch(batch []*joinCommit) {
 	outcomes, err := w.tryBatch(batch)
 	if err != nil && len(batch) > 1 && w.isBroken() == nil {
 		w.log.Warn("a batch of joins failed and is tried one by one", "joins", len(batch), "error", err)
+		w.news.next() // it may be on disk all the same
 		for _, j := range batch {
 			w.commitBatch([]*joinCommit{j})
 		}

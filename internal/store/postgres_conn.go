@@ -20,6 +20,10 @@ type pgSession struct {
 	ctx   context.Context
 	conn  *pgx.Conn
 	limit time.Duration // of one statement; 0 is none
+	// paged reads the rows of a statement without arguments page by page, in the
+	// transaction that is open: there may be more than fit into memory.
+	paged   bool
+	cursors int // how many there were
 }
 
 // pgLimit is how long a statement may take that touches a few rows. Together
@@ -46,6 +50,9 @@ func (s *pgSession) one(query string, scan func(*row) error, args ...any) (found
 // each implements session. The rows are all read before scan sees the first: a
 // connection does one thing at a time, and scan may need it.
 func (s *pgSession) each(query string, scan func(*row) error, args ...any) error {
+	if s.paged && len(args) == 0 {
+		return s.eachPage(query, scan)
+	}
 	var rows [][][]byte
 	err := s.run(query, args, func(values [][]byte) error {
 		rows = append(rows, copyValues(values))
@@ -60,6 +67,36 @@ func (s *pgSession) each(query string, scan func(*row) error, args ...any) error
 		}
 	}
 	return nil
+}
+
+// pageRows is how many rows a page has.
+const pageRows = 500
+
+// eachPage is each for s.paged.
+func (s *pgSession) eachPage(query string, scan func(*row) error) error {
+	s.cursors++
+	name := fmt.Sprintf("page%d", s.cursors)
+	if err := s.script("DECLARE " + name + " NO SCROLL CURSOR FOR " + pgQuery(query)); err != nil {
+		return err
+	}
+	for {
+		var rows [][][]byte
+		page := s.conn.PgConn().ExecParams(s.ctx, fmt.Sprintf("FETCH %d FROM %s", pageRows, name), nil, nil, nil, binaryFormat)
+		for page.NextRow() {
+			rows = append(rows, copyValues(page.Values()))
+		}
+		if _, err := page.Close(); err != nil {
+			return contactError(err)
+		}
+		for _, values := range rows {
+			if err := scan(&row{raw: values}); err != nil {
+				return err
+			}
+		}
+		if len(rows) < pageRows {
+			return s.script("CLOSE " + name)
+		}
+	}
 }
 
 // copyValues copies a row out of the connection's buffer.

@@ -1,8 +1,16 @@
 package store
 
 // checkEngine implements engine. PostgreSQL enforces CHECKs and references, but
-// not for a superuser who switches them off.
+// not for a superuser who switches them off. It also gives the checkup its time,
+// and keeps it from reading whole tables at once, which it does in a
+// transaction that ends with it.
 func (*postgresDB) checkEngine(f *checkup) error {
+	if s, ok := f.c.session.(*pgSession); ok {
+		s.paged, s.limit = true, 0
+		if err := s.script("SET LOCAL statement_timeout = 0"); err != nil {
+			return err
+		}
+	}
 	err := f.c.each(`SELECT CAST(CAST(conrelid AS regclass) AS text), CAST(conname AS text) FROM pg_constraint
 		WHERE connamespace = CAST(current_schema() AS regnamespace) AND NOT convalidated`, func(r *row) error {
 		f.report(r.text(), r.text(), "every constraint is validated", fixTamper)

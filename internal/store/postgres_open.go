@@ -160,6 +160,9 @@ func (e *postgresDB) connect(ctx context.Context) (err error) {
 	}
 	joins.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_generic_plan"
 	joins.ConnConfig.RuntimeParams["statement_timeout"] = "2s"
+	// Below pgLimit: a batch that waits for one row must not look like a
+	// PostgreSQL that hangs, but be tried one by one.
+	joins.ConnConfig.RuntimeParams["lock_timeout"] = "500ms"
 	if e.joins, err = pgxpool.NewWithConfig(ctx, joins); err != nil {
 		return err
 	}
@@ -249,9 +252,7 @@ func (e *postgresDB) judgeDurable(s *pgSession) error {
 // start starts the goroutines that load, commit and write.
 func (e *postgresDB) start() {
 	e.running.Go(e.loadLoop)
-	for range commitLoops {
-		e.running.Go(e.commitLoop)
-	}
+	e.running.Go(e.commitLoop)
 	e.running.Go(e.writeLoop)
 }
 

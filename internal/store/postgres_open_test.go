@@ -295,3 +295,21 @@ func TestPostgresFsckFinds(t *testing.T) {
 		})
 	}
 }
+
+// A checkup reads tables page by page, and other statements between.
+func TestPostgresPages(t *testing.T) {
+	d := mustOpen(t, newPostgres(t))
+	var seen, between int64
+	err := d.snapshot(t.Context(), func(c conn) error {
+		c.session.(*pgSession).paged = true
+		return c.each("SELECT n FROM generate_series(1, 1203) AS n", func(r *row) error {
+			seen += r.int()
+			n, err := c.integer("SELECT count(*) FROM organisation")
+			between += n
+			return err
+		})
+	})
+	if err != nil || seen != 1203*1204/2 || between != 1203 {
+		t.Errorf("sum %d, %d between, %v", seen, between, err)
+	}
+}

@@ -86,8 +86,8 @@ const everything = 1 << 40
 func (t *tx) countDevices(counts []joinery.RefusalCount) error {
 	devices, peers := map[joinery.DeviceID]bool{}, map[joinery.PeerID]bool{}
 	for _, c := range counts {
-		here, err := t.integer("SELECT count(*) FROM device WHERE id = ? AND deleted_at IS NULL", c.Device)
-		if err == nil && here > 0 {
+		here, err := t.findRefused(&c)
+		if err == nil && here {
 			devices[c.Device], peers[c.Peer] = true, true
 			err = t.countDevice(c)
 		}
@@ -112,6 +112,19 @@ func (t *tx) countDevices(counts []joinery.RefusalCount) error {
 		}
 	}
 	return nil
+}
+
+// findRefused tells whether the device of c is here, and finds it where c names
+// none.
+func (t *tx) findRefused(c *joinery.RefusalCount) (bool, error) {
+	if c.Device != 0 {
+		n, err := t.integer("SELECT count(*) FROM device WHERE id = ? AND deleted_at IS NULL", c.Device)
+		return n > 0, err
+	}
+	return t.one("SELECT id, org FROM device WHERE dev_eui = ? AND join_eui = ? AND deleted_at IS NULL", func(r *row) error {
+		c.Device, c.Owner = joinery.DeviceID(r.int()), joinery.OrgID(r.int())
+		return nil
+	}, c.Received.DevEUI, c.Received.JoinEUI)
 }
 
 func (t *tx) countDevice(c joinery.RefusalCount) error {

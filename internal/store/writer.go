@@ -27,6 +27,7 @@ type writer struct {
 	committed func(joinery.ActivationID)
 
 	changes int64 // rows written through c, as of the last transaction's beginning
+	long    bool  // whether the write-ahead log was found to be long
 	logged  int64 // about how many pages the write-ahead log has grown by since it was copied back
 
 	// commitFault, where a test sets it, runs in place of the statement COMMIT.
@@ -245,21 +246,42 @@ func pagesWritten(rows int64) int64 { return rows/2 + 2 }
 
 // checkpoint copies the log back into the database when it has become long, and
 // sees to it that the next transaction begins the log anew: no reader of joins
-// may hold a snapshot from before.
+// may hold a snapshot from before. Who else reads for long, as backups do, keeps
+// the log growing until it is done.
 func (w *writer) checkpoint() {
 	if w.logged < w.checkpointAt || w.isBroken() != nil {
 		return
 	}
-	w.logged = 0
 	w.news.next()
 	err := w.readers.letGo()
+	var log, copied int64
 	if err == nil {
-		err = w.distrust(w.c.pragma("wal_checkpoint(PASSIVE)"))
+		_, err = w.c.one("PRAGMA wal_checkpoint(PASSIVE)", func(r *row) error {
+			r.int() // whether somebody else is at it
+			log, copied = r.int(), r.int()
+			return nil
+		})
+		err = w.distrust(err)
 	}
 	if err = firstError(err, w.readers.letGo()); err != nil {
 		w.log.Error("the write-ahead log cannot be copied back into the database and goes on growing", "error", err)
 	}
+	w.logged = 0
+	if copied < log {
+		w.logged = walPages / 2 // again soon
+	}
+	if long := log >= longLog; long != w.long {
+		w.long = long
+		if long {
+			w.log.Warn("the write-ahead log grows, because somebody reads for long: a backup, a checkup, or another program", "MiB", log*pageSize>>20)
+		} else {
+			w.log.Info("the write-ahead log begins anew")
+		}
+	}
 }
+
+// longLog is the length of the log, in pages, that operators are told of.
+const longLog = 16 * walPages
 
 // rollback ends a transaction that is still open; after some errors SQLite has
 // ended it already.

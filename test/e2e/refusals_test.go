@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -57,6 +58,15 @@ func TestRefusalsAreExplained(t *testing.T) {
 			t.Errorf("the operator does not see %q:\n%s", text, operator)
 		}
 	}
+
+	// What fails before anybody looks for the device is told to its owner, too.
+	body := bytes.Replace(s.home.JoinBody(s.device.Device, first.Sent.PHYPayload, sim.JoinOptions{}), []byte(`"1.0.4"`), []byte(`"4.0.1"`), 1)
+	reply, err := s.home.Send(t.Context(), body)
+	ok(t, err)
+	if !bytes.Contains(reply.Body, []byte("MalformedRequest")) {
+		t.Errorf("answered with %s", reply.Body)
+	}
+	explain("[malformed]", "Network 000013 sent a malformed JoinReq for your device: MACVersion: want")
 
 	// It is on disk, and the server's own check finds nothing wrong with it.
 	ok(t, s.server.Stop())

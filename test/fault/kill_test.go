@@ -192,16 +192,17 @@ func (f *fleet) join(ctx context.Context, first int) {
 				f.t.Errorf("device %s: %v", m.DevEUI(), err)
 				return
 			}
-			f.acknowledge(m, r)
+			m.acknowledge(f.t, r)
+			f.count.Add(1)
 		}
 	}
 }
 
-func (f *fleet) acknowledge(m *member, r *sim.Result) {
-	f.count.Add(1)
+func (m *member) acknowledge(t *testing.T, r *sim.Result) {
+	t.Helper()
 	n := r.Accepted.JoinNonce
 	if m.nonces[n] {
-		f.t.Errorf("device %s: JoinNonce %d was issued twice", m.DevEUI(), n)
+		t.Errorf("device %s: JoinNonce %d was issued twice", m.DevEUI(), n)
 	}
 	m.nonces[n] = true
 	m.fresh = append(m.fresh, n)

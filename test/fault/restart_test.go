@@ -113,7 +113,7 @@ func (f *fleet) joinOnce(m *member) error {
 	if n := len(m.fresh); n > 0 && m.fresh[n-1] >= r.Accepted.JoinNonce {
 		return fmt.Errorf("device %s: JoinNonce %d after %d", m.DevEUI(), r.Accepted.JoinNonce, m.fresh[n-1])
 	}
-	f.acknowledge(m, r)
+	m.acknowledge(f.t, r)
 	return nil
 }
 
@@ -126,6 +126,9 @@ func (l *load) stop() {
 	l.f.t.Logf("%d joins, %d failed, the slowest took %v", l.sent, len(l.failed), l.slow)
 	for _, err := range l.failed[:min(10, len(l.failed))] {
 		l.f.t.Error(err)
+	}
+	if len(l.failed) > 0 {
+		l.f.t.Logf("the server's log:\n%s", l.f.server.Log())
 	}
 	if l.sent == 0 {
 		l.f.t.Error("nobody joined")

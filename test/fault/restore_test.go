@@ -3,13 +3,20 @@ package fault
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"filippo.io/age"
+	"github.com/klauspost/compress/zstd"
 
 	"joinery/internal/sim"
 	"joinery/lorawan"
@@ -47,6 +54,7 @@ func TestRestoredNeverRepeats(t *testing.T) {
 
 	// The disk is lost; what is left is the backup.
 	f.moveAway("joinery.db", "joinery.db-wal", "joinery.db-shm", "joinery.db.mark")
+	f.killRestores(file, identity)
 	out := f.joinery("restore", file, "--identity-file", identity, "--config", f.config())
 	if !strings.Contains(out, "every master key is there") || !strings.Contains(out, "fenced") {
 		t.Errorf("restore says: %s", out)
@@ -70,7 +78,7 @@ func TestRestoredNeverRepeats(t *testing.T) {
 		f.joinAll(2)
 	}
 	ok(t, f.server.Kill())
-	f.joinery("fsck", "--keys", "--config", f.config())
+	f.joinery("fsck", "--config", f.config())
 	t.Logf("%d joins acknowledged, each device with JoinNonces of its own", f.total())
 }
 
@@ -127,7 +135,7 @@ func (f *fleet) joinAll(n int) {
 			if r.Accepted.JoinNonce <= highest {
 				f.t.Errorf("device %s: JoinNonce %d after %d", m.DevEUI(), r.Accepted.JoinNonce, highest)
 			}
-			f.acknowledge(m, r)
+			m.acknowledge(f.t, r)
 		}
 	}
 }
@@ -170,21 +178,56 @@ func (f *fleet) copyFile(from, to string) {
 	ok(f.t, os.WriteFile(to, content, 0o600))
 }
 
-// noKeyIn looks for what opens keys, and for identifiers of devices, in a file
-// that must show neither.
+// P12 for backups: noKeyIn looks for the root keys of devices in a backup, and
+// in what whoever has its identity reads in it.
 func (f *fleet) noKeyIn(file, identity string) {
 	f.t.Helper()
-	content, err := os.ReadFile(file)
+	encrypted, err := os.ReadFile(file)
 	ok(f.t, err)
-	for _, m := range f.members {
-		eui := m.DevEUI()
-		if bytes.Contains(content, eui[:]) {
-			f.t.Errorf("%s shows the DevEUI of a device", file)
-		}
-	}
 	secret, err := os.ReadFile(identity)
 	ok(f.t, err)
-	if bytes.Contains(content, bytes.TrimSpace(secret[bytes.IndexByte(secret, '\n'):])) {
-		f.t.Errorf("%s holds its own identity", file)
+	identities, err := age.ParseIdentities(bytes.NewReader(secret))
+	ok(f.t, err)
+	opened, err := age.Decrypt(bytes.NewReader(encrypted), identities...)
+	ok(f.t, err)
+	plain, err := zstd.NewReader(opened)
+	ok(f.t, err)
+	defer plain.Close()
+	content, err := io.ReadAll(plain)
+	ok(f.t, err)
+	eui := f.members[0].DevEUI()
+	if !bytes.Contains(content, eui[:]) || bytes.Contains(encrypted, eui[:]) {
+		f.t.Error("the DevEUI of a device must be in the content of a backup, and nowhere readable in its file")
+	}
+	list, err := os.ReadFile(f.server.Path("devices.csv"))
+	ok(f.t, err)
+	keys := regexp.MustCompile(`\b[0-9A-Fa-f]{32}\b`).FindAllString(string(list), -1)
+	if len(keys) < len(f.members) {
+		f.t.Fatalf("%d keys are known of %d devices", len(keys), len(f.members))
+	}
+	for _, text := range keys {
+		key, err := hex.DecodeString(text)
+		ok(f.t, err)
+		for _, where := range [][]byte{encrypted, content} {
+			if bytes.Contains(where, key) || bytes.Contains(bytes.ToUpper(where), []byte(strings.ToUpper(text))) {
+				f.t.Errorf("a root key is in the backup")
+			}
+		}
+	}
+}
+
+// Killed at any instant, a restore leaves no database, or the whole one, fenced.
+func (f *fleet) killRestores(file, identity string) {
+	f.t.Helper()
+	for _, after := range []time.Duration{5, 20, 60, 120} {
+		cmd := exec.Command(f.server.Binary("joinery"), "restore", file, "--identity-file", identity, "--config", f.config())
+		ok(f.t, cmd.Start())
+		time.Sleep(after * time.Millisecond)
+		_ = cmd.Process.Kill() // it may have ended
+		_ = cmd.Wait()
+		if _, err := os.Stat(f.server.Path("joinery.db")); err == nil {
+			f.joinery("fsck", "--config", f.config())
+			f.moveAway("joinery.db", "joinery.db-wal", "joinery.db-shm")
+		}
 	}
 }

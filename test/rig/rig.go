@@ -227,7 +227,7 @@ func (p *Process) Wait() error {
 // KillAndWait ends a process as kill -9 does.
 func (p *Process) KillAndWait() error {
 	err := p.cmd.Process.Kill()
-	<-p.done // it had no say
+	_ = <-p.done // it had no say
 	return errors.Join(ignoreFinished(err), p.log.Close())
 }
 

@@ -75,6 +75,16 @@ func runRefusals(t *testing.T, open func(testing.TB) Backend) {
 		w.wantRefusals(s, after, before)
 		w.equal([]joinery.OrgID{after.Owner, before.Owner}, []joinery.OrgID{buyer, w.org})
 	})
+	t.Run("about a device by its EUIs", func(t *testing.T) {
+		w := newWorld(t, open)
+		peer, s, buyer := w.addPeer(newPeer("network")).ID, w.add(derived(1)), w.addOrg("buyer")
+		w.ok(w.Claim(w.ctx, s.Device.ID, 0, buyer, nil, w.audit(joinery.AuditDeviceClaimed)))
+		named, nobodys := refusal(peer, joinery.RefusedMalformed, 1), refusal(peer, joinery.RefusedMalformed, 2)
+		w.ok(w.RecordRefusals(w.ctx, joinery.RefusalBatch{Devices: []joinery.RefusalCount{named, nobodys}}))
+		named.Device, named.Owner = s.Device.ID, buyer
+		w.wantRefusals(s, named)
+		w.wantPeer(peer, joinery.PeerRefusals{Devices: []joinery.RefusalCount{named}})
+	})
 	t.Run("bounded", func(t *testing.T) { runRefusalBounds(t, open) })
 	t.Run("gone with device and peer", func(t *testing.T) {
 		w := newWorld(t, open)

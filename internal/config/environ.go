@@ -1,0 +1,73 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// override is a setting that the environment may give in place of the file:
+// what differs from one container to the next. It is never a secret.
+type override struct {
+	variable string
+	set      func(*Config, string)
+}
+
+var overrides = []override{
+	// One place or the other: who names one means no other.
+	{"JOINERY_DATABASE_PATH", func(c *Config, v string) { c.Database.Path, c.Database.URL = v, "" }},
+	{"JOINERY_DATABASE_URL", func(c *Config, v string) { c.Database.URL, c.Database.Path = v, "" }},
+	{"JOINERY_KEYS_FILE", func(c *Config, v string) { c.Keys.File = v }},
+	{"JOINERY_INTEROP_ADDRESS", func(c *Config, v string) { c.Interop.Address = v }},
+	{"JOINERY_API_SOCKET", func(c *Config, v string) { c.API.Socket = v }},
+	{"JOINERY_API_ADDRESS", func(c *Config, v string) { c.API.Address = v }},
+	{"JOINERY_OPS_ADDRESS", func(c *Config, v string) { c.Ops.Address = v }},
+	{"JOINERY_LOG_LEVEL", func(c *Config, v string) { c.Log.Level = v }},
+}
+
+// Variables are the names of all environment variables that override a setting.
+func Variables() (names []string) {
+	for _, o := range overrides {
+		names = append(names, o.variable)
+	}
+	return names
+}
+
+// ours finds variables that mean to override a setting: those named after a
+// section. Kubernetes gives every container variables about services; where one is
+// called joinery, or joinery-api, theirs begin like ours.
+var (
+	ours       = regexp.MustCompile(`^JOINERY_(DATABASE|KEYS|INTEROP|API|OPS|LIMITS|LOG)(_|$)`)
+	kubernetes = regexp.MustCompile(`_(SERVICE_(HOST|PORT(_.*)?)|PORT(_.*)?)$`)
+)
+
+// FromEnvironment returns c with what environ, in the form of os.Environ, gives
+// in place of the file. An empty variable overrides nothing. One that is named
+// like a setting and overrides none is an error: somebody relies on it. No value
+// is repeated.
+func (c Config) FromEnvironment(environ []string) (Config, error) {
+	var errs []error
+	var seen []string
+	for _, one := range environ {
+		name, value, _ := strings.Cut(one, "=")
+		if !ours.MatchString(name) || kubernetes.MatchString(name) || value == "" {
+			continue
+		}
+		i := slices.IndexFunc(overrides, func(o override) bool { return o.variable == name })
+		if i < 0 {
+			errs = append(errs, fmt.Errorf("  $%s overrides no setting%s", name, suggest(name, Variables(), "")))
+			continue
+		}
+		overrides[i].set(&c, value)
+		seen = append(seen, name)
+	}
+	if slices.Contains(seen, "JOINERY_DATABASE_PATH") && slices.Contains(seen, "JOINERY_DATABASE_URL") {
+		errs = append(errs, errors.New("  $JOINERY_DATABASE_PATH and $JOINERY_DATABASE_URL are set: keep the one that is meant"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return Config{}, fmt.Errorf("environment:\n%w", err)
+	}
+	return c, nil
+}

@@ -1,0 +1,156 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"joinery/client"
+	"joinery/internal/config"
+	"joinery/internal/store"
+	"joinery/internal/store/storetest/pgtest"
+)
+
+// A server hands over to a successor: addresses and paths stay, and whoever has
+// a connection to the old one is answered on it, as who they are.
+func TestHandOver(t *testing.T) {
+	t.Run("SQLite", func(t *testing.T) { testHandOver(t, installation(t)) })
+	t.Run("PostgreSQL", func(t *testing.T) {
+		c := installation(t)
+		c.Database = config.Database{URL: pgtest.Start(t, pgtest.Options{Sync: true}).Database(t)}
+		must(t, store.Create(t.Context(), DatabaseOptions(c.Database)))
+		testHandOver(t, c)
+	})
+}
+
+func testHandOver(t *testing.T, c config.Config) {
+	told := serviceManager(t)
+	first := start(t, c, nil)
+	waitFor(t, func() bool { return first.health.Load() != nil })
+	operator, err := client.New(client.Options{Socket: c.API.Socket})
+	must(t, err)
+	defer operator.Close()
+	_, err = operator.AddOrganisation(t.Context(), client.NewOrganisation{Name: "before"})
+	must(t, err)
+
+	second, err := Open(t.Context(), c, Options{Successor: true})
+	must(t, err)
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- second.Run(ctx) }()
+	waitFor(t, func() bool { return second.health.Load() != nil })
+
+	// On the connection to the old server, by way of the new one.
+	_, err = operator.AddOrganisation(t.Context(), client.NewOrganisation{Name: "meanwhile"})
+	must(t, err)
+	if status, _ := get(t, "http://"+second.OpsAddr().String()+"/readyz"); status != http.StatusOK {
+		t.Errorf("/readyz: %d", status)
+	}
+	if first.InteropAddr().String() != second.InteropAddr().String() {
+		t.Errorf("%v became %v", first.InteropAddr(), second.InteropAddr())
+	}
+	// It ended its connection with that answer, and so itself.
+	must(t, first.stopped(10*time.Second))
+
+	orgs, err := operator.Organisations(t.Context())
+	must(t, err)
+	var names []string
+	for _, o := range orgs {
+		names = append(names, o.Name)
+	}
+	if !slices.Contains(names, "before") || !slices.Contains(names, "meanwhile") {
+		t.Errorf("organisations: %v", names)
+	}
+	stop()
+	must(t, errors.Join(<-ended, second.Close()))
+	for _, path := range []string{c.API.Socket, c.API.HandoverSocket()} {
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is still there: %v", path, err)
+		}
+	}
+	got := told()
+	for _, want := range []string{"READY=1", fmt.Sprintf("MAINPID=%d", os.Getpid()), "STOPPING=1"} {
+		if !slices.Contains(got, want) {
+			t.Errorf("the service manager was told %q, and not %q", got, want)
+		}
+	}
+}
+
+// stopped waits for a server that ends by itself.
+func (r running) stopped(within time.Duration) error {
+	select {
+	case <-r.ended:
+		return r.stop()
+	case <-time.After(within):
+		return errors.New("the server does not end")
+	}
+}
+
+// serviceManager listens as one, and gives what it was told so far.
+func serviceManager(t *testing.T) (told func() []string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "notify")
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	must(t, err)
+	t.Cleanup(func() { _ = manager.Close() })
+	t.Setenv("NOTIFY_SOCKET", path)
+	return func() (all []string) {
+		buf := make([]byte, 64)
+		for {
+			must(t, manager.SetReadDeadline(time.Now().Add(50*time.Millisecond)))
+			n, err := manager.Read(buf)
+			if err != nil {
+				return all
+			}
+			all = append(all, string(buf[:n]))
+		}
+	}
+}
+
+// The service manager hears that the server works, and no more when its database
+// does not answer.
+func TestWatchdog(t *testing.T) {
+	told := serviceManager(t)
+	t.Setenv("WATCHDOG_USEC", "20000")
+	p := start(t, installation(t), nil)
+	waitFor(t, func() bool { return slices.Contains(told(), "WATCHDOG=1") })
+	must(t, p.core.holders.db.Close())
+	time.Sleep(50 * time.Millisecond)
+	told()
+	time.Sleep(100 * time.Millisecond)
+	if got := told(); slices.Contains(got, "WATCHDOG=1") {
+		t.Errorf("with a closed database: %q", got)
+	}
+	t.Setenv("WATCHDOG_PID", "1")
+	if watchdogTime() != 0 {
+		t.Error("the watchdog of another process is fed")
+	}
+}
+
+// A configuration with other addresses takes over what stays, and binds the rest.
+func TestSuccessorWithOtherAddresses(t *testing.T) {
+	c := installation(t)
+	first := start(t, c, nil)
+	waitFor(t, func() bool { return first.health.Load() != nil })
+	other := c
+	other.API.Address = ""
+	other.Ops.Address = "127.0.0.2:0"
+	second := startWith(t, other, Options{Successor: true})
+	must(t, first.stopped(10*time.Second))
+	if second.APIAddr() != nil || second.OpsAddr().String() == first.OpsAddr().String() ||
+		second.InteropAddr().String() != first.InteropAddr().String() {
+		t.Errorf("interop %v, API %v, monitoring %v", second.InteropAddr(), second.APIAddr(), second.OpsAddr())
+	}
+	if conn, err := net.Dial("tcp", first.OpsAddr().String()); err == nil {
+		_ = conn.Close()
+		t.Error("somebody listens on the address that nobody wants any more")
+	}
+	must(t, second.stop())
+}
