@@ -64,7 +64,7 @@ func TestClockJumps(t *testing.T) {
 		r, err := f.ns.Join(t.Context(), m.Device, sim.JoinOptions{})
 		ok(t, err)
 		ok(t, r.Err())
-		f.acknowledge(m, r)
+		m.acknowledge(t, r)
 		joins[m.DevEUI()]++
 		if got, want := r.Accepted.JoinNonce, joins[m.DevEUI()]; got != want {
 			t.Errorf("device %s: JoinNonce %d, want %d", m.DevEUI(), got, want)

@@ -81,7 +81,7 @@ func diskFull(t *testing.T, dir string, fill, free func(*fleet)) {
 			switch r.ResultCode {
 			case sim.ResultSuccess:
 				ok(t, r.Err())
-				f.acknowledge(m, r)
+				m.acknowledge(t, r)
 			case "Other":
 				refused++
 			default:
@@ -116,7 +116,7 @@ func (f *fleet) mustJoin(t *testing.T) {
 		r, err := f.ns.Join(t.Context(), m.Device, sim.JoinOptions{})
 		ok(t, err)
 		ok(t, r.Err())
-		f.acknowledge(m, r)
+		m.acknowledge(t, r)
 	}
 }
 
@@ -130,7 +130,7 @@ func (f *fleet) recover(t *testing.T) {
 		ok(t, err)
 		if r.ResultCode == sim.ResultSuccess {
 			ok(t, r.Err())
-			f.acknowledge(m, r)
+			m.acknowledge(t, r)
 			return
 		}
 		if time.Now().After(until) {
