@@ -88,6 +88,7 @@ func (s *slowness) keep(ctx context.Context, from net.IP, slow func(context.Cont
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: from}, Timeout: 5 * time.Second}
 	for ctx.Err() == nil {
 		conn, err := dialer.DialContext(ctx, "tcp", s.address)
+		begun := time.Now()
 		if err == nil {
 			s.held.Add(1)
 			stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
@@ -98,7 +99,9 @@ func (s *slowness) keep(ctx context.Context, from net.IP, slow func(context.Cont
 		}
 		if err != nil && ctx.Err() == nil {
 			s.cut.Add(1)
-			pause(ctx, 2*time.Second) // slow, not a flood
+			if time.Since(begun) < time.Second {
+				pause(ctx, 2*time.Second) // slow, not a flood
+			}
 		}
 	}
 }
