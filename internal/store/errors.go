@@ -30,6 +30,9 @@ var (
 	ErrSwapLost = joinery.ErrSwapLost
 	// ErrClosed: the DB was closed, or was opened for reading only.
 	ErrClosed = errors.New("database is closed to this call")
+	// ErrFenced: joins are refused until the operator confirms which database
+	// counts.
+	ErrFenced = errors.New("the database is fenced")
 	// ErrSucceeded: another server has opened the database since; this one
 	// must stop.
 	ErrSucceeded = errors.New("another server has taken over the database")

@@ -227,8 +227,11 @@ func (p *Process) Wait() error {
 // KillAndWait ends a process as kill -9 does.
 func (p *Process) KillAndWait() error {
 	err := p.cmd.Process.Kill()
-	_ = <-p.done // it had no say
-	return errors.Join(ignoreFinished(err), p.log.Close())
+	ended := <-p.done
+	if _, killed := errors.AsType[*exec.ExitError](ended); killed {
+		ended = nil
+	}
+	return errors.Join(ignoreFinished(err), ended, p.log.Close())
 }
 
 // Log gives what the server has logged.
