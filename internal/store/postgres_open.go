@@ -373,10 +373,12 @@ func (s *pgSession) script(sql string) error {
 
 // rollback ends a transaction that is open on a connection that still works.
 func (s *pgSession) rollback() error {
-	const idle = 'I'
-	if s.conn.IsClosed() || s.conn.PgConn().TxStatus() == idle {
+	if s.conn.IsClosed() || s.idle() {
 		return nil
 	}
 	ended := &pgSession{ctx: context.WithoutCancel(s.ctx), conn: s.conn, limit: pgLimit}
 	return ended.script("ROLLBACK")
 }
+
+// idle tells whether no transaction is open.
+func (s *pgSession) idle() bool { return s.conn.PgConn().TxStatus() == 'I' }
