@@ -27,7 +27,9 @@ func (e *sqliteDB) begin(d *DB, c *sqliteConn, why purpose) error {
 	case err != nil:
 		return err
 	case why == toServe:
-		s, err = e.settle(c, s)
+		if err = c.emptyLog(); err == nil {
+			s, err = e.settle(c, s)
+		}
 	case why == toMove:
 		err = e.original(c, s)
 	}
