@@ -97,6 +97,7 @@ func TestPostgresTimeline(t *testing.T) {
 	pg.Crash(t)
 	pg.Restart(t)
 	waitFor(t, load)
+	inPostgres(d).joins.Reset()
 	if f := d.Fence(); f.Up() {
 		t.Fatalf("a crash fences: %+v", f)
 	}
@@ -114,6 +115,8 @@ func TestPostgresTimeline(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitFor(t, func() bool { return !d.Fence().Up() })
+	inPostgres(d).joins.Reset() // no connection from before the recovery is left
+	inPostgres(d).others.Reset()
 	joinSome(t, d, 1)
 	clean(t, d)
 }
