@@ -84,6 +84,10 @@ func poolConfig(o Options) (*pgxpool.Config, error) {
 	set("statement_timeout", "30s")
 	// A server that hangs in a transaction must not keep others from writing.
 	set("idle_in_transaction_session_timeout", "10s")
+	// Nor must one whose machine is gone, whatever it holds.
+	set("tcp_keepalives_idle", "15")
+	set("tcp_keepalives_interval", "5")
+	set("tcp_keepalives_count", "3")
 	set("jit", "off")
 	c.BeforeConnect = func(_ context.Context, conn *pgx.ConnConfig) error { return setPassword(conn, o.PasswordFile) }
 	c.MaxConnLifetime = time.Hour
@@ -317,10 +321,15 @@ func (e *postgresDB) read(ctx context.Context, fn func(conn) error) error {
 	return e.reader(ctx, func(s *pgSession) error { return fn(conn{s}) })
 }
 
-// reader waits for its turn among the readers.
+// reader waits for its turn among the readers, but not for long: in front of a
+// PostgreSQL that hangs each turn takes as long as a statement may.
 func (e *postgresDB) reader(ctx context.Context, fn func(*pgSession) error) error {
+	patience := time.NewTimer(pgLimit / 2)
+	defer patience.Stop()
 	select {
 	case e.reading <- struct{}{}:
+	case <-patience.C:
+		return joinery.Errorf(joinery.CodeUnavailable, "too much is read from the database; try again later")
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-e.closed:
@@ -380,10 +389,12 @@ func (s *pgSession) script(sql string) error {
 
 // rollback ends a transaction that is open on a connection that still works.
 func (s *pgSession) rollback() error {
-	const idle = 'I'
-	if s.conn.IsClosed() || s.conn.PgConn().TxStatus() == idle {
+	if s.conn.IsClosed() || s.idle() {
 		return nil
 	}
 	ended := &pgSession{ctx: context.WithoutCancel(s.ctx), conn: s.conn, limit: pgLimit}
 	return ended.script("ROLLBACK")
 }
+
+// idle tells whether no transaction is open.
+func (s *pgSession) idle() bool { return s.conn.PgConn().TxStatus() == 'I' }
