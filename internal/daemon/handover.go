@@ -55,7 +55,7 @@ func (p *Program) meet(ctx context.Context, conn net.Conn, ready chan<- *handove
 		_ = conn.Close()
 		return
 	}
-	s, err := handover.Meet(ctx, unix, databaseName(p.config.Database), p.sockets)
+	s, err := handover.Meet(ctx, unix, databaseName(p.config.Database), p.giveSockets)
 	if err != nil {
 		p.log.Warn("a successor did not get as far as taking over; this server goes on", "error", err)
 		return

@@ -14,6 +14,7 @@ import (
 
 	"joinery/client"
 	"joinery/internal/config"
+	"joinery/internal/handover"
 	"joinery/internal/store"
 	"joinery/internal/store/storetest/pgtest"
 )
@@ -153,4 +154,25 @@ func TestSuccessorWithOtherAddresses(t *testing.T) {
 		t.Error("somebody listens on the address that nobody wants any more")
 	}
 	must(t, second.stop())
+}
+
+// A server that ends while somebody has its sockets leaves their paths: whoever
+// has them may serve there.
+func TestPathsOutliveTheServerThatGaveThem(t *testing.T) {
+	c := installation(t)
+	first := start(t, c, nil)
+	waitFor(t, func() bool { return first.health.Load() != nil })
+	p, sockets, err := handover.Succeed(t.Context(), c.API.HandoverSocket(), databaseName(c.Database))
+	must(t, err)
+	defer handover.CloseAll(sockets)
+	must(t, first.stop())
+	for _, path := range []string{c.API.Socket, c.API.HandoverSocket()} {
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Errorf("whoever has the sockets cannot be reached: %v", err)
+			continue
+		}
+		must(t, conn.Close())
+	}
+	must(t, p.Close())
 }

@@ -41,6 +41,7 @@ type Program struct {
 	keys    *keyring.Keyring
 	cert    *certificate
 	sockets []handover.Socket
+	given   given
 
 	// core is replaced, by Run alone, when a successor failed with the database.
 	core *core

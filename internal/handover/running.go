@@ -32,8 +32,9 @@ const (
 
 // Meet talks to somebody who connected to the hand-over socket until it is ready
 // to take over. database is what this server serves: a successor with another is
-// refused. sockets are what it gets; they stay open here.
-func Meet(ctx context.Context, conn *net.UnixConn, database string, sockets []Socket) (_ *Successor, err error) {
+// refused. give is asked for the sockets when they go out; they stay open here,
+// but their paths are not ours to remove any more, whatever comes of it.
+func Meet(ctx context.Context, conn *net.UnixConn, database string, give func() ([]Socket, error)) (_ *Successor, err error) {
 	s := &Successor{line: line{conn}}
 	defer func() {
 		if err != nil {
@@ -53,6 +54,10 @@ func Meet(ctx context.Context, conn *net.UnixConn, database string, sockets []So
 		const reason = "it serves another database than the successor's configuration names; stop it first"
 		_ = s.send(message{Step: stepRefused, Reason: reason})
 		return nil, fmt.Errorf("refused: %s", reason)
+	}
+	sockets, err := give()
+	if err != nil {
+		return nil, err
 	}
 	if err := s.give(sockets); err != nil {
 		return nil, err
