@@ -96,6 +96,7 @@ func (p *Program) handOver(ctx context.Context, s *handover.Successor, running *
 	} else {
 		k.retire()
 	}
+	p.health.Store(&ops{}) // nothing is left here that a restart would mend
 	p.log.Info("handed over", "successor", s.PID, "took", time.Since(began).String(), "phases", phases.String())
 	p.leaveSockets()
 	if err := notify(fmt.Sprintf("MAINPID=%d", s.PID)); err != nil {
@@ -133,7 +134,7 @@ func (p *Program) letGo(ctx context.Context, s *handover.Successor, took *phases
 		return nil, false, fmt.Errorf("wait for joins in flight: %w", err)
 	}
 	took.mark("joins")
-	p.health.Store(nil)
+	p.letGoAt(time.Now())
 	if err := k.close(); err != nil {
 		return nil, true, fmt.Errorf("close the database: %w", err)
 	}
@@ -146,6 +147,13 @@ func (p *Program) letGo(ctx context.Context, s *handover.Successor, took *phases
 	took.mark("successor")
 	relay, err := s.Relay(ctx)
 	return relay, true, err
+}
+
+// letGoAt tells the watchdog that the database is let go of, or that whoever
+// takes it gave a sign of life.
+func (p *Program) letGoAt(t time.Time) {
+	p.letting.Store(&t)
+	p.health.Store(nil)
 }
 
 // phases tells how long each part of a hand-over took.

@@ -135,6 +135,19 @@ func TestWatchdog(t *testing.T) {
 	}
 }
 
+// A hand-over that hangs does not count as work for ever.
+func TestWatchdogSeesAHandOverThatHangs(t *testing.T) {
+	var p Program
+	p.letGoAt(time.Now())
+	if !p.works(t.Context()) {
+		t.Error("a hand-over that has just begun is taken for a defect")
+	}
+	p.letGoAt(time.Now().Add(-2 * lettingTimeout))
+	if p.works(t.Context()) {
+		t.Error("a hand-over that hangs is taken for work")
+	}
+}
+
 // A configuration with other addresses takes over what stays, and binds the rest.
 func TestSuccessorWithOtherAddresses(t *testing.T) {
 	c := installation(t)

@@ -51,8 +51,10 @@ type Program struct {
 	relayed     <-chan struct{}
 	// reception is where successors of this server ask; nil where that cannot be.
 	reception *reception
-	// health is what the watchdog looks at; nil while nobody holds the database.
-	health atomic.Pointer[ops]
+	// health is what the watchdog looks at; nil while nobody here holds the
+	// database, which is since letting.
+	health  atomic.Pointer[ops]
+	letting atomic.Pointer[time.Time]
 
 	close  sync.Once
 	closed error

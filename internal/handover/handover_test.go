@@ -191,6 +191,35 @@ func TestRelay(t *testing.T) {
 	}
 }
 
+// shorten makes a bound short for one test.
+func shorten(t *testing.T, bound *time.Duration) {
+	t.Helper()
+	long := *bound
+	*bound = 200 * time.Millisecond
+	t.Cleanup(func() { *bound = long })
+}
+
+// A successor that says it serves and hangs is not waited for without bound.
+func TestRelayToOneThatHangs(t *testing.T) {
+	shorten(t, &relayTimeout)
+	ours, theirs, err := pair()
+	ok(t, err)
+	defer func() { _ = ours.Close() }()
+	opened := make(chan error, 1)
+	go func() {
+		_, err := (&Successor{relay: theirs}).Relay(t.Context())
+		opened <- err
+	}()
+	select {
+	case err := <-opened:
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("it answers: %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("waited for without bound")
+	}
+}
+
 func certificate(t *testing.T) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

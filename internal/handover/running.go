@@ -143,8 +143,13 @@ func (s *Successor) keep(files []*os.File) error {
 	return nil
 }
 
-// Relay opens the way to a successor that serves.
+// relayTimeout is how long a successor that says it serves may take to answer.
+var relayTimeout = 5 * time.Second
+
+// Relay opens the way to a successor that serves, and makes sure that it does.
 func (s *Successor) Relay(ctx context.Context) (*Relay, error) {
+	ctx, cancel := context.WithTimeout(ctx, relayTimeout)
+	defer cancel()
 	conn, err := net.FileConn(s.relay)
 	if err != nil {
 		return nil, err
