@@ -63,7 +63,7 @@ func (p *Program) meet(ctx context.Context, conn net.Conn, ready chan<- *handove
 	select {
 	case ready <- s:
 	case <-ctx.Done():
-		_ = s.Close()
+		_ = s.Refuse("it ends, or has handed over to another")
 	}
 }
 
@@ -83,6 +83,7 @@ func (p *Program) handOver(ctx context.Context, s *handover.Successor, running *
 		p.reception.close()
 	case !yielded:
 		p.log.Warn("the hand-over failed before the database was let go; this server goes on", "error", err)
+		_ = s.Refuse("it could not let go of the database; its log says why")
 		k.joins.Open(nil)
 		k.calls.Open(nil)
 		return false, errors.Join(k.open(), p.reception.tap.Open())

@@ -148,6 +148,47 @@ func TestWatchdogSeesAHandOverThatHangs(t *testing.T) {
 	}
 }
 
+// A successor does not lie in wait with the sockets for a database that somebody
+// else holds.
+func TestSuccessorDoesNotLieInWait(t *testing.T) {
+	long := yieldedTimeout
+	yieldedTimeout = 100 * time.Millisecond
+	t.Cleanup(func() { yieldedTimeout = long })
+	c := installation(t)
+	db, err := store.Open(t.Context(), DatabaseOptions(c.Database))
+	must(t, err)
+	defer func() { _ = db.Close() }()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: c.API.HandoverSocket(), Net: "unix"})
+	must(t, err)
+	defer func() { _ = l.Close() }()
+	go func() { // ends as a crash does, while another process has the database
+		conn, err := l.AcceptUnix()
+		if err != nil {
+			return
+		}
+		give := func() ([]handover.Socket, error) { return []handover.Socket{{Name: socketHandover, Listener: l}}, nil }
+		if s, err := handover.Meet(t.Context(), conn, databaseName(c.Database), give); err == nil {
+			_ = s.Close()
+		}
+	}()
+	opened := make(chan error, 1)
+	go func() {
+		p, err := Open(t.Context(), c, Options{Successor: true})
+		if err == nil {
+			err = p.Close()
+		}
+		opened <- err
+	}()
+	select {
+	case err := <-opened:
+		if !errors.Is(err, store.ErrLocked) {
+			t.Errorf("got %v, want the lock", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it waits for ever")
+	}
+}
+
 // A configuration with other addresses takes over what stays, and binds the rest.
 func TestSuccessorWithOtherAddresses(t *testing.T) {
 	c := installation(t)

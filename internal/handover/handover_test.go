@@ -287,6 +287,66 @@ func TestSockets(t *testing.T) {
 	}
 }
 
+// meet lets a successor get as far as having the sockets, and gives both ends.
+func meet(t *testing.T) (_ *Predecessor, met func() (*Successor, error)) {
+	t.Helper()
+	meeting, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "next"), Net: "unix"})
+	ok(t, err)
+	t.Cleanup(func() { _ = meeting.Close() })
+	var s *Successor
+	var meetErr error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		conn, err := meeting.AcceptUnix()
+		if err == nil {
+			s, err = Meet(t.Context(), conn, "ours", func() ([]Socket, error) { return nil, nil })
+		}
+		meetErr = err
+	}()
+	p, _, err := Succeed(t.Context(), meeting.Addr().String(), "ours")
+	ok(t, err)
+	t.Cleanup(func() { _ = p.Close() })
+	return p, func() (*Successor, error) { <-done; return s, meetErr }
+}
+
+// A running server that refuses is not taken for one that is gone.
+func TestRefusedSuccessor(t *testing.T) {
+	refusedToo := func(t *testing.T, err error) {
+		t.Helper()
+		if err == nil || !strings.Contains(err.Error(), "refuses") {
+			t.Errorf("got %v", err)
+		}
+	}
+	t.Run("before it yields", func(t *testing.T) {
+		p, met := meet(t)
+		yielded := make(chan error, 1)
+		go func() { yielded <- p.Yield(t.Context()) }()
+		s, err := met()
+		ok(t, err)
+		ok(t, s.Refuse("busy"))
+		refusedToo(t, <-yielded)
+	})
+	t.Run("after patience ran out", func(t *testing.T) {
+		shorten(t, &patience)
+		p, met := meet(t)
+		if _, err := met(); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("it waited for ever: %v", err)
+		}
+		_, err := p.Serving(http.NotFoundHandler(), nil)
+		refusedToo(t, err)
+	})
+	t.Run("gone without a word", func(t *testing.T) {
+		p, met := meet(t)
+		yielded := make(chan error, 1)
+		go func() { yielded <- p.Yield(t.Context()) }()
+		s, err := met()
+		ok(t, err)
+		ok(t, s.Close())
+		ok(t, <-yielded)
+	})
+}
+
 func TestFromServiceManager(t *testing.T) {
 	for _, tc := range []struct{ pid, fds, names, wrong string }{
 		{"", "", "", ""},
