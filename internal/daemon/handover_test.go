@@ -26,7 +26,7 @@ func TestHandOver(t *testing.T) {
 	t.Run("PostgreSQL", func(t *testing.T) {
 		c := installation(t)
 		c.Database = config.Database{URL: pgtest.Start(t, pgtest.Options{Sync: true}).Database(t)}
-		must(t, store.Create(t.Context(), DatabaseOptions(c.Database)))
+		must(t, store.Create(t.Context(), DatabaseOptions(c)))
 		testHandOver(t, c)
 	})
 }

@@ -46,16 +46,21 @@ func Unlock(c config.Keys) soft.Unlock {
 	return soft.Unlock{PassphraseFile: c.PassphraseFile, IdentityFile: c.IdentityFile, Credential: c.Credential}
 }
 
-// DatabaseOptions says which database c names.
-func DatabaseOptions(c config.Database) store.Options {
-	return store.Options{Path: c.Path, URL: c.URL, PasswordFile: c.PasswordFile, TrustFailover: c.TrustFailover}
+// DatabaseOptions says which database c names. What must outlive the database
+// stands beside the key file.
+func DatabaseOptions(c config.Config) store.Options {
+	db := c.Database
+	return store.Options{
+		Path: db.Path, URL: db.URL, PasswordFile: db.PasswordFile, TrustFailover: db.TrustFailover,
+		Witnesses: []string{filepath.Dir(c.Keys.File)},
+	}
 }
 
 // openDatabase opens the store. With wait it waits for the lock of the database,
 // where there is one, until ctx ends, instead of failing while another server
 // holds it.
 func (p *Program) openDatabase(ctx context.Context, wait bool) (*store.DB, error) {
-	options := DatabaseOptions(p.config.Database)
+	options := DatabaseOptions(p.config)
 	options.Successor, options.Logger = wait, p.log
 	if p.migrate {
 		from, to, err := store.Migrate(ctx, options)

@@ -24,6 +24,9 @@ type Options struct {
 	// Path is the SQLite file. PATH-wal, PATH-shm, PATH.lock and PATH.mark stand
 	// beside it.
 	Path string
+	// Witnesses are directories that keep how far confirmations have raised
+	// JoinNonces, besides that of Path: best such as outlive the database.
+	Witnesses []string
 	// Successor waits for the lock, until the context ends, instead of refusing
 	// while another process holds it.
 	Successor bool
@@ -44,6 +47,7 @@ type DB struct {
 	epoch    int64
 	fence    atomic.Pointer[Fence]
 	readOnly bool
+	witness  witness
 	close    sync.Once
 }
 

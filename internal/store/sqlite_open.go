@@ -89,11 +89,20 @@ func open(ctx context.Context, o Options, why purpose) (_ *DB, err error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	d, err := openEngine(ctx, o, why)
-	if err == nil && why == toServe && d.Fence().Up() {
-		f := d.Fence()
-		o.Logger.Error("joins are refused until joinery restore confirm", "fence", f.State, "since", f.Since, "reason", f.Note)
+	if err != nil {
+		return nil, err
 	}
-	return d, err
+	d.witness = o.witness()
+	switch f := d.Fence(); {
+	case why != toServe:
+	case f.Up():
+		o.Logger.Error("joins are refused until joinery restore confirm", "fence", f.State, "since", f.Since, "reason", f.Note)
+	default:
+		if _, err := d.bearWitness(ctx); err != nil {
+			o.Logger.Warn("how far confirmations have raised JoinNonces is not noted here; give a later one --earlier-confirmations", "error", err)
+		}
+	}
+	return d, nil
 }
 
 func openEngine(ctx context.Context, o Options, why purpose) (*DB, error) {

@@ -82,6 +82,9 @@ func (e *sqliteDB) settle(c *sqliteConn, s storeRow) (storeRow, error) {
 	err = c.immediate(func(t *tx) error {
 		t.operator = s.operator
 		err := t.exec("UPDATE store SET epoch = ?, instance = ?, home = ?", s.epoch, s.instance[:], s.home)
+		if err == nil {
+			err = t.exec("DROP TABLE IF EXISTS " + progressTable) // of the move that brought it here
+		}
 		if err == nil && raise {
 			err = t.raiseFence(s.fence, "joinery")
 		}
