@@ -26,6 +26,7 @@ const (
 	RefusedJoinEUI         RefusalReason = "unknown-join-eui" // no range of ours holds the JoinEUI
 	RefusedEUIMismatch     RefusalReason = "eui-mismatch"     // message and frame name different devices
 	RefusedOptNeg          RefusalReason = "opt-neg"          // OptNeg and MACVersion contradict each other
+	RefusedFenced          RefusalReason = "fenced"           // no joins until the operator confirms the database
 	RefusedUnknownDevice   RefusalReason = "unknown-device"   // no such device
 	RefusedNotBound        RefusalReason = "not-bound"        // the device is bound to no network
 	RefusedOtherNetwork    RefusalReason = "other-network"    // the device is bound to another NetID
@@ -56,7 +57,7 @@ const (
 // RefusalReasons is all of them, in order.
 var RefusalReasons = []RefusalReason{
 	RefusedUnreadable, RefusedProtocolVersion, RefusedMalformed, RefusedSenderNetID, RefusedSenderNSID, RefusedSenderASID,
-	RefusedPeerRemoved, RefusedFrame, RefusedJoinEUI, RefusedEUIMismatch, RefusedOptNeg, RefusedUnknownDevice, RefusedNotBound,
+	RefusedPeerRemoved, RefusedFrame, RefusedJoinEUI, RefusedEUIMismatch, RefusedOptNeg, RefusedFenced, RefusedUnknownDevice, RefusedNotBound,
 	RefusedOtherNetwork, RefusedNSIDMissing, RefusedOtherNSID, RefusedSuspended, RefusedMACVersion, RefusedMIC, RefusedNoSession,
 	RefusedRejoinNetID, RefusedDevNonceUsed, RefusedDevNonceLow, RefusedRJCountLow, RefusedDevNonceEnd, RefusedRJCountEnd,
 	RefusedJoinNonceEnd, RefusedNSKEK, RefusedNoAS, RefusedASKEK, RefusedSessionUnknown, RefusedOtherAS, RefusedSessionEnded,

@@ -173,7 +173,7 @@ func (p *Program) takeLeave(ctx context.Context) error {
 			return err
 		}
 	}
-	k.linger(ctx, limits.IdleTimeout+limits.RequestTimeout, true)
+	k.linger(ctx, limits.IdleTimeout+limits.RequestTimeout)
 	p.lingerRelayed(ctx)
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), limits.DrainTimeout)
 	defer cancel()
@@ -207,9 +207,10 @@ func (p *Program) takeBack(ctx context.Context, running *sync.WaitGroup, fail fu
 	old.relayTo(next.answerHere(), next.api.Handler())
 	_ = old.opsHTTP.Close()
 	next.serve(p.sockets, running, fail)
+	running.Go(func() { endWithDatabase(ctx, next.holders, fail) })
 	running.Go(func() {
 		limits := p.config.Limits
-		old.linger(ctx, limits.IdleTimeout+limits.RequestTimeout, true)
+		old.linger(ctx, limits.IdleTimeout+limits.RequestTimeout)
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), limits.DrainTimeout)
 		defer cancel()
 		if err := old.end(last); err != nil {
@@ -223,7 +224,7 @@ func (p *Program) takeBack(ctx context.Context, running *sync.WaitGroup, fail fu
 func (p *Program) reopen(ctx context.Context) (*core, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reopenTimeout)
 	defer cancel()
-	k, err := newCore(p.config, p.log)
+	k, err := newCore(p.config, p.log, p.now)
 	if err != nil {
 		return nil, err
 	}

@@ -103,8 +103,8 @@ func serviceManager(t *testing.T) (told func() []string) {
 	t.Setenv("NOTIFY_SOCKET", path)
 	return func() (all []string) {
 		buf := make([]byte, 64)
+		must(t, manager.SetReadDeadline(time.Now().Add(50*time.Millisecond)))
 		for {
-			must(t, manager.SetReadDeadline(time.Now().Add(50*time.Millisecond)))
 			n, err := manager.Read(buf)
 			if err != nil {
 				return all

@@ -78,8 +78,8 @@ func databaseName(c config.Database) string {
 	name := "postgres:" + c.URL
 	if exclusive(c) {
 		path := c.Path
-		if real, err := filepath.EvalSymlinks(path); err == nil {
-			path = real
+		if target, err := filepath.EvalSymlinks(path); err == nil {
+			path = target
 		}
 		name = "sqlite:" + path
 	}
@@ -126,12 +126,12 @@ type rules struct {
 	refusal      *refusal.Service
 }
 
-func newRules(ctx context.Context, h holders, refusals *refusal.Recorder, log *slog.Logger, metrics prometheus.Registerer) (rules, error) {
+func newRules(ctx context.Context, h holders, refusals *refusal.Recorder, log *slog.Logger, now func() time.Time, metrics prometheus.Registerer) (rules, error) {
 	r := rules{
-		fleet:        fleet.New(h.db, h.keys, log),
+		fleet:        fleet.New(h.db, h.keys, fleet.Options{Log: log, Now: now}),
 		provisioning: provisioning.New(h.db, h.db, h.keys),
-		claim:        claim.New(h.db, h.db, h.keys, claim.Options{}),
-		auth:         auth.New(h.db, nil),
+		claim:        claim.New(h.db, h.db, h.keys, claim.Options{Now: now}),
+		auth:         auth.New(h.db, now),
 		refusal:      refusal.New(h.db, refusals),
 	}
 	if err := r.fleet.Directory().Reload(ctx); err != nil {
@@ -157,6 +157,7 @@ func newRules(ctx context.Context, h holders, refusals *refusal.Recorder, log *s
 		}
 	}
 	r.activation = activation.New(h.db, h.keys, r.fleet.Directory(), activation.Options{
+		Now:   now,
 		Log:   log,
 		Fence: h.db.AnswersJoins,
 		Alarm: func(counter string) { alarms.WithLabelValues(counter).Inc() },
@@ -169,10 +170,10 @@ func newRules(ctx context.Context, h holders, refusals *refusal.Recorder, log *s
 const settling = 5 * time.Second
 
 // newInterop makes the door for networks.
-func newInterop(c config.Config, r rules, refusals interop.Recorder, cert *certificate, gate interop.Gate, log *slog.Logger, metrics prometheus.Registerer) (*interop.Server, error) {
+func newInterop(c config.Config, r rules, refusals interop.Recorder, cert *certificate, gate interop.Gate, log *slog.Logger, now func() time.Time, metrics prometheus.Registerer) (*interop.Server, error) {
 	return interop.New(interop.Options{
 		Peers: r.fleet.Directory(), Joins: r.activation, Certificate: cert.get, Refusals: refusals, Gate: gate,
-		Log: log, Metrics: metrics, Settling: settling,
+		Log: log, Metrics: metrics, Now: now, Settling: settling,
 		MaxBody:        c.Limits.BodyBytes,
 		MaxConnections: c.Limits.Connections,
 		RequestTimeout: c.Limits.RequestTimeout,

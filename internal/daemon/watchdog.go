@@ -39,6 +39,7 @@ func (p *Program) works(ctx context.Context) bool {
 		return true // handing over, with a bound of its own
 	}
 	failed := health.failed(ctx)
+	delete(failed, checkFence) // people lower it
 	if !exclusive(p.config.Database) {
 		delete(failed, checkDatabase) // a database elsewhere is mended there
 	}

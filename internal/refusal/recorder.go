@@ -157,7 +157,7 @@ func (r *Recorder) run() {
 			r.round.rows = maxTick
 		case written := <-r.asked:
 			r.count()
-			r.round.rows = maxTick
+			r.round.rows = max(maxTick, r.counts.len()+maxBatch) // those of a batch under way come on top
 			r.round.waiters = append(r.round.waiters, written)
 		case end := <-r.round.ends:
 			r.round.busy = false
@@ -227,7 +227,7 @@ func (r *Recorder) finish() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	r.count()
-	r.round.rows = r.counts.len() + maxBatch // those of a batch under way come on top
+	r.round.rows = r.counts.len() + maxBatch
 	for r.write(ctx); r.round.busy; r.write(ctx) {
 		select {
 		case e := <-r.round.ends:

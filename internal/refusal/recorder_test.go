@@ -275,25 +275,33 @@ func TestTallyIsBounded(t *testing.T) {
 		}
 		counts.add(&x)
 	}
-	if len(counts.devices) != maxDevices || len(counts.unknown) > maxUnknown || len(counts.totals) != 200 {
-		t.Errorf("%d devices, %d unknown, %d totals", len(counts.devices), len(counts.unknown), len(counts.totals))
+	if len(counts.devices.counts) != maxDevices || len(counts.unknown) > maxUnknown || len(counts.totals) != 200 {
+		t.Errorf("%d devices, %d unknown, %d totals", len(counts.devices.counts), len(counts.unknown), len(counts.totals))
 	}
 	one := newTally()
 	for i := range 5_000 {
 		x := unknown(joinery.Peer{ID: 1}, i, i)
 		one.add(&x)
+		x.Reason = joinery.RefusedMalformed
+		one.add(&x)
 		x.Device = joinery.DeviceID(1 + i)
 		one.add(&x)
 	}
-	if len(one.unknown) != joinery.MaxUnknownDevices || len(one.devices) != maxOfPeer {
-		t.Errorf("one peer: %d unknown, %d devices", len(one.unknown), len(one.devices))
+	if len(one.unknown) != joinery.MaxUnknownDevices || len(one.devices.counts) != maxOfPeer {
+		t.Errorf("one peer: %d unknown, %d devices", len(one.unknown), len(one.devices.counts))
 	}
 	newest := unknownKey{1, joinEUI, lorawan.EUI64FromUint64(0xFF<<56 + 4_999)}
 	if one.unknown[newest] == nil {
 		t.Error("the newest unknown device is not kept")
 	}
-	// All of it comes out, in batches of the size asked for.
+	// All of it comes out, in batches of the size asked for, and nothing waits for
+	// the last of them.
 	rows := 0
+	if b := one.take(maxBatch); len(b.Peers) != 2 || len(b.Unknown) < 10 || len(b.Devices) < 32 {
+		t.Errorf("the first batch has %d totals, %d unknown, %d of devices", len(b.Peers), len(b.Unknown), len(b.Devices))
+	} else {
+		rows += maxBatch
+	}
 	for one.len() > 0 {
 		b := one.take(maxBatch)
 		n := len(b.Devices) + len(b.Unknown) + len(b.Peers)
@@ -302,8 +310,8 @@ func TestTallyIsBounded(t *testing.T) {
 		}
 		rows += n
 	}
-	if want := joinery.MaxUnknownDevices + maxOfPeer + 1; rows != want || len(one.ofPeer)+len(one.strange) != 0 {
-		t.Errorf("%d rows came out, want %d; %d and %d peers are left", rows, want, len(one.ofPeer), len(one.strange))
+	if want := joinery.MaxUnknownDevices + maxOfPeer + maxNames + 2; rows != want || len(one.devices.ofPeer)+len(one.named.ofPeer)+len(one.strange) != 0 {
+		t.Errorf("%d rows came out, want %d; %d and %d peers are left", rows, want, len(one.devices.ofPeer)+len(one.named.ofPeer), len(one.strange))
 	}
 }
 

@@ -7,19 +7,58 @@ import (
 
 // Bounds of the counts that wait to be written.
 const (
+	maxTotals  = 4096 // counts by peer and reason
 	maxDevices = 4096 // counts of devices, of which one peer may have:
 	maxOfPeer  = 1024
+	maxNamed   = 1024 // counts of devices that nobody looked up, of which one peer may have:
+	maxNames   = 256
 	maxUnknown = 4096 // devices that are not here, of which one peer may have joinery.MaxUnknownDevices
-	maxTotals  = 4096 // counts by peer and reason
 )
 
 // tally counts what is alike. One goroutine uses it.
 type tally struct {
 	totals  map[totalKey]*joinery.RefusalCount
-	devices map[deviceCount]*joinery.RefusalCount
-	ofPeer  map[joinery.PeerID]int // rows of devices
+	devices shares
+	named   shares
 	unknown map[unknownKey]*joinery.RefusalCount
 	strange map[joinery.PeerID][]unknownKey // by peer, the oldest first
+}
+
+// shares is counts of devices, of which each peer has a share.
+type shares struct {
+	counts     map[deviceCount]*joinery.RefusalCount
+	ofPeer     map[joinery.PeerID]int
+	most, each int
+}
+
+func newShares(most, each int) shares {
+	return shares{map[deviceCount]*joinery.RefusalCount{}, map[joinery.PeerID]int{}, most, each}
+}
+
+func (s *shares) add(c joinery.RefusalCount) bool {
+	key := deviceKey(&c)
+	before := len(s.counts)
+	if s.counts[key] == nil && s.ofPeer[c.Peer] >= s.each || !put(s.counts, key, c, s.most) {
+		return false
+	}
+	s.ofPeer[c.Peer] += len(s.counts) - before
+	return true
+}
+
+// take appends up to n counts to list.
+func (s *shares) take(n int, list []joinery.RefusalCount) []joinery.RefusalCount {
+	for key, c := range s.counts {
+		if n == 0 {
+			break
+		}
+		n--
+		delete(s.counts, key)
+		if s.ofPeer[key.peer]--; s.ofPeer[key.peer] == 0 {
+			delete(s.ofPeer, key.peer)
+		}
+		list = append(list, *c)
+	}
+	return list
 }
 
 type totalKey struct {
@@ -52,12 +91,14 @@ type unknownKey struct {
 
 func newTally() tally {
 	return tally{
-		totals: map[totalKey]*joinery.RefusalCount{}, devices: map[deviceCount]*joinery.RefusalCount{},
-		ofPeer: map[joinery.PeerID]int{}, unknown: map[unknownKey]*joinery.RefusalCount{}, strange: map[joinery.PeerID][]unknownKey{},
+		totals: map[totalKey]*joinery.RefusalCount{}, devices: newShares(maxDevices, maxOfPeer), named: newShares(maxNamed, maxNames),
+		unknown: map[unknownKey]*joinery.RefusalCount{}, strange: map[joinery.PeerID][]unknownKey{},
 	}
 }
 
-func (t *tally) len() int { return len(t.totals) + len(t.devices) + len(t.unknown) }
+func (t *tally) len() int {
+	return len(t.totals) + len(t.devices.counts) + len(t.named.counts) + len(t.unknown)
+}
 
 // add counts one refusal, and tells whether all of it could be kept.
 func (t *tally) add(x *joinery.Refusal) bool {
@@ -69,7 +110,7 @@ func (t *tally) merge(c joinery.RefusalCount) bool {
 	kept := t.addTotal(c)
 	switch {
 	case c.Device != 0:
-		return t.addDevice(c) && kept
+		return t.devices.add(c) && kept
 	case c.Received.DevEUI.IsZero():
 		return kept
 	case c.Reason == joinery.RefusedUnknownDevice, c.Reason == joinery.RefusedJoinEUI:
@@ -81,7 +122,7 @@ func (t *tally) merge(c joinery.RefusalCount) bool {
 	}
 	// Refused before anybody looked whether the device is here: its owner should
 	// know all the same.
-	return t.addDevice(c) && kept
+	return t.named.add(c) && kept
 }
 
 // put adds c, which came last, to what is counted under key; false where that
@@ -103,16 +144,6 @@ func (t *tally) addTotal(c joinery.RefusalCount) bool {
 	return put(t.totals, totalKey{c.Peer, c.Reason}, c, maxTotals)
 }
 
-func (t *tally) addDevice(c joinery.RefusalCount) bool {
-	key := deviceKey(&c)
-	before := len(t.devices)
-	if t.devices[key] == nil && t.ofPeer[c.Peer] >= maxOfPeer || !put(t.devices, key, c, maxDevices) {
-		return false
-	}
-	t.ofPeer[c.Peer] += len(t.devices) - before
-	return true
-}
-
 // addUnknown keeps the newest devices of each peer: what the store would let go
 // of at once needs no writing.
 func (t *tally) addUnknown(c joinery.RefusalCount) bool {
@@ -132,7 +163,8 @@ func (t *tally) addUnknown(c joinery.RefusalCount) bool {
 	return put(t.unknown, key, c, maxUnknown)
 }
 
-// take takes up to limit counts out, totals first: they are few, and complete.
+// take takes up to limit counts out: totals first, which are few and complete,
+// then of each other kind so many that none waits for ever behind another.
 func (t *tally) take(limit int) (b joinery.RefusalBatch) {
 	for key, c := range t.totals {
 		if limit == 0 {
@@ -142,21 +174,19 @@ func (t *tally) take(limit int) (b joinery.RefusalBatch) {
 		delete(t.totals, key)
 		b.Peers = append(b.Peers, *c)
 	}
-	for key, c := range t.devices {
-		if limit == 0 {
-			return b
-		}
-		limit--
-		delete(t.devices, key)
-		if t.ofPeer[key.peer]--; t.ofPeer[key.peer] == 0 {
-			delete(t.ofPeer, key.peer)
-		}
-		b.Devices = append(b.Devices, *c)
-	}
+	b.Devices = t.devices.take(max(limit/2, limit-len(t.unknown)-len(t.named.counts)), nil)
+	limit -= len(b.Devices)
+	b.Unknown = t.takeUnknown(max(limit/2, limit-len(t.named.counts)))
+	limit -= len(b.Unknown)
+	b.Devices = t.named.take(limit, b.Devices)
+	return b
+}
+
+func (t *tally) takeUnknown(limit int) (list []joinery.RefusalCount) {
 	for peer, ring := range t.strange {
 		n := min(limit, len(ring))
 		for _, key := range ring[:n] {
-			b.Unknown = append(b.Unknown, *t.unknown[key])
+			list = append(list, *t.unknown[key])
 			delete(t.unknown, key)
 		}
 		if limit -= n; n == len(ring) {
@@ -165,10 +195,10 @@ func (t *tally) take(limit int) (b joinery.RefusalBatch) {
 			t.strange[peer] = ring[n:]
 		}
 		if limit == 0 {
-			return b
+			break
 		}
 	}
-	return b
+	return list
 }
 
 // together is two counts in one, with the values of the later.
@@ -195,7 +225,11 @@ func (t *tally) giveBack(b joinery.RefusalBatch) (lost int) {
 			lost += t.putBack(c, t.totals[totalKey{c.Peer, c.Reason}], t.addTotal)
 		}
 		for _, c := range batch.Devices {
-			lost += t.putBack(c, t.devices[deviceKey(&c)], t.addDevice)
+			kind := &t.devices
+			if c.Device == 0 {
+				kind = &t.named
+			}
+			lost += t.putBack(c, kind.counts[deviceKey(&c)], kind.add)
 		}
 	}
 	return lost

@@ -60,8 +60,8 @@ func (d *DB) ConfirmFence(ctx context.Context, o Confirmation) (done Confirmed, 
 	if done.Fence, done.Jump, err = d.beginJump(ctx, o); err != nil {
 		return done, err
 	}
-	all := int64(0)
-	err = d.read(ctx, func(c conn) (err error) { all, err = c.integer("SELECT count(*) FROM key_set"); return err })
+	var all int64
+	err = d.engine.copying(ctx, func(c conn) (err error) { all, err = c.integer("SELECT count(*) FROM key_set"); return err })
 	for more := true; err == nil && more; {
 		var n int64
 		if n, more, err = d.jumpBatch(ctx, done.Jump); err == nil {
@@ -147,7 +147,7 @@ func (d *DB) endJump(ctx context.Context, done Confirmed, actor string) error {
 }
 
 func (d *DB) exhausted(ctx context.Context) (list []ExhaustedDevice, err error) {
-	err = d.read(ctx, func(c conn) error {
+	err = d.engine.copying(ctx, func(c conn) error {
 		const query = `SELECT d.id, d.join_eui, d.dev_eui FROM device d JOIN key_set k ON k.id = d.key_set
 			WHERE k.join_nonce >= ? AND d.deleted_at IS NULL ORDER BY d.id LIMIT ?`
 		return c.each(query, func(r *row) error {

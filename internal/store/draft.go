@@ -129,8 +129,12 @@ func (d *Draft) settle(more func(*tx) error) error {
 }
 
 // Fsck checks every invariant of the draft; see DB.Fsck.
-func (d *Draft) Fsck(ctx context.Context, check Checker) ([]Violation, error) {
-	return d.c.checkup(ctx, d.engine, check)
+func (d *Draft) Fsck(ctx context.Context, check Checker) (found []Violation, err error) {
+	err = d.transaction(func(t *tx) (err error) {
+		found, err = t.checkup(ctx, d.engine, check)
+		return err
+	})
+	return found, err
 }
 
 // Publish puts the draft in its place, complete and on disk. It is over then.

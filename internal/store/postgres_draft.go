@@ -97,6 +97,7 @@ func (p *pgDraft) transaction(fn func(*tx) error) (err error) {
 	if err := p.script("BEGIN"); err != nil {
 		return err
 	}
+	defer func() { p.paged = false }() // a page is of a cursor, and a cursor of a transaction
 	if err := fn(&tx{conn: conn{p.pgSession}}); err != nil {
 		return err
 	}
@@ -137,7 +138,7 @@ func (p *pgDraft) publish() error {
 	if !p.kept {
 		err = p.script("COMMIT")
 	}
-	return firstError(err, p.script("ANALYZE"), p.discard())
+	return firstError(err, p.script("ANALYZE"), p.discard()) //nolint:misspell // as PostgreSQL has it
 }
 
 // discard implements draftEngine: a transaction that is open ends with its

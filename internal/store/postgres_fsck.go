@@ -2,7 +2,8 @@ package store
 
 // checkEngine implements engine. PostgreSQL enforces CHECKs and references, but
 // not for a superuser who switches them off. It also gives the checkup its time,
-// and keeps it from reading whole tables at once.
+// and keeps it from reading whole tables at once, which it does in a
+// transaction that ends with it.
 func (*postgresDB) checkEngine(f *checkup) error {
 	if s, ok := f.c.session.(*pgSession); ok {
 		s.paged, s.limit = true, 0

@@ -350,6 +350,13 @@ func (e *postgresDB) snapshot(ctx context.Context, fn func(conn) error) error {
 	})
 }
 
+// failed implements engine: what the disk of the database server keeps is that
+// server's business, which ends itself at a failed fsync.
+func (*postgresDB) failed() <-chan struct{} { return nil }
+
+// failure implements engine.
+func (*postgresDB) failure() error { return nil }
+
 // ping implements engine. It writes nothing: that joins can be written shows at
 // the joins, and a heartbeat of every server would fill the log of an idle
 // database.

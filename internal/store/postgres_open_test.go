@@ -206,7 +206,7 @@ func TestPostgresFollow(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, change := range []func() error{
-		func() error { return a.AddPeer(t.Context(), p, entry) },
+		func() error { return a.AddPeer(t.Context(), p, nil, entry) },
 		func() error { return a.AddKEK(t.Context(), kek, entry) },
 		func() error { return a.RetireKEK(t.Context(), kek.ID, entry) },
 		func() error { return a.AssignRange(t.Context(), r, entry) },

@@ -246,8 +246,9 @@ func (e *sqliteDB) close() error {
 		e.w.stop()
 	}
 	err := firstError(e.joins.close(), e.readers.close())
-	if e.w != nil {
-		// Last, because who closes last copies the log back.
+	if e.w != nil && e.w.isBroken() == nil {
+		// Last, because who closes last copies the log back. That of a broken writer
+		// stays open until the process ends: the log must stay.
 		err = firstError(err, e.w.c.Close())
 	}
 	if e.marks != nil {

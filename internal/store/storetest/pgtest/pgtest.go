@@ -260,6 +260,29 @@ func (s *Server) Crash(t testing.TB) {
 	}
 }
 
+// Recover ends the server as a crash does and starts it as one that recovers from
+// an archive: what follows is on a new timeline, as behind a restore to a point
+// in time and behind a failover.
+func (s *Server) Recover(t testing.TB) {
+	t.Helper()
+	s.Crash(t)
+	signal := filepath.Join(s.dir, "data", "recovery.signal")
+	as, err := runner()
+	if err == nil {
+		err = os.WriteFile(signal, nil, 0o600)
+	}
+	if err == nil {
+		err = as.own(signal)
+	}
+	if err == nil {
+		err = appendFile(filepath.Join(s.dir, "data", "postgresql.conf"), "restore_command = 'false'\n")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Restart(t)
+}
+
 // Restart starts the server after Crash.
 func (s *Server) Restart(t testing.TB) {
 	t.Helper()
