@@ -80,7 +80,7 @@ func poolConfig(o Options) (*pgxpool.Config, error) {
 	set := func(name, value string) { conn.RuntimeParams[name] = value }
 	set("application_name", "joinery")
 	set("default_transaction_isolation", "read committed")
-	set("lock_timeout", "1s")
+	set("lock_timeout", "700ms") // well below pgLimit: who waits for a row must not look like a PostgreSQL that hangs
 	set("statement_timeout", "30s")
 	// A server that hangs in a transaction must not keep others from writing.
 	set("idle_in_transaction_session_timeout", "10s")
@@ -160,6 +160,7 @@ func (e *postgresDB) connect(ctx context.Context) (err error) {
 	}
 	joins.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_generic_plan"
 	joins.ConnConfig.RuntimeParams["statement_timeout"] = "2s"
+	joins.ConnConfig.RuntimeParams["lock_timeout"] = "250ms" // for tables only; see pgBatch
 	if e.joins, err = pgxpool.NewWithConfig(ctx, joins); err != nil {
 		return err
 	}
