@@ -214,3 +214,38 @@ func TestRepeatedChange(t *testing.T) {
 		t.Error("a removed peer is served")
 	}
 }
+
+// lockedStore is a store whose fleet another server changes without end.
+type lockedStore struct{ *store.DB }
+
+func (lockedStore) LockFleet(context.Context) (func(), error) {
+	return nil, joinery.Errorf(joinery.CodeUnavailable, "another server writes")
+}
+
+// TestTakingAwayNeedsNoLock: another server that hangs in a change keeps nobody
+// from suspending or removing a peer, or retiring a KEK.
+func TestTakingAwayNeedsNoLock(t *testing.T) {
+	f := newFixture(t)
+	p := f.mustAdd(t, f.networkServer("peer", 1, byCA(newCA(t, "CA"))), joinery.KEKForNS)
+	kek, _ := f.Directory().CurrentKEK(p.ID, joinery.KEKForNS)
+	f.store = lockedStore{f.db}
+	p.Suspended = true
+	changed, err := f.ChangePeer(t.Context(), operator, p, PeerConfirm{})
+	if err != nil || !changed.Suspended {
+		t.Errorf("suspend: %v", err)
+	}
+	if served, _ := f.Directory().Peer(p.ID); !served.Suspended {
+		t.Error("a suspended peer is served")
+	}
+	both := p
+	both.Suspended, both.Name = false, "another name"
+	_, err = f.ChangePeer(t.Context(), operator, both, PeerConfirm{})
+	wantCode(t, err, joinery.CodeUnavailable) // a name is checked against others
+	if err := f.RetireKEK(t.Context(), operator, kek.ID); err != nil {
+		t.Error(err)
+	}
+	wantCode(t, f.RemoveSigner(t.Context(), operator, joinery.NewSignerID()), joinery.CodeNotFound)
+	if err := f.RemovePeer(t.Context(), operator, p.ID); err != nil {
+		t.Error(err)
+	}
+}

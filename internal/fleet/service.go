@@ -33,7 +33,9 @@ func New(store Store, keys Keys, log *slog.Logger) *Service {
 
 // lockPeers is held while peers, KEKs, ranges or signers are checked against each
 // other and changed, so that nothing comes between the check and the change, here
-// or at another server on the same state.
+// or at another server on the same state. What only takes away needs no check
+// and so no lock: a server that hangs must not keep a peer from being removed or
+// suspended, a KEK from being retired or a signer from being removed.
 func (s *Service) lockPeers(ctx context.Context) (unlock func(), err error) {
 	s.peers.Lock()
 	release, err := s.store.LockFleet(ctx)

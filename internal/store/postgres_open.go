@@ -43,6 +43,7 @@ type postgresDB struct {
 	commitFault func(send func() error) error
 
 	following following
+	fleet     atomic.Pointer[fleetLock] // that this server holds; nil for none
 
 	running sync.WaitGroup
 	closed  chan struct{}
@@ -84,6 +85,11 @@ func poolConfig(o Options) (*pgxpool.Config, error) {
 	set("statement_timeout", "30s")
 	// A server that hangs in a transaction must not keep others from writing.
 	set("idle_in_transaction_session_timeout", "10s")
+	// Nor must one that is gone without a word keep its locks and connections.
+	set("tcp_keepalives_idle", "5")
+	set("tcp_keepalives_interval", "2")
+	set("tcp_keepalives_count", "3")
+	set("tcp_user_timeout", "10s")
 	set("jit", "off")
 	c.BeforeConnect = func(_ context.Context, conn *pgx.ConnConfig) error { return setPassword(conn, o.PasswordFile) }
 	c.MaxConnLifetime = time.Hour

@@ -263,6 +263,34 @@ func TestPostgresLockFleet(t *testing.T) {
 	release()
 }
 
+// A server that hangs while it changes the fleet keeps others from that for a
+// bounded time, and changes nothing under a lock that it has lost.
+func TestPostgresLockFleetHangs(t *testing.T) {
+	o := newPostgres(t)
+	a, b := mustOpen(t, o), mustOpen(t, o)
+	release, err := a.LockFleet(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	lock := inPostgres(a).fleet.Load()
+	lock.mu.Lock() // it shows no life any more
+	releaseOther, err := b.LockFleet(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer releaseOther()
+	lock.mu.Unlock()
+	org := joinery.Organisation{ID: joinery.NewOrgID(), Name: "o", CreatedAt: testTime}
+	entry := joinery.AuditEntry{At: testTime, Event: joinery.AuditOrgAdded}
+	if err := a.AddOrg(t.Context(), org, entry); joinery.CodeOf(err) != joinery.CodeUnavailable {
+		t.Errorf("changed under a lock that was lost: %v", err)
+	}
+	release()
+	if err := a.AddOrg(t.Context(), org, entry); err != nil {
+		t.Error(err)
+	}
+}
+
 // What PostgreSQL would enforce, and a superuser can break, is found.
 func TestPostgresFsckFinds(t *testing.T) {
 	for _, c := range []struct{ name, table, rule, damage string }{
