@@ -54,9 +54,9 @@ func (s *Service) Directory() *Directory { return s.directory }
 const followTimeout = 1500 * time.Millisecond
 
 // Follow keeps the Directory up to date with what other servers change, until
-// the store closes. Where that cannot be known for two seconds the Directory
-// recognises nobody until it could be read anew: better no answer than one to a
-// peer that was removed elsewhere.
+// the store closes. Where for two seconds nothing says that it is, whatever the
+// reason, the Directory recognises nobody until it could be read anew: better no
+// answer than one to a peer that was removed elsewhere.
 func (s *Service) Follow() {
 	var away bool
 	changed := func() {
@@ -77,7 +77,7 @@ func (s *Service) Follow() {
 		}
 		away = true
 	}
-	s.store.Follow(changed, lost)
+	s.store.Follow(changed, s.directory.confirm, lost)
 }
 
 // timestamp is now, as the store keeps it.

@@ -26,11 +26,12 @@ type Store interface {
 }
 
 // Follower knows of other servers on the same state. changed is called when one
-// of them may have changed peers, KEKs or ranges, lost while nobody can know;
-// Follow itself returns at once. LockFleet keeps other servers from changing
+// of them may have changed peers, KEKs or ranges, current with a time at which
+// none had since changed was called last, lost while nobody can know; Follow
+// itself returns at once. LockFleet keeps other servers from changing
 // those, and signers, until release is called.
 type Follower interface {
-	Follow(changed func(), lost func(error))
+	Follow(changed func(), current func(asOf time.Time), lost func(error))
 	LockFleet(ctx context.Context) (release func(), err error)
 }
 

@@ -12,8 +12,7 @@ import (
 
 // How soon a server knows what another one changed. PostgreSQL tells it at once;
 // where that gets lost the next look finds it. A look that is not answered in
-// pgLimit counts as contact lost. So nobody goes on with what is older than two
-// seconds without knowing it.
+// pgLimit counts as contact lost.
 const (
 	followEvery = 500 * time.Millisecond
 	followAgain = 200 * time.Millisecond
@@ -27,20 +26,23 @@ type following struct {
 // Follow calls changed when another server may have changed peers, KEKs or
 // JoinEUI ranges, and lost, again and again, while nobody can know: then what is
 // in memory must not be relied on. changed comes after lost, too, when there is
-// contact again, and at the beginning. It returns at once; the calls come from
+// contact again, and at the beginning. current is called with each time at which
+// a look began that found nothing but what changed was called for. Whoever must
+// not rely on what is older than a while watches that by these times: where the
+// server stood still, no call comes. Follow returns at once; the calls come from
 // one goroutine and end when the store closes. A SQLite file has no other
 // server.
-func (d *DB) Follow(changed func(), lost func(error)) {
+func (d *DB) Follow(changed func(), current func(asOf time.Time), lost func(error)) {
 	if !d.readOnly {
-		d.engine.follow(changed, lost)
+		d.engine.follow(changed, current, lost)
 	}
 }
 
 // follow implements engine.
-func (e *postgresDB) follow(changed func(), lost func(error)) {
+func (e *postgresDB) follow(changed func(), current func(time.Time), lost func(error)) {
 	e.running.Go(func() {
 		for !e.isClosed() {
-			err := e.followOnce(changed)
+			err := e.followOnce(changed, current)
 			if e.isClosed() {
 				return
 			}
@@ -55,7 +57,7 @@ func (e *postgresDB) follow(changed func(), lost func(error)) {
 }
 
 // followOnce follows over one connection until it breaks.
-func (e *postgresDB) followOnce(changed func()) (err error) {
+func (e *postgresDB) followOnce(changed func(), current func(time.Time)) (err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	defer context.AfterFunc(e.life, cancel)()
@@ -70,6 +72,7 @@ func (e *postgresDB) followOnce(changed func()) (err error) {
 	}()
 	s := &pgSession{ctx: ctx, conn: c, limit: pgLimit}
 	for seen := int64(-1); ; {
+		began := time.Now()
 		now, err := e.look(s)
 		if err != nil {
 			return err
@@ -79,6 +82,7 @@ func (e *postgresDB) followOnce(changed func()) (err error) {
 			seen = now
 			e.following.lost.Store(nil)
 		}
+		current(began)
 		waiting, cancel := context.WithTimeout(ctx, followEvery)
 		_, err = c.WaitForNotification(waiting)
 		cancel()

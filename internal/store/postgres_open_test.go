@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -166,12 +167,13 @@ func TestPostgresRollingUpgrade(t *testing.T) {
 // followed is what Follow told.
 type followed struct {
 	changes chan struct{}
+	asOf    *atomic.Pointer[time.Time] // of the last look
 	losses  chan error
 }
 
 func follow(d *DB) followed {
-	f := followed{changes: make(chan struct{}, 100), losses: make(chan error, 100)}
-	d.Follow(func() { f.changes <- struct{}{} }, func(err error) { f.losses <- err })
+	f := followed{changes: make(chan struct{}, 100), asOf: new(atomic.Pointer[time.Time]), losses: make(chan error, 100)}
+	d.Follow(func() { f.changes <- struct{}{} }, func(at time.Time) { f.asOf.Store(&at) }, func(err error) { f.losses <- err })
 	return f
 }
 
@@ -219,6 +221,11 @@ func TestPostgresFollow(t *testing.T) {
 	}
 	if err := b.Ping(t.Context()); err != nil {
 		t.Error(err)
+	}
+	for from := time.Now(); f.asOf.Load().Before(from); time.Sleep(10 * time.Millisecond) {
+		if time.Since(from) > 2*time.Second {
+			t.Fatal("nothing changes, and nobody says so")
+		}
 	}
 	rawPostgres(t, o, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
 	select {
