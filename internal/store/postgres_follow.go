@@ -46,6 +46,11 @@ func (e *postgresDB) follow(changed func(), current func(time.Time), lost func(e
 			if e.isClosed() {
 				return
 			}
+			if errors.Is(err, ErrNewerSchema) {
+				// Each connection is judged when it is made, and refused.
+				e.joins.Reset()
+				e.others.Reset()
+			}
 			e.following.lost.Store(&err)
 			lost(err)
 			select {
@@ -92,8 +97,7 @@ func (e *postgresDB) followOnce(changed func(), current func(time.Time)) (err er
 	}
 }
 
-// listen makes the connection over which a server follows. It also holds, as
-// long as it stands, the lock that tells migrations of running servers.
+// listen makes the connection over which a server follows.
 func (e *postgresDB) listen(ctx context.Context) (_ *pgx.Conn, err error) {
 	ctx, cancel := context.WithTimeout(ctx, pgLimit)
 	defer cancel()
@@ -109,15 +113,7 @@ func (e *postgresDB) listen(ctx context.Context) (_ *pgx.Conn, err error) {
 	if err := e.judge(ctx, c); err != nil {
 		return nil, err
 	}
-	s := &pgSession{ctx: ctx, conn: c}
-	got, err := conn{s}.integer("SELECT 1 FROM (SELECT pg_try_advisory_lock_shared(" + pgServersLock + ") AS got) AS l WHERE got")
-	if err == nil && got == 0 {
-		err = fmt.Errorf("%w: its schema is being changed", ErrLocked)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return c, s.script("LISTEN joinery")
+	return c, (&pgSession{ctx: ctx, conn: c}).script("LISTEN joinery")
 }
 
 // look gives the count of changes, from a schema that we may serve, and looks at

@@ -24,7 +24,8 @@ type postgresDB struct {
 	options Options
 	log     *slog.Logger
 	config  *pgxpool.Config
-	schema  int // the last migration that this program knows
+	schema  int  // the last migration that this program knows
+	serves  bool // and so its connections hold pgServersLock
 
 	fence *atomic.Pointer[Fence] // of the DB
 	home  atomic.Value           // string: by what the database was known when it was opened; see pgHome
@@ -124,7 +125,7 @@ func openPostgres(ctx context.Context, o Options, why purpose) (_ *DB, err error
 		return nil, err
 	}
 	e := &postgresDB{
-		options: o, log: o.Logger, config: config, schema: len(steps), reading: make(chan struct{}, readerConns),
+		options: o, log: o.Logger, config: config, schema: len(steps), serves: why == toServe, reading: make(chan struct{}, readerConns),
 		loads: newLoadQueue(), commits: newWaiting(), writes: newWaiting(), closed: make(chan struct{}),
 	}
 	e.life, e.end = context.WithCancel(context.Background())
@@ -209,10 +210,25 @@ func pgHost(c *pgxpool.Config) string {
 func (e *postgresDB) judge(ctx context.Context, c *pgx.Conn) error {
 	s := &pgSession{ctx: ctx, conn: c, limit: pgLimit}
 	return inOrder(
+		func() error { return e.holdSchema(s) },
 		func() error { return e.judgeSchema(s) },
 		func() error { return e.judgeDurable(s) },
 		func() error { return e.judgeHome(s) },
 	)
+}
+
+// holdSchema takes the lock that tells migrations of running servers, for as
+// long as the connection stands. So whatever can serve is either known to run or
+// looks at the schema before it does.
+func (e *postgresDB) holdSchema(s *pgSession) error {
+	if !e.serves {
+		return nil
+	}
+	got, err := conn{s}.integer("SELECT CASE WHEN pg_try_advisory_lock_shared(" + pgServersLock + ") IS FALSE THEN 0 ELSE 1 END") // NULL: no schema
+	if err == nil && got == 0 {
+		err = fmt.Errorf("%w: its schema is being changed", ErrLocked)
+	}
+	return err
 }
 
 func (e *postgresDB) judgeSchema(s *pgSession) error {

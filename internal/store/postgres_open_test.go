@@ -135,7 +135,8 @@ func TestPostgresRollingUpgrade(t *testing.T) {
 	if from, to, err := migratePostgres(t.Context(), o, append(all, expand)); err != nil || from != n || to != n+1 {
 		t.Fatalf("from %d to %d, %v", from, to, err)
 	}
-	for _, d := range []*DB{running, mustOpen(t, o)} {
+	another := mustOpen(t, o)
+	for _, d := range []*DB{running, another} {
 		s := reload(t, d, 0)
 		if err := d.SetSuspended(t.Context(), s.Device.ID, s.Device.Ownership.Org, true, joinery.AuditEntry{At: testTime}); err != nil {
 			t.Error(err)
@@ -150,7 +151,7 @@ func TestPostgresRollingUpgrade(t *testing.T) {
 
 	_, _, err = migratePostgres(t.Context(), o, append(all, expand, contract))
 	wants(t, err, ErrLocked, "contract", "stop all of them")
-	if err := running.Close(); err != nil {
+	if err := firstError(running.Close(), another.Close()); err != nil {
 		t.Fatal(err)
 	}
 	from, to, err := migratePostgres(t.Context(), o, append(all, expand, broken))
@@ -162,6 +163,38 @@ func TestPostgresRollingUpgrade(t *testing.T) {
 	}
 	_, err = Open(t.Context(), o)
 	wants(t, err, ErrNewerSchema)
+}
+
+// A server whose schema was changed under it all the same serves nothing, until
+// the schema is one that it may serve.
+func TestPostgresSchemaUnderServer(t *testing.T) {
+	o := newPostgres(t)
+	d, states := withDevices(t, o, 2)
+	all, err := postgresMigrations()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := len(all)
+	// Known to run by any of its connections, one to follow or not.
+	_, _, err = migratePostgres(t.Context(), o, append(all, migration{n + 1, "contract", "CREATE TABLE more (a bigint)"}))
+	wants(t, err, ErrLocked, "contract", "stop all of them")
+
+	f := follow(d)
+	f.waitFor(t, 1)
+	rawPostgres(t, o, "UPDATE joinery_schema SET serves_from = 9999")
+	wants(t, <-f.losses, ErrNewerSchema)
+	for _, c := range commitsOf(states) {
+		if err := d.CommitActivation(t.Context(), c); joinery.CodeOf(err) != joinery.CodeUnavailable {
+			t.Errorf("a join on a newer schema: %v", err)
+		}
+	}
+	rawPostgres(t, o, fmt.Sprintf("UPDATE joinery_schema SET serves_from = %d", n))
+	waitFor(t, func() bool { return d.Ping(t.Context()) == nil })
+	for _, c := range commitsOf(states) {
+		if err := d.CommitActivation(t.Context(), c); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // followed is what Follow told.
