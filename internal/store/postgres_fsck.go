@@ -7,7 +7,7 @@ package store
 func (*postgresDB) checkEngine(f *checkup) error {
 	if s, ok := f.c.session.(*pgSession); ok {
 		s.paged, s.limit = true, 0
-		if err := s.script("SET LOCAL statement_timeout = 0"); err != nil {
+		if err := s.script("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"); err != nil {
 			return err
 		}
 	}

@@ -381,3 +381,23 @@ func TestPostgresPages(t *testing.T) {
 		t.Errorf("sum %d, %d between, %v", seen, between, err)
 	}
 }
+
+// A checkup may take its time, between its pages as well: keys are looked at
+// there.
+func TestPostgresFsckTakesTime(t *testing.T) {
+	d := mustOpen(t, newPostgres(t))
+	err := d.snapshot(t.Context(), func(c conn) error {
+		if err := d.engine.checkEngine(&checkup{c: c}); err != nil {
+			return err
+		}
+		for _, limit := range []string{"statement_timeout", "idle_in_transaction_session_timeout"} {
+			if n, err := c.integer("SELECT CAST(setting AS bigint) FROM pg_settings WHERE name = '" + limit + "'"); err != nil || n != 0 {
+				t.Errorf("%s is %d, %v", limit, n, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
