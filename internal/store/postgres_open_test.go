@@ -401,3 +401,41 @@ func TestPostgresFsckTakesTime(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A server that waits for another one's transaction closes without waiting on.
+func TestPostgresCloseWhileWaiting(t *testing.T) {
+	o := newPostgres(t)
+	d := mustOpen(t, o)
+	holder, err := pgConnect(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = holder.Close(t.Context()) }()
+	got, err := conn{&pgSession{ctx: t.Context(), conn: holder}}.integer("SELECT CASE WHEN " + strings.Replace(pgWriterLock, "_xact", "", 1) + " THEN 1 ELSE 0 END")
+	if err != nil || got != 1 {
+		t.Fatal(got, err)
+	}
+	written := make(chan error, 1)
+	go func() {
+		org := joinery.Organisation{ID: joinery.NewOrgID(), Name: "o", CreatedAt: testTime}
+		written <- d.AddOrg(context.Background(), org, joinery.AuditEntry{At: testTime, Event: joinery.AuditOrgAdded})
+	}()
+	polls := `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction' AND query LIKE '%advisory%'`
+	waitFor(t, func() bool {
+		n, err := conn{&pgSession{ctx: t.Context(), conn: holder}}.integer(polls)
+		return err == nil && n > 0
+	})
+	closed := make(chan error, 1)
+	go func() { closed <- d.Close() }()
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(writerWait / 2):
+		t.Fatal("it waits on")
+	}
+	if err := <-written; !errors.Is(err, ErrClosed) {
+		t.Errorf("who waited: %v", err)
+	}
+}
