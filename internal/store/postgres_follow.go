@@ -46,7 +46,7 @@ func (e *postgresDB) follow(changed func(), current func(time.Time), lost func(e
 			if e.isClosed() {
 				return
 			}
-			if errors.Is(err, ErrNewerSchema) {
+			if errors.Is(err, ErrNewerSchema) || errors.Is(err, ErrNotDurable) {
 				// Each connection is judged when it is made, and refused.
 				e.joins.Reset()
 				e.others.Reset()
@@ -116,8 +116,8 @@ func (e *postgresDB) listen(ctx context.Context) (_ *pgx.Conn, err error) {
 	return c, (&pgSession{ctx: ctx, conn: c}).script("LISTEN joinery")
 }
 
-// look gives the count of changes, from a schema that we may serve, and looks at
-// the fence.
+// look gives the count of changes, from a schema that we may serve and a server
+// that loses no commit, and looks at the fence.
 func (e *postgresDB) look(s *pgSession) (fleet int64, err error) {
 	var servesFrom int64
 	_, err = s.one("SELECT fleet, serves_from FROM joinery_schema", func(r *row) error {
@@ -127,7 +127,10 @@ func (e *postgresDB) look(s *pgSession) (fleet int64, err error) {
 	if err == nil && servesFrom > int64(e.schema) {
 		err = fmt.Errorf("%w: it was migrated; this program is too old for it", ErrNewerSchema)
 	}
-	return fleet, firstError(err, e.lookAtFence(conn{s}))
+	if err != nil {
+		return 0, err
+	}
+	return fleet, firstError(e.judgeDurable(s), e.lookAtFence(conn{s}))
 }
 
 // heard gives why changes of other servers are not heard; nil where they are,

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"joinery"
+	"joinery/internal/store/storetest"
 	"joinery/internal/store/storetest/pgtest"
 )
 
@@ -437,5 +438,38 @@ func TestPostgresCloseWhileWaiting(t *testing.T) {
 	}
 	if err := <-written; !errors.Is(err, ErrClosed) {
 		t.Errorf("who waited: %v", err)
+	}
+}
+
+// Settings of a running PostgreSQL that begin to lose commits end the joins, and
+// these go on when the settings are right again.
+func TestPostgresStopsSyncing(t *testing.T) {
+	server := pgtest.Start(t, pgtest.Options{Sync: true})
+	o := Options{URL: server.Database(t)}
+	if err := Create(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	d, states := withDevices(t, o, 3)
+	f := follow(d)
+	f.waitFor(t, 1)
+	join := func(n int) error {
+		return d.CommitActivation(t.Context(), storetest.NextCommit(states[n]))
+	}
+	if err := join(0); err != nil {
+		t.Fatal(err)
+	}
+	set := func(to string) {
+		rawPostgres(t, o, "ALTER SYSTEM SET synchronous_commit = "+to)
+		rawPostgres(t, o, "SELECT pg_reload_conf()")
+	}
+	set("off")
+	wants(t, <-f.losses, ErrNotDurable, "synchronous_commit=off")
+	if err := join(1); joinery.CodeOf(err) != joinery.CodeUnavailable {
+		t.Errorf("a join that a crash could lose: %v", err)
+	}
+	set("on")
+	waitFor(t, func() bool { return d.Ping(t.Context()) == nil })
+	if err := join(1); err != nil {
+		t.Error(err)
 	}
 }
