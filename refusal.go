@@ -26,6 +26,7 @@ const (
 	RefusedJoinEUI         RefusalReason = "unknown-join-eui" // no range of ours holds the JoinEUI
 	RefusedEUIMismatch     RefusalReason = "eui-mismatch"     // message and frame name different devices
 	RefusedOptNeg          RefusalReason = "opt-neg"          // OptNeg and MACVersion contradict each other
+	RefusedFenced          RefusalReason = "fenced"           // no joins until the operator confirms the database
 	RefusedUnknownDevice   RefusalReason = "unknown-device"   // no such device
 	RefusedNotBound        RefusalReason = "not-bound"        // the device is bound to no network
 	RefusedOtherNetwork    RefusalReason = "other-network"    // the device is bound to another NetID
@@ -56,7 +57,7 @@ const (
 // RefusalReasons is all of them, in order.
 var RefusalReasons = []RefusalReason{
 	RefusedUnreadable, RefusedProtocolVersion, RefusedMalformed, RefusedSenderNetID, RefusedSenderNSID, RefusedSenderASID,
-	RefusedPeerRemoved, RefusedFrame, RefusedJoinEUI, RefusedEUIMismatch, RefusedOptNeg, RefusedUnknownDevice, RefusedNotBound,
+	RefusedPeerRemoved, RefusedFrame, RefusedJoinEUI, RefusedEUIMismatch, RefusedOptNeg, RefusedFenced, RefusedUnknownDevice, RefusedNotBound,
 	RefusedOtherNetwork, RefusedNSIDMissing, RefusedOtherNSID, RefusedSuspended, RefusedMACVersion, RefusedMIC, RefusedNoSession,
 	RefusedRejoinNetID, RefusedDevNonceUsed, RefusedDevNonceLow, RefusedRJCountLow, RefusedDevNonceEnd, RefusedRJCountEnd,
 	RefusedJoinNonceEnd, RefusedNSKEK, RefusedNoAS, RefusedASKEK, RefusedSessionUnknown, RefusedOtherAS, RefusedSessionEnded,
@@ -128,12 +129,22 @@ type RefusalCount struct {
 	First time.Time
 }
 
+// With is c and later in one, with the values of later.
+func (c RefusalCount) With(later RefusalCount) RefusalCount {
+	later.Count += c.Count
+	if c.First.Before(later.First) {
+		later.First = c.First
+	}
+	return later
+}
+
 // RefusalBatch is what is added to the stored refusals in one transaction.
 type RefusalBatch struct {
 	// Devices are counts of devices: one that names no device is of the device
 	// that has its JoinEUI and DevEUI now, and of that one's owner, if there is
-	// one. Unknown are counts of devices that are not here, by peer, JoinEUI and
-	// DevEUI; Peers of everything that a peer was refused, by reason.
+	// one who held it since First. Unknown are counts of devices that are not here, by peer, JoinEUI and
+	// DevEUI; Peers of everything that a peer was refused, by reason. No two of
+	// Unknown are alike, nor of Peers.
 	Devices []RefusalCount
 	Unknown []RefusalCount
 	Peers   []RefusalCount

@@ -67,7 +67,7 @@ const maxAttempts = 3
 // be changed or removed while a request waits.
 func (s *Service) serialised(ctx context.Context, req JoinRequest, try func(context.Context, JoinRequest) (JoinAnswer, error)) (JoinAnswer, error) {
 	if err := s.fence(); err != nil {
-		return JoinAnswer{}, err
+		return JoinAnswer{}, joinery.Refuse(joinery.RefusedFenced, err)
 	}
 	unlock, err := s.devices.lock(ctx, deviceKey{req.JoinEUI, req.DevEUI}, func(ctx context.Context) error {
 		_, err := s.load(ctx, req)

@@ -122,7 +122,7 @@ type Limits struct {
 	// The most connections held at once; more wait in the kernel's queue. Each
 	// takes a file descriptor, so the service's limit must be above it. One peer
 	// may hold half of them. A quarter may be in their TLS handshake, which has
-	// three seconds, and 64 of those from one address.
+	// three seconds; 64 of those from an address where no peer is connected.
 	Connections int `yaml:"connections"`
 	// How long a client may take for the TLS handshake and to send a request,
 	// and later to receive its answer.

@@ -51,8 +51,8 @@ func findPeer(peers []joinery.Peer, id joinery.PeerID) (joinery.Peer, error) {
 // consents to clear keys, and a Network Server needs an NS KEK or that consent;
 // the consent must be confirmed by the peer's name.
 //
-// Keys are sealed before anything is stored. If the server dies between the
-// peer and its KEKs, a peer without KEKs is left, to which no key is sent.
+// Keys are sealed before anything is stored, and the peer is stored together
+// with its KEKs or not at all.
 func (s *Service) AddPeer(ctx context.Context, caller joinery.Caller, p joinery.Peer, keks []NewKEK, confirm PeerConfirm) (joinery.Peer, error) {
 	if err := caller.RequireOperator(); err != nil {
 		return joinery.Peer{}, err
@@ -93,23 +93,13 @@ func (s *Service) AddPeer(ctx context.Context, caller joinery.Caller, p joinery.
 	return p, nil
 }
 
-// storePeer writes a new peer, then its KEKs; it takes the peer back where a
-// KEK fails. ctx must not end on the way.
+// storePeer writes a new peer with its KEKs, all or nothing.
 func (s *Service) storePeer(ctx context.Context, caller joinery.Caller, p joinery.Peer, keks []joinery.KEK) error {
-	if err := s.store.AddPeer(ctx, p, s.peerEntries(caller, joinery.AuditPeerAdded, p, p.ClearKeys)...); err != nil {
-		return err
-	}
+	entries := s.peerEntries(caller, joinery.AuditPeerAdded, p, p.ClearKeys)
 	for _, k := range keks {
-		if err := s.store.AddKEK(ctx, k, s.kekEntry(caller, joinery.AuditKEKAdded, p, k)); err != nil {
-			entry := s.entry(caller, joinery.AuditPeerRemoved, p.Org, map[string]string{"reason": "a KEK could not be stored"})
-			entry.Peer = p.ID
-			if undo := s.store.RemovePeer(ctx, p.ID, entry); undo != nil {
-				return fmt.Errorf("%w; and the peer, now without that KEK, could not be removed: %w", err, undo)
-			}
-			return err
-		}
+		entries = append(entries, s.kekEntry(caller, joinery.AuditKEKAdded, p, k))
 	}
-	return nil
+	return s.store.AddPeer(ctx, p, keks, entries...)
 }
 
 // ChangePeer replaces the settings of a peer; Org and CreatedAt stay. A consent

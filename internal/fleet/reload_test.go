@@ -3,7 +3,7 @@ package fleet
 import (
 	"context"
 	"crypto/x509"
-	"log/slog"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +12,8 @@ import (
 	"joinery/internal/store"
 	"joinery/lorawan"
 )
+
+var errBroken = errors.New("disk is gone")
 
 // forgetfulStore cannot be read after a peer was removed.
 type forgetfulStore struct {
@@ -39,7 +41,7 @@ func TestChangeThatCannotBeReadBack(t *testing.T) {
 	removed := f.mustAdd(t, f.networkServer("removed", 1, byCA(ca)), joinery.KEKForNS)
 	f.mustAdd(t, f.networkServer("stays", 2, byCA(other)), joinery.KEKForNS)
 	behind := &forgetfulStore{DB: f.db}
-	s := New(behind, f.keys, slog.New(slog.DiscardHandler))
+	s := New(behind, f.keys, Options{})
 	if err := s.Directory().Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -22,13 +22,25 @@ type Service struct {
 	peers sync.Mutex // see lockPeers
 }
 
-// New makes a Service; a nil log is none. Its Directory is empty and recognises nobody until the
+// Options are what a Service may be given besides its parts.
+type Options struct {
+	// Log is where warnings go; nil is nowhere.
+	Log *slog.Logger
+	// Now is the clock of what is written down, and of when a reset was opened;
+	// nil is the system's.
+	Now func() time.Time
+}
+
+// New makes a Service. Its Directory is empty and recognises nobody until the
 // first Reload.
-func New(store Store, keys Keys, log *slog.Logger) *Service {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
+func New(store Store, keys Keys, opt Options) *Service {
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{store: store, keys: keys, log: log, now: time.Now, directory: newDirectory(store, log)}
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	return &Service{store: store, keys: keys, log: opt.Log, now: opt.Now, directory: newDirectory(store, opt.Log)}
 }
 
 // lockPeers is held while peers, KEKs, ranges or signers are checked against each

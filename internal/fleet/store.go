@@ -35,11 +35,12 @@ type Follower interface {
 	LockFleet(ctx context.Context) (release func(), err error)
 }
 
-// PeerStore holds peers. Peers leaves out removed ones; SuspendPeer changes
-// nothing else; RemovePeer retires the peer's KEKs, whose rows stay.
+// PeerStore holds peers. AddPeer stores a peer together with its first KEKs.
+// Peers leaves out removed ones; SuspendPeer changes nothing else; RemovePeer
+// retires the peer's KEKs, whose rows stay.
 type PeerStore interface {
 	Peers(ctx context.Context) ([]joinery.Peer, error)
-	AddPeer(ctx context.Context, p joinery.Peer, entries ...joinery.AuditEntry) error
+	AddPeer(ctx context.Context, p joinery.Peer, keks []joinery.KEK, entries ...joinery.AuditEntry) error
 	ChangePeer(ctx context.Context, p joinery.Peer, entries ...joinery.AuditEntry) error
 	SuspendPeer(ctx context.Context, id joinery.PeerID, suspended bool, entry joinery.AuditEntry) error
 	RemovePeer(ctx context.Context, id joinery.PeerID, entry joinery.AuditEntry) error

@@ -152,12 +152,3 @@ func folded(totals []joinery.RefusalCount) (list []joinery.RefusalCount) {
 	}
 	return list
 }
-
-// Reasons gives each reason with what it means and what to do about it, in
-// order.
-func Reasons() (list [][3]string) {
-	for _, w := range wordings {
-		list = append(list, [3]string{string(w.reason), w.means, w.remedy})
-	}
-	return list
-}

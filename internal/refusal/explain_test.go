@@ -59,6 +59,7 @@ func samples() []joinery.Refusal {
 		sample(joinery.RefusedEUIMismatch, problem("DevEUI in PHYPayload differs from DevEUI in the message")),
 		sample(joinery.RefusedOptNeg, func(x *joinery.Refusal) { x.Received.OptNeg = true }),
 		sample(joinery.RefusedOptNeg, provisioned(lorawan.MAC1_1, joinery.NwkKey), func(x *joinery.Refusal) { x.Received.MACVersion = lorawan.MAC1_1 }),
+		sample(joinery.RefusedFenced),
 		sample(joinery.RefusedUnknownDevice),
 		sample(joinery.RefusedNotBound, func(x *joinery.Refusal) { x.Decided.Bound = false }),
 		sample(joinery.RefusedOtherNetwork),

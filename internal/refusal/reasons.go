@@ -139,6 +139,15 @@ var wordings = []wording{
 		nil,
 	},
 	{
+		joinery.RefusedFenced,
+		"This server answers no joins until its operator confirms which database counts, as after a backup was restored.",
+		"Nothing at the device: it may go on trying. The operator confirms with 'joinery restore confirm'.",
+		func(x *joinery.Refusal, v voice) string {
+			return fmt.Sprintf("%s asked for %s while this server answered no joins, because its operator had to confirm its database", who(x), v.device)
+		},
+		nil,
+	},
+	{
 		joinery.RefusedUnknownDevice,
 		"There is no such device here.",
 		"Import it, or correct JoinEUI and DevEUI: 'joinctl device list --dev-eui DEVEUI' finds it under another JoinEUI. Compare with the label; EUIs are often entered with their bytes reversed.",

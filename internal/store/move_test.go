@@ -188,7 +188,7 @@ func undone(t *testing.T, o store.Options) {
 	if err := db.AnswersJoins(); !errors.Is(err, store.ErrFenced) {
 		t.Fatalf("the old database answers joins: %v", err)
 	}
-	if _, err := db.ConfirmFence(t.Context(), store.Confirmation{Jump: 100}); err != nil {
+	if _, err := db.ConfirmFence(t.Context(), store.Confirmation{Jump: 100, Earlier: new(0)}); err != nil {
 		t.Fatal(err)
 	}
 	s, err := db.LoadActivation(t.Context(), benchJoinEUI, benchDevEUI(0))

@@ -164,10 +164,16 @@ func (e *postgresDB) judgeHome(s *pgSession) error {
 // lookAtFence reads the fence, which other processes raise and take down.
 func (e *postgresDB) lookAtFence(c conn) error {
 	s, found, err := c.storeRow()
-	if err == nil && found {
-		e.fence.Store(&s.fence)
+	if err != nil || !found {
+		return err
 	}
-	return err
+	was := e.fence.Swap(&s.fence)
+	if was != nil && was.Up() && !s.fence.Up() { // confirmed elsewhere; a later one may be here
+		if _, err := e.options.witness().write(s.operator, s.floor); err != nil {
+			e.log.Warn("how far confirmations have raised JoinNonces is not noted here; give a later one --earlier-confirmations", "error", err)
+		}
+	}
+	return nil
 }
 
 // copying implements engine, on a connection of its own.

@@ -272,9 +272,7 @@ func (e *postgresDB) judgeDurable(s *pgSession) error {
 // start starts the goroutines that load, commit and write.
 func (e *postgresDB) start() {
 	e.running.Go(e.loadLoop)
-	for range commitLoops {
-		e.running.Go(e.commitLoop)
-	}
+	e.running.Go(e.commitLoop)
 	e.running.Go(e.writeLoop)
 }
 
@@ -339,10 +337,15 @@ func (e *postgresDB) read(ctx context.Context, fn func(conn) error) error {
 	return e.reader(ctx, func(s *pgSession) error { return fn(conn{s}) })
 }
 
-// reader waits for its turn among the readers.
+// reader waits for its turn among the readers, but not for long: in front of a
+// PostgreSQL that hangs each turn takes as long as a statement may.
 func (e *postgresDB) reader(ctx context.Context, fn func(*pgSession) error) error {
+	patience := time.NewTimer(pgLimit / 2)
+	defer patience.Stop()
 	select {
 	case e.reading <- struct{}{}:
+	case <-patience.C:
+		return joinery.Errorf(joinery.CodeUnavailable, "too much is read from the database; try again later")
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-e.closed:
@@ -362,6 +365,13 @@ func (e *postgresDB) snapshot(ctx context.Context, fn func(conn) error) error {
 		return fn(conn{s})
 	})
 }
+
+// failed implements engine: what the disk of the database server keeps is that
+// server's business, which ends itself at a failed fsync.
+func (*postgresDB) failed() <-chan struct{} { return nil }
+
+// failure implements engine.
+func (*postgresDB) failure() error { return nil }
 
 // ping implements engine. It writes nothing: that joins can be written shows at
 // the joins, and a heartbeat of every server would fill the log of an idle
@@ -395,10 +405,12 @@ func (s *pgSession) script(sql string) error {
 
 // rollback ends a transaction that is open on a connection that still works.
 func (s *pgSession) rollback() error {
-	const idle = 'I'
-	if s.conn.IsClosed() || s.conn.PgConn().TxStatus() == idle {
+	if s.conn.IsClosed() || s.idle() {
 		return nil
 	}
 	ended := &pgSession{ctx: context.WithoutCancel(s.ctx), conn: s.conn, limit: pgLimit}
 	return ended.script("ROLLBACK")
 }
+
+// idle tells whether no transaction is open.
+func (s *pgSession) idle() bool { return s.conn.PgConn().TxStatus() == 'I' }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -240,7 +241,7 @@ func TestPostgresFollow(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, change := range []func() error{
-		func() error { return a.AddPeer(t.Context(), p, entry) },
+		func() error { return a.AddPeer(t.Context(), p, nil, entry) },
 		func() error { return a.AddKEK(t.Context(), kek, entry) },
 		func() error { return a.RetireKEK(t.Context(), kek.ID, entry) },
 		func() error { return a.AssignRange(t.Context(), r, entry) },
@@ -276,6 +277,53 @@ func TestPostgresFollow(t *testing.T) {
 			t.Fatal(b.Ping(t.Context()))
 		}
 	}
+}
+
+// In front of a PostgreSQL that hangs whoever waits for his turn is refused in
+// time as well, whatever he wants.
+func TestPostgresStalls(t *testing.T) {
+	pg := pgtest.Start(t, pgtest.Options{})
+	o := Options{URL: pg.Database(t), UnsafeNoSync: true}
+	if err := Create(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	d, states := withDevices(t, o, 4)
+	resume := pg.Stall(t)
+	began := time.Now()
+	var asking sync.WaitGroup
+	for what, ask := range map[string]func() error{
+		"load":   func() error { _, err := d.LoadActivation(t.Context(), testJoinEUI, testDevEUI(0)); return err },
+		"commit": func() error { return d.CommitActivation(t.Context(), storetest.NextCommit(states[1])) },
+		"write": func() error {
+			return d.SetSuspended(t.Context(), states[2].Device.ID, states[2].Device.Ownership.Org, true, joinery.AuditEntry{At: testTime})
+		},
+		"read": func() error { _, err := d.Orgs(t.Context()); return err },
+		"ping": func() error { return d.Ping(t.Context()) },
+	} {
+		for range 20 {
+			asking.Go(func() {
+				err := ask()
+				if code := joinery.CodeOf(err); code != joinery.CodeUnavailable {
+					t.Errorf("%s: %v", what, err)
+				}
+				if took := time.Since(began); took > 2*time.Second {
+					t.Errorf("%s: refused after %s", what, took)
+				}
+			})
+		}
+	}
+	asking.Wait()
+	resume()
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		err := d.CommitActivation(t.Context(), storetest.NextCommit(states[0]))
+		if err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+	clean(t, d)
 }
 
 // One server at a time checks and changes the fleet; what it does meanwhile by
