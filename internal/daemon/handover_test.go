@@ -155,7 +155,7 @@ func TestSuccessorDoesNotLieInWait(t *testing.T) {
 	yieldedTimeout = 100 * time.Millisecond
 	t.Cleanup(func() { yieldedTimeout = long })
 	c := installation(t)
-	db, err := store.Open(t.Context(), DatabaseOptions(c.Database))
+	db, err := store.Open(t.Context(), DatabaseOptions(c))
 	must(t, err)
 	defer func() { _ = db.Close() }()
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: c.API.HandoverSocket(), Net: "unix"})

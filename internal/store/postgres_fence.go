@@ -48,7 +48,7 @@ func (e *postgresDB) begin(ctx context.Context, d *DB, why purpose) error {
 	var home string
 	var s storeRow
 	var found bool
-	err := e.using(ctx, e.others, pgLimit, func(session *pgSession) (err error) {
+	err := e.using(ctx, e.others, connectTimeout, func(session *pgSession) (err error) {
 		if home, err = session.homeOf(); err != nil {
 			return err
 		}

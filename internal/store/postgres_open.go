@@ -60,8 +60,9 @@ const (
 	otherConns  = readerConns + 2 // the writer, and whoever holds a lock for long
 )
 
-// connectTimeout bounds the making of one connection.
-const connectTimeout = pgLimit
+// connectTimeout bounds the making of one connection. Nobody waits that long for
+// one: it is there for who comes next.
+const connectTimeout = 3 * time.Second
 
 // pgVersion is the oldest server that is known to work.
 const pgVersion = 140000
@@ -208,7 +209,7 @@ func pgHost(c *pgxpool.Config) string {
 // judge refuses a database that is none of ours, has a schema that this program
 // does not serve, is too old, or would lose commits.
 func (e *postgresDB) judge(ctx context.Context, c *pgx.Conn) error {
-	s := &pgSession{ctx: ctx, conn: c, limit: pgLimit}
+	s := &pgSession{ctx: ctx, conn: c, limit: connectTimeout}
 	return inOrder(
 		func() error { return e.holdSchema(s) },
 		func() error { return e.judgeSchema(s) },
