@@ -146,7 +146,7 @@ func (e *postgresDB) judgeHome(s *pgSession) error {
 	var row storeRow
 	err = inOrder(
 		func() error { return s.script("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE") },
-		func() error { return s.lock(s.ctx, pgWriterLock) },
+		func() error { return e.lock(s.ctx, s, pgWriterLock) },
 		func() (err error) { row, err = e.settle(&tx{conn: conn{s}}, home); return err },
 		func() error { return s.script("COMMIT") },
 	)
