@@ -191,6 +191,51 @@ func TestRelay(t *testing.T) {
 	}
 }
 
+// Uploads that nobody reads yet keep no join waiting.
+func TestRelayPastUnreadUploads(t *testing.T) {
+	read := make(chan struct{})
+	r, _ := relayed(t, func(_ http.ResponseWriter, r *http.Request) {
+		if r.Header.Get(headerDoor) == "api" {
+			<-read
+		}
+		_, _ = io.Copy(io.Discard, r.Body)
+	})
+	defer func() { _ = r.Close() }()
+	door := func(name string) *httptest.Server {
+		s := httptest.NewServer(r.Handler(name, nil))
+		t.Cleanup(s.Close)
+		return s
+	}
+	post := func(ctx context.Context, s *httptest.Server, size int) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL, strings.NewReader(strings.Repeat("x", size)))
+		if err != nil {
+			return err
+		}
+		resp, err := s.Client().Do(req)
+		if err != nil {
+			return err
+		}
+		return resp.Body.Close()
+	}
+	calls, joins := door("api"), door("interop")
+	var uploads sync.WaitGroup
+	for range 16 {
+		uploads.Go(func() {
+			if err := post(t.Context(), calls, 2<<20); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	time.Sleep(200 * time.Millisecond) // until each has sent what it may
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := post(ctx, joins, 100); err != nil {
+		t.Errorf("a join beside unread uploads: %v", err)
+	}
+	close(read)
+	uploads.Wait()
+}
+
 // shorten makes a bound short for one test.
 func shorten(t *testing.T, bound *time.Duration) {
 	t.Helper()
