@@ -339,9 +339,10 @@ func (m *moving) finish(ctx context.Context, done bool) ([]Violation, error) {
 
 // UndoMove makes a database that was moved, or is on its way, one that servers
 // open again. One whose state went elsewhere is fenced until that is confirmed;
-// one that was on its way answers joins as before. CodeConflict for others.
+// one that was on its way answers joins as before, unless the server that opens
+// it finds that it is a copy. CodeConflict for others.
 func UndoMove(ctx context.Context, o Options, actor string) (f Fence, err error) {
-	d, err := open(ctx, o, toMove)
+	d, err := open(ctx, o, toUndo)
 	if err != nil {
 		return f, err
 	}

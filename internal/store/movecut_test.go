@@ -83,3 +83,32 @@ func TestMoveToWhereNothingCanBe(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A source of which only a copy is left can be taken back: fenced, whether its
+// state went elsewhere or was on its way.
+func TestUndoneFromACopy(t *testing.T) {
+	for _, state := range []FenceState{FenceMoving, FenceMoved} {
+		path := richDatabase(t)
+		o := Options{Path: path, UnsafeNoSync: true}
+		d := mustOpen(t, o)
+		err := d.do(t.Context(), func(t *tx) error {
+			return t.raiseFence(Fence{State: state, Since: now(), Note: "there"}, "tester")
+		})
+		if err = firstError(err, d.Close()); err != nil {
+			t.Fatal(err)
+		}
+		copied := Options{Path: filepath.Join(t.TempDir(), "joinery.db"), UnsafeNoSync: true}
+		copyFiles(t, path, copied.Path)
+		if _, err := UndoMove(t.Context(), copied, "tester"); err != nil {
+			t.Fatalf("%s: %v", state, err)
+		}
+		d = mustOpen(t, copied)
+		if f := d.Fence(); f.State != FenceForked {
+			t.Errorf("%s: fence %+v", state, f)
+		}
+		if _, err := d.ConfirmFence(t.Context(), Confirmation{Earlier: new(0)}); err != nil {
+			t.Fatal(err)
+		}
+		joinSome(t, d, 1)
+	}
+}

@@ -60,7 +60,10 @@ func (e *postgresDB) begin(ctx context.Context, d *DB, why purpose) error {
 			"or damaged; then restore a backup", ErrNotDatabase)
 	}
 	if err == nil && why == toMove {
-		err = e.original(ctx, s, home)
+		err = e.original(s, home)
+	}
+	if err == nil && (why == toMove || why == toUndo) {
+		err = e.alone(ctx)
 	}
 	if err == nil && why == toServe {
 		if home == "" {
@@ -81,12 +84,16 @@ func (e *postgresDB) begin(ctx context.Context, d *DB, why purpose) error {
 	return err
 }
 
-// original refuses a database that servers have open, and one that is not known
-// to be the one that was served.
-func (e *postgresDB) original(ctx context.Context, s storeRow, home string) error {
+// original refuses a database that is not known to be the one that was served.
+func (e *postgresDB) original(s storeRow, home string) error {
 	if strange := e.strangeHome(s.home, home); s.opened && strange != "" {
 		return fmt.Errorf("%w: %s; confirm first that it counts, with joinery restore confirm", ErrFenced, strange)
 	}
+	return nil
+}
+
+// alone refuses a database that servers have open.
+func (e *postgresDB) alone(ctx context.Context) error {
 	alone := int64(0)
 	err := e.using(ctx, e.others, pgLimit, func(session *pgSession) (err error) {
 		// For this moment only: from the next on no server opens it.

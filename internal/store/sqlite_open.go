@@ -80,6 +80,7 @@ const (
 	toRead
 	toReadLive
 	toMove // to write, and not as a server
+	toUndo // the same, even where it is not known to be the one that was served
 )
 
 func open(ctx context.Context, o Options, why purpose) (_ *DB, err error) {

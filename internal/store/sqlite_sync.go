@@ -1,7 +1,9 @@
 package store
 
 import (
+	"errors"
 	"fmt"
+	"os"
 
 	"zombiezen.com/go/sqlite"
 )
@@ -32,7 +34,11 @@ func (w *writer) distrust(err error) error {
 	default:
 		return err
 	}
-	err = fmt.Errorf("%w: %w", ErrUnsynced, err)
+	return w.end(fmt.Errorf("%w: %w", ErrUnsynced, err), "the disk failed to keep what was written; nothing more is written until the server is started again")
+}
+
+// end refuses all that waits, and all that comes, with err, and gives it.
+func (w *writer) end(err error, why string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.broken != nil {
@@ -46,7 +52,7 @@ func (w *writer) distrust(err error) error {
 		o.result <- err
 	}
 	w.joins, w.others = nil, nil
-	w.log.Error("the disk failed to keep what was written; nothing more is written until the server is started again", "error", err)
+	w.log.Error(why, "error", err)
 	close(w.failed)
 	return err
 }
@@ -68,3 +74,19 @@ func (e *sqliteDB) failed() <-chan struct{} {
 
 // failure implements engine.
 func (e *sqliteDB) failure() error { return storeError(e.w.isBroken()) }
+
+// inPlace ends the writer where another file stands at the path of the database,
+// or none: this one was moved away under it. Its lock went along and so keeps
+// nobody from another one, and what is written here nobody will read again.
+func (w *writer) inPlace() error {
+	now, err := os.Stat(w.path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
+		return err
+	case os.SameFile(w.file, now):
+		return nil
+	}
+	return w.end(fmt.Errorf("%w: the file at %s was moved away or replaced while it was open", ErrSucceeded, w.path),
+		"the database was taken away; nothing more is written until the server is started again")
+}

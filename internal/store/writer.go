@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"runtime"
 	"slices"
 	"sync"
@@ -18,6 +19,8 @@ import (
 // transaction, so that neither starves.
 type writer struct {
 	c       *sqliteConn
+	path    string
+	file    os.FileInfo // what stood at path when it was opened
 	epoch   int64
 	news    *news // what the readers of joins are told
 	readers *pool // those readers
@@ -75,10 +78,14 @@ const maxBatch = 512
 // startWriter starts a writer on c, which is the writer's to close from now on.
 func (e *sqliteDB) startWriter(c *sqliteConn, epoch int64, log *slog.Logger) (*writer, error) {
 	w := &writer{
-		c: c, epoch: epoch, news: e.news, readers: e.joins, log: log, committed: e.noteJoin,
+		c: c, path: e.path, epoch: epoch, news: e.news, readers: e.joins, log: log, committed: e.noteJoin,
 		checkpointAt: walPages, failed: make(chan struct{}), waiting: newWaiting(), done: make(chan struct{}),
 	}
-	if err := w.stmts.prepare(c); err != nil {
+	err := w.stmts.prepare(c)
+	if err == nil {
+		w.file, err = os.Stat(e.path)
+	}
+	if err != nil {
 		_ = c.Close()
 		return nil, err
 	}
@@ -210,6 +217,9 @@ func (w *writer) transaction(fn func(*tx) error) (err error) {
 // database since we did.
 func (w *writer) begin() error {
 	if err := w.isBroken(); err != nil { // since the work was taken from its queue
+		return err
+	}
+	if err := w.inPlace(); err != nil {
 		return err
 	}
 	if err := run(w.stmts.begin); err != nil {
