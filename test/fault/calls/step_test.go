@@ -221,7 +221,9 @@ func (x stepStore) AuditEntries(ctx context.Context, after int64, limit int) ([]
 }
 
 // Follow cannot fail.
-func (x stepStore) Follow(changed func(), lost func(error)) { x.db.Follow(changed, lost) }
+func (x stepStore) Follow(changed func(), current func(time.Time), lost func(error)) {
+	x.db.Follow(changed, current, lost)
+}
 
 func (x stepStore) LockFleet(ctx context.Context) (release func(), err error) {
 	return step(x.s, "LockFleet", func() (func(), error) { return x.db.LockFleet(ctx) })
