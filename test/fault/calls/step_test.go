@@ -164,6 +164,10 @@ func (x stepStore) ChangePeer(ctx context.Context, p joinery.Peer, entries ...jo
 	return act(x.s, "ChangePeer", func() error { return x.db.ChangePeer(ctx, p, entries...) })
 }
 
+func (x stepStore) SuspendPeer(ctx context.Context, id joinery.PeerID, suspended bool, e joinery.AuditEntry) error {
+	return act(x.s, "SuspendPeer", func() error { return x.db.SuspendPeer(ctx, id, suspended, e) })
+}
+
 func (x stepStore) RemovePeer(ctx context.Context, id joinery.PeerID, e joinery.AuditEntry) error {
 	return act(x.s, "RemovePeer", func() error { return x.db.RemovePeer(ctx, id, e) })
 }
