@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -21,6 +22,7 @@ import (
 
 	"joinery/internal/backup"
 	"joinery/internal/config"
+	"joinery/internal/store/storetest/pgtest"
 )
 
 // The scripts in testdata/script run this program as people and service managers
@@ -45,6 +47,28 @@ func TestScripts(t *testing.T) {
 			"exits":       exits,
 			"answers":     answers,
 			"recipient":   recipient,
+		},
+	})
+}
+
+// TestScriptsOnPostgres runs scripts with an empty database in a PostgreSQL that
+// syncs.
+func TestScriptsOnPostgres(t *testing.T) {
+	pg := pgtest.Start(t, pgtest.Options{Sync: true})
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/postgres",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(e *testscript.Env) error {
+			if err := setup(e); err != nil {
+				return err
+			}
+			f, err := os.OpenFile(filepath.Join(e.WorkDir, "joinery.yaml"), os.O_APPEND|os.O_WRONLY, 0)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(f, "database: {url: %q}\n", pg.Database(t))
+			return errors.Join(err, f.Close())
 		},
 	})
 }

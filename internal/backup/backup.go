@@ -138,7 +138,7 @@ func writeFrames(ctx context.Context, w io.Writer, s Source, sum *Summary, progr
 			}
 			err := f.write(frameRows, content)
 			content = content[:0]
-			progress.tell(done, sum.Header.Rows)
+			progress.tell(done, sum.Rows)
 			return errors.Join(err, ctx.Err())
 		}
 		err := s.Rows(table, func(row []any) (err error) {
@@ -290,7 +290,7 @@ func (rd *reading) rows(content []byte) error {
 	}
 	rd.sum.Tables[rd.table.Name] += int64(len(list))
 	rd.done += int64(len(list))
-	defer func() { rd.progress.tell(rd.done, rd.sum.Header.Rows) }()
+	defer func() { rd.progress.tell(rd.done, rd.sum.Rows) }()
 	if rd.target == nil {
 		return nil
 	}

@@ -60,6 +60,8 @@ func (s *state) empty() *state {
 	return &state{names: s.names, columns: s.columns, rows: map[string][][]any{}}
 }
 
+const sampleRows = 1500
+
 // sample has rows of every kind of value, more than one frame of them.
 func sample() *state {
 	s := &state{
@@ -68,8 +70,8 @@ func sample() *state {
 		rows:    map[string][][]any{"b": {{int64(-1)}, {int64(1<<63 - 1)}, {nil}}},
 	}
 	r := rand.New(rand.NewPCG(1, 2))
-	for i := range 5000 {
-		blob := make([]byte, r.IntN(200))
+	for i := range sampleRows {
+		blob := make([]byte, r.IntN(400))
 		for k := range blob {
 			blob[k] = byte(r.Uint32())
 		}
@@ -108,7 +110,7 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if seen != 5003 || all != 5003 || wrote.Tables["a"] != 5000 || wrote.Schema != 3 || wrote.Epoch != 7 {
+	if seen != sampleRows+3 || all != sampleRows+3 || wrote.Tables["a"] != sampleRows || wrote.Schema != 3 || wrote.Epoch != 7 {
 		t.Errorf("progress %d of %d; %+v", seen, all, wrote)
 	}
 	if bytes.Contains(b.Bytes(), []byte("text 4")) {
@@ -174,13 +176,13 @@ func TestSpoiltBackupsAreRefused(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	for cut := 0; cut < len(b); cut += 1 + len(b)/50 {
+	for cut := 0; cut < len(b); cut += 1 + len(b)/30 {
 		refused(fmt.Sprintf("cut at %d of %d", cut, len(b)), b[:cut], ErrDamaged)
 	}
 	refused("the last byte cut", b[:len(b)-1], ErrDamaged)
 	refused("something behind it", append(bytes.Clone(b), 0), ErrDamaged)
 	header := bytes.Index(b, []byte("\n--- ")) + 50
-	for at := header; at < len(b); at += 1 + len(b)/50 {
+	for at := header; at < len(b); at += 1 + len(b)/30 {
 		spoilt := bytes.Clone(b)
 		spoilt[at] ^= 1
 		refused(fmt.Sprintf("changed at %d of %d", at, len(b)), spoilt, ErrDamaged)
@@ -215,7 +217,7 @@ func TestForgedFramesAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := rand.New(rand.NewPCG(3, 4))
-	for range 300 {
+	for range 100 {
 		b := bytes.Clone(whole.Bytes())
 		switch at := r.IntN(len(b)); r.IntN(3) {
 		case 0:

@@ -60,10 +60,13 @@ type Database struct {
 
 // Name tells people which database is meant. There is no secret in it.
 func (d Database) Name() string {
-	if d.URL != "" {
-		return d.URL
+	if d.URL == "" {
+		return d.Path
 	}
-	return d.Path
+	if _, err := parseURL("", d.URL); err != nil { // there may be one after all
+		return "the PostgreSQL database"
+	}
+	return d.URL
 }
 
 // Keys says where the sealed key file lies and what opens it.
@@ -119,7 +122,7 @@ type Limits struct {
 	// The most connections held at once; more wait in the kernel's queue. Each
 	// takes a file descriptor, so the service's limit must be above it. One peer
 	// may hold half of them. A quarter may be in their TLS handshake, which has
-	// three seconds, and 64 of those from one address.
+	// three seconds; 64 of those from an address where no peer is connected.
 	Connections int `yaml:"connections"`
 	// How long a client may take for the TLS handshake and to send a request,
 	// and later to receive its answer.

@@ -15,6 +15,7 @@ import (
 	"joinery/internal/config"
 	"joinery/internal/handover"
 	"joinery/internal/keyring"
+	"joinery/internal/store"
 )
 
 // Options are what a Program is told besides its configuration.
@@ -30,6 +31,9 @@ type Options struct {
 	Upgrade []string
 	// Log is where the server reports; nil is nowhere.
 	Log *slog.Logger
+	// Now is the clock, nil the system's: what is written down, the windows in
+	// which something counts, and whether a certificate is valid. Tests set it.
+	Now func() time.Time
 }
 
 // Program is a server: opened, with its sockets bound, but not yet serving.
@@ -38,9 +42,11 @@ type Program struct {
 	upgrade []string
 	migrate bool
 	log     *slog.Logger
+	now     func() time.Time
 	keys    *keyring.Keyring
 	cert    *certificate
 	sockets []handover.Socket
+	given   given
 
 	// core is replaced, by Run alone, when a successor failed with the database.
 	core *core
@@ -50,8 +56,10 @@ type Program struct {
 	relayed     <-chan struct{}
 	// reception is where successors of this server ask; nil where that cannot be.
 	reception *reception
-	// health is what the watchdog looks at; nil while nobody holds the database.
-	health atomic.Pointer[ops]
+	// health is what the watchdog looks at; nil while nobody here holds the
+	// database, which is since letting.
+	health  atomic.Pointer[ops]
+	letting atomic.Pointer[time.Time]
 
 	close  sync.Once
 	closed error
@@ -64,7 +72,10 @@ func Open(ctx context.Context, c config.Config, o Options) (_ *Program, err erro
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	p := &Program{config: c, upgrade: o.Upgrade, migrate: o.Migrate, log: o.Log}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	p := &Program{config: c, upgrade: o.Upgrade, migrate: o.Migrate, log: o.Log, now: o.Now}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.Close())
@@ -75,7 +86,7 @@ func Open(ctx context.Context, c config.Config, o Options) (_ *Program, err erro
 		return nil, err
 	}
 	p.sockets = passed // for Close
-	if p.core, err = newCore(c, p.log); err != nil {
+	if p.core, err = newCore(c, p.log, p.now); err != nil {
 		return nil, err
 	}
 	if o.Successor {
@@ -128,13 +139,33 @@ func (p *Program) openSuccessor(ctx context.Context, passed []handover.Socket) e
 		if err := predecessor.Yield(ctx); err != nil {
 			return err
 		}
+		return p.takeYielded(ctx)
 	}
 	return p.takeDatabase(ctx, p.core, true)
 }
 
+// yieldedTimeout is how long a successor waits for a database that should be free.
+var yieldedTimeout = 5 * time.Second
+
+// takeYielded takes the database that the predecessor let go of, or lost when it
+// crashed. Another process may have been quicker. That is not waited out, as the
+// sockets are in hand: a server that came to life much later, with no more than a
+// lock that happens to be free, would take them from whoever serves by then.
+func (p *Program) takeYielded(ctx context.Context) error {
+	for end := time.Now().Add(yieldedTimeout); ; time.Sleep(yieldedPoll) {
+		err := p.takeDatabase(ctx, p.core, false)
+		if !errors.Is(err, store.ErrLocked) || ctx.Err() != nil || time.Now().After(end) {
+			return err
+		}
+	}
+}
+
+// yieldedPoll is how often it looks.
+const yieldedPoll = 10 * time.Millisecond
+
 // openKeys opens what needs no database.
 func (p *Program) openKeys(ctx context.Context) (err error) {
-	if p.cert, err = newCertificate(p.config.Interop); err != nil {
+	if p.cert, err = newCertificate(p.config.Interop, p.now()); err != nil {
 		return err
 	}
 	p.keys, err = OpenKeyring(ctx, p.config.Keys, p.log)
@@ -159,6 +190,7 @@ func (p *Program) Run(ctx context.Context) error {
 	fail := func(err error) { stop(failure{err}) }
 	var running sync.WaitGroup
 	p.core.serve(p.sockets, &running, fail)
+	running.Go(func() { endWithDatabase(ctx, p.core.holders, fail) })
 	p.health.Store(p.core.ops)
 	if err := p.confirm(); err != nil {
 		fail(err)
@@ -198,6 +230,16 @@ func (p *Program) serveOn(ctx context.Context, running *sync.WaitGroup, fail fun
 	}
 }
 
+// endWithDatabase ends the server when its database takes no more writes: only
+// opening it anew helps, which is what a service manager's restart does.
+func endWithDatabase(ctx context.Context, h holders, fail func(error)) {
+	select {
+	case <-ctx.Done():
+	case <-h.db.Failed():
+		fail(h.db.Failure())
+	}
+}
+
 // failure is the cause of a stop that nobody asked for.
 type failure struct{ error }
 
@@ -229,7 +271,7 @@ func (p *Program) drain() error {
 	defer cancel()
 	shut := k.shut(socketInterop, socketOperator, socketAPI)
 	p.closeSockets(socketOps)
-	k.linger(ctx, min(lastRequests, limits.DrainTimeout), false)
+	k.interop.Drain(ctx, lastRequests)
 	p.lingerRelayed(ctx)
 	return errors.Join(stopping, shut, k.end(ctx))
 }
@@ -250,7 +292,7 @@ func (p *Program) onSignals(ctx context.Context, running *sync.WaitGroup) {
 					p.startSuccessor()
 					continue
 				}
-				if err := p.cert.reload(time.Now()); err != nil {
+				if err := p.cert.reload(p.now()); err != nil {
 					p.log.Error("the old certificate stays in force", "error", err)
 					continue
 				}

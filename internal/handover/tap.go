@@ -73,7 +73,7 @@ func (t *Tap) Shut() error {
 		return nil // shut already
 	}
 	t.open = make(chan struct{})
-	return t.Listener.SetDeadline(time.Unix(1, 0))
+	return t.SetDeadline(time.Unix(1, 0))
 }
 
 // Open undoes Shut.
@@ -85,7 +85,7 @@ func (t *Tap) Open() error {
 		return nil
 	default:
 	}
-	if err := t.Listener.SetDeadline(time.Time{}); err != nil {
+	if err := t.SetDeadline(time.Time{}); err != nil {
 		return err
 	}
 	close(t.open)

@@ -33,6 +33,7 @@ type door struct {
 	mu        sync.Mutex
 	addresses map[netip.Prefix]int   // handshakes that are not done
 	peers     map[joinery.PeerID]int // connections beyond their handshake
+	guests    map[netip.Prefix]int   // the same, by address
 }
 
 type accepted struct {
@@ -50,6 +51,7 @@ func (s *Server) openDoor(l net.Listener) *door {
 		settled:    s.now().Add(s.opt.Settling),
 		addresses:  make(map[netip.Prefix]int),
 		peers:      make(map[joinery.PeerID]int),
+		guests:     make(map[netip.Prefix]int),
 	}
 	d.ctx, d.end = context.WithCancel(context.Background())
 	go d.run()
@@ -87,9 +89,9 @@ func (d *door) run() {
 			continue
 		}
 		d.server.metrics.connections.Inc()
-		d.server.held.Add(1)
-		c := &heldConn{Conn: conn, door: d}
 		from := addressOf(conn)
+		c := &heldConn{Conn: conn, door: d, from: from}
+		d.server.held.add(c)
 		if !d.begin(from) {
 			d.refuse(c, "address", slog.String("address", from.String()))
 			<-d.handshakes
@@ -121,12 +123,21 @@ func (d *door) offer(a accepted) bool {
 	}
 }
 
-// begin counts a handshake, unless its address has too many. While the door is
-// new, the bound on all of them is enough.
+// begin counts a handshake, unless its address has too many. An address from which
+// a peer is here may have more: when answers are late, a network opens a
+// connection for each request. While the door is new, the bound on all is enough.
 func (d *door) begin(from netip.Prefix) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.addresses[from] >= d.server.opt.MaxHandshakesPerAddress && !d.server.now().Before(d.settled) {
+	o := d.server.opt
+	most := o.MaxHandshakesPerAddress
+	switch {
+	case d.server.now().Before(d.settled):
+		most = o.MaxHandshakes
+	case d.guests[from] > 0:
+		most = max(most, o.MaxHandshakes/2)
+	}
+	if d.addresses[from] >= most {
 		return false
 	}
 	d.addresses[from]++
@@ -156,6 +167,7 @@ func (d *door) welcome(c *heldConn) {
 	ctx, cancel := context.WithTimeout(d.ctx, s.opt.HandshakeTimeout)
 	defer cancel()
 	conn := tls.Server(c, s.tls)
+	c.secure = conn
 	if err := conn.HandshakeContext(ctx); err != nil {
 		s.log.Debug("handshake failed", slog.String("remote", c.RemoteAddr().String()), slog.String("reason", err.Error()))
 		hintAtTLS(err)
@@ -186,6 +198,7 @@ func (d *door) admit(c *heldConn, peer joinery.PeerID) bool {
 		return false
 	}
 	d.peers[peer]++
+	d.guests[c.from]++
 	c.peer = peer
 	c.admitted = true
 	return true
@@ -205,6 +218,9 @@ func (d *door) refuse(c *heldConn, whose string, who slog.Attr) {
 type heldConn struct {
 	net.Conn
 	door     *door
+	from     netip.Prefix
+	secure   *tls.Conn // set before the connection is handed on
+	quiet    quiet
 	known    connection
 	once     sync.Once
 	admitted bool // with peer, set before the connection is handed on
@@ -221,10 +237,13 @@ func (c *heldConn) Close() error {
 			if d.peers[c.peer]--; d.peers[c.peer] == 0 {
 				delete(d.peers, c.peer)
 			}
+			if d.guests[c.from]--; d.guests[c.from] == 0 {
+				delete(d.guests, c.from)
+			}
 			d.mu.Unlock()
 		}
 		d.server.metrics.connections.Dec()
-		d.server.held.Add(-1)
+		d.server.held.remove(c)
 		<-d.slots
 	})
 	return err

@@ -189,3 +189,54 @@ func TestPlainHTTPHint(t *testing.T) {
 		t.Errorf("%q, %v", answer[:n], err)
 	}
 }
+
+// TestHandshakesOfAPeersAddress: where a peer is connected, more may come at
+// once, as when answers are late.
+func TestHandshakesOfAPeersAddress(t *testing.T) {
+	h := openHouse(t, func(o *Options) { o.MaxConnections, o.MaxHandshakesPerAddress = 64, 3 }) // 16 handshakes
+	h.mustPost(t, h.client(t, h.tlsConfig(h.ns)), joinReq10)
+	var more []net.Conn
+	for range 9 {
+		more = append(more, h.silent(t, "127.0.0.1"))
+	}
+	if !ended(t, more[8], 5*time.Second) {
+		t.Error("more than half of all handshakes are one address's")
+	}
+	for i, c := range more[:8] {
+		if ended(t, c, 20*time.Millisecond) {
+			t.Errorf("connection %d was closed", i+1)
+		}
+	}
+}
+
+// TestDrain: what is idle may send one request more, and is told to end; what
+// stays idle is closed.
+func TestDrain(t *testing.T) {
+	h := openHouse(t)
+	busy, idle := h.client(t, h.tlsConfig(h.ns)), h.client(t, h.tlsConfig(h.as))
+	h.mustPost(t, busy, joinReq10)
+	h.mustPost(t, idle, appSKeyReq10)
+	drained := make(chan struct{})
+	begun := time.Now()
+	go func() {
+		defer close(drained)
+		h.Drain(t.Context(), 300*time.Millisecond)
+	}()
+	eventually(t, "connections end with their answer", h.retiring.Load)
+	resp, err := busy.Post("https://"+h.addr, "application/json", strings.NewReader(joinReq10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, resp.Body)
+	_ = resp.Body.Close()
+	if !resp.Close {
+		t.Error("the answer does not say that the connection ends")
+	}
+	<-drained
+	if took := time.Since(begun); took < 300*time.Millisecond {
+		t.Errorf("an idle connection had %v", took)
+	}
+	if n := h.Connections(); n != 0 {
+		t.Errorf("%d connections are left", n)
+	}
+}

@@ -63,7 +63,8 @@ type Options struct {
 	MaxConnections int
 	// MaxHandshakes bounds those of them whose handshake is not done, a quarter if
 	// zero; more wait in the kernel's queue. MaxHandshakesPerAddress bounds those
-	// of one IPv4 address or one IPv6 /64; more are closed at once.
+	// of one IPv4 address or one IPv6 /64 from which no peer is connected; where
+	// one is, half of MaxHandshakes may be. More are closed at once.
 	MaxHandshakes           int
 	MaxHandshakesPerAddress int
 	// Settling is how long after Serve one address may have as many handshakes as
@@ -108,8 +109,8 @@ type Server struct {
 	tls     *tls.Config
 	// refusals keeps clients that nobody knows from filling the log.
 	refusals sparse
-	// held counts connections; retiring ends each with its next answer.
-	held     atomic.Int64
+	// held are the connections; retiring ends each with its next answer.
+	held     held
 	retiring atomic.Bool
 	// chatter keeps a known peer from filling the log.
 	chatter chatter
@@ -194,6 +195,7 @@ func (s *Server) newHTTPServer() *http.Server {
 		IdleTimeout:       s.opt.IdleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ConnContext:       withConnection,
+		ConnState:         followState,
 
 		DisableGeneralOptionsHandler: true, // OPTIONS is not POST, as any other
 		// What goes wrong below HTTP, half-open connections above all, is noise
@@ -218,7 +220,7 @@ func (s *Server) Retire(on bool) { s.retiring.Store(on) }
 
 // Connections is how many connections are held, those in their handshake
 // included.
-func (s *Server) Connections() int { return int(s.held.Load()) }
+func (s *Server) Connections() int { return s.held.count() }
 
 // ServeRelayed answers a request that another server received, which vouches
 // for the chain of the client's certificate, leaf first.

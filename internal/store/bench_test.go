@@ -15,6 +15,7 @@ import (
 	"joinery"
 	"joinery/internal/store"
 	"joinery/internal/store/storetest"
+	"joinery/internal/store/storetest/pgtest"
 	"joinery/lorawan"
 )
 
@@ -104,14 +105,34 @@ func BenchmarkCommitActivation(b *testing.B) {
 	for _, load := range []bool{false, true} {
 		for _, writers := range []int{1, 16, 64} {
 			name := map[bool]string{false: "commit", true: "load+commit"}[load]
-			b.Run(fmt.Sprintf("%s/writers=%d", name, writers), func(b *testing.B) { benchmarkCommits(b, writers, load) })
+			b.Run(fmt.Sprintf("%s/writers=%d", name, writers), func(b *testing.B) {
+				db := fill(b, store.Options{Path: filepath.Join(b.TempDir(), "joinery.db")}, benchDevices, true)
+				benchmarkCommits(b, db, benchDevices, writers, load, cpuTime)
+			})
 		}
 	}
 }
 
-func benchmarkCommits(b *testing.B, writers int, load bool) {
-	db := fill(b, store.Options{Path: filepath.Join(b.TempDir(), "joinery.db")}, benchDevices, true)
-	states := make([]joinery.ActivationState, benchDevices)
+// BenchmarkPostgresCommit is the same on a PostgreSQL of its own, which syncs;
+// its processor time counts.
+func BenchmarkPostgresCommit(b *testing.B) {
+	const devices = 2_000
+	pg := pgtest.Start(b, pgtest.Options{Sync: true})
+	db := fill(b, store.Options{URL: pg.Database(b)}, devices, true)
+	both := func() time.Duration {
+		used, err := pg.CPUTime()
+		if err != nil {
+			b.Fatal(err)
+		}
+		return cpuTime() + used
+	}
+	for _, writers := range []int{16, 64} {
+		b.Run(fmt.Sprintf("load+commit/writers=%d", writers), func(b *testing.B) { benchmarkCommits(b, db, devices, writers, true, both) })
+	}
+}
+
+func benchmarkCommits(b *testing.B, db *store.DB, devices, writers int, load bool, cpuTime func() time.Duration) {
+	states := make([]joinery.ActivationState, devices)
 	for n := range states {
 		var err error
 		if states[n], err = db.LoadActivation(b.Context(), benchJoinEUI, benchDevEUI(n)); err != nil {
@@ -126,7 +147,7 @@ func benchmarkCommits(b *testing.B, writers int, load bool) {
 		wg.Go(func() {
 			// Each writer has devices of its own, so that no swap is lost.
 			for n := w; next.Add(1) <= int64(b.N); n += writers {
-				s := &states[n%(benchDevices/writers*writers)]
+				s := &states[n%(devices/writers*writers)]
 				if load {
 					var err error
 					if *s, err = db.LoadActivation(context.Background(), benchJoinEUI, s.Device.DevEUI); err != nil {

@@ -24,8 +24,12 @@ const maxExhaustedListed = 1000
 type Confirmation struct {
 	// Jump is by how much every JoinNonce rises; 0 is DefaultJump, or what a
 	// confirmation that was cut off had.
-	Jump  lorawan.JoinNonce
-	Actor string
+	Jump lorawan.JoinNonce
+	// Earlier is how many confirmations were made of states that came from this
+	// one and are lost: each may have used up a jump. nil is not told; then there
+	// must be a witness of them.
+	Earlier *int
+	Actor   string
 	// Progress is called after each batch with key sets done and all there are;
 	// nil is nobody.
 	Progress func(done, all int64)
@@ -36,6 +40,8 @@ type Confirmed struct {
 	Fence   Fence // that was up
 	Jump    lorawan.JoinNonce
 	KeySets int64
+	// Witnessed: what was done is noted outside of the database.
+	Witnessed bool
 	// Exhausted are devices, deleted ones left out, that have no JoinNonce left
 	// and cannot join any more: at most 1,000 of them.
 	Exhausted []ExhaustedDevice
@@ -60,8 +66,8 @@ func (d *DB) ConfirmFence(ctx context.Context, o Confirmation) (done Confirmed, 
 	if done.Fence, done.Jump, err = d.beginJump(ctx, o); err != nil {
 		return done, err
 	}
-	all := int64(0)
-	err = d.read(ctx, func(c conn) (err error) { all, err = c.integer("SELECT count(*) FROM key_set"); return err })
+	var all int64
+	err = d.engine.copying(ctx, func(c conn) (err error) { all, err = c.integer("SELECT count(*) FROM key_set"); return err })
 	for more := true; err == nil && more; {
 		var n int64
 		if n, more, err = d.jumpBatch(ctx, done.Jump); err == nil {
@@ -70,6 +76,11 @@ func (d *DB) ConfirmFence(ctx context.Context, o Confirmation) (done Confirmed, 
 				o.Progress(min(done.KeySets, all), all)
 			}
 		}
+	}
+	if err == nil {
+		// Before joins are answered, and so a crash between the two counts for a
+		// confirmation too many, never for one too few.
+		done.Witnessed, err = d.bearWitness(ctx)
 	}
 	if err == nil {
 		err = d.endJump(ctx, done, o.Actor)
@@ -100,9 +111,14 @@ func (d *DB) beginJump(ctx context.Context, o Confirmation) (f Fence, jump loraw
 		case jump == 0:
 			jump = DefaultJump
 		}
-		if jump > lorawan.MaxJoinNonce-1-s.floor {
-			return joinery.Errorf(joinery.CodeInvalid, "a jump of %d would use up every JoinNonce: earlier jumps took %d of %d", jump, s.floor, lorawan.MaxJoinNonce)
+		above, err := d.witness.earlier(s, o, jump)
+		if err != nil {
+			return err
 		}
+		if uint64(jump)+uint64(above)+uint64(s.floor) >= uint64(lorawan.MaxJoinNonce) {
+			return joinery.Errorf(joinery.CodeInvalid, "a jump of %d would use up every JoinNonce: earlier jumps took %d of %d", jump, s.floor+above, lorawan.MaxJoinNonce)
+		}
+		jump += above
 		return t.exec("UPDATE store SET jump = ?, jumped = 0, join_nonce_floor = join_nonce_floor + ?", jump, jump)
 	})
 	return f, jump, err
@@ -147,7 +163,7 @@ func (d *DB) endJump(ctx context.Context, done Confirmed, actor string) error {
 }
 
 func (d *DB) exhausted(ctx context.Context) (list []ExhaustedDevice, err error) {
-	err = d.read(ctx, func(c conn) error {
+	err = d.engine.copying(ctx, func(c conn) error {
 		const query = `SELECT d.id, d.join_eui, d.dev_eui FROM device d JOIN key_set k ON k.id = d.key_set
 			WHERE k.join_nonce >= ? AND d.deleted_at IS NULL ORDER BY d.id LIMIT ?`
 		return c.each(query, func(r *row) error {

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -48,10 +47,6 @@ func (f Fence) Err() error {
 	}
 	return joinery.WrapError(joinery.CodeUnavailable, fmt.Errorf("%w (%s)", ErrFenced, f.State), "this Join Server answers no joins for now; try again later")
 }
-
-// ErrFenced: joins are refused until the operator confirms which database
-// counts.
-var ErrFenced = errors.New("the database is fenced")
 
 // Fence gives the fence as it is now.
 func (d *DB) Fence() Fence { return *d.fence.Load() }

@@ -87,6 +87,9 @@ func TestStrangeDatabasesAreFenced(t *testing.T) {
 			}
 			copyFiles(t, path+".old", path)
 		}, "was opened 4 times, and now knows of 2"},
+		{"copy from before the schema knew of marks", func(path string) {
+			raw(t, path, "UPDATE store SET instance = NULL, home = ''")
+		}, "before the last upgrade"},
 		{"another database's mark", func(path string) {
 			other := newOptions(t)
 			mustOpenAndClose(t, other)
@@ -129,6 +132,21 @@ func TestStrangeDatabasesAreFenced(t *testing.T) {
 				must(d.Close())
 			}
 		})
+	}
+}
+
+// A database that is made where another one was is not taken for a copy of it.
+func TestNewDatabaseInAnOldPlace(t *testing.T) {
+	o := newOptions(t)
+	mustOpenAndClose(t, o)
+	if err := removeAll(o.Path, o.Path+"-wal", o.Path+"-shm"); err != nil {
+		t.Fatal(err)
+	}
+	if err := Create(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	if f := mustOpen(t, o).Fence(); f.Up() {
+		t.Errorf("fence %+v", f)
 	}
 }
 

@@ -18,7 +18,7 @@ type Master struct {
 // Masters lists the master keys without which devices of this database cannot
 // join, and those that it was served with.
 func (d *DB) Masters(ctx context.Context) (list []Master, err error) {
-	err = d.read(ctx, func(c conn) (err error) { list, err = c.masters(); return err })
+	err = d.engine.copying(ctx, func(c conn) (err error) { list, err = c.masters(); return err })
 	return list, err
 }
 

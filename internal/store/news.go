@@ -21,9 +21,8 @@ import (
 type news struct {
 	mu         sync.Mutex
 	generation uint64 // from 1 on
-	// Key sets that moved in this generation and in the one before, which may
-	// still be read. The versions in it are not older than a snapshot's, or
-	// they are not used.
+	// Key sets that moved in this generation, and in the one before, of which
+	// snapshots may still be read.
 	now, before map[joinery.KeySetID]moved
 }
 
@@ -77,18 +76,28 @@ func (n *news) end() {
 
 // update brings what was read from a snapshot up to date. ok is false where the
 // snapshot is too old for that.
+//
+// Only joins of the snapshot's own generation are added: later ones may stand on
+// something else that was changed, of which the snapshot knows nothing. With
+// their version the old owner's binding would pass for the new one's. Without
+// it, the commit of what was read loses its swap, and is done again.
 func (n *news) update(s *joinery.ActivationState, snapshot uint64) (ok bool, err error) {
 	n.mu.Lock()
-	m, found := n.now[s.KeySet.ID]
-	if !found && snapshot < n.generation {
+	var m moved
+	var found bool
+	switch n.generation {
+	case snapshot:
+		m, found = n.now[s.KeySet.ID]
+		ok = true
+	case snapshot + 1:
 		m, found = n.before[s.KeySet.ID]
+		ok = true
 	}
-	tooOld := snapshot+1 < n.generation
 	n.mu.Unlock()
-	if tooOld || !found || m.version <= s.KeySet.Version {
-		return !tooOld, nil
+	if !found || m.version <= s.KeySet.Version {
+		return ok, nil
 	}
 	s.KeySet.Version, s.Device.LastJoinAt = m.version, m.at
 	s.KeySet.Nonces, err = joinery.DecodeNonces(m.joinNonce, m.nonces)
-	return true, err
+	return ok, err
 }

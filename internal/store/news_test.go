@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"os"
 	"sync"
 	"testing"
@@ -80,6 +81,32 @@ func TestSnapshotsOfOlderGenerations(t *testing.T) {
 	}
 	if got := reload(t, d, 0); got.KeySet.Version != states[0].KeySet.Version+1 {
 		t.Errorf("version %d", got.KeySet.Version)
+	}
+}
+
+// What was read before a change was acknowledged does not become current by a
+// join that came after the change: its commit loses.
+func TestOldSnapshotDoesNotBorrowANewVersion(t *testing.T) {
+	d, states := withDevices(t, newOptions(t), 1)
+	s := reload(t, d, 0)
+	snapshot := inFile(d).news.current()
+	binding := &joinery.Binding{Epoch: 1, ASID: "as.example.com", Policy: joinery.AppSKeyWrapped, Source: "owner", Since: testTime}
+	owner := states[0].Device.Ownership
+	if err := d.SetBinding(t.Context(), s.Device.ID, owner.Org, 0, binding, joinery.AuditEntry{At: testTime}); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.CommitActivation(t.Context(), storetest.NextCommit(reload(t, d, 0))); err != nil {
+		t.Fatal(err)
+	}
+	old := s
+	if _, err := inFile(d).news.update(&old, snapshot); err != nil {
+		t.Fatal(err)
+	}
+	if old.KeySet.Version != s.KeySet.Version {
+		t.Errorf("what was read at version %d without the binding passes for version %d", s.KeySet.Version, old.KeySet.Version)
+	}
+	if err := d.CommitActivation(t.Context(), storetest.NextCommit(old)); !errors.Is(err, ErrSwapLost) {
+		t.Errorf("a join under what was taken back: %v", err)
 	}
 }
 

@@ -138,7 +138,7 @@ func (p *pgDraft) publish() error {
 	if !p.kept {
 		err = p.script("COMMIT")
 	}
-	return firstError(err, p.script("ANALYZE"), p.discard())
+	return firstError(err, p.script("ANALYZE"), p.discard()) //nolint:misspell // as PostgreSQL has it
 }
 
 // discard implements draftEngine: a transaction that is open ends with its

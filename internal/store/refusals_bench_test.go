@@ -38,7 +38,7 @@ func benchmarkRefusals(b *testing.B, o store.Options) {
 		states = append(states, page...)
 	}
 	peer := joinery.Peer{ID: joinery.NewPeerID(), Name: "network", CreatedAt: time.Now()}
-	if err := db.AddPeer(b.Context(), peer, joinery.AuditEntry{}); err != nil {
+	if err := db.AddPeer(b.Context(), peer, nil, joinery.AuditEntry{}); err != nil {
 		b.Fatal(err)
 	}
 	at, n := time.Now(), 0

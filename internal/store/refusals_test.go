@@ -129,7 +129,7 @@ func TestInRuns(t *testing.T) {
 func addTestPeer(t *testing.T, d *DB) joinery.PeerID {
 	t.Helper()
 	p := joinery.Peer{ID: joinery.NewPeerID(), Name: "network", CreatedAt: time.Now()}
-	if err := d.AddPeer(t.Context(), p, joinery.AuditEntry{}); err != nil {
+	if err := d.AddPeer(t.Context(), p, nil, joinery.AuditEntry{}); err != nil {
 		t.Fatal(err)
 	}
 	return p.ID

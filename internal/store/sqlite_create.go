@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"zombiezen.com/go/sqlite/sqlitex"
@@ -35,11 +34,7 @@ func Create(ctx context.Context, o Options) error {
 	if err := createFile(o, unfinished); err != nil {
 		return fmt.Errorf("create %s: %w", o.Path, err)
 	}
-	// A link, unlike a rename, cannot replace a file.
-	if err := os.Link(unfinished, o.Path); err != nil {
-		return err
-	}
-	return firstError(os.Remove(unfinished), syncDir(filepath.Dir(o.Path)))
+	return putInPlace(unfinished, o.Path)
 }
 
 func removeAll(names ...string) error {

@@ -46,7 +46,7 @@ func newFileDraft(ctx context.Context, o Options, schema int, kept bool) (_ *Dra
 		return nil, err
 	}
 	if !kept || !exists(f.unfinished()) {
-		if err := f.begin(o, schema); err != nil {
+		if err := f.begin(schema); err != nil {
 			return nil, errors.Join(fmt.Errorf("make %s: %w", f.unfinished(), err), f.remove())
 		}
 	} else if f.sqliteConn, err = openConn(f.unfinished(), f.pragmas()...); err != nil {
@@ -75,7 +75,7 @@ func exists(name string) bool {
 
 func (f *fileDraft) unfinished() string { return f.path + ".new" }
 
-func (f *fileDraft) begin(o Options, schema int) (err error) {
+func (f *fileDraft) begin(schema int) (err error) {
 	if err := f.remove(); err != nil {
 		return err
 	}
@@ -135,7 +135,18 @@ func (f *fileDraft) upgrade() error {
 	return err
 }
 
-// publish implements draftEngine. A link, unlike a rename, cannot replace a file.
+// putInPlace makes the finished file the database at path. The mark of one that
+// was there before goes: this is another. A link, unlike a rename, cannot replace
+// a file.
+func putInPlace(finished, path string) error {
+	return firstError(inOrder(
+		func() error { return removeAll(path + ".mark") },
+		func() error { return os.Link(finished, path) },
+		func() error { return os.Remove(finished) },
+	), syncDir(filepath.Dir(path)))
+}
+
+// publish implements draftEngine.
 func (f *fileDraft) publish() (err error) {
 	defer func() { err = errors.Join(err, f.giveBack()) }()
 	err = inOrder(
@@ -143,10 +154,9 @@ func (f *fileDraft) publish() (err error) {
 		f.closeConn, // copies the log back and removes it
 		func() error { return syncFile(f.unfinished()) },
 		func() error { return nothingAt(f.path) },
-		func() error { return os.Link(f.unfinished(), f.path) },
-		func() error { return os.Remove(f.unfinished()) },
+		func() error { return putInPlace(f.unfinished(), f.path) },
 	)
-	return firstError(err, syncDir(filepath.Dir(f.path)))
+	return err
 }
 
 // discard implements draftEngine.

@@ -107,7 +107,12 @@ func TestPostgres(t *testing.T) {
 	on("down", func(*testing.T) { f.away(func() func() { pg.Crash(f.t); return func() { pg.Restart(f.t) } }) })
 	other, otherNS := f.second()
 	on("one of two servers killed", func(*testing.T) { f.killedInTurns(other, otherNS) })
+	on("backed up", func(*testing.T) { f.backedUp() })
 	on("changes reach the other server", func(*testing.T) { f.changed(otherNS) })
+	on("restored into another database", func(*testing.T) {
+		ok(f.t, other.Stop())
+		f.restoredElsewhere(pg.Database(f.t))
+	})
 }
 
 // P3: two servers on one PostgreSQL, one of which is killed each second. No
@@ -311,4 +316,31 @@ func residentKiB(t *testing.T, pid int) (size int) {
 	_, err = fmt.Sscan(rest, &size)
 	ok(t, err)
 	return size
+}
+
+// backedUp takes a backup, behind which joins go on.
+func (f *fleet) backedUp() {
+	f.t.Helper()
+	made := f.joinery("ceremony", "identity", f.server.Path("backup.identity"))
+	recipient := strings.TrimSpace(made[strings.LastIndex(made, " ")+1:])
+	f.joinery("backup", "--config", f.config(), "--recipient", recipient, "-o", f.server.Path("joinery.backup"))
+	f.joinAll(2)
+}
+
+// restoredElsewhere restores that backup into another database, and serves that:
+// what was removed since is back, and no JoinNonce comes again.
+func (f *fleet) restoredElsewhere(url string) {
+	f.t.Helper()
+	ok(f.t, f.server.Stop())
+	c, err := config.Read(f.config())
+	ok(f.t, err)
+	c.Database.URL = url
+	out, err := os.Create(f.config())
+	ok(f.t, err)
+	ok(f.t, config.Print(out, c))
+	ok(f.t, out.Close())
+	f.joinery("restore", f.server.Path("joinery.backup"), "--identity-file", f.server.Path("backup.identity"), "--config", f.config())
+	f.refusedThenConfirmed("restored from the backup")
+	f.joinAll(1)
+	f.joinery("fsck", "--config", f.config())
 }

@@ -127,6 +127,9 @@ func (l *load) stop() {
 	for _, err := range l.failed[:min(10, len(l.failed))] {
 		l.f.t.Error(err)
 	}
+	if len(l.failed) > 0 {
+		l.f.t.Logf("the server's log:\n%s", l.f.server.Log())
+	}
 	if l.sent == 0 {
 		l.f.t.Error("nobody joined")
 	}

@@ -4,6 +4,7 @@
 package pgtest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -233,6 +234,8 @@ rm -rf "$dir"`
 func (s *Server) run(as runAs) error {
 	s.keeper = as.command("/bin/sh", "-c", keeper, "sh", filepath.Join(s.bin, "postgres"), s.dir)
 	s.keeper.Dir = "/"
+	// What ends the tests from a terminal must not end the keeper before its work.
+	s.keeper.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	in, err := s.keeper.StdinPipe()
 	if err != nil {
 		return err
@@ -257,6 +260,29 @@ func (s *Server) Crash(t testing.TB) {
 			t.Fatal("PostgreSQL does not end")
 		}
 	}
+}
+
+// Recover ends the server as a crash does and starts it as one that recovers from
+// an archive: what follows is on a new timeline, as behind a restore to a point
+// in time and behind a failover.
+func (s *Server) Recover(t testing.TB) {
+	t.Helper()
+	s.Crash(t)
+	signal := filepath.Join(s.dir, "data", "recovery.signal")
+	as, err := runner()
+	if err == nil {
+		err = os.WriteFile(signal, nil, 0o600)
+	}
+	if err == nil {
+		err = as.own(signal)
+	}
+	if err == nil {
+		err = appendFile(filepath.Join(s.dir, "data", "postgresql.conf"), "restore_command = 'false'\n")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Restart(t)
 }
 
 // Restart starts the server after Crash.
@@ -343,30 +369,51 @@ func (s *Server) PIDs() ([]int, error) {
 	return pids, err
 }
 
+// CPUTime is the processor time that the server's processes have used, those
+// that have ended included.
+func (s *Server) CPUTime() (total time.Duration, err error) {
+	pids, err := s.PIDs()
+	if err != nil {
+		return 0, err
+	}
+	const tick = 10 * time.Millisecond // USER_HZ is 100 on every Linux
+	for i, pid := range pids {
+		fields := statFields(fmt.Sprintf("/proc/%d/stat", pid))
+		last := 13 // user and system, of the process
+		if i == 0 {
+			last = 15 // and of children that have ended
+		}
+		for f := 11; f < last && last <= len(fields); f++ {
+			ticks, err := strconv.Atoi(fields[f])
+			if err != nil {
+				return 0, err
+			}
+			total += time.Duration(ticks) * tick
+		}
+	}
+	return total, nil
+}
+
 // parentOf reads a process and its parent from /proc/PID/stat; zeros where the
 // process is gone.
 func parentOf(stat string) (pid, parent int) {
-	text, err := os.ReadFile(stat)
-	if err != nil {
-		return 0, 0
-	}
-	// PID (NAME) STATE PARENT …, where NAME may hold anything.
-	head, rest, _ := strings.Cut(string(text), " (")
-	_, tail, _ := cutLast(rest, ") ")
-	fields := strings.Fields(tail)
+	fields := statFields(stat)
 	if len(fields) < 2 {
 		return 0, 0
 	}
-	pid, _ = strconv.Atoi(head)
+	pid, _ = strconv.Atoi(filepath.Base(filepath.Dir(stat)))
 	parent, _ = strconv.Atoi(fields[1])
 	return pid, parent
 }
 
-func cutLast(s, sep string) (before, after string, found bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], s[i+len(sep):], true
+// statFields gives /proc/PID/stat from the state on: PID (NAME) STATE PARENT …,
+// where NAME may hold anything.
+func statFields(stat string) []string {
+	text, err := os.ReadFile(stat)
+	if err != nil {
+		return nil
 	}
-	return s, "", false
+	return strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
 }
 
 // binaries finds the newest PostgreSQL: Debian's first, which is in nobody's
