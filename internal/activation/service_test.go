@@ -180,10 +180,15 @@ func (h *house) add(version lorawan.MACVersion, b *joinery.Binding) *device.Devi
 // it, age the device's.
 func (h *house) addAged(version lorawan.MACVersion, b *joinery.Binding, nonces joinery.Nonces, age func(*device.State)) *device.Device {
 	h.t.Helper()
+	var devEUI lorawan.EUI64
+	rand.Read(devEUI[:])
+	return h.addAs(devEUI, version, b, nonces, age)
+}
+
+// addAs is addAged for a device with a DevEUI.
+func (h *house) addAs(devEUI lorawan.EUI64, version lorawan.MACVersion, b *joinery.Binding, nonces joinery.Nonces, age func(*device.State)) *device.Device {
+	h.t.Helper()
 	ctx := h.t.Context()
-	var random [8]byte
-	rand.Read(random[:])
-	devEUI := lorawan.EUI64(random)
 	ks, nwk, app := h.keys.DerivedKeySet(h.t, devEUI, 1)
 	id := joinery.NewDeviceID()
 	ks.DeviceID, ks.Nonces = id, nonces

@@ -36,12 +36,24 @@ func Variables() (names []string) {
 }
 
 // ours finds variables that mean to override a setting: those named after a
-// section. Kubernetes gives every container variables about services; where one is
-// called joinery, or joinery-api, theirs begin like ours.
+// section, or after the last word of one that is above. Other names with our
+// prefix are left to images and scripts.
+//
+// Kubernetes gives every container variables about services; where one is called
+// joinery, or joinery-api, theirs begin like ours. _PORT alone may be somebody's
+// wish for a port; theirs is the address of a service.
 var (
-	ours       = regexp.MustCompile(`^JOINERY_(DATABASE|KEYS|INTEROP|API|OPS|LIMITS|LOG)(_|$)`)
-	kubernetes = regexp.MustCompile(`_(SERVICE_(HOST|PORT(_.*)?)|PORT(_.*)?)$`)
+	ours = regexp.MustCompile(`^JOINERY_((DATABASE|KEYS|INTEROP|API|OPS|LIMITS|LOG)(_.*)?|(.*_)?(PATH|URL|FILE|ADDRESS|SOCKET|LEVEL))$`)
+
+	kubernetes        = regexp.MustCompile(`_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$`)
+	kubernetesPort    = regexp.MustCompile(`_PORT$`)
+	kubernetesAddress = regexp.MustCompile(`^(tcp|udp|sctp)://`)
 )
+
+// forService tells whether a variable is Kubernetes's.
+func forService(name, value string) bool {
+	return kubernetes.MatchString(name) || kubernetesPort.MatchString(name) && kubernetesAddress.MatchString(value)
+}
 
 // FromEnvironment returns c with what environ, in the form of os.Environ, gives
 // in place of the file. An empty variable overrides nothing. One that is named
@@ -52,7 +64,7 @@ func (c Config) FromEnvironment(environ []string) (Config, error) {
 	var seen []string
 	for _, one := range environ {
 		name, value, _ := strings.Cut(one, "=")
-		if !ours.MatchString(name) || kubernetes.MatchString(name) || value == "" {
+		if !ours.MatchString(name) || value == "" || forService(name, value) {
 			continue
 		}
 		i := slices.IndexFunc(overrides, func(o override) bool { return o.variable == name })

@@ -55,7 +55,7 @@ func (p *Program) meet(ctx context.Context, conn net.Conn, ready chan<- *handove
 		_ = conn.Close()
 		return
 	}
-	s, err := handover.Meet(ctx, unix, databaseName(p.config.Database), p.sockets)
+	s, err := handover.Meet(ctx, unix, databaseName(p.config.Database), p.giveSockets)
 	if err != nil {
 		p.log.Warn("a successor did not get as far as taking over; this server goes on", "error", err)
 		return
@@ -63,7 +63,7 @@ func (p *Program) meet(ctx context.Context, conn net.Conn, ready chan<- *handove
 	select {
 	case ready <- s:
 	case <-ctx.Done():
-		_ = s.Close()
+		_ = s.Refuse("it ends, or has handed over to another")
 	}
 }
 
@@ -83,6 +83,7 @@ func (p *Program) handOver(ctx context.Context, s *handover.Successor, running *
 		p.reception.close()
 	case !yielded:
 		p.log.Warn("the hand-over failed before the database was let go; this server goes on", "error", err)
+		_ = s.Refuse("it could not let go of the database; its log says why")
 		k.joins.Open(nil)
 		k.calls.Open(nil)
 		return false, errors.Join(k.open(), p.reception.tap.Open())
@@ -96,6 +97,7 @@ func (p *Program) handOver(ctx context.Context, s *handover.Successor, running *
 	} else {
 		k.retire()
 	}
+	p.health.Store(&ops{}) // nothing is left here that a restart would mend
 	p.log.Info("handed over", "successor", s.PID, "took", time.Since(began).String(), "phases", phases.String())
 	p.leaveSockets()
 	if err := notify(fmt.Sprintf("MAINPID=%d", s.PID)); err != nil {
@@ -133,7 +135,7 @@ func (p *Program) letGo(ctx context.Context, s *handover.Successor, took *phases
 		return nil, false, fmt.Errorf("wait for joins in flight: %w", err)
 	}
 	took.mark("joins")
-	p.health.Store(nil)
+	p.letGoAt(time.Now())
 	if err := k.close(); err != nil {
 		return nil, true, fmt.Errorf("close the database: %w", err)
 	}
@@ -146,6 +148,13 @@ func (p *Program) letGo(ctx context.Context, s *handover.Successor, took *phases
 	took.mark("successor")
 	relay, err := s.Relay(ctx)
 	return relay, true, err
+}
+
+// letGoAt tells the watchdog that the database is let go of, or that whoever
+// takes it gave a sign of life.
+func (p *Program) letGoAt(t time.Time) {
+	p.letting.Store(&t)
+	p.health.Store(nil)
 }
 
 // phases tells how long each part of a hand-over took.

@@ -14,6 +14,7 @@ import (
 
 	"joinery/client"
 	"joinery/internal/config"
+	"joinery/internal/handover"
 	"joinery/internal/store"
 	"joinery/internal/store/storetest/pgtest"
 )
@@ -134,6 +135,60 @@ func TestWatchdog(t *testing.T) {
 	}
 }
 
+// A hand-over that hangs does not count as work for ever.
+func TestWatchdogSeesAHandOverThatHangs(t *testing.T) {
+	var p Program
+	p.letGoAt(time.Now())
+	if !p.works(t.Context()) {
+		t.Error("a hand-over that has just begun is taken for a defect")
+	}
+	p.letGoAt(time.Now().Add(-2 * lettingTimeout))
+	if p.works(t.Context()) {
+		t.Error("a hand-over that hangs is taken for work")
+	}
+}
+
+// A successor does not lie in wait with the sockets for a database that somebody
+// else holds.
+func TestSuccessorDoesNotLieInWait(t *testing.T) {
+	long := yieldedTimeout
+	yieldedTimeout = 100 * time.Millisecond
+	t.Cleanup(func() { yieldedTimeout = long })
+	c := installation(t)
+	db, err := store.Open(t.Context(), DatabaseOptions(c))
+	must(t, err)
+	defer func() { _ = db.Close() }()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: c.API.HandoverSocket(), Net: "unix"})
+	must(t, err)
+	defer func() { _ = l.Close() }()
+	go func() { // ends as a crash does, while another process has the database
+		conn, err := l.AcceptUnix()
+		if err != nil {
+			return
+		}
+		give := func() ([]handover.Socket, error) { return []handover.Socket{{Name: socketHandover, Listener: l}}, nil }
+		if s, err := handover.Meet(t.Context(), conn, databaseName(c.Database), give); err == nil {
+			_ = s.Close()
+		}
+	}()
+	opened := make(chan error, 1)
+	go func() {
+		p, err := Open(t.Context(), c, Options{Successor: true})
+		if err == nil {
+			err = p.Close()
+		}
+		opened <- err
+	}()
+	select {
+	case err := <-opened:
+		if !errors.Is(err, store.ErrLocked) {
+			t.Errorf("got %v, want the lock", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it waits for ever")
+	}
+}
+
 // A configuration with other addresses takes over what stays, and binds the rest.
 func TestSuccessorWithOtherAddresses(t *testing.T) {
 	c := installation(t)
@@ -153,4 +208,25 @@ func TestSuccessorWithOtherAddresses(t *testing.T) {
 		t.Error("somebody listens on the address that nobody wants any more")
 	}
 	must(t, second.stop())
+}
+
+// A server that ends while somebody has its sockets leaves their paths: whoever
+// has them may serve there.
+func TestPathsOutliveTheServerThatGaveThem(t *testing.T) {
+	c := installation(t)
+	first := start(t, c, nil)
+	waitFor(t, func() bool { return first.health.Load() != nil })
+	p, sockets, err := handover.Succeed(t.Context(), c.API.HandoverSocket(), databaseName(c.Database))
+	must(t, err)
+	defer handover.CloseAll(sockets)
+	must(t, first.stop())
+	for _, path := range []string{c.API.Socket, c.API.HandoverSocket()} {
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Errorf("whoever has the sockets cannot be reached: %v", err)
+			continue
+		}
+		must(t, conn.Close())
+	}
+	must(t, p.Close())
 }

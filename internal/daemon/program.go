@@ -15,6 +15,7 @@ import (
 	"joinery/internal/config"
 	"joinery/internal/handover"
 	"joinery/internal/keyring"
+	"joinery/internal/store"
 )
 
 // Options are what a Program is told besides its configuration.
@@ -45,6 +46,7 @@ type Program struct {
 	keys    *keyring.Keyring
 	cert    *certificate
 	sockets []handover.Socket
+	given   given
 
 	// core is replaced, by Run alone, when a successor failed with the database.
 	core *core
@@ -54,8 +56,10 @@ type Program struct {
 	relayed     <-chan struct{}
 	// reception is where successors of this server ask; nil where that cannot be.
 	reception *reception
-	// health is what the watchdog looks at; nil while nobody holds the database.
-	health atomic.Pointer[ops]
+	// health is what the watchdog looks at; nil while nobody here holds the
+	// database, which is since letting.
+	health  atomic.Pointer[ops]
+	letting atomic.Pointer[time.Time]
 
 	close  sync.Once
 	closed error
@@ -135,9 +139,29 @@ func (p *Program) openSuccessor(ctx context.Context, passed []handover.Socket) e
 		if err := predecessor.Yield(ctx); err != nil {
 			return err
 		}
+		return p.takeYielded(ctx)
 	}
 	return p.takeDatabase(ctx, p.core, true)
 }
+
+// yieldedTimeout is how long a successor waits for a database that should be free.
+var yieldedTimeout = 5 * time.Second
+
+// takeYielded takes the database that the predecessor let go of, or lost when it
+// crashed. Another process may have been quicker. That is not waited out, as the
+// sockets are in hand: a server that came to life much later, with no more than a
+// lock that happens to be free, would take them from whoever serves by then.
+func (p *Program) takeYielded(ctx context.Context) error {
+	for end := time.Now().Add(yieldedTimeout); ; time.Sleep(yieldedPoll) {
+		err := p.takeDatabase(ctx, p.core, false)
+		if !errors.Is(err, store.ErrLocked) || ctx.Err() != nil || time.Now().After(end) {
+			return err
+		}
+	}
+}
+
+// yieldedPoll is how often it looks.
+const yieldedPoll = 10 * time.Millisecond
 
 // openKeys opens what needs no database.
 func (p *Program) openKeys(ctx context.Context) (err error) {

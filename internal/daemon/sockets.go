@@ -6,6 +6,7 @@ import (
 	"net"
 	"path/filepath"
 	"strconv"
+	"sync"
 
 	"joinery/internal/api"
 	"joinery/internal/config"
@@ -133,11 +134,40 @@ func (p *Program) addrOf(name string) net.Addr {
 	return nil
 }
 
-// closeSockets lets nobody connect any more, but on the socket named. Those that
-// the service manager keeps go on to queue who does.
+// given tells what became of a server's sockets: once a successor has them, a
+// path may lead to that one; once they are closed here, nobody gets them.
+type given struct {
+	mu     sync.Mutex
+	away   bool
+	closed bool
+}
+
+// giveSockets gives the sockets to a successor.
+func (p *Program) giveSockets() ([]handover.Socket, error) {
+	p.given.mu.Lock()
+	defer p.given.mu.Unlock()
+	if p.given.closed {
+		return nil, errors.New("the server is stopping")
+	}
+	p.given.away = true
+	return p.sockets, nil
+}
+
+// closeSockets lets nobody connect here any more, but on the socket named. Those
+// that the service manager keeps go on to queue who does. Paths stay where a
+// successor ever had the sockets, even one that failed as far as we know: one
+// that is merely slow would serve where nobody finds it. A path to nobody harms
+// no one, and the next server replaces it.
 func (p *Program) closeSockets(but string) {
+	p.given.mu.Lock()
+	defer p.given.mu.Unlock()
+	p.given.closed = true
 	for _, s := range p.sockets {
-		if s.Name != but {
+		switch {
+		case s.Name == but:
+		case p.given.away:
+			_ = s.Leave()
+		default:
 			_ = s.Close()
 		}
 	}

@@ -32,14 +32,18 @@ func (p *Program) feedWatchdog(ctx context.Context) {
 	}
 }
 
+// lettingTimeout is how long a hand-over may leave the database with nobody: more
+// than all its own bounds together, after which a restart is the only help.
+const lettingTimeout = 90 * time.Second
+
 // works tells whether the parts answer that a restart would mend.
 func (p *Program) works(ctx context.Context) bool {
 	health := p.health.Load()
 	if health == nil {
-		return true // handing over, with a bound of its own
+		since := p.letting.Load()
+		return since == nil || time.Since(*since) < lettingTimeout
 	}
 	failed := health.failed(ctx)
-	delete(failed, checkFence) // people lower it
 	if !exclusive(p.config.Database) {
 		delete(failed, checkDatabase) // a database elsewhere is mended there
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 
@@ -102,7 +103,8 @@ func (s *Service) storePeer(ctx context.Context, caller joinery.Caller, p joiner
 }
 
 // ChangePeer replaces the settings of a peer; Org and CreatedAt stay. A consent
-// to clear keys that was not there before must be confirmed by name.
+// to clear keys that was not there before must be confirmed by name. Where it is
+// only suspended or resumed nothing else is written; see lockPeers.
 func (s *Service) ChangePeer(ctx context.Context, caller joinery.Caller, p joinery.Peer, confirm PeerConfirm) (joinery.Peer, error) {
 	if err := caller.RequireOperator(); err != nil {
 		return joinery.Peer{}, err
@@ -112,12 +114,19 @@ func (s *Service) ChangePeer(ctx context.Context, caller joinery.Caller, p joine
 		return joinery.Peer{}, err
 	}
 
+	peers, err := s.store.Peers(ctx)
+	if err != nil {
+		return joinery.Peer{}, err
+	}
+	if before, err := findPeer(peers, p.ID); err == nil && confirm == (PeerConfirm{}) && onlySuspends(p, before) {
+		return s.suspendPeer(ctx, caller, before, p.Suspended)
+	}
 	unlock, err := s.lockPeers(ctx)
 	if err != nil {
 		return joinery.Peer{}, err
 	}
 	defer unlock()
-	peers, err := s.store.Peers(ctx)
+	peers, err = s.store.Peers(ctx)
 	if err != nil {
 		return joinery.Peer{}, err
 	}
@@ -144,17 +153,30 @@ func (s *Service) ChangePeer(ctx context.Context, caller joinery.Caller, p joine
 	return p, nil
 }
 
+// onlySuspends tells whether p is before, but for being suspended.
+func onlySuspends(p, before joinery.Peer) bool {
+	was, is := peerDetail(before), peerDetail(p)
+	delete(was, "suspended")
+	delete(is, "suspended")
+	return p.Suspended != before.Suspended && maps.Equal(was, is)
+}
+
+func (s *Service) suspendPeer(ctx context.Context, caller joinery.Caller, p joinery.Peer, suspended bool) (joinery.Peer, error) {
+	p.Suspended = suspended
+	entry := s.peerEntries(caller, joinery.AuditPeerChanged, p, false)[0]
+	err := s.change(ctx, func(ctx context.Context) error { return s.store.SuspendPeer(ctx, p.ID, suspended, entry) })
+	if err == nil {
+		s.warn(p)
+	}
+	return p, err
+}
+
 // RemovePeer removes a peer and retires its KEKs. Its living connections are
 // refused from the next request on.
 func (s *Service) RemovePeer(ctx context.Context, caller joinery.Caller, id joinery.PeerID) error {
 	if err := caller.RequireOperator(); err != nil {
 		return err
 	}
-	unlock, err := s.lockPeers(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
 	peers, err := s.store.Peers(ctx)
 	if err != nil {
 		return err
@@ -191,7 +213,20 @@ func checkConsent(p, before joinery.Peer, roles []joinery.KEKRole, confirm PeerC
 
 // peerEntries are the audit entries of a peer that is added or changed.
 func (s *Service) peerEntries(caller joinery.Caller, event joinery.AuditEvent, p joinery.Peer, clearKeys bool) []joinery.AuditEntry {
-	entry := s.entry(caller, event, p.Org, map[string]string{
+	entry := s.entry(caller, event, p.Org, peerDetail(p))
+	entry.Peer = p.ID
+	entries := []joinery.AuditEntry{entry}
+	if clearKeys {
+		allowed := s.entry(caller, joinery.AuditClearKeysAllowed, p.Org, map[string]string{"name": p.Name})
+		allowed.Peer = p.ID
+		entries = append(entries, allowed)
+	}
+	return entries
+}
+
+// peerDetail is all settings of a peer.
+func peerDetail(p joinery.Peer) map[string]string {
+	return map[string]string{
 		"name":             p.Name,
 		"netIDs":           joinText(p.NetIDs),
 		"nsIDs":            joinText(p.NSIDs),
@@ -203,15 +238,7 @@ func (s *Service) peerEntries(caller joinery.Caller, event joinery.AuditEvent, p
 		"discloseDevices":  fmt.Sprint(p.DiscloseDevices),
 		"ignoreNSID":       fmt.Sprint(p.IgnoreNSID),
 		"suspended":        fmt.Sprint(p.Suspended),
-	})
-	entry.Peer = p.ID
-	entries := []joinery.AuditEntry{entry}
-	if clearKeys {
-		allowed := s.entry(caller, joinery.AuditClearKeysAllowed, p.Org, map[string]string{"name": p.Name})
-		allowed.Peer = p.ID
-		entries = append(entries, allowed)
 	}
-	return entries
 }
 
 // describeCredentials names credentials by hashes of public material.

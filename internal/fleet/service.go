@@ -45,7 +45,9 @@ func New(store Store, keys Keys, opt Options) *Service {
 
 // lockPeers is held while peers, KEKs, ranges or signers are checked against each
 // other and changed, so that nothing comes between the check and the change, here
-// or at another server on the same state.
+// or at another server on the same state. What only takes away needs no check
+// and so no lock: a server that hangs must not keep a peer from being removed or
+// suspended, a KEK from being retired or a signer from being removed.
 func (s *Service) lockPeers(ctx context.Context) (unlock func(), err error) {
 	s.peers.Lock()
 	release, err := s.store.LockFleet(ctx)
@@ -64,9 +66,9 @@ func (s *Service) Directory() *Directory { return s.directory }
 const followTimeout = 1500 * time.Millisecond
 
 // Follow keeps the Directory up to date with what other servers change, until
-// the store closes. Where that cannot be known for two seconds the Directory
-// recognises nobody until it could be read anew: better no answer than one to a
-// peer that was removed elsewhere.
+// the store closes. Where for two seconds nothing says that it is, whatever the
+// reason, the Directory recognises nobody until it could be read anew: better no
+// answer than one to a peer that was removed elsewhere.
 func (s *Service) Follow() {
 	var away bool
 	changed := func() {
@@ -87,7 +89,7 @@ func (s *Service) Follow() {
 		}
 		away = true
 	}
-	s.store.Follow(changed, lost)
+	s.store.Follow(changed, s.directory.confirm, lost)
 }
 
 // timestamp is now, as the store keeps it.

@@ -191,6 +191,80 @@ func TestRelay(t *testing.T) {
 	}
 }
 
+// Uploads that nobody reads yet keep no join waiting.
+func TestRelayPastUnreadUploads(t *testing.T) {
+	read := make(chan struct{})
+	r, _ := relayed(t, func(_ http.ResponseWriter, r *http.Request) {
+		if r.Header.Get(headerDoor) == "api" {
+			<-read
+		}
+		_, _ = io.Copy(io.Discard, r.Body)
+	})
+	defer func() { _ = r.Close() }()
+	door := func(name string) *httptest.Server {
+		s := httptest.NewServer(r.Handler(name, nil))
+		t.Cleanup(s.Close)
+		return s
+	}
+	post := func(ctx context.Context, s *httptest.Server, size int) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL, strings.NewReader(strings.Repeat("x", size)))
+		if err != nil {
+			return err
+		}
+		resp, err := s.Client().Do(req)
+		if err != nil {
+			return err
+		}
+		return resp.Body.Close()
+	}
+	calls, joins := door("api"), door("interop")
+	var uploads sync.WaitGroup
+	for range 16 {
+		uploads.Go(func() {
+			if err := post(t.Context(), calls, 2<<20); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	time.Sleep(200 * time.Millisecond) // until each has sent what it may
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := post(ctx, joins, 100); err != nil {
+		t.Errorf("a join beside unread uploads: %v", err)
+	}
+	close(read)
+	uploads.Wait()
+}
+
+// shorten makes a bound short for one test.
+func shorten(t *testing.T, bound *time.Duration) {
+	t.Helper()
+	long := *bound
+	*bound = 200 * time.Millisecond
+	t.Cleanup(func() { *bound = long })
+}
+
+// A successor that says it serves and hangs is not waited for without bound.
+func TestRelayToOneThatHangs(t *testing.T) {
+	shorten(t, &relayTimeout)
+	ours, theirs, err := pair()
+	ok(t, err)
+	defer func() { _ = ours.Close() }()
+	opened := make(chan error, 1)
+	go func() {
+		_, err := (&Successor{relay: theirs}).Relay(t.Context())
+		opened <- err
+	}()
+	select {
+	case err := <-opened:
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("it answers: %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("waited for without bound")
+	}
+}
+
 func certificate(t *testing.T) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -217,7 +291,7 @@ func TestSockets(t *testing.T) {
 	serve := func() {
 		conn, err := meeting.AcceptUnix()
 		if err == nil {
-			_, err = Meet(t.Context(), conn, "ours", given)
+			_, err = Meet(t.Context(), conn, "ours", func() ([]Socket, error) { return given, nil })
 		}
 		met <- err
 	}
@@ -256,6 +330,66 @@ func TestSockets(t *testing.T) {
 	if _, _, err := Succeed(t.Context(), filepath.Join(dir, "none"), "ours"); !errors.Is(err, ErrNobody) {
 		t.Errorf("nobody: %v", err)
 	}
+}
+
+// meet lets a successor get as far as having the sockets, and gives both ends.
+func meet(t *testing.T) (_ *Predecessor, met func() (*Successor, error)) {
+	t.Helper()
+	meeting, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "next"), Net: "unix"})
+	ok(t, err)
+	t.Cleanup(func() { _ = meeting.Close() })
+	var s *Successor
+	var meetErr error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		conn, err := meeting.AcceptUnix()
+		if err == nil {
+			s, err = Meet(t.Context(), conn, "ours", func() ([]Socket, error) { return nil, nil })
+		}
+		meetErr = err
+	}()
+	p, _, err := Succeed(t.Context(), meeting.Addr().String(), "ours")
+	ok(t, err)
+	t.Cleanup(func() { _ = p.Close() })
+	return p, func() (*Successor, error) { <-done; return s, meetErr }
+}
+
+// A running server that refuses is not taken for one that is gone.
+func TestRefusedSuccessor(t *testing.T) {
+	refusedToo := func(t *testing.T, err error) {
+		t.Helper()
+		if err == nil || !strings.Contains(err.Error(), "refuses") {
+			t.Errorf("got %v", err)
+		}
+	}
+	t.Run("before it yields", func(t *testing.T) {
+		p, met := meet(t)
+		yielded := make(chan error, 1)
+		go func() { yielded <- p.Yield(t.Context()) }()
+		s, err := met()
+		ok(t, err)
+		ok(t, s.Refuse("busy"))
+		refusedToo(t, <-yielded)
+	})
+	t.Run("after patience ran out", func(t *testing.T) {
+		shorten(t, &patience)
+		p, met := meet(t)
+		if _, err := met(); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("it waited for ever: %v", err)
+		}
+		_, err := p.Serving(http.NotFoundHandler(), nil)
+		refusedToo(t, err)
+	})
+	t.Run("gone without a word", func(t *testing.T) {
+		p, met := meet(t)
+		yielded := make(chan error, 1)
+		go func() { yielded <- p.Yield(t.Context()) }()
+		s, err := met()
+		ok(t, err)
+		ok(t, s.Close())
+		ok(t, <-yielded)
+	})
 }
 
 func TestFromServiceManager(t *testing.T) {

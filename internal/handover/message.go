@@ -127,6 +127,8 @@ func closeAll(files []*os.File) {
 	}
 }
 
+func refused(m message) error { return fmt.Errorf("the running server refuses: %s", m.Reason) }
+
 // expect reads the next message, which must be of one of the steps.
 func (l line) expect(ctx context.Context, steps ...string) (message, []*os.File, error) {
 	m, files, err := l.receive(ctx)
@@ -140,7 +142,7 @@ func (l line) expect(ctx context.Context, steps ...string) (message, []*os.File,
 	}
 	closeAll(files)
 	if m.Step == stepRefused {
-		return m, nil, fmt.Errorf("the running server refuses: %s", m.Reason)
+		return m, nil, refused(m)
 	}
 	return m, nil, fmt.Errorf("the other server says %q where %v belongs", m.Step, steps)
 }

@@ -21,6 +21,15 @@ type Relay struct{ conn *http.ClientConn }
 // connections there never are.
 const maxRelayed = 1 << 20
 
+// maxUnread is how much of one upload waits for a handler that does not read yet,
+// in bytes, and maxUnreadAll how much of all. The first must be a small part of
+// the second, or a few uploads would keep joins waiting, whose bodies share the
+// connection. net/http takes no more than this for the second.
+const (
+	maxUnread    = 16 << 10
+	maxUnreadAll = 4<<20 - 1
+)
+
 func newRelay(ctx context.Context, conn net.Conn) (*Relay, error) {
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
@@ -128,7 +137,11 @@ func serveRelay(conn net.Conn, handler http.Handler) (done <-chan struct{}) {
 	server := &http.Server{
 		Handler:   withoutConnection(handler),
 		Protocols: protocols,
-		HTTP2:     &http.HTTP2Config{MaxConcurrentStreams: maxRelayed},
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          maxRelayed,
+			MaxReceiveBufferPerStream:     maxUnread,
+			MaxReceiveBufferPerConnection: maxUnreadAll,
+		},
 	}
 	go func() { _ = server.Serve(l) }() // ends with the connection
 	return l.ended

@@ -2,6 +2,7 @@ package handover
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -25,15 +26,15 @@ type Successor struct {
 // helloTimeout bounds how long somebody who connects may say nothing;
 // patience how long a successor may take between having the sockets and its
 // next word.
-const (
-	helloTimeout = 5 * time.Second
-	patience     = 30 * time.Second
-)
+const helloTimeout = 5 * time.Second
+
+var patience = 30 * time.Second
 
 // Meet talks to somebody who connected to the hand-over socket until it is ready
 // to take over. database is what this server serves: a successor with another is
-// refused. sockets are what it gets; they stay open here.
-func Meet(ctx context.Context, conn *net.UnixConn, database string, sockets []Socket) (_ *Successor, err error) {
+// refused. give is asked for the sockets when they go out; they stay open here,
+// but their paths are not ours to remove any more, whatever comes of it.
+func Meet(ctx context.Context, conn *net.UnixConn, database string, give func() ([]Socket, error)) (_ *Successor, err error) {
 	s := &Successor{line: line{conn}}
 	defer func() {
 		if err != nil {
@@ -51,8 +52,13 @@ func Meet(ctx context.Context, conn *net.UnixConn, database string, sockets []So
 	}
 	if m.Database != database {
 		const reason = "it serves another database than the successor's configuration names; stop it first"
-		_ = s.send(message{Step: stepRefused, Reason: reason})
+		_ = s.Refuse(reason)
 		return nil, fmt.Errorf("refused: %s", reason)
+	}
+	sockets, err := give()
+	if err != nil {
+		_ = s.Refuse(err.Error())
+		return nil, err
 	}
 	if err := s.give(sockets); err != nil {
 		return nil, err
@@ -61,6 +67,7 @@ func Meet(ctx context.Context, conn *net.UnixConn, database string, sockets []So
 	defer cancel()
 	m, files, err := s.expect(ready, stepYield, stepServing)
 	if err != nil {
+		_ = s.Refuse("it does not wait any longer, as it ends, or hands over to another, or heard nothing for too long")
 		return nil, err
 	}
 	s.Yield = m.Step == stepYield
@@ -138,14 +145,26 @@ func (s *Successor) keep(files []*os.File) error {
 	return nil
 }
 
-// Relay opens the way to a successor that serves.
+// relayTimeout is how long a successor that says it serves may take to answer.
+var relayTimeout = 5 * time.Second
+
+// Relay opens the way to a successor that serves, and makes sure that it does.
 func (s *Successor) Relay(ctx context.Context) (*Relay, error) {
+	ctx, cancel := context.WithTimeout(ctx, relayTimeout)
+	defer cancel()
 	conn, err := net.FileConn(s.relay)
 	if err != nil {
 		return nil, err
 	}
 	_ = s.relay.Close()
 	return newRelay(ctx, conn)
+}
+
+// Refuse ends the conversation with a word why, so that the other does not take
+// its end for the end of this server. It is not for one that was told Yielded,
+// which may have the database.
+func (s *Successor) Refuse(reason string) error {
+	return errors.Join(s.send(message{Step: stepRefused, Reason: reason}), s.Close())
 }
 
 // Close ends the conversation.

@@ -75,7 +75,7 @@ func Succeed(ctx context.Context, path, database string) (_ *Predecessor, socket
 }
 
 // Yield asks the running server to let go of the database and returns when it
-// has, or when it is gone.
+// has, or when it ended without a word, as a crash does.
 func (p *Predecessor) Yield(ctx context.Context) error {
 	err := p.send(message{Step: stepYield})
 	if err == nil {
@@ -117,11 +117,24 @@ func (p *Predecessor) Serving(handler http.Handler, sockets []Socket) (done <-ch
 	if err = errors.Join(err, sent); err != nil {
 		_ = ours.Close()
 		if gone(err) {
-			return ended, nil // it has nothing left to relay
+			return ended, p.refusal() // else it has nothing left to relay
 		}
 		return ended, fmt.Errorf("tell the running server that this one serves: %w", err)
 	}
 	return ended, nil
+}
+
+// refusal gives the last word of a server that ended the conversation, if that was
+// a refusal: then it goes on, and this one must not.
+func (p *Predecessor) refusal() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	m, files, err := p.receive(ctx)
+	closeAll(files)
+	if err == nil && m.Step == stepRefused {
+		return refused(m)
+	}
+	return nil
 }
 
 // Close ends the conversation. Before Serving that is to say that nothing comes

@@ -61,7 +61,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := openExchange()
 	defer func() {
 		defect := recover()
-		if defect != nil {
+		// Not a defect: who answers in our place is gone, in the middle of it. The
+		// client must not take what it has for an answer.
+		cut := defect == http.ErrAbortHandler
+		if defect != nil && !cut {
 			s.reportPanic(r.Context(), x, defect)
 		}
 		if x.status != 0 {
@@ -70,6 +73,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.metrics.count(x.message, x.result, time.Since(start))
 		if defect == nil { // else somebody may still hold pieces of x
 			x.close()
+		}
+		if cut {
+			panic(defect)
 		}
 	}()
 	s.serve(w, r, x)

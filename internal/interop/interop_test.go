@@ -348,6 +348,32 @@ func TestPanic(t *testing.T) {
 	}
 }
 
+// elsewhere is a gate behind which another answers.
+type elsewhere http.HandlerFunc
+
+func (e elsewhere) Enter(context.Context) (http.Handler, error) { return http.HandlerFunc(e), nil }
+func (elsewhere) Leave()                                        {}
+
+// TestAnswerCutOffElsewhere: an answer that another server began and did not end
+// is cut off for the client, too, with nothing of ours behind it; that is no
+// defect of this program.
+func TestAnswerCutOffElsewhere(t *testing.T) {
+	h := openHouse(t, func(o *Options) {
+		o.Gate = elsewhere(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, "{")
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		})
+	})
+	status, text, err := h.post(h.client(t, h.tlsConfig(h.ns)), joinReq10)
+	if err == nil {
+		t.Errorf("taken for an answer: %d %s", status, text)
+	}
+	if log := h.log.String(); strings.Contains(log, "defect") {
+		t.Errorf("log:\n%s", log)
+	}
+}
+
 // TestRefusalsAreLogged: one line each, with what an operator needs and no more.
 func TestRefusalsAreLogged(t *testing.T) {
 	h := openHouse(t)

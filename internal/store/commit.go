@@ -30,6 +30,11 @@ type joinCommit struct {
 	salt      [auditlog.SaltSize]byte
 	leaf      auditlog.Record
 
+	// PostgreSQL only: since when the key set was found held by somebody else, and
+	// whether it was sent without an answer, and so may be on disk.
+	busySince time.Time
+	sent      bool
+
 	result chan error // takes one value
 }
 

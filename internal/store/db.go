@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"joinery"
 	"joinery/lorawan"
@@ -75,7 +76,7 @@ type engine interface {
 	// lockFleet is LockFleet.
 	lockFleet(ctx context.Context) (release func(), err error)
 	// follow is Follow.
-	follow(changed func(), lost func(error))
+	follow(changed func(), current func(asOf time.Time), lost func(error))
 	// checkEngine reports what the engine itself finds broken: pages, references.
 	checkEngine(f *checkup) error
 	// lastAuditID is the highest id that an audit row ever had.

@@ -98,7 +98,7 @@ func moveState(t *testing.T, from, to string) {
 		}
 	}
 	heard := make(chan struct{}, 100)
-	db.Follow(func() { heard <- struct{}{} }, func(err error) { t.Error(err) })
+	db.Follow(func() { heard <- struct{}{} }, func(time.Time) {}, func(err error) { t.Error(err) })
 	if strings.HasPrefix(from, "postgres") {
 		<-heard // from now on it is known to run
 	}

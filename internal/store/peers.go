@@ -54,6 +54,18 @@ func (d *DB) ChangePeer(ctx context.Context, p joinery.Peer, a ...joinery.AuditE
 	})
 }
 
+// SuspendPeer changes nothing of a peer but whether it is suspended.
+// CodeNotFound.
+func (d *DB) SuspendPeer(ctx context.Context, id joinery.PeerID, suspended bool, a joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error {
+		n, err := t.changes("UPDATE peer SET suspended = ? WHERE id = ? AND removed_at IS NULL", suspended, id)
+		if err == nil && n == 0 {
+			err = notFound("peer")
+		}
+		return t.finish(err, a)
+	})
+}
+
 // RemovePeer forgets a peer's names, its credentials and what it was refused,
 // and retires its KEKs. The rows of peer and KEKs stay, because activations
 // refer to them; what was refused about a device stays, too, for its owner.

@@ -48,7 +48,7 @@ func (e *postgresDB) begin(ctx context.Context, d *DB, why purpose) error {
 	var home string
 	var s storeRow
 	var found bool
-	err := e.using(ctx, e.others, pgLimit, func(session *pgSession) (err error) {
+	err := e.using(ctx, e.others, connectTimeout, func(session *pgSession) (err error) {
 		if home, err = session.homeOf(); err != nil {
 			return err
 		}
@@ -153,7 +153,7 @@ func (e *postgresDB) judgeHome(s *pgSession) error {
 	var row storeRow
 	err = inOrder(
 		func() error { return s.script("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE") },
-		func() error { return s.lock(s.ctx, pgWriterLock) },
+		func() error { return e.lock(s.ctx, s, pgWriterLock) },
 		func() (err error) { row, err = e.settle(&tx{conn: conn{s}}, home); return err },
 		func() error { return s.script("COMMIT") },
 	)

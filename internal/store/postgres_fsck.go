@@ -11,7 +11,7 @@ func (*postgresDB) checkEngine(f *checkup) error {
 		if s.idle() { // a draft, whose connection is its own
 			set = "SET "
 		}
-		if err := s.script(set + "statement_timeout = 0"); err != nil {
+		if err := s.script(set + "statement_timeout = 0; " + set + "idle_in_transaction_session_timeout = 0"); err != nil {
 			return err
 		}
 	}

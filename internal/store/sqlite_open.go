@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"testing"
+	"time"
 
 	"zombiezen.com/go/sqlite"
 )
@@ -282,7 +283,7 @@ func (e *sqliteDB) ping(ctx context.Context) error {
 }
 
 // follow implements engine: one server has the file.
-func (*sqliteDB) follow(func(), func(error)) {}
+func (*sqliteDB) follow(func(), func(time.Time), func(error)) {}
 
 // lockFleet implements engine.
 func (*sqliteDB) lockFleet(context.Context) (release func(), err error) { return func() {}, nil }

@@ -266,8 +266,11 @@ func (s *Server) Signal(signal os.Signal) (*os.ProcessState, error) {
 	if err := p.cmd.Process.Signal(signal); err != nil {
 		return nil, err
 	}
-	<-p.done // it ends badly on purpose
+	exit := <-p.done
 	s.Process = nil
+	if _, signalled := errors.AsType[*exec.ExitError](exit); !signalled {
+		return nil, fmt.Errorf("the server did not end by %v: %w", signal, errors.Join(exit, p.log.Close()))
+	}
 	return p.cmd.ProcessState, p.log.Close()
 }
 

@@ -77,6 +77,7 @@ type Organisations interface {
 type Peers interface {
 	AddPeer(ctx context.Context, p joinery.Peer, keks []joinery.KEK, a ...joinery.AuditEntry) error
 	ChangePeer(ctx context.Context, p joinery.Peer, a ...joinery.AuditEntry) error
+	SuspendPeer(ctx context.Context, id joinery.PeerID, suspended bool, a joinery.AuditEntry) error
 	RemovePeer(ctx context.Context, id joinery.PeerID, a joinery.AuditEntry) error
 	Peers(ctx context.Context) ([]joinery.Peer, error)
 	AddKEK(ctx context.Context, k joinery.KEK, a joinery.AuditEntry) error

@@ -118,6 +118,8 @@ func peers(open func(testing.TB) Backend) func(*testing.T) {
 		w.ok(w.ChangePeer(w.ctx, p, w.audit(joinery.AuditPeerChanged)))
 		second.ASIDs = []string{"as.example.com"} // free again
 		w.ok(w.ChangePeer(w.ctx, second))
+		w.ok(w.SuspendPeer(w.ctx, second.ID, true, w.audit(joinery.AuditPeerChanged)))
+		second.Suspended = true
 		got, err = w.Peers(w.ctx)
 		w.ok(err)
 		w.equal(got, []joinery.Peer{p, second})
@@ -328,6 +330,7 @@ func runForeign(t *testing.T, open func(testing.TB) Backend) {
 			return w.AddPeer(w.ctx, p, nil, a)
 		},
 		"ChangePeer":   func() error { return w.ChangePeer(w.ctx, newPeer("peer"), a) },
+		"SuspendPeer":  func() error { return w.SuspendPeer(w.ctx, joinery.NewPeerID(), true, a) },
 		"RemovePeer":   func() error { return w.RemovePeer(w.ctx, joinery.NewPeerID(), a) },
 		"RetireKEK":    func() error { return w.RetireKEK(w.ctx, joinery.NewKEKID(), a) },
 		"RemoveSigner": func() error { return w.RemoveSigner(w.ctx, joinery.NewSignerID(), a) },

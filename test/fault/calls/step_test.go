@@ -164,6 +164,10 @@ func (x stepStore) ChangePeer(ctx context.Context, p joinery.Peer, entries ...jo
 	return act(x.s, "ChangePeer", func() error { return x.db.ChangePeer(ctx, p, entries...) })
 }
 
+func (x stepStore) SuspendPeer(ctx context.Context, id joinery.PeerID, suspended bool, e joinery.AuditEntry) error {
+	return act(x.s, "SuspendPeer", func() error { return x.db.SuspendPeer(ctx, id, suspended, e) })
+}
+
 func (x stepStore) RemovePeer(ctx context.Context, id joinery.PeerID, e joinery.AuditEntry) error {
 	return act(x.s, "RemovePeer", func() error { return x.db.RemovePeer(ctx, id, e) })
 }
@@ -221,7 +225,9 @@ func (x stepStore) AuditEntries(ctx context.Context, after int64, limit int) ([]
 }
 
 // Follow cannot fail.
-func (x stepStore) Follow(changed func(), lost func(error)) { x.db.Follow(changed, lost) }
+func (x stepStore) Follow(changed func(), current func(time.Time), lost func(error)) {
+	x.db.Follow(changed, current, lost)
+}
 
 func (x stepStore) LockFleet(ctx context.Context) (release func(), err error) {
 	return step(x.s, "LockFleet", func() (func(), error) { return x.db.LockFleet(ctx) })
