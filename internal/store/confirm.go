@@ -125,9 +125,13 @@ func (d *DB) beginJump(ctx context.Context, o Confirmation) (f Fence, jump loraw
 }
 
 // jumpBatch raises the next key sets and tells how many, and whether more may
-// follow.
+// follow. Another confirmation may be at it at the same time, and then be done:
+// no key set rises twice, and none once the fence is down.
 func (d *DB) jumpBatch(ctx context.Context, jump lorawan.JoinNonce) (n int64, more bool, err error) {
 	err = d.do(ctx, func(t *tx) error {
+		if err := t.jumping(jump); err != nil {
+			return err
+		}
 		var last int64
 		_, err := t.one("SELECT count(*), coalesce(max(id), 0) FROM (SELECT id FROM key_set WHERE id > (SELECT jumped FROM store) ORDER BY id LIMIT ?) AS batch",
 			func(r *row) error { n, last = r.int(), r.int(); return nil }, jumpBatch)
@@ -144,9 +148,21 @@ func (d *DB) jumpBatch(ctx context.Context, jump lorawan.JoinNonce) (n int64, mo
 	return n, n == jumpBatch, err
 }
 
+// jumping refuses to go on with a jump that is not the one under way any more.
+func (t *tx) jumping(jump lorawan.JoinNonce) error {
+	s, _, err := t.storeRow()
+	if err == nil && (!s.fence.Up() || s.fence.Jump != jump) {
+		err = joinery.Errorf(joinery.CodeConflict, "another confirmation ended meanwhile, or the fence was raised again: look with joinctl status")
+	}
+	return err
+}
+
 // endJump takes the fence down.
 func (d *DB) endJump(ctx context.Context, done Confirmed, actor string) error {
 	err := d.do(ctx, func(t *tx) error {
+		if err := t.jumping(done.Jump); err != nil {
+			return err
+		}
 		err := t.exec("UPDATE store SET fence = 'none', fence_at = NULL, fence_note = '', jump = NULL, jumped = 0")
 		return t.finish(err, joinery.AuditEntry{
 			At: now(), Event: joinery.AuditServerConfirmed, Actor: actor, Org: t.operator,

@@ -76,3 +76,32 @@ func TestTheSameStateRestoredTwice(t *testing.T) {
 		t.Error("confirmed beside a damaged witness")
 	}
 }
+
+// Of two confirmations at once, each key set rises once, and what one of them
+// still does when the other has ended is nothing.
+func TestTwoConfirmationsAtOnce(t *testing.T) {
+	d := mustOpen(t, Options{Path: richDatabase(t), UnsafeNoSync: true})
+	ctx := t.Context()
+	if err := d.RaiseFence(ctx, "a test", "tester"); err != nil {
+		t.Fatal(err)
+	}
+	before := joinNonces(t, d)
+	_, jump, err := d.beginJump(ctx, Confirmation{}) // the slow one
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.ConfirmFence(ctx, Confirmation{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := d.jumpBatch(ctx, jump); joinery.CodeOf(err) != joinery.CodeConflict {
+		t.Errorf("raised behind the end: %v", err)
+	}
+	if err := d.endJump(ctx, Confirmed{Jump: jump}, "tester"); joinery.CodeOf(err) != joinery.CodeConflict {
+		t.Errorf("ended twice: %v", err)
+	}
+	for id, now := range joinNonces(t, d) {
+		if now != before[id]+jump {
+			t.Errorf("key set %d: JoinNonce %d after %d", id, now, before[id])
+		}
+	}
+}

@@ -59,14 +59,14 @@ func (e *sqliteDB) settle(c *sqliteConn, s storeRow) (storeRow, error) {
 		if strange, err = here.strangeness(conn{c}, s); err != nil {
 			return s, err
 		}
-	case here.marked: // whoever makes a database where one was takes the mark away
+	case here.marked && here.mark.epoch > 0: // whoever makes a database where one was takes the mark away
 		strange = "a copy from before the last upgrade took its place, or another database"
 	default:
 		s.instance = newInstance()
 		here.mark = mark{instance: s.instance}
-		// Before the database has it: a crash between the two must not make a
-		// new database look like a copied one.
-		if err := e.marks.write(here.mark); err != nil {
+		// On disk before the database has it, with epoch 0: neither a crash nor a
+		// power cut between the two makes a new database look like a copied one.
+		if err := e.marks.begin(e.path, here.mark); err != nil {
 			return s, err
 		}
 	}
