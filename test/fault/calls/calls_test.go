@@ -91,7 +91,7 @@ func (r *rooms) reopen() {
 	r.t.Cleanup(func() { _ = db.Close() })
 	r.db = db
 	if db.AnswersJoins() != nil { // it is a copy, as far as it can tell
-		_, err := db.ConfirmFence(r.t.Context(), store.Confirmation{Jump: 1})
+		_, err := db.ConfirmFence(r.t.Context(), store.Confirmation{Jump: 1, Earlier: new(0)})
 		ok(r.t, err)
 	}
 	s, k := stepStore{db, &r.steps}, stepKeys{r.base.keys.Keyring, &r.steps}
