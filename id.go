@@ -108,32 +108,44 @@ func (id *ID[K]) UnmarshalText(b []byte) (err error) {
 // idEpoch is the minute from which identifiers count.
 var idEpoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-var idState struct {
+// numbers is where identifiers are drawn from: 28 bits of minutes, so that rows
+// made together lie together, then 35 bits that start at random in each minute
+// and rise by random steps. Two processes meet in one number with a chance of
+// about 2^-35 for each pair of rows of the same minute; the database's primary
+// key then refuses the later row.
+//
+// Nothing depends on the clock being right. After a jump backwards numbers go on
+// rising from the last one. A process that starts with a clock from before the
+// epoch begins anywhere in 62 bits: had all such processes the same beginning,
+// they would draw the same numbers.
+type numbers struct {
 	sync.Mutex
 	last int64
 }
 
-// newID draws an identifier: 28 bits of minutes, so that rows made together lie
-// together, then 35 bits that start at random in each minute and rise by random
-// steps. Two processes meet in one number with a chance of about 2^-35 for each
-// pair of rows of the same minute; the database's primary key then refuses the
-// later row. Nothing depends on the clock being right: after a jump backwards
-// numbers go on rising from the last one.
-func newID[K kind]() ID[K] {
+func (n *numbers) draw(now time.Time) int64 {
 	var b [8]byte
 	rand.Read(b[:]) // never fails (crypto/rand)
 	random := int64(binary.BigEndian.Uint64(b[:]) >> 1)
-
-	idState.Lock()
-	defer idState.Unlock()
-	minutes := max(0, int64(time.Since(idEpoch)/time.Minute)) & (1<<28 - 1)
-	next := minutes<<35 | random&(1<<35-1)
-	if minutes<<35 <= idState.last {
-		next = idState.last + 1 + random&(1<<10-1)
+	minutes := int64(now.Sub(idEpoch) / time.Minute)
+	begin := minutes<<35 | random&(1<<35-1)
+	if minutes <= 0 || minutes >= 1<<28 {
+		minutes, begin = 0, random>>1
 	}
-	idState.last = next
-	return ID[K](next)
+
+	n.Lock()
+	defer n.Unlock()
+	if n.last == 0 || minutes<<35 > n.last {
+		n.last = begin
+	} else {
+		n.last += 1 + random&(1<<10-1)
+	}
+	return n.last
 }
+
+var drawn numbers
+
+func newID[K kind]() ID[K] { return ID[K](drawn.draw(time.Now())) }
 
 // NewActivationID draws the identifier of an activation.
 func NewActivationID() ActivationID { return newID[activationKind]() }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -129,4 +130,37 @@ func FuzzParseID(f *testing.F) {
 			t.Fatalf("%q is read as %s", s, id)
 		}
 	})
+}
+
+// P9: with whatever clock processes start, and however it jumps while they run,
+// identifiers are positive, rise within a process and differ between processes.
+func TestIDsUnderWrongClocks(t *testing.T) {
+	year := func(y int) time.Time { return time.Date(y, 5, 17, 10, 30, 0, 0, time.UTC) }
+	frozen := []time.Time{year(2026)}
+	clocks := map[string][]time.Time{
+		"right": frozen, "1970": {time.Unix(0, 0)}, "the epoch": {idEpoch}, "2016": {year(2016)}, "2036": {year(2036)},
+		"2200": {year(2200)}, "5000": {year(5000)}, "the year 1": {{}},
+		"back ten years":         {year(2026), year(2016)},
+		"forth ten years":        {year(2026), year(2036)},
+		"to and fro":             {year(2026), year(2036), year(2016), year(1970), year(2200), year(2026)},
+		"set after a wrong boot": {year(1970), year(2026)},
+	}
+	const processes, each = 5, 100 // so few that the chance of a coincidence is 1 in 10,000
+	seen := map[int64]string{}
+	for name, times := range clocks {
+		for range processes {
+			var process numbers
+			last := int64(0)
+			for n := range each {
+				id := process.draw(times[n*len(times)/each])
+				if id <= last {
+					t.Fatalf("%s: %d was drawn after %d", name, id, last)
+				}
+				if before, twice := seen[id]; twice {
+					t.Fatalf("%d was drawn twice: %s and %s", id, before, name)
+				}
+				seen[id], last = name, id
+			}
+		}
+	}
 }

@@ -129,12 +129,22 @@ type RefusalCount struct {
 	First time.Time
 }
 
+// With is c and later in one, with the values of later.
+func (c RefusalCount) With(later RefusalCount) RefusalCount {
+	later.Count += c.Count
+	if c.First.Before(later.First) {
+		later.First = c.First
+	}
+	return later
+}
+
 // RefusalBatch is what is added to the stored refusals in one transaction.
 type RefusalBatch struct {
 	// Devices are counts of devices: one that names no device is of the device
 	// that has its JoinEUI and DevEUI now, and of that one's owner, if there is
-	// one. Unknown are counts of devices that are not here, by peer, JoinEUI and
-	// DevEUI; Peers of everything that a peer was refused, by reason.
+	// one who held it since First. Unknown are counts of devices that are not here, by peer, JoinEUI and
+	// DevEUI; Peers of everything that a peer was refused, by reason. No two of
+	// Unknown are alike, nor of Peers.
 	Devices []RefusalCount
 	Unknown []RefusalCount
 	Peers   []RefusalCount

@@ -96,7 +96,7 @@ func (r backupReport) String() string {
 }
 
 func takeBackup(ctx context.Context, w io.Writer, c config.Config, to backup.Recipients, progress backup.Progress) (sum backup.Summary, err error) {
-	db, err := store.OpenLive(ctx, daemon.DatabaseOptions(c.Database))
+	db, err := store.OpenLive(ctx, daemon.DatabaseOptions(c))
 	if err != nil {
 		return sum, err
 	}

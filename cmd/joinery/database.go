@@ -50,7 +50,7 @@ back. Devices notice nothing: JoinNonces go on where they stood.`,
 		if err != nil {
 			return err
 		}
-		options := daemon.DatabaseOptions(c.Database)
+		options := daemon.DatabaseOptions(c)
 		if create {
 			if err := store.Create(cmd.Context(), options); err != nil {
 				return err
@@ -126,7 +126,7 @@ func fsck(ctx context.Context, configFile string, withKeys, live bool) (found []
 	if live {
 		open = store.OpenLive
 	}
-	db, err := open(ctx, daemon.DatabaseOptions(c.Database))
+	db, err := open(ctx, daemon.DatabaseOptions(c))
 	if err != nil {
 		return nil, err
 	}

@@ -67,7 +67,7 @@ func (f *moveFlags) takeBack(cmd *cobra.Command, o store.Options, name string) e
 		fmt.Fprintf(cmd.OutOrStdout(), "%s: can be served again, fenced: %s. When the other database is gone for good: joinery restore confirm\n", name, fence.Note)
 		return nil
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "%s: can be served again, as before; remove what was copied\n", name)
+	fmt.Fprintf(cmd.OutOrStdout(), "%s: can be served again, as before unless it is a copy itself; remove what was copied\n", name)
 	return nil
 }
 

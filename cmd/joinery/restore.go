@@ -96,7 +96,7 @@ func (r *restoring) run(cmd *cobra.Command, file, identityFile string) (err erro
 
 // Begin implements backup.Target.
 func (r *restoring) Begin(ctx context.Context, h backup.Header) (err error) {
-	r.draft, err = store.NewDraft(ctx, daemon.DatabaseOptions(r.config.Database), h.Schema)
+	r.draft, err = store.NewDraft(ctx, daemon.DatabaseOptions(r.config), h.Schema)
 	return err
 }
 
@@ -221,6 +221,7 @@ func missingMasters(need []store.Master, have []keyring.Master) (missing []strin
 
 func newRestoreConfirm() *cobra.Command {
 	var jump uint32
+	var earlier int
 	var despite, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "confirm",
@@ -233,18 +234,24 @@ Confirm only when no other server answers for these devices and none will. Then:
 
 1. Everything is checked, with the key file, as restore does.
 2. The JoinNonce of every key set jumps, by 65,536 unless you say otherwise: more
-   than any device can have used up by joining since the copy was taken. What a
-   device was given before is so never given again. A device whose JoinNonces end
-   there is listed, and refused from then on.
+   than any device can have used up by joining under one JoinEUI since the copy was
+   taken. What a device was given before is so never given again. A device whose
+   JoinNonces end there is listed, and refused from then on.
+   Where the same state, or one that came from it, was confirmed before and is lost,
+   they jump above that as well: it stands in files confirmed-… beside the key file
+   and the database. Where those are lost, too, or it was confirmed on another
+   machine, say with --earlier-confirmations how often: 0 is never.
 3. Joins are answered when the server starts.
 
-It can be cut off at any time: given again it goes on.`,
+It can be cut off at any time: given again it goes on. Take a new backup right
+behind it.`,
 		Example: `  joinery restore confirm --config /etc/joinery/joinery.yaml
-  joinery restore confirm --config /etc/joinery/joinery.yaml --jump 1000`,
+  joinery restore confirm --config /etc/joinery/joinery.yaml --earlier-confirmations 1`,
 		Args: cobra.NoArgs,
 	}
 	path := configFlag(cmd)
 	cmd.Flags().Uint32Var(&jump, "jump", 0, "by how much JoinNonces rise (default 65536)")
+	cmd.Flags().IntVar(&earlier, "earlier-confirmations", 0, "how many confirmations were made, anywhere, since this state was taken (default: what is noted here)")
 	cmd.Flags().BoolVar(&despite, "despite-faults", false, "confirm although something is missing or violated")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print what was done as JSON")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -258,7 +265,11 @@ It can be cut off at any time: given again it goes on.`,
 		if err := daemon.Harden(); err != nil {
 			return err
 		}
-		done, err := confirm(cmd, c, store.Confirmation{Jump: lorawan.JoinNonce(jump), Actor: actor("restore confirm")}, despite)
+		o := store.Confirmation{Jump: lorawan.JoinNonce(jump), Actor: actor("restore confirm")}
+		if cmd.Flags().Changed("earlier-confirmations") {
+			o.Earlier = &earlier
+		}
+		done, err := confirm(cmd, c, o, despite)
 		if err != nil {
 			return err
 		}
@@ -273,7 +284,7 @@ It can be cut off at any time: given again it goes on.`,
 
 func confirm(cmd *cobra.Command, c config.Config, o store.Confirmation, despite bool) (done store.Confirmed, err error) {
 	ctx := cmd.Context()
-	db, err := store.Open(ctx, daemon.DatabaseOptions(c.Database))
+	db, err := store.Open(ctx, daemon.DatabaseOptions(c))
 	if err != nil {
 		return done, err
 	}
@@ -298,7 +309,11 @@ func confirm(cmd *cobra.Command, c config.Config, o store.Confirmation, despite 
 }
 
 func printConfirmed(w io.Writer, name string, done store.Confirmed) {
-	fmt.Fprintf(w, "%s: confirmed; the JoinNonces of %d key sets rose by %d. Joins are answered when the server starts.\n", name, done.KeySets, done.Jump)
+	fmt.Fprintf(w, "%s: confirmed; the JoinNonces of %d key sets rose by %d. Joins are answered when the server starts.\n"+
+		"Take a new backup now: one from before must be confirmed above this one.\n", name, done.KeySets, done.Jump)
+	if !done.Witnessed {
+		fmt.Fprintln(w, "This confirmation could not be noted beside the key file: count it, and give the next one --earlier-confirmations.")
+	}
 	for _, d := range done.Exhausted {
 		fmt.Fprintf(w, "no JoinNonce is left for JoinEUI %s DevEUI %s: it cannot join any more; it needs new root keys\n", d.JoinEUI, d.DevEUI)
 	}
@@ -319,8 +334,9 @@ func confirmedJSON(done store.Confirmed) any {
 		Reason    string   `json:"reason"`
 		Jump      uint32   `json:"jump"`
 		KeySets   int64    `json:"keySets"`
+		Witnessed bool     `json:"witnessed"`
 		Exhausted []device `json:"exhausted"`
-	}{string(done.Fence.State), done.Fence.Note, uint32(done.Jump), done.KeySets, exhausted}
+	}{string(done.Fence.State), done.Fence.Note, uint32(done.Jump), done.KeySets, done.Witnessed, exhausted}
 }
 
 func newRestoreFence() *cobra.Command {
@@ -343,7 +359,7 @@ cloned: say so with this, before the server starts.`,
 		if err != nil {
 			return err
 		}
-		db, err := store.Open(cmd.Context(), daemon.DatabaseOptions(c.Database))
+		db, err := store.Open(cmd.Context(), daemon.DatabaseOptions(c))
 		if err != nil {
 			return err
 		}

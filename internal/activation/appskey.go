@@ -15,6 +15,7 @@ func (s *Service) AppSKey(ctx context.Context, req AppSKeyRequest) (_ Envelope, 
 	if err != nil {
 		return Envelope{}, err
 	}
+	defer func() { err = explainedOf(err, a) }()
 	state, err := s.store.LoadActivation(ctx, req.JoinEUI, req.DevEUI)
 	if err != nil {
 		if joinery.CodeOf(err) == joinery.CodeUnknownDevice {
@@ -22,7 +23,6 @@ func (s *Service) AppSKey(ctx context.Context, req AppSKeyRequest) (_ Envelope, 
 		}
 		return Envelope{}, storeError(err)
 	}
-	defer func() { err = explained(err, &state) }()
 	if !sessionStands(a, state) {
 		return Envelope{}, joinery.Refuse(joinery.RefusedSessionEnded, unknownSession())
 	}
@@ -64,7 +64,7 @@ func (s *Service) findSession(ctx context.Context, req AppSKeyRequest) (joinery.
 		return joinery.Activation{}, joinery.Refuse(joinery.RefusedSessionUnknown, unknownSession())
 	}
 	if a.ASID == "" || a.ASID != req.ASID {
-		return joinery.Activation{}, otherAS(a)
+		return joinery.Activation{}, explainedOf(joinery.Refuse(joinery.RefusedOtherAS, unknownSession()), a)
 	}
 	return a, nil
 }

@@ -13,11 +13,7 @@ func explained(err error, state *joinery.ActivationState) error {
 	if err == nil || errors.Is(err, joinery.ErrSwapLost) {
 		return err
 	}
-	r, ok := errors.AsType[*joinery.Refused](err)
-	if !ok {
-		known := joinery.RefusedOf(err)
-		r, err = &known, &known
-	}
+	r, err := refused(err)
 	if r.Device != 0 {
 		return err
 	}
@@ -27,6 +23,28 @@ func explained(err error, state *joinery.ActivationState) error {
 		r.Decided.Bound, r.Decided.NetID, r.Decided.NSID, r.Decided.ASID = true, b.NetID, b.NSID, b.ASID
 	}
 	return err
+}
+
+// explainedOf is explained for what was asked about a session. It belongs to the
+// device and the owner of that session, whoever holds the device by now: the
+// next owner must not learn who served the one before.
+func explainedOf(err error, a joinery.Activation) error {
+	if err == nil {
+		return nil
+	}
+	r, err := refused(err)
+	r.Device, r.Owner = a.Device, a.Owner
+	r.Decided = joinery.Decided{Bound: true, NetID: a.NetID, NSID: a.NSID, ASID: a.ASID}
+	return err
+}
+
+// refused gives what is known of a refusal, to be completed, and err with it.
+func refused(err error) (*joinery.Refused, error) {
+	if r, ok := errors.AsType[*joinery.Refused](err); ok {
+		return r, err
+	}
+	known := joinery.RefusedOf(err)
+	return &known, &known
 }
 
 // whyNotHome says what is wrong with a requester that isHome refuses.
@@ -62,12 +80,4 @@ func tooLow(reason joinery.RefusalReason, next uint32, err error) error {
 // mismatch refuses a message that speaks of another device than its frame.
 func mismatch(message string) error {
 	return joinery.Refuse(joinery.RefusedEUIMismatch, joinery.Errorf(joinery.CodeInvalid, "%s", message))
-}
-
-// otherAS refuses a session to an Application Server for which it was not made.
-func otherAS(a joinery.Activation) error {
-	return &joinery.Refused{
-		Reason: joinery.RefusedOtherAS, Device: a.Device, Owner: a.Owner,
-		Decided: joinery.Decided{Bound: true, NetID: a.NetID, NSID: a.NSID, ASID: a.ASID}, Err: unknownSession(),
-	}
 }

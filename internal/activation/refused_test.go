@@ -6,6 +6,7 @@ import (
 
 	"joinery"
 	"joinery/internal/activation"
+	"joinery/internal/sim/device"
 	"joinery/lorawan"
 )
 
@@ -119,6 +120,48 @@ func TestUnknownAndUnboundReadAlike(t *testing.T) {
 	for _, err := range []error{unbound, unknown} {
 		if _, ok := errors.AsType[*joinery.Refused](err); !ok {
 			t.Errorf("%v has no reason", err)
+		}
+	}
+}
+
+// What is asked about a session is of its owner, not of who holds the device by
+// now, and of its device, not of a later one with the same EUIs.
+func TestRefusalsAboutASessionAreOfItsOwner(t *testing.T) {
+	h := newHouse(t)
+	ctx := t.Context()
+	audit := joinery.AuditEntry{At: noon, Event: joinery.AuditDeviceClaimed, Actor: "test"}
+	buyer := joinery.NewOrgID()
+	ok(t, h.store.AddOrg(ctx, joinery.Organisation{ID: buyer, Name: "buyer", CreatedAt: noon}, audit))
+	later := binding()
+	later.NetID, later.ASID = foreign, "as.buyer.example.com"
+
+	for name, change := range map[string]func(*device.Device, joinery.DeviceID){
+		"transferred": func(_ *device.Device, id joinery.DeviceID) {
+			ok(t, h.store.Claim(ctx, id, 0, buyer, later, audit))
+		},
+		"deleted": func(_ *device.Device, id joinery.DeviceID) {
+			ok(t, h.store.DeleteDevice(ctx, id, h.org, audit))
+		},
+		"imported anew": func(d *device.Device, id joinery.DeviceID) {
+			ok(t, h.store.DeleteDevice(ctx, id, h.org, audit))
+			h.addAs(d.DevEUI(), lorawan.MAC1_0_4, later, joinery.Nonces{}, func(*device.State) {})
+		},
+	} {
+		d := h.add(lorawan.MAC1_0_4, binding())
+		ended := h.appSKeyRequest(d, h.joined(d).SessionKeyID)
+		device := h.state(d).Device.ID
+		change(d, device)
+		other := ended
+		other.ASID = "other.example.com"
+		for want, req := range map[joinery.RefusalReason]activation.AppSKeyRequest{
+			joinery.RefusedSessionEnded: ended, joinery.RefusedOtherAS: other,
+		} {
+			_, err := h.AppSKey(ctx, req)
+			wantCode(t, err, joinery.CodeUnknownDevice)
+			made := joinery.Decided{Bound: true, NetID: home, ASID: asID}
+			if r := joinery.RefusedOf(err); r.Reason != want || r.Device != device || r.Owner != h.org || r.Decided != made {
+				t.Errorf("%s: %+v", name, r)
+			}
 		}
 	}
 }

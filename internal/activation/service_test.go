@@ -62,8 +62,8 @@ func newHouse(t testing.TB) *house {
 	h.network = joinery.Peer{ID: joinery.NewPeerID(), Org: h.org, Name: "network", NetIDs: []lorawan.NetID{home}, CreatedAt: noon}
 	h.app = joinery.Peer{ID: joinery.NewPeerID(), Org: h.org, Name: "app", ASIDs: []string{asID}, CreatedAt: noon}
 	ok(t, db.AssignRange(ctx, joinery.JoinEUIRange{EUIRange: joinery.EUIRange{First: joinEUI, Last: joinEUI}, Org: h.org, Elements: true}, audit))
-	ok(t, db.AddPeer(ctx, h.network, audit))
-	ok(t, db.AddPeer(ctx, h.app, audit))
+	ok(t, db.AddPeer(ctx, h.network, nil, audit))
+	ok(t, db.AddPeer(ctx, h.app, nil, audit))
 	h.peers = &directory{network: &h.network, as: h.app, keks: map[joinery.KEKID]joinery.KEK{}}
 	h.addKEK(h.network.ID, joinery.KEKForNS, "ns-000013-v1", 1)
 	h.addKEK(h.app.ID, joinery.KEKForAS, "as-v1", 1)
@@ -180,10 +180,15 @@ func (h *house) add(version lorawan.MACVersion, b *joinery.Binding) *device.Devi
 // it, age the device's.
 func (h *house) addAged(version lorawan.MACVersion, b *joinery.Binding, nonces joinery.Nonces, age func(*device.State)) *device.Device {
 	h.t.Helper()
+	var devEUI lorawan.EUI64
+	rand.Read(devEUI[:])
+	return h.addAs(devEUI, version, b, nonces, age)
+}
+
+// addAs is addAged for a device with a DevEUI.
+func (h *house) addAs(devEUI lorawan.EUI64, version lorawan.MACVersion, b *joinery.Binding, nonces joinery.Nonces, age func(*device.State)) *device.Device {
+	h.t.Helper()
 	ctx := h.t.Context()
-	var random [8]byte
-	rand.Read(random[:])
-	devEUI := lorawan.EUI64(random)
 	ks, nwk, app := h.keys.DerivedKeySet(h.t, devEUI, 1)
 	id := joinery.NewDeviceID()
 	ks.DeviceID, ks.Nonces = id, nonces

@@ -155,7 +155,7 @@ func start(t testing.TB, change ...func(*api.Options)) *fixture {
 	t.Cleanup(func() { _ = db.Close() })
 	f := &fixture{db: db, keys: openKeyring(t), log: new(logBuffer), socket: filepath.Join(dir, "s")}
 	log := slog.New(slog.NewJSONHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	devices := fleet.New(db, f.keys, log)
+	devices := fleet.New(db, f.keys, fleet.Options{Log: log})
 	if err := devices.Directory().Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -60,10 +60,13 @@ type Database struct {
 
 // Name tells people which database is meant. There is no secret in it.
 func (d Database) Name() string {
-	if d.URL != "" {
-		return d.URL
+	if d.URL == "" {
+		return d.Path
 	}
-	return d.Path
+	if _, err := parseURL("", d.URL); err != nil { // there may be one after all
+		return "the PostgreSQL database"
+	}
+	return d.URL
 }
 
 // Keys says where the sealed key file lies and what opens it.

@@ -204,6 +204,7 @@ func TestPrintReadsBack(t *testing.T) {
 	odd := Default()
 	n := 0
 	fill(reflect.ValueOf(&odd).Elem(), &n)
+	odd.Database.URL = "postgres://it's@db/a%20%23b?search_path=%22so%22&sslmode=require" // others are not printed
 	for name, c := range map[string]Config{"defaults": Default(), "odd values": odd} {
 		var out bytes.Buffer
 		if err := Print(&out, c); err != nil {

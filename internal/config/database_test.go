@@ -26,6 +26,16 @@ func TestDatabase(t *testing.T) {
 		{"no URL at all", Database{URL: "postgres://joinery:" + secret + "@db:x/y"}, "want a URL such as postgres://"},
 		{"password", Database{URL: "postgres://joinery:" + secret + "@db/joinery?sslmode=verify-full"}, "there is a password in it"},
 		{"password as a setting", Database{URL: "postgres://db/joinery?sslmode=require&password=" + secret}, "there is a password in it"},
+		{"password of a key as a setting", Database{URL: "postgres://db/joinery?sslmode=require&sslpassword=" + secret}, "there is a password in it"},
+		{"escaped wrongly", Database{URL: "postgres://u:%zz" + secret + "@db/joinery"}, "want a URL such as postgres://"},
+		{"with a slash", Database{URL: "postgres://u:1/" + secret + "@db/joinery"}, "want a URL such as postgres://"},
+		{"with a number sign", Database{URL: "postgres://u:1#" + secret + "@db/joinery"}, "want a URL such as postgres://"},
+		{"with a question mark", Database{URL: "postgres://u:1?" + secret + "@db/joinery"}, "not known here"},
+		{"with a semicolon", Database{URL: "postgres://db/joinery?sslmode=require&password=1;" + secret}, "and ; as %3B"},
+		{"no slashes", Database{URL: "postgres:u:" + secret + "@db"}, "want a URL such as postgres://"},
+		{"unknown setting", Database{URL: "postgres:///joinery?pass=" + secret}, "not known here"},
+		{"another machine's service", Database{URL: "postgres:///joinery?service=far"}, "not known here"},
+		{"schema", Database{URL: "postgres:///joinery?host=/run/postgresql&search_path=joinery"}, ""},
 		{"in the clear unsaid", Database{URL: "postgres://db.example.com/joinery"}, "sslmode=verify-full"},
 		{"one host of two is far", Database{URL: "postgres://localhost,db2/joinery"}, "sslmode=verify-full"},
 		{"host as a setting", Database{URL: "postgres:///joinery?host=db2"}, "sslmode=verify-full"},
@@ -43,6 +53,16 @@ func TestDatabase(t *testing.T) {
 			}
 			if strings.Contains(err.Error(), secret) {
 				t.Errorf("the password is repeated: %v", err)
+			}
+			if !strings.Contains(c.d.URL, secret) {
+				return
+			}
+			if _, err := Parse([]byte("database:\n  url: '" + c.d.URL + "'\n")); err == nil || strings.Contains(err.Error(), secret) {
+				t.Errorf("it is read, and so printed: %v", err)
+			}
+			var out strings.Builder
+			if err := Print(&out, Config{Database: c.d}); err == nil || strings.Contains(err.Error()+out.String()+c.d.Name(), secret) {
+				t.Errorf("it is printed: %v", err)
 			}
 		})
 	}

@@ -22,8 +22,14 @@ import (
 var source string
 
 // Print writes c as a complete configuration file: every key with its
-// documentation above it. What it writes reads back as c.
+// documentation above it. What it writes reads back as c; a database URL that
+// may hold a password is not written.
 func Print(w io.Writer, c Config) error {
+	if c.Database.URL != "" {
+		if _, err := parseURL("database.url", c.Database.URL); err != nil {
+			return err
+		}
+	}
 	docs, err := fieldComments(source)
 	if err != nil {
 		return err

@@ -90,8 +90,11 @@ func Parse(text []byte) (Config, error) {
 	if c.Database.URL != "" && !r.given["database.path"] {
 		c.Database.Path = "" // the default is for those who name no database
 	}
-	// Judged here, because what is read may be printed.
-	if err := errors.Join(append(r.wrong, noPassword("database.url", c.Database.URL))...); err != nil {
+	if c.Database.URL != "" { // judged here, because what is read may be printed
+		_, err := parseURL("database.url", c.Database.URL)
+		r.wrong = append(r.wrong, err)
+	}
+	if err := errors.Join(r.wrong...); err != nil {
 		return Config{}, err
 	}
 	return c, nil

@@ -17,9 +17,9 @@ type certificate struct {
 	current atomic.Pointer[tls.Certificate]
 }
 
-func newCertificate(files config.Interop) (*certificate, error) {
+func newCertificate(files config.Interop, now time.Time) (*certificate, error) {
 	c := &certificate{files: files}
-	return c, c.reload(time.Now())
+	return c, c.reload(now)
 }
 
 // reload reads both files and puts the pair in force if it is valid at now. A key

@@ -25,6 +25,7 @@ import (
 // go on after a successor took the database and failed.
 type core struct {
 	log      *slog.Logger
+	now      func() time.Time
 	registry *prometheus.Registry
 	holders  holders
 	refusals *refusal.Recorder
@@ -44,9 +45,9 @@ type core struct {
 const callPatience = 30 * time.Second
 
 // newCore makes what needs no database yet.
-func newCore(c config.Config, log *slog.Logger) (_ *core, err error) {
+func newCore(c config.Config, log *slog.Logger, now func() time.Time) (_ *core, err error) {
 	k := &core{
-		log: log, registry: newRegistry(),
+		log: log, now: now, registry: newRegistry(),
 		joins: handover.NewGate(c.Limits.AnswerTimeout), calls: handover.NewGate(callPatience),
 		taps: map[string]*handover.Tap{},
 	}
@@ -62,11 +63,11 @@ func (k *core) build(ctx context.Context, c config.Config, h holders, cert *cert
 	if err := h.noteMasters(ctx); err != nil {
 		return err
 	}
-	rules, err := newRules(ctx, h, k.refusals, k.log, k.registry)
+	rules, err := newRules(ctx, h, k.refusals, k.log, k.now, k.registry)
 	if err != nil {
 		return err
 	}
-	if k.interop, err = newInterop(c, rules, k.refusals, cert, k.joins, k.log, k.registry); err != nil {
+	if k.interop, err = newInterop(c, rules, k.refusals, cert, k.joins, k.log, k.now, k.registry); err != nil {
 		return err
 	}
 	k.api.Attach(services(h, rules))

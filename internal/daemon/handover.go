@@ -222,6 +222,7 @@ func (p *Program) takeBack(ctx context.Context, running *sync.WaitGroup, fail fu
 	old.relayTo(next.answerHere(), next.api.Handler())
 	_ = old.opsHTTP.Close()
 	next.serve(p.sockets, running, fail)
+	running.Go(func() { endWithDatabase(ctx, next.holders, fail) })
 	running.Go(func() {
 		limits := p.config.Limits
 		old.linger(ctx, limits.IdleTimeout+limits.RequestTimeout)
@@ -238,7 +239,7 @@ func (p *Program) takeBack(ctx context.Context, running *sync.WaitGroup, fail fu
 func (p *Program) reopen(ctx context.Context) (*core, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reopenTimeout)
 	defer cancel()
-	k, err := newCore(p.config, p.log)
+	k, err := newCore(p.config, p.log, p.now)
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ func TestHandOver(t *testing.T) {
 	t.Run("PostgreSQL", func(t *testing.T) {
 		c := installation(t)
 		c.Database = config.Database{URL: pgtest.Start(t, pgtest.Options{Sync: true}).Database(t)}
-		must(t, store.Create(t.Context(), DatabaseOptions(c.Database)))
+		must(t, store.Create(t.Context(), DatabaseOptions(c)))
 		testHandOver(t, c)
 	})
 }
@@ -155,7 +155,7 @@ func TestSuccessorDoesNotLieInWait(t *testing.T) {
 	yieldedTimeout = 100 * time.Millisecond
 	t.Cleanup(func() { yieldedTimeout = long })
 	c := installation(t)
-	db, err := store.Open(t.Context(), DatabaseOptions(c.Database))
+	db, err := store.Open(t.Context(), DatabaseOptions(c))
 	must(t, err)
 	defer func() { _ = db.Close() }()
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: c.API.HandoverSocket(), Net: "unix"})

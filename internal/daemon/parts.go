@@ -46,16 +46,21 @@ func Unlock(c config.Keys) soft.Unlock {
 	return soft.Unlock{PassphraseFile: c.PassphraseFile, IdentityFile: c.IdentityFile, Credential: c.Credential}
 }
 
-// DatabaseOptions says which database c names.
-func DatabaseOptions(c config.Database) store.Options {
-	return store.Options{Path: c.Path, URL: c.URL, PasswordFile: c.PasswordFile, TrustFailover: c.TrustFailover}
+// DatabaseOptions says which database c names. What must outlive the database
+// stands beside the key file.
+func DatabaseOptions(c config.Config) store.Options {
+	db := c.Database
+	return store.Options{
+		Path: db.Path, URL: db.URL, PasswordFile: db.PasswordFile, TrustFailover: db.TrustFailover,
+		Witnesses: []string{filepath.Dir(c.Keys.File)},
+	}
 }
 
 // openDatabase opens the store. With wait it waits for the lock of the database,
 // where there is one, until ctx ends, instead of failing while another server
 // holds it.
 func (p *Program) openDatabase(ctx context.Context, wait bool) (*store.DB, error) {
-	options := DatabaseOptions(p.config.Database)
+	options := DatabaseOptions(p.config)
 	options.Successor, options.Logger = wait, p.log
 	if p.migrate {
 		if p.predecessor != nil {
@@ -129,12 +134,12 @@ type rules struct {
 	refusal      *refusal.Service
 }
 
-func newRules(ctx context.Context, h holders, refusals *refusal.Recorder, log *slog.Logger, metrics prometheus.Registerer) (rules, error) {
+func newRules(ctx context.Context, h holders, refusals *refusal.Recorder, log *slog.Logger, now func() time.Time, metrics prometheus.Registerer) (rules, error) {
 	r := rules{
-		fleet:        fleet.New(h.db, h.keys, log),
+		fleet:        fleet.New(h.db, h.keys, fleet.Options{Log: log, Now: now}),
 		provisioning: provisioning.New(h.db, h.db, h.keys),
-		claim:        claim.New(h.db, h.db, h.keys, claim.Options{}),
-		auth:         auth.New(h.db, nil),
+		claim:        claim.New(h.db, h.db, h.keys, claim.Options{Now: now}),
+		auth:         auth.New(h.db, now),
 		refusal:      refusal.New(h.db, refusals),
 	}
 	if err := r.fleet.Directory().Reload(ctx); err != nil {
@@ -160,6 +165,7 @@ func newRules(ctx context.Context, h holders, refusals *refusal.Recorder, log *s
 		}
 	}
 	r.activation = activation.New(h.db, h.keys, r.fleet.Directory(), activation.Options{
+		Now:   now,
 		Log:   log,
 		Fence: h.db.AnswersJoins,
 		Alarm: func(counter string) { alarms.WithLabelValues(counter).Inc() },
@@ -172,10 +178,10 @@ func newRules(ctx context.Context, h holders, refusals *refusal.Recorder, log *s
 const settling = 5 * time.Second
 
 // newInterop makes the door for networks.
-func newInterop(c config.Config, r rules, refusals interop.Recorder, cert *certificate, gate interop.Gate, log *slog.Logger, metrics prometheus.Registerer) (*interop.Server, error) {
+func newInterop(c config.Config, r rules, refusals interop.Recorder, cert *certificate, gate interop.Gate, log *slog.Logger, now func() time.Time, metrics prometheus.Registerer) (*interop.Server, error) {
 	return interop.New(interop.Options{
 		Peers: r.fleet.Directory(), Joins: r.activation, Certificate: cert.get, Refusals: refusals, Gate: gate,
-		Log: log, Metrics: metrics, Settling: settling,
+		Log: log, Metrics: metrics, Now: now, Settling: settling,
 		MaxBody:        c.Limits.BodyBytes,
 		MaxConnections: c.Limits.Connections,
 		RequestTimeout: c.Limits.RequestTimeout,

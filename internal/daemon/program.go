@@ -31,6 +31,9 @@ type Options struct {
 	Upgrade []string
 	// Log is where the server reports; nil is nowhere.
 	Log *slog.Logger
+	// Now is the clock, nil the system's: what is written down, the windows in
+	// which something counts, and whether a certificate is valid. Tests set it.
+	Now func() time.Time
 }
 
 // Program is a server: opened, with its sockets bound, but not yet serving.
@@ -39,6 +42,7 @@ type Program struct {
 	upgrade []string
 	migrate bool
 	log     *slog.Logger
+	now     func() time.Time
 	keys    *keyring.Keyring
 	cert    *certificate
 	sockets []handover.Socket
@@ -68,7 +72,10 @@ func Open(ctx context.Context, c config.Config, o Options) (_ *Program, err erro
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	p := &Program{config: c, upgrade: o.Upgrade, migrate: o.Migrate, log: o.Log}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	p := &Program{config: c, upgrade: o.Upgrade, migrate: o.Migrate, log: o.Log, now: o.Now}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.Close())
@@ -79,7 +86,7 @@ func Open(ctx context.Context, c config.Config, o Options) (_ *Program, err erro
 		return nil, err
 	}
 	p.sockets = passed // for Close
-	if p.core, err = newCore(c, p.log); err != nil {
+	if p.core, err = newCore(c, p.log, p.now); err != nil {
 		return nil, err
 	}
 	if o.Successor {
@@ -158,7 +165,7 @@ const yieldedPoll = 10 * time.Millisecond
 
 // openKeys opens what needs no database.
 func (p *Program) openKeys(ctx context.Context) (err error) {
-	if p.cert, err = newCertificate(p.config.Interop); err != nil {
+	if p.cert, err = newCertificate(p.config.Interop, p.now()); err != nil {
 		return err
 	}
 	p.keys, err = OpenKeyring(ctx, p.config.Keys, p.log)
@@ -183,6 +190,7 @@ func (p *Program) Run(ctx context.Context) error {
 	fail := func(err error) { stop(failure{err}) }
 	var running sync.WaitGroup
 	p.core.serve(p.sockets, &running, fail)
+	running.Go(func() { endWithDatabase(ctx, p.core.holders, fail) })
 	p.health.Store(p.core.ops)
 	if err := p.confirm(); err != nil {
 		fail(err)
@@ -219,6 +227,16 @@ func (p *Program) serveOn(ctx context.Context, running *sync.WaitGroup, fail fun
 				return err
 			}
 		}
+	}
+}
+
+// endWithDatabase ends the server when its database takes no more writes: only
+// opening it anew helps, which is what a service manager's restart does.
+func endWithDatabase(ctx context.Context, h holders, fail func(error)) {
+	select {
+	case <-ctx.Done():
+	case <-h.db.Failed():
+		fail(h.db.Failure())
 	}
 }
 
@@ -274,7 +292,7 @@ func (p *Program) onSignals(ctx context.Context, running *sync.WaitGroup) {
 					p.startSuccessor()
 					continue
 				}
-				if err := p.cert.reload(time.Now()); err != nil {
+				if err := p.cert.reload(p.now()); err != nil {
 					p.log.Error("the old certificate stays in force", "error", err)
 					continue
 				}

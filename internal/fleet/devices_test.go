@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"log/slog"
 	"slices"
 	"testing"
 	"time"
@@ -209,7 +208,7 @@ func TestChangesAfterAnothersClaim(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
 			id := f.imports(t, f.acme, 0x100, 1)[0]
-			late := New(claimedBetween{f.db, f.other}, f.keys, slog.New(slog.DiscardHandler))
+			late := New(claimedBetween{f.db, f.other}, f.keys, Options{})
 			wantCode(t, change(late, f.tenant(f.acme), id), joinery.CodeConflict)
 			s, err := f.Device(t.Context(), f.tenant(f.other), id)
 			if err != nil || s.Device.Suspended || s.KeySet.Nonces.JoinNonce != 0 {

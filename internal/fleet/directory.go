@@ -31,8 +31,12 @@ type Directory struct {
 	log    *slog.Logger
 
 	current atomic.Pointer[snapshot]
-	// stale is set while what is in memory may lag behind the store.
-	stale atomic.Bool
+	// doubts counts the reasons to think that what is in memory may lag behind
+	// the store. A snapshot answers only those from before it was begun.
+	doubts atomic.Uint64
+	// asOf is the last time of which current is known to be right; nil where
+	// nobody else changes the store.
+	asOf atomic.Pointer[time.Time]
 	// reloading is held from the read to the swap, so that an older state never
 	// replaces a newer one.
 	reloading sync.Mutex
@@ -53,28 +57,61 @@ func (d *Directory) Reload(ctx context.Context) error {
 }
 
 func (d *Directory) reload(ctx context.Context) error {
+	doubts, began := d.doubts.Load(), time.Now()
 	next, err := d.read(ctx)
 	if err != nil {
-		d.stale.Store(true)
+		d.doubt()
 		return fmt.Errorf("read peers, KEKs and ranges: %w", err)
 	}
-	next.generation = d.current.Load().generation + 1
+	next.generation, next.doubts = d.current.Load().generation+1, doubts
 	d.current.Store(next)
-	d.stale.Store(false)
+	if d.asOf.Load() != nil {
+		d.confirm(began)
+	}
 	return nil
 }
 
 // doubt says that what is in memory may lag behind the store.
-func (d *Directory) doubt() { d.stale.Store(true) }
+func (d *Directory) doubt() { d.doubts.Add(1) }
+
+// lease is how long what is in memory may be relied on without being confirmed.
+const lease = 2 * time.Second
+
+// confirm says that what is in memory was right at a time. From the first call
+// on it must be said again within every lease.
+func (d *Directory) confirm(at time.Time) {
+	for {
+		last := d.asOf.Load()
+		if last != nil && !last.Before(at) || d.asOf.CompareAndSwap(last, &at) {
+			return
+		}
+	}
+}
+
+// stale tells whether s may lag behind the store.
+func (d *Directory) stale(s *snapshot) bool {
+	if s.doubts != d.doubts.Load() {
+		return true
+	}
+	at := d.asOf.Load()
+	if at == nil {
+		return false
+	}
+	now := time.Now()
+	// Without its monotonic reading, too, which stands still in a machine that
+	// sleeps.
+	return now.Sub(*at) > lease || now.Round(0).Sub(at.Round(0)) > lease
+}
 
 // Generation rises with every reload. It is 0 before the first and while what is
 // in memory may lag behind the store: then no earlier answer of Resolve may be
 // used again.
 func (d *Directory) Generation() uint64 {
-	if d.stale.Load() {
+	s := d.current.Load()
+	if d.stale(s) {
 		return 0
 	}
-	return d.current.Load().generation
+	return s.generation
 }
 
 // Peer finds a peer, suspended or not.
@@ -129,6 +166,7 @@ type kekSlot struct {
 // snapshot is one state of the directory. All but seen is immutable.
 type snapshot struct {
 	generation uint64
+	doubts     uint64 // Directory.doubts when its reading began
 	peers      map[joinery.PeerID]joinery.Peer
 	byASID     map[string]joinery.PeerID
 	keks       map[joinery.KEKID]joinery.KEK
@@ -237,20 +275,22 @@ func (s *snapshot) addKEK(k joinery.KEK) {
 }
 
 // staleTimeout bounds how long a request waits for a reload that is overdue.
-const staleTimeout = 2 * time.Second
+// What comes of it is younger than a lease.
+const staleTimeout = 1500 * time.Millisecond
 
-// fresh gives the current snapshot, after making good a reload that failed. One
-// request at a time tries that; the others are refused meanwhile.
+// fresh gives the current snapshot, after making good a reload that failed or
+// is overdue. One request at a time tries that; the others are refused
+// meanwhile.
 func (d *Directory) fresh() (*snapshot, error) {
-	if !d.stale.Load() {
-		return d.current.Load(), nil
+	if s := d.current.Load(); !d.stale(s) {
+		return s, nil
 	}
 	const message = "the server cannot read its peers; try again later"
 	if !d.reloading.TryLock() {
 		return nil, joinery.Errorf(joinery.CodeUnavailable, message)
 	}
 	defer d.reloading.Unlock()
-	if d.stale.Load() {
+	if d.stale(d.current.Load()) {
 		ctx, cancel := context.WithTimeout(context.Background(), staleTimeout)
 		defer cancel()
 		if err := d.reload(ctx); err != nil {

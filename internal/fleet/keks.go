@@ -71,11 +71,6 @@ func (s *Service) RetireKEK(ctx context.Context, caller joinery.Caller, id joine
 	if err := caller.RequireOperator(); err != nil {
 		return err
 	}
-	unlock, err := s.lockPeers(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
 	keks, err := s.store.KEKs(ctx)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 
@@ -50,8 +51,8 @@ func findPeer(peers []joinery.Peer, id joinery.PeerID) (joinery.Peer, error) {
 // consents to clear keys, and a Network Server needs an NS KEK or that consent;
 // the consent must be confirmed by the peer's name.
 //
-// Keys are sealed before anything is stored. If the server dies between the
-// peer and its KEKs, a peer without KEKs is left, to which no key is sent.
+// Keys are sealed before anything is stored, and the peer is stored together
+// with its KEKs or not at all.
 func (s *Service) AddPeer(ctx context.Context, caller joinery.Caller, p joinery.Peer, keks []NewKEK, confirm PeerConfirm) (joinery.Peer, error) {
 	if err := caller.RequireOperator(); err != nil {
 		return joinery.Peer{}, err
@@ -92,27 +93,18 @@ func (s *Service) AddPeer(ctx context.Context, caller joinery.Caller, p joinery.
 	return p, nil
 }
 
-// storePeer writes a new peer, then its KEKs; it takes the peer back where a
-// KEK fails. ctx must not end on the way.
+// storePeer writes a new peer with its KEKs, all or nothing.
 func (s *Service) storePeer(ctx context.Context, caller joinery.Caller, p joinery.Peer, keks []joinery.KEK) error {
-	if err := s.store.AddPeer(ctx, p, s.peerEntries(caller, joinery.AuditPeerAdded, p, p.ClearKeys)...); err != nil {
-		return err
-	}
+	entries := s.peerEntries(caller, joinery.AuditPeerAdded, p, p.ClearKeys)
 	for _, k := range keks {
-		if err := s.store.AddKEK(ctx, k, s.kekEntry(caller, joinery.AuditKEKAdded, p, k)); err != nil {
-			entry := s.entry(caller, joinery.AuditPeerRemoved, p.Org, map[string]string{"reason": "a KEK could not be stored"})
-			entry.Peer = p.ID
-			if undo := s.store.RemovePeer(ctx, p.ID, entry); undo != nil {
-				return fmt.Errorf("%w; and the peer, now without that KEK, could not be removed: %w", err, undo)
-			}
-			return err
-		}
+		entries = append(entries, s.kekEntry(caller, joinery.AuditKEKAdded, p, k))
 	}
-	return nil
+	return s.store.AddPeer(ctx, p, keks, entries...)
 }
 
 // ChangePeer replaces the settings of a peer; Org and CreatedAt stay. A consent
-// to clear keys that was not there before must be confirmed by name.
+// to clear keys that was not there before must be confirmed by name. Where it is
+// only suspended or resumed nothing else is written; see lockPeers.
 func (s *Service) ChangePeer(ctx context.Context, caller joinery.Caller, p joinery.Peer, confirm PeerConfirm) (joinery.Peer, error) {
 	if err := caller.RequireOperator(); err != nil {
 		return joinery.Peer{}, err
@@ -122,12 +114,19 @@ func (s *Service) ChangePeer(ctx context.Context, caller joinery.Caller, p joine
 		return joinery.Peer{}, err
 	}
 
+	peers, err := s.store.Peers(ctx)
+	if err != nil {
+		return joinery.Peer{}, err
+	}
+	if before, err := findPeer(peers, p.ID); err == nil && confirm == (PeerConfirm{}) && onlySuspends(p, before) {
+		return s.suspendPeer(ctx, caller, before, p.Suspended)
+	}
 	unlock, err := s.lockPeers(ctx)
 	if err != nil {
 		return joinery.Peer{}, err
 	}
 	defer unlock()
-	peers, err := s.store.Peers(ctx)
+	peers, err = s.store.Peers(ctx)
 	if err != nil {
 		return joinery.Peer{}, err
 	}
@@ -154,17 +153,30 @@ func (s *Service) ChangePeer(ctx context.Context, caller joinery.Caller, p joine
 	return p, nil
 }
 
+// onlySuspends tells whether p is before, but for being suspended.
+func onlySuspends(p, before joinery.Peer) bool {
+	was, is := peerDetail(before), peerDetail(p)
+	delete(was, "suspended")
+	delete(is, "suspended")
+	return p.Suspended != before.Suspended && maps.Equal(was, is)
+}
+
+func (s *Service) suspendPeer(ctx context.Context, caller joinery.Caller, p joinery.Peer, suspended bool) (joinery.Peer, error) {
+	p.Suspended = suspended
+	entry := s.peerEntries(caller, joinery.AuditPeerChanged, p, false)[0]
+	err := s.change(ctx, func(ctx context.Context) error { return s.store.SuspendPeer(ctx, p.ID, suspended, entry) })
+	if err == nil {
+		s.warn(p)
+	}
+	return p, err
+}
+
 // RemovePeer removes a peer and retires its KEKs. Its living connections are
 // refused from the next request on.
 func (s *Service) RemovePeer(ctx context.Context, caller joinery.Caller, id joinery.PeerID) error {
 	if err := caller.RequireOperator(); err != nil {
 		return err
 	}
-	unlock, err := s.lockPeers(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
 	peers, err := s.store.Peers(ctx)
 	if err != nil {
 		return err
@@ -201,7 +213,20 @@ func checkConsent(p, before joinery.Peer, roles []joinery.KEKRole, confirm PeerC
 
 // peerEntries are the audit entries of a peer that is added or changed.
 func (s *Service) peerEntries(caller joinery.Caller, event joinery.AuditEvent, p joinery.Peer, clearKeys bool) []joinery.AuditEntry {
-	entry := s.entry(caller, event, p.Org, map[string]string{
+	entry := s.entry(caller, event, p.Org, peerDetail(p))
+	entry.Peer = p.ID
+	entries := []joinery.AuditEntry{entry}
+	if clearKeys {
+		allowed := s.entry(caller, joinery.AuditClearKeysAllowed, p.Org, map[string]string{"name": p.Name})
+		allowed.Peer = p.ID
+		entries = append(entries, allowed)
+	}
+	return entries
+}
+
+// peerDetail is all settings of a peer.
+func peerDetail(p joinery.Peer) map[string]string {
+	return map[string]string{
 		"name":             p.Name,
 		"netIDs":           joinText(p.NetIDs),
 		"nsIDs":            joinText(p.NSIDs),
@@ -213,15 +238,7 @@ func (s *Service) peerEntries(caller joinery.Caller, event joinery.AuditEvent, p
 		"discloseDevices":  fmt.Sprint(p.DiscloseDevices),
 		"ignoreNSID":       fmt.Sprint(p.IgnoreNSID),
 		"suspended":        fmt.Sprint(p.Suspended),
-	})
-	entry.Peer = p.ID
-	entries := []joinery.AuditEntry{entry}
-	if clearKeys {
-		allowed := s.entry(caller, joinery.AuditClearKeysAllowed, p.Org, map[string]string{"name": p.Name})
-		allowed.Peer = p.ID
-		entries = append(entries, allowed)
 	}
-	return entries
 }
 
 // describeCredentials names credentials by hashes of public material.

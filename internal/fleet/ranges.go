@@ -186,11 +186,6 @@ func (s *Service) RemoveSigner(ctx context.Context, caller joinery.Caller, id jo
 	if err := caller.RequireOperator(); err != nil {
 		return err
 	}
-	unlock, err := s.lockPeers(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
 	signers, err := s.store.Signers(ctx)
 	if err != nil {
 		return err

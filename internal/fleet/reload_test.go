@@ -3,7 +3,7 @@ package fleet
 import (
 	"context"
 	"crypto/x509"
-	"log/slog"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +12,8 @@ import (
 	"joinery/internal/store"
 	"joinery/lorawan"
 )
+
+var errBroken = errors.New("disk is gone")
 
 // forgetfulStore cannot be read after a peer was removed.
 type forgetfulStore struct {
@@ -39,7 +41,7 @@ func TestChangeThatCannotBeReadBack(t *testing.T) {
 	removed := f.mustAdd(t, f.networkServer("removed", 1, byCA(ca)), joinery.KEKForNS)
 	f.mustAdd(t, f.networkServer("stays", 2, byCA(other)), joinery.KEKForNS)
 	behind := &forgetfulStore{DB: f.db}
-	s := New(behind, f.keys, slog.New(slog.DiscardHandler))
+	s := New(behind, f.keys, Options{})
 	if err := s.Directory().Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -212,5 +214,107 @@ func TestRepeatedChange(t *testing.T) {
 	wantCode(t, f.RemovePeer(t.Context(), operator, p.ID), joinery.CodeNotFound)
 	if _, served := f.Directory().Peer(p.ID); served {
 		t.Error("a removed peer is served")
+	}
+}
+
+// lockedStore is a store whose fleet another server changes without end.
+type lockedStore struct{ *store.DB }
+
+func (lockedStore) LockFleet(context.Context) (func(), error) {
+	return nil, joinery.Errorf(joinery.CodeUnavailable, "another server writes")
+}
+
+// TestTakingAwayNeedsNoLock: another server that hangs in a change keeps nobody
+// from suspending or removing a peer, or retiring a KEK.
+func TestTakingAwayNeedsNoLock(t *testing.T) {
+	f := newFixture(t)
+	p := f.mustAdd(t, f.networkServer("peer", 1, byCA(newCA(t, "CA"))), joinery.KEKForNS)
+	kek, _ := f.Directory().CurrentKEK(p.ID, joinery.KEKForNS)
+	f.store = lockedStore{f.db}
+	p.Suspended = true
+	changed, err := f.ChangePeer(t.Context(), operator, p, PeerConfirm{})
+	if err != nil || !changed.Suspended {
+		t.Errorf("suspend: %v", err)
+	}
+	if served, _ := f.Directory().Peer(p.ID); !served.Suspended {
+		t.Error("a suspended peer is served")
+	}
+	both := p
+	both.Suspended, both.Name = false, "another name"
+	_, err = f.ChangePeer(t.Context(), operator, both, PeerConfirm{})
+	wantCode(t, err, joinery.CodeUnavailable) // a name is checked against others
+	if err := f.RetireKEK(t.Context(), operator, kek.ID); err != nil {
+		t.Error(err)
+	}
+	wantCode(t, f.RemoveSigner(t.Context(), operator, joinery.NewSignerID()), joinery.CodeNotFound)
+	if err := f.RemovePeer(t.Context(), operator, p.ID); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestLease: what is in memory is relied on for two seconds after it was known to
+// be right, also where nobody says that it is not: a server that stood still
+// says nothing.
+func TestLease(t *testing.T) {
+	f := newFixture(t)
+	ca := newCA(t, "CA")
+	p := f.mustAdd(t, f.networkServer("peer", 1, byCA(ca)), joinery.KEKForNS)
+	behind := &forgetfulStore{DB: f.db}
+	s := New(behind, f.keys, Options{})
+	d := s.Directory()
+	if err := d.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	resolve := func() joinery.Code {
+		_, err := d.Resolve([]*x509.Certificate{ca.leaf(t)}, time.Now())
+		return joinery.CodeOf(err)
+	}
+	// As in a machine that sleeps, whose monotonic clock stands still.
+	stoodStill := func() { long := time.Now().Round(0).Add(-lease - time.Second); d.asOf.Store(&long) }
+
+	d.confirm(time.Now())
+	d.confirm(time.Now().Add(-time.Minute)) // of a look that took long; it counts for nothing
+	if g := d.Generation(); g == 0 || resolve() != "" {
+		t.Fatalf("generation %d within the lease", g)
+	}
+	if err := f.db.RemovePeer(t.Context(), p.ID, f.entry(operator, joinery.AuditPeerRemoved, p.Org, nil)); err != nil {
+		t.Fatal(err)
+	}
+	stoodStill()
+	behind.away = true
+	if g, code := d.Generation(), resolve(); g != 0 || code != joinery.CodeUnavailable {
+		t.Errorf("generation %d, %q, while the store is away", g, code)
+	}
+	behind.away = false
+	if code := resolve(); code != joinery.CodeUnauthenticated || d.Generation() == 0 {
+		t.Errorf("removed elsewhere, and %q", code)
+	}
+}
+
+// doubtful is a store about which doubts come up while it is read.
+type doubtful struct {
+	*store.DB
+	doubt func()
+}
+
+func (s doubtful) KEKs(ctx context.Context) ([]joinery.KEK, error) {
+	s.doubt()
+	return s.DB.KEKs(ctx)
+}
+
+// TestDoubtDuringReload: what was read before a doubt does not answer it.
+func TestDoubtDuringReload(t *testing.T) {
+	f := newFixture(t)
+	d := f.Directory()
+	d.source = doubtful{f.db, d.doubt}
+	if err := d.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if g := d.Generation(); g != 0 {
+		t.Errorf("generation %d is relied on", g)
+	}
+	d.source = f.db
+	if _, err := d.fresh(); err != nil || d.Generation() == 0 {
+		t.Errorf("after another reading: generation %d, %v", d.Generation(), err)
 	}
 }

@@ -22,18 +22,32 @@ type Service struct {
 	peers sync.Mutex // see lockPeers
 }
 
-// New makes a Service; a nil log is none. Its Directory is empty and recognises nobody until the
+// Options are what a Service may be given besides its parts.
+type Options struct {
+	// Log is where warnings go; nil is nowhere.
+	Log *slog.Logger
+	// Now is the clock of what is written down, and of when a reset was opened;
+	// nil is the system's.
+	Now func() time.Time
+}
+
+// New makes a Service. Its Directory is empty and recognises nobody until the
 // first Reload.
-func New(store Store, keys Keys, log *slog.Logger) *Service {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
+func New(store Store, keys Keys, opt Options) *Service {
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{store: store, keys: keys, log: log, now: time.Now, directory: newDirectory(store, log)}
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	return &Service{store: store, keys: keys, log: opt.Log, now: opt.Now, directory: newDirectory(store, opt.Log)}
 }
 
 // lockPeers is held while peers, KEKs, ranges or signers are checked against each
 // other and changed, so that nothing comes between the check and the change, here
-// or at another server on the same state.
+// or at another server on the same state. What only takes away needs no check
+// and so no lock: a server that hangs must not keep a peer from being removed or
+// suspended, a KEK from being retired or a signer from being removed.
 func (s *Service) lockPeers(ctx context.Context) (unlock func(), err error) {
 	s.peers.Lock()
 	release, err := s.store.LockFleet(ctx)
@@ -52,9 +66,9 @@ func (s *Service) Directory() *Directory { return s.directory }
 const followTimeout = 1500 * time.Millisecond
 
 // Follow keeps the Directory up to date with what other servers change, until
-// the store closes. Where that cannot be known for two seconds the Directory
-// recognises nobody until it could be read anew: better no answer than one to a
-// peer that was removed elsewhere.
+// the store closes. Where for two seconds nothing says that it is, whatever the
+// reason, the Directory recognises nobody until it could be read anew: better no
+// answer than one to a peer that was removed elsewhere.
 func (s *Service) Follow() {
 	var away bool
 	changed := func() {
@@ -75,7 +89,7 @@ func (s *Service) Follow() {
 		}
 		away = true
 	}
-	s.store.Follow(changed, lost)
+	s.store.Follow(changed, s.directory.confirm, lost)
 }
 
 // timestamp is now, as the store keeps it.

@@ -2,11 +2,9 @@ package fleet
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -40,7 +38,7 @@ func (f fixture) tenant(org joinery.OrgID) joinery.Caller {
 func newFixture(t testing.TB) fixture {
 	t.Helper()
 	f := fixture{db: newStore(t), keys: keys, log: new(bytes.Buffer)}
-	f.Service = New(f.db, f.keys, slog.New(slog.NewTextHandler(f.log, nil)))
+	f.Service = New(f.db, f.keys, Options{Log: slog.New(slog.NewTextHandler(f.log, nil))})
 	orgs, err := f.Orgs(t.Context(), operator)
 	if err != nil {
 		t.Fatal(err)
@@ -190,7 +188,7 @@ func TestDirectoryAfterRestart(t *testing.T) {
 	f := newFixture(t)
 	ca := newCA(t, "CA")
 	f.mustAdd(t, f.networkServer("ns", 1, byCA(ca)), joinery.KEKForNS)
-	fresh := New(f.db, f.keys, slog.New(slog.DiscardHandler))
+	fresh := New(f.db, f.keys, Options{})
 	chain := []*x509.Certificate{ca.leaf(t)}
 	if _, err := fresh.Directory().Resolve(chain, time.Now()); joinery.CodeOf(err) != joinery.CodeUnauthenticated {
 		t.Errorf("before the first reload: %v", err)
@@ -413,28 +411,6 @@ func TestKEKs(t *testing.T) {
 	}
 	_, err = f.AddKEK(ctx, operator, p.ID, f.newKEK(t, joinery.KEKForNS, "v5", 16))
 	wantCode(t, err, joinery.CodeNotFound)
-}
-
-// brokenStore fails to store KEKs.
-type brokenStore struct{ *store.DB }
-
-var errBroken = errors.New("disk is gone")
-
-func (brokenStore) AddKEK(context.Context, joinery.KEK, joinery.AuditEntry) error { return errBroken }
-
-func TestAddPeerIsTakenBack(t *testing.T) {
-	f := newFixture(t)
-	broken := New(brokenStore{f.db}, f.keys, slog.New(slog.DiscardHandler))
-	p := f.networkServer("ns", 1, byPin(selfSigned(t)))
-	_, err := broken.AddPeer(t.Context(), operator, p, []NewKEK{f.newKEK(t, joinery.KEKForNS, "v1", 16)}, PeerConfirm{})
-	if !errors.Is(err, errBroken) {
-		t.Fatalf("got %v", err)
-	}
-	peers, err := f.Peers(t.Context(), operator)
-	if err != nil || len(peers) != 0 {
-		t.Errorf("%d peers left, %v", len(peers), err)
-	}
-	f.mustAdd(t, p, joinery.KEKForNS)
 }
 
 // TestOnlyTheOperator goes over everything that tenants must not do: the answer

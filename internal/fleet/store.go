@@ -26,20 +26,23 @@ type Store interface {
 }
 
 // Follower knows of other servers on the same state. changed is called when one
-// of them may have changed peers, KEKs or ranges, lost while nobody can know;
-// Follow itself returns at once. LockFleet keeps other servers from changing
+// of them may have changed peers, KEKs or ranges, current with a time at which
+// none had since changed was called last, lost while nobody can know; Follow
+// itself returns at once. LockFleet keeps other servers from changing
 // those, and signers, until release is called.
 type Follower interface {
-	Follow(changed func(), lost func(error))
+	Follow(changed func(), current func(asOf time.Time), lost func(error))
 	LockFleet(ctx context.Context) (release func(), err error)
 }
 
-// PeerStore holds peers. Peers leaves out removed ones; RemovePeer retires the
-// peer's KEKs, whose rows stay.
+// PeerStore holds peers. AddPeer stores a peer together with its first KEKs.
+// Peers leaves out removed ones; SuspendPeer changes nothing else; RemovePeer
+// retires the peer's KEKs, whose rows stay.
 type PeerStore interface {
 	Peers(ctx context.Context) ([]joinery.Peer, error)
-	AddPeer(ctx context.Context, p joinery.Peer, entries ...joinery.AuditEntry) error
+	AddPeer(ctx context.Context, p joinery.Peer, keks []joinery.KEK, entries ...joinery.AuditEntry) error
 	ChangePeer(ctx context.Context, p joinery.Peer, entries ...joinery.AuditEntry) error
+	SuspendPeer(ctx context.Context, id joinery.PeerID, suspended bool, entry joinery.AuditEntry) error
 	RemovePeer(ctx context.Context, id joinery.PeerID, entry joinery.AuditEntry) error
 }
 

@@ -136,7 +136,7 @@ func build(ctx context.Context, o Options, l layout) error {
 	if err != nil {
 		return err
 	}
-	if err := store.Create(ctx, daemon.DatabaseOptions(c.Database)); err != nil {
+	if err := store.Create(ctx, daemon.DatabaseOptions(c)); err != nil {
 		return err
 	}
 	if err := l.register(ctx, c, o.Log, certificate); err != nil {

@@ -78,7 +78,7 @@ func newFixture(t testing.TB, devices int) *fixture {
 func (f *fixture) addPeer(name string, org joinery.OrgID) joinery.Peer {
 	f.t.Helper()
 	p := joinery.Peer{ID: joinery.NewPeerID(), Org: org, Name: name, CreatedAt: noon}
-	ok(f.t, f.db.AddPeer(f.t.Context(), p, audit(joinery.AuditPeerAdded)))
+	ok(f.t, f.db.AddPeer(f.t.Context(), p, nil, audit(joinery.AuditPeerAdded)))
 	return p
 }
 

@@ -3,6 +3,8 @@ package refusal
 import (
 	"context"
 	"log/slog"
+	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -79,7 +81,7 @@ func NewRecorder(store Writer, log *slog.Logger) *Recorder {
 	r := &Recorder{
 		store: store, log: log,
 		full: make(chan struct{}, 1), asked: make(chan chan struct{}), stop: make(chan struct{}), done: make(chan struct{}),
-		counts: newTally(), round: round{ends: make(chan end, 1)}, stats: stats{recorded: map[joinery.RefusalReason]*atomic.Uint64{}},
+		counts: newTally(), round: round{ends: make(chan end, 1), rows: maxTick}, stats: stats{recorded: map[joinery.RefusalReason]*atomic.Uint64{}},
 	}
 	for _, reason := range joinery.RefusalReasons {
 		r.stats.recorded[reason] = new(atomic.Uint64)
@@ -109,7 +111,8 @@ func (r *Recorder) Record(x *joinery.Refusal) {
 }
 
 // Sync returns when what was recorded before it can be read from the store, or
-// when ctx ends, or when the store does not take it.
+// when ctx ends, or when the store does not take it. While more is refused than
+// may be written, it returns after a second or two.
 func (r *Recorder) Sync(ctx context.Context) {
 	written := make(chan struct{})
 	select {
@@ -154,11 +157,10 @@ func (r *Recorder) run() {
 			r.count()
 		case <-clock.C:
 			r.count()
-			r.round.rows = maxTick
+			r.round.begin()
 		case written := <-r.asked:
 			r.count()
-			r.round.rows = max(maxTick, r.counts.len()+maxBatch) // those of a batch under way come on top
-			r.round.waiters = append(r.round.waiters, written)
+			r.round.ask(written)
 		case end := <-r.round.ends:
 			r.round.busy = false
 			r.took(end)
@@ -170,12 +172,49 @@ func (r *Recorder) run() {
 	}
 }
 
-// round is the writing of up to rows counts, one batch after the other.
+// round is the writing of what waits, one batch after the other. Each tick begins
+// one, and so does who asks; but they share the rows of a tick, so that a store
+// takes no more of them in a second than it should, however often somebody asks.
 type round struct {
-	rows    int // that may still be written
-	busy    bool
-	ends    chan end        // of batches; room for one
-	waiters []chan struct{} // closed when the round is over
+	on      bool
+	rows    int // that may still be written before the next tick
+	ticks   uint64
+	busy    bool     // a batch is under way
+	ends    chan end // of batches; room for one
+	waiters []waiter
+}
+
+// waiter is told when all is written; or else when the rows of a whole tick, of
+// one after since, are used up.
+type waiter struct {
+	written chan struct{}
+	since   uint64
+}
+
+// minBatch is what the smallest batch costs in rows: a transaction has a price
+// of its own.
+const minBatch = 8
+
+func (r *round) begin() {
+	r.ticks++
+	r.on, r.rows = true, maxTick
+}
+
+func (r *round) ask(written chan struct{}) {
+	r.on = true
+	r.waiters = append(r.waiters, waiter{written, r.ticks})
+}
+
+// end ends the round. Of those who wait, it tells who asked before tick before.
+func (r *round) end(before uint64) {
+	r.on = false
+	r.waiters = slices.DeleteFunc(r.waiters, func(w waiter) bool {
+		if w.since >= before {
+			return false
+		}
+		close(w.written)
+		return true
+	})
 }
 
 type end struct {
@@ -185,33 +224,32 @@ type end struct {
 
 // write begins the next batch of a round, or ends the round.
 func (r *Recorder) write(ctx context.Context) {
-	if r.round.busy {
-		return
-	}
-	if r.round.rows > 0 && r.counts.len() > 0 {
+	switch {
+	case r.round.busy || !r.round.on:
+	case r.counts.len() == 0:
+		r.round.end(math.MaxUint64)
+	case r.round.rows <= 0:
+		r.round.end(r.round.ticks)
+	default:
 		batch := r.counts.take(min(maxBatch, r.round.rows))
 		r.round.busy = true
 		go func() { r.round.ends <- end{batch, r.store.RecordRefusals(ctx, batch)} }()
-		return
 	}
-	for _, w := range r.round.waiters {
-		close(w)
-	}
-	r.round.rows, r.round.waiters = 0, nil
 }
 
 // took ends a batch. What the store did not take waits for the next round, or,
 // where it did not want it, is given up: it would stand in the way for ever.
 func (r *Recorder) took(e end) {
+	rows := len(e.batch.Devices) + len(e.batch.Unknown) + len(e.batch.Peers)
+	r.round.rows -= max(rows, minBatch)
 	if e.err == nil {
 		r.failing = false
-		r.round.rows -= maxBatch
 		return
 	}
-	r.round.rows = 0
+	r.round.end(math.MaxUint64)
 	r.stats.failed.Add(1)
 	kept := joinery.CodeOf(e.err) == joinery.CodeUnavailable
-	lost := len(e.batch.Devices) + len(e.batch.Unknown) + len(e.batch.Peers)
+	lost := rows
 	if kept {
 		lost = r.counts.giveBack(e.batch)
 	}
@@ -227,7 +265,7 @@ func (r *Recorder) finish() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	r.count()
-	r.round.rows = r.counts.len() + maxBatch
+	r.round.on, r.round.rows = true, math.MaxInt
 	for r.write(ctx); r.round.busy; r.write(ctx) {
 		select {
 		case e := <-r.round.ends:

@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -164,6 +165,42 @@ func TestStalledStore(t *testing.T) {
 	}
 }
 
+// counting is a Writer that counts rows.
+type counting struct{ rows atomic.Int64 }
+
+func (c *counting) RecordRefusals(_ context.Context, b joinery.RefusalBatch) error {
+	c.rows.Add(int64(len(b.Devices) + len(b.Unknown) + len(b.Peers)))
+	return nil
+}
+
+// However often somebody asks for what was refused, no more is written than one
+// second may.
+func TestReadersDoNotHurryTheStore(t *testing.T) {
+	store := &counting{}
+	r := NewRecorder(store, nil)
+	t.Cleanup(r.Close)
+	started := time.Now()
+	for n := range maxPending {
+		x := unknown(joinery.Peer{ID: joinery.PeerID(1 + n%8)}, n, n)
+		x.Device, x.Reason = joinery.DeviceID(1+n), joinery.RefusedMIC
+		r.Record(&x)
+	}
+	for range 50 {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Millisecond)
+		r.Sync(ctx)
+		cancel()
+	}
+	ticks := int64(time.Since(started)/tick) + 1
+	if rows := store.rows.Load(); rows == 0 || rows > maxTick*(1+ticks) {
+		t.Errorf("%d rows are written after %d ticks, want at most %d", rows, ticks, maxTick*(1+ticks))
+	}
+	// Who waits, waits for one tick of its own.
+	r.Sync(t.Context())
+	if rows := store.rows.Load(); rows < 2*maxTick {
+		t.Errorf("%d rows are written after a tick", rows)
+	}
+}
+
 // A refusal costs its request a copy and no memory.
 func TestRecordAllocatesNothing(t *testing.T) {
 	r := &Recorder{pending: make([]joinery.Refusal, 0, maxPending), full: make(chan struct{}, 1)}
@@ -275,8 +312,8 @@ func TestTallyIsBounded(t *testing.T) {
 		}
 		counts.add(&x)
 	}
-	if len(counts.devices.counts) != maxDevices || len(counts.unknown) > maxUnknown || len(counts.totals) != 200 {
-		t.Errorf("%d devices, %d unknown, %d totals", len(counts.devices.counts), len(counts.unknown), len(counts.totals))
+	if counts.devices.len() != maxDevices || counts.unknown.len() > maxUnknown || counts.totals.len() != 200 {
+		t.Errorf("%d devices, %d unknown, %d totals", counts.devices.len(), counts.unknown.len(), counts.totals.len())
 	}
 	one := newTally()
 	for i := range 5_000 {
@@ -287,11 +324,11 @@ func TestTallyIsBounded(t *testing.T) {
 		x.Device = joinery.DeviceID(1 + i)
 		one.add(&x)
 	}
-	if len(one.unknown) != joinery.MaxUnknownDevices || len(one.devices.counts) != maxOfPeer {
-		t.Errorf("one peer: %d unknown, %d devices", len(one.unknown), len(one.devices.counts))
+	if one.unknown.len() != joinery.MaxUnknownDevices || one.devices.len() != maxOfPeer {
+		t.Errorf("one peer: %d unknown, %d devices", one.unknown.len(), one.devices.len())
 	}
-	newest := unknownKey{1, joinEUI, lorawan.EUI64FromUint64(0xFF<<56 + 4_999)}
-	if one.unknown[newest] == nil {
+	newest := rowKey{peer: 1, joinEUI: joinEUI, devEUI: lorawan.EUI64FromUint64(0xFF<<56 + 4_999)}
+	if one.unknown.rows[newest] == nil {
 		t.Error("the newest unknown device is not kept")
 	}
 	// All of it comes out, in batches of the size asked for, and nothing waits for
@@ -310,8 +347,63 @@ func TestTallyIsBounded(t *testing.T) {
 		}
 		rows += n
 	}
-	if want := joinery.MaxUnknownDevices + maxOfPeer + maxNames + 2; rows != want || len(one.devices.ofPeer)+len(one.named.ofPeer)+len(one.strange) != 0 {
-		t.Errorf("%d rows came out, want %d; %d and %d peers are left", rows, want, len(one.devices.ofPeer)+len(one.named.ofPeer), len(one.strange))
+	if want := joinery.MaxUnknownDevices + maxOfPeer + maxNames + 2; rows != want {
+		t.Errorf("%d rows came out, want %d", rows, want)
+	}
+	for _, kind := range []shares{one.totals, one.devices, one.named, one.unknown} {
+		if len(kind.ofPeer)+len(kind.turns) != 0 {
+			t.Errorf("%d peers are left, %d of them have turns", len(kind.ofPeer), len(kind.turns))
+		}
+	}
+}
+
+// Peers that ask about all that they can think of leave room for what another
+// peer was refused, and do not make it wait.
+func TestPeersDoNotCrowdOutOthers(t *testing.T) {
+	for name, change := range map[string]func(x *joinery.Refusal, n int){
+		"devices that nobody looked up": func(x *joinery.Refusal, _ int) { x.Reason = joinery.RefusedOptNeg },
+		"devices that are here":         func(x *joinery.Refusal, n int) { x.Device, x.Reason = joinery.DeviceID(1+n), joinery.RefusedMIC },
+		"devices that are not here":     func(*joinery.Refusal, int) {},
+	} {
+		counts := newTally()
+		refuse := func(peer joinery.PeerID, from, to int) {
+			for n := from; n < to; n++ {
+				x := unknown(joinery.Peer{ID: peer}, n, n)
+				change(&x, n)
+				counts.add(&x)
+			}
+		}
+		const evil, honest, many = 20, 99, 10
+		flood := func() {
+			for n := range 2_000 {
+				for peer := range joinery.PeerID(evil) {
+					refuse(1+peer, n, n+1)
+				}
+			}
+		}
+		flood()
+		refuse(honest, 0, many)
+		flood()
+		var taken joinery.RefusalBatch
+		for range maxTick / maxBatch {
+			b := counts.take(maxBatch)
+			taken.Devices, taken.Unknown = append(taken.Devices, b.Devices...), append(taken.Unknown, b.Unknown...)
+		}
+		found := 0
+		for _, c := range append(taken.Devices, taken.Unknown...) {
+			if c.Peer == honest {
+				found++
+			}
+		}
+		if found != many {
+			t.Errorf("%s: %d of %d rows came out within a second", name, found, many)
+		}
+		// What could not be written finds its room again.
+		flood()
+		counts.giveBack(taken)
+		if got := len(counts.devices.ofPeer[honest]) + len(counts.named.ofPeer[honest]) + len(counts.unknown.ofPeer[honest]); got != many {
+			t.Errorf("%s: %d of %d rows are kept after a batch was given back", name, got, many)
+		}
 	}
 }
 

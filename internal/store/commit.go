@@ -30,6 +30,11 @@ type joinCommit struct {
 	salt      [auditlog.SaltSize]byte
 	leaf      auditlog.Record
 
+	// PostgreSQL only: since when the key set was found held by somebody else, and
+	// whether it was sent without an answer, and so may be on disk.
+	busySince time.Time
+	sent      bool
+
 	result chan error // takes one value
 }
 
@@ -138,7 +143,7 @@ func (s *joinStatements) prepare(c *sqliteConn) (err error) {
 // batch as a whole fails, each of it is tried again alone.
 func (w *writer) commitBatch(batch []*joinCommit) {
 	outcomes, err := w.tryBatch(batch)
-	if err != nil && len(batch) > 1 {
+	if err != nil && len(batch) > 1 && w.isBroken() == nil {
 		w.log.Warn("a batch of joins failed and is tried one by one", "joins", len(batch), "error", err)
 		w.news.next() // it may be on disk all the same
 		for _, j := range batch {
@@ -174,6 +179,9 @@ func (w *writer) tryBatch(batch []*joinCommit) (outcomes []error, err error) {
 		}
 	}
 	if err := w.commit(); err != nil {
+		if w.isBroken() != nil { // what could be seen now says nothing of the disk
+			return nil, err
+		}
 		if err := w.lookAgain(batch, outcomes, err); err != nil {
 			return outcomes, err
 		}

@@ -24,8 +24,12 @@ const maxExhaustedListed = 1000
 type Confirmation struct {
 	// Jump is by how much every JoinNonce rises; 0 is DefaultJump, or what a
 	// confirmation that was cut off had.
-	Jump  lorawan.JoinNonce
-	Actor string
+	Jump lorawan.JoinNonce
+	// Earlier is how many confirmations were made of states that came from this
+	// one and are lost: each may have used up a jump. nil is not told; then there
+	// must be a witness of them.
+	Earlier *int
+	Actor   string
 	// Progress is called after each batch with key sets done and all there are;
 	// nil is nobody.
 	Progress func(done, all int64)
@@ -36,6 +40,8 @@ type Confirmed struct {
 	Fence   Fence // that was up
 	Jump    lorawan.JoinNonce
 	KeySets int64
+	// Witnessed: what was done is noted outside of the database.
+	Witnessed bool
 	// Exhausted are devices, deleted ones left out, that have no JoinNonce left
 	// and cannot join any more: at most 1,000 of them.
 	Exhausted []ExhaustedDevice
@@ -72,6 +78,11 @@ func (d *DB) ConfirmFence(ctx context.Context, o Confirmation) (done Confirmed, 
 		}
 	}
 	if err == nil {
+		// Before joins are answered, and so a crash between the two counts for a
+		// confirmation too many, never for one too few.
+		done.Witnessed, err = d.bearWitness(ctx)
+	}
+	if err == nil {
 		err = d.endJump(ctx, done, o.Actor)
 	}
 	if err != nil {
@@ -100,18 +111,27 @@ func (d *DB) beginJump(ctx context.Context, o Confirmation) (f Fence, jump loraw
 		case jump == 0:
 			jump = DefaultJump
 		}
-		if jump > lorawan.MaxJoinNonce-1-s.floor {
-			return joinery.Errorf(joinery.CodeInvalid, "a jump of %d would use up every JoinNonce: earlier jumps took %d of %d", jump, s.floor, lorawan.MaxJoinNonce)
+		above, err := d.witness.earlier(s, o, jump)
+		if err != nil {
+			return err
 		}
+		if uint64(jump)+uint64(above)+uint64(s.floor) >= uint64(lorawan.MaxJoinNonce) {
+			return joinery.Errorf(joinery.CodeInvalid, "a jump of %d would use up every JoinNonce: earlier jumps took %d of %d", jump, s.floor+above, lorawan.MaxJoinNonce)
+		}
+		jump += above
 		return t.exec("UPDATE store SET jump = ?, jumped = 0, join_nonce_floor = join_nonce_floor + ?", jump, jump)
 	})
 	return f, jump, err
 }
 
 // jumpBatch raises the next key sets and tells how many, and whether more may
-// follow.
+// follow. Another confirmation may be at it at the same time, and then be done:
+// no key set rises twice, and none once the fence is down.
 func (d *DB) jumpBatch(ctx context.Context, jump lorawan.JoinNonce) (n int64, more bool, err error) {
 	err = d.do(ctx, func(t *tx) error {
+		if err := t.jumping(jump); err != nil {
+			return err
+		}
 		var last int64
 		_, err := t.one("SELECT count(*), coalesce(max(id), 0) FROM (SELECT id FROM key_set WHERE id > (SELECT jumped FROM store) ORDER BY id LIMIT ?) AS batch",
 			func(r *row) error { n, last = r.int(), r.int(); return nil }, jumpBatch)
@@ -128,9 +148,21 @@ func (d *DB) jumpBatch(ctx context.Context, jump lorawan.JoinNonce) (n int64, mo
 	return n, n == jumpBatch, err
 }
 
+// jumping refuses to go on with a jump that is not the one under way any more.
+func (t *tx) jumping(jump lorawan.JoinNonce) error {
+	s, _, err := t.storeRow()
+	if err == nil && (!s.fence.Up() || s.fence.Jump != jump) {
+		err = joinery.Errorf(joinery.CodeConflict, "another confirmation ended meanwhile, or the fence was raised again: look with joinctl status")
+	}
+	return err
+}
+
 // endJump takes the fence down.
 func (d *DB) endJump(ctx context.Context, done Confirmed, actor string) error {
 	err := d.do(ctx, func(t *tx) error {
+		if err := t.jumping(done.Jump); err != nil {
+			return err
+		}
 		err := t.exec("UPDATE store SET fence = 'none', fence_at = NULL, fence_note = '', jump = NULL, jumped = 0")
 		return t.finish(err, joinery.AuditEntry{
 			At: now(), Event: joinery.AuditServerConfirmed, Actor: actor, Org: t.operator,

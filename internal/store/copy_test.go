@@ -172,7 +172,7 @@ func TestCopyOfAHalfConfirmedDatabase(t *testing.T) {
 	}
 	before := joinNonces(t, from)
 	to := mustOpen(t, o)
-	if _, err := to.ConfirmFence(ctx, Confirmation{Jump: 500}); err != nil {
+	if _, err := to.ConfirmFence(ctx, Confirmation{Jump: 500, Earlier: new(0)}); err != nil {
 		t.Fatal(err)
 	}
 	for id, now := range joinNonces(t, to) {

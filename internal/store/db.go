@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"joinery"
 	"joinery/lorawan"
@@ -24,6 +25,9 @@ type Options struct {
 	// Path is the SQLite file. PATH-wal, PATH-shm, PATH.lock and PATH.mark stand
 	// beside it.
 	Path string
+	// Witnesses are directories that keep how far confirmations have raised
+	// JoinNonces, besides that of Path: best such as outlive the database.
+	Witnesses []string
 	// Successor waits for the lock, until the context ends, instead of refusing
 	// while another process holds it.
 	Successor bool
@@ -44,6 +48,7 @@ type DB struct {
 	epoch    int64
 	fence    atomic.Pointer[Fence]
 	readOnly bool
+	witness  witness
 	close    sync.Once
 }
 
@@ -64,10 +69,14 @@ type engine interface {
 	snapshot(ctx context.Context, fn func(conn) error) error
 	// ping returns nil where the database can be read and written now.
 	ping(ctx context.Context) error
+	// failed is closed when nothing is written any more until the database is
+	// opened anew, nil where that does not happen; failure is why.
+	failed() <-chan struct{}
+	failure() error
 	// lockFleet is LockFleet.
 	lockFleet(ctx context.Context) (release func(), err error)
 	// follow is Follow.
-	follow(changed func(), lost func(error))
+	follow(changed func(), current func(asOf time.Time), lost func(error))
 	// checkEngine reports what the engine itself finds broken: pages, references.
 	checkEngine(f *checkup) error
 	// lastAuditID is the highest id that an audit row ever had.
@@ -95,6 +104,14 @@ func (d *DB) Epoch() int64 { return d.epoch }
 
 // Ping tells whether the database answers: a read, and the writer's turn.
 func (d *DB) Ping(ctx context.Context) error { return d.engine.ping(ctx) }
+
+// Failed is closed when the database takes no more writes and only opening it
+// anew can help; Failure says why. A server then does best to end: its service
+// manager starts it again.
+func (d *DB) Failed() <-chan struct{} { return d.engine.failed() }
+
+// Failure is why Failed was closed.
+func (d *DB) Failure() error { return d.engine.failure() }
 
 // write runs fn in one transaction and returns after it is on disk; with an
 // error nothing of it is. Transactions of write come one after another. A

@@ -36,6 +36,9 @@ var (
 	// ErrSucceeded: another server has opened the database since; this one
 	// must stop.
 	ErrSucceeded = errors.New("another server has taken over the database")
+	// ErrUnsynced: the disk failed to keep what was written; nothing more is
+	// written until the database is opened anew.
+	ErrUnsynced = errors.New("the disk did not keep what was written")
 )
 
 // unavailable are the primary result codes of a database that is away for now:
@@ -56,7 +59,7 @@ func storeError(err error) error {
 		return err
 	}
 	switch code := sqlite.ErrCode(err); {
-	case errors.Is(err, ErrClosed), errors.Is(err, ErrSucceeded), unavailable[code.ToPrimary()], pgUnavailable(err):
+	case errors.Is(err, ErrClosed), errors.Is(err, ErrSucceeded), errors.Is(err, ErrUnsynced), unavailable[code.ToPrimary()], pgUnavailable(err):
 		return joinery.WrapError(joinery.CodeUnavailable, err, "the database is not available; try again later")
 	case pgState(err) == pgUntranslatable:
 		return joinery.WrapError(joinery.CodeInvalid, err, "a text has a character that cannot be stored")

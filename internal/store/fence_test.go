@@ -150,6 +150,37 @@ func TestNewDatabaseInAnOldPlace(t *testing.T) {
 	}
 }
 
+// A first open that is cut off before or behind its commit does not make a new
+// database look like a copied one.
+func TestFirstOpenIsCutOff(t *testing.T) {
+	for name, committed := range map[string]bool{"before the commit": false, "behind the commit": true} {
+		t.Run(name, func(t *testing.T) {
+			o := newOptions(t)
+			if committed {
+				mustOpenAndClose(t, o)
+			}
+			l, err := openMark(o.Path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, ok := l.read()
+			if ok != committed {
+				t.Fatalf("a mark: %v", ok)
+			}
+			m.epoch, m.activation = 0, 0
+			if !committed {
+				m.instance = newInstance()
+			}
+			if err := firstError(l.begin(o.Path, m), l.f.Close()); err != nil {
+				t.Fatal(err)
+			}
+			if f := mustOpen(t, o).Fence(); f.Up() {
+				t.Errorf("fence %+v", f)
+			}
+		})
+	}
+}
+
 // A confirmation raises every JoinNonce, once, however often it is cut off; a
 // device at the end of its JoinNonces is refused rather than given one twice.
 func TestConfirmedJoinNoncesJump(t *testing.T) {

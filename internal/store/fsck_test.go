@@ -49,7 +49,7 @@ func richDatabase(t *testing.T) string {
 	for i := range peers {
 		peers[i] = joinery.Peer{ID: joinery.NewPeerID(), Name: string(rune('a' + i)), ASIDs: []string{"as" + string(rune('a'+i))}, CreatedAt: testTime}
 		peers[i].Credentials = []joinery.Credential{{Kind: joinery.CredentialCASAN, CA: []byte("shared"), SAN: peers[i].Name}}
-		must(d.AddPeer(ctx, peers[i], a))
+		must(d.AddPeer(ctx, peers[i], nil, a))
 		must(d.AddKEK(ctx, joinery.KEK{ID: joinery.NewKEKID(), Peer: peers[i].ID, Role: joinery.KEKForNS, Label: peers[i].Name, Version: 1, Sealed: []byte{1}, CreatedAt: testTime}, a))
 	}
 	must(d.RemovePeer(ctx, peers[1].ID, a))

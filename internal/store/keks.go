@@ -9,18 +9,20 @@ import (
 // AddKEK stores one version of a peer's KEK under the peer's organisation.
 // CodeConflict where the label is taken or (peer, role) has that version.
 func (d *DB) AddKEK(ctx context.Context, k joinery.KEK, a joinery.AuditEntry) error {
-	return d.do(ctx, func(t *tx) error {
-		org, err := t.integer("SELECT org FROM peer WHERE id = ? AND removed_at IS NULL", k.Peer)
-		if err == nil && org == 0 {
-			err = notFound("peer")
-		}
-		if err != nil {
-			return err
-		}
-		err = t.exec("INSERT INTO kek (id, org, peer, role, label, version, sealed, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-			k.ID, org, k.Peer, k.Role, k.Label, k.Version, k.Sealed, k.CreatedAt)
-		return t.finish(conflict(err, "the KEK label is in use, or the peer has that version"), a)
-	})
+	return d.do(ctx, func(t *tx) error { return t.finish(t.addKEK(k), a) })
+}
+
+func (t *tx) addKEK(k joinery.KEK) error {
+	org, err := t.integer("SELECT org FROM peer WHERE id = ? AND removed_at IS NULL", k.Peer)
+	if err == nil && org == 0 {
+		err = notFound("peer")
+	}
+	if err != nil {
+		return err
+	}
+	err = t.exec("INSERT INTO kek (id, org, peer, role, label, version, sealed, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+		k.ID, org, k.Peer, k.Role, k.Label, k.Version, k.Sealed, k.CreatedAt)
+	return conflict(err, "the KEK label is in use, or the peer has that version")
 }
 
 // RetireKEK takes a KEK out of use; retiring again changes nothing.

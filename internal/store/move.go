@@ -24,6 +24,8 @@ type Move struct {
 // MoveState moves the whole state from one database to a new one, and leaves the
 // old one as one that no server opens any more. No server may run on either.
 //
+// To is looked at first. Then:
+//
 //  1. From is marked as moving, to To: from now on no server opens it.
 //  2. Rows are copied in batches, each with the place that it reached. Cut off
 //     at any time, the same call goes on there.
@@ -40,21 +42,50 @@ func MoveState(ctx context.Context, m Move) (rows int64, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, from.Close()) }()
-	f, err := from.beginMove(ctx, m)
-	if err != nil {
-		return 0, err
-	}
-	err = from.Copy(ctx, func(s *Copy) error {
-		draft, err := newDraft(ctx, m.To, s.Schema(), true)
-		if err != nil {
-			return f.alreadyMoved(err, m)
-		}
-		mv := &moving{move: m, copy: s, draft: draft, fence: f}
-		err = mv.run(ctx, from)
+	err = from.startMove(ctx, m, func(mv *moving) error {
+		err := mv.run(ctx)
 		rows = mv.done
-		return errors.Join(err, draft.discard())
+		return err
 	})
 	return rows, err
+}
+
+// startMove looks at both ends, marks the source, and gives fn the move. The
+// target comes first: a source is not put out of service for a target that
+// cannot be.
+func (d *DB) startMove(ctx context.Context, m Move, fn func(*moving) error) (err error) {
+	if m.FromName == m.ToName {
+		return fmt.Errorf("%w: --from and --to are the same", ErrExists)
+	}
+	f := d.Fence()
+	if err := f.movable(m); err != nil {
+		return err
+	}
+	var schema int
+	if err := d.Copy(ctx, func(s *Copy) error { schema = s.Schema(); return nil }); err != nil {
+		return err
+	}
+	draft, err := newDraft(ctx, m.To, schema, true)
+	if err != nil {
+		return f.alreadyMoved(err, m)
+	}
+	defer func() { err = errors.Join(err, draft.discard()) }()
+	if f, err = d.beginMove(ctx, m); err != nil {
+		return err
+	}
+	return d.Copy(ctx, func(s *Copy) error { return fn(&moving{move: m, from: d, copy: s, draft: draft, fence: f}) })
+}
+
+// movable refuses what cannot be moved, or is on its way to elsewhere.
+func (f Fence) movable(m Move) error {
+	switch {
+	case (f.State == FenceMoving || f.State == FenceMoved) && f.Note != m.ToName:
+		return f.movedError(m.FromName)
+	case f.State == FenceMoving, f.State == FenceMoved, !f.Up():
+		return nil
+	default:
+		return fmt.Errorf("%w: %s is fenced (%s): confirm first that it counts, with joinery restore confirm", ErrFenced, m.FromName, f.State)
+	}
 }
 
 // alreadyMoved tells a move that was finished from a place that is taken.
@@ -73,13 +104,8 @@ func (d *DB) beginMove(ctx context.Context, m Move) (f Fence, err error) {
 			return err
 		}
 		f = s.fence
-		switch {
-		case (f.State == FenceMoving || f.State == FenceMoved) && f.Note != m.ToName:
-			return f.movedError(m.FromName)
-		case f.State == FenceMoving || f.State == FenceMoved:
-			return nil
-		case f.Up():
-			return fmt.Errorf("%w: %s is fenced (%s): confirm first that it counts, with joinery restore confirm", ErrFenced, m.FromName, f.State)
+		if err := f.movable(m); err != nil || f.Up() {
+			return err
 		}
 		f = Fence{State: FenceMoving, Since: now(), Note: m.ToName}
 		return t.raiseFence(f, m.Actor)
@@ -90,6 +116,7 @@ func (d *DB) beginMove(ctx context.Context, m Move) (f Fence, err error) {
 // moving is one run of MoveState behind its first step.
 type moving struct {
 	move  Move
+	from  *DB
 	copy  *Copy
 	draft *Draft
 	fence Fence // of the source
@@ -97,45 +124,65 @@ type moving struct {
 	all   int64
 }
 
-func (m *moving) run(ctx context.Context, from *DB) error {
-	if err := m.takeUp(); err != nil {
-		return err
-	}
-	var err error
+func (m *moving) run(ctx context.Context) error {
+	return inOrder(
+		m.takeUp,
+		func() error { return m.copyAll(ctx) },
+		func() error { return m.leave(ctx) },
+		m.arrive,
+		m.draft.Publish,
+	)
+}
+
+// copyAll copies every table and checks them. Once all is there nothing is copied
+// any more: what the source has written since, that it was moved, is its own.
+func (m *moving) copyAll(ctx context.Context) (err error) {
 	if m.all, err = m.copy.Count(); err != nil {
 		return err
 	}
-	for _, table := range m.copy.Tables() { // store, without which it is no database, comes last
-		if err := m.table(ctx, table); err != nil {
+	finished, err := m.position(positionFinished)
+	if err != nil {
+		return err
+	}
+	for _, name := range m.copy.Tables() { // store, without which it is no database, comes last
+		if finished != "" {
+			err = m.count(name)
+		} else {
+			err = m.table(ctx, name)
+		}
+		if err != nil {
 			return err
 		}
 	}
-	found, err := m.finish(ctx)
+	found, err := m.finish(ctx, finished != "")
 	if err == nil && len(found) > 0 {
 		err = fmt.Errorf("%w: the copy breaks %d invariants, the first: %s. Nothing was moved: check %s with joinery fsck, "+
 			"mend it, remove the copy, and begin again", ErrCopy, len(found), found[0], m.move.FromName)
 	}
-	if err != nil {
-		return err
+	return err
+}
+
+// leave marks the source as moved.
+func (m *moving) leave(ctx context.Context) error {
+	if m.fence.State == FenceMoved {
+		return nil
 	}
-	if m.fence.State == FenceMoving {
-		err = from.do(ctx, func(t *tx) error {
-			return t.raiseFence(Fence{State: FenceMoved, Since: now(), Note: m.move.ToName}, m.move.Actor)
-		})
-	}
-	if err != nil {
-		return err
-	}
-	err = m.draft.transaction(func(t *tx) error {
-		if err := t.exec("UPDATE store SET fence = 'none', fence_at = NULL, fence_note = ''"); err != nil {
+	return m.from.do(ctx, func(t *tx) error {
+		return t.raiseFence(Fence{State: FenceMoved, Since: now(), Note: m.move.ToName}, m.move.Actor)
+	})
+}
+
+// arrive takes the fence of the copy down. A file keeps the table of positions
+// until a server opens it: it must be known as this copy until it is in its
+// place.
+func (m *moving) arrive() error {
+	return m.draft.transaction(func(t *tx) error {
+		err := t.exec("UPDATE store SET fence = 'none', fence_at = NULL, fence_note = ''")
+		if err != nil || m.move.To.URL == "" {
 			return err
 		}
 		return t.exec("DROP TABLE " + progressTable)
 	})
-	if err != nil {
-		return err
-	}
-	return m.draft.Publish()
 }
 
 // Positions of the copy that are no tables.
@@ -235,8 +282,10 @@ func (m *moving) table(ctx context.Context, name string) error {
 	if there := m.draft.table(name); fmt.Sprint(there.names()) != fmt.Sprint(t.names()) {
 		return fmt.Errorf("%w: table %s has other columns there", ErrCopy, name)
 	}
-	if err := m.skipped(t, after); err != nil {
-		return err
+	if after != nil {
+		if err := m.count(name); err != nil {
+			return err
+		}
 	}
 	var batch [][]any
 	flush := func() error {
@@ -264,25 +313,20 @@ func (m *moving) table(ctx context.Context, name string) error {
 	return firstError(err, flush())
 }
 
-// skipped counts the rows that an earlier run copied.
-func (m *moving) skipped(t copied, after []any) error {
-	if after == nil {
-		return nil
-	}
-	n, err := m.draft.c.integer("SELECT count(*) FROM " + t.name)
+// count counts the rows of a table that an earlier run copied.
+func (m *moving) count(name string) error {
+	n, err := m.draft.c.integer("SELECT count(*) FROM " + name)
 	m.done += n
 	return err
 }
 
-// finish brings the copy to the newest schema and checks it. It is fenced as
-// moving still.
-func (m *moving) finish(ctx context.Context) ([]Violation, error) {
-	if done, err := m.position(positionFinished); err != nil || done != "" {
-		return nil, err
-	}
-	err := m.draft.settle(func(t *tx) error { return reach(t, positionFinished, "all") })
-	if err != nil {
-		return nil, err
+// finish brings the copy to the newest schema, unless that is done, and checks
+// it. It is fenced as moving still.
+func (m *moving) finish(ctx context.Context, done bool) ([]Violation, error) {
+	if !done {
+		if err := m.draft.settle(func(t *tx) error { return reach(t, positionFinished, "all") }); err != nil {
+			return nil, err
+		}
 	}
 	found, err := m.draft.Fsck(ctx, nil)
 	if err == nil && len(found) == 0 {
@@ -295,9 +339,10 @@ func (m *moving) finish(ctx context.Context) ([]Violation, error) {
 
 // UndoMove makes a database that was moved, or is on its way, one that servers
 // open again. One whose state went elsewhere is fenced until that is confirmed;
-// one that was on its way answers joins as before. CodeConflict for others.
+// one that was on its way answers joins as before, unless the server that opens
+// it finds that it is a copy. CodeConflict for others.
 func UndoMove(ctx context.Context, o Options, actor string) (f Fence, err error) {
-	d, err := open(ctx, o, toMove)
+	d, err := open(ctx, o, toUndo)
 	if err != nil {
 		return f, err
 	}

@@ -98,7 +98,7 @@ func moveState(t *testing.T, from, to string) {
 		}
 	}
 	heard := make(chan struct{}, 100)
-	db.Follow(func() { heard <- struct{}{} }, func(err error) { t.Error(err) })
+	db.Follow(func() { heard <- struct{}{} }, func(time.Time) {}, func(err error) { t.Error(err) })
 	if strings.HasPrefix(from, "postgres") {
 		<-heard // from now on it is known to run
 	}
@@ -188,7 +188,7 @@ func undone(t *testing.T, o store.Options) {
 	if err := db.AnswersJoins(); !errors.Is(err, store.ErrFenced) {
 		t.Fatalf("the old database answers joins: %v", err)
 	}
-	if _, err := db.ConfirmFence(t.Context(), store.Confirmation{Jump: 100}); err != nil {
+	if _, err := db.ConfirmFence(t.Context(), store.Confirmation{Jump: 100, Earlier: new(0)}); err != nil {
 		t.Fatal(err)
 	}
 	s, err := db.LoadActivation(t.Context(), benchJoinEUI, benchDevEUI(0))

@@ -10,10 +10,10 @@ import (
 	"joinery/lorawan"
 )
 
-// AddPeer adds a peer with its names and credentials. CodeConflict where the
-// peer's name, an AS-ID or a credential is another's: no certificate may lead
-// to two peers. A zero Org is the operator's.
-func (d *DB) AddPeer(ctx context.Context, p joinery.Peer, a ...joinery.AuditEntry) error {
+// AddPeer adds a peer with its names, credentials and first KEKs. CodeConflict
+// where the peer's name, an AS-ID, a credential or a KEK's label is another's: no
+// certificate may lead to two peers. A zero Org is the operator's.
+func (d *DB) AddPeer(ctx context.Context, p joinery.Peer, keks []joinery.KEK, a ...joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
 		err := t.exec(`INSERT INTO peer (id, org, name, clear_keys, omit_session_key_id, app_s_key_at_least, disclose_devices,
 			ignore_nsid, suspended, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
@@ -22,7 +22,15 @@ func (d *DB) AddPeer(ctx context.Context, p joinery.Peer, a ...joinery.AuditEntr
 		if err := conflict(err, "there is a peer of that name"); err != nil {
 			return err
 		}
-		return t.finish(t.addPeerParts(p), a...)
+		if err := t.addPeerParts(p); err != nil {
+			return err
+		}
+		for _, k := range keks {
+			if err := t.addKEK(k); err != nil {
+				return err
+			}
+		}
+		return t.finish(nil, a...)
 	})
 }
 
@@ -43,6 +51,18 @@ func (d *DB) ChangePeer(ctx context.Context, p joinery.Peer, a ...joinery.AuditE
 			return err
 		}
 		return t.finish(t.addPeerParts(p), a...)
+	})
+}
+
+// SuspendPeer changes nothing of a peer but whether it is suspended.
+// CodeNotFound.
+func (d *DB) SuspendPeer(ctx context.Context, id joinery.PeerID, suspended bool, a joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error {
+		n, err := t.changes("UPDATE peer SET suspended = ? WHERE id = ? AND removed_at IS NULL", suspended, id)
+		if err == nil && n == 0 {
+			err = notFound("peer")
+		}
+		return t.finish(err, a)
 	})
 }
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -12,27 +14,32 @@ import (
 	"joinery"
 )
 
-// pgBatch commits a batch: one statement, so one transaction and one trip. A row
-// whose version moved is not updated, and so its activation is not inserted:
-// whose key set is not returned has lost. Where another batch, of another
-// server, holds a row, the update waits for it and then looks at the version
-// again (READ COMMITTED). Rows are locked in the order of the arrays, so that
-// two batches never wait for each other. Behind a fence, whoever raised it,
-// everybody loses.
-const pgBatch = `WITH moved AS (
-	UPDATE key_set k SET version = k.version + 1, join_nonce = w.join_nonce, nonces = w.nonces, last_join_at = w.at
-	FROM unnest(CAST(? AS bigint[]), CAST(? AS bigint[]), CAST(? AS bigint[]), CAST(? AS bytea[]), CAST(? AS bigint[]),
+// pgBatch commits a batch: one statement, so one transaction and one trip. Its
+// rows tell what became of each key set: 1 where it moved and the activation is
+// there, 0 where its version had moved before, or behind a fence, whoever raised
+// it. A key set that somebody else holds at this moment is left out, so that it
+// keeps nobody waiting; the lock is that of the update, which lets references
+// come and go. Once it is held, the version is looked at again (READ COMMITTED).
+const pgBatch = `WITH held AS (
+	SELECT w.* FROM unnest(CAST(? AS bigint[]), CAST(? AS bigint[]), CAST(? AS bigint[]), CAST(? AS bytea[]), CAST(? AS bigint[]),
 		CAST(? AS bigint[]), CAST(? AS bigint[]), CAST(? AS bytea[]), CAST(? AS bytea[]), CAST(? AS bytea[]))
 		AS w(key_set, version, join_nonce, nonces, at, id, previous, payload, salt, leaf)
-	WHERE k.id = w.key_set AND k.version = w.version AND (SELECT fence FROM store WHERE id = 1) = 'none'
-	RETURNING w.id, w.key_set, w.previous, w.payload, w.salt, w.leaf)
+	JOIN key_set k ON k.id = w.key_set FOR NO KEY UPDATE OF k SKIP LOCKED),
+	moved AS (
+	UPDATE key_set k SET version = k.version + 1, join_nonce = w.join_nonce, nonces = w.nonces, last_join_at = w.at
+	FROM held AS w WHERE k.id = w.key_set AND k.version = w.version AND (SELECT fence FROM store WHERE id = 1) = 'none'
+	RETURNING w.id, w.key_set, w.previous, w.payload, w.salt, w.leaf),
+	added AS (
 	INSERT INTO activation (id, key_set, previous, payload, salt, leaf)
-	SELECT id, key_set, previous, payload, salt, leaf FROM moved RETURNING key_set`
+	SELECT id, key_set, previous, payload, salt, leaf FROM moved RETURNING key_set)
+	SELECT key_set, 1 FROM added UNION ALL SELECT key_set, 0 FROM held`
 
-// How long a batch may take that goes wrong: what is left of it then is refused.
+// How long a join may wait that goes wrong; see pgLimit.
 const (
-	lookLimit = 400 * time.Millisecond // for finding out what became of it
-	oneByOne  = 1400 * time.Millisecond
+	lookLimit  = 400 * time.Millisecond  // for finding out what became of a batch
+	batchLimit = 1400 * time.Millisecond // for all tries of a batch, the last look left out
+	busyLimit  = time.Second             // for a key set that somebody else holds
+	busyAgain  = 10 * time.Millisecond   // until such a key set is tried again
 )
 
 // commitActivation implements engine.
@@ -56,7 +63,7 @@ func (e *postgresDB) commitLoop() {
 			if len(batch) == 0 {
 				break
 			}
-			if err := e.commitBatch(batch); pgUnavailable(err) {
+			if err := e.commitBatch(batch); pgAllAway(err) {
 				e.commits.refuse(err)
 			}
 		}
@@ -101,15 +108,14 @@ func (w *waiting) shut(err error) {
 // commitBatch commits a batch and tells each caller its outcome. It gives the
 // error of a batch that was refused as a whole.
 func (e *postgresDB) commitBatch(batch []*joinCommit) error {
-	outcomes, err := e.tryBatch(batch)
+	end := time.Now().Add(batchLimit)
+	outcomes, err := e.tryBatch(batch, end)
 	switch {
 	case err == nil:
-		for i, j := range batch {
-			j.result <- outcomes[i]
-		}
-	case len(batch) > 1 && !isUnknown(err):
+		e.tell(batch, outcomes)
+	case len(batch) > 1 && oneMayFail(err):
 		e.log.Warn("a batch of joins failed and is tried one by one", "joins", len(batch), "error", err)
-		e.commitOneByOne(batch, err)
+		e.commitOneByOne(batch, err, end)
 		return nil
 	default:
 		for _, j := range batch {
@@ -119,20 +125,65 @@ func (e *postgresDB) commitBatch(batch []*joinCommit) error {
 	return err
 }
 
-// commitOneByOne commits what it can in a bounded time; the rest gets cause.
-func (e *postgresDB) commitOneByOne(batch []*joinCommit, cause error) {
-	end := time.Now().Add(oneByOne)
+// commitOneByOne commits what it can until end; the rest gets cause.
+func (e *postgresDB) commitOneByOne(batch []*joinCommit, cause error, end time.Time) {
 	for i := range batch {
 		one := batch[i : i+1]
 		outcomes, err := []error{nil}, cause
 		if time.Now().Before(end) {
-			outcomes, err = e.tryBatch(one)
+			outcomes, err = e.tryBatch(one, end)
 		}
-		if err == nil {
-			err = outcomes[0]
+		if err != nil {
+			outcomes = []error{err}
 		}
-		one[0].result <- err
+		e.tell(one, outcomes)
 	}
+}
+
+// oneMayFail tells whether a batch may have failed because of one of its rows.
+// What waits for a table, or finds PostgreSQL away, concerns them all.
+func oneMayFail(err error) bool {
+	return !pgUnavailable(err) || strings.HasPrefix(pgState(err), "40")
+}
+
+// errBusy: somebody else holds the key set.
+var errBusy = joinery.Errorf(joinery.CodeUnavailable, "somebody else changes the device for too long; try again later")
+
+// tell gives each caller its outcome. Who was busy comes back to the queue after
+// a pause, for a bounded time.
+func (e *postgresDB) tell(batch []*joinCommit, outcomes []error) {
+	var busy []*joinCommit
+	for i, j := range batch {
+		if !errors.Is(outcomes[i], errBusy) {
+			j.result <- outcomes[i]
+			continue
+		}
+		if j.busySince.IsZero() {
+			j.busySince = time.Now()
+		}
+		if time.Since(j.busySince) < busyLimit {
+			busy = append(busy, j)
+		} else {
+			j.result <- errBusy
+		}
+	}
+	if len(busy) > 0 {
+		time.AfterFunc(busyAgain, func() { e.commits.again(busy) })
+	}
+}
+
+// again puts joins back in the queue.
+func (w *waiting) again(joins []*joinCommit) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		for _, j := range joins {
+			j.result <- ErrClosed
+		}
+		return
+	}
+	w.joins = append(w.joins, joins...)
+	w.signal()
 }
 
 // isUnknown tells whether err leaves open what is on disk. PostgreSQL rolls back
@@ -147,50 +198,72 @@ func isUnknown(err error) bool {
 }
 
 // tryBatch commits a batch. With an error nothing of it was written, as far as
-// anybody can tell; otherwise outcomes holds nil or ErrSwapLost by row. Where
-// the answer is lost the activations are looked for. Where none is found the
-// batch is sent once more; it may still have been under way, and then it wins
-// over the second, whose losers are looked for as well.
-func (e *postgresDB) tryBatch(batch []*joinCommit) (outcomes []error, err error) {
-	won, err := e.sendBatch(batch)
-	if err == nil || !isUnknown(err) {
-		return outcomesOf(batch, won), err
-	}
-	found, lookErr := e.findBatch(batch)
-	if lookErr != nil {
-		return nil, fmt.Errorf("%w; and the outcome cannot be read: %w", err, lookErr)
-	}
-	if len(found) > 0 {
-		return outcomesOf(batch, found), nil
-	}
-	if won, err = e.sendBatch(batch); err != nil {
-		return nil, err
-	}
-	if len(won) < len(batch) {
-		if found, err = e.findBatch(batch); err != nil {
+// anybody can tell; otherwise outcomes holds nil, ErrSwapLost or errBusy by row.
+// Where the answer is lost the activations are looked for. Where none is found
+// the batch is sent once more, as far as end allows; the first may still have
+// been under way, and then it holds the rows, or wins over the second. So who
+// does not win then is looked for, as often as it is tried.
+func (e *postgresDB) tryBatch(batch []*joinCommit, end time.Time) (outcomes []error, err error) {
+	done, err := e.sendBatch(batch, pgLimit)
+	if isUnknown(err) {
+		for _, j := range batch {
+			j.sent = true
+		}
+		found, lookErr := e.findBatch(batch)
+		if lookErr != nil {
+			return nil, fmt.Errorf("%w; and the outcome cannot be read: %w", err, lookErr)
+		}
+		if len(found) > 0 { // who is missing was busy, or has lost: the next try tells
+			return found.outcomes(batch), nil
+		}
+		left := min(pgLimit, time.Until(end))
+		if left <= 0 {
 			return nil, err
 		}
-		won = found
+		done, err = e.sendBatch(batch, left)
 	}
-	return outcomesOf(batch, won), nil
+	if err != nil {
+		return nil, err
+	}
+	var doubtful []*joinCommit
+	for _, j := range batch {
+		if j.sent && !done[j.keySet] {
+			doubtful = append(doubtful, j)
+		}
+	}
+	if len(doubtful) > 0 {
+		found, err := e.findBatch(doubtful)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(done, found)
+	}
+	return done.outcomes(batch), nil
 }
 
-// outcomesOf gives nil to those whose key set is in won.
-func outcomesOf(batch []*joinCommit, won map[joinery.KeySetID]bool) []error {
+// fates is what became of key sets: true of those that moved, false of those
+// that had moved before. Those that are missing were busy.
+type fates map[joinery.KeySetID]bool
+
+func (f fates) outcomes(batch []*joinCommit) []error {
 	outcomes := make([]error, len(batch))
 	for i, j := range batch {
-		if !won[j.keySet] {
+		switch won, known := f[j.keySet]; {
+		case won:
+		case known:
 			outcomes[i] = ErrSwapLost
+		default:
+			outcomes[i] = errBusy
 		}
 	}
 	return outcomes
 }
 
-// sendBatch sends a batch and gives the key sets that moved.
-func (e *postgresDB) sendBatch(batch []*joinCommit) (won map[joinery.KeySetID]bool, err error) {
+// sendBatch sends a batch, which may take limit.
+func (e *postgresDB) sendBatch(batch []*joinCommit, limit time.Duration) (done fates, err error) {
 	send := func() error {
-		return e.using(context.Background(), e.joins, pgLimit, func(s *pgSession) error {
-			won, err = s.keySets(pgBatch, batchArrays(batch)...)
+		return e.using(context.Background(), e.joins, limit, func(s *pgSession) error {
+			done, err = s.fates(pgBatch, batchArrays(batch)...)
 			return err
 		})
 	}
@@ -199,30 +272,32 @@ func (e *postgresDB) sendBatch(batch []*joinCommit) (won map[joinery.KeySetID]bo
 	} else {
 		err = send()
 	}
-	return won, err
+	return done, err
 }
 
 // findBatch gives the key sets of those activations of a batch that are there.
-func (e *postgresDB) findBatch(batch []*joinCommit) (found map[joinery.KeySetID]bool, err error) {
+func (e *postgresDB) findBatch(batch []*joinCommit) (found fates, err error) {
 	ids := newArray(len(batch), pgtype.Int8OID)
 	for _, j := range batch {
 		ids.integer(int64(j.id))
 	}
 	err = e.using(context.Background(), e.joins, lookLimit, func(s *pgSession) error {
-		found, err = s.keySets("SELECT key_set FROM activation WHERE id = ANY (CAST(? AS bigint[]))", ids.b)
+		found, err = s.fates("SELECT key_set, 1 FROM activation WHERE id = ANY (CAST(? AS bigint[]))", ids.b)
 		return err
 	})
 	return found, err
 }
 
-// keySets reads a column of key sets.
-func (s *pgSession) keySets(query string, args ...any) (map[joinery.KeySetID]bool, error) {
-	found := map[joinery.KeySetID]bool{}
+// fates reads key sets and what became of them; winning counts.
+func (s *pgSession) fates(query string, args ...any) (fates, error) {
+	done := fates{}
 	err := s.run(query, args, func(values [][]byte) error {
-		found[joinery.KeySetID((&row{raw: values}).int())] = true
+		r := &row{raw: values}
+		id := joinery.KeySetID(r.int())
+		done[id] = r.bool() || done[id]
 		return nil
 	}, nil)
-	return found, err
+	return done, err
 }
 
 // batchArrays are the arguments of pgBatch.

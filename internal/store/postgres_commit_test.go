@@ -253,3 +253,91 @@ func outermost(plan, want string) bool {
 	}
 	return false
 }
+
+// A server that hangs in a transaction holds a key set: that device waits, and
+// is refused after a while, or served once the row is free. Nobody else waits.
+func TestPostgresHeldRow(t *testing.T) {
+	o := newPostgres(t)
+	d, states := withDevices(t, o, 12)
+	holder, err := pgConnect(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = holder.Close(t.Context()) }()
+	session := &pgSession{ctx: t.Context(), conn: holder, limit: pgLimit}
+	hold := func(n int) {
+		if err := session.script(fmt.Sprintf("BEGIN; UPDATE key_set SET version = version WHERE id = %d", states[n].KeySet.ID)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hold(0)
+	var wg sync.WaitGroup
+	held, others := make(chan error, 1), make([]error, 11)
+	go func() { held <- d.CommitActivation(context.Background(), storetest.NextCommit(states[0])) }()
+	for range 3 { // again and again, while the held one waits
+		for i := range others {
+			wg.Go(func() { others[i] = d.CommitActivation(context.Background(), storetest.NextCommit(reload(t, d, i+1))) })
+		}
+		wg.Wait()
+		for i, err := range others {
+			if err != nil {
+				t.Errorf("device %d, which nobody holds: %v", i+1, err)
+			}
+		}
+	}
+	select {
+	case err := <-held:
+		t.Fatalf("the held one was answered at once, or kept the others waiting: %v", err)
+	default:
+	}
+	if err := <-held; joinery.CodeOf(err) != joinery.CodeUnavailable {
+		t.Errorf("the held one: %v", err)
+	}
+	go func() { held <- d.CommitActivation(context.Background(), storetest.NextCommit(states[0])) }()
+	time.Sleep(3 * busyAgain)
+	if err := session.script("ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-held; err != nil {
+		t.Errorf("after its row was free: %v", err)
+	}
+	clean(t, d)
+}
+
+// A table that is locked refuses those who asked, and not at the price of time
+// for each of them.
+func TestPostgresLockedTable(t *testing.T) {
+	o := newPostgres(t)
+	d, states := withDevices(t, o, 6)
+	holder, err := pgConnect(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = holder.Close(t.Context()) }()
+	session := &pgSession{ctx: t.Context(), conn: holder, limit: pgLimit}
+	errs, calls := commitTogetherPostgres(t, d, states[5], commitsOf(states[:5]), func(call int, send func() error) error {
+		if call == 1 {
+			if err := session.script("BEGIN; LOCK TABLE activation IN SHARE MODE"); err != nil {
+				return err
+			}
+		}
+		return send()
+	})
+	for i, err := range errs {
+		if joinery.CodeOf(err) != joinery.CodeUnavailable {
+			t.Errorf("commit %d: %v", i, err)
+		}
+	}
+	if calls != 2 { // the holder's and all together
+		t.Errorf("%d statements", calls)
+	}
+	if err := session.script("ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range commitsOf(states[:5]) {
+		if err := d.CommitActivation(t.Context(), c); err != nil {
+			t.Error(err)
+		}
+	}
+	clean(t, d)
+}

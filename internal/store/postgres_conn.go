@@ -20,8 +20,8 @@ type pgSession struct {
 	ctx   context.Context
 	conn  *pgx.Conn
 	limit time.Duration // of one statement; 0 is none
-	// paged reads the rows of a statement without arguments page by page, in the
-	// transaction that is open: there may be more than fit into memory.
+	// paged reads the rows of a statement without arguments page by page: there may
+	// be more than fit into memory.
 	paged   bool
 	cursors int // how many there were
 }
@@ -76,7 +76,11 @@ const pageRows = 500
 func (s *pgSession) eachPage(query string, scan func(*row) error) error {
 	s.cursors++
 	name := fmt.Sprintf("page%d", s.cursors)
-	if err := s.script("DECLARE " + name + " NO SCROLL CURSOR FOR " + pgQuery(query)); err != nil {
+	hold := ""
+	if s.idle() { // it would end with its own statement
+		hold = "WITH HOLD "
+	}
+	if err := s.script("DECLARE " + name + " NO SCROLL CURSOR " + hold + "FOR " + pgQuery(query)); err != nil {
 		return err
 	}
 	for {

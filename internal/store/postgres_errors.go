@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -21,6 +22,17 @@ func pgUnavailable(err error) bool {
 	}
 	state := pgState(err)
 	return len(state) == 5 && pgAway[state[:2]]
+}
+
+// pgAllAway tells whether err says that PostgreSQL is away for everybody, and so
+// for whoever waits, too: connection, resources, operator's intervention,
+// system. A lock or a rollback concerns those who met with it.
+func pgAllAway(err error) bool {
+	if errors.Is(err, errNoContact) {
+		return true
+	}
+	state := pgState(err)
+	return len(state) == 5 && slices.Contains([]string{"08", "53", "57", "58"}, state[:2])
 }
 
 // pgState is the SQLSTATE of PostgreSQL's answer; empty where err is none.

@@ -48,7 +48,7 @@ func (e *postgresDB) begin(ctx context.Context, d *DB, why purpose) error {
 	var home string
 	var s storeRow
 	var found bool
-	err := e.using(ctx, e.others, pgLimit, func(session *pgSession) (err error) {
+	err := e.using(ctx, e.others, connectTimeout, func(session *pgSession) (err error) {
 		if home, err = session.homeOf(); err != nil {
 			return err
 		}
@@ -60,7 +60,10 @@ func (e *postgresDB) begin(ctx context.Context, d *DB, why purpose) error {
 			"or damaged; then restore a backup", ErrNotDatabase)
 	}
 	if err == nil && why == toMove {
-		err = e.original(ctx, s, home)
+		err = e.original(s, home)
+	}
+	if err == nil && (why == toMove || why == toUndo) {
+		err = e.alone(ctx)
 	}
 	if err == nil && why == toServe {
 		if home == "" {
@@ -81,12 +84,16 @@ func (e *postgresDB) begin(ctx context.Context, d *DB, why purpose) error {
 	return err
 }
 
-// original refuses a database that servers have open, and one that is not known
-// to be the one that was served.
-func (e *postgresDB) original(ctx context.Context, s storeRow, home string) error {
+// original refuses a database that is not known to be the one that was served.
+func (e *postgresDB) original(s storeRow, home string) error {
 	if strange := e.strangeHome(s.home, home); s.opened && strange != "" {
 		return fmt.Errorf("%w: %s; confirm first that it counts, with joinery restore confirm", ErrFenced, strange)
 	}
+	return nil
+}
+
+// alone refuses a database that servers have open.
+func (e *postgresDB) alone(ctx context.Context) error {
 	alone := int64(0)
 	err := e.using(ctx, e.others, pgLimit, func(session *pgSession) (err error) {
 		// For this moment only: from the next on no server opens it.
@@ -146,7 +153,7 @@ func (e *postgresDB) judgeHome(s *pgSession) error {
 	var row storeRow
 	err = inOrder(
 		func() error { return s.script("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE") },
-		func() error { return s.lock(s.ctx, pgWriterLock) },
+		func() error { return e.lock(s.ctx, s, pgWriterLock) },
 		func() (err error) { row, err = e.settle(&tx{conn: conn{s}}, home); return err },
 		func() error { return s.script("COMMIT") },
 	)
@@ -164,10 +171,16 @@ func (e *postgresDB) judgeHome(s *pgSession) error {
 // lookAtFence reads the fence, which other processes raise and take down.
 func (e *postgresDB) lookAtFence(c conn) error {
 	s, found, err := c.storeRow()
-	if err == nil && found {
-		e.fence.Store(&s.fence)
+	if err != nil || !found {
+		return err
 	}
-	return err
+	was := e.fence.Swap(&s.fence)
+	if was != nil && was.Up() && !s.fence.Up() { // confirmed elsewhere; a later one may be here
+		if _, err := e.options.witness().write(s.operator, s.floor); err != nil {
+			e.log.Warn("how far confirmations have raised JoinNonces is not noted here; give a later one --earlier-confirmations", "error", err)
+		}
+	}
+	return nil
 }
 
 // copying implements engine, on a connection of its own.

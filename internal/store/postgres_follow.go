@@ -12,8 +12,7 @@ import (
 
 // How soon a server knows what another one changed. PostgreSQL tells it at once;
 // where that gets lost the next look finds it. A look that is not answered in
-// pgLimit counts as contact lost. So nobody goes on with what is older than two
-// seconds without knowing it.
+// pgLimit counts as contact lost.
 const (
 	followEvery = 500 * time.Millisecond
 	followAgain = 200 * time.Millisecond
@@ -27,22 +26,30 @@ type following struct {
 // Follow calls changed when another server may have changed peers, KEKs or
 // JoinEUI ranges, and lost, again and again, while nobody can know: then what is
 // in memory must not be relied on. changed comes after lost, too, when there is
-// contact again, and at the beginning. It returns at once; the calls come from
+// contact again, and at the beginning. current is called with each time at which
+// a look began that found nothing but what changed was called for. Whoever must
+// not rely on what is older than a while watches that by these times: where the
+// server stood still, no call comes. Follow returns at once; the calls come from
 // one goroutine and end when the store closes. A SQLite file has no other
 // server.
-func (d *DB) Follow(changed func(), lost func(error)) {
+func (d *DB) Follow(changed func(), current func(asOf time.Time), lost func(error)) {
 	if !d.readOnly {
-		d.engine.follow(changed, lost)
+		d.engine.follow(changed, current, lost)
 	}
 }
 
 // follow implements engine.
-func (e *postgresDB) follow(changed func(), lost func(error)) {
+func (e *postgresDB) follow(changed func(), current func(time.Time), lost func(error)) {
 	e.running.Go(func() {
 		for !e.isClosed() {
-			err := e.followOnce(changed)
+			err := e.followOnce(changed, current)
 			if e.isClosed() {
 				return
+			}
+			if errors.Is(err, ErrNewerSchema) || errors.Is(err, ErrNotDurable) {
+				// Each connection is judged when it is made, and refused.
+				e.joins.Reset()
+				e.others.Reset()
 			}
 			e.following.lost.Store(&err)
 			lost(err)
@@ -55,7 +62,7 @@ func (e *postgresDB) follow(changed func(), lost func(error)) {
 }
 
 // followOnce follows over one connection until it breaks.
-func (e *postgresDB) followOnce(changed func()) (err error) {
+func (e *postgresDB) followOnce(changed func(), current func(time.Time)) (err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	defer context.AfterFunc(e.life, cancel)()
@@ -70,6 +77,7 @@ func (e *postgresDB) followOnce(changed func()) (err error) {
 	}()
 	s := &pgSession{ctx: ctx, conn: c, limit: pgLimit}
 	for seen := int64(-1); ; {
+		began := time.Now()
 		now, err := e.look(s)
 		if err != nil {
 			return err
@@ -79,6 +87,7 @@ func (e *postgresDB) followOnce(changed func()) (err error) {
 			seen = now
 			e.following.lost.Store(nil)
 		}
+		current(began)
 		waiting, cancel := context.WithTimeout(ctx, followEvery)
 		_, err = c.WaitForNotification(waiting)
 		cancel()
@@ -88,8 +97,7 @@ func (e *postgresDB) followOnce(changed func()) (err error) {
 	}
 }
 
-// listen makes the connection over which a server follows. It also holds, as
-// long as it stands, the lock that tells migrations of running servers.
+// listen makes the connection over which a server follows.
 func (e *postgresDB) listen(ctx context.Context) (_ *pgx.Conn, err error) {
 	ctx, cancel := context.WithTimeout(ctx, pgLimit)
 	defer cancel()
@@ -105,19 +113,11 @@ func (e *postgresDB) listen(ctx context.Context) (_ *pgx.Conn, err error) {
 	if err := e.judge(ctx, c); err != nil {
 		return nil, err
 	}
-	s := &pgSession{ctx: ctx, conn: c}
-	got, err := conn{s}.integer("SELECT 1 FROM (SELECT pg_try_advisory_lock_shared(" + pgServersLock + ") AS got) AS l WHERE got")
-	if err == nil && got == 0 {
-		err = fmt.Errorf("%w: its schema is being changed", ErrLocked)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return c, s.script("LISTEN joinery")
+	return c, (&pgSession{ctx: ctx, conn: c}).script("LISTEN joinery")
 }
 
-// look gives the count of changes, from a schema that we may serve, and looks at
-// the fence.
+// look gives the count of changes, from a schema that we may serve and a server
+// that loses no commit, and looks at the fence.
 func (e *postgresDB) look(s *pgSession) (fleet int64, err error) {
 	var servesFrom int64
 	_, err = s.one("SELECT fleet, serves_from FROM joinery_schema", func(r *row) error {
@@ -127,7 +127,10 @@ func (e *postgresDB) look(s *pgSession) (fleet int64, err error) {
 	if err == nil && servesFrom > int64(e.schema) {
 		err = fmt.Errorf("%w: it was migrated; this program is too old for it", ErrNewerSchema)
 	}
-	return fleet, firstError(err, e.lookAtFence(conn{s}))
+	if err != nil {
+		return 0, err
+	}
+	return fleet, firstError(e.judgeDurable(s), e.lookAtFence(conn{s}))
 }
 
 // heard gives why changes of other servers are not heard; nil where they are,

@@ -7,7 +7,11 @@ package store
 func (*postgresDB) checkEngine(f *checkup) error {
 	if s, ok := f.c.session.(*pgSession); ok {
 		s.paged, s.limit = true, 0
-		if err := s.script("SET LOCAL statement_timeout = 0"); err != nil {
+		set := "SET LOCAL "
+		if s.idle() { // a draft, whose connection is its own
+			set = "SET "
+		}
+		if err := s.script(set + "statement_timeout = 0; " + set + "idle_in_transaction_session_timeout = 0"); err != nil {
 			return err
 		}
 	}

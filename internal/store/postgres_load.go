@@ -148,7 +148,7 @@ func (e *postgresDB) loadLoop() {
 					call.done <- found[i].err
 				}
 			}
-			if pgUnavailable(err) {
+			if pgAllAway(err) {
 				e.loads.refuse(err)
 			}
 		}

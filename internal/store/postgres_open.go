@@ -24,7 +24,8 @@ type postgresDB struct {
 	options Options
 	log     *slog.Logger
 	config  *pgxpool.Config
-	schema  int // the last migration that this program knows
+	schema  int  // the last migration that this program knows
+	serves  bool // and so its connections hold pgServersLock
 
 	fence *atomic.Pointer[Fence] // of the DB
 	home  atomic.Value           // string: by what the database was known when it was opened; see pgHome
@@ -43,6 +44,7 @@ type postgresDB struct {
 	commitFault func(send func() error) error
 
 	following following
+	fleet     atomic.Pointer[fleetLock] // that this server holds; nil for none
 
 	running sync.WaitGroup
 	closed  chan struct{}
@@ -58,8 +60,9 @@ const (
 	otherConns  = readerConns + 2 // the writer, and whoever holds a lock for long
 )
 
-// connectTimeout bounds the making of one connection.
-const connectTimeout = pgLimit
+// connectTimeout bounds the making of one connection. Nobody waits that long for
+// one: it is there for who comes next.
+const connectTimeout = 3 * time.Second
 
 // pgVersion is the oldest server that is known to work.
 const pgVersion = 140000
@@ -80,10 +83,15 @@ func poolConfig(o Options) (*pgxpool.Config, error) {
 	set := func(name, value string) { conn.RuntimeParams[name] = value }
 	set("application_name", "joinery")
 	set("default_transaction_isolation", "read committed")
-	set("lock_timeout", "1s")
+	set("lock_timeout", "700ms") // well below pgLimit: who waits for a row must not look like a PostgreSQL that hangs
 	set("statement_timeout", "30s")
 	// A server that hangs in a transaction must not keep others from writing.
 	set("idle_in_transaction_session_timeout", "10s")
+	// Nor must one that is gone without a word keep its locks and connections.
+	set("tcp_keepalives_idle", "5")
+	set("tcp_keepalives_interval", "2")
+	set("tcp_keepalives_count", "3")
+	set("tcp_user_timeout", "10s")
 	set("jit", "off")
 	c.BeforeConnect = func(_ context.Context, conn *pgx.ConnConfig) error { return setPassword(conn, o.PasswordFile) }
 	c.MaxConnLifetime = time.Hour
@@ -118,7 +126,7 @@ func openPostgres(ctx context.Context, o Options, why purpose) (_ *DB, err error
 		return nil, err
 	}
 	e := &postgresDB{
-		options: o, log: o.Logger, config: config, schema: len(steps), reading: make(chan struct{}, readerConns),
+		options: o, log: o.Logger, config: config, schema: len(steps), serves: why == toServe, reading: make(chan struct{}, readerConns),
 		loads: newLoadQueue(), commits: newWaiting(), writes: newWaiting(), closed: make(chan struct{}),
 	}
 	e.life, e.end = context.WithCancel(context.Background())
@@ -160,9 +168,7 @@ func (e *postgresDB) connect(ctx context.Context) (err error) {
 	}
 	joins.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_generic_plan"
 	joins.ConnConfig.RuntimeParams["statement_timeout"] = "2s"
-	// Below pgLimit: a batch that waits for one row must not look like a
-	// PostgreSQL that hangs, but be tried one by one.
-	joins.ConnConfig.RuntimeParams["lock_timeout"] = "500ms"
+	joins.ConnConfig.RuntimeParams["lock_timeout"] = "250ms" // for tables only; see pgBatch
 	if e.joins, err = pgxpool.NewWithConfig(ctx, joins); err != nil {
 		return err
 	}
@@ -203,12 +209,27 @@ func pgHost(c *pgxpool.Config) string {
 // judge refuses a database that is none of ours, has a schema that this program
 // does not serve, is too old, or would lose commits.
 func (e *postgresDB) judge(ctx context.Context, c *pgx.Conn) error {
-	s := &pgSession{ctx: ctx, conn: c, limit: pgLimit}
+	s := &pgSession{ctx: ctx, conn: c, limit: connectTimeout}
 	return inOrder(
+		func() error { return e.holdSchema(s) },
 		func() error { return e.judgeSchema(s) },
 		func() error { return e.judgeDurable(s) },
 		func() error { return e.judgeHome(s) },
 	)
+}
+
+// holdSchema takes the lock that tells migrations of running servers, for as
+// long as the connection stands. So whatever can serve is either known to run or
+// looks at the schema before it does.
+func (e *postgresDB) holdSchema(s *pgSession) error {
+	if !e.serves {
+		return nil
+	}
+	got, err := conn{s}.integer("SELECT CASE WHEN pg_try_advisory_lock_shared(" + pgServersLock + ") IS FALSE THEN 0 ELSE 1 END") // NULL: no schema
+	if err == nil && got == 0 {
+		err = fmt.Errorf("%w: its schema is being changed", ErrLocked)
+	}
+	return err
 }
 
 func (e *postgresDB) judgeSchema(s *pgSession) error {
@@ -317,10 +338,15 @@ func (e *postgresDB) read(ctx context.Context, fn func(conn) error) error {
 	return e.reader(ctx, func(s *pgSession) error { return fn(conn{s}) })
 }
 
-// reader waits for its turn among the readers.
+// reader waits for its turn among the readers, but not for long: in front of a
+// PostgreSQL that hangs each turn takes as long as a statement may.
 func (e *postgresDB) reader(ctx context.Context, fn func(*pgSession) error) error {
+	patience := time.NewTimer(pgLimit / 2)
+	defer patience.Stop()
 	select {
 	case e.reading <- struct{}{}:
+	case <-patience.C:
+		return joinery.Errorf(joinery.CodeUnavailable, "too much is read from the database; try again later")
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-e.closed:
@@ -340,6 +366,13 @@ func (e *postgresDB) snapshot(ctx context.Context, fn func(conn) error) error {
 		return fn(conn{s})
 	})
 }
+
+// failed implements engine: what the disk of the database server keeps is that
+// server's business, which ends itself at a failed fsync.
+func (*postgresDB) failed() <-chan struct{} { return nil }
+
+// failure implements engine.
+func (*postgresDB) failure() error { return nil }
 
 // ping implements engine. It writes nothing: that joins can be written shows at
 // the joins, and a heartbeat of every server would fill the log of an idle
@@ -373,10 +406,12 @@ func (s *pgSession) script(sql string) error {
 
 // rollback ends a transaction that is open on a connection that still works.
 func (s *pgSession) rollback() error {
-	const idle = 'I'
-	if s.conn.IsClosed() || s.conn.PgConn().TxStatus() == idle {
+	if s.conn.IsClosed() || s.idle() {
 		return nil
 	}
 	ended := &pgSession{ctx: context.WithoutCancel(s.ctx), conn: s.conn, limit: pgLimit}
 	return ended.script("ROLLBACK")
 }
+
+// idle tells whether no transaction is open.
+func (s *pgSession) idle() bool { return s.conn.PgConn().TxStatus() == 'I' }

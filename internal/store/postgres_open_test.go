@@ -7,10 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"joinery"
+	"joinery/internal/store/storetest"
 	"joinery/internal/store/storetest/pgtest"
 )
 
@@ -134,7 +137,8 @@ func TestPostgresRollingUpgrade(t *testing.T) {
 	if from, to, err := migratePostgres(t.Context(), o, append(all, expand)); err != nil || from != n || to != n+1 {
 		t.Fatalf("from %d to %d, %v", from, to, err)
 	}
-	for _, d := range []*DB{running, mustOpen(t, o)} {
+	another := mustOpen(t, o)
+	for _, d := range []*DB{running, another} {
 		s := reload(t, d, 0)
 		if err := d.SetSuspended(t.Context(), s.Device.ID, s.Device.Ownership.Org, true, joinery.AuditEntry{At: testTime}); err != nil {
 			t.Error(err)
@@ -149,7 +153,7 @@ func TestPostgresRollingUpgrade(t *testing.T) {
 
 	_, _, err = migratePostgres(t.Context(), o, append(all, expand, contract))
 	wants(t, err, ErrLocked, "contract", "stop all of them")
-	if err := running.Close(); err != nil {
+	if err := firstError(running.Close(), another.Close()); err != nil {
 		t.Fatal(err)
 	}
 	from, to, err := migratePostgres(t.Context(), o, append(all, expand, broken))
@@ -163,15 +167,48 @@ func TestPostgresRollingUpgrade(t *testing.T) {
 	wants(t, err, ErrNewerSchema)
 }
 
+// A server whose schema was changed under it all the same serves nothing, until
+// the schema is one that it may serve.
+func TestPostgresSchemaUnderServer(t *testing.T) {
+	o := newPostgres(t)
+	d, states := withDevices(t, o, 2)
+	all, err := postgresMigrations()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := len(all)
+	// Known to run by any of its connections, one to follow or not.
+	_, _, err = migratePostgres(t.Context(), o, append(all, migration{n + 1, "contract", "CREATE TABLE more (a bigint)"}))
+	wants(t, err, ErrLocked, "contract", "stop all of them")
+
+	f := follow(d)
+	f.waitFor(t, 1)
+	rawPostgres(t, o, "UPDATE joinery_schema SET serves_from = 9999")
+	wants(t, <-f.losses, ErrNewerSchema)
+	for _, c := range commitsOf(states) {
+		if err := d.CommitActivation(t.Context(), c); joinery.CodeOf(err) != joinery.CodeUnavailable {
+			t.Errorf("a join on a newer schema: %v", err)
+		}
+	}
+	rawPostgres(t, o, fmt.Sprintf("UPDATE joinery_schema SET serves_from = %d", n))
+	waitFor(t, func() bool { return d.Ping(t.Context()) == nil })
+	for _, c := range commitsOf(states) {
+		if err := d.CommitActivation(t.Context(), c); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // followed is what Follow told.
 type followed struct {
 	changes chan struct{}
+	asOf    *atomic.Pointer[time.Time] // of the last look
 	losses  chan error
 }
 
 func follow(d *DB) followed {
-	f := followed{changes: make(chan struct{}, 100), losses: make(chan error, 100)}
-	d.Follow(func() { f.changes <- struct{}{} }, func(err error) { f.losses <- err })
+	f := followed{changes: make(chan struct{}, 100), asOf: new(atomic.Pointer[time.Time]), losses: make(chan error, 100)}
+	d.Follow(func() { f.changes <- struct{}{} }, func(at time.Time) { f.asOf.Store(&at) }, func(err error) { f.losses <- err })
 	return f
 }
 
@@ -204,7 +241,7 @@ func TestPostgresFollow(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, change := range []func() error{
-		func() error { return a.AddPeer(t.Context(), p, entry) },
+		func() error { return a.AddPeer(t.Context(), p, nil, entry) },
 		func() error { return a.AddKEK(t.Context(), kek, entry) },
 		func() error { return a.RetireKEK(t.Context(), kek.ID, entry) },
 		func() error { return a.AssignRange(t.Context(), r, entry) },
@@ -219,6 +256,11 @@ func TestPostgresFollow(t *testing.T) {
 	}
 	if err := b.Ping(t.Context()); err != nil {
 		t.Error(err)
+	}
+	for from := time.Now(); f.asOf.Load().Before(from); time.Sleep(10 * time.Millisecond) {
+		if time.Since(from) > 2*time.Second {
+			t.Fatal("nothing changes, and nobody says so")
+		}
 	}
 	rawPostgres(t, o, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
 	select {
@@ -235,6 +277,53 @@ func TestPostgresFollow(t *testing.T) {
 			t.Fatal(b.Ping(t.Context()))
 		}
 	}
+}
+
+// In front of a PostgreSQL that hangs whoever waits for his turn is refused in
+// time as well, whatever he wants.
+func TestPostgresStalls(t *testing.T) {
+	pg := pgtest.Start(t, pgtest.Options{})
+	o := Options{URL: pg.Database(t), UnsafeNoSync: true}
+	if err := Create(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	d, states := withDevices(t, o, 4)
+	resume := pg.Stall(t)
+	began := time.Now()
+	var asking sync.WaitGroup
+	for what, ask := range map[string]func() error{
+		"load":   func() error { _, err := d.LoadActivation(t.Context(), testJoinEUI, testDevEUI(0)); return err },
+		"commit": func() error { return d.CommitActivation(t.Context(), storetest.NextCommit(states[1])) },
+		"write": func() error {
+			return d.SetSuspended(t.Context(), states[2].Device.ID, states[2].Device.Ownership.Org, true, joinery.AuditEntry{At: testTime})
+		},
+		"read": func() error { _, err := d.Orgs(t.Context()); return err },
+		"ping": func() error { return d.Ping(t.Context()) },
+	} {
+		for range 20 {
+			asking.Go(func() {
+				err := ask()
+				if code := joinery.CodeOf(err); code != joinery.CodeUnavailable {
+					t.Errorf("%s: %v", what, err)
+				}
+				if took := time.Since(began); took > 2*time.Second {
+					t.Errorf("%s: refused after %s", what, took)
+				}
+			})
+		}
+	}
+	asking.Wait()
+	resume()
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		err := d.CommitActivation(t.Context(), storetest.NextCommit(states[0]))
+		if err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+	clean(t, d)
 }
 
 // One server at a time checks and changes the fleet; what it does meanwhile by
@@ -261,6 +350,34 @@ func TestPostgresLockFleet(t *testing.T) {
 		t.Fatal(err)
 	}
 	release()
+}
+
+// A server that hangs while it changes the fleet keeps others from that for a
+// bounded time, and changes nothing under a lock that it has lost.
+func TestPostgresLockFleetHangs(t *testing.T) {
+	o := newPostgres(t)
+	a, b := mustOpen(t, o), mustOpen(t, o)
+	release, err := a.LockFleet(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	lock := inPostgres(a).fleet.Load()
+	lock.mu.Lock() // it shows no life any more
+	releaseOther, err := b.LockFleet(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer releaseOther()
+	lock.mu.Unlock()
+	org := joinery.Organisation{ID: joinery.NewOrgID(), Name: "o", CreatedAt: testTime}
+	entry := joinery.AuditEntry{At: testTime, Event: joinery.AuditOrgAdded}
+	if err := a.AddOrg(t.Context(), org, entry); joinery.CodeOf(err) != joinery.CodeUnavailable {
+		t.Errorf("changed under a lock that was lost: %v", err)
+	}
+	release()
+	if err := a.AddOrg(t.Context(), org, entry); err != nil {
+		t.Error(err)
+	}
 }
 
 // What PostgreSQL would enforce, and a superuser can break, is found.
@@ -311,5 +428,96 @@ func TestPostgresPages(t *testing.T) {
 	})
 	if err != nil || seen != 1203*1204/2 || between != 1203 {
 		t.Errorf("sum %d, %d between, %v", seen, between, err)
+	}
+}
+
+// A checkup may take its time, between its pages as well: keys are looked at
+// there.
+func TestPostgresFsckTakesTime(t *testing.T) {
+	d := mustOpen(t, newPostgres(t))
+	err := d.snapshot(t.Context(), func(c conn) error {
+		if err := d.engine.checkEngine(&checkup{c: c}); err != nil {
+			return err
+		}
+		for _, limit := range []string{"statement_timeout", "idle_in_transaction_session_timeout"} {
+			if n, err := c.integer("SELECT CAST(setting AS bigint) FROM pg_settings WHERE name = '" + limit + "'"); err != nil || n != 0 {
+				t.Errorf("%s is %d, %v", limit, n, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A server that waits for another one's transaction closes without waiting on.
+func TestPostgresCloseWhileWaiting(t *testing.T) {
+	o := newPostgres(t)
+	d := mustOpen(t, o)
+	holder, err := pgConnect(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = holder.Close(t.Context()) }()
+	got, err := conn{&pgSession{ctx: t.Context(), conn: holder}}.integer("SELECT CASE WHEN " + strings.Replace(pgWriterLock, "_xact", "", 1) + " THEN 1 ELSE 0 END")
+	if err != nil || got != 1 {
+		t.Fatal(got, err)
+	}
+	written := make(chan error, 1)
+	go func() {
+		org := joinery.Organisation{ID: joinery.NewOrgID(), Name: "o", CreatedAt: testTime}
+		written <- d.AddOrg(context.Background(), org, joinery.AuditEntry{At: testTime, Event: joinery.AuditOrgAdded})
+	}()
+	polls := `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction' AND query LIKE '%advisory%'`
+	waitFor(t, func() bool {
+		n, err := conn{&pgSession{ctx: t.Context(), conn: holder}}.integer(polls)
+		return err == nil && n > 0
+	})
+	closed := make(chan error, 1)
+	go func() { closed <- d.Close() }()
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(writerWait / 2):
+		t.Fatal("it waits on")
+	}
+	if err := <-written; !errors.Is(err, ErrClosed) {
+		t.Errorf("who waited: %v", err)
+	}
+}
+
+// Settings of a running PostgreSQL that begin to lose commits end the joins, and
+// these go on when the settings are right again.
+func TestPostgresStopsSyncing(t *testing.T) {
+	server := pgtest.Start(t, pgtest.Options{Sync: true})
+	o := Options{URL: server.Database(t)}
+	if err := Create(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	d, states := withDevices(t, o, 3)
+	f := follow(d)
+	f.waitFor(t, 1)
+	join := func(n int) error {
+		return d.CommitActivation(t.Context(), storetest.NextCommit(states[n]))
+	}
+	if err := join(0); err != nil {
+		t.Fatal(err)
+	}
+	set := func(to string) {
+		rawPostgres(t, o, "ALTER SYSTEM SET synchronous_commit = "+to)
+		rawPostgres(t, o, "SELECT pg_reload_conf()")
+	}
+	set("off")
+	wants(t, <-f.losses, ErrNotDurable, "synchronous_commit=off")
+	if err := join(1); joinery.CodeOf(err) != joinery.CodeUnavailable {
+		t.Errorf("a join that a crash could lose: %v", err)
+	}
+	set("on")
+	waitFor(t, func() bool { return d.Ping(t.Context()) == nil })
+	if err := join(1); err != nil {
+		t.Error(err)
 	}
 }

@@ -101,8 +101,8 @@ func migratePostgres(ctx context.Context, o Options, steps []migration) (from, t
 	return from, to, nil
 }
 
-// Each server holds this lock as long as it runs, shared with the others. Who
-// gets it alone knows that none runs.
+// Each connection of each server holds this lock, shared with the others. Who
+// gets it alone knows that no server runs.
 const pgServersLock = "1248815471, CAST(CAST(to_regclass('joinery_schema') AS oid) AS int)"
 
 // admits refuses a step that servers of version cannot live with, while any

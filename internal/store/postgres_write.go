@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"joinery"
@@ -71,7 +72,7 @@ func (e *postgresDB) runTransaction(fn func(*tx) error) error {
 		if err := s.script("DISCARD PLANS; BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"); err != nil {
 			return err
 		}
-		if err := s.lock(s.ctx, pgWriterLock); err != nil {
+		if err := firstError(e.lock(s.ctx, s, pgWriterLock), e.holdsFleet()); err != nil {
 			return err
 		}
 		if err := fn(&tx{conn: conn{s}}); err != nil {
@@ -81,8 +82,8 @@ func (e *postgresDB) runTransaction(fn func(*tx) error) error {
 	})
 }
 
-// lock asks for a lock until it is free.
-func (s *pgSession) lock(ctx context.Context, try string) error {
+// lock asks for a lock until it is free, or the store closes.
+func (e *postgresDB) lock(ctx context.Context, s *pgSession, try string) error {
 	for end := time.Now().Add(writerWait); ; {
 		got, err := conn{s}.integer("SELECT " + try)
 		switch {
@@ -90,18 +91,38 @@ func (s *pgSession) lock(ctx context.Context, try string) error {
 			return err
 		case got != 0:
 			return nil
-		case ctx.Err() != nil:
-			return ctx.Err()
 		case time.Now().After(end):
 			return joinery.Errorf(joinery.CodeUnavailable, "another server writes for too long; try again later")
 		}
-		time.Sleep(writerPoll)
+		select {
+		case <-time.After(writerPoll):
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-e.closed:
+			return ErrClosed
+		}
 	}
 }
 
 // pgFleetLock is held by whoever checks peers, KEKs, ranges or signers against
 // each other and changes them then.
-const pgFleetLock = "1248815473, CAST(CAST(to_regclass('joinery_schema') AS oid) AS int)"
+const pgFleetLock = "pg_try_advisory_xact_lock(1248815473, CAST(CAST(to_regclass('joinery_schema') AS oid) AS int))"
+
+// fleetLock is pgFleetLock in a transaction of its own. A server that hangs lets
+// it go without wanting to: PostgreSQL ends a transaction in which nothing
+// happens for fleetIdle, which is shorter than others wait for the lock.
+// Whoever holds it shows life more often than that.
+type fleetLock struct {
+	mu     sync.Mutex // of the session
+	s      *pgSession
+	ending chan struct{}
+	ended  sync.WaitGroup
+}
+
+const (
+	fleetIdle = "5s"
+	fleetBeat = time.Second
+)
 
 // lockFleet implements engine.
 func (e *postgresDB) lockFleet(ctx context.Context) (release func(), err error) {
@@ -111,16 +132,56 @@ func (e *postgresDB) lockFleet(ctx context.Context) (release func(), err error) 
 	if err != nil {
 		return nil, storeError(contactError(err))
 	}
-	s := &pgSession{ctx: context.WithoutCancel(ctx), conn: c.Conn(), limit: pgLimit}
-	release = func() {
-		if err := s.script("SELECT pg_advisory_unlock_all()"); err != nil {
-			_ = s.conn.Close(s.ctx) // which gives the lock back as well
-		}
+	l := &fleetLock{s: &pgSession{ctx: context.WithoutCancel(ctx), conn: c.Conn(), limit: pgLimit}, ending: make(chan struct{})}
+	giveBack := func() {
+		_ = l.s.rollback() // where that fails the pool closes the connection
 		c.Release()
 	}
-	if err := s.lock(ctx, "pg_try_advisory_lock("+pgFleetLock+")"); err != nil {
-		release()
+	err = l.s.script("BEGIN; SET LOCAL idle_in_transaction_session_timeout = '" + fleetIdle + "'")
+	if err == nil {
+		err = e.lock(ctx, l.s, pgFleetLock)
+	}
+	if err != nil {
+		giveBack()
 		return nil, storeError(err)
 	}
-	return release, nil
+	e.fleet.Store(l)
+	l.ended.Go(l.live)
+	return func() {
+		e.fleet.CompareAndSwap(l, nil)
+		close(l.ending)
+		l.ended.Wait()
+		giveBack()
+	}, nil
+}
+
+// live shows life until the lock is released.
+func (l *fleetLock) live() {
+	for {
+		select {
+		case <-l.ending:
+			return
+		case <-time.After(fleetBeat):
+			_ = l.held() // who writes under it asks again
+		}
+	}
+}
+
+// held tells why the lock is not held any more; nil where it is.
+func (l *fleetLock) held() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.s.script("SELECT 1"); err != nil {
+		return joinery.WrapError(joinery.CodeUnavailable, err, "the server hung for too long in this change, and others may have come between; try again")
+	}
+	return nil
+}
+
+// holdsFleet is nil unless this server has lost a fleet lock that it has not
+// released: then what it checked may not hold any more.
+func (e *postgresDB) holdsFleet() error {
+	if l := e.fleet.Load(); l != nil {
+		return l.held()
+	}
+	return nil
 }

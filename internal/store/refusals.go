@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"maps"
+	"slices"
 
 	"joinery"
 )
@@ -11,6 +13,9 @@ import (
 // oldest go where a bound is passed (see joinery.MaxDeviceRefusals and those
 // beside it). What is about a device or a peer that was deleted meanwhile is
 // left out. No audit entry: nothing of custody happened.
+//
+// All other transactions wait meanwhile, so a statement takes as many rows as
+// there are, and bounds are looked at only where a row is new.
 func (d *DB) RecordRefusals(ctx context.Context, b joinery.RefusalBatch) error {
 	return d.do(ctx, func(t *tx) error {
 		return inOrder(
@@ -28,55 +33,50 @@ const addCount = ` DO UPDATE SET count = r.count + excluded.count, received = ex
 	last_at = CASE WHEN excluded.last_at > r.last_at THEN excluded.last_at ELSE r.last_at END`
 
 func (t *tx) countPeers(counts []joinery.RefusalCount) error {
-	for _, c := range counts {
-		received, err := json.Marshal(c.Received)
-		if err != nil {
-			return err
+	return inRuns(counts, func(run []joinery.RefusalCount) error {
+		v := valuesOf("peer INTEGER, reason TEXT, count INTEGER, first_at INTEGER, last_at INTEGER, received TEXT")
+		for _, c := range run {
+			received, err := json.Marshal(c.Received)
+			if err != nil {
+				return err
+			}
+			v.add(c.Peer, c.Reason, c.Count, c.First, c.At, string(received))
 		}
-		here, err := t.isPeer(c.Peer)
-		if err == nil && here {
-			err = t.exec(`INSERT INTO refusal_peer AS r (peer, reason, count, first_at, last_at, received) VALUES (?, ?, ?, ?, ?, ?)
-				ON CONFLICT (peer, reason)`+addCount, c.Peer, c.Reason, c.Count, c.First, c.At, string(received))
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (t *tx) isPeer(id joinery.PeerID) (bool, error) {
-	n, err := t.integer("SELECT count(*) FROM peer WHERE id = ? AND removed_at IS NULL", id)
-	return n > 0, err
+		return t.exec(v.with(`INSERT INTO refusal_peer AS r (peer, reason, count, first_at, last_at, received)
+			SELECT v.peer, v.reason, v.count, v.first_at, v.last_at, v.received
+			FROM v JOIN peer p ON p.id = v.peer WHERE p.removed_at IS NULL ON CONFLICT (peer, reason)`+addCount), v.args...)
+	})
 }
 
 func (t *tx) countUnknown(counts []joinery.RefusalCount) error {
 	peers := map[joinery.PeerID]bool{}
-	for _, c := range counts {
-		received, err := json.Marshal(c.Received)
-		if err != nil {
-			return err
-		}
-		here, err := t.isPeer(c.Peer)
-		if err == nil && here {
+	err := inRuns(counts, func(run []joinery.RefusalCount) error {
+		v := valuesOf("peer INTEGER, join_eui BLOB, dev_eui BLOB, reason TEXT, count INTEGER, first_at INTEGER, last_at INTEGER, received TEXT")
+		for _, c := range run {
+			received, err := json.Marshal(c.Received)
+			if err != nil {
+				return err
+			}
 			peers[c.Peer] = true
-			err = t.exec(`INSERT INTO refusal_unknown AS r (peer, join_eui, dev_eui, reason, count, first_at, last_at, received)
-				VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (peer, join_eui, dev_eui)`+addCount+`, reason = excluded.reason`,
-				c.Peer, c.Received.JoinEUI, c.Received.DevEUI, c.Reason, c.Count, c.First, c.At, string(received))
+			v.add(c.Peer, c.Received.JoinEUI, c.Received.DevEUI, c.Reason, c.Count, c.First, c.At, string(received))
 		}
-		if err != nil {
-			return err
-		}
+		return t.exec(v.with(`INSERT INTO refusal_unknown AS r (peer, join_eui, dev_eui, reason, count, first_at, last_at, received)
+			SELECT v.peer, v.join_eui, v.dev_eui, v.reason, v.count, v.first_at, v.last_at, v.received
+			FROM v JOIN peer p ON p.id = v.peer WHERE p.removed_at IS NULL ON CONFLICT (peer, join_eui, dev_eui)`+
+			addCount+`, reason = excluded.reason`), v.args...)
+	})
+	if err != nil {
+		return err
 	}
-	for peer := range peers {
-		err := t.exec(`DELETE FROM refusal_unknown WHERE peer = ? AND (join_eui, dev_eui) IN (SELECT join_eui, dev_eui
-			FROM refusal_unknown WHERE peer = ? ORDER BY last_at DESC, join_eui, dev_eui LIMIT ? OFFSET ?)`,
-			peer, peer, everything, joinery.MaxUnknownDevices)
-		if err != nil {
-			return err
+	return inRuns(inOrderOf(peers), func(run []joinery.PeerID) error {
+		v := valuesOf("peer INTEGER")
+		for _, peer := range run {
+			v.add(peer)
 		}
-	}
-	return nil
+		return t.exec(v.with(`DELETE FROM refusal_unknown WHERE (peer, join_eui, dev_eui) IN (SELECT peer, join_eui, dev_eui FROM (
+			SELECT peer, join_eui, dev_eui, row_number() OVER (PARTITION BY peer ORDER BY last_at DESC, join_eui, dev_eui) AS place
+			FROM refusal_unknown WHERE peer IN (SELECT v.peer FROM v)) AS placed WHERE place > ?)`), append(v.args, joinery.MaxUnknownDevices)...)
+	})
 }
 
 // everything is the LIMIT of a query that has none: SQLite wants one before an
@@ -84,29 +84,151 @@ func (t *tx) countUnknown(counts []joinery.RefusalCount) error {
 const everything = 1 << 40
 
 func (t *tx) countDevices(counts []joinery.RefusalCount) error {
-	devices, peers := map[joinery.DeviceID]bool{}, map[joinery.PeerID]bool{}
+	var named, known []joinery.RefusalCount
 	for _, c := range counts {
-		here, err := t.findRefused(&c)
-		if err == nil && here {
+		if c.Device == 0 {
+			named = append(named, c)
+		} else {
+			known = append(known, c)
+		}
+	}
+	found, err := t.findRefused(named)
+	if err != nil {
+		return err
+	}
+	counts = oneOfEach(append(known, found...))
+	devices, peers := map[joinery.DeviceID]bool{}, map[joinery.PeerID]bool{}
+	err = inRuns(counts, func(run []joinery.RefusalCount) error {
+		added, err := t.newRefusals(run)
+		if err != nil {
+			return err
+		}
+		for _, c := range added {
 			devices[c.Device], peers[c.Peer] = true, true
-			err = t.countDevice(c)
 		}
+		return t.addRefusals(run)
+	})
+	if err != nil {
+		return err
+	}
+	if err := t.boundDevices(inOrderOf(devices)); err != nil {
+		return err
+	}
+	return t.boundPeers(inOrderOf(peers))
+}
+
+// findRefused gives the counts whose device is here, with that device: they name
+// none. Such a count is the present owner's only if all of it came since that
+// one holds the device: it may have waited, and part of it was the former
+// owner's to read.
+func (t *tx) findRefused(counts []joinery.RefusalCount) (found []joinery.RefusalCount, err error) {
+	err = inRuns(counts, func(run []joinery.RefusalCount) error {
+		v := valuesOf("place INTEGER, join_eui BLOB, dev_eui BLOB, first_at INTEGER")
+		for place, c := range run {
+			v.add(place, c.Received.JoinEUI, c.Received.DevEUI, c.First)
+		}
+		return t.each(v.with(`SELECT v.place, d.id, d.org FROM v JOIN device d ON d.dev_eui = v.dev_eui AND d.join_eui = v.join_eui
+			AND d.deleted_at IS NULL AND coalesce(d.owned_since, d.created_at) <= v.first_at ORDER BY v.place`), func(r *row) error {
+			c := run[r.int()]
+			c.Device, c.Owner = joinery.DeviceID(r.int()), joinery.OrgID(r.int())
+			found = append(found, c)
+			return nil
+		}, v.args...)
+	})
+	return found, err
+}
+
+// oneOfEach makes one of counts that belong into the same row.
+func oneOfEach(counts []joinery.RefusalCount) (list []joinery.RefusalCount) {
+	type key struct {
+		device joinery.DeviceID
+		owner  joinery.OrgID
+		peer   joinery.PeerID
+		reason joinery.RefusalReason
+	}
+	places := map[key]int{}
+	for _, c := range counts {
+		k := key{c.Device, c.Owner, c.Peer, c.Reason}
+		place, known := places[k]
+		switch {
+		case !known:
+			places[k] = len(list)
+			list = append(list, c)
+		case c.At.Before(list[place].At):
+			list[place] = c.With(list[place])
+		default:
+			list[place] = list[place].With(c)
+		}
+	}
+	return list
+}
+
+// newRefusals gives those counts of which there is no row yet, and whose device
+// is here.
+func (t *tx) newRefusals(run []joinery.RefusalCount) (list []joinery.RefusalCount, err error) {
+	v := valuesOf("place INTEGER, device INTEGER, owner INTEGER, peer INTEGER, reason TEXT")
+	for place, c := range run {
+		v.add(place, c.Device, c.Owner, c.Peer, c.Reason)
+	}
+	err = t.each(v.with(`SELECT v.place FROM v JOIN device d ON d.id = v.device AND d.deleted_at IS NULL
+		LEFT JOIN refusal_device r ON r.device = v.device AND r.owner = v.owner AND r.peer = v.peer AND r.reason = v.reason
+		WHERE r.device IS NULL`), func(r *row) error {
+		list = append(list, run[r.int()])
+		return nil
+	}, v.args...)
+	return list, err
+}
+
+func (t *tx) addRefusals(run []joinery.RefusalCount) error {
+	v := valuesOf(`device INTEGER, owner INTEGER, peer INTEGER, reason TEXT, count INTEGER, first_at INTEGER, last_at INTEGER,
+		received TEXT, decided TEXT`)
+	for _, c := range run {
+		received, err := json.Marshal(c.Received)
 		if err != nil {
 			return err
 		}
-	}
-	for device := range devices {
-		err := t.exec(`DELETE FROM refusal_device WHERE device = ? AND (owner, peer, reason) IN (SELECT owner, peer, reason
-			FROM refusal_device WHERE device = ? ORDER BY last_at DESC, owner, peer, reason LIMIT ? OFFSET ?)`,
-			device, device, everything, joinery.MaxDeviceRefusals)
+		decided, err := json.Marshal(c.Decided)
 		if err != nil {
 			return err
 		}
+		v.add(c.Device, c.Owner, c.Peer, c.Reason, c.Count, c.First, c.At, string(received), string(decided))
 	}
-	for peer := range peers {
-		err := t.exec(`DELETE FROM refusal_device WHERE peer = ? AND (device, owner, reason) IN (SELECT device, owner, reason
+	return t.exec(v.with(`INSERT INTO refusal_device AS r (device, owner, peer, reason, count, first_at, last_at, received, decided)
+		SELECT v.device, v.owner, v.peer, v.reason, v.count, v.first_at, v.last_at, v.received, v.decided
+		FROM v JOIN device d ON d.id = v.device WHERE d.deleted_at IS NULL
+		ON CONFLICT (device, owner, peer, reason)`+addCount+`, decided = excluded.decided`), v.args...)
+}
+
+// boundDevices lets the oldest rows of devices go that have too many.
+func (t *tx) boundDevices(devices []joinery.DeviceID) error {
+	return inRuns(devices, func(run []joinery.DeviceID) error {
+		v := valuesOf("device INTEGER")
+		for _, device := range run {
+			v.add(device)
+		}
+		return t.exec(v.with(`DELETE FROM refusal_device WHERE (device, owner, peer, reason) IN (SELECT device, owner, peer, reason FROM (
+			SELECT device, owner, peer, reason, row_number() OVER (PARTITION BY device ORDER BY last_at DESC, owner, peer, reason) AS place
+			FROM refusal_device WHERE device IN (SELECT v.device FROM v)) AS placed WHERE place > ?)`), append(v.args, joinery.MaxDeviceRefusals)...)
+	})
+}
+
+// peerRoom is how many rows of a peer go at a time when it has too many, so that
+// not every batch looks for the oldest among all.
+const peerRoom = joinery.MaxPeerRefusals / 16
+
+// boundPeers lets the oldest rows of peers go that have too many.
+func (t *tx) boundPeers(peers []joinery.PeerID) error {
+	for _, peer := range peers {
+		n, err := t.integer("SELECT count(*) FROM refusal_device WHERE peer = ?", peer)
+		if err != nil {
+			return err
+		}
+		if n <= joinery.MaxPeerRefusals {
+			continue
+		}
+		err = t.exec(`DELETE FROM refusal_device WHERE peer = ? AND (device, owner, reason) IN (SELECT device, owner, reason
 			FROM refusal_device WHERE peer = ? ORDER BY last_at DESC LIMIT ? OFFSET ?)`,
-			peer, peer, everything, joinery.MaxPeerRefusals)
+			peer, peer, everything, joinery.MaxPeerRefusals-peerRoom)
 		if err != nil {
 			return err
 		}
@@ -114,32 +236,9 @@ func (t *tx) countDevices(counts []joinery.RefusalCount) error {
 	return nil
 }
 
-// findRefused tells whether the device of c is here, and finds it where c names
-// none.
-func (t *tx) findRefused(c *joinery.RefusalCount) (bool, error) {
-	if c.Device != 0 {
-		n, err := t.integer("SELECT count(*) FROM device WHERE id = ? AND deleted_at IS NULL", c.Device)
-		return n > 0, err
-	}
-	return t.one("SELECT id, org FROM device WHERE dev_eui = ? AND join_eui = ? AND deleted_at IS NULL", func(r *row) error {
-		c.Device, c.Owner = joinery.DeviceID(r.int()), joinery.OrgID(r.int())
-		return nil
-	}, c.Received.DevEUI, c.Received.JoinEUI)
-}
-
-func (t *tx) countDevice(c joinery.RefusalCount) error {
-	received, err := json.Marshal(c.Received)
-	if err != nil {
-		return err
-	}
-	decided, err := json.Marshal(c.Decided)
-	if err != nil {
-		return err
-	}
-	return t.exec(`INSERT INTO refusal_device AS r (device, owner, peer, reason, count, first_at, last_at, received, decided)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (device, owner, peer, reason)`+addCount+`, decided = excluded.decided`,
-		c.Device, c.Owner, c.Peer, c.Reason, c.Count, c.First, c.At, string(received), string(decided))
-}
+// inOrderOf gives the keys of a set in order, so that equal batches are equal
+// statements.
+func inOrderOf[K ~int64](set map[K]bool) []K { return slices.Sorted(maps.Keys(set)) }
 
 // DeviceRefusals gives what was refused about a device, of all of its owners,
 // newest first.

@@ -7,14 +7,24 @@ import (
 
 	"joinery"
 	"joinery/internal/store"
+	"joinery/internal/store/storetest/pgtest"
 )
 
 // One batch of refusals, as a recorder writes it while a peer asks about
 // everything that it can: of devices that are here, at their bound, and of
 // devices that are not.
 func BenchmarkRecordRefusals(b *testing.B) {
+	b.Run("sqlite", func(b *testing.B) {
+		benchmarkRefusals(b, store.Options{Path: filepath.Join(b.TempDir(), "joinery.db"), UnsafeNoSync: true})
+	})
+	b.Run("postgres", func(b *testing.B) {
+		benchmarkRefusals(b, store.Options{URL: pgtest.Shared(b).Database(b), UnsafeNoSync: true})
+	})
+}
+
+func benchmarkRefusals(b *testing.B, o store.Options) {
 	const batch, devices = 64, joinery.MaxPeerRefusals + 1_000
-	db := fill(b, store.Options{Path: filepath.Join(b.TempDir(), "joinery.db"), UnsafeNoSync: true}, devices, false)
+	db := fill(b, o, devices, false)
 	states := make([]joinery.ActivationState, 0, devices)
 	for len(states) < devices {
 		q := joinery.DeviceQuery{Limit: 1_000}
@@ -28,7 +38,7 @@ func BenchmarkRecordRefusals(b *testing.B) {
 		states = append(states, page...)
 	}
 	peer := joinery.Peer{ID: joinery.NewPeerID(), Name: "network", CreatedAt: time.Now()}
-	if err := db.AddPeer(b.Context(), peer, joinery.AuditEntry{}); err != nil {
+	if err := db.AddPeer(b.Context(), peer, nil, joinery.AuditEntry{}); err != nil {
 		b.Fatal(err)
 	}
 	at, n := time.Now(), 0

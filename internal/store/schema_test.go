@@ -19,7 +19,7 @@ func newPostgres(t testing.TB) Options {
 	url := pgtest.Shared(t).Joinery(t, func(url string) error {
 		return Create(context.Background(), Options{URL: url, UnsafeNoSync: true})
 	})
-	return Options{URL: url, UnsafeNoSync: true}
+	return Options{URL: url, UnsafeNoSync: true, Witnesses: []string{t.TempDir()}}
 }
 
 // inPostgres is what is PostgreSQL's in d.

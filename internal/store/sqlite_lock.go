@@ -31,6 +31,13 @@ func lockFile(ctx context.Context, path string, wait bool) (*fileLock, error) {
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		switch {
+		case err == nil && !stands(f, name):
+			// Between open and lock it was moved away, with the database that it was of.
+			_ = f.Close()
+			if f, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+				return nil, lockError(path, err)
+			}
+			continue
 		case err == nil:
 			l := &fileLock{f}
 			return l, l.sign()
@@ -52,6 +59,16 @@ func lockFile(ctx context.Context, path string, wait bool) (*fileLock, error) {
 		case <-time.After(lockPoll):
 		}
 	}
+}
+
+// stands tells whether f is the file at name.
+func stands(f *os.File, name string) bool {
+	open, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Stat(name)
+	return err == nil && os.SameFile(open, there)
 }
 
 func lockError(path string, err error) error {

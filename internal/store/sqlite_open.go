@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"testing"
+	"time"
 
 	"zombiezen.com/go/sqlite"
 )
@@ -79,6 +80,7 @@ const (
 	toRead
 	toReadLive
 	toMove // to write, and not as a server
+	toUndo // the same, even where it is not known to be the one that was served
 )
 
 func open(ctx context.Context, o Options, why purpose) (_ *DB, err error) {
@@ -89,11 +91,20 @@ func open(ctx context.Context, o Options, why purpose) (_ *DB, err error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	d, err := openEngine(ctx, o, why)
-	if err == nil && why == toServe && d.Fence().Up() {
-		f := d.Fence()
-		o.Logger.Error("joins are refused until joinery restore confirm", "fence", f.State, "since", f.Since, "reason", f.Note)
+	if err != nil {
+		return nil, err
 	}
-	return d, err
+	d.witness = o.witness()
+	switch f := d.Fence(); {
+	case why != toServe:
+	case f.Up():
+		o.Logger.Error("joins are refused until joinery restore confirm", "fence", f.State, "since", f.Since, "reason", f.Note)
+	default:
+		if _, err := d.bearWitness(ctx); err != nil {
+			o.Logger.Warn("how far confirmations have raised JoinNonces is not noted here; give a later one --earlier-confirmations", "error", err)
+		}
+	}
+	return d, nil
 }
 
 func openEngine(ctx context.Context, o Options, why purpose) (*DB, error) {
@@ -246,8 +257,9 @@ func (e *sqliteDB) close() error {
 		e.w.stop()
 	}
 	err := firstError(e.joins.close(), e.readers.close())
-	if e.w != nil {
-		// Last, because who closes last copies the log back.
+	if e.w != nil && e.w.isBroken() == nil {
+		// Last, because who closes last copies the log back. That of a broken writer
+		// stays open until the process ends: the log must stay.
 		err = firstError(err, e.w.c.Close())
 	}
 	if e.marks != nil {
@@ -271,7 +283,7 @@ func (e *sqliteDB) ping(ctx context.Context) error {
 }
 
 // follow implements engine: one server has the file.
-func (*sqliteDB) follow(func(), func(error)) {}
+func (*sqliteDB) follow(func(), func(time.Time), func(error)) {}
 
 // lockFleet implements engine.
 func (*sqliteDB) lockFleet(context.Context) (release func(), err error) { return func() {}, nil }

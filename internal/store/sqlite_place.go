@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"os"
+	"path/filepath"
 
 	"joinery"
 )
@@ -62,6 +63,15 @@ func (l *markFile) read() (m mark, ok bool) {
 func (l *markFile) write(m mark) error {
 	_, err := l.f.WriteAt(m.encode(), 0)
 	return err
+}
+
+// begin writes the first mark of a database, and the name of the file, to disk.
+func (l *markFile) begin(path string, m mark) error {
+	return inOrder(
+		func() error { return l.write(m) },
+		l.f.Sync,
+		func() error { return syncDir(filepath.Dir(path)) },
+	)
 }
 
 // place is where a database file is, seen from outside of it.

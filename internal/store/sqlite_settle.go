@@ -27,7 +27,9 @@ func (e *sqliteDB) begin(d *DB, c *sqliteConn, why purpose) error {
 	case err != nil:
 		return err
 	case why == toServe:
-		s, err = e.settle(c, s)
+		if err = c.emptyLog(); err == nil {
+			s, err = e.settle(c, s)
+		}
 	case why == toMove:
 		err = e.original(c, s)
 	}
@@ -57,14 +59,14 @@ func (e *sqliteDB) settle(c *sqliteConn, s storeRow) (storeRow, error) {
 		if strange, err = here.strangeness(conn{c}, s); err != nil {
 			return s, err
 		}
-	case here.marked: // whoever makes a database where one was takes the mark away
+	case here.marked && here.mark.epoch > 0: // whoever makes a database where one was takes the mark away
 		strange = "a copy from before the last upgrade took its place, or another database"
 	default:
 		s.instance = newInstance()
 		here.mark = mark{instance: s.instance}
-		// Before the database has it: a crash between the two must not make a
-		// new database look like a copied one.
-		if err := e.marks.write(here.mark); err != nil {
+		// On disk before the database has it, with epoch 0: neither a crash nor a
+		// power cut between the two makes a new database look like a copied one.
+		if err := e.marks.begin(e.path, here.mark); err != nil {
 			return s, err
 		}
 	}
@@ -80,6 +82,9 @@ func (e *sqliteDB) settle(c *sqliteConn, s storeRow) (storeRow, error) {
 	err = c.immediate(func(t *tx) error {
 		t.operator = s.operator
 		err := t.exec("UPDATE store SET epoch = ?, instance = ?, home = ?", s.epoch, s.instance[:], s.home)
+		if err == nil {
+			err = t.exec("DROP TABLE IF EXISTS " + progressTable) // of the move that brought it here
+		}
 		if err == nil && raise {
 			err = t.raiseFence(s.fence, "joinery")
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"runtime"
 	"slices"
 	"sync"
@@ -18,6 +19,8 @@ import (
 // transaction, so that neither starves.
 type writer struct {
 	c       *sqliteConn
+	path    string
+	file    os.FileInfo // what stood at path when it was opened
 	epoch   int64
 	news    *news // what the readers of joins are told
 	readers *pool // those readers
@@ -33,6 +36,9 @@ type writer struct {
 	// commitFault, where a test sets it, runs in place of the statement COMMIT.
 	commitFault func(commit func() error) error
 
+	checkpointAt int64         // pages in the log from which it is copied back
+	failed       chan struct{} // closed when broken is set
+
 	waiting
 	done chan struct{}
 }
@@ -40,6 +46,7 @@ type writer struct {
 // waiting is who waits to be written.
 type waiting struct {
 	mu     sync.Mutex
+	broken error // nothing is written after it; see writer.distrust
 	joins  []*joinCommit
 	others []*otherWrite
 	closed bool
@@ -71,10 +78,14 @@ const maxBatch = 512
 // startWriter starts a writer on c, which is the writer's to close from now on.
 func (e *sqliteDB) startWriter(c *sqliteConn, epoch int64, log *slog.Logger) (*writer, error) {
 	w := &writer{
-		c: c, epoch: epoch, news: e.news, readers: e.joins, log: log, committed: e.noteJoin,
-		waiting: newWaiting(), done: make(chan struct{}),
+		c: c, path: e.path, epoch: epoch, news: e.news, readers: e.joins, log: log, committed: e.noteJoin,
+		checkpointAt: walPages, failed: make(chan struct{}), waiting: newWaiting(), done: make(chan struct{}),
 	}
-	if err := w.stmts.prepare(c); err != nil {
+	err := w.stmts.prepare(c)
+	if err == nil {
+		w.file, err = os.Stat(e.path)
+	}
+	if err != nil {
 		_ = c.Close()
 		return nil, err
 	}
@@ -170,6 +181,8 @@ func enqueue[T any](w *waiting, queue *[]*T, call *T) error {
 	switch {
 	case w.closed:
 		return ErrClosed
+	case w.broken != nil:
+		return w.broken
 	case len(*queue) >= maxWaiting:
 		return joinery.Errorf(joinery.CodeUnavailable, "too much waits to be written; try again later")
 	}
@@ -203,6 +216,12 @@ func (w *writer) transaction(fn func(*tx) error) (err error) {
 // begin starts a transaction and makes sure that no other server has opened the
 // database since we did.
 func (w *writer) begin() error {
+	if err := w.isBroken(); err != nil { // since the work was taken from its queue
+		return err
+	}
+	if err := w.inPlace(); err != nil {
+		return err
+	}
 	if err := run(w.stmts.begin); err != nil {
 		return err
 	}
@@ -225,9 +244,9 @@ func (w *writer) begin() error {
 
 func (w *writer) commit() error {
 	if w.commitFault != nil {
-		return w.commitFault(func() error { return run(w.stmts.commit) })
+		return w.commitFault(func() error { return w.distrust(run(w.stmts.commit)) })
 	}
-	return run(w.stmts.commit)
+	return w.distrust(run(w.stmts.commit))
 }
 
 // pagesWritten estimates how many pages a transaction of so many rows wrote: a
@@ -240,7 +259,7 @@ func pagesWritten(rows int64) int64 { return rows/2 + 2 }
 // may hold a snapshot from before. Who else reads for long, as backups do, keeps
 // the log growing until it is done.
 func (w *writer) checkpoint() {
-	if w.logged < walPages {
+	if w.logged < w.checkpointAt || w.isBroken() != nil {
 		return
 	}
 	w.news.next()
@@ -252,6 +271,7 @@ func (w *writer) checkpoint() {
 			log, copied = r.int(), r.int()
 			return nil
 		})
+		err = w.distrust(err)
 	}
 	if err = firstError(err, w.readers.letGo()); err != nil {
 		w.log.Error("the write-ahead log cannot be copied back into the database and goes on growing", "error", err)

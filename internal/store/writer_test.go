@@ -234,7 +234,7 @@ func TestFullDiskLeavesNoHalf(t *testing.T) {
 	d := mustOpen(t, newOptions(t))
 	a := joinery.AuditEntry{At: testTime, Event: joinery.AuditPeerChanged, Actor: "test"}
 	p := joinery.Peer{ID: joinery.NewPeerID(), Name: "ns", NetIDs: []lorawan.NetID{{0, 0, 1}}, CreatedAt: testTime}
-	if err := d.AddPeer(t.Context(), p, a); err != nil {
+	if err := d.AddPeer(t.Context(), p, nil, a); err != nil {
 		t.Fatal(err)
 	}
 	look := func() string {

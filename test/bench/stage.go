@@ -320,6 +320,9 @@ func (s *stage) runJoins(ctx context.Context, t timing, args ...string) (r loadR
 	if !r.OK {
 		return r, fmt.Errorf("joinsim load: not every answer was right:\n%s", out)
 	}
+	if r.ServerUnknown != "" {
+		return r, fmt.Errorf("joinsim load: %s", r.ServerUnknown)
+	}
 	return r, nil
 }
 
@@ -352,9 +355,10 @@ type loadReport struct {
 		RSS               int64   `json:"rss"`
 		PeakRSS           int64   `json:"peakRSS"`
 	} `json:"server"`
-	ClientCPU    float64 `json:"clientCPU"`
-	RequestBytes int     `json:"requestBytes"`
-	AnswerBytes  int     `json:"answerBytes"`
+	ServerUnknown string  `json:"serverUnknown"`
+	ClientCPU     float64 `json:"clientCPU"`
+	RequestBytes  int     `json:"requestBytes"`
+	AnswerBytes   int     `json:"answerBytes"`
 }
 
 // timing is how long one measurement takes.

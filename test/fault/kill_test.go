@@ -91,11 +91,17 @@ const joiners = 16
 
 func newFleet(t *testing.T, d dose) *fleet {
 	t.Helper()
-	dir := t.TempDir()
-	programs := built(t)
-	server, err := programs.Quickstart(t.Context(), filepath.Join(dir, "server"), "--elements", fmt.Sprint(d.claims))
+	return newFleetIn(t, d, t.TempDir(), func(*rig.Server) {})
+}
+
+// newFleetIn makes a server in dir and starts it after prepare had its way with
+// its directory.
+func newFleetIn(t *testing.T, d dose, dir string, prepare func(*rig.Server)) *fleet {
+	t.Helper()
+	server, err := built(t).Quickstart(t.Context(), filepath.Join(dir, "server"), "--elements", fmt.Sprint(max(d.claims, 1)))
 	ok(t, err)
 	f := &fleet{t: t, server: server, ids: map[lorawan.EUI64]joinery.DeviceID{}}
+	prepare(server)
 	ok(t, server.Start(t.Context()))
 	t.Cleanup(func() { ok(t, server.Stop()) })
 	f.api, err = client.New(client.Options{Socket: server.Path("joinery.sock")})
@@ -108,7 +114,9 @@ func newFleet(t *testing.T, d dose) *fleet {
 	f.ns, err = l.NS("", lab.PeerOptions{})
 	ok(t, err)
 	f.importDevices(d.devices)
-	f.importElements()
+	if d.claims > 0 {
+		f.importElements()
+	}
 	return f
 }
 

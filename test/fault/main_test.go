@@ -38,3 +38,6 @@ func built(t *testing.T) rig.Programs {
 	ok(t, err)
 	return programs
 }
+
+// long tells whether the full figures of the promises are wanted.
+func long() bool { return os.Getenv("JOINERY_LONG") != "" }

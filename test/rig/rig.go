@@ -113,7 +113,7 @@ func (s *Server) StartFenced(ctx context.Context, args ...string) (err error) {
 	if err := s.waitFor(ctx, s.livez); err != nil {
 		return err
 	}
-	if ready(ctx, s.readyz) {
+	if status, err := s.Ready(ctx); err == nil && status == http.StatusOK {
 		return errors.New("the server is ready, and should be fenced")
 	}
 	return nil
@@ -186,7 +186,7 @@ func (s *Server) waitFor(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for {
-		if ready(ctx, url) {
+		if status, err := get(ctx, url); err == nil && status == http.StatusOK {
 			return nil
 		}
 		select {
@@ -200,17 +200,20 @@ func (s *Server) waitFor(ctx context.Context, url string) error {
 	}
 }
 
-func ready(ctx context.Context, url string) bool {
+// Ready gives the status of /readyz.
+func (s *Server) Ready(ctx context.Context) (status int, err error) { return get(ctx, s.readyz) }
+
+func get(ctx context.Context, url string) (status int, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return false
+		return 0, err
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return false
+		return 0, err
 	}
 	_ = resp.Body.Close()
-	return resp.StatusCode == http.StatusOK
+	return resp.StatusCode, nil
 }
 
 // PID gives the process id.
@@ -256,6 +259,20 @@ func (s *Server) Kill() error { return s.end(os.Kill) }
 
 // Stop asks the server to end, as systemd does, and waits for it.
 func (s *Server) Stop() error { return s.end(os.Interrupt) }
+
+// Signal sends the server a signal that ends it, waits, and gives how it ended.
+func (s *Server) Signal(signal os.Signal) (*os.ProcessState, error) {
+	p := s.Process
+	if err := p.cmd.Process.Signal(signal); err != nil {
+		return nil, err
+	}
+	exit := <-p.done
+	s.Process = nil
+	if _, signalled := errors.AsType[*exec.ExitError](exit); !signalled {
+		return nil, fmt.Errorf("the server did not end by %v: %w", signal, errors.Join(exit, p.log.Close()))
+	}
+	return p.cmd.ProcessState, p.log.Close()
+}
 
 func (s *Server) end(signal os.Signal) error {
 	p := s.Process

@@ -40,6 +40,9 @@ func loadText(r *load.Report) string {
 		loop = fmt.Sprintf("open loop, %g requests/s", r.Rate)
 	}
 	line("load", "%d connections, %s, %d devices, %.1f s", r.Connections, loop, r.Devices, r.Seconds)
+	if r.Offered > 0 {
+		line("offered", "%d requests, of which %d were sent", r.Offered, r.Sent)
+	}
 	line("joins", "%d, %.0f/s", r.Joins, r.JoinsASec)
 	if r.Replays+r.WrongMICs > 0 {
 		line("refused as they must be", "%d replays and repeats, %d wrong MICs", r.Replays, r.WrongMICs)
@@ -61,6 +64,9 @@ func loadText(r *load.Report) string {
 	if s := r.Server; s != nil {
 		line("server", "%.0f joins per CPU-second (%.2f s of CPU), RSS %.1f MiB, at most %.1f MiB",
 			s.JoinsACPUSecond, s.CPU, mib(s.RSS), mib(s.PeakRSS))
+	}
+	if r.ServerUnknown != "" {
+		line("server", "processor time unknown: %s at the end", r.ServerUnknown)
 	}
 	line("this program", "%.2f s of CPU, %d handshakes", r.ClientCPU, r.Handshakes)
 	line("errors", "%d", r.Errors)

@@ -314,6 +314,31 @@ func TestPickIsApart(t *testing.T) {
 	}
 }
 
+// What was due and not sent counts by its age; who waited too long is an error.
+func TestUnsent(t *testing.T) {
+	began := time.Now()
+	r := &run{Config: Config{Rate: 10, Timeout: 3 * time.Second}, began: began, counting: began.Add(time.Second), cut: began.Add(9 * time.Second)}
+	r.ticket.Store(20) // nothing more in the last seven seconds
+	total := count{errors: map[string]*Failure{}}
+	offered, sent := r.addUnsent(&total)
+	if offered != 80 || sent != 10 || total.failed != 40 || total.latency[join].Len() != 30 || total.late.Len() != 30 {
+		t.Errorf("offered %d, sent %d, %d errors, %d latencies", offered, sent, total.failed, total.latency[join].Len())
+	}
+	if most := total.latency[join].Max(); most != 3*time.Second {
+		t.Errorf("the longest is %v", most)
+	}
+	for kind, f := range total.errors {
+		if f.Count != 40 || !strings.HasPrefix(kind, "not sent") {
+			t.Errorf("%s: %+v", kind, f)
+		}
+	}
+	// A run that ended with its joins kept nothing waiting that was wanted.
+	r.cut = time.Time{}
+	if offered, sent := r.addUnsent(&total); offered != 0 || sent != 0 || total.failed != 40 {
+		t.Errorf("offered %d, sent %d", offered, sent)
+	}
+}
+
 func TestKindOf(t *testing.T) {
 	for _, c := range []struct {
 		err  error

@@ -49,7 +49,8 @@ func (w *worker) replay(ctx context.Context, due time.Time) bool {
 		return false
 	}
 	j := w.past.joins[rand.IntN(len(w.past.joins))]
-	code := sim.ReplayCode(w.ns.Protocol())
+	refused := sim.ReplayCode(w.ns.Protocol())
+	code := refused
 	now := time.Now()
 	young := now.Sub(j.sentAt) < w.RepeatWindow-margin && j.device.record.next() == j.next
 	old := now.Sub(j.answered) > w.RepeatWindow+margin
@@ -61,8 +62,10 @@ func (w *worker) replay(ctx context.Context, due time.Time) bool {
 			code = sim.ResultSuccess
 		}
 		result, err = w.ns.RepeatExpecting(ctx, j.result, code)
-		if young && err == nil && time.Since(j.sentAt) > w.RepeatWindow-margin/2 {
-			return true // it took so long that either is right
+		if young && err == nil && time.Since(j.sentAt) > w.RepeatWindow-margin/2 && result.ResultCode == refused {
+			// It took so long that either is right.
+			w.done(due, replay, w.toNS, nil)
+			return true
 		}
 	default:
 		o := w.Join

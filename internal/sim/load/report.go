@@ -15,6 +15,11 @@ type Report struct {
 	Devices     int     `json:"devices"`
 	Seconds     float64 `json:"seconds"`
 
+	// Offered is requests of an open loop of a given time that were due while it was
+	// counted, Sent those of them that found a connection before the end.
+	Offered uint64 `json:"offered,omitempty"`
+	Sent    uint64 `json:"sent,omitempty"`
+
 	Joins      uint64  `json:"joins"`
 	JoinsASec  float64 `json:"joinsPerSecond"`
 	Replays    uint64  `json:"replays"`
@@ -22,6 +27,8 @@ type Report struct {
 	Fetches    uint64  `json:"appSKeyFetches"`
 	Handshakes uint64  `json:"handshakes"`
 
+	// Latency is of joins, and of requests of an open loop that were not sent: how
+	// long they had waited at the end.
 	Latency        Latency  `json:"joinLatency"`
 	RefusalLatency *Latency `json:"replayAndWrongMICLatency,omitempty"`
 	FetchLatency   *Latency `json:"appSKeyFetchLatency,omitempty"`
@@ -34,6 +41,8 @@ type Report struct {
 	Failures []*Failure `json:"failures"`
 
 	Server *ServerUsage `json:"server,omitempty"`
+	// ServerUnknown says why there is no Server though its processes were named.
+	ServerUnknown string `json:"serverUnknown,omitempty"`
 	// RequestBytes and AnswerBytes are the sizes of the bodies of the last join.
 	RequestBytes int `json:"requestBytes"`
 	AnswerBytes  int `json:"answerBytes"`
@@ -93,6 +102,7 @@ func (r *run) report(before, after sample) *Report {
 			report.Handshakes += w.toAS.dials
 		}
 	}
+	report.Offered, report.Sent = r.addUnsent(&total)
 	for _, g := range r.Fleet.Groups {
 		report.Devices += g.Count
 	}

@@ -77,6 +77,8 @@ type run struct {
 	left, patience atomic.Int64
 	stop           chan struct{}
 	once           sync.Once
+	// cut is when time, or somebody, ended the run; zero where it has all its joins.
+	cut time.Time
 }
 
 // share is a group of devices and the part of the joins that it makes, added to
@@ -208,10 +210,14 @@ func (r *run) measure(ctx context.Context) (*Report, error) {
 	if err := <-done; err != nil {
 		return nil, err
 	}
-	if err := after.take(r.Server); err != nil {
-		return nil, err
+	// A process that ended meanwhile, such as one that handed over to the next,
+	// takes its processor time with it, but not what was counted here.
+	gone := after.take(r.Server)
+	report := r.report(before, after)
+	if gone != nil {
+		report.ServerUnknown = gone.Error()
 	}
-	return r.report(before, after), nil
+	return report, nil
 }
 
 // minPatience is how many errors at least a run bears that ends with its joins.
@@ -219,6 +225,14 @@ const minPatience = 1000
 
 // end stops the workers after the request that each has on its way.
 func (r *run) end() { r.once.Do(func() { close(r.stop) }) }
+
+// cutOff is end for a run that has not got all that it wanted.
+func (r *run) cutOff() {
+	r.once.Do(func() {
+		r.cut = time.Now()
+		close(r.stop)
+	})
+}
 
 // sample is what was used at an instant.
 type sample struct {
@@ -262,9 +276,9 @@ func (r *run) watch(ctx context.Context, before *sample) error {
 				return err
 			}
 		case <-over:
-			r.end()
+			r.cutOff()
 		case <-ctx.Done():
-			r.end()
+			r.cutOff()
 			ctx = context.WithoutCancel(ctx)
 		case <-second.C:
 			r.tell(before.taken)

@@ -61,6 +61,16 @@ type Failure struct {
 	Example string `json:"example"`
 }
 
+func (c *count) fail(kind string, err error) {
+	f := c.errors[kind]
+	if f == nil {
+		f = &Failure{Kind: kind, Example: err.Error()}
+		c.errors[kind] = f
+	}
+	f.Count++
+	c.failed++
+}
+
 func newWorker(r *run, place int) (*worker, error) {
 	w := &worker{run: r, place: place}
 	w.count.errors = map[string]*Failure{}
@@ -104,8 +114,7 @@ func (w *worker) next() (due time.Time, ok bool) {
 	if w.Rate == 0 {
 		return time.Now(), true
 	}
-	ticket := w.ticket.Add(1) - 1
-	due = w.began.Add(time.Duration(float64(ticket) / w.Rate * float64(time.Second)))
+	due = w.due(w.ticket.Add(1) - 1)
 	if !waitUntil(due, w.stop) {
 		return due, false
 	}
@@ -245,15 +254,8 @@ func (w *worker) done(due time.Time, k kind, c *Conn, err error) bool {
 // fail counts an error by its kind. Errors of the warm-up count, too: they are
 // errors.
 func (w *worker) fail(k kind, err error) {
-	name := kindNames[k] + ": " + kindOf(err)
 	w.mu.Lock()
-	f := w.count.errors[name]
-	if f == nil {
-		f = &Failure{Kind: name, Example: err.Error()}
-		w.count.errors[name] = f
-	}
-	f.Count++
-	w.count.failed++
+	w.count.fail(kindNames[k]+": "+kindOf(err), err)
 	w.mu.Unlock()
 	if w.Duration <= 0 && w.patience.Add(-1) <= 0 {
 		w.end()

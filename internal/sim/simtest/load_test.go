@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -231,6 +232,83 @@ func TestOpenLoopCountsWaiting(t *testing.T) {
 	// All 30 are due while the first is stalled; half of them wait 250 ms at least.
 	if r.Latency.P50 < 200 || r.Late == nil || r.Late.P50 < 200 {
 		t.Errorf("latency %+v, late %+v", r.Latency, r.Late)
+	}
+}
+
+// A server that stalls towards the end does not hide what it kept waiting: what
+// was due by then and found no connection counts, too.
+func TestOpenLoopCountsWhatWasNotSent(t *testing.T) {
+	b := newBench(t)
+	stall := time.NewTimer(300 * time.Millisecond)
+	stalled := false
+	b.js.setTamper(func(*message) {
+		select {
+		case <-stall.C:
+			stalled = true
+		default:
+		}
+		if stalled {
+			time.Sleep(900 * time.Millisecond)
+		}
+	})
+	r := b.goodLoad("--connections", "1", "--rate", "100", "--duration", "1s")
+	// Some 70 of the 100 find no connection; half of those waited for a third of a
+	// second, and so a quarter of all.
+	if r.Offered < 95 || r.Sent > r.Offered/2 || r.Latency.P90 < 300 || r.Late.P90 < 300 {
+		t.Errorf("offered %d, sent %d, latency %+v, late %+v", r.Offered, r.Sent, r.Latency, r.Late)
+	}
+}
+
+// A repeat whose answer comes so late that the window may have closed may be
+// answered either way, and counts like every other.
+func TestLateRepeatsCount(t *testing.T) {
+	b := newBench(t)
+	seen := map[string]bool{}
+	messages, late := uint64(0), 0
+	b.js.setTamper(func(m *message) {
+		messages++
+		accept := m.get("PHYPayload")
+		if accept == "" || !seen[accept] {
+			seen[accept] = true
+			return
+		}
+		time.Sleep(400 * time.Millisecond)
+		if late++; late%2 == 0 {
+			for _, name := range []string{"PHYPayload", "Lifetime", "NwkSKey", "AppSKey", "SessionKeyID"} {
+				m.remove(name)
+			}
+			m.set("Result", `{"ResultCode":"JoinReqFailed"}`)
+		}
+	})
+	r := b.goodLoad("--connections", "1", "--joins", "10", "--replays", "0.5", "--repeat-window", "620ms")
+	if late == 0 || r.Joins+r.Replays != messages {
+		t.Errorf("%d joins and %d replays of %d messages, %d late", r.Joins, r.Replays, messages, late)
+	}
+}
+
+// A server that ends while it is measured takes its processor time with it, not
+// the report.
+func TestLoadOfAProcessThatEnds(t *testing.T) {
+	b := newBench(t)
+	server := exec.Command("cat") // ends with its input
+	in, err := server.StdinPipe()
+	if err == nil {
+		err = server.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := true
+	b.js.setTamper(func(*message) {
+		if first {
+			first = false
+			_ = in.Close()
+			_ = server.Wait()
+		}
+	})
+	r := b.goodLoad("--connections", "1", "--joins", "20", "--pid", strconv.Itoa(server.Process.Pid))
+	if r.Joins < 20 || r.Server != nil || !strings.Contains(r.ServerUnknown, "no process") {
+		t.Errorf("%+v", r)
 	}
 }
 

@@ -75,8 +75,9 @@ type Organisations interface {
 
 // Peers holds peers and their KEKs.
 type Peers interface {
-	AddPeer(ctx context.Context, p joinery.Peer, a ...joinery.AuditEntry) error
+	AddPeer(ctx context.Context, p joinery.Peer, keks []joinery.KEK, a ...joinery.AuditEntry) error
 	ChangePeer(ctx context.Context, p joinery.Peer, a ...joinery.AuditEntry) error
+	SuspendPeer(ctx context.Context, id joinery.PeerID, suspended bool, a joinery.AuditEntry) error
 	RemovePeer(ctx context.Context, id joinery.PeerID, a joinery.AuditEntry) error
 	Peers(ctx context.Context) ([]joinery.Peer, error)
 	AddKEK(ctx context.Context, k joinery.KEK, a joinery.AuditEntry) error

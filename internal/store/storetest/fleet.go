@@ -89,7 +89,7 @@ func newPeer(name string) joinery.Peer {
 func (w *world) addPeer(p joinery.Peer) joinery.Peer {
 	w.t.Helper()
 	p.Org = w.org
-	w.ok(w.AddPeer(w.ctx, p, w.audit(joinery.AuditPeerAdded), w.audit(joinery.AuditClearKeysAllowed)))
+	w.ok(w.AddPeer(w.ctx, p, nil, w.audit(joinery.AuditPeerAdded), w.audit(joinery.AuditClearKeysAllowed)))
 	return p
 }
 
@@ -118,20 +118,22 @@ func peers(open func(testing.TB) Backend) func(*testing.T) {
 		w.ok(w.ChangePeer(w.ctx, p, w.audit(joinery.AuditPeerChanged)))
 		second.ASIDs = []string{"as.example.com"} // free again
 		w.ok(w.ChangePeer(w.ctx, second))
+		w.ok(w.SuspendPeer(w.ctx, second.ID, true, w.audit(joinery.AuditPeerChanged)))
+		second.Suspended = true
 		got, err = w.Peers(w.ctx)
 		w.ok(err)
 		w.equal(got, []joinery.Peer{p, second})
 
 		clash := newPeer("third")
 		clash.ASIDs = second.ASIDs
-		w.refused(w.AddPeer(w.ctx, clash), joinery.CodeConflict)
+		w.refused(w.AddPeer(w.ctx, clash, nil), joinery.CodeConflict)
 		p.Name = "second"
 		w.refused(w.ChangePeer(w.ctx, p), joinery.CodeConflict)
 
 		w.ok(w.RemovePeer(w.ctx, second.ID, w.audit(joinery.AuditPeerRemoved)))
 		w.refused(w.ChangePeer(w.ctx, second), joinery.CodeNotFound)
 		clash.Name = "second"
-		w.ok(w.AddPeer(w.ctx, clash)) // name and AS-ID are free again
+		w.ok(w.AddPeer(w.ctx, clash, nil)) // name and AS-ID are free again
 		w.CheckInvariants(t)
 	}
 }
@@ -156,7 +158,7 @@ func credentials(open func(testing.TB) Backend) func(*testing.T) {
 				a, b := newPeer("a"), newPeer("b")
 				a.Credentials, b.Credentials = []joinery.Credential{c.a}, []joinery.Credential{c.b}
 				w.addPeer(a)
-				err := w.AddPeer(w.ctx, b)
+				err := w.AddPeer(w.ctx, b, nil)
 				if !c.clash {
 					w.ok(err)
 				} else {
@@ -199,6 +201,14 @@ func keks(open func(testing.TB) Backend) func(*testing.T) {
 		got, err = w.KEKs(w.ctx)
 		w.ok(err)
 		w.equal(got, []joinery.KEK{k, next}) // they outlive their peer
+		// A peer comes with its KEKs or not at all.
+		third := newPeer("third")
+		first := joinery.KEK{ID: joinery.NewKEKID(), Peer: third.ID, Role: joinery.KEKForNS, Label: "third-1", Version: 1, Sealed: randomBytes(60), CreatedAt: epoch}
+		taken := joinery.KEK{ID: joinery.NewKEKID(), Peer: third.ID, Role: joinery.KEKForAS, Label: k.Label, Version: 1, Sealed: randomBytes(60), CreatedAt: epoch}
+		w.refused(w.AddPeer(w.ctx, third, []joinery.KEK{first, taken}), joinery.CodeConflict)
+		taken.Label = "third-2"
+		w.ok(w.AddPeer(w.ctx, third, []joinery.KEK{first, taken}, a)) // nothing of it was left
+
 		w.refused(w.AddKEK(w.ctx, joinery.KEK{ID: joinery.NewKEKID(), Peer: p.ID, Role: joinery.KEKForAS, Label: "as", Version: 1, Sealed: randomBytes(60)}, a), joinery.CodeNotFound)
 		w.CheckInvariants(t)
 	}
@@ -317,9 +327,10 @@ func runForeign(t *testing.T, open func(testing.TB) Backend) {
 		"AddPeer of no organisation": func() error {
 			p := newPeer("peer")
 			p.Org = org
-			return w.AddPeer(w.ctx, p, a)
+			return w.AddPeer(w.ctx, p, nil, a)
 		},
 		"ChangePeer":   func() error { return w.ChangePeer(w.ctx, newPeer("peer"), a) },
+		"SuspendPeer":  func() error { return w.SuspendPeer(w.ctx, joinery.NewPeerID(), true, a) },
 		"RemovePeer":   func() error { return w.RemovePeer(w.ctx, joinery.NewPeerID(), a) },
 		"RetireKEK":    func() error { return w.RetireKEK(w.ctx, joinery.NewKEKID(), a) },
 		"RemoveSigner": func() error { return w.RemoveSigner(w.ctx, joinery.NewSignerID(), a) },

@@ -78,8 +78,16 @@ func runRefusals(t *testing.T, open func(testing.TB) Backend) {
 	t.Run("about a device by its EUIs", func(t *testing.T) {
 		w := newWorld(t, open)
 		peer, s, buyer := w.addPeer(newPeer("network")).ID, w.add(derived(1)), w.addOrg("buyer")
-		w.ok(w.Claim(w.ctx, s.Device.ID, 0, buyer, nil, w.audit(joinery.AuditDeviceClaimed)))
+		claimed := w.audit(joinery.AuditDeviceClaimed)
+		claimed.At = epoch.Add(time.Minute)
+		w.ok(w.Claim(w.ctx, s.Device.ID, 0, buyer, nil, claimed))
+		// What was refused before it changed hands is not the buyer's to read.
+		before, since := refusal(peer, joinery.RefusedMalformed, 1), refusal(peer, joinery.RefusedOptNeg, 1)
+		since.At = epoch.Add(time.Hour)
+		w.ok(w.RecordRefusals(w.ctx, joinery.RefusalBatch{Devices: []joinery.RefusalCount{before, since}}))
+		w.wantRefusals(s)
 		named, nobodys := refusal(peer, joinery.RefusedMalformed, 1), refusal(peer, joinery.RefusedMalformed, 2)
+		named.First, named.At = claimed.At, claimed.At
 		w.ok(w.RecordRefusals(w.ctx, joinery.RefusalBatch{Devices: []joinery.RefusalCount{named, nobodys}}))
 		named.Device, named.Owner = s.Device.ID, buyer
 		w.wantRefusals(s, named)

@@ -234,6 +234,8 @@ rm -rf "$dir"`
 func (s *Server) run(as runAs) error {
 	s.keeper = as.command("/bin/sh", "-c", keeper, "sh", filepath.Join(s.bin, "postgres"), s.dir)
 	s.keeper.Dir = "/"
+	// What ends the tests from a terminal must not end the keeper before its work.
+	s.keeper.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	in, err := s.keeper.StdinPipe()
 	if err != nil {
 		return err
