@@ -142,7 +142,7 @@ func (p *Program) letGo(ctx context.Context, s *handover.Successor, took *phases
 	took.mark("close")
 	// From here on ctx has no say: without an owner the database stays for the
 	// one or the other.
-	if err := s.Yielded(context.WithoutCancel(ctx)); err != nil {
+	if err := s.Yielded(context.WithoutCancel(ctx), func() { p.letGoAt(time.Now()) }); err != nil {
 		return nil, true, fmt.Errorf("wait for the successor to serve: %w", err)
 	}
 	took.mark("successor")
@@ -178,6 +178,12 @@ func (p *Program) takeLeave(ctx context.Context) error {
 	k, limits := p.core, p.config.Limits
 	_ = k.opsHTTP.Close() // monitoring asks again
 	if exclusive(p.config.Database) {
+		// Requests that took too long were given up, but may not have noticed.
+		left, cancel := context.WithTimeout(ctx, limits.AnswerTimeout)
+		defer cancel()
+		if err := k.calls.Emptied(left); err != nil {
+			p.log.Warn("requests to the management API are cut off")
+		}
 		if err := p.keys.Close(); err != nil {
 			return err
 		}

@@ -63,6 +63,9 @@ func (p *Program) openDatabase(ctx context.Context, wait bool) (*store.DB, error
 	options := DatabaseOptions(p.config)
 	options.Successor, options.Logger = wait, p.log
 	if p.migrate {
+		if p.predecessor != nil {
+			defer p.predecessor.Working()()
+		}
 		from, to, err := store.Migrate(ctx, options)
 		if err != nil {
 			return nil, err

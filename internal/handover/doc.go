@@ -18,5 +18,6 @@
 //	                             ←     sockets(names, descriptors) | refused(reason)
 //	yield                        →                                     only where the database is exclusive
 //	                             ←     yielded
+//	working                      →                                     every few seconds, while it migrates
 //	serving(one descriptor)      →                                     what to relay goes through it
 package handover

@@ -73,6 +73,15 @@ func (g *Gate) Leave() {
 func (g *Gate) Shut(ctx context.Context) error {
 	g.mu.Lock()
 	g.shut = make(chan struct{})
+	g.mu.Unlock()
+	return g.Emptied(ctx)
+}
+
+// Emptied returns when nobody is inside, or with an error when ctx ends first. It
+// is of use where nobody enters any more: the gate is shut, or all are answered
+// elsewhere. One goroutine at a time.
+func (g *Gate) Emptied(ctx context.Context) error {
+	g.mu.Lock()
 	if g.inside == 0 {
 		g.mu.Unlock()
 		return nil

@@ -113,6 +113,27 @@ func TestGate(t *testing.T) {
 	g.Open(http.NotFoundHandler())
 	waiting.Wait()
 
+	// One who was inside too long when it shut leaves after it opened.
+	late := NewGate(time.Minute)
+	if _, err := late.Enter(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	short, cancel = context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if err := late.Shut(short); err == nil {
+		t.Error("it shut with somebody inside")
+	}
+	late.Open(http.NotFoundHandler())
+	emptied := make(chan error, 1)
+	go func() { emptied <- late.Emptied(t.Context()) }()
+	select {
+	case err := <-emptied:
+		t.Errorf("empty with somebody inside: %v", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	late.Leave()
+	ok(t, <-emptied)
+
 	// Nobody waits for ever.
 	hasty := NewGate(time.Millisecond)
 	ok(t, hasty.Shut(t.Context()))
@@ -240,7 +261,7 @@ func TestRelayPastUnreadUploads(t *testing.T) {
 func shorten(t *testing.T, bound *time.Duration) {
 	t.Helper()
 	long := *bound
-	*bound = 200 * time.Millisecond
+	*bound /= 100
 	t.Cleanup(func() { *bound = long })
 }
 
@@ -390,6 +411,40 @@ func TestRefusedSuccessor(t *testing.T) {
 		ok(t, s.Close())
 		ok(t, <-yielded)
 	})
+}
+
+// One that works on a large database is waited for.
+func TestSuccessorAtWork(t *testing.T) {
+	shorten(t, &patience)
+	shorten(t, &signOfLife)
+	p, met := meet(t)
+	done := p.Working()
+	time.Sleep(3 * patience)
+	done()
+	_, err := p.Serving(http.NotFoundHandler(), nil)
+	ok(t, err)
+	s, err := met()
+	ok(t, err)
+	ok(t, s.Close())
+
+	// What it said while nobody listened does not hide what it says now.
+	p, met = meet(t)
+	go func() { _ = p.send(message{Step: stepYield}) }()
+	s, err = met()
+	ok(t, err)
+	ok(t, p.send(message{Step: stepWorking}))
+	ok(t, p.send(message{Step: stepWorking}))
+	_, err = p.Serving(http.NotFoundHandler(), nil)
+	ok(t, err)
+	alive := 0
+	ok(t, s.Yielded(t.Context(), func() { alive++ }))
+	if alive != 2 {
+		t.Errorf("%d signs of life, want 2", alive)
+	}
+	r, err := s.Relay(t.Context())
+	ok(t, err)
+	ok(t, r.Close())
+	ok(t, s.Close())
 }
 
 func TestFromServiceManager(t *testing.T) {

@@ -34,16 +34,25 @@ const (
 	stepRefused = "refused"
 	stepYield   = "yield"
 	stepYielded = "yielded"
+	stepWorking = "working"
 	stepServing = "serving"
 
 	maxMessage     = 4096
 	maxDescriptors = 16
 )
 
-// line is one end of the conversation, in which each speaks in turn.
-type line struct{ conn *net.UnixConn }
+// line is one end of the conversation, in which each speaks in turn, but for
+// stepWorking.
+type line struct {
+	conn *net.UnixConn
 
-func (l line) send(m message, descriptors ...int) error {
+	// What was read beyond the last message, and the descriptors that came with it.
+	// The kernel reads no further than the first that has some.
+	text  []byte
+	files []*os.File
+}
+
+func (l *line) send(m message, descriptors ...int) error {
 	text, err := json.Marshal(m)
 	if err != nil {
 		return err
@@ -61,7 +70,7 @@ func (l line) send(m message, descriptors ...int) error {
 
 // receive reads one message until ctx ends, and the descriptors beside it, which
 // are the caller's to close. An end of the conversation is io.EOF.
-func (l line) receive(ctx context.Context) (m message, files []*os.File, err error) {
+func (l *line) receive(ctx context.Context) (m message, files []*os.File, err error) {
 	defer l.until(ctx)()
 	defer func() {
 		if err != nil {
@@ -72,29 +81,39 @@ func (l line) receive(ctx context.Context) (m message, files []*os.File, err err
 			}
 		}
 	}()
-	var text []byte
 	buf, rights := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(4*maxDescriptors))
-	for !bytes.HasSuffix(text, []byte{'\n'}) {
+	for !bytes.Contains(l.text, []byte{'\n'}) {
 		n, r, _, _, err := l.conn.ReadMsgUnix(buf, rights)
 		more, rightsErr := readRights(rights[:r])
-		files = append(files, more...)
+		l.files = append(l.files, more...)
 		switch {
 		case err != nil:
-			return m, files, err
+			return m, nil, err
 		case rightsErr != nil:
-			return m, files, rightsErr
+			return m, nil, rightsErr
 		case n == 0:
-			return m, files, io.EOF
+			return m, nil, io.EOF
 		}
-		if text = append(text, buf[:n]...); len(text) > maxMessage {
-			return m, files, errors.New("the message is too long")
+		if l.text = append(l.text, buf[:n]...); len(l.text) > 2*maxMessage {
+			return m, nil, errors.New("the message is too long")
 		}
+	}
+	text, rest, _ := bytes.Cut(l.text, []byte{'\n'})
+	if l.text = rest; len(rest) == 0 {
+		files, l.files = l.files, nil
 	}
 	return m, files, json.Unmarshal(text, &m)
 }
 
+// close ends the conversation.
+func (l *line) close() error {
+	closeAll(l.files)
+	l.files = nil
+	return l.conn.Close()
+}
+
 // until ends reading with ctx; what it gives must be called after reading.
-func (l line) until(ctx context.Context) (done func()) {
+func (l *line) until(ctx context.Context) (done func()) {
 	_ = l.conn.SetReadDeadline(time.Time{})
 	stop := context.AfterFunc(ctx, func() { _ = l.conn.SetReadDeadline(time.Unix(1, 0)) })
 	return func() { stop() }
@@ -130,7 +149,7 @@ func closeAll(files []*os.File) {
 func refused(m message) error { return fmt.Errorf("the running server refuses: %s", m.Reason) }
 
 // expect reads the next message, which must be of one of the steps.
-func (l line) expect(ctx context.Context, steps ...string) (message, []*os.File, error) {
+func (l *line) expect(ctx context.Context, steps ...string) (message, []*os.File, error) {
 	m, files, err := l.receive(ctx)
 	if err != nil {
 		return m, nil, err

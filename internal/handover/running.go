@@ -24,8 +24,7 @@ type Successor struct {
 }
 
 // helloTimeout bounds how long somebody who connects may say nothing;
-// patience how long a successor may take between having the sockets and its
-// next word.
+// patience how long a successor that has the sockets may be silent.
 const helloTimeout = 5 * time.Second
 
 var patience = 30 * time.Second
@@ -35,10 +34,10 @@ var patience = 30 * time.Second
 // refused. give is asked for the sockets when they go out; they stay open here,
 // but their paths are not ours to remove any more, whatever comes of it.
 func Meet(ctx context.Context, conn *net.UnixConn, database string, give func() ([]Socket, error)) (_ *Successor, err error) {
-	s := &Successor{line: line{conn}}
+	s := &Successor{line: line{conn: conn}}
 	defer func() {
 		if err != nil {
-			_ = conn.Close()
+			_ = s.Close()
 		}
 	}()
 	if s.PID, err = trusted(conn); err != nil {
@@ -63,9 +62,7 @@ func Meet(ctx context.Context, conn *net.UnixConn, database string, give func() 
 	if err := s.give(sockets); err != nil {
 		return nil, err
 	}
-	ready, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	m, files, err := s.expect(ready, stepYield, stepServing)
+	m, files, err := s.next(ctx, nil, stepYield, stepServing)
 	if err != nil {
 		_ = s.Refuse("it does not wait any longer, as it ends, or hands over to another, or heard nothing for too long")
 		return nil, err
@@ -114,15 +111,38 @@ func descriptor(l Listener) (fd int, release func(), err error) {
 	return fd, func() { _ = unix.Close(fd) }, nil
 }
 
+// next reads the next message that is about more than being at work, for which
+// there is no bound but the one between two signs of life: to bring a large
+// database to another schema takes as long as it takes. alive is told of each; it
+// may be nil.
+func (s *Successor) next(ctx context.Context, alive func(), steps ...string) (message, []*os.File, error) {
+	steps = append(steps, stepWorking)
+	for {
+		m, files, err := s.within(ctx, patience, steps)
+		if err != nil || m.Step != stepWorking {
+			return m, files, err
+		}
+		closeAll(files)
+		if alive != nil {
+			alive()
+		}
+	}
+}
+
+func (s *Successor) within(ctx context.Context, d time.Duration, steps []string) (message, []*os.File, error) {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	return s.expect(ctx, steps...)
+}
+
 // Yielded tells the successor that the database is free, and waits until it
-// serves. With an error it will not: its conversation is closed.
-func (s *Successor) Yielded(ctx context.Context) error {
+// serves. alive is told when it is at work until then. With an error it will not
+// serve: its conversation is closed.
+func (s *Successor) Yielded(ctx context.Context, alive func()) error {
 	err := s.send(message{Step: stepYielded})
 	if err == nil {
-		ctx, cancel := context.WithTimeout(ctx, patience)
-		defer cancel()
 		var files []*os.File
-		if _, files, err = s.expect(ctx, stepServing); err == nil {
+		if _, files, err = s.next(ctx, alive, stepServing); err == nil {
 			err = s.keep(files)
 		}
 	}
@@ -172,5 +192,5 @@ func (s *Successor) Close() error {
 	if s.relay != nil {
 		_ = s.relay.Close()
 	}
-	return s.conn.Close()
+	return s.close()
 }

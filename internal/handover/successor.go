@@ -21,6 +21,32 @@ var ErrNobody = errors.New("no server is running")
 // Predecessor is the running server, as its successor sees it.
 type Predecessor struct{ line }
 
+// signOfLife is how often one at work says so: well within patience.
+var signOfLife = 5 * time.Second
+
+// Working keeps the running server patient until done is called. Nothing else may
+// be said meanwhile.
+func (p *Predecessor) Working() (done func()) {
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(signOfLife)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+				_ = p.send(message{Step: stepWorking}) // to nobody: Serving will tell
+			}
+		}
+	}()
+	return func() {
+		close(stop)
+		<-stopped
+	}
+}
+
 // answerTimeout is how long the running server may take to give its sockets.
 const answerTimeout = 5 * time.Second
 
@@ -35,7 +61,7 @@ func Succeed(ctx context.Context, path, database string) (_ *Predecessor, socket
 	if err != nil {
 		return nil, nil, fmt.Errorf("reach the running server: %w", err)
 	}
-	p := &Predecessor{line{conn}}
+	p := &Predecessor{line{conn: conn}}
 	defer func() {
 		if err != nil {
 			CloseAll(sockets)
@@ -139,7 +165,7 @@ func (p *Predecessor) refusal() error {
 
 // Close ends the conversation. Before Serving that is to say that nothing comes
 // of it: the running server goes on.
-func (p *Predecessor) Close() error { return p.conn.Close() }
+func (p *Predecessor) Close() error { return p.close() }
 
 // pair makes two connected sockets, one as a connection and one to be sent.
 func pair() (net.Conn, *os.File, error) {

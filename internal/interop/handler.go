@@ -63,8 +63,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defect := recover()
 		// Not a defect: who answers in our place is gone, in the middle of it. The
 		// client must not take what it has for an answer.
-		aborted, _ := defect.(error)
-		cut := errors.Is(aborted, http.ErrAbortHandler)
+		gone, _ := defect.(error)
+		cut := errors.Is(gone, http.ErrAbortHandler)
 		if defect != nil && !cut {
 			s.reportPanic(r.Context(), x, defect)
 		}
@@ -76,7 +76,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			x.close()
 		}
 		if cut {
-			panic(defect)
+			panic(http.ErrAbortHandler)
 		}
 	}()
 	s.serve(w, r, x)
