@@ -260,7 +260,7 @@ func TestLease(t *testing.T) {
 	ca := newCA(t, "CA")
 	p := f.mustAdd(t, f.networkServer("peer", 1, byCA(ca)), joinery.KEKForNS)
 	behind := &forgetfulStore{DB: f.db}
-	s := New(behind, f.keys, nil)
+	s := New(behind, f.keys, Options{})
 	d := s.Directory()
 	if err := d.Reload(t.Context()); err != nil {
 		t.Fatal(err)

@@ -118,8 +118,9 @@ func appSKey(b joinery.Binding) string {
 	return "travels wrapped for " + as
 }
 
-// tellsDevices are reasons that a requester may not tell apart: whether a device
-// is here must not show. They are what it is told instead.
+// tellsDevices are reasons that a requester may not tell apart, as the wire does
+// not: of the first, whether a device is here; of the rest, what state it is in,
+// which is its owner's to know. They are what the requester is told instead.
 var tellsDevices = map[joinery.RefusalReason]joinery.RefusalReason{
 	joinery.RefusedNotBound:     joinery.RefusedUnknownDevice,
 	joinery.RefusedOtherNetwork: joinery.RefusedUnknownDevice,
@@ -127,6 +128,8 @@ var tellsDevices = map[joinery.RefusalReason]joinery.RefusalReason{
 	joinery.RefusedOtherNSID:    joinery.RefusedUnknownDevice,
 	joinery.RefusedOtherAS:      joinery.RefusedSessionUnknown,
 	joinery.RefusedSessionEnded: joinery.RefusedSessionUnknown,
+	joinery.RefusedNoSession:    joinery.RefusedMIC,
+	joinery.RefusedNoAS:         joinery.RefusedASKEK,
 }
 
 // folded gives totals as the peer itself may see them.

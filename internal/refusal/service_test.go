@@ -1,6 +1,7 @@
 package refusal
 
 import (
+	"maps"
 	"strings"
 	"testing"
 
@@ -111,5 +112,28 @@ func TestPeersLearnNoDevices(t *testing.T) {
 		if joinery.CodeOf(foreign) != joinery.CodeNotFound || foreign.Error() != nobodys.Error() {
 			t.Errorf("%+v: %v, %v", caller, foreign, nobodys)
 		}
+	}
+}
+
+// A peer reads in its totals what it was told, and not which of two states of a
+// device it was told that for.
+func TestPeersReadWhatTheyWereTold(t *testing.T) {
+	f := newFixture(t, 1)
+	peer := f.addPeer("another network", f.buyer)
+	for n, reason := range []joinery.RefusalReason{
+		joinery.RefusedMIC, joinery.RefusedNoSession, joinery.RefusedNoAS, joinery.RefusedASKEK,
+		joinery.RefusedSessionUnknown, joinery.RefusedSessionEnded, joinery.RefusedOtherAS,
+	} {
+		f.record(about(peer, f.devices[0], reason, n))
+	}
+	seen, err := f.Peer(t.Context(), joinery.Caller{Org: f.buyer}, peer.ID, 100)
+	ok(t, err)
+	counts := map[joinery.RefusalReason]uint64{}
+	for _, total := range seen.Totals {
+		counts[total.Reason] = total.Count
+	}
+	want := map[joinery.RefusalReason]uint64{joinery.RefusedMIC: 2, joinery.RefusedASKEK: 2, joinery.RefusedSessionUnknown: 3}
+	if !maps.Equal(counts, want) {
+		t.Errorf("got %v, want %v", counts, want)
 	}
 }

@@ -100,7 +100,7 @@ func onDisk(t *testing.T, base map[string][]byte) (*DB, *disk) {
 // confirm says of a copy that it counts.
 func confirm(t *testing.T, d *DB) {
 	t.Helper()
-	if _, err := d.ConfirmFence(t.Context(), Confirmation{Jump: 1}); err != nil {
+	if _, err := d.ConfirmFence(t.Context(), Confirmation{Jump: 1, Earlier: new(0)}); err != nil {
 		t.Fatal(err)
 	}
 }

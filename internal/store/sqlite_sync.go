@@ -52,7 +52,7 @@ func (w *writer) end(err error, why string) error {
 		o.result <- err
 	}
 	w.joins, w.others = nil, nil
-	w.log.Error(why, "error", err)
+	w.log.Error("the store writes nothing any more until it is opened anew", "why", why, "error", err)
 	close(w.failed)
 	return err
 }
