@@ -34,7 +34,7 @@ type sqliteDB struct {
 // devices it holds at least what leads to their rows.
 const (
 	writerCache = 4 << 10
-	joinsCache  = 48 << 10
+	joinsCache  = 40 << 10
 	readerCache = 1 << 10
 )
 
