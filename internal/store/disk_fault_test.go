@@ -133,6 +133,9 @@ func diskBase(t *testing.T) map[string][]byte {
 // with its effect and once without. Nothing that was acknowledged is lost,
 // neither to a killed process nor to a power cut; nothing is there in half.
 func TestEveryDiskStepFails(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long under the race detector, and one goroutine's work; runs without it")
+	}
 	base := diskBase(t)
 	d, k := onDisk(t, base)
 	k.failNext(-1, false)

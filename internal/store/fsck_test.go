@@ -203,6 +203,9 @@ var damages = []struct{ name, table, rule, statement string }{
 }
 
 func TestFsckFinds(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long under the race detector, and one goroutine's work; runs without it")
+	}
 	path := richDatabase(t)
 	seen := map[string]bool{}
 	for _, damage := range damages {

@@ -164,6 +164,9 @@ type acknowledged struct {
 // P1: whenever the process dies, nothing that was acknowledged is missing, no
 // JoinNonce is issued twice and every invariant holds.
 func TestKill(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long under the race detector, and one goroutine's work; runs without it")
+	}
 	o := store.Options{Path: filepath.Join(t.TempDir(), "joinery.db")}
 	db := fill(t, o, killDevices, true)
 	err := db.AddOrg(t.Context(), joinery.Organisation{ID: joinery.NewOrgID(), Name: killClaimant, CreatedAt: time.Now()}, joinery.AuditEntry{})

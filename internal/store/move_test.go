@@ -70,6 +70,9 @@ func state(t *testing.T, o store.Options) map[string][][]any {
 // behind it; the old database is served no more, and the new one goes on with
 // its JoinNonces where the old one stood.
 func TestMoveState(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long under the race detector, and one goroutine's work; runs without it")
+	}
 	file := func(t *testing.T) string { t.Helper(); return filepath.Join(t.TempDir(), "joinery.db") }
 	server := func(t *testing.T) string { t.Helper(); return pgtest.Shared(t).Database(t) }
 	ways := map[string]struct{ from, to func(*testing.T) string }{

@@ -113,6 +113,9 @@ func TestOldSnapshotDoesNotBorrowANewVersion(t *testing.T) {
 // Readers that keep snapshots do not keep the log from being begun anew, while
 // joins run and while nothing but other writes does.
 func TestLogDoesNotGrow(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long under the race detector, and one goroutine's work; runs without it")
+	}
 	o := newOptions(t)
 	const devices = 400
 	d, _ := withDevices(t, o, devices)

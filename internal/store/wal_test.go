@@ -219,6 +219,9 @@ func (d *diary) cuts() (cuts []int) {
 // last frame is whole, exactly. So nothing is lost that was acknowledged before
 // the cut, and nothing is there in half.
 func TestEveryPrefixOfTheLog(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long under the race detector, and one goroutine's work; runs without it")
+	}
 	for name, old := range map[string]bool{"new log": false, "log over an older one": true} {
 		t.Run(name, func(t *testing.T) {
 			d := keepDiary(t, old)
@@ -234,6 +237,9 @@ func TestEveryPrefixOfTheLog(t *testing.T) {
 // P2 where the end of the log is not cut off but wrong: zeros, as after a crash of
 // the file system, anything at all, or one bit.
 func TestTornLog(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long under the race detector, and one goroutine's work; runs without it")
+	}
 	d := keepDiary(t, false)
 	torn := 12
 	if os.Getenv("JOINERY_LONG") != "" {
