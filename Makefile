@@ -36,7 +36,7 @@ demo: ## Devices join a server of their own, step by step; leaves nothing behind
 
 .PHONY: test
 test: need-cc need-pg fmt vet lint build ## Everything that must pass before a change lands
-	$(GO) test -race -short -timeout 20m $(CONCURRENT) # -short: without what takes long and has no goroutines; comes next
+	$(GO) test -race -short -timeout 20m $(CONCURRENT) # -short: without the longest, which come next
 	$(GO) test -timeout 20m ./...
 
 .PHONY: test-long

@@ -134,7 +134,7 @@ func diskBase(t *testing.T) map[string][]byte {
 // neither to a killed process nor to a power cut; nothing is there in half.
 func TestEveryDiskStepFails(t *testing.T) {
 	if testing.Short() {
-		t.Skip("long under the race detector, and one goroutine's work; runs without it")
+		t.Skip("long under the race detector; it runs without, too")
 	}
 	base := diskBase(t)
 	d, k := onDisk(t, base)

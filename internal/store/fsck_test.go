@@ -204,7 +204,7 @@ var damages = []struct{ name, table, rule, statement string }{
 
 func TestFsckFinds(t *testing.T) {
 	if testing.Short() {
-		t.Skip("long under the race detector, and one goroutine's work; runs without it")
+		t.Skip("long under the race detector; it runs without, too")
 	}
 	path := richDatabase(t)
 	seen := map[string]bool{}

@@ -165,7 +165,7 @@ type acknowledged struct {
 // JoinNonce is issued twice and every invariant holds.
 func TestKill(t *testing.T) {
 	if testing.Short() {
-		t.Skip("long under the race detector, and one goroutine's work; runs without it")
+		t.Skip("long under the race detector; it runs without, too")
 	}
 	o := store.Options{Path: filepath.Join(t.TempDir(), "joinery.db")}
 	db := fill(t, o, killDevices, true)

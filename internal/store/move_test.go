@@ -71,7 +71,7 @@ func state(t *testing.T, o store.Options) map[string][][]any {
 // its JoinNonces where the old one stood.
 func TestMoveState(t *testing.T) {
 	if testing.Short() {
-		t.Skip("long under the race detector, and one goroutine's work; runs without it")
+		t.Skip("long under the race detector; it runs without, too")
 	}
 	file := func(t *testing.T) string { t.Helper(); return filepath.Join(t.TempDir(), "joinery.db") }
 	server := func(t *testing.T) string { t.Helper(); return pgtest.Shared(t).Database(t) }

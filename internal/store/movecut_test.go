@@ -42,7 +42,7 @@ func movedAndTakenUp(t *testing.T, o Options, steps func(*moving) error) {
 // A move is cut off in its last steps, and finished.
 func TestMoveCutOffAtItsEnd(t *testing.T) {
 	if testing.Short() {
-		t.Skip("long under the race detector, and one goroutine's work; runs without it")
+		t.Skip("long under the race detector; it runs without, too")
 	}
 	cut := func(arrives bool) func(*moving) error {
 		return func(m *moving) error {

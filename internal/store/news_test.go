@@ -114,7 +114,7 @@ func TestOldSnapshotDoesNotBorrowANewVersion(t *testing.T) {
 // joins run and while nothing but other writes does.
 func TestLogDoesNotGrow(t *testing.T) {
 	if testing.Short() {
-		t.Skip("long under the race detector, and one goroutine's work; runs without it")
+		t.Skip("long under the race detector; it runs without, too")
 	}
 	o := newOptions(t)
 	const devices = 400

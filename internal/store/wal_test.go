@@ -220,7 +220,7 @@ func (d *diary) cuts() (cuts []int) {
 // the cut, and nothing is there in half.
 func TestEveryPrefixOfTheLog(t *testing.T) {
 	if testing.Short() {
-		t.Skip("long under the race detector, and one goroutine's work; runs without it")
+		t.Skip("long under the race detector; it runs without, too")
 	}
 	for name, old := range map[string]bool{"new log": false, "log over an older one": true} {
 		t.Run(name, func(t *testing.T) {
@@ -238,7 +238,7 @@ func TestEveryPrefixOfTheLog(t *testing.T) {
 // the file system, anything at all, or one bit.
 func TestTornLog(t *testing.T) {
 	if testing.Short() {
-		t.Skip("long under the race detector, and one goroutine's work; runs without it")
+		t.Skip("long under the race detector; it runs without, too")
 	}
 	d := keepDiary(t, false)
 	torn := 12
