@@ -46,19 +46,34 @@ func (b *bench) goodLoad(args ...string) load.Report {
 // badLoad wants errors of a kind, and the report and exit status to say so.
 func (b *bench) badLoad(kind string, args ...string) {
 	b.t.Helper()
+	// A short run on a busy machine may have sent nothing that errs that way.
+	for range 10 {
+		if b.badLoadOnce(kind, args...) {
+			return
+		}
+	}
+	b.t.Errorf("%v: no run had an error %q", args, kind)
+}
+
+// badLoadOnce tells whether a run had an error of kind, and failed for it.
+func (b *bench) badLoadOnce(kind string, args ...string) (found bool) {
+	b.t.Helper()
 	r, err := b.load(args...)
+	if err == nil && r.Errors == 0 {
+		return false
+	}
 	if !errors.Is(err, command.ErrFailed) || r.OK || r.Errors == 0 {
 		b.t.Errorf("%v: %v, ok %t, %d errors", args, err, r.OK, r.Errors)
 	}
 	var counted uint64
-	found := false
 	for _, f := range r.Failures {
 		counted += f.Count
 		found = found || strings.HasPrefix(f.Kind, kind)
 	}
-	if !found || counted != r.Errors {
-		b.t.Errorf("%v: want %q, got %d errors: %+v", args, kind, r.Errors, r.Failures)
+	if counted != r.Errors {
+		b.t.Errorf("%v: %d errors, counted by kind %d", args, r.Errors, counted)
 	}
+	return found
 }
 
 func TestLoad(t *testing.T) {
