@@ -113,6 +113,9 @@ func (a *app) manifestEntryCommand() *cobra.Command {
 		if a.flags.json {
 			return writeJSON(a.out, e)
 		}
+		if len(e.Entry) == 0 {
+			return errors.New("the device came by a key list: it has no manifest entry")
+		}
 		return a.printf("%s\n", e.Entry)
 	})
 }

@@ -273,7 +273,7 @@ func (a *app) checkList(ctx context.Context, j *manifestCheck) error {
 			return err
 		}
 		r := client.RowResult{Index: index, Line: d.Line, JoinEUI: d.JoinEUI, DevEUI: d.DevEUI}
-		if r.Status, r.Reason, err = lookUp(ctx, api, d); err != nil {
+		if r.Status, r.Reason, err = lookUpListed(ctx, api, d); err != nil {
 			return err
 		}
 		if err := j.take(r); err != nil {
@@ -283,8 +283,8 @@ func (a *app) checkList(ctx context.Context, j *manifestCheck) error {
 	}
 }
 
-// lookUp tells whether a listed device is there, as the list has it.
-func lookUp(ctx context.Context, api *client.Client, d manifest.Listed) (status, reason string, err error) {
+// lookUpListed tells whether a listed device is there, as the list has it.
+func lookUpListed(ctx context.Context, api *client.Client, d manifest.Listed) (status, reason string, err error) {
 	for found, err := range api.Devices(ctx, client.DeviceFilter{JoinEUI: d.JoinEUI, DevEUIPrefix: d.DevEUI.String()}) {
 		switch {
 		case err != nil:

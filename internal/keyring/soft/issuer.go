@@ -1,6 +1,7 @@
 package soft
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -109,13 +110,14 @@ func (t *factoryToken) loadIssuer(c *contents) (err error) {
 	if len(c.Issuer) == 0 {
 		return nil
 	}
-	if t.issuer.certificate, err = x509.ParseCertificate(c.IssuerCertificate); err != nil {
+	// A copy: a parsed certificate holds on to its bytes, and those of c are wiped.
+	if t.issuer.certificate, err = x509.ParseCertificate(bytes.Clone(c.IssuerCertificate)); err != nil {
 		return fmt.Errorf("%w: certificate of the issuer", ErrDamaged)
 	}
 	if _, err := x509.ParseCertificate(c.RootCertificate); err != nil {
 		return fmt.Errorf("%w: certificate of the root", ErrDamaged)
 	}
-	t.issuer.root = append([]byte(nil), c.RootCertificate...)
+	t.issuer.root = bytes.Clone(c.RootCertificate)
 	t.issuer.key, err = t.memory.Key(c.Issuer)
 	return err
 }
