@@ -39,7 +39,8 @@ is looked up: which of its devices are there. The exit code is 3 if something is
 wrong with an entry, or a listed device is not there.`,
 		Example: `  joinctl manifest check manifest.json
   joinctl manifest check manifest.json --certificate factory.crt --root factory-root.crt
-  joinctl manifest check microchip.json --family microchip --certificate log-signer-003.crt --root root-ca-002.crt
+  joinctl manifest check microchip.json --family microchip \
+      --certificate log-signer-003.crt --root root-ca-002.crt
   joinctl manifest check devices.csv`,
 		Args: cobra.ExactArgs(1),
 	}

@@ -79,8 +79,9 @@ func (a *app) signerAddCommand() *cobra.Command {
 		Long:  signerHelp + rangeHelp,
 		Example: `  joinctl signer add "acme line 1" --certificate factory.crt --root factory-root.crt \
       --master acme-2026 --generation 1 --join-euis 70B3D57ED0000000/64 --dev-euis 0004A31000000000/40
-  joinctl signer add "Log Signer 003" --family microchip --certificate log-signer-003.crt --root root-ca-002.crt \
-      --serial-suffix 27 --shared --master tng-2026 --join-euis 70B3D57ED0000000 --dev-euis 0004A30000000000/24`,
+  joinctl signer add "Log Signer 003" --family microchip --certificate log-signer-003.crt \
+      --root root-ca-002.crt --serial-suffix 27 --shared --master tng-2026 \
+      --join-euis 70B3D57ED0000000 --dev-euis 0004A30000000000/24`,
 		Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
 		s := client.NewSigner{
