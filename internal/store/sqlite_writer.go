@@ -278,7 +278,7 @@ func (w *writer) checkpoint() {
 	}
 	w.logged = 0
 	if copied < log {
-		w.logged = walPages / 2 // again soon
+		w.logged = w.checkpointAt / 2 // again soon
 	}
 	if long := log >= longLog; long != w.long {
 		w.long = long
