@@ -57,7 +57,10 @@ database is there but something in it or in the key file is not as it must be.`,
 			return err
 		}
 		r := &restoring{config: c}
-		if err := r.run(cmd, args[0], identityFile); err != nil {
+		switch err := r.run(cmd, args[0], identityFile); {
+		case errors.Is(err, store.ErrPublished):
+			return exitError{exitRestoredWithFaults, fmt.Errorf("restored and fenced, but do not confirm it before this is clear: %w", err)}
+		case err != nil:
 			return fmt.Errorf("nothing was restored: %w", err)
 		}
 		return r.report(cmd.OutOrStdout(), asJSON)
