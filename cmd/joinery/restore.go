@@ -268,6 +268,9 @@ behind it.`,
 		if err := daemon.Harden(); err != nil {
 			return err
 		}
+		if jump != 0 && lorawan.JoinNonce(jump) < store.DefaultJump {
+			fmt.Fprintf(cmd.ErrOrStderr(), "warning: a device that joined more than %d times since this state was taken is given JoinNonces again, and does not join until they are above its own\n", jump)
+		}
 		o := store.Confirmation{Jump: lorawan.JoinNonce(jump), Actor: actor("restore confirm")}
 		if cmd.Flags().Changed("earlier-confirmations") {
 			o.Earlier = &earlier
