@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -123,11 +124,13 @@ func refuseRedirect(*http.Request, []*http.Request) error {
 }
 
 // do sends one request and reads the answer into out, which may be nil.
-func (c *Client) do(ctx context.Context, method, path string, query url.Values, in, out any) error {
+func (c *Client) do(ctx context.Context, method, path string, query url.Values, in, out any, opts ...CallOption) error {
 	req, err := c.newRequest(ctx, method, path, query, in)
 	if err != nil {
 		return err
 	}
+	o := optionsOf(opts)
+	maps.Copy(req.Header, o.header)
 	res, err := c.http.Do(req)
 	if err != nil {
 		return c.unreachable(err)
@@ -135,6 +138,9 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	defer func() { _ = res.Body.Close() }()
 	if res.StatusCode < 200 || res.StatusCode > 299 {
 		return readProblem(res)
+	}
+	if o.etag != nil {
+		*o.etag = res.Header.Get("ETag")
 	}
 	if out == nil {
 		_, err = io.Copy(io.Discard, io.LimitReader(res.Body, maxAnswer))

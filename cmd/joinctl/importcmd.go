@@ -249,7 +249,7 @@ func cut(s string, n int) string {
 func (a *app) report(ctx context.Context, j *importJob, path string) error {
 	state, refused := j.state, j.refused
 	if state.Failed > 0 && !j.dryRun {
-		for r, err := range j.api.ImportErrors(ctx, state.ID) {
+		for r, err := range j.api.ImportErrors(ctx, state.ID, client.ImportErrorsQuery{}) {
 			if err != nil {
 				return err
 			}

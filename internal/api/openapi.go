@@ -60,6 +60,9 @@ func (s *Server) config() huma.Config {
 	}
 }
 
+// Document is the OpenAPI document, for programs that are made from it.
+func (s *Server) Document() *huma.OpenAPI { return s.huma.OpenAPI() }
+
 // serveDocument fixes the document, once all routes are registered, and serves
 // it to everybody: it holds nothing but what is in the source.
 func (s *Server) serveDocument() error {

@@ -13,6 +13,9 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 )
 
+// GoName is the member of an operation that names its method in the Go client.
+const GoName = "x-go-name"
+
 // spec describes one route for the document.
 type spec struct {
 	method, path string
@@ -20,8 +23,9 @@ type spec struct {
 	tag          string
 	summary      string
 	description  string
-	status       int   // of success; 0: 200, or 204 without a body
-	maxBody      int64 // 0: ordinaryBody
+	call         string // the client's method, where it is not called after the id
+	status       int    // of success; 0: 200, or 204 without a body
+	maxBody      int64  // 0: ordinaryBody
 }
 
 // none is the input of a route without parameters, or the output of one without
@@ -57,6 +61,9 @@ func route[I, O any](s *Server, sp spec, h func(ctx context.Context, caller join
 		MaxBodyBytes: ordinaryBody + 1,
 		Parameters:   []*huma.Param{organisationParam()},
 		Responses:    s.refusals(sp, reflect.TypeFor[I]()),
+	}
+	if sp.call != "" {
+		op.Extensions = map[string]any{GoName: sp.call}
 	}
 	if sp.maxBody != 0 {
 		op.MaxBodyBytes = sp.maxBody + 1

@@ -31,9 +31,12 @@ func (in PeerPath) parse() (joinery.PeerID, error) { return parse[joinery.PeerID
 func (s *Server) registerPeers() {
 	route(s, spec{method: http.MethodGet, path: "/peers", id: "listPeers", tag: "peers",
 		summary: "Network Servers and Application Servers"},
-		func(ctx context.Context, caller joinery.Caller, _ *none) (*body[client.List[client.Peer]], error) {
+		func(ctx context.Context, caller joinery.Caller, in *Paging) (*body[client.List[client.Peer]], error) {
 			peers, err := s.Peers.Peers(ctx, caller)
-			return list(peers, peer), err
+			if err != nil {
+				return nil, err
+			}
+			return few(*in, "peers", peers, func(p joinery.Peer) string { return p.ID.String() }, peer)
 		})
 	route(s, spec{method: http.MethodPost, path: "/peers", id: "addPeer", tag: "peers", status: http.StatusCreated,
 		summary: "Add a peer with its first KEKs",
@@ -95,9 +98,12 @@ type kekInput struct {
 func (s *Server) registerKEKs() {
 	route(s, spec{method: http.MethodGet, path: "/keks", id: "listKEKs", tag: "peers",
 		summary: "Key encryption keys, retired ones too; never their values"},
-		func(ctx context.Context, caller joinery.Caller, _ *none) (*body[client.List[client.KEK]], error) {
+		func(ctx context.Context, caller joinery.Caller, in *Paging) (*body[client.List[client.KEK]], error) {
 			keks, err := s.KEKs.KEKs(ctx, caller)
-			return list(keks, kek), err
+			if err != nil {
+				return nil, err
+			}
+			return few(*in, "keks", keks, func(k joinery.KEK) string { return k.ID.String() }, kek)
 		})
 	route(s, spec{method: http.MethodPost, path: "/peers/{id}/keks", id: "addKEK", tag: "peers", status: http.StatusCreated,
 		summary: "Give a peer a new version of a KEK", description: "For the operator. It wraps from now on; older versions stay until they are retired."},

@@ -90,9 +90,9 @@ type KEKs interface {
 	RetireKEK(ctx context.Context, caller joinery.Caller, id joinery.KEKID) error
 }
 
-// Devices lists devices, in order of their ids, and changes them.
+// Devices lists devices and changes them.
 type Devices interface {
-	Devices(ctx context.Context, caller joinery.Caller, q joinery.DeviceQuery) ([]joinery.ActivationState, error)
+	Devices(ctx context.Context, caller joinery.Caller, q joinery.DeviceQuery) (joinery.DevicePage, error)
 	Device(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) (joinery.ActivationState, error)
 	Suspend(ctx context.Context, caller joinery.Caller, id joinery.DeviceID, suspended bool) error
 	Delete(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) error
@@ -100,8 +100,8 @@ type Devices interface {
 
 // Nonces is what devices did, and what they may do again.
 type Nonces interface {
-	// Activations is newest first.
-	Activations(ctx context.Context, caller joinery.Caller, id joinery.DeviceID, limit int) ([]joinery.Activation, error)
+	// Activations is newest first, of those before one; zero: from the newest.
+	Activations(ctx context.Context, caller joinery.Caller, id joinery.DeviceID, before joinery.ActivationID, limit int) ([]joinery.Activation, error)
 	OpenReset(ctx context.Context, caller joinery.Caller, id joinery.DeviceID, joinNonceAtLeast lorawan.JoinNonce) error
 }
 

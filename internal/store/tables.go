@@ -35,6 +35,8 @@ var tables = []stateTable{
 	{name: "ownership", key: []string{"device", "epoch"}},
 	{name: "binding", key: []string{"device"}},
 	{name: "manifest_entry", key: []string{"device"}},
+	{name: "last_join", key: []string{"device"}},
+	{name: "last_join_seen", key: []string{"id"}},
 	{name: "roaming_rule", key: []string{"org", "device"}},
 	{name: "activation", key: []string{"id"}},
 	{name: "refusal", key: []string{"device", "peer", "reason"}, until: 1},
