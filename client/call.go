@@ -19,7 +19,7 @@ type callOptions struct {
 
 // IfMatch lets a call change a thing only as long as it is what tag stands for:
 // the ETag under which it was read. Otherwise the call is refused with status
-// 412 and CodeConflict.
+// 412 and joinery.CodePrecondition.
 func IfMatch(tag string) CallOption {
 	return func(o *callOptions) { o.header.Set("If-Match", tag) }
 }
@@ -33,7 +33,7 @@ func IdempotencyKey(key string) CallOption {
 
 // RequestID is the name under which the server's log has this call.
 func RequestID(id string) CallOption {
-	return func(o *callOptions) { o.header.Set("X-Request-Id", id) }
+	return func(o *callOptions) { o.header.Set(RequestIDHeader, id) }
 }
 
 // ReadETag puts the ETag of the answer into tag, for IfMatch; "" where the answer

@@ -25,6 +25,10 @@ const BasePath = "/api/v1"
 // organisation's id.
 const OrganisationHeader = "Joinery-Organisation"
 
+// RequestIDHeader names a request, in the request, in its answer and in the
+// server's log.
+const RequestIDHeader = "X-Request-Id"
+
 // maxAnswer bounds what is read of an answer.
 const maxAnswer = 64 << 20
 

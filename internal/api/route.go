@@ -16,6 +16,9 @@ import (
 // GoName is the member of an operation that names its method in the Go client.
 const GoName = "x-go-name"
 
+// Secret is the member of an operation whose answer holds a secret.
+const Secret = "x-joinery-secret"
+
 // spec describes one route for the document.
 type spec struct {
 	method, path string
@@ -24,6 +27,7 @@ type spec struct {
 	summary      string
 	description  string
 	call         string // the client's method, where it is not called after the id
+	secret       bool   // its answer holds a secret, which is never stored
 	status       int    // of success; 0: 200, or 204 without a body
 	maxBody      int64  // 0: ordinaryBody
 }
@@ -59,11 +63,15 @@ func route[I, O any](s *Server, sp spec, h func(ctx context.Context, caller join
 		OperationID: sp.id, Method: sp.method, Path: full(sp.path), Tags: []string{sp.tag},
 		Summary: sp.summary, Description: sp.description, DefaultStatus: sp.status,
 		MaxBodyBytes: ordinaryBody + 1,
-		Parameters:   []*huma.Param{organisationParam()},
+		Parameters:   headers(sp),
 		Responses:    s.refusals(sp, reflect.TypeFor[I]()),
 	}
+	op.Extensions = map[string]any{}
 	if sp.call != "" {
-		op.Extensions = map[string]any{GoName: sp.call}
+		op.Extensions[GoName] = sp.call
+	}
+	if sp.secret {
+		op.Extensions[Secret] = true
 	}
 	if sp.maxBody != 0 {
 		op.MaxBodyBytes = sp.maxBody + 1
@@ -91,6 +99,23 @@ func organisationParam() *huma.Param {
 	}
 }
 
+// headers documents what a route takes beside its own parameters.
+func headers(sp spec) []*huma.Param {
+	text := func(name, pattern, doc string) *huma.Param {
+		return &huma.Param{Name: name, In: "header", Description: doc, Schema: &huma.Schema{Type: huma.TypeString, Pattern: pattern}}
+	}
+	list := []*huma.Param{organisationParam(), text(client.RequestIDHeader, requestIDText.String(),
+		"The request's name in the answer and in the log; without it, or where it has another form, the server draws one")}
+	if takesMatch(sp.method, full(sp.path)) {
+		list = append(list, text(ifMatch, "", "The ETag under which it was read: what was changed since is refused with 412"))
+	}
+	if sp.method != http.MethodGet {
+		list = append(list, text(idempotencyKey, keyText.String(),
+			"A name for this request, such as a random UUID: sent again within a day, with the same content, it does nothing more and gets the same answer"))
+	}
+	return list
+}
+
 // bodyLimit is the most bytes that op takes: huma refuses a body as long as its
 // own limit.
 func bodyLimit(op *huma.Operation) int64 { return op.MaxBodyBytes - 1 }
@@ -99,13 +124,16 @@ func bodyLimit(op *huma.Operation) int64 { return op.MaxBodyBytes - 1 }
 func (s *Server) refusals(sp spec, in reflect.Type) map[string]*huma.Response {
 	statuses := []int{
 		http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusUnprocessableEntity,
-		http.StatusInternalServerError, http.StatusServiceUnavailable,
+		http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusServiceUnavailable,
 	}
 	if _, has := in.FieldByName("Body"); has {
 		statuses = append(statuses, http.StatusBadRequest, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
 	}
 	if sp.method != http.MethodGet {
-		statuses = append(statuses, http.StatusConflict, http.StatusTooManyRequests)
+		statuses = append(statuses, http.StatusConflict)
+	}
+	if takesMatch(sp.method, full(sp.path)) {
+		statuses = append(statuses, http.StatusPreconditionFailed)
 	}
 	schema := s.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[client.Problem](), true, "Problem")
 	out := map[string]*huma.Response{}

@@ -26,13 +26,13 @@ func (s *Server) registerDevices() {
 			"A page looks at so many devices and no more: where few are what is asked for, it may be short or empty and yet have a 'next'."},
 		s.listDevices)
 	route(s, spec{method: http.MethodGet, path: "/devices/{id}", id: "getDevice", tag: "devices", summary: "One device"},
-		func(ctx context.Context, caller joinery.Caller, in *DevicePath) (*body[client.Device], error) {
+		func(ctx context.Context, caller joinery.Caller, in *DevicePath) (*tagged[client.Device], error) {
 			id, err := in.parse()
 			if err != nil {
 				return nil, err
 			}
 			state, err := s.Devices.Device(ctx, caller, id)
-			return ok(device(state)), err
+			return taggedDevice(state), err
 		})
 	s.deviceAct(spec{method: http.MethodDelete, path: "/devices/{id}", id: "deleteDevice",
 		summary: "Delete a device and its keys", description: "It cannot be undone. What the device did stays in the audit log."},
@@ -118,7 +118,7 @@ func (s *Server) registerOwnership() {
 		description: "With the owner token from its label. An unknown device and a wrong token are answered alike; " +
 			"that a device has an owner already is told only to who has the right token."},
 		s.claimDevice)
-	route(s, spec{method: http.MethodGet, path: "/devices/{id}/owner-token", id: "getOwnerToken", tag: "devices",
+	route(s, spec{method: http.MethodGet, path: "/devices/{id}/owner-token", id: "getOwnerToken", secret: true, tag: "devices",
 		summary:     "The token with which a device is claimed first",
 		description: "For the device's maker, until its first claim. Reading it is recorded in the audit log."},
 		func(ctx context.Context, caller joinery.Caller, in *DevicePath) (*body[client.OwnerToken], error) {
@@ -154,7 +154,7 @@ type bindInput struct {
 	Body client.NewBinding
 }
 
-func (s *Server) claimDevice(ctx context.Context, caller joinery.Caller, in *body[client.NewClaim]) (*body[client.Device], error) {
+func (s *Server) claimDevice(ctx context.Context, caller joinery.Caller, in *body[client.NewClaim]) (*tagged[client.Device], error) {
 	b, err := bindingOf(in.Body.Binding)
 	if err != nil {
 		return nil, err
@@ -167,5 +167,5 @@ func (s *Server) claimDevice(ctx context.Context, caller joinery.Caller, in *bod
 	}
 	// What was claimed is done; only its description is read again.
 	state, err := s.Devices.Device(context.WithoutCancel(ctx), caller, claimed.ID)
-	return ok(device(state)), err
+	return taggedDevice(state), err
 }

@@ -44,13 +44,13 @@ func (s *Server) registerPeers() {
 			"Credentials that could be another peer's, an AS-ID or a KEK label in use are conflicts."},
 		s.addPeer)
 	route(s, spec{method: http.MethodGet, path: "/peers/{id}", id: "getPeer", tag: "peers", summary: "One peer"},
-		func(ctx context.Context, caller joinery.Caller, in *PeerPath) (*body[client.Peer], error) {
+		func(ctx context.Context, caller joinery.Caller, in *PeerPath) (*tagged[client.Peer], error) {
 			id, err := in.parse()
 			if err != nil {
 				return nil, err
 			}
 			p, err := s.Peers.Peer(ctx, caller, id)
-			return ok(peer(p)), err
+			return taggedPeer(p), err
 		})
 	route(s, spec{method: http.MethodPut, path: "/peers/{id}", id: "changePeer", tag: "peers",
 		summary: "Replace a peer's settings", description: "For the operator. Effective at once, also on connections that the peer has open."},
@@ -66,7 +66,7 @@ func (s *Server) registerPeers() {
 		})
 }
 
-func (s *Server) addPeer(ctx context.Context, caller joinery.Caller, in *body[client.NewPeer]) (*body[client.Peer], error) {
+func (s *Server) addPeer(ctx context.Context, caller joinery.Caller, in *body[client.NewPeer]) (*tagged[client.Peer], error) {
 	p, err := peerOf(in.Body.PeerSettings)
 	if err != nil {
 		return nil, err
@@ -74,10 +74,10 @@ func (s *Server) addPeer(ctx context.Context, caller joinery.Caller, in *body[cl
 	p.Org = in.Body.Organisation
 	keks := each(in.Body.KEKs, newKEK)
 	made, err := s.Peers.AddPeer(ctx, caller, p, keks, fleet.PeerConfirm{ClearKeysFor: in.Body.ConfirmClearKeys})
-	return ok(peer(made)), err
+	return taggedPeer(made), err
 }
 
-func (s *Server) changePeer(ctx context.Context, caller joinery.Caller, in *changePeerInput) (*body[client.Peer], error) {
+func (s *Server) changePeer(ctx context.Context, caller joinery.Caller, in *changePeerInput) (*tagged[client.Peer], error) {
 	id, err := in.parse()
 	if err != nil {
 		return nil, err
@@ -88,7 +88,7 @@ func (s *Server) changePeer(ctx context.Context, caller joinery.Caller, in *chan
 	}
 	p.ID = id
 	made, err := s.Peers.ChangePeer(ctx, caller, p, fleet.PeerConfirm{ClearKeysFor: in.Body.ConfirmClearKeys})
-	return ok(peer(made)), err
+	return taggedPeer(made), err
 }
 
 type kekInput struct {

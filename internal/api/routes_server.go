@@ -95,7 +95,7 @@ func (s *Server) registerAPIKeys() {
 			}
 			return few(*in, "api-keys", keys, func(k joinery.APIKey) string { return k.ID.String() }, apiKey)
 		})
-	route(s, spec{method: http.MethodPost, path: "/api-keys", id: "makeAPIKey", tag: "credentials", status: http.StatusCreated,
+	route(s, spec{method: http.MethodPost, path: "/api-keys", id: "makeAPIKey", secret: true, tag: "credentials", status: http.StatusCreated,
 		summary:     "Make an API key",
 		description: "The answer holds the key's text. It is not stored and cannot be had again."},
 		func(ctx context.Context, caller joinery.Caller, in *body[client.NewAPIKey]) (*body[client.MadeAPIKey], error) {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/sha256"
 	"time"
 
 	"joinery"
@@ -31,6 +32,8 @@ type Services struct {
 	Imports       Imports
 	Audit         Audit
 	Refusals      Refusals
+	// Answers may be nil: then an Idempotency-Key has no effect.
+	Answers Answers
 }
 
 // System tells about the server itself.
@@ -120,6 +123,13 @@ type Imports interface {
 	Status(ctx context.Context, caller joinery.Caller, id joinery.ImportID) (joinery.Import, error)
 	// Errors gives failed rows from index from on, in order.
 	Errors(ctx context.Context, caller joinery.Caller, id joinery.ImportID, from uint64, limit int) ([]joinery.RowResult, error)
+}
+
+// Answers remembers what requests were answered that name themselves.
+type Answers interface {
+	Answer(ctx context.Context, id [sha256.Size]byte) (a joinery.Answer, found bool, err error)
+	// KeepAnswer is for a request whose mark came with its change.
+	KeepAnswer(ctx context.Context, id [sha256.Size]byte, a joinery.Answer) error
 }
 
 // Refusals explains refused requests.

@@ -37,6 +37,7 @@ var tables = []stateTable{
 	{name: "manifest_entry", key: []string{"device"}},
 	{name: "last_join", key: []string{"device"}},
 	{name: "last_join_seen", key: []string{"id"}},
+	{name: "answer", key: []string{"id"}},
 	{name: "roaming_rule", key: []string{"org", "device"}},
 	{name: "activation", key: []string{"id"}},
 	{name: "refusal", key: []string{"device", "peer", "reason"}, until: 1},
