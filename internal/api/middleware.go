@@ -43,9 +43,10 @@ func requestID(ctx context.Context) string {
 	return id
 }
 
-// A request may bring its id: one that could be an API key, with its underscores,
-// is none.
-var requestIDText = regexp.MustCompile(`^[0-9A-Za-z.-]{8,64}$`)
+// A request may bring its id, a UUID or other words with dashes or dots between:
+// it comes back in the answer and goes into the log, so what could be a key, a
+// bare run of digits or something with underscores, is none.
+var requestIDText = regexp.MustCompile(`^[0-9A-Za-z]{1,16}([.-][0-9A-Za-z]{1,16}){1,7}$`)
 
 // newRequestID gives the id that a request brings, or draws one.
 func newRequestID(r *http.Request) string {
