@@ -84,7 +84,7 @@ func New(opt Options) (*Server, error) {
 		return nil, err
 	}
 	s.huma = humago.New(s.mux, s.config())
-	s.huma.UseMiddleware(s.authenticate, s.throttle, s.readBody, s.setTerms)
+	s.huma.UseMiddleware(s.authenticate, s.throttle, s.readBody, s.strict, s.setTerms)
 	s.register()
 	if err := s.serveDocument(); err != nil {
 		return nil, err
