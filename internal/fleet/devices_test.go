@@ -114,7 +114,11 @@ func TestDevices(t *testing.T) {
 	if got := list(owner, joinery.DeviceQuery{}); !slices.Equal(got, mine) {
 		t.Errorf("own: %v", got)
 	}
-	if got := list(owner, joinery.DeviceQuery{After: joinery.DevicePlace{Device: mine[1]}, Limit: 2}); !slices.Equal(got, mine[2:4]) {
+	page, err := f.Devices(ctx, owner, joinery.DeviceQuery{Limit: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := list(owner, joinery.DeviceQuery{After: page.Next, Limit: 2}); !slices.Equal(got, mine[2:4]) {
 		t.Errorf("page: %v", got)
 	}
 	if got := list(operator, joinery.DeviceQuery{}); len(got) != len(mine)+len(others) {
@@ -134,7 +138,7 @@ func TestDevices(t *testing.T) {
 	if err := f.Suspend(ctx, owner, mine[0], true); err != nil {
 		t.Fatal(err)
 	}
-	if got := list(owner, joinery.DeviceQuery{OnlySuspended: true}); !slices.Equal(got, mine[:1]) {
+	if got := list(owner, joinery.DeviceQuery{Status: joinery.DeviceSuspended}); !slices.Equal(got, mine[:1]) {
 		t.Errorf("suspended: %v", got)
 	}
 	before := len(f.events(t))

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -400,9 +401,9 @@ const (
 	noteMost  = 20 // times noteJoins, each noteEvery: a backlog takes little from joins
 )
 
-// FollowJoins lets listings by last join follow the joins, until ctx ends. One
-// server is enough, and more of them do no harm. failed is told what went wrong;
-// it goes on.
+// FollowJoins lets listings by last join follow the joins, until ctx ends or the
+// database is closed. One server is enough, and more of them do no harm. failed
+// is told what else went wrong; it goes on.
 func (d *DB) FollowJoins(ctx context.Context, failed func(error)) {
 	tick := time.NewTicker(noteEvery)
 	defer tick.Stop()
@@ -414,7 +415,10 @@ func (d *DB) FollowJoins(ctx context.Context, failed func(error)) {
 			upTo := joinery.FirstActivationID(now.Add(-noteAfter)) - 1
 			for range noteMost {
 				more, err := d.NoteJoins(ctx, upTo)
-				if err != nil && ctx.Err() == nil {
+				switch {
+				case errors.Is(err, ErrClosed):
+					return
+				case err != nil && ctx.Err() == nil:
 					failed(err)
 				}
 				if err != nil || !more {
