@@ -42,11 +42,6 @@ type body[T any] struct{ Body T }
 // ok makes an output of v.
 func ok[T any](v T) *body[T] { return &body[T]{v} }
 
-// list makes an output of all items of a short listing.
-func list[S, T any](in []S, convert func(S) T) *body[client.List[T]] {
-	return ok(client.List[T]{Items: each(in, convert)})
-}
-
 // each converts a slice; the result is never nil.
 func each[S, T any](in []S, convert func(S) T) []T {
 	out := make([]T, len(in))
