@@ -20,6 +20,7 @@ func (s *Server) register() {
 	s.registerDevices()
 	s.registerRefusals()
 	s.registerOwnership()
+	s.registerLabels()
 	s.registerImports()
 	s.registerAPIKeys()
 }
