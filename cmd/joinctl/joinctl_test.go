@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"image/png"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +17,8 @@ import (
 	"joinery/internal/daemon"
 	"joinery/internal/quickstart"
 
+	"github.com/makiuchi-d/gozxing"
+	"github.com/makiuchi-d/gozxing/qrcode"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -77,6 +80,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"json": jsonCommand, "setjson": setJSONCommand, "keylist": keyListCommand, "exitcode": exitCodeCommand,
+			"scan": scanCommand,
 		},
 	})
 }
@@ -154,6 +158,21 @@ func keyListCommand(ts *testscript.TestScript, _ bool, args []string) {
 		fmt.Fprintf(&b, "0200000000000100,%016X,1.0.4,,%s\n", first+uint64(i), key)
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(b.String()), 0o600))
+}
+
+// scanCommand: scan FILE.png OUT: reads the QR code of a picture, as a scanner
+// does, and writes its text.
+func scanCommand(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: scan FILE.png OUT")
+	}
+	picture, err := png.Decode(strings.NewReader(ts.ReadFile(args[0])))
+	ts.Check(err)
+	bits, err := gozxing.NewBinaryBitmapFromImage(picture)
+	ts.Check(err)
+	found, err := qrcode.NewQRCodeReader().Decode(bits, nil)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(found.GetText()+"\n"), 0o600))
 }
 
 // exitCodeCommand: exitcode CODE COMMAND ARG…: runs a program and wants exactly
