@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 
@@ -119,12 +118,17 @@ func (a *app) claimScanned(ctx context.Context, api *client.Client, path string,
 	}
 	results := []scannedClaim{}
 	refused := 0
-	for line, text := range scannedLines(in) {
+	lines := bufio.NewScanner(in)
+	for n := 1; lines.Scan(); n++ {
+		text := strings.TrimSpace(lines.Text())
+		if text == "" {
+			continue
+		}
 		result, err := claimLabel(ctx, api, text, binding)
 		if err != nil {
-			return fmt.Errorf("line %d: %w", line, err)
+			return fmt.Errorf("line %d: %w", n, err)
 		}
-		result.Line = line
+		result.Line = n
 		results = append(results, result)
 		if result.Reason != "" {
 			refused++
@@ -142,6 +146,8 @@ func (a *app) claimScanned(ctx context.Context, api *client.Client, path string,
 		}
 	}
 	switch {
+	case lines.Err() != nil:
+		return fmt.Errorf("scanned labels: %w", lines.Err())
 	case len(results) == 0:
 		return errors.New("scanned labels: there is no text")
 	case refused == len(results):
@@ -155,18 +161,6 @@ func (a *app) claimScanned(ctx context.Context, api *client.Client, path string,
 func tr005Like(s string) bool {
 	upper := strings.ToUpper(s)
 	return strings.HasPrefix(upper, "LW:") || strings.HasPrefix(upper, "URN:")
-}
-
-// scannedLines gives the lines of in that hold something, with their numbers.
-func scannedLines(in io.Reader) func(yield func(int, string) bool) {
-	return func(yield func(int, string) bool) {
-		lines := bufio.NewScanner(in)
-		for n := 1; lines.Scan(); n++ {
-			if text := strings.TrimSpace(lines.Text()); text != "" && !yield(n, text) {
-				return
-			}
-		}
-	}
 }
 
 // claimLabel claims the device of one label. The error is one that the next

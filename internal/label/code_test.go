@@ -40,7 +40,7 @@ func texts() []string {
 func scan(t testing.TB, picture image.Image) string {
 	t.Helper()
 	var failure error
-	for away := 1; away <= 4; away++ {
+	for away := 1; away <= 5; away++ {
 		bits, err := gozxing.NewBinaryBitmapFromImage(shrunk(picture, away))
 		if err != nil {
 			t.Fatal(err)
