@@ -169,7 +169,7 @@ func (j *labelJob) report(file, where string) error {
 	case err != nil:
 		return err
 	case j.made == 0 && len(j.refused) == 0:
-		return errors.New("there are no such devices that are not claimed yet, and no file was made")
+		return errors.New("there are no such devices, or all are claimed; no file was made. (An import that an older server made has no list: name its devices with --all or --from)")
 	case j.made == 0:
 		return errNoLabel
 	case len(j.refused) > 0:

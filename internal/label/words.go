@@ -12,9 +12,11 @@ const (
 	maxType = 9.0
 	minType = 4.0
 	// captionPart is how large captions are beside what they stand above,
-	// lineHeight how high a line is, both as parts of the size of type.
+	// lineHeight how high a line is, captionGap what is left free above a caption:
+	// parts of the size of type.
 	captionPart = 0.7
-	lineHeight  = 1.2
+	lineHeight  = 1.15
+	captionGap  = 0.35
 )
 
 const (
@@ -33,6 +35,7 @@ type line struct {
 type words struct {
 	lines []line
 	size  float64 // of what is no caption
+	top   float64 // free above them, in millimetres
 }
 
 // lines is what stands beside a code.
@@ -76,14 +79,14 @@ func (s *Sheet) fit(lines []line, room box) (words, error) {
 	var w, h float64 // at one point of type, in millimetres
 	for _, l := range lines {
 		w = max(w, s.width(l))
-		h += l.part() * lineHeight / pointsPerMM
+		h += l.above() + l.height()
 	}
 	size := math.Min(maxType, math.Floor(4*math.Min(room.w/w, room.h/h))/4)
 	if size < minType {
 		return words{}, fmt.Errorf("the text needs %.0f × %.0f mm beside the code and has %.0f × %.0f; take a larger label, or less text",
 			math.Ceil(w*minType), math.Ceil(h*minType), room.w, room.h)
 	}
-	return words{lines, size}, nil
+	return words{lines, size, (room.h - h*size) / 2}, nil
 }
 
 // width is that of a line at one point of type.
@@ -99,8 +102,21 @@ func (l line) part() float64 {
 	return 1
 }
 
-// write puts lines one below the other, from (x, y) on.
+// height and above, what is left free above it, are those of a line at one point
+// of type, in millimetres.
+func (l line) height() float64 { return l.part() * lineHeight / pointsPerMM }
+
+func (l line) above() float64 {
+	if l.caption {
+		return captionGap / pointsPerMM
+	}
+	return 0
+}
+
+// write puts lines one below the other, into the box at (x, y) for which they
+// were made to fit.
 func (s *Sheet) write(w words, x, y float64) {
+	y += w.top
 	for _, l := range w.lines {
 		grey := 0
 		if l.caption {
@@ -109,8 +125,9 @@ func (s *Sheet) write(w words, x, y float64) {
 		size := w.size * l.part()
 		s.pdf.SetTextColor(grey, grey, grey)
 		s.pdf.SetFont(typeface, l.style, size)
-		// The base line is a point's size below the upper edge of the line.
+		y += w.size * l.above()
+		// The base line is the size of type below the upper edge of the line.
 		s.pdf.Text(x, y+size/pointsPerMM, l.text)
-		y += size * lineHeight / pointsPerMM
+		y += w.size * l.height()
 	}
 }
