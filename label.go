@@ -17,14 +17,11 @@ type DeviceRef struct {
 // Names tells whether r names a device at all.
 func (r DeviceRef) Names() bool { return r.ID != 0 || !r.DevEUI.IsZero() }
 
-// Labelled is what stands on a device's label, but for its owner token, and who
-// may have that.
+// Labelled is a device with what stands on its label beside its identifiers and
+// its owner token.
 type Labelled struct {
-	Device    DeviceID // zero: there is no such device
-	JoinEUI   lorawan.EUI64
-	DevEUI    lorawan.EUI64
-	Serial    string    // "" where none is known
-	Ownership Ownership // without Since
+	Device Device // without id where there is no such device
+	Serial string // of its element; "" where none is known
 }
 
 // MaxLabels is the most devices whose owner tokens one request reads.
@@ -45,7 +42,9 @@ type LabelToken struct {
 }
 
 // String keeps the token out of logs.
-func (t LabelToken) String() string { return fmt.Sprintf("label of %s/%s", t.JoinEUI, t.DevEUI) }
+func (t LabelToken) String() string {
+	return fmt.Sprintf("label of %s/%s", t.Device.JoinEUI, t.Device.DevEUI)
+}
 
 // GoString is String, for %#v.
 func (t LabelToken) GoString() string { return t.String() }

@@ -61,5 +61,6 @@ func labelToken(t joinery.LabelToken) client.LabelToken {
 	if t.Err != nil {
 		return client.LabelToken{Code: joinery.CodeOf(t.Err), Detail: joinery.MessageOf(t.Err)}
 	}
-	return client.LabelToken{Device: t.Device, JoinEUI: t.JoinEUI, DevEUI: t.DevEUI, Serial: t.Serial, OwnerToken: t.OwnerToken}
+	d := t.Device
+	return client.LabelToken{Device: d.ID, JoinEUI: d.JoinEUI, DevEUI: d.DevEUI, Serial: t.Serial, OwnerToken: t.OwnerToken}
 }

@@ -39,16 +39,21 @@ func (s *Service) labelTokens(ctx context.Context, caller joinery.Caller, refs [
 	tokens := make([]joinery.LabelToken, len(refs))
 	var readings []joinery.AuditEntry
 	for i, l := range labels {
-		if err := mayLabel(caller, refs[i], l); err != nil {
+		err := s.mayLabel(ctx, caller, refs[i], l.Device)
+		if code := joinery.CodeOf(err); code == joinery.CodeInternal || code == joinery.CodeUnavailable {
+			return nil, err // nothing that is wrong with this device
+		}
+		if err != nil {
 			tokens[i].Err = err
 			continue
 		}
-		token, err := s.tokens.OwnerToken(ctx, l.Device, l.Ownership.TokenGeneration)
+		d := l.Device
+		token, err := s.tokens.OwnerToken(ctx, d.ID, d.Ownership.TokenGeneration)
 		if err != nil {
 			return nil, err
 		}
 		tokens[i] = joinery.LabelToken{Labelled: l, OwnerToken: token}
-		readings = append(readings, s.entry(caller, joinery.AuditOwnerTokenRead, l.Ownership.Org, l.Device, nil))
+		readings = append(readings, s.entry(caller, joinery.AuditOwnerTokenRead, d.Ownership.Org, d.ID, nil))
 	}
 	if len(readings) == 0 {
 		return tokens, nil
@@ -56,13 +61,13 @@ func (s *Service) labelTokens(ctx context.Context, caller joinery.Caller, refs [
 	return tokens, s.registry.Record(ctx, readings...)
 }
 
-// mayLabel says why caller does not get the token of l, which ref named.
-func mayLabel(caller joinery.Caller, ref joinery.DeviceRef, l joinery.Labelled) error {
+// mayLabel says why caller does not get the token of d, which ref named.
+func (s *Service) mayLabel(ctx context.Context, caller joinery.Caller, ref joinery.DeviceRef, d joinery.Device) error {
 	switch {
 	case !ref.Names():
 		return joinery.Errorf(joinery.CodeInvalid, "name the device by its id, or by JoinEUI and DevEUI")
-	case l.Device == 0 || !caller.Owns(l.Ownership.Org):
+	case d.ID == 0 || !caller.Owns(d.Ownership.Org):
 		return joinery.Errorf(joinery.CodeNotFound, "no such device")
 	}
-	return tokenReadable(l.Ownership)
+	return s.mayRead(ctx, d)
 }

@@ -35,10 +35,10 @@ func TestLabelTokens(t *testing.T) {
 	for i, r := range got {
 		switch code, bad := want[i]; {
 		case bad:
-			if joinery.CodeOf(r.Err) != code || r.OwnerToken != "" || r.Device != 0 {
+			if joinery.CodeOf(r.Err) != code || r.OwnerToken != "" || r.Device.ID != 0 {
 				t.Errorf("%d: %v, %v, want %s", i, r, r.Err, code)
 			}
-		case r.Err != nil || r.OwnerToken != tokens[i] || r.Device != devices[i].ID || r.DevEUI != devices[i].DevEUI || r.JoinEUI != devices[i].JoinEUI:
+		case r.Err != nil || r.OwnerToken != tokens[i] || r.Device.ID != devices[i].ID || r.Device.DevEUI != devices[i].DevEUI || r.Device.JoinEUI != devices[i].JoinEUI:
 			t.Errorf("%d: %v, %v", i, r, r.Err)
 		}
 		if text := fmt.Sprintf("%v %+v %#v", r, r, r); r.OwnerToken != "" && strings.Contains(text, r.OwnerToken) {

@@ -17,7 +17,7 @@ func (s *Service) OwnerToken(ctx context.Context, caller joinery.Caller, id join
 		return "", err
 	}
 	d := state.Device
-	if err := tokenReadable(d.Ownership); err != nil {
+	if err := s.mayRead(ctx, d); err != nil {
 		return "", err
 	}
 	token, err := s.tokens.OwnerToken(ctx, d.ID, d.Ownership.TokenGeneration)
@@ -30,9 +30,9 @@ func (s *Service) OwnerToken(ctx context.Context, caller joinery.Caller, id join
 	return token, nil
 }
 
-// tokenReadable tells whether who holds a device may read its owner token.
-func tokenReadable(o joinery.Ownership) error {
-	if o.Claimed() {
+// mayRead tells whether who holds a device may read its owner token.
+func (s *Service) mayRead(_ context.Context, d joinery.Device) error {
+	if d.Ownership.Claimed() {
 		return joinery.Errorf(joinery.CodeForbidden, "the device is claimed; its owner token could be read until then")
 	}
 	return nil

@@ -14,11 +14,13 @@ func runLabels(t *testing.T, open func(testing.TB) Backend) {
 		owner := w.addOrg("owner")
 		w.ok(w.Claim(w.ctx, ordinary.Device.ID, 0, owner, nil, w.audit(joinery.AuditDeviceClaimed)))
 
-		of := func(s joinery.ActivationState, serial string, o joinery.Ownership) joinery.Labelled {
-			return joinery.Labelled{Device: s.Device.ID, JoinEUI: s.Device.JoinEUI, DevEUI: s.Device.DevEUI, Serial: serial, Ownership: o}
+		of := func(s joinery.ActivationState, serial string) joinery.Labelled {
+			now, err := w.Device(w.ctx, s.Device.ID)
+			w.ok(err)
+			return joinery.Labelled{Device: now.Device, Serial: serial}
 		}
-		chip := of(element, "SN1", joinery.Ownership{Org: w.org})
-		claimed := of(ordinary, "", joinery.Ownership{Org: owner, Epoch: 1})
+		chip, claimed := of(element, "SN1"), of(ordinary, "")
+		w.equal(claimed.Device.Ownership.Org, owner)
 		euis := func(s joinery.ActivationState) joinery.DeviceRef {
 			return joinery.DeviceRef{JoinEUI: s.Device.JoinEUI, DevEUI: s.Device.DevEUI}
 		}
