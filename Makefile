@@ -35,12 +35,12 @@ demo: ## Devices join a server of their own, step by step; leaves nothing behind
 	@$(GO) run ./test/demo
 
 .PHONY: test
-test: need-cc need-pg fmt vet lint build ## Everything that must pass before a change lands
+test: need-cc need-pg need-poppler fmt vet lint build ## Everything that must pass before a change lands
 	$(GO) test -race -short -timeout 20m $(CONCURRENT) # -short: without the longest, which come next
 	$(GO) test -timeout 20m ./...
 
 .PHONY: test-long
-test-long: need-cc need-pg ## The full figures of every promise: hours rather than minutes
+test-long: need-cc need-pg need-poppler ## The full figures of every promise: hours rather than minutes
 	JOINERY_LONG=1 $(GO) test -count=1 -timeout 4h ./...
 	$(MAKE) fuzz FUZZTIME=1000000x
 
@@ -114,4 +114,16 @@ need-pg:
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; \
 	else \
 		echo "the tests of the store need PostgreSQL's server programs, 14 or newer: sudo apt-get install postgresql" >&2; exit 1; \
+	fi
+
+# Sheets of labels are shown by a program that is none of ours before their codes
+# are read. Where it is not, the tests read the codes from the PDF's own shapes.
+.PHONY: need-poppler
+need-poppler:
+	@if command -v pdftoppm >/dev/null; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing poppler-utils for the tests of label sheets"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends poppler-utils; \
+	else \
+		echo "without pdftoppm sheets of labels are tested by their own shapes only: sudo apt-get install poppler-utils" >&2; \
 	fi

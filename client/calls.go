@@ -348,6 +348,40 @@ func (c *Client) ImportRows(ctx context.Context, id joinery.ImportID, in ImportR
 	return send[ImportProgress](ctx, c, http.MethodPost, "/imports/"+id.String()+"/rows", in, opts...)
 }
 
+// ImportedDevicesQuery is what ImportedDevices may be told; zero members are left out.
+type ImportedDevicesQuery struct {
+	// Go on behind the page whose 'next' this is
+	After string
+}
+
+func (q ImportedDevicesQuery) values() url.Values {
+	v := url.Values{}
+	if q.After != "" {
+		v.Set("after", q.After)
+	}
+	return v
+}
+
+// ImportedDevices: the devices of an import, in the file's order.
+//
+// New ones and those that were there already; some may be deleted by now. An
+// import that was made by an older server has none.
+//
+// It ranges over all pages from q.After on, and ends with the first error,
+// which is the last pair.
+func (c *Client) ImportedDevices(ctx context.Context, id joinery.ImportID, q ImportedDevicesQuery, opts ...CallOption) iter.Seq2[ImportedDevice, error] {
+	return pages(q.After, func(after string) (Page[ImportedDevice], error) {
+		q.After = after
+		return c.ImportedDevicesPage(ctx, id, q, opts...)
+	})
+}
+
+// ImportedDevicesPage reads one page of ImportedDevices. The Next of a page is the After of the one behind
+// it; the last has none.
+func (c *Client) ImportedDevicesPage(ctx context.Context, id joinery.ImportID, q ImportedDevicesQuery, opts ...CallOption) (Page[ImportedDevice], error) {
+	return get[Page[ImportedDevice]](ctx, c, "/imports/"+id.String()+"/devices", q.values(), opts...)
+}
+
 // JoinEUIRanges: JoinEUI ranges that this server answers for.
 func (c *Client) JoinEUIRanges(ctx context.Context, opts ...CallOption) ([]JoinEUIRange, error) {
 	return list[JoinEUIRange](ctx, c, "/join-eui-ranges", nil, opts...)
@@ -407,6 +441,15 @@ func (c *Client) PeerRefusals(ctx context.Context, id joinery.PeerID, limit int,
 // Peers: Network Servers and Application Servers.
 func (c *Client) Peers(ctx context.Context, opts ...CallOption) ([]Peer, error) {
 	return list[Peer](ctx, c, "/peers", nil, opts...)
+}
+
+// ReadOwnerTokens: the owner tokens of many devices, for their labels.
+//
+// As for one device: for its maker, until its first claim, and each reading is
+// recorded in the audit log. Each device has its own result, in the order of
+// the request; one that cannot be read has a code and costs only itself.
+func (c *Client) ReadOwnerTokens(ctx context.Context, in OwnerTokensRequest, opts ...CallOption) ([]LabelToken, error) {
+	return list[LabelToken](ctx, c, "/owner-tokens", nil, opts...)
 }
 
 // ReleaseJoinEUIRange: give a JoinEUI range back.

@@ -71,20 +71,35 @@ func (b *bindingFlags) optional() (*client.NewBinding, error) {
 }
 
 func (a *app) claimCommand() *cobra.Command {
-	var token string
+	var token, scanned string
 	var b bindingFlags
 	c := a.command(&cobra.Command{
-		Use:   "claim JOINEUI/DEVEUI --owner-token-file FILE",
+		Use:   "claim {JOINEUI/DEVEUI --owner-token-file FILE | --qr FILE}",
 		Short: "Become the owner of a device",
 		Long: `Become the owner of a device with the owner token from its label, and say which
 network may join it. The token is read from a file, or from standard input with
-'-', so that it does not show in the list of processes.`,
+'-', so that it does not show in the list of processes. With --qr the file holds what
+a scanner read from labels, one a line: each is claimed as it comes.`,
 		Example: `  joinctl claim 70B3D57ED0000000/0004A310001AA90A --owner-token-file token.txt \
       --net-id 000013 --as-id as.example.com
   printf %s "$TOKEN" | joinctl claim 70B3D57ED0000000/0004A310001AA90A --owner-token-file - \
-      --net-id 60002A --app-s-key clear`,
-		Args: cobra.ExactArgs(1),
+      --net-id 60002A --app-s-key clear
+  joinctl claim --qr - --net-id 000013 --as-id as.example.com`,
+		Args: cobra.MaximumNArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
+		if scanned != "" {
+			if len(args) > 0 || token != "" {
+				return usagef("--qr has the device and its owner token from the label; give nothing else for them")
+			}
+			binding, err := b.optional()
+			if err != nil {
+				return err
+			}
+			return a.claimScanned(ctx, api, scanned, binding)
+		}
+		if len(args) == 0 {
+			return usagef("name the device as JOINEUI/DEVEUI, or give --qr FILE")
+		}
 		f, err := deviceFilter(args[0])
 		if err != nil || f.JoinEUI.IsZero() {
 			return usagef("a claim needs JOINEUI/DEVEUI, both from the label")
@@ -110,6 +125,7 @@ network may join it. The token is read from a file, or from standard input with
 		return a.showDevice(d)
 	})
 	c.Flags().StringVar(&token, "owner-token-file", "", "file with the owner token; - for standard input")
+	c.Flags().StringVar(&scanned, "qr", "", "file with what a scanner read from labels, one a line; - for standard input")
 	b.register(c, "")
 	return c
 }

@@ -255,6 +255,9 @@ func (a *app) report(ctx context.Context, j *importJob) error {
 	}, func() error {
 		what := map[bool]string{false: "imported", true: "nothing was stored; it would be"}[n.dryRun]
 		a.sayf("%s: %d new, %d there already, %d refused\n", what, state.Created, state.Unchanged, state.Failed)
+		if !n.dryRun && state.Created > 0 {
+			a.sayf("their labels: joinctl label sheet --import %s --out labels.pdf\n", state.ID)
+		}
 		for _, r := range refused.first {
 			if err := a.printf("%s\n", describeRow(r, r.Reason)); err != nil {
 				return err

@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"image"
+	"image/png"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +19,8 @@ import (
 	"joinery/internal/daemon"
 	"joinery/internal/quickstart"
 
+	"github.com/makiuchi-d/gozxing"
+	"github.com/makiuchi-d/gozxing/qrcode"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -77,6 +82,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"json": jsonCommand, "setjson": setJSONCommand, "keylist": keyListCommand, "exitcode": exitCodeCommand,
+			"scan": scanCommand, "page": pageCommand,
 		},
 	})
 }
@@ -154,6 +160,45 @@ func keyListCommand(ts *testscript.TestScript, _ bool, args []string) {
 		fmt.Fprintf(&b, "0200000000000100,%016X,1.0.4,,%s\n", first+uint64(i), key)
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(b.String()), 0o600))
+}
+
+// pageCommand: page NAME OUT: writes the commands of docs/NAME.md, in their
+// order, as one shell script.
+func pageCommand(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: page NAME OUT")
+	}
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", args[0]+".md"))
+	ts.Check(err)
+	script := "set -eux\n"
+	for _, block := range regexp.MustCompile("(?ms)^```sh\n(.*?)^```$").FindAllSubmatch(page, -1) {
+		script += string(block[1])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(script), 0o600))
+}
+
+// scanCommand: scan FILE.png OUT: reads the QR code of a picture, as a scanner
+// does, and writes its text.
+func scanCommand(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: scan FILE.png OUT")
+	}
+	picture, err := png.Decode(strings.NewReader(ts.ReadFile(args[0])))
+	ts.Check(err)
+	// The decoder gives up on some codes at some sizes; a person moves the scanner.
+	for away := 1; away <= 5; away++ {
+		smaller := image.NewGray(image.Rect(0, 0, picture.Bounds().Dx()/away, picture.Bounds().Dy()/away))
+		for i := range smaller.Pix {
+			smaller.Set(i%smaller.Stride, i/smaller.Stride, picture.At(i%smaller.Stride*away, i/smaller.Stride*away))
+		}
+		bits, err := gozxing.NewBinaryBitmapFromImage(smaller)
+		ts.Check(err)
+		if found, err := qrcode.NewQRCodeReader().Decode(bits, nil); err == nil {
+			ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(found.GetText()+"\n"), 0o600))
+			return
+		}
+	}
+	ts.Fatalf("no code can be read in %s", args[0])
 }
 
 // exitCodeCommand: exitcode CODE COMMAND ARG…: runs a program and wants exactly

@@ -57,7 +57,9 @@ func TestManifest(t *testing.T) {
 		m.Entry(manifesttest.NewPart(manifesttest.Third, 0x70B3D57ED0000000, 2)),
 		m.Entry(manifesttest.NewPart(manifesttest.First, 0x70B3D57ED0000000, 3)),
 	}
-	list := func(entries ...[]byte) []byte { return append(append([]byte("["), bytes.Join(entries, []byte(",\n"))...), ']') }
+	list := func(entries ...[]byte) []byte {
+		return append(append([]byte("["), bytes.Join(entries, []byte(",\n"))...), ']')
+	}
 	whole, sound := f.write("whole.json", list(entries...)), f.write("sound.json", list(entries[:2]...))
 	log, root := f.write("log.crt", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: m.Log})), f.write("root.der", m.Root)
 

@@ -26,7 +26,7 @@ Identifiers are hexadecimal as LoRaWAN prints them (JoinEUI, DevEUI and NSID 16 
 6, DevAddr 8), most significant digit first, upper case in answers, either case in requests.
 Members that are not known are refused. Refusals are RFC 9457 problems; their ` + "`code`" + ` is a word
 of a closed set, and they never repeat what was sent. No answer holds a key, but for the one
-that makes an API key and the one that reads an owner token.`
+that makes an API key and those that read owner tokens.`
 
 // config is huma's configuration: the document's head, strict JSON, no pages of
 // huma's own.

@@ -135,10 +135,12 @@ GET /devices/{id}/owner-token
 PUT /devices/{id}/binding
 DELETE /devices/{id}/binding
 POST /claims
+POST /owner-tokens
 POST /imports
 GET /imports/{id}
 POST /imports/{id}/rows
 GET /imports/{id}/errors
+GET /imports/{id}/devices
 GET /roaming
 PUT /roaming
 GET /api-keys

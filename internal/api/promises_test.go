@@ -180,7 +180,7 @@ func TestP18(t *testing.T) {
 		t.Helper()
 		slots++
 		theirs, nobodys := request(foreign), request(absentIDs())
-		if theirs.status < 400 {
+		if theirs.status < 400 && !strings.HasPrefix(where, "readOwnerTokens ") { // each item has its own result there
 			t.Errorf("%s: another organisation's thing is answered %d %s", where, theirs.status, theirs.body)
 		}
 		if !same(theirs, nobodys) {

@@ -21,6 +21,7 @@ func (s *Server) register() {
 	s.registerRefusals()
 	s.registerManifests()
 	s.registerOwnership()
+	s.registerLabels()
 	s.registerImports()
 	s.registerAPIKeys()
 }

@@ -115,6 +115,8 @@ type Ownership interface {
 	Bind(ctx context.Context, caller joinery.Caller, device joinery.DeviceID, b joinery.Binding) error
 	Unbind(ctx context.Context, caller joinery.Caller, device joinery.DeviceID) error
 	OwnerToken(ctx context.Context, caller joinery.Caller, device joinery.DeviceID) (string, error)
+	// LabelTokens gives one result for each of refs, in their order.
+	LabelTokens(ctx context.Context, caller joinery.Caller, refs []joinery.DeviceRef) ([]joinery.LabelToken, error)
 }
 
 // Imports brings devices in.
@@ -124,6 +126,9 @@ type Imports interface {
 	Status(ctx context.Context, caller joinery.Caller, id joinery.ImportID) (joinery.Import, error)
 	// Errors gives failed rows from index from on, in order.
 	Errors(ctx context.Context, caller joinery.Caller, id joinery.ImportID, from uint64, limit int) ([]joinery.RowResult, error)
+	// Imported gives a page of the devices of rows from index from on, in order;
+	// next is where the next page begins, 0 for none.
+	Imported(ctx context.Context, caller joinery.Caller, id joinery.ImportID, from uint64) (devices []joinery.ImportedDevice, next uint64, err error)
 }
 
 // Answers remembers what requests were answered that name themselves.

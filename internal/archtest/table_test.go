@@ -25,11 +25,13 @@ var rooms = map[string]room{
 	"lorawan":         {ground, "TS001 identifiers, MAC versions, join and rejoin frames"},
 	"backend":         {ground, "TS002 messages, result codes per protocol version, KeyEnvelope"},
 	"manifest":        {ground, "signed device manifests"},
+	"tr005":           {ground, "the text of a label's QR code"},
 	"auditlog":        {ground, "leaf encoding and proof verification: what an auditor links"},
 	"internal/secret": {ground, "a key in memory: used in a callback, never printed, wiped"},
 	"internal/cmac":   {ground, "AES-CMAC over opaque blocks: the key schedule and the sealing of keys both need it, and neither imports the other"},
 	"internal/seal":   {ground, "encrypt to, and open with, a transport or recipient key"},
 	"internal/backup": {ground, "the encrypted file of a backup: written and read row by row, of whatever engine"},
+	"internal/label":  {ground, "labels drawn: QR codes, sheets as PDF, lists; apart from tr005, which is for others to import"},
 
 	"manifest/manifesttest": {ground, "manifests in the shapes of real makers, with keys of their own; apart from manifest because several packages test with them"},
 
@@ -77,6 +79,8 @@ var rooms = map[string]room{
 var sideways = map[string][]string{
 	"backend":                      {"lorawan"},
 	"manifest":                     {"lorawan"},
+	"tr005":                        {"lorawan"},
+	"internal/label":               {"tr005"},
 	"internal/seal":                {"internal/cmac", "internal/secret", "lorawan"},
 	"client":                       {""},
 	"internal/keyring":             {"internal/keyring/lwcrypto"},

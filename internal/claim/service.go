@@ -16,6 +16,8 @@ type Store interface {
 	LoadActivation(ctx context.Context, joinEUI, devEUI lorawan.EUI64) (joinery.ActivationState, error)
 	// Device finds a device by its id; CodeNotFound.
 	Device(ctx context.Context, id joinery.DeviceID) (joinery.ActivationState, error)
+	// Labelled finds many devices, in the order of refs; absent ones have no id.
+	Labelled(ctx context.Context, refs []joinery.DeviceRef) ([]joinery.Labelled, error)
 	// Claim makes org the owner and sets its binding, if it has one; CodeConflict
 	// where the ownership epoch is not expectedEpoch any more, or the binding is
 	// locked by a network.

@@ -17,8 +17,8 @@ func (s *Service) OwnerToken(ctx context.Context, caller joinery.Caller, id join
 		return "", err
 	}
 	d := state.Device
-	if d.Ownership.Claimed() {
-		return "", joinery.Errorf(joinery.CodeForbidden, "the device is claimed; its owner token could be read until then")
+	if err := s.mayRead(ctx, d); err != nil {
+		return "", err
 	}
 	token, err := s.tokens.OwnerToken(ctx, d.ID, d.Ownership.TokenGeneration)
 	if err != nil {
@@ -28,4 +28,12 @@ func (s *Service) OwnerToken(ctx context.Context, caller joinery.Caller, id join
 		return "", err
 	}
 	return token, nil
+}
+
+// mayRead tells whether who holds a device may read its owner token.
+func (s *Service) mayRead(_ context.Context, d joinery.Device) error {
+	if d.Ownership.Claimed() {
+		return joinery.Errorf(joinery.CodeForbidden, "the device is claimed; its owner token could be read until then")
+	}
+	return nil
 }

@@ -158,6 +158,9 @@ var simpleRules = []rule{
 	{"import", importID, "every failed row has its reason, and no other", fixImport,
 		`SELECT i.id FROM import i WHERE i.failed <> (SELECT count(*) FROM import_error WHERE import = i.id)
 		OR EXISTS (SELECT 1 FROM import_error WHERE import = i.id AND idx NOT BETWEEN 0 AND i.next - 1)`},
+	{"import_run", importID, "its rows were taken, and are in no other run", fixImport,
+		`SELECT r.import FROM import_run r JOIN import i ON i.id = r.import WHERE r.first + length(r.devices) / 8 > i.next
+		OR EXISTS (SELECT 1 FROM import_run o WHERE o.import = r.import AND o.first > r.first AND o.first < r.first + length(r.devices) / 8)`},
 }
 
 func (f *checkup) rules() error {

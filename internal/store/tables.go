@@ -49,6 +49,7 @@ var tables = []stateTable{
 	{name: "audit", key: []string{"id"}},
 	{name: "import", key: []string{"id"}},
 	{name: "import_error", key: []string{"import", "idx"}},
+	{name: "import_run", key: []string{"import", "first"}},
 	{name: "api_key", key: []string{"id"}},
 	{name: storeTable, key: []string{"id"}},
 }

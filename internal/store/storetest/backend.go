@@ -43,6 +43,7 @@ type Devices interface {
 	FindDevices(ctx context.Context, devEUI lorawan.EUI64) ([]joinery.ActivationState, error)
 	ManifestEntry(ctx context.Context, id joinery.DeviceID) (entry []byte, serial string, err error)
 	DeviceKey(ctx context.Context, id joinery.DeviceID) (*ecdsa.PublicKey, error)
+	Labelled(ctx context.Context, refs []joinery.DeviceRef) ([]joinery.Labelled, error)
 	SetSuspended(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, suspended bool, a joinery.AuditEntry) error
 	DeleteDevice(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, a joinery.AuditEntry) error
 	OpenReset(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, at time.Time, joinNonceAtLeast lorawan.JoinNonce, a joinery.AuditEntry) error
@@ -63,6 +64,7 @@ type Imports interface {
 	Import(ctx context.Context, id joinery.ImportID) (joinery.Import, error)
 	CommitRows(ctx context.Context, rows joinery.ImportRows, a joinery.AuditEntry) ([]joinery.RowResult, error)
 	ImportErrors(ctx context.Context, id joinery.ImportID, after uint64, limit int) ([]joinery.RowResult, error)
+	ImportedDevices(ctx context.Context, id joinery.ImportID, from uint64) (devices []joinery.ImportedDevice, next uint64, err error)
 }
 
 // Organisations holds organisations, their ranges and their signers.
@@ -122,7 +124,7 @@ func Run(t *testing.T, open func(t testing.TB) Backend) {
 	}{
 		{"Commit", runCommits}, {"Import", runImports}, {"Manifest", runManifests}, {"Delete", runDeletes}, {"Device", runDevices},
 		{"Ownership", runOwnership}, {"Fleet", runFleet}, {"Foreign", runForeign}, {"Refusals", runRefusals},
-		{"Meanwhile", runMeanwhile},
+		{"Meanwhile", runMeanwhile}, {"Labels", runLabels},
 	} {
 		t.Run(group.name, func(t *testing.T) { group.run(t, open) })
 	}

@@ -315,6 +315,13 @@ func flows(b *base) []flow {
 			})
 			return err
 		}},
+		{name: "owner tokens", done: never, run: func(ctx context.Context, r *rooms) error {
+			tokens, err := r.claim.LabelTokens(ctx, b.maker, []joinery.DeviceRef{{ID: d}, {ID: b.ids[lorawan.MAC1_1]}})
+			if (len(tokens) == 2) != (err == nil) {
+				return fmt.Errorf("%d tokens with error %w", len(tokens), err)
+			}
+			return err
+		}},
 		{name: "bind", done: never, run: func(ctx context.Context, r *rooms) error {
 			return r.claim.Bind(ctx, b.maker, d, joinery.Binding{NetID: stepNetID, ASID: stepASID, Policy: joinery.AppSKeyByID})
 		}},

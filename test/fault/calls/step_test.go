@@ -104,6 +104,10 @@ func (x stepStore) ManifestEntry(ctx context.Context, id joinery.DeviceID) (entr
 	return entry, serial, err
 }
 
+func (x stepStore) Labelled(ctx context.Context, refs []joinery.DeviceRef) ([]joinery.Labelled, error) {
+	return step(x.s, "Labelled", func() ([]joinery.Labelled, error) { return x.db.Labelled(ctx, refs) })
+}
+
 func (x stepStore) Claim(ctx context.Context, d joinery.DeviceID, epoch uint32, org joinery.OrgID, b *joinery.Binding, e joinery.AuditEntry) error {
 	return act(x.s, "Claim", func() error { return x.db.Claim(ctx, d, epoch, org, b, e) })
 }
@@ -134,6 +138,14 @@ func (x stepStore) CommitRows(ctx context.Context, rows joinery.ImportRows, e jo
 
 func (x stepStore) ImportErrors(ctx context.Context, id joinery.ImportID, after uint64, limit int) ([]joinery.RowResult, error) {
 	return step(x.s, "ImportErrors", func() ([]joinery.RowResult, error) { return x.db.ImportErrors(ctx, id, after, limit) })
+}
+
+func (x stepStore) ImportedDevices(ctx context.Context, id joinery.ImportID, from uint64) (devices []joinery.ImportedDevice, next uint64, err error) {
+	devices, err = step(x.s, "ImportedDevices", func() (found []joinery.ImportedDevice, err error) {
+		found, next, err = x.db.ImportedDevices(ctx, id, from)
+		return found, err
+	})
+	return devices, next, err
 }
 
 func (x stepStore) Ranges(ctx context.Context) ([]joinery.JoinEUIRange, error) {
@@ -234,14 +246,6 @@ func (x stepStore) OpenReset(ctx context.Context, id joinery.DeviceID, owner joi
 
 func (x stepStore) AuditEntries(ctx context.Context, after int64, limit int) ([]joinery.AuditEntry, error) {
 	return step(x.s, "AuditEntries", func() ([]joinery.AuditEntry, error) { return x.db.AuditEntries(ctx, after, limit) })
-}
-
-func (x stepStore) ManifestEntry(ctx context.Context, id joinery.DeviceID) (entry []byte, serial string, err error) {
-	entry, err = step(x.s, "ManifestEntry", func() (got []byte, err error) {
-		got, serial, err = x.db.ManifestEntry(ctx, id)
-		return got, err
-	})
-	return entry, serial, err
 }
 
 // Follow cannot fail.

@@ -1,0 +1,78 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+
+	"joinery"
+	"joinery/client"
+)
+
+func (s *Server) registerLabels() {
+	route(s, spec{method: http.MethodPost, path: "/owner-tokens", id: "readOwnerTokens", tag: "devices",
+		summary: "The owner tokens of many devices, for their labels",
+		description: "As for one device: for its maker, until its first claim, and each reading is recorded in the audit log. " +
+			"Each device has its own result, in the order of the request; one that cannot be read has a code and costs only itself."},
+		s.readOwnerTokens)
+	route(s, spec{method: http.MethodGet, path: "/imports/{id}/devices", id: "listImportedDevices", tag: "imports",
+		summary:     "The devices of an import, in the file's order",
+		description: "New ones and those that were there already; some may be deleted by now. An import that was made by an older server has none."},
+		s.listImportedDevices)
+}
+
+type importedInput struct {
+	ImportPath
+	// A page is what one batch of the import brought in, so there is no limit to ask for.
+	After string `query:"after" pattern:"^[A-Za-z0-9_-]{1,256}$" patternDescription:"the 'next' of a page" doc:"Go on behind the page whose 'next' this is"`
+}
+
+func (s *Server) listImportedDevices(ctx context.Context, caller joinery.Caller, in *importedInput) (*body[client.Page[client.ImportedDevice]], error) {
+	id, err := in.parse()
+	if err != nil {
+		return nil, err
+	}
+	const listing = "imported-devices"
+	place, err := Paging{After: in.After}.place(listing, 1)
+	if err != nil {
+		return nil, err
+	}
+	var from uint64
+	if place != nil {
+		if from, err = strconv.ParseUint(place[0], 10, 53); err != nil {
+			return nil, errCursor
+		}
+	}
+	devices, next, err := s.Imports.Imported(ctx, caller, id, from)
+	if err != nil {
+		return nil, err
+	}
+	p := client.Page[client.ImportedDevice]{Items: each(devices, func(d joinery.ImportedDevice) client.ImportedDevice { return client.ImportedDevice(d) })}
+	if next != 0 {
+		p.Next = cursor(listing, strconv.FormatUint(next, 10))
+	}
+	return ok(p), nil
+}
+
+func (s *Server) readOwnerTokens(ctx context.Context, caller joinery.Caller, in *body[client.OwnerTokensRequest]) (*body[client.List[client.LabelToken]], error) {
+	refs := each(in.Body.Devices, func(r client.DeviceRef) joinery.DeviceRef {
+		return joinery.DeviceRef{ID: r.Device, JoinEUI: r.JoinEUI, DevEUI: r.DevEUI}
+	})
+	tokens, err := s.Ownership.LabelTokens(ctx, caller, refs)
+	if err != nil {
+		return nil, err
+	}
+	out := client.List[client.LabelToken]{Items: each(tokens, labelToken)}
+	for i := range out.Items {
+		out.Items[i].Index = i
+	}
+	return ok(out), nil
+}
+
+func labelToken(t joinery.LabelToken) client.LabelToken {
+	if t.Err != nil {
+		return client.LabelToken{Code: joinery.CodeOf(t.Err), Detail: joinery.MessageOf(t.Err)}
+	}
+	d := t.Device
+	return client.LabelToken{Device: d.ID, JoinEUI: d.JoinEUI, DevEUI: d.DevEUI, Serial: t.Serial, OwnerToken: t.OwnerToken}
+}
