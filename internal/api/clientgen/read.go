@@ -113,7 +113,9 @@ func readOperation(d *huma.OpenAPI, op *huma.Operation, path string) (c call, er
 			return c, err
 		}
 	}
-	c.paging, c.items = listing(c.out)
+	if c.reads() {
+		c.paging, c.items = listing(c.out)
+	}
 	return c, c.readParams(op)
 }
 
