@@ -113,9 +113,7 @@ func readOperation(d *huma.OpenAPI, op *huma.Operation, path string) (c call, er
 			return c, err
 		}
 	}
-	if c.reads() {
-		c.paging, c.items = listing(c.out)
-	}
+	c.paging, c.items = listing(c.out)
 	return c, c.readParams(op)
 }
 
