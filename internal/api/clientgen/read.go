@@ -126,6 +126,9 @@ func (c *call) readParams(op *huma.Operation) error {
 		if err != nil {
 			return err
 		}
+		if c.paging == many && p.Name == "after" && k != textKind {
+			return fmt.Errorf("its 'after' has a form that people could build on; take the cursor of the API's type Paging")
+		}
 		one := param{name: p.Name, doc: p.Description, kind: k}
 		switch {
 		case p.In == "path":
