@@ -48,7 +48,12 @@ type param struct {
 }
 
 // field is the name of a parameter as a member of a struct.
-func (p param) field() string { return upper(p.name) }
+func (p param) field() string {
+	if p.name == "nsid" || p.name == "asID" || p.name == "id" {
+		return strings.ToUpper(p.name)
+	}
+	return upper(p.name)
+}
 
 // kind is how a parameter is written in Go.
 type kind struct {
