@@ -200,7 +200,7 @@ type DevicesQuery struct {
 	// Only devices bound to this network
 	NetID *lorawan.NetID
 	// Only devices bound to this Network Server of their network
-	Nsid lorawan.EUI64
+	NSID lorawan.EUI64
 	// Only devices that stand so: active is bound to a network and not suspended,
 	// unbound is neither
 	Status string
@@ -240,8 +240,8 @@ func (q DevicesQuery) values() url.Values {
 	if q.NetID != nil {
 		v.Set("netID", q.NetID.String())
 	}
-	if !q.Nsid.IsZero() {
-		v.Set("nsid", q.Nsid.String())
+	if !q.NSID.IsZero() {
+		v.Set("nsid", q.NSID.String())
 	}
 	if q.Status != "" {
 		v.Set("status", q.Status)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"joinery"
 	"joinery/client"
@@ -22,29 +23,23 @@ func (a *app) deviceCommand() *cobra.Command {
 }
 
 func (a *app) deviceListCommand() *cobra.Command {
-	var joinEUI, devEUI string
-	var suspended bool
+	var f deviceFilterFlags
 	var limit int
 	c := a.command(&cobra.Command{
 		Use:   "list",
 		Short: "List devices",
 		Example: `  joinctl device list
   joinctl device list --dev-eui 0004A310 --limit 20
+  joinctl device list --joined-before 30d --sort lastJoin
   joinctl device list --join-eui 70B3D57ED0000000 --json | jq -r '.[].devEUI'`,
 		Args: cobra.NoArgs,
 	}, func(ctx context.Context, api *client.Client, _ []string) error {
-		filter := client.DevicesQuery{DevEUI: strings.ToUpper(devEUI)}
-		if suspended {
-			filter.Status = "suspended"
+		filter, err := f.query(time.Now())
+		if err != nil {
+			return err
 		}
-		if joinEUI != "" {
-			var err error
-			if filter.JoinEUI, err = lorawan.ParseEUI64(joinEUI); err != nil {
-				return usagef("--join-eui: %w", err)
-			}
-		}
-		if strings.Trim(filter.DevEUI, "0123456789ABCDEF") != "" || len(devEUI) > 16 {
-			return usagef("--dev-eui: want at most 16 hexadecimal digits")
+		if limit > 0 {
+			filter.Limit = min(limit, 500)
 		}
 		return showSeq(a, atMost(api.Devices(ctx, filter), limit), columns[client.Device]{
 			names: []string{"JoinEUI", "DevEUI", "version", "network", "AS-ID", "state", "last join", "id"},
@@ -58,9 +53,7 @@ func (a *app) deviceListCommand() *cobra.Command {
 			empty: "no devices; 'joinctl import' brings them in",
 		})
 	})
-	c.Flags().StringVar(&joinEUI, "join-eui", "", "only devices with this JoinEUI")
-	c.Flags().StringVar(&devEUI, "dev-eui", "", "only devices whose DevEUI begins with these hexadecimal digits")
-	c.Flags().BoolVar(&suspended, "suspended", false, "only devices that are suspended")
+	f.add(c)
 	c.Flags().IntVar(&limit, "limit", 0, "at most this many (0: all)")
 	return c
 }

@@ -89,7 +89,7 @@ func (in *devicesInput) query(caller joinery.Caller) (q joinery.DeviceQuery, err
 		return q, joinery.WrapError(joinery.CodeInvalid, err, "joinEUI and nsid are 16 hexadecimal digits, netID is 6")
 	}
 	if in.Owner != "" {
-		if q.Org, err = ownerOf(caller, in.Owner); err != nil {
+		if q.Org, err = listedOwner(caller, in.Owner); err != nil {
 			return q, err
 		}
 	}
@@ -97,9 +97,9 @@ func (in *devicesInput) query(caller joinery.Caller) (q joinery.DeviceQuery, err
 	return q, err
 }
 
-// ownerOf reads an owner that a listing is to keep to. Others' are absent, and so
+// listedOwner reads an owner that a listing is to keep to. Others' are absent, and so
 // is every one but that for which the operator acts, if it does for one.
-func ownerOf(caller joinery.Caller, text string) (joinery.OrgID, error) {
+func listedOwner(caller joinery.Caller, text string) (joinery.OrgID, error) {
 	id, err := parse[joinery.OrgID](text, "organisation")
 	if err == nil && id != caller.Org && (!caller.Operator || caller.Org != 0) {
 		err = joinery.Errorf(joinery.CodeNotFound, "no such organisation")

@@ -2,8 +2,10 @@ package api
 
 import (
 	"cmp"
+	"encoding"
 	"encoding/base64"
 	"slices"
+	"strconv"
 	"strings"
 
 	"joinery"
@@ -43,6 +45,33 @@ func (in Paging) place(listing string, n int) ([]string, error) {
 }
 
 var errCursor = joinery.Errorf(joinery.CodeInvalid, "after: want the 'next' of a page of this same listing")
+
+// placeID reads the cursor of a listing that is in the order of identifiers; zero
+// for the beginning.
+func placeID[T any, P interface {
+	*T
+	encoding.TextUnmarshaler
+}](in Paging, listing string) (id T, err error) {
+	place, err := in.place(listing, 1)
+	if err == nil && place != nil && P(&id).UnmarshalText([]byte(place[0])) != nil {
+		err = errCursor
+	}
+	return id, err
+}
+
+// placeNumber reads the cursor of a listing that is in the order of numbers;
+// otherwise gives the beginning.
+func placeNumber(in Paging, listing string, otherwise int64) (int64, error) {
+	place, err := in.place(listing, 1)
+	if err != nil || place == nil {
+		return otherwise, err
+	}
+	n, err := strconv.ParseInt(place[0], 10, 64)
+	if err != nil || n < 0 {
+		return 0, errCursor
+	}
+	return n, nil
+}
 
 // few makes a page of all that there is, of things of which there are few. key
 // is unique and gives the order.

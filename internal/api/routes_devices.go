@@ -81,13 +81,9 @@ func (s *Server) listActivations(ctx context.Context, caller joinery.Caller, in 
 	if err != nil {
 		return nil, err
 	}
-	place, err := in.place(listing, 1)
+	before, err := placeID[joinery.ActivationID](in.Paging, listing)
 	if err != nil {
 		return nil, err
-	}
-	var before joinery.ActivationID
-	if place != nil && before.UnmarshalText([]byte(place[0])) != nil {
-		return nil, errCursor
 	}
 	activations, err := s.Nonces.Activations(ctx, caller, id, before, in.Limit)
 	if err != nil {

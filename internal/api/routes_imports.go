@@ -104,17 +104,11 @@ func (s *Server) listImportErrors(ctx context.Context, caller joinery.Caller, in
 		return nil, err
 	}
 	const listing = "import-errors"
-	place, err := in.place(listing, 1)
+	from, err := placeNumber(in.Paging, listing, 0)
 	if err != nil {
 		return nil, err
 	}
-	var from uint64
-	if place != nil {
-		if from, err = strconv.ParseUint(place[0], 10, 53); err != nil {
-			return nil, errCursor
-		}
-	}
-	rows, err := s.Imports.Errors(ctx, caller, id, from, in.Limit)
+	rows, err := s.Imports.Errors(ctx, caller, id, uint64(from), in.Limit)
 	if err != nil {
 		return nil, err
 	}

@@ -62,15 +62,9 @@ type auditInput struct {
 
 func (s *Server) listAudit(ctx context.Context, caller joinery.Caller, in *auditInput) (*body[client.Page[client.AuditEntry]], error) {
 	const listing = "audit"
-	place, err := in.place(listing, 1)
+	after, err := placeNumber(in.Paging, listing, in.AfterID)
 	if err != nil {
 		return nil, err
-	}
-	after := in.AfterID
-	if place != nil {
-		if after, err = strconv.ParseInt(place[0], 10, 64); err != nil || after < 0 {
-			return nil, errCursor
-		}
 	}
 	entries, next, err := s.Audit.Audit(ctx, caller, after, in.Limit)
 	if err != nil {

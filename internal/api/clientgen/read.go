@@ -48,7 +48,12 @@ type param struct {
 }
 
 // field is the name of a parameter as a member of a struct.
-func (p param) field() string { return upper(p.name) }
+func (p param) field() string {
+	if p.name == "nsid" || p.name == "asID" || p.name == "id" {
+		return strings.ToUpper(p.name)
+	}
+	return upper(p.name)
+}
 
 // kind is how a parameter is written in Go.
 type kind struct {
@@ -125,6 +130,9 @@ func (c *call) readParams(op *huma.Operation) error {
 		k, err := kindOf(p)
 		if err != nil {
 			return err
+		}
+		if c.paging == many && p.Name == "after" && k != textKind {
+			return fmt.Errorf("its 'after' has a form that people could build on; take the cursor of the API's type Paging")
 		}
 		one := param{name: p.Name, doc: p.Description, kind: k}
 		switch {

@@ -102,6 +102,8 @@ func (c call) writeOne(w *bytes.Buffer) {
 	switch {
 	case c.in == "io.Reader" || c.out == "[]byte":
 		c.writeRaw(w, path, query)
+	case c.paging == few && !c.reads(): // an answer of several parts, which has no pages
+		fmt.Fprintf(w, "l, err := send[%s](ctx, c, %s, %s, %s, opts...)\nreturn l.Items, err\n", c.out, methodConstant(c.method), path, c.body())
 	case c.paging == few:
 		fmt.Fprintf(w, "return list[%s](ctx, c, %s, %s, opts...)\n", c.items, path, query)
 	case c.reads():
