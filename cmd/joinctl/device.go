@@ -309,12 +309,13 @@ its nonces: prefer 'joinctl device suspend'.` + deviceHelp,
 		Example: `  joinctl device delete 70B3D57ED0000000/0004A310001AA90A
   joinctl device delete dev_0c3kd5vqmr2hx --yes`,
 	}, "deleted", func(ctx context.Context, api *client.Client, d client.Device) error {
-		question := fmt.Sprintf("Deleting %s destroys its keys and its nonces for ever", deviceName(d))
+		question := fmt.Sprintf("Deleting %s (%s; last join %s; last JoinNonce %d) destroys its keys and its nonces for ever",
+			deviceName(d), stateOf(d), when(d.LastJoinAt, "never"), d.KeySet.JoinNonce)
 		if err := a.confirm(yes, question, d.DevEUI.String(), "--yes"); err != nil {
 			return err
 		}
 		return api.DeleteDevice(ctx, d.ID)
 	})
-	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	yesFlag(c, &yes)
 	return c
 }

@@ -108,15 +108,20 @@ func (a *app) rangeListCommand() *cobra.Command {
 }
 
 func (a *app) rangeReleaseCommand() *cobra.Command {
-	return a.command(&cobra.Command{
-		Use:     "release RANGE",
-		Short:   "Answer no longer for a range; no device may lie in it",
-		Long:    "Answer no longer for a range. It is refused while devices lie in it." + rangeHelp,
-		Example: "  joinctl range release 70B3D57ED0001000-70B3D57ED0001FFF",
-		Args:    cobra.ExactArgs(1),
+	var yes bool
+	c := a.command(&cobra.Command{
+		Use:   "release RANGE",
+		Short: "Answer no longer for a range; no device may lie in it",
+		Long:  "Answer no longer for a range. It is refused while devices lie in it." + rangeHelp,
+		Example: `  joinctl range release 70B3D57ED0001000-70B3D57ED0001FFF
+  joinctl range release 70B3D57ED0001000-70B3D57ED0001FFF --yes`,
+		Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
 		r, err := parseRange(args[0])
 		if err != nil {
+			return err
+		}
+		if err := a.confirm(yes, "Join-requests for "+rangeText(r)+" would be answered no longer", "release", "--yes"); err != nil {
 			return err
 		}
 		if err := api.ReleaseJoinEUIRange(ctx, r); err != nil {
@@ -124,6 +129,8 @@ func (a *app) rangeReleaseCommand() *cobra.Command {
 		}
 		return a.done(r, "released %s to %s", r.First, r.Last)
 	})
+	yesFlag(c, &yes)
+	return c
 }
 
 // parseRange reads FIRST-LAST, PREFIX/BITS or one EUI-64.
@@ -260,19 +267,28 @@ func (a *app) signerListCommand() *cobra.Command {
 func rangeText(r client.EUIRange) string { return r.First.String() + "-" + r.Last.String() }
 
 func (a *app) signerRemoveCommand() *cobra.Command {
-	return a.command(&cobra.Command{
-		Use:     "remove ID",
-		Short:   "Trust a signer no longer; devices that it brought stay",
-		Example: "  joinctl signer remove sgn_0c3kd5vqmr2hx",
-		Args:    cobra.ExactArgs(1),
+	var yes bool
+	c := a.command(&cobra.Command{
+		Use:   "remove SIGNER",
+		Short: "Trust a signer no longer; devices that it brought stay",
+		Long: `Trust a signer of manifests no longer. Devices that it brought stay, and join; what
+it signed is imported no more. SIGNER is its id (sgn_…).`,
+		Example: `  joinctl signer remove sgn_0c3kd5vqmr2hx
+  joinctl signer remove sgn_0c3kd5vqmr2hx --yes`,
+		Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
 		id, err := joinery.ParseSignerID(args[0])
 		if err != nil {
-			return usagef("signer: %w", err)
+			return usagef("signer: %w ('joinctl signer list' lists them)", err)
+		}
+		if err := a.confirm(yes, fmt.Sprintf("Manifests that %s signed would be imported no more", id), id.String(), "--yes"); err != nil {
+			return err
 		}
 		if err := api.RemoveSigner(ctx, id); err != nil {
 			return err
 		}
 		return a.done(map[string]string{"signer": id.String()}, "%s is trusted no longer", id)
 	})
+	yesFlag(c, &yes)
+	return c
 }

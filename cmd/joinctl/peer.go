@@ -214,8 +214,9 @@ func (a *app) peerRemoveCommand() *cobra.Command {
 		Long: `Let a peer in no longer: connections that it has open end with their next request,
 and its KEKs are retired. Devices that are bound to its network cannot join until they
 are bound to another, or the peer is added again.`,
-		Example: `  joinctl peer remove "Example Networks"`,
-		Args:    cobra.ExactArgs(1),
+		Example: `  joinctl peer remove "Example Networks"
+  joinctl peer remove "Example Networks" --yes`,
+		Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
 		p, err := findPeer(ctx, api, args[0])
 		if err != nil {
@@ -230,6 +231,6 @@ are bound to another, or the peer is added again.`,
 		}
 		return a.done(map[string]string{"peer": p.ID.String()}, "removed %s", p.Name)
 	})
-	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	yesFlag(c, &yes)
 	return c
 }

@@ -172,21 +172,29 @@ func (a *app) keyListCommand() *cobra.Command {
 }
 
 func (a *app) keyRevokeCommand() *cobra.Command {
-	return a.command(&cobra.Command{
-		Use:     "revoke ID",
-		Short:   "Refuse an API key from now on, for ever",
-		Example: "  joinctl key revoke key_0c3kd5vqmr2hx",
-		Args:    cobra.ExactArgs(1),
+	var yes bool
+	c := a.command(&cobra.Command{
+		Use:   "revoke KEY",
+		Short: "Refuse an API key from now on, for ever",
+		Long:  "Refuse an API key from now on, for ever. KEY is its id (key_…), never its text.",
+		Example: `  joinctl key revoke key_0c3kd5vqmr2hx
+  joinctl key revoke key_0c3kd5vqmr2hx --yes`,
+		Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
 		id, err := joinery.ParseAPIKeyID(args[0])
 		if err != nil {
 			return usagef("API key: %w ('joinctl key list' lists them; its text is not wanted here)", err)
+		}
+		if err := a.confirm(yes, fmt.Sprintf("Revoking %s stops whoever uses it, for ever", id), id.String(), "--yes"); err != nil {
+			return err
 		}
 		if err := api.RevokeAPIKey(ctx, id); err != nil {
 			return err
 		}
 		return a.done(map[string]string{"key": id.String()}, "revoked %s", id)
 	})
+	yesFlag(c, &yes)
+	return c
 }
 
 func (a *app) roamingCommand() *cobra.Command {
