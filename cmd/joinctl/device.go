@@ -146,19 +146,17 @@ func (a *app) showDevice(d client.Device) error {
 		if !d.KeySet.NoncesResetSince.IsZero() {
 			reset = "open since " + when(d.KeySet.NoncesResetSince, "") + ", for 24 hours or one join"
 		}
-		if err := a.facts("JoinEUI", d.JoinEUI, "DevEUI", d.DevEUI, "id", d.ID, "state", stateOf(d),
+		facts := []any{"JoinEUI", d.JoinEUI, "DevEUI", d.DevEUI, "id", d.ID, "state", stateOf(d),
 			"LoRaWAN", d.MACVersion, "owner", idOr(d.Owner, "none"), "claimed", claimed,
 			"root keys", origin, "serves 1.0.x with", d.KeySet.Root10, "disclosed", disclosed,
 			"last JoinNonce", d.KeySet.JoinNonce, "nonces reset", reset,
-			"last join", when(d.LastJoinAt, "never"), "imported", when(d.CreatedAt, "?")); err != nil {
-			return err
-		}
+			"last join", when(d.LastJoinAt, "never"), "imported", when(d.CreatedAt, "?")}
 		if d.Binding == nil {
-			return a.facts("binding", "none; 'joinctl bind' lets a network join it")
+			return a.facts(append(facts, "binding", "none; 'joinctl bind' lets a network join it")...)
 		}
 		b := *d.Binding
-		return a.facts("network", networkOf(b), "AS-ID", orDash(b.ASID), "AppSKey travels", b.AppSKey,
-			"clear network keys", yesNo(b.ClearNwkKeys), "binding by", b.Source+lockedWord(b.Locked), "bound since", when(b.Since, "?"))
+		return a.facts(append(facts, "network", networkOf(b), "AS-ID", orDash(b.ASID), "AppSKey travels", b.AppSKey,
+			"clear network keys", yesNo(b.ClearNwkKeys), "binding by", b.Source+lockedWord(b.Locked), "bound since", when(b.Since, "?"))...)
 	})
 }
 

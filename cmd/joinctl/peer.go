@@ -136,19 +136,15 @@ func (a *app) peerShowCommand() *cobra.Command {
 }
 
 func (a *app) peerFacts(p client.Peer) error {
-	if err := a.facts("name", p.Name, "id", p.ID, "organisation", p.Organisation, "state", peerState(p),
+	facts := []any{"name", p.Name, "id", p.ID, "organisation", p.Organisation, "state", peerState(p),
 		"NetIDs", joined(p.NetIDs), "NSIDs", joined(p.NSIDs), "AS-IDs", joined(p.ASIDs),
 		"clear keys", yesNo(p.ClearKeys), "SessionKeyID", map[bool]string{false: "sent", true: "left out where AppSKey is given"}[p.OmitSessionKeyID],
 		"AppSKey at least", orDash(p.AppSKeyAtLeast), "discloses devices", yesNo(p.DiscloseDevices),
-		"any NSID", yesNo(p.IgnoreNSID), "added", when(p.CreatedAt, "?")); err != nil {
-		return err
-	}
+		"any NSID", yesNo(p.IgnoreNSID), "added", when(p.CreatedAt, "?")}
 	for _, c := range p.Credentials {
-		if err := a.facts("known by", describeCredential(c)); err != nil {
-			return err
-		}
+		facts = append(facts, "known by", describeCredential(c))
 	}
-	return nil
+	return a.facts(facts...)
 }
 
 // describeCredential names a credential for people.
