@@ -3,6 +3,7 @@
 package manual
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -24,10 +25,14 @@ which is made if it is missing. SOURCE_DATE_EPOCH, if it is set, is their date.`
 	}
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		n, err := write(cmd.Root(), args[0])
-		if err == nil {
-			fmt.Fprintf(cmd.ErrOrStderr(), "%d pages in %s\n", n, args[0])
+		if err != nil {
+			return err
 		}
-		return err
+		if asJSON, err := cmd.Flags().GetBool("json"); err == nil && asJSON {
+			return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"dir": args[0], "pages": n})
+		}
+		fmt.Fprintf(cmd.ErrOrStderr(), "%d pages in %s\n", n, args[0])
+		return nil
 	}
 	return c
 }
