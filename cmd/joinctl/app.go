@@ -120,16 +120,22 @@ part (some rows of a file were refused).`,
 		&cobra.Group{ID: "you", Title: "You and this machine:"},
 	)
 	for group, commands := range map[string][]*cobra.Command{
-		"devices":  {a.deviceCommand(), a.explainCommand(), a.claimCommand(), a.bindCommand(), a.unbindCommand(), a.importCommand(), a.sealCommand()},
+		"devices":  {a.deviceCommand(), a.claimCommand(), a.bindCommand(), a.unbindCommand(), a.importCommand(), a.sealCommand()},
 		"networks": {a.peerCommand(), a.kekCommand(), a.roamingCommand()},
 		"server":   {a.statusCommand(), a.orgCommand(), a.rangeCommand(), a.signerCommand(), a.keyCommand(), a.auditCommand()},
-		"you":      {a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.profileCommand(), manual.WithExample("joinctl")},
 	} {
 		for _, c := range commands {
 			c.GroupID = group
 			root.AddCommand(c)
 		}
 	}
+	for _, c := range []*cobra.Command{a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.profileCommand(), manual.WithExample("joinctl")} {
+		c.GroupID = "you"
+		root.AddCommand(c)
+	}
+	explain := a.deviceExplainCommand() // what people ask most, also without 'device' before it
+	explain.GroupID = "devices"
+	root.AddCommand(explain)
 	root.SetCompletionCommandGroupID("you")
 	root.SetHelpCommandGroupID("you")
 	addAliases(root)

@@ -10,9 +10,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// explainCommand is what people ask most, also without 'device' before it.
-func (a *app) explainCommand() *cobra.Command { return a.deviceExplainCommand() }
-
 func (a *app) deviceExplainCommand() *cobra.Command {
 	return a.command(&cobra.Command{
 		Use:   "explain DEVICE",
