@@ -77,7 +77,7 @@ func (a *app) completeArguments(c *cobra.Command) {
 func argumentWords(use string) (out []string) {
 	skip := true // the command's name
 	for _, word := range strings.Fields(use) {
-		word = strings.Trim(word, "[]()")
+		word = strings.Trim(word, "[](){}")
 		switch {
 		case strings.HasPrefix(word, "--"):
 			skip = true

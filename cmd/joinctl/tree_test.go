@@ -90,7 +90,7 @@ func checkHelp(t *testing.T, c *cobra.Command) {
 
 // placeholder is a word of a usage line: an argument in capitals, a flag, or the
 // brackets and bars between them.
-var placeholder = regexp.MustCompile(`^[(\[]*(--[a-z0-9-]+|[A-Z][A-Z0-9/=:-]*(\.[a-z]+)?|[a-z0-9.-]+(\|[a-z0-9.-]+)+|transport\.pub|\|)[)\]]*…?[)\]]*$`)
+var placeholder = regexp.MustCompile(`^[({\[]*(--[a-z0-9-]+|[A-Z][A-Z0-9/=:-]*(\.[a-z]+)?|[a-z0-9.-]+(\|[a-z0-9.-]+)+|transport\.pub|\|)[)}\]]*…?[)}\]]*$`)
 
 func firstRune(s string) (rune, bool) {
 	for _, r := range s {
@@ -331,7 +331,7 @@ func TestTheTreeTestFinds(t *testing.T) {
 	}
 	for use, good := range map[string]bool{
 		"FILE.csv": true, "JOINEUI/DEVEUI": true, "[--net-id": true, "(--net-id": true, "ASID)": true, "NETID…": true, "LABEL=FILE": true,
-		"ns|as": true, "|": true, "DEVICE...": false, "<device>": false, "device": false,
+		"ns|as": true, "{FILE}": true, "|": true, "DEVICE...": false, "<device>": false, "device": false,
 	} {
 		if placeholder.MatchString(use) != good {
 			t.Error(fmt.Sprintf("%q", use), good)
