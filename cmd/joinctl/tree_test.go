@@ -114,7 +114,8 @@ func checkExamples(t *testing.T, c *cobra.Command) {
 			t.Errorf("the example %q is not what joinctl takes: %v", line, err)
 			continue
 		}
-		shown = shown || found.CommandPath() == c.CommandPath()
+		// A command may stand in two places of the tree; one example will do.
+		shown = shown || found.CommandPath() == c.CommandPath() || found.Name() == c.Name() && found.Short == c.Short
 	}
 	if !shown && len(lines) > 0 {
 		t.Errorf("no line of Example shows %s itself", c.CommandPath())
