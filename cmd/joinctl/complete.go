@@ -103,7 +103,7 @@ func wordAt(words []string, n int) string {
 }
 
 func isFileWord(word string) bool {
-	return strings.HasPrefix(word, "FILE") || word == "DIR" || strings.HasSuffix(word, "=FILE")
+	return strings.HasPrefix(word, "FILE") || strings.HasPrefix(word, "DIR") || strings.HasSuffix(word, "=FILE")
 }
 
 func takesFile(f *pflag.Flag) bool {

@@ -219,7 +219,7 @@ func checkJSON(t *testing.T, c *cobra.Command) {
 }
 
 // forEver are the verbs of what cannot be undone.
-var forEver = []string{"delete", "remove", "release", "retire", "revoke", "regenerate", "cancel", "unclaim", "erase"}
+var forEver = []string{"delete", "remove", "release", "retire", "revoke", "regenerate", "unclaim", "erase"}
 
 // checkConfirmation wants that what cannot be undone is only told of, until it is
 // confirmed.
