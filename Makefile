@@ -30,6 +30,34 @@ build: ## The programs, into bin/
 build-secret: ## The same with the runtime's secret-erasing mode (linux, amd64 and arm64)
 	GOEXPERIMENT=runtimesecret $(MAKE) build
 
+# Where `make install` puts things; DESTDIR goes before all of it.
+PREFIX  ?= /usr/local
+DESTDIR ?=
+SHARE   := $(DESTDIR)$(PREFIX)/share
+
+# Manual pages carry the date of the last commit, so that they can be made again.
+.PHONY: man
+man: build ## Manual pages and shell completions, into build/
+	rm -rf build/man1 build/completions && mkdir -p build/completions
+	export SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || date +%s)}; \
+	for program in joinery joinctl; do \
+		bin/$$program man build/man1; \
+		for shell in bash zsh fish powershell; do bin/$$program completion $$shell > build/completions/$$program.$$shell; done; \
+	done
+
+.PHONY: install
+install: man ## Programs, manual pages, completions and systemd units, below PREFIX (and DESTDIR)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system $(SHARE)/man/man1 \
+		$(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d
+	install -m 755 $(PROGRAMS:%=bin/%) $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 build/man1/*.1 $(SHARE)/man/man1/
+	for program in joinery joinctl; do \
+		install -m 644 build/completions/$$program.bash $(SHARE)/bash-completion/completions/$$program; \
+		install -m 644 build/completions/$$program.zsh $(SHARE)/zsh/site-functions/_$$program; \
+		install -m 644 build/completions/$$program.fish $(SHARE)/fish/vendor_completions.d/$$program.fish; \
+	done
+	install -m 644 deploy/*.service deploy/*.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/
+
 .PHONY: demo
 demo: ## Devices join a server of their own, step by step; leaves nothing behind
 	@$(GO) run ./test/demo
@@ -79,7 +107,7 @@ fuzz: ## Every fuzz target for FUZZTIME (30s, or a count such as 100000x)
 
 .PHONY: clean
 clean: ## Removes what was built
-	rm -rf bin .tools
+	rm -rf bin build .tools
 
 # The linter is a tool, not a dependency: it is installed beside the tree once,
 # and never enters go.mod.

@@ -449,7 +449,8 @@ func (c *Client) Peers(ctx context.Context, opts ...CallOption) ([]Peer, error) 
 // recorded in the audit log. Each device has its own result, in the order of
 // the request; one that cannot be read has a code and costs only itself.
 func (c *Client) ReadOwnerTokens(ctx context.Context, in OwnerTokensRequest, opts ...CallOption) ([]LabelToken, error) {
-	return list[LabelToken](ctx, c, "/owner-tokens", nil, opts...)
+	l, err := send[List[LabelToken]](ctx, c, http.MethodPost, "/owner-tokens", in, opts...)
+	return l.Items, err
 }
 
 // ReleaseJoinEUIRange: give a JoinEUI range back.

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -13,8 +11,8 @@ import (
 	"strings"
 	"syscall"
 
-	"joinery"
 	"joinery/client"
+	"joinery/internal/manual"
 
 	"github.com/spf13/cobra"
 )
@@ -27,20 +25,19 @@ const (
 	exitPartial = 3 // done, but some rows of a file were refused
 )
 
-// defaultSocket is where the packaged server has its operator socket.
-const defaultSocket = "/run/joinery/joinery.sock"
-
 // app is one run of the program.
 type app struct {
 	in       io.Reader
 	out, err io.Writer
 	flags    globalFlags
+	// anyOrg acts for no organisation, whatever flags and environment say.
+	anyOrg bool
 }
 
 // globalFlags are the flags of every command.
 type globalFlags struct {
-	socket, server, apiKeyFile, serverCA, organisation string
-	json                                               bool
+	profile, socket, server, apiKeyFile, serverCA, organisation string
+	json                                                        bool
 }
 
 // errPartial says that a command did its work, though not all of it.
@@ -90,8 +87,9 @@ func (a *app) root() *cobra.Command {
 		Long: `joinctl speaks to a Joinery server over its HTTP API.
 
 On the server's own machine it uses the operator socket, where root and the
-server's user need no credential. From elsewhere it needs --server and an API
-key, which 'joinctl key make' makes on the socket.
+server's user need no credential. From elsewhere 'joinctl login --server URL'
+signs in with an API key, which 'joinctl key make' makes on the socket, and
+remembers both as a profile; --server and --api-key-file do without.
 
 A device is written as JOINEUI/DEVEUI, as its DevEUI alone where that is not
 ambiguous, or by its id (dev_…). Peers and organisations go by name or id, KEKs
@@ -105,9 +103,10 @@ part (some rows of a file were refused).`,
 		Args:          cobra.NoArgs,
 	}
 	f := root.PersistentFlags()
+	f.StringVar(&a.flags.profile, "profile", "", "server that 'joinctl login' remembered, by its name (JOINCTL_PROFILE)")
 	f.StringVar(&a.flags.socket, "socket", "", "path of the operator socket (JOINCTL_SOCKET; default "+defaultSocket+")")
 	f.StringVar(&a.flags.server, "server", "", "base URL of a server instead, as https://js.example.com (JOINCTL_SERVER)")
-	f.StringVar(&a.flags.apiKeyFile, "api-key-file", "", "file with the text of an API key (JOINCTL_API_KEY_FILE)")
+	f.StringVar(&a.flags.apiKeyFile, "api-key-file", "", "file with the text of an API key; - for standard input (JOINCTL_API_KEY_FILE)")
 	f.StringVar(&a.flags.serverCA, "server-ca", "", "PEM file of the CA that --server's certificate is under (JOINCTL_SERVER_CA; default: the system's)")
 	f.StringVar(&a.flags.organisation, "org", "", "organisation to act for, for operators: id or name (JOINCTL_ORG)")
 	f.BoolVar(&a.flags.json, "json", false, "write JSON for programs instead of text for people")
@@ -118,6 +117,7 @@ part (some rows of a file were refused).`,
 		&cobra.Group{ID: "devices", Title: "Devices:"},
 		&cobra.Group{ID: "networks", Title: "Networks and Application Servers:"},
 		&cobra.Group{ID: "server", Title: "The server and who may use it:"},
+		&cobra.Group{ID: "you", Title: "You and this machine:"},
 	)
 	for group, commands := range map[string][]*cobra.Command{
 		"devices":  {a.deviceCommand(), a.claimCommand(), a.labelCommand(), a.bindCommand(), a.unbindCommand(), a.manifestCommand(), a.importCommand(), a.sealCommand()},
@@ -129,8 +129,34 @@ part (some rows of a file were refused).`,
 			root.AddCommand(c)
 		}
 	}
+	for _, c := range []*cobra.Command{a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.profileCommand(), manual.WithExample("joinctl")} {
+		c.GroupID = "you"
+		root.AddCommand(c)
+	}
+	explain := a.deviceExplainCommand() // what people ask most, also without 'device' before it
+	explain.GroupID = "devices"
+	root.AddCommand(explain)
+	root.SetCompletionCommandGroupID("you")
+	root.SetHelpCommandGroupID("you")
+	addAliases(root)
 	markUsage(root)
+	a.completeArguments(root)
 	return root
+}
+
+// aliases are other words for commands, for who is used to them.
+var aliases = map[string][]string{"list": {"ls"}, "show": {"get"}, "delete": {"rm"}, "remove": {"rm"}}
+
+// addAliases gives every command the other words for its name, and every group
+// of commands its plural.
+func addAliases(c *cobra.Command) {
+	for _, sub := range c.Commands() {
+		sub.Aliases = append(sub.Aliases, aliases[sub.Name()]...)
+		if sub.HasSubCommands() && !c.HasParent() && len(sub.Aliases) == 0 {
+			sub.Aliases = []string{sub.Name() + "s"}
+		}
+		addAliases(sub)
+	}
 }
 
 // markUsage makes wrong arguments and missing flags of every command usage
@@ -179,104 +205,6 @@ func (a *app) command(c *cobra.Command, do func(ctx context.Context, c *client.C
 		return do(cmd.Context(), api, args)
 	}
 	return c
-}
-
-// connect makes the client that flags and environment describe. Flags go before
-// the environment, so that a script's setting can be overridden by hand.
-func (a *app) connect(ctx context.Context) (*client.Client, error) {
-	opt, err := a.options()
-	if err != nil {
-		return nil, err
-	}
-	api, err := client.New(opt)
-	if err != nil {
-		return nil, usageError{err}
-	}
-	org := orEnv(a.flags.organisation, "JOINCTL_ORG")
-	if org == "" {
-		return api, nil
-	}
-	defer api.Close()
-	if opt.Organisation, err = findOrganisation(ctx, api, org); err != nil {
-		return nil, err
-	}
-	return client.New(opt)
-}
-
-func (a *app) options() (client.Options, error) {
-	opt := client.Options{Socket: a.flags.socket, Server: a.flags.server, UserAgent: "joinctl/" + version()}
-	if opt.Socket != "" && opt.Server != "" {
-		return opt, usagef("give --socket or --server, not both")
-	}
-	if opt.Socket == "" && opt.Server == "" {
-		opt.Socket, opt.Server = os.Getenv("JOINCTL_SOCKET"), os.Getenv("JOINCTL_SERVER")
-		if opt.Socket != "" && opt.Server != "" {
-			return opt, usagef("JOINCTL_SOCKET and JOINCTL_SERVER are both set; unset one, or give --socket or --server")
-		}
-		if opt.Socket == "" && opt.Server == "" {
-			opt.Socket = defaultSocket
-		}
-	}
-	if path := orEnv(a.flags.apiKeyFile, "JOINCTL_API_KEY_FILE"); path != "" {
-		key, err := a.readSecretLine(path, "API key")
-		if err != nil {
-			return opt, err
-		}
-		opt.APIKey = key
-	}
-	if path := orEnv(a.flags.serverCA, "JOINCTL_SERVER_CA"); path != "" {
-		pem, err := os.ReadFile(path)
-		if err != nil {
-			return opt, fmt.Errorf("CA of the server: %w", err)
-		}
-		roots := x509.NewCertPool()
-		if !roots.AppendCertsFromPEM(pem) {
-			return opt, fmt.Errorf("CA of the server: %s holds no PEM certificate", path)
-		}
-		opt.TLS = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
-	}
-	return opt, nil
-}
-
-func orEnv(flag, name string) string {
-	if flag != "" {
-		return flag
-	}
-	return os.Getenv(name)
-}
-
-// hintFor says what to do about an error, where that is known.
-func hintFor(err error) string {
-	if errors.Is(err, client.ErrUnreachable) {
-		switch {
-		case errors.Is(err, os.ErrPermission):
-			return "the operator socket is for root and the server's own user: use sudo, or --server with --api-key-file"
-		case errors.Is(err, os.ErrNotExist):
-			return "no socket is there: is the server running? name its socket with --socket or JOINCTL_SOCKET, or its address with --server"
-		}
-		return "is the server running, and is that its address? see --socket and --server"
-	}
-	p, ok := errors.AsType[*client.Problem](err)
-	if !ok {
-		return ""
-	}
-	switch p.Code {
-	case joinery.CodeInvalid:
-		if strings.Contains(p.Detail, "for which organisation") {
-			return "name it with --org; 'joinctl org list' lists them, 'joinctl org add' adds one"
-		}
-	case joinery.CodeUnauthenticated:
-		return "make an API key on the server's machine with 'joinctl key make NAME' and name its file with --api-key-file"
-	case joinery.CodeForbidden:
-		return "'joinctl status' says who the server takes you for"
-	case joinery.CodeInternal:
-		if p.RequestID != "" {
-			return "the server's log has the cause under request " + p.RequestID
-		}
-	case joinery.CodeUnavailable:
-		return "try again in a moment; 'joinctl status' says whether the server is ready"
-	}
-	return ""
 }
 
 // version is the module's version, as the Go toolchain stamped it.

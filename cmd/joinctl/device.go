@@ -142,19 +142,17 @@ func (a *app) showDevice(d client.Device) error {
 		if !d.KeySet.NoncesResetSince.IsZero() {
 			reset = "open since " + when(d.KeySet.NoncesResetSince, "") + ", for 24 hours or one join"
 		}
-		if err := a.facts("JoinEUI", d.JoinEUI, "DevEUI", d.DevEUI, "id", d.ID, "state", stateOf(d),
+		facts := []any{"JoinEUI", d.JoinEUI, "DevEUI", d.DevEUI, "id", d.ID, "state", stateOf(d),
 			"LoRaWAN", d.MACVersion, "owner", idOr(d.Owner, "none"), "claimed", claimed,
 			"root keys", origin, "serves 1.0.x with", d.KeySet.Root10, "disclosed", disclosed,
 			"last JoinNonce", d.KeySet.JoinNonce, "nonces reset", reset,
-			"last join", when(d.LastJoinAt, "never"), "imported", when(d.CreatedAt, "?")); err != nil {
-			return err
-		}
+			"last join", when(d.LastJoinAt, "never"), "imported", when(d.CreatedAt, "?")}
 		if d.Binding == nil {
-			return a.facts("binding", "none; 'joinctl bind' lets a network join it")
+			return a.facts(append(facts, "binding", "none; 'joinctl bind' lets a network join it")...)
 		}
 		b := *d.Binding
-		return a.facts("network", networkOf(b), "AS-ID", orDash(b.ASID), "AppSKey travels", b.AppSKey,
-			"clear network keys", yesNo(b.ClearNwkKeys), "binding by", b.Source+lockedWord(b.Locked), "bound since", when(b.Since, "?"))
+		return a.facts(append(facts, "network", networkOf(b), "AS-ID", orDash(b.ASID), "AppSKey travels", b.AppSKey,
+			"clear network keys", yesNo(b.ClearNwkKeys), "binding by", b.Source+lockedWord(b.Locked), "bound since", when(b.Since, "?"))...)
 	})
 }
 
@@ -301,12 +299,13 @@ its nonces: prefer 'joinctl device suspend'.` + deviceHelp,
 		Example: `  joinctl device delete 70B3D57ED0000000/0004A310001AA90A
   joinctl device delete dev_0c3kd5vqmr2hx --yes`,
 	}, "deleted", func(ctx context.Context, api *client.Client, d client.Device) error {
-		question := fmt.Sprintf("Deleting %s destroys its keys and its nonces for ever", deviceName(d))
+		question := fmt.Sprintf("Deleting %s (%s; last join %s; last JoinNonce %d) destroys its keys and its nonces for ever",
+			deviceName(d), stateOf(d), when(d.LastJoinAt, "never"), d.KeySet.JoinNonce)
 		if err := a.confirm(yes, question, d.DevEUI.String(), "--yes"); err != nil {
 			return err
 		}
 		return api.DeleteDevice(ctx, d.ID)
 	})
-	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	yesFlag(c, &yes)
 	return c
 }

@@ -20,7 +20,8 @@ Where nothing was refused it says how the device stands and when it joined last.
 
 You see what was refused while the device was yours. Of a device 64 rows are kept,
 each a network and a reason; the oldest goes first.` + deviceHelp,
-		Example: `  joinctl device explain 0004A310001AA90A
+		Example: `  joinctl explain 0004A310001AA90A
+  joinctl device explain 0004A310001AA90A
   joinctl device explain 70B3D57ED0000000/0004A310001AA90A --json | jq -r '.refusals[0].what'`,
 		Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {

@@ -238,14 +238,14 @@ func (a *app) kekRetireCommand() *cobra.Command {
 		Use:     "retire KEK",
 		Short:   "Wrap nothing under a KEK again",
 		Long:    "Wrap nothing under a KEK again, for ever. A join that was answered under it cannot be answered again.",
-		Example: "  joinctl kek retire ns-60002A-v1",
+		Example: "  joinctl kek retire ns-60002A-v1\n  joinctl kek retire ns-60002A-v1 --yes",
 		Args:    cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
 		k, err := findKEK(ctx, api, args[0])
 		if err != nil {
 			return err
 		}
-		if err := a.confirm(yes, fmt.Sprintf("Retiring %s cannot be undone", clean(k.Label)), k.Label, "--yes"); err != nil {
+		if err := a.confirm(yes, fmt.Sprintf("Retiring %s (role %s, version %d) cannot be undone", clean(k.Label), k.Role, k.Version), k.Label, "--yes"); err != nil {
 			return err
 		}
 		if err := api.RetireKEK(ctx, k.ID); err != nil {
@@ -253,6 +253,6 @@ func (a *app) kekRetireCommand() *cobra.Command {
 		}
 		return a.done(map[string]string{"kek": k.ID.String()}, "retired %s", k.Label)
 	})
-	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	yesFlag(c, &yes)
 	return c
 }

@@ -64,7 +64,7 @@ func TestManifest(t *testing.T) {
 	log, root := f.write("log.crt", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: m.Log})), f.write("root.der", m.Root)
 
 	// Without a server.
-	offline := []string{"--family", "microchip", "--certificate", log, "--root", root}
+	offline := []string{"--family", "microchip", "--cert", log, "--root", root}
 	code, out, said := s.run(t, append([]string{"manifest", "check", whole, "--results", f.path("results")}, offline...)...)
 	if code != exitPartial || !strings.Contains(said, "2 good, 1 refused") || !strings.Contains(out, "line 3: a part of the first generation") ||
 		!strings.Contains(out, "serial 0123114e0000000327") {
@@ -73,7 +73,7 @@ func TestManifest(t *testing.T) {
 	if lines, err := os.ReadFile(f.path("results")); err != nil || bytes.Count(lines, []byte("\n")) != 3 || !bytes.Contains(lines, []byte(`"serial":"0123114e0000000127"`)) {
 		t.Errorf("%s, %v", lines, err)
 	}
-	if code, _, said := s.run(t, "manifest", "check", sound, "--family", "microchip", "--certificate", log); code != exitUsage || !strings.Contains(said, "--root") {
+	if code, _, said := s.run(t, "manifest", "check", sound, "--family", "microchip", "--cert", log); code != exitUsage || !strings.Contains(said, "--root") {
 		t.Errorf("no root: %d %s", code, said)
 	}
 

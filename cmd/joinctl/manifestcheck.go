@@ -29,7 +29,7 @@ func (a *app) manifestCheckCommand() *cobra.Command {
 		Use:   "check FILE",
 		Short: "Verify a manifest on this machine, and import nothing",
 		Long: `Verify every entry of a manifest on this machine: signature, device key and
-certificates, identifiers. With --certificate no server is asked: the file is checked
+certificates, identifiers. With --cert no server is asked: the file is checked
 against that signer, and --root and --family say the rest as for 'joinctl signer add'.
 Without it, against the signers that the server trusts, and their ranges.
 
@@ -38,9 +38,9 @@ What only the server knows, such as whether an element is there already, shows w
 is looked up: which of its devices are there. The exit code is 3 if something is
 wrong with an entry, or a listed device is not there.`,
 		Example: `  joinctl manifest check manifest.json
-  joinctl manifest check manifest.json --certificate factory.crt --root factory-root.crt
+  joinctl manifest check manifest.json --cert factory.crt --root factory-root.crt
   joinctl manifest check microchip.json --family microchip \
-      --certificate log-signer-003.crt --root root-ca-002.crt
+      --cert log-signer-003.crt --root root-ca-002.crt
   joinctl manifest check devices.csv`,
 		Args: cobra.ExactArgs(1),
 	}

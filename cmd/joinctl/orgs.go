@@ -107,15 +107,20 @@ func (a *app) rangeListCommand() *cobra.Command {
 }
 
 func (a *app) rangeReleaseCommand() *cobra.Command {
-	return a.command(&cobra.Command{
-		Use:     "release RANGE",
-		Short:   "Answer no longer for a range; no device may lie in it",
-		Long:    "Answer no longer for a range. It is refused while devices lie in it." + rangeHelp,
-		Example: "  joinctl range release 70B3D57ED0001000-70B3D57ED0001FFF",
-		Args:    cobra.ExactArgs(1),
+	var yes bool
+	c := a.command(&cobra.Command{
+		Use:   "release RANGE",
+		Short: "Answer no longer for a range; no device may lie in it",
+		Long:  "Answer no longer for a range. It is refused while devices lie in it." + rangeHelp,
+		Example: `  joinctl range release 70B3D57ED0001000-70B3D57ED0001FFF
+  joinctl range release 70B3D57ED0001000-70B3D57ED0001FFF --yes`,
+		Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
 		r, err := parseRange(args[0])
 		if err != nil {
+			return err
+		}
+		if err := a.confirm(yes, "Join-requests for "+rangeText(r)+" would be answered no longer", "release", "--yes"); err != nil {
 			return err
 		}
 		if err := api.ReleaseJoinEUIRange(ctx, r.First, r.Last); err != nil {
@@ -123,6 +128,8 @@ func (a *app) rangeReleaseCommand() *cobra.Command {
 		}
 		return a.done(r, "released %s to %s", r.First, r.Last)
 	})
+	yesFlag(c, &yes)
+	return c
 }
 
 // parseRange reads FIRST-LAST, PREFIX/BITS or one EUI-64.

@@ -12,7 +12,6 @@ import (
 	"unicode"
 
 	"github.com/jedib0t/go-pretty/v6/table"
-	"github.com/jedib0t/go-pretty/v6/text"
 )
 
 // show writes v as JSON for programs, or what people makes for people.
@@ -61,18 +60,22 @@ func showSeq[T any](a *app, items iter.Seq2[T, error], c columns[T]) error {
 		return writeArray(a.out, items)
 	}
 	t := newTable(c.names...)
+	widths := make([]int, len(c.names))
 	n := 0
 	for item, err := range items {
 		if err != nil {
 			return err
 		}
-		t.AppendRow(cleanRow(c.cells(item)))
+		cells := cleanRow(c.cells(item))
+		widen(widths, cells)
+		t.AppendRow(cells)
 		n++
 	}
 	if n == 0 {
 		a.sayf("%s\n", c.empty)
 		return nil
 	}
+	fit(t, widths, roomOf(a.out))
 	return a.printf("%s\n", t.Render())
 }
 
@@ -100,22 +103,6 @@ func writeArray[T any](out io.Writer, items iter.Seq2[T, error]) error {
 		return err
 	}
 	return w.Flush()
-}
-
-func newTable(names ...string) table.Writer {
-	t := table.NewWriter()
-	style := table.StyleLight
-	style.Options = table.OptionsNoBordersAndSeparators
-	style.Box.PaddingLeft, style.Box.PaddingRight = "", "  "
-	style.Format.Header = text.FormatUpper
-	t.SetStyle(style)
-	t.SuppressTrailingSpaces()
-	header := make(table.Row, len(names))
-	for i, name := range names {
-		header[i] = name
-	}
-	t.AppendHeader(header)
-	return t
 }
 
 // facts writes one thing as lines of name and value; empty values are left out.

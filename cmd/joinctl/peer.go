@@ -136,19 +136,15 @@ func (a *app) peerShowCommand() *cobra.Command {
 }
 
 func (a *app) peerFacts(p client.Peer) error {
-	if err := a.facts("name", p.Name, "id", p.ID, "organisation", p.Organisation, "state", peerState(p),
+	facts := []any{"name", p.Name, "id", p.ID, "organisation", p.Organisation, "state", peerState(p),
 		"NetIDs", joined(p.NetIDs), "NSIDs", joined(p.NSIDs), "AS-IDs", joined(p.ASIDs),
 		"clear keys", yesNo(p.ClearKeys), "SessionKeyID", map[bool]string{false: "sent", true: "left out where AppSKey is given"}[p.OmitSessionKeyID],
 		"AppSKey at least", orDash(p.AppSKeyAtLeast), "discloses devices", yesNo(p.DiscloseDevices),
-		"any NSID", yesNo(p.IgnoreNSID), "added", when(p.CreatedAt, "?")); err != nil {
-		return err
-	}
+		"any NSID", yesNo(p.IgnoreNSID), "added", when(p.CreatedAt, "?")}
 	for _, c := range p.Credentials {
-		if err := a.facts("known by", describeCredential(c)); err != nil {
-			return err
-		}
+		facts = append(facts, "known by", describeCredential(c))
 	}
-	return nil
+	return a.facts(facts...)
 }
 
 // describeCredential names a credential for people.
@@ -214,8 +210,9 @@ func (a *app) peerRemoveCommand() *cobra.Command {
 		Long: `Let a peer in no longer: connections that it has open end with their next request,
 and its KEKs are retired. Devices that are bound to its network cannot join until they
 are bound to another, or the peer is added again.`,
-		Example: `  joinctl peer remove "Example Networks"`,
-		Args:    cobra.ExactArgs(1),
+		Example: `  joinctl peer remove "Example Networks"
+  joinctl peer remove "Example Networks" --yes`,
+		Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
 		p, err := findPeer(ctx, api, args[0])
 		if err != nil {
@@ -230,6 +227,6 @@ are bound to another, or the peer is added again.`,
 		}
 		return a.done(map[string]string{"peer": p.ID.String()}, "removed %s", p.Name)
 	})
-	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	yesFlag(c, &yes)
 	return c
 }

@@ -18,46 +18,61 @@ import (
 
 func (a *app) statusCommand() *cobra.Command {
 	var wait time.Duration
-	c := a.command(&cobra.Command{
+	c := &cobra.Command{
 		Use:   "status",
 		Short: "Say whether the server is ready, and who it takes you for",
 		Example: `  joinctl status
   joinctl status --wait 10s`,
 		Args: cobra.NoArgs,
-	}, func(ctx context.Context, api *client.Client, _ []string) error {
-		if wait > 0 {
-			waiting, cancel := context.WithTimeout(ctx, wait)
-			defer cancel()
-			if err := api.WaitReady(waiting); err != nil {
-				return err
-			}
+	}
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := a.waitReady(cmd.Context(), wait); err != nil {
+			return err
 		}
-		s, err := api.Status(ctx)
+		api, err := a.connect(cmd.Context())
 		if err != nil {
 			return err
 		}
-		return a.show(s, func() error {
-			ready := "ready"
-			if !s.Ready {
-				ready = "NOT READY: " + s.Reason
-			}
-			var masters []string
-			for _, m := range s.Masters {
-				masters = append(masters, fmt.Sprintf("%s (%s, check value %s)", m.Name, m.Profile, m.KCV))
-			}
-			you := s.Caller.Name
-			if s.Caller.Operator {
-				you += ", operator"
-			}
-			if s.Caller.Organisation != 0 {
-				you += ", for " + s.Caller.Organisation.String()
-			}
-			return a.facts("server", ready, "version", s.Version, "you", you,
-				"master keys", strings.Join(masters, "; "), "transport key", s.TransportKID)
-		})
-	})
+		defer api.Close()
+		s, err := api.Status(cmd.Context())
+		if err != nil {
+			return err
+		}
+		return a.show(s, func() error { return a.statusFacts(s) })
+	}
 	c.Flags().DurationVar(&wait, "wait", 0, "wait this long for the server to be ready")
 	return c
+}
+
+// waitReady waits for the server, which may not be there yet: so nothing is
+// asked of it before, not even which organisation is meant.
+func (a *app) waitReady(ctx context.Context, wait time.Duration) error {
+	if wait <= 0 {
+		return nil
+	}
+	early := *a
+	early.anyOrg = true
+	api, err := early.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	return api.WaitReady(ctx)
+}
+
+func (a *app) statusFacts(s client.Status) error {
+	ready := "ready"
+	if !s.Ready {
+		ready = "NOT READY: " + s.Reason
+	}
+	var masters []string
+	for _, m := range s.Masters {
+		masters = append(masters, fmt.Sprintf("%s (%s, check value %s)", m.Name, m.Profile, m.KCV))
+	}
+	return a.facts("server", ready, "version", s.Version, "you", callerText(s.Caller),
+		"master keys", strings.Join(masters, "; "), "transport key", s.TransportKID)
 }
 
 func (a *app) keyCommand() *cobra.Command {
@@ -172,21 +187,29 @@ func (a *app) keyListCommand() *cobra.Command {
 }
 
 func (a *app) keyRevokeCommand() *cobra.Command {
-	return a.command(&cobra.Command{
-		Use:     "revoke ID",
-		Short:   "Refuse an API key from now on, for ever",
-		Example: "  joinctl key revoke key_0c3kd5vqmr2hx",
-		Args:    cobra.ExactArgs(1),
+	var yes bool
+	c := a.command(&cobra.Command{
+		Use:   "revoke KEY",
+		Short: "Refuse an API key from now on, for ever",
+		Long:  "Refuse an API key from now on, for ever. KEY is its id (key_…), never its text.",
+		Example: `  joinctl key revoke key_0c3kd5vqmr2hx
+  joinctl key revoke key_0c3kd5vqmr2hx --yes`,
+		Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
 		id, err := joinery.ParseAPIKeyID(args[0])
 		if err != nil {
 			return usagef("API key: %w ('joinctl key list' lists them; its text is not wanted here)", err)
+		}
+		if err := a.confirm(yes, fmt.Sprintf("Revoking %s stops whoever uses it, for ever", id), id.String(), "--yes"); err != nil {
+			return err
 		}
 		if err := api.RevokeAPIKey(ctx, id); err != nil {
 			return err
 		}
 		return a.done(map[string]string{"key": id.String()}, "revoked %s", id)
 	})
+	yesFlag(c, &yes)
+	return c
 }
 
 func (a *app) roamingCommand() *cobra.Command {

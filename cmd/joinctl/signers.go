@@ -43,7 +43,7 @@ type signerFlags struct {
 
 func (f *signerFlags) register(c *cobra.Command) {
 	c.Flags().StringVar(&f.certificate, "certificate", "", "the signer's certificate")
-	c.Flags().StringVar(&f.certificate, "cert", "", "the same as --certificate")
+	c.Flags().StringVar(&f.certificate, "cert", "", "the same as --cert")
 	c.Flags().StringVar(&f.family, "family", string(manifest.FamilyJoinery), "whose parts it signs: joinery or microchip")
 	c.Flags().StringArrayVar(&f.roots, "root", nil, "root certificate of the elements' device certificates; may be given more than once")
 	c.Flags().StringVar(&f.suffix, "serial-suffix", "", "how serial numbers end that it may provision, in hexadecimal digits")
@@ -52,7 +52,7 @@ func (f *signerFlags) register(c *cobra.Command) {
 // read reads the certificates: the signer's, and roots one after the other, DER.
 func (f *signerFlags) read() (signer, roots []byte, err error) {
 	if f.certificate == "" {
-		return nil, nil, usagef("--certificate: name the file of the signer's certificate")
+		return nil, nil, usagef("--cert: name the file of the signer's certificate")
 	}
 	crt, err := readCertificate(f.certificate)
 	if err != nil {
@@ -77,9 +77,9 @@ func (a *app) signerAddCommand() *cobra.Command {
 		Use:   "add NAME",
 		Short: "Trust a signer of manifests, within ranges",
 		Long:  signerHelp + rangeHelp,
-		Example: `  joinctl signer add "acme line 1" --certificate factory.crt --root factory-root.crt \
+		Example: `  joinctl signer add "acme line 1" --cert factory.crt --root factory-root.crt \
       --master acme-2026 --generation 1 --join-euis 70B3D57ED0000000/64 --dev-euis 0004A31000000000/40
-  joinctl signer add "Log Signer 003" --family microchip --certificate log-signer-003.crt \
+  joinctl signer add "Log Signer 003" --family microchip --cert log-signer-003.crt \
       --root root-ca-002.crt --serial-suffix 27 --shared --master tng-2026 \
       --join-euis 70B3D57ED0000000 --dev-euis 0004A30000000000/24`,
 		Args: cobra.ExactArgs(1),
@@ -162,19 +162,28 @@ func writePEMs(path string, signers []client.Signer) error {
 func rangeText(r client.EUIRange) string { return r.First.String() + "-" + r.Last.String() }
 
 func (a *app) signerRemoveCommand() *cobra.Command {
-	return a.command(&cobra.Command{
-		Use:     "remove ID",
-		Short:   "Trust a signer no longer; devices that it brought stay",
-		Example: "  joinctl signer remove sgn_0c3kd5vqmr2hx",
-		Args:    cobra.ExactArgs(1),
+	var yes bool
+	c := a.command(&cobra.Command{
+		Use:   "remove SIGNER",
+		Short: "Trust a signer no longer; devices that it brought stay",
+		Long: `Trust a signer of manifests no longer. Devices that it brought stay, and join; what
+it signed is imported no more. SIGNER is its id (sgn_…).`,
+		Example: `  joinctl signer remove sgn_0c3kd5vqmr2hx
+  joinctl signer remove sgn_0c3kd5vqmr2hx --yes`,
+		Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
 		id, err := joinery.ParseSignerID(args[0])
 		if err != nil {
-			return usagef("signer: %w", err)
+			return usagef("signer: %w ('joinctl signer list' lists them)", err)
+		}
+		if err := a.confirm(yes, fmt.Sprintf("Manifests that %s signed would be imported no more", id), id.String(), "--yes"); err != nil {
+			return err
 		}
 		if err := api.RemoveSigner(ctx, id); err != nil {
 			return err
 		}
 		return a.done(map[string]string{"signer": id.String()}, "%s is trusted no longer", id)
 	})
+	yesFlag(c, &yes)
+	return c
 }

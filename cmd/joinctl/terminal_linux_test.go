@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -63,6 +64,49 @@ func TestConfirm(t *testing.T) {
 	}
 	if err := (&app{}).confirm(true, "", "", ""); err != nil {
 		t.Errorf("confirmed before: %v", err)
+	}
+}
+
+// TestHiddenPrompt: what is typed is read and not shown, and an interrupt leaves
+// the terminal as it was.
+func TestHiddenPrompt(t *testing.T) {
+	t.Setenv("TERM", "xterm")
+	t.Setenv("JOINCTL_API_KEY_FILE", "")
+	person, program := terminal(t)
+	var said bytes.Buffer
+	a := &app{in: program, err: &said}
+	hidden := func() bool {
+		state, err := unix.IoctlGetTermios(int(program.Fd()), unix.TCGETS)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return state.Lflag&unix.ECHO == 0
+	}
+	until := func(want bool) {
+		for hidden() != want {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	typed := make(chan error, 1)
+	go func() {
+		until(true)
+		_, err := person.WriteString("jk_typed\n")
+		typed <- err
+	}()
+	key, err := a.askKey(t.Context(), "https://js.example.com")
+	if err != nil || key != "jk_typed" || <-typed != nil {
+		t.Errorf("%q, %v", key, err)
+	}
+	if want := "API key for https://js.example.com (it is not shown): \n"; said.String() != want || hidden() {
+		t.Errorf("said %q; hidden %v", &said, hidden())
+	}
+	ctx, interrupt := context.WithCancel(t.Context())
+	go func() {
+		until(true)
+		interrupt()
+	}()
+	if key, err := a.askKey(ctx, "x"); err == nil || key != "" || hidden() {
+		t.Errorf("interrupted: %q, %v; hidden %v", key, err, hidden())
 	}
 }
 

@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"joinery/client"
-
-	"github.com/spf13/cobra"
 )
 
 func TestParseRange(t *testing.T) {
@@ -79,34 +77,5 @@ func TestTextFromElsewhereDoesNotSteerTheTerminal(t *testing.T) {
 		if strings.Contains(out.String(), bad) {
 			t.Errorf("%q came through in %q", bad, out.String())
 		}
-	}
-}
-
-// TestEveryCommandIsDocumented: a summary, an example, and no flag without words.
-func TestEveryCommandIsDocumented(t *testing.T) {
-	var walk func(c *cobra.Command)
-	n := 0
-	walk = func(c *cobra.Command) {
-		for _, sub := range c.Commands() {
-			if sub.Name() != "help" && sub.Name() != "completion" {
-				walk(sub)
-			}
-		}
-		if c.HasSubCommands() {
-			return
-		}
-		n++
-		if c.Short == "" || c.Example == "" || !strings.Contains(c.Example, "joinctl ") {
-			t.Errorf("%s: summary %q, example %q", c.CommandPath(), c.Short, c.Example)
-		}
-		for line := range strings.Lines(c.Long + "\n" + c.Example) {
-			if len([]rune(line)) > 111 {
-				t.Errorf("%s: a line of %d characters: %s", c.CommandPath(), len([]rune(line)), line)
-			}
-		}
-	}
-	walk((&app{}).root())
-	if n < 40 {
-		t.Errorf("only %d commands", n)
 	}
 }

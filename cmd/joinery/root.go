@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"joinery/internal/daemon"
+	"joinery/internal/manual"
 )
 
 // exitError ends the program with a code of its own; the message, if any, was
@@ -86,7 +87,7 @@ A running server is administered with joinctl, through its API.`,
 		newMigrate(), newFsck(), newBackup(), newRestore(),
 		newConfig(),
 		newCeremony(), newFactory(),
-		newVersion(),
+		newVersion(), manual.WithExample("joinery"),
 	)
 }
 

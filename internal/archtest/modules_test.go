@@ -17,7 +17,8 @@ var modules = map[string][]string{
 	"github.com/klauspost/compress":       {"internal/backup"},
 	"github.com/prometheus/client_golang": {"internal/interop", "internal/api", "internal/daemon", "internal/store"},
 	"github.com/schollz/progressbar/v3":   {"cmd/joinery", "cmd/joinctl"},
-	"github.com/spf13/cobra":              {"cmd/joinery", "cmd/joinctl", "cmd/joinsim", "internal/sim"},
+	"github.com/spf13/cobra":              {"cmd/joinery", "cmd/joinctl", "cmd/joinsim", "internal/manual", "internal/sim"},
+	"github.com/spf13/pflag":              {"cmd/joinctl"}, // cobra's own: flags are walked for completion
 	"golang.org/x/sys":                    {"internal/secret", "internal/store", "internal/auth", "internal/daemon", "internal/handover"},
 	"golang.org/x/term":                   {"cmd/joinery", "cmd/joinctl"},
 	"modernc.org/libc":                    {"internal/store"}, // with the next, to give SQLite its memory

@@ -67,6 +67,7 @@ var rooms = map[string]room{
 	"internal/api/clientgen": {top, "the program that writes the calls of client from the API's document; go generate runs it and nothing links it"},
 
 	"internal/quickstart": {top, "a complete server in one directory, made through the same doors that people use; a package so that demo and tests build the same"},
+	"internal/manual":     {top, "manual pages from the help texts of the programs; a package because two programs write theirs"},
 	"cmd/joinery":         {top, "the server and all that touches keys or the database"},
 	"cmd/joinctl":         {top, "people and scripts, over the HTTP API"},
 	"cmd/joinsim":         {top, "the simulator's command"},
@@ -90,7 +91,8 @@ var sideways = map[string][]string{
 
 	"internal/store/storetest/sqlitetest": {"internal/store"},
 	"internal/daemon":                     {"internal/config", "internal/handover"},
-	"cmd/joinery":                         {"internal/quickstart"},
+	"cmd/joinery":                         {"internal/manual", "internal/quickstart"},
+	"cmd/joinctl":                         {"internal/manual"},
 }
 
 // importers lists, for a package that must not be imported freely, all that may

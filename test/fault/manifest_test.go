@@ -244,7 +244,7 @@ func pinMaker(t *testing.T, s *rig.Server, m *manifesttest.Maker) {
 	for _, args := range [][]string{
 		{"range", "assign", "70B3D57ED0000000", "--elements", "--org", "operator"},
 		{"manifest", "signers", "add", "Log Signer 002", "--org", "operator", "--shared", "--family", "microchip", "--serial-suffix", "27",
-			"--certificate", log, "--root", root, "--master", "quickstart", "--join-euis", "70B3D57ED0000000", "--dev-euis", "0004A30000000000/24"},
+			"--cert", log, "--root", root, "--master", "quickstart", "--join-euis", "70B3D57ED0000000", "--dev-euis", "0004A30000000000/24"},
 	} {
 		_, err := s.Ctl(t.Context(), "", args...)
 		ok(t, err)
