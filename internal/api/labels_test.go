@@ -1,12 +1,16 @@
 package api_test
 
 import (
+	"context"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"joinery"
 	"joinery/client"
+	"joinery/internal/api"
 )
 
 func TestOwnerTokens(t *testing.T) {
@@ -66,6 +70,31 @@ func TestOwnerTokens(t *testing.T) {
 		many[i] = client.DeviceRef{Device: w.device.ID, JoinEUI: w.device.JoinEUI, DevEUI: w.device.DevEUI}
 	}
 	if got, err = maker.OwnerTokens(ctx, client.OwnerTokensRequest{Devices: many}); err != nil || len(got) != len(many) || got[len(got)-1].OwnerToken != alone.OwnerToken {
+		t.Errorf("%d results, %v", len(got), err)
+	}
+}
+
+// slowOwnership takes its time.
+type slowOwnership struct{ api.Ownership }
+
+func (s slowOwnership) LabelTokens(ctx context.Context, caller joinery.Caller, refs []joinery.DeviceRef) ([]joinery.LabelToken, error) {
+	select {
+	case <-time.After(6 * time.Second): // longer than the framework lets bodies be read
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return s.Ownership.LabelTokens(ctx, caller, refs)
+}
+
+// A request with a body may take long: only the reading of the body is bounded.
+func TestSlowRequestIsNotCut(t *testing.T) {
+	if os.Getenv("JOINERY_LONG") == "" {
+		t.Skip("takes six seconds of waiting; JOINERY_LONG=1 runs it")
+	}
+	f := start(t, func(o *api.Options) { o.Ownership = slowOwnership{o.Ownership} })
+	w := f.populate(t)
+	got, err := f.as(t, f.keyA).OwnerTokens(t.Context(), client.OwnerTokensRequest{Devices: []client.DeviceRef{{Device: w.device.ID}}})
+	if err != nil || len(got) != 1 || got[0].OwnerToken == "" {
 		t.Errorf("%d results, %v", len(got), err)
 	}
 }
