@@ -104,7 +104,7 @@ a scanner read from labels, one a line: each is claimed as it comes.`,
 		if err != nil || f.JoinEUI.IsZero() {
 			return usagef("a claim needs JOINEUI/DEVEUI, both from the label")
 		}
-		devEUI, err := lorawan.ParseEUI64(f.DevEUIPrefix)
+		devEUI, err := lorawan.ParseEUI64(f.DevEUI)
 		if err != nil {
 			return usagef("DevEUI: %w", err)
 		}

@@ -25,7 +25,8 @@ func TestOwnerTokens(t *testing.T) {
 	refs := []client.DeviceRef{
 		{Device: w.device.ID}, {Device: joinery.NewDeviceID()}, {JoinEUI: w.device.JoinEUI, DevEUI: w.device.DevEUI}, {},
 	}
-	got, err := maker.OwnerTokens(ctx, client.OwnerTokensRequest{Devices: refs})
+	answer, err := maker.OwnerTokens(ctx, client.OwnerTokensRequest{Devices: refs})
+	got := answer.Results
 	if err != nil || len(got) != len(refs) {
 		t.Fatalf("%+v, %v", got, err)
 	}
@@ -52,7 +53,7 @@ func TestOwnerTokens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, r := range others {
+	for i, r := range others.Results {
 		if r != (client.LabelToken{Index: i, Code: joinery.CodeNotFound, Detail: "no such device"}) {
 			t.Errorf("%d: %+v", i, r)
 		}
@@ -69,7 +70,8 @@ func TestOwnerTokens(t *testing.T) {
 	for i := range many {
 		many[i] = client.DeviceRef{Device: w.device.ID, JoinEUI: w.device.JoinEUI, DevEUI: w.device.DevEUI}
 	}
-	if got, err = maker.OwnerTokens(ctx, client.OwnerTokensRequest{Devices: many}); err != nil || len(got) != len(many) || got[len(got)-1].OwnerToken != alone.OwnerToken {
+	answer, err = maker.OwnerTokens(ctx, client.OwnerTokensRequest{Devices: many})
+	if got = answer.Results; err != nil || len(got) != len(many) || got[len(got)-1].OwnerToken != alone.OwnerToken {
 		t.Errorf("%d results, %v", len(got), err)
 	}
 }
@@ -93,7 +95,8 @@ func TestSlowRequestIsNotCut(t *testing.T) {
 	}
 	f := start(t, func(o *api.Options) { o.Ownership = slowOwnership{o.Ownership} })
 	w := f.populate(t)
-	got, err := f.as(t, f.keyA).OwnerTokens(t.Context(), client.OwnerTokensRequest{Devices: []client.DeviceRef{{Device: w.device.ID}}})
+	answer, err := f.as(t, f.keyA).OwnerTokens(t.Context(), client.OwnerTokensRequest{Devices: []client.DeviceRef{{Device: w.device.ID}}})
+	got := answer.Results
 	if err != nil || len(got) != 1 || got[0].OwnerToken == "" {
 		t.Errorf("%d results, %v", len(got), err)
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 func (s *Server) registerLabels() {
-	route(s, spec{method: http.MethodPost, path: "/owner-tokens", id: "readOwnerTokens", tag: "devices",
+	route(s, spec{method: http.MethodPost, path: "/owner-tokens", id: "readOwnerTokens", call: "OwnerTokens", secret: true, tag: "devices",
 		summary: "The owner tokens of many devices, for their labels",
 		description: "As for one device: for its maker, until its first claim, and each reading is recorded in the audit log. " +
 			"Each device has its own result, in the order of the request; one that cannot be read has a code and costs only itself."},
@@ -21,28 +21,34 @@ func (s *Server) registerLabels() {
 		s.listImportedDevices)
 }
 
-type importedInput struct {
-	ImportPath
-	From uint64 `query:"after" maximum:"9007199254740991" doc:"From this index on ('next' of the page before)"`
-}
-
-func (s *Server) listImportedDevices(ctx context.Context, caller joinery.Caller, in *importedInput) (*body[client.Page[client.ImportedDevice]], error) {
+func (s *Server) listImportedDevices(ctx context.Context, caller joinery.Caller, in *importErrorsInput) (*body[client.Page[client.ImportedDevice]], error) {
 	id, err := in.parse()
 	if err != nil {
 		return nil, err
 	}
-	devices, next, err := s.Imports.Imported(ctx, caller, id, in.From)
+	const listing = "import-devices"
+	place, err := in.place(listing, 1)
+	if err != nil {
+		return nil, err
+	}
+	var from uint64
+	if place != nil {
+		if from, err = strconv.ParseUint(place[0], 10, 53); err != nil {
+			return nil, errCursor
+		}
+	}
+	devices, next, err := s.Imports.Imported(ctx, caller, id, from, in.Limit)
 	if err != nil {
 		return nil, err
 	}
 	p := client.Page[client.ImportedDevice]{Items: each(devices, func(d joinery.ImportedDevice) client.ImportedDevice { return client.ImportedDevice(d) })}
 	if next != 0 {
-		p.Next = strconv.FormatUint(next, 10)
+		p.Next = cursor(listing, strconv.FormatUint(next, 10))
 	}
 	return ok(p), nil
 }
 
-func (s *Server) readOwnerTokens(ctx context.Context, caller joinery.Caller, in *body[client.OwnerTokensRequest]) (*body[client.List[client.LabelToken]], error) {
+func (s *Server) readOwnerTokens(ctx context.Context, caller joinery.Caller, in *body[client.OwnerTokensRequest]) (*body[client.OwnerTokens], error) {
 	refs := each(in.Body.Devices, func(r client.DeviceRef) joinery.DeviceRef {
 		return joinery.DeviceRef{ID: r.Device, JoinEUI: r.JoinEUI, DevEUI: r.DevEUI}
 	})
@@ -50,9 +56,9 @@ func (s *Server) readOwnerTokens(ctx context.Context, caller joinery.Caller, in 
 	if err != nil {
 		return nil, err
 	}
-	out := client.List[client.LabelToken]{Items: each(tokens, labelToken)}
-	for i := range out.Items {
-		out.Items[i].Index = i
+	out := client.OwnerTokens{Results: each(tokens, labelToken)}
+	for i := range out.Results {
+		out.Results[i].Index = i
 	}
 	return ok(out), nil
 }
