@@ -352,12 +352,17 @@ func (c *Client) ImportRows(ctx context.Context, id joinery.ImportID, in ImportR
 type ImportedDevicesQuery struct {
 	// Go on behind the page whose 'next' this is
 	After string
+	// At most this many items
+	Limit int
 }
 
 func (q ImportedDevicesQuery) values() url.Values {
 	v := url.Values{}
 	if q.After != "" {
 		v.Set("after", q.After)
+	}
+	if q.Limit != 0 {
+		v.Set("limit", strconv.Itoa(q.Limit))
 	}
 	return v
 }
@@ -420,6 +425,15 @@ func (c *Client) OwnerToken(ctx context.Context, id joinery.DeviceID, opts ...Ca
 	return get[OwnerToken](ctx, c, "/devices/"+id.String()+"/owner-token", nil, opts...)
 }
 
+// OwnerTokens: the owner tokens of many devices, for their labels.
+//
+// As for one device: for its maker, until its first claim, and each reading is
+// recorded in the audit log. Each device has its own result, in the order of
+// the request; one that cannot be read has a code and costs only itself.
+func (c *Client) OwnerTokens(ctx context.Context, in OwnerTokensRequest, opts ...CallOption) (OwnerTokens, error) {
+	return send[OwnerTokens](ctx, c, http.MethodPost, "/owner-tokens", in, opts...)
+}
+
 // Peer: one peer.
 func (c *Client) Peer(ctx context.Context, id joinery.PeerID, opts ...CallOption) (Peer, error) {
 	return get[Peer](ctx, c, "/peers/"+id.String(), nil, opts...)
@@ -441,16 +455,6 @@ func (c *Client) PeerRefusals(ctx context.Context, id joinery.PeerID, limit int,
 // Peers: Network Servers and Application Servers.
 func (c *Client) Peers(ctx context.Context, opts ...CallOption) ([]Peer, error) {
 	return list[Peer](ctx, c, "/peers", nil, opts...)
-}
-
-// ReadOwnerTokens: the owner tokens of many devices, for their labels.
-//
-// As for one device: for its maker, until its first claim, and each reading is
-// recorded in the audit log. Each device has its own result, in the order of
-// the request; one that cannot be read has a code and costs only itself.
-func (c *Client) ReadOwnerTokens(ctx context.Context, in OwnerTokensRequest, opts ...CallOption) ([]LabelToken, error) {
-	l, err := send[List[LabelToken]](ctx, c, http.MethodPost, "/owner-tokens", in, opts...)
-	return l.Items, err
 }
 
 // ReleaseJoinEUIRange: give a JoinEUI range back.

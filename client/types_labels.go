@@ -38,3 +38,8 @@ type LabelToken struct {
 	Code       joinery.Code     `json:"code,omitzero" example:"not_found" doc:"Why there is no token, in a word of the closed set of problems; the other members are then absent"`
 	Detail     string           `json:"detail,omitzero" doc:"The same for people"`
 }
+
+// OwnerTokens answers OwnerTokensRequest.
+type OwnerTokens struct {
+	Results []LabelToken `json:"results" nullable:"false" doc:"One for each device, in order"`
+}

@@ -66,7 +66,8 @@ func (p *labelPick) devices(ctx context.Context, api *client.Client, args []stri
 	if ways != 1 {
 		return nil, usagef("say which devices in one way: DEVICE…, --import, --from or --all")
 	}
-	filter := client.DevicesQuery{DevEUI: strings.ToUpper(p.devEUI)}
+	claimed := false
+	filter := client.DevicesQuery{DevEUI: p.devEUI, Claimed: &claimed, Limit: 500}
 	if p.joinEUI != "" {
 		var err error
 		if filter.JoinEUI, err = lorawan.ParseEUI64(p.joinEUI); err != nil {
@@ -103,7 +104,7 @@ func namedDevices(ctx context.Context, api *client.Client, args []string) iter.S
 
 func importedDevices(ctx context.Context, api *client.Client, id joinery.ImportID) iter.Seq2[wanted, error] {
 	return func(yield func(wanted, error) bool) {
-		for d, err := range api.ImportedDevices(ctx, id, client.ImportedDevicesQuery{}) {
+		for d, err := range api.ImportedDevices(ctx, id, client.ImportedDevicesQuery{Limit: 500}) {
 			if !yield(wanted{ref: client.DeviceRef{Device: d.Device}, where: fmt.Sprintf("row %d", d.Index+1)}, err) {
 				return
 			}
@@ -114,9 +115,6 @@ func importedDevices(ctx context.Context, api *client.Client, id joinery.ImportI
 func unclaimedDevices(ctx context.Context, api *client.Client, filter client.DevicesQuery) iter.Seq2[wanted, error] {
 	return func(yield func(wanted, error) bool) {
 		for d, err := range api.Devices(ctx, filter) {
-			if err == nil && d.OwnershipEpoch > 0 {
-				continue
-			}
 			if !yield(wanted{ref: client.DeviceRef{Device: d.ID}, where: deviceName(d)}, err) {
 				return
 			}

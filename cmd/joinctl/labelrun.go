@@ -80,10 +80,11 @@ func (j *labelJob) take(ctx context.Context, devices []wanted, take func(tr005.L
 	for _, w := range devices {
 		in.Devices = append(in.Devices, w.ref)
 	}
-	tokens, err := j.api.ReadOwnerTokens(ctx, in)
+	answer, err := j.api.OwnerTokens(ctx, in)
 	if err != nil {
 		return err
 	}
+	tokens := answer.Results
 	if len(tokens) != len(devices) {
 		return errors.New("the server's answer does not fit the request")
 	}

@@ -1,12 +1,16 @@
 package api_test
 
 import (
+	"context"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"joinery"
 	"joinery/client"
+	"joinery/internal/api"
 )
 
 func TestOwnerTokens(t *testing.T) {
@@ -21,7 +25,8 @@ func TestOwnerTokens(t *testing.T) {
 	refs := []client.DeviceRef{
 		{Device: w.device.ID}, {Device: joinery.NewDeviceID()}, {JoinEUI: w.device.JoinEUI, DevEUI: w.device.DevEUI}, {},
 	}
-	got, err := maker.ReadOwnerTokens(ctx, client.OwnerTokensRequest{Devices: refs})
+	answer, err := maker.OwnerTokens(ctx, client.OwnerTokensRequest{Devices: refs})
+	got := answer.Results
 	if err != nil || len(got) != len(refs) {
 		t.Fatalf("%+v, %v", got, err)
 	}
@@ -44,16 +49,16 @@ func TestOwnerTokens(t *testing.T) {
 	}
 
 	// Another organisation's devices are as absent ones.
-	others, err := f.as(t, f.keyB).ReadOwnerTokens(ctx, client.OwnerTokensRequest{Devices: refs[:3]})
+	others, err := f.as(t, f.keyB).OwnerTokens(ctx, client.OwnerTokensRequest{Devices: refs[:3]})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, r := range others {
+	for i, r := range others.Results {
 		if r != (client.LabelToken{Index: i, Code: joinery.CodeNotFound, Detail: "no such device"}) {
 			t.Errorf("%d: %+v", i, r)
 		}
 	}
-	_, err = maker.ReadOwnerTokens(ctx, client.OwnerTokensRequest{Devices: make([]client.DeviceRef, client.MaxLabels+1)})
+	_, err = maker.OwnerTokens(ctx, client.OwnerTokensRequest{Devices: make([]client.DeviceRef, client.MaxLabels+1)})
 	if code(err) != string(joinery.CodeInvalid) {
 		t.Errorf("one too many: %v", err)
 	}
@@ -65,7 +70,34 @@ func TestOwnerTokens(t *testing.T) {
 	for i := range many {
 		many[i] = client.DeviceRef{Device: w.device.ID, JoinEUI: w.device.JoinEUI, DevEUI: w.device.DevEUI}
 	}
-	if got, err = maker.ReadOwnerTokens(ctx, client.OwnerTokensRequest{Devices: many}); err != nil || len(got) != len(many) || got[len(got)-1].OwnerToken != alone.OwnerToken {
+	answer, err = maker.OwnerTokens(ctx, client.OwnerTokensRequest{Devices: many})
+	if got = answer.Results; err != nil || len(got) != len(many) || got[len(got)-1].OwnerToken != alone.OwnerToken {
+		t.Errorf("%d results, %v", len(got), err)
+	}
+}
+
+// slowOwnership takes its time.
+type slowOwnership struct{ api.Ownership }
+
+func (s slowOwnership) LabelTokens(ctx context.Context, caller joinery.Caller, refs []joinery.DeviceRef) ([]joinery.LabelToken, error) {
+	select {
+	case <-time.After(6 * time.Second): // longer than the framework lets bodies be read
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return s.Ownership.LabelTokens(ctx, caller, refs)
+}
+
+// A request with a body may take long: only the reading of the body is bounded.
+func TestSlowRequestIsNotCut(t *testing.T) {
+	if os.Getenv("JOINERY_LONG") == "" {
+		t.Skip("takes six seconds of waiting; JOINERY_LONG=1 runs it")
+	}
+	f := start(t, func(o *api.Options) { o.Ownership = slowOwnership{o.Ownership} })
+	w := f.populate(t)
+	answer, err := f.as(t, f.keyA).OwnerTokens(t.Context(), client.OwnerTokensRequest{Devices: []client.DeviceRef{{Device: w.device.ID}}})
+	got := answer.Results
+	if err != nil || len(got) != 1 || got[0].OwnerToken == "" {
 		t.Errorf("%d results, %v", len(got), err)
 	}
 }

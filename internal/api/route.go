@@ -58,8 +58,12 @@ func route[I, O any](s *Server, sp spec, h func(ctx context.Context, caller join
 		OperationID: sp.id, Method: sp.method, Path: full(sp.path), Tags: []string{sp.tag},
 		Summary: sp.summary, Description: sp.description, DefaultStatus: sp.status,
 		MaxBodyBytes: ordinaryBody + 1,
-		Parameters:   headers(sp),
-		Responses:    s.refusals(sp, reflect.TypeFor[I]()),
+		// readBody bounds the reading. A deadline that outlives it would end h with
+		// it: the server reads on for the next request, and takes a time-out there
+		// for a client that went away.
+		BodyReadTimeout: -1,
+		Parameters:      headers(sp),
+		Responses:       s.refusals(sp, reflect.TypeFor[I]()),
 	}
 	op.Extensions = map[string]any{}
 	if sp.call != "" {

@@ -10,7 +10,7 @@ import (
 )
 
 func (s *Server) registerLabels() {
-	route(s, spec{method: http.MethodPost, path: "/owner-tokens", id: "readOwnerTokens", tag: "devices",
+	route(s, spec{method: http.MethodPost, path: "/owner-tokens", id: "readOwnerTokens", call: "OwnerTokens", secret: true, tag: "devices",
 		summary: "The owner tokens of many devices, for their labels",
 		description: "As for one device: for its maker, until its first claim, and each reading is recorded in the audit log. " +
 			"Each device has its own result, in the order of the request; one that cannot be read has a code and costs only itself."},
@@ -21,19 +21,13 @@ func (s *Server) registerLabels() {
 		s.listImportedDevices)
 }
 
-type importedInput struct {
-	ImportPath
-	// A page is what one batch of the import brought in, so there is no limit to ask for.
-	After string `query:"after" pattern:"^[A-Za-z0-9_-]{1,256}$" patternDescription:"the 'next' of a page" doc:"Go on behind the page whose 'next' this is"`
-}
-
-func (s *Server) listImportedDevices(ctx context.Context, caller joinery.Caller, in *importedInput) (*body[client.Page[client.ImportedDevice]], error) {
+func (s *Server) listImportedDevices(ctx context.Context, caller joinery.Caller, in *importErrorsInput) (*body[client.Page[client.ImportedDevice]], error) {
 	id, err := in.parse()
 	if err != nil {
 		return nil, err
 	}
-	const listing = "imported-devices"
-	place, err := Paging{After: in.After}.place(listing, 1)
+	const listing = "import-devices"
+	place, err := in.place(listing, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +37,7 @@ func (s *Server) listImportedDevices(ctx context.Context, caller joinery.Caller,
 			return nil, errCursor
 		}
 	}
-	devices, next, err := s.Imports.Imported(ctx, caller, id, from)
+	devices, next, err := s.Imports.Imported(ctx, caller, id, from, in.Limit)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +48,7 @@ func (s *Server) listImportedDevices(ctx context.Context, caller joinery.Caller,
 	return ok(p), nil
 }
 
-func (s *Server) readOwnerTokens(ctx context.Context, caller joinery.Caller, in *body[client.OwnerTokensRequest]) (*body[client.List[client.LabelToken]], error) {
+func (s *Server) readOwnerTokens(ctx context.Context, caller joinery.Caller, in *body[client.OwnerTokensRequest]) (*body[client.OwnerTokens], error) {
 	refs := each(in.Body.Devices, func(r client.DeviceRef) joinery.DeviceRef {
 		return joinery.DeviceRef{ID: r.Device, JoinEUI: r.JoinEUI, DevEUI: r.DevEUI}
 	})
@@ -62,9 +56,9 @@ func (s *Server) readOwnerTokens(ctx context.Context, caller joinery.Caller, in 
 	if err != nil {
 		return nil, err
 	}
-	out := client.List[client.LabelToken]{Items: each(tokens, labelToken)}
-	for i := range out.Items {
-		out.Items[i].Index = i
+	out := client.OwnerTokens{Results: each(tokens, labelToken)}
+	for i := range out.Results {
+		out.Results[i].Index = i
 	}
 	return ok(out), nil
 }

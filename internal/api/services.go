@@ -126,9 +126,9 @@ type Imports interface {
 	Status(ctx context.Context, caller joinery.Caller, id joinery.ImportID) (joinery.Import, error)
 	// Errors gives failed rows from index from on, in order.
 	Errors(ctx context.Context, caller joinery.Caller, id joinery.ImportID, from uint64, limit int) ([]joinery.RowResult, error)
-	// Imported gives a page of the devices of rows from index from on, in order;
+	// Imported gives at most limit devices of rows from index from on, in order;
 	// next is where the next page begins, 0 for none.
-	Imported(ctx context.Context, caller joinery.Caller, id joinery.ImportID, from uint64) (devices []joinery.ImportedDevice, next uint64, err error)
+	Imported(ctx context.Context, caller joinery.Caller, id joinery.ImportID, from uint64, limit int) (devices []joinery.ImportedDevice, next uint64, err error)
 }
 
 // Answers remembers what requests were answered that name themselves.

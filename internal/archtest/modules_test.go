@@ -6,8 +6,8 @@ package archtest
 var modules = map[string][]string{
 	"codeberg.org/go-pdf/fpdf":            {"internal/label"}, // MIT; github.com/go-pdf/fpdf is its frozen past
 	"filippo.io/age":                      {"internal/keyring/soft", "internal/backup"},
-	"github.com/danielgtaylor/huma/v2":    {"internal/api", "internal/api/clientgen"},
 	"github.com/boombuler/barcode":        {"internal/label"}, // MIT; weighs the masks of a code, as readers want
+	"github.com/danielgtaylor/huma/v2":    {"internal/api", "internal/api/clientgen"},
 	"github.com/go-json-experiment/json":  {"backend", "manifest", "internal/seal", "internal/sim", "internal/provisioning", "internal/api", "internal/factory"},
 	"github.com/google/go-cmp":            {"internal/store/storetest", "internal/keyring/keyringtest"},
 	"github.com/goccy/go-yaml":            {"internal/config"},

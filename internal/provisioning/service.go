@@ -25,9 +25,9 @@ type Store interface {
 	// ImportErrors gives failed rows with an index above after, by index; 0 is
 	// from the beginning, row 0 included.
 	ImportErrors(ctx context.Context, id joinery.ImportID, after uint64, limit int) ([]joinery.RowResult, error)
-	// ImportedDevices gives the devices of rows, by index, from row from on; next
-	// is where the next page begins, 0 for none.
-	ImportedDevices(ctx context.Context, id joinery.ImportID, from uint64) (devices []joinery.ImportedDevice, next uint64, err error)
+	// ImportedDevices gives at most limit devices of rows, by index, from row from
+	// on; next is where the next page begins, 0 for none.
+	ImportedDevices(ctx context.Context, id joinery.ImportID, from uint64, limit int) (devices []joinery.ImportedDevice, next uint64, err error)
 }
 
 // Registry is who may import what; LoadActivation tells a dry run which devices

@@ -42,8 +42,8 @@ type Devices interface {
 	Device(ctx context.Context, id joinery.DeviceID) (joinery.ActivationState, error)
 	FindDevices(ctx context.Context, devEUI lorawan.EUI64) ([]joinery.ActivationState, error)
 	ManifestEntry(ctx context.Context, id joinery.DeviceID) (entry []byte, serial string, err error)
-	DeviceKey(ctx context.Context, id joinery.DeviceID) (*ecdsa.PublicKey, error)
 	Labelled(ctx context.Context, refs []joinery.DeviceRef) ([]joinery.Labelled, error)
+	DeviceKey(ctx context.Context, id joinery.DeviceID) (*ecdsa.PublicKey, error)
 	SetSuspended(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, suspended bool, a joinery.AuditEntry) error
 	DeleteDevice(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, a joinery.AuditEntry) error
 	OpenReset(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, at time.Time, joinNonceAtLeast lorawan.JoinNonce, a joinery.AuditEntry) error
@@ -64,7 +64,7 @@ type Imports interface {
 	Import(ctx context.Context, id joinery.ImportID) (joinery.Import, error)
 	CommitRows(ctx context.Context, rows joinery.ImportRows, a joinery.AuditEntry) ([]joinery.RowResult, error)
 	ImportErrors(ctx context.Context, id joinery.ImportID, after uint64, limit int) ([]joinery.RowResult, error)
-	ImportedDevices(ctx context.Context, id joinery.ImportID, from uint64) (devices []joinery.ImportedDevice, next uint64, err error)
+	ImportedDevices(ctx context.Context, id joinery.ImportID, from uint64, limit int) (devices []joinery.ImportedDevice, next uint64, err error)
 }
 
 // Organisations holds organisations, their ranges and their signers.

@@ -73,8 +73,11 @@ func importedDevices(w *world) {
 	read := func(from uint64) (found map[uint64]joinery.DeviceID, pages int) {
 		found = map[uint64]joinery.DeviceID{}
 		for last := int64(-1); ; pages++ {
-			devices, next, err := w.ImportedDevices(w.ctx, i.ID, from)
+			devices, next, err := w.ImportedDevices(w.ctx, i.ID, from, 137)
 			w.ok(err)
+			if len(devices) > 137 {
+				w.t.Fatalf("a page of %d", len(devices))
+			}
 			for _, d := range devices {
 				if int64(d.Index) <= last {
 					w.t.Fatalf("row %d comes after row %d", d.Index, last)
@@ -104,7 +107,7 @@ func importedDevices(w *world) {
 	w.equal(found, want)
 	found, _ = read(rows)
 	w.equal(len(found), 0)
-	_, _, err := w.ImportedDevices(w.ctx, joinery.NewImportID(), 0)
+	_, _, err := w.ImportedDevices(w.ctx, joinery.NewImportID(), 0, 10)
 	w.refused(err, joinery.CodeNotFound)
 	w.CheckInvariants(w.t)
 }

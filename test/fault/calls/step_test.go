@@ -140,9 +140,9 @@ func (x stepStore) ImportErrors(ctx context.Context, id joinery.ImportID, after 
 	return step(x.s, "ImportErrors", func() ([]joinery.RowResult, error) { return x.db.ImportErrors(ctx, id, after, limit) })
 }
 
-func (x stepStore) ImportedDevices(ctx context.Context, id joinery.ImportID, from uint64) (devices []joinery.ImportedDevice, next uint64, err error) {
+func (x stepStore) ImportedDevices(ctx context.Context, id joinery.ImportID, from uint64, limit int) (devices []joinery.ImportedDevice, next uint64, err error) {
 	devices, err = step(x.s, "ImportedDevices", func() (found []joinery.ImportedDevice, err error) {
-		found, next, err = x.db.ImportedDevices(ctx, id, from)
+		found, next, err = x.db.ImportedDevices(ctx, id, from, limit)
 		return found, err
 	})
 	return devices, next, err
