@@ -41,6 +41,7 @@ var flagCompleters = map[string]completer{
 	"net-id": completeNetIDs, "bind-net-id": completeNetIDs, "as-id": completeASIDs, "bind-as-id": completeASIDs,
 	"mac-version": words("1.0.0", "1.0.1", "1.0.2", "1.0.3", "1.0.4", "1.1.0"),
 	"app-s-key":   words("clear", "wrapped", "session-key-id"), "app-s-key-at-least": words("clear", "wrapped", "session-key-id"),
+	"owner": completeOrgs, "status": words("active", "unbound", "suspended"), "sort": words("dev-eui", "-dev-eui", "last-join", "-last-join"),
 	"role": words("ns", "as"), "for": words(presetChirpStack, presetThingsTS), "root10": words("NwkKey", "AppKey"),
 }
 
@@ -163,14 +164,14 @@ func completeFrom[T any](ctx context.Context, a *app, list func(context.Context,
 // completeDevices looks for devices by how their DevEUI begins, or behind a
 // JoinEUI and a slash.
 func completeDevices(ctx context.Context, a *app, typed string) ([]string, error) {
-	filter := client.DeviceFilter{DevEUIPrefix: strings.ToUpper(typed)}
+	filter := client.DevicesQuery{DevEUI: strings.ToUpper(typed)}
 	joinText, devText, both := strings.Cut(typed, "/")
 	if both {
 		joinEUI, err := lorawan.ParseEUI64(joinText)
 		if err != nil {
 			return nil, err
 		}
-		filter.JoinEUI, filter.DevEUIPrefix = joinEUI, strings.ToUpper(devText)
+		filter.JoinEUI, filter.DevEUI = joinEUI, strings.ToUpper(devText)
 	}
 	return completeFrom(ctx, a, func(ctx context.Context, api *client.Client) (out []client.Device, err error) {
 		for d, err := range atMost(api.Devices(ctx, filter), completeItems) {

@@ -21,47 +21,6 @@ func (a *app) deviceCommand() *cobra.Command {
 	return c
 }
 
-func (a *app) deviceListCommand() *cobra.Command {
-	var joinEUI, devEUI string
-	var suspended bool
-	var limit int
-	c := a.command(&cobra.Command{
-		Use:   "list",
-		Short: "List devices",
-		Example: `  joinctl device list
-  joinctl device list --dev-eui 0004A310 --limit 20
-  joinctl device list --join-eui 70B3D57ED0000000 --json | jq -r '.[].devEUI'`,
-		Args: cobra.NoArgs,
-	}, func(ctx context.Context, api *client.Client, _ []string) error {
-		filter := client.DeviceFilter{DevEUIPrefix: strings.ToUpper(devEUI), OnlySuspended: suspended}
-		if joinEUI != "" {
-			var err error
-			if filter.JoinEUI, err = lorawan.ParseEUI64(joinEUI); err != nil {
-				return usagef("--join-eui: %w", err)
-			}
-		}
-		if strings.Trim(filter.DevEUIPrefix, "0123456789ABCDEF") != "" || len(devEUI) > 16 {
-			return usagef("--dev-eui: want at most 16 hexadecimal digits")
-		}
-		return showSeq(a, atMost(api.Devices(ctx, filter), limit), columns[client.Device]{
-			names: []string{"JoinEUI", "DevEUI", "version", "network", "AS-ID", "state", "last join", "id"},
-			cells: func(d client.Device) []any {
-				network, asid := "-", "-"
-				if d.Binding != nil {
-					network, asid = networkOf(*d.Binding), orDash(d.Binding.ASID)
-				}
-				return []any{d.JoinEUI, d.DevEUI, d.MACVersion, network, asid, stateOf(d), when(d.LastJoinAt, "never"), d.ID}
-			},
-			empty: "no devices; 'joinctl import' brings them in",
-		})
-	})
-	c.Flags().StringVar(&joinEUI, "join-eui", "", "only devices with this JoinEUI")
-	c.Flags().StringVar(&devEUI, "dev-eui", "", "only devices whose DevEUI begins with these hexadecimal digits")
-	c.Flags().BoolVar(&suspended, "suspended", false, "only devices that are suspended")
-	c.Flags().IntVar(&limit, "limit", 0, "at most this many (0: all)")
-	return c
-}
-
 // atMost cuts a sequence off after n items; 0 lets all of it pass.
 func atMost[T any](items func(func(T, error) bool), n int) func(func(T, error) bool) {
 	if n <= 0 {
@@ -188,11 +147,7 @@ func (a *app) deviceActivationsCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		items, err := api.Activations(ctx, d.ID, limit)
-		if err != nil {
-			return err
-		}
-		return showList(a, items, columns[client.Activation]{
+		return showSeq(a, atMost(api.Activations(ctx, d.ID, client.ActivationsQuery{}), limit), columns[client.Activation]{
 			names: []string{"when", "type", "keys", "count", "JoinNonce", "NetID", "DevAddr", "AS-ID", "AppSKey", "id"},
 			cells: func(v client.Activation) []any {
 				return []any{when(v.At, "?"), v.Type, v.KeyLayout, v.Count, v.JoinNonce, v.NetID, v.DevAddr, orDash(v.ASID), v.AppSKey, v.ID}
@@ -200,7 +155,7 @@ func (a *app) deviceActivationsCommand() *cobra.Command {
 			empty: "it never joined",
 		})
 	})
-	c.Flags().IntVar(&limit, "limit", 0, "at most this many (0: the server's default)")
+	c.Flags().IntVar(&limit, "limit", 100, "at most this many (0: all)")
 	return c
 }
 
