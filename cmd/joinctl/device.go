@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"joinery"
 	"joinery/client"
@@ -19,42 +18,6 @@ func (a *app) deviceCommand() *cobra.Command {
 		a.deviceListCommand(), a.deviceShowCommand(), a.deviceExplainCommand(), a.deviceActivationsCommand(), a.deviceOwnerTokenCommand(),
 		a.deviceSuspendCommand(), a.deviceResumeCommand(), a.deviceResetCommand(), a.deviceDeleteCommand(),
 	)
-	return c
-}
-
-func (a *app) deviceListCommand() *cobra.Command {
-	var f deviceFilterFlags
-	var limit int
-	c := a.command(&cobra.Command{
-		Use:   "list",
-		Short: "List devices",
-		Example: `  joinctl device list
-  joinctl device list --dev-eui 0004A310 --limit 20
-  joinctl device list --joined-before 30d --sort lastJoin
-  joinctl device list --join-eui 70B3D57ED0000000 --json | jq -r '.[].devEUI'`,
-		Args: cobra.NoArgs,
-	}, func(ctx context.Context, api *client.Client, _ []string) error {
-		filter, err := f.query(time.Now())
-		if err != nil {
-			return err
-		}
-		if limit > 0 {
-			filter.Limit = min(limit, 500)
-		}
-		return showSeq(a, atMost(api.Devices(ctx, filter), limit), columns[client.Device]{
-			names: []string{"JoinEUI", "DevEUI", "version", "network", "AS-ID", "state", "last join", "id"},
-			cells: func(d client.Device) []any {
-				network, asid := "-", "-"
-				if d.Binding != nil {
-					network, asid = networkOf(*d.Binding), orDash(d.Binding.ASID)
-				}
-				return []any{d.JoinEUI, d.DevEUI, d.MACVersion, network, asid, stateOf(d), when(d.LastJoinAt, "never"), d.ID}
-			},
-			empty: "no devices; 'joinctl import' brings them in",
-		})
-	})
-	f.add(c)
-	c.Flags().IntVar(&limit, "limit", 0, "at most this many (0: all)")
 	return c
 }
 

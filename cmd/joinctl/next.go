@@ -21,7 +21,7 @@ var nextSteps = map[joinery.Code]string{
 	joinery.CodeForbidden:       "'joinctl whoami' says who the server takes you for; ask its operator, or give --org if you may act for several organisations",
 	joinery.CodeNotFound:        "look it up with the command's 'list'; what belongs to others is not shown, and 'joinctl whoami' says for whom you look",
 	joinery.CodeConflict:        "look at what is there now with 'show' or 'list', then decide",
-	joinery.CodePrecondition:    "somebody changed it meanwhile: look at it again with 'show', then decide",
+	joinery.CodePrecondition:    "somebody changed it meanwhile: look at it again, and give the command again if it still holds",
 	joinery.CodeRateLimited:     "wait a minute before the next try",
 	joinery.CodeProtocol:        "the other side must speak Backend Interfaces 1.0 or 1.1: set that in the Network Server",
 	joinery.CodeUnknownSender:   "'joinctl peer list' says which NetIDs, NSIDs and AS-IDs belong to which peer",

@@ -42,7 +42,7 @@ type signerFlags struct {
 }
 
 func (f *signerFlags) register(c *cobra.Command) {
-	c.Flags().StringVar(&f.certificate, "cert", "", "the signer's certificate")
+	c.Flags().StringVar(&f.certificate, "cert", "", "file of the signer's certificate")
 	c.Flags().StringVar(&f.family, "family", string(manifest.FamilyJoinery), "whose parts it signs: joinery or microchip")
 	c.Flags().StringArrayVar(&f.roots, "root", nil, "root certificate of the elements' device certificates; may be given more than once")
 	c.Flags().StringVar(&f.suffix, "serial-suffix", "", "how serial numbers end that it may provision, in hexadecimal digits")

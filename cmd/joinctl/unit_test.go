@@ -79,3 +79,19 @@ func TestTextFromElsewhereDoesNotSteerTheTerminal(t *testing.T) {
 		}
 	}
 }
+
+func TestParseMoment(t *testing.T) {
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	for text, want := range map[string]time.Time{
+		"30d": now.AddDate(0, 0, -30), "12h": now.Add(-12 * time.Hour), "": {},
+		"2026-10-01":           time.Date(2026, 10, 1, 0, 0, 0, 0, time.Local),
+		"2026-10-01T08:00:00Z": time.Date(2026, 10, 1, 8, 0, 0, 0, time.UTC),
+	} {
+		if got, err := parseMoment("--joined-after", text, now); err != nil || !got.Equal(want) {
+			t.Errorf("%q: %v, %v, want %v", text, got, err, want)
+		}
+	}
+	if _, err := parseMoment("--joined-after", "soon", now); err == nil || !strings.Contains(err.Error(), "--joined-after: want 30d") {
+		t.Errorf("%v", err)
+	}
+}
