@@ -1,0 +1,56 @@
+package api
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// TestRates runs a bucket on a clock of the test's own.
+func TestRates(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	r := newRates(60) // one a second
+	r.now = func() time.Time { return now }
+	for n := range 60 {
+		if s := r.take("a"); s.left != 59-n || s.again != 0 || s.full != time.Duration(n+1)*time.Second {
+			t.Fatalf("request %d: %+v", n, s)
+		}
+	}
+	if s := r.take("a"); s.again != time.Second || s.left != 0 {
+		t.Errorf("one too many: %+v", s)
+	}
+	if s := r.take("b"); s.again != 0 || s.left != 59 {
+		t.Errorf("another: %+v", s)
+	}
+	now = now.Add(500 * time.Millisecond)
+	if s := r.take("a"); s.again != 500*time.Millisecond {
+		t.Errorf("after half a second: %+v", s)
+	}
+	now = now.Add(10 * time.Second)
+	if s := r.take("a"); s.again != 0 || s.left != 9 {
+		t.Errorf("after ten: %+v", s)
+	}
+	now = now.Add(-time.Hour)
+	if s := r.take("a"); s.left != 8 {
+		t.Errorf("with a clock that went back: %+v", s)
+	}
+	now = now.Add(48 * time.Hour)
+	if s := r.take("a"); s.left != 59 {
+		t.Errorf("after two days: %+v", s)
+	}
+}
+
+// TestRatesForget: credentials that have their whole quota take no memory for
+// long.
+func TestRatesForget(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	r := newRates(60)
+	r.now = func() time.Time { return now }
+	for n := range 3 * maxBuckets {
+		now = now.Add(2 * time.Second)
+		r.take(fmt.Sprint("key ", n))
+	}
+	if len(r.buckets) > maxBuckets+1 {
+		t.Errorf("%d buckets", len(r.buckets))
+	}
+}
