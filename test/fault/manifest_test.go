@@ -139,7 +139,7 @@ func importUntil(t *testing.T, s *rig.Server, path string, begin client.NewImpor
 			u.ctl = processorTime(t, ctl.Process.Pid)
 			ok(t, stop(ctl))
 			_ = ctl.Process.Kill() // joinctl tries a server that is gone again, for some seconds
-			<-ended
+			_ = <-ended            // it was killed, or gave up
 			return u
 		}
 	}
