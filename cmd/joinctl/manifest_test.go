@@ -128,8 +128,8 @@ func TestManifest(t *testing.T) {
 	if code, out, _ := s.run(t, "manifest", "check", gone); code != exitPartial || !strings.Contains(out, "no such device") {
 		t.Errorf("%d %s", code, out)
 	}
-	inTheClear := f.write("clear.csv", []byte("dev_eui,join_eui,app_key\n0004A310001A0002,70B3D57ED0000000,2B7E151628AED2A6ABF7158809CF4F3C\n"))
-	for _, args := range [][]string{{"manifest", "check", inTheClear}, {"manifest", "import", inTheClear, "--mac-version", "1.0.4"}} {
+	withKey := f.write("clear.csv", []byte("dev_eui,join_eui,app_key\n0004A310001A0002,70B3D57ED0000000,2B7E151628AED2A6ABF7158809CF4F3C\n"))
+	for _, args := range [][]string{{"manifest", "check", withKey}, {"manifest", "import", withKey, "--mac-version", "1.0.4"}} {
 		if code, out, said := s.run(t, args...); code != exitFailed || !strings.Contains(said, "in the clear") || !strings.Contains(said, "joinctl import keys") || strings.Contains(out+said, "2B7E") {
 			t.Errorf("%v: %d %s%s", args, code, out, said)
 		}

@@ -89,6 +89,7 @@ func TestStrictBodies(t *testing.T) {
 		{"fraction", "/api/v1/imports/" + w.ids["imports"] + "/rows", `{"from":0.5}`, 422, "body.from", "integer"},
 		{"enum", "/api/v1/imports", `{"kind":"other","sha256":"` + strings.Repeat("0", 64) + `"}`, 422, "body.kind", "manifest, key-list"},
 		{"base64", "/api/v1/peers/" + w.ids["peers"] + "/keks", `{"role":"ns","label":"x","seal":{"format":"x","kid":"x","alg":"x","wrap":"x","key":"!"},"wrapped":""}`, 422, "body.seal.key", "base64"},
+		{"entry that is no base64", "/api/v1/imports/" + w.ids["imports"] + "/rows", `{"from":0,"entries":["!"]}`, 422, "body", "wrong form"},
 		{"time", "/api/v1/api-keys", `{"name":"x","expiresAt":"tomorrow"}`, 422, "body.expiresAt", "RFC 3339"},
 	} {
 		status, p := post(c.path, c.body)

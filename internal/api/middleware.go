@@ -259,7 +259,7 @@ func (s *Server) readBody(ctx huma.Context, next func(huma.Context)) {
 		defer func() { <-s.imports }()
 	}
 	_ = ctx.SetReadDeadline(time.Now().Add(bodyTimeout)) // not every writer has one; the server's stands
-	body, err := io.ReadAll(io.LimitReader(ctx.BodyReader(), limit+1))
+	body, err := readAll(ctx, limit)
 	timeout, isNet := errors.AsType[net.Error](err)
 	status := 0
 	switch {
@@ -276,6 +276,17 @@ func (s *Server) readBody(ctx huma.Context, next func(huma.Context)) {
 		return
 	}
 	next(bodyContext{ctx, bytes.NewReader(body)})
+}
+
+// readAll reads a body of at most limit bytes, or one byte more. A long one whose
+// length is known gets its memory at once, instead of growing into it.
+func readAll(ctx huma.Context, limit int64) ([]byte, error) {
+	var body bytes.Buffer
+	if r, _ := humago.Unwrap(ctx); limit == importBody && 0 < r.ContentLength && r.ContentLength <= limit {
+		body.Grow(int(r.ContentLength) + bytes.MinRead)
+	}
+	_, err := body.ReadFrom(io.LimitReader(ctx.BodyReader(), limit+1))
+	return body.Bytes(), err
 }
 
 // enterImport waits for room for a body of rows, for importWait at most. Where it

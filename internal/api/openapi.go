@@ -76,6 +76,9 @@ func (s *Server) serveDocument() error {
 	delete(schemas, "ErrorModel")
 	delete(schemas, "ErrorDetail")
 	documentHeaders(s.huma.OpenAPI())
+	if err := leaveEntriesToDecoder(schemas); err != nil {
+		return err
+	}
 	plain, err := json.Marshal(s.huma.OpenAPI())
 	if err != nil {
 		return fmt.Errorf("write the OpenAPI document: %w", err)

@@ -24,7 +24,8 @@ func scanImport(r *row) (i joinery.Import) {
 
 // BeginImport gives the import of the same file (organisation, kind and hash),
 // as far as it got and as it was begun, or makes i. A finished one is given,
-// too, unless a device was deleted since that it could bring back. Of Bind,
+// too, unless a device was deleted since that it could bring back, or rows of it
+// were refused and a range, a signer or a master key came since. Of Bind,
 // Epoch and Since are not kept: each device's binding gets its own.
 func (d *DB) BeginImport(ctx context.Context, i joinery.Import) (joinery.Import, error) {
 	return write(ctx, d, func(t *tx) (found joinery.Import, err error) {
@@ -56,6 +57,12 @@ func (d *DB) BeginImport(ctx context.Context, i joinery.Import) (joinery.Import,
 		_, err = find()
 		return found, err
 	})
+}
+
+// reopenImports forgets finished imports of which rows were refused, because what
+// was changed may let those pass: the same file is looked at anew.
+func (t *tx) reopenImports() error {
+	return t.exec("UPDATE import SET current = 0 WHERE done = 1 AND failed > 0 AND current = 1")
 }
 
 // Import finds an import by its id; CodeNotFound.

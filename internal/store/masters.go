@@ -73,6 +73,6 @@ func (d *DB) NoteMasters(ctx context.Context, masters ...Master) error {
 				return err
 			}
 		}
-		return nil
+		return t.reopenImports()
 	})
 }

@@ -51,7 +51,10 @@ func (d *DB) AssignRange(ctx context.Context, r joinery.JoinEUIRange, a joinery.
 			return joinery.Errorf(joinery.CodeConflict, "the range overlaps one that is assigned")
 		}
 		err = t.exec("INSERT INTO join_eui_range (first, last, org, elements) VALUES (?, ?, ?, ?)", r.First, r.Last, r.Org, r.Elements)
-		return t.finish(conflict(err, "the range overlaps one that is assigned"), a)
+		if err := conflict(err, "the range overlaps one that is assigned"); err != nil {
+			return err
+		}
+		return t.finish(t.reopenImports(), a)
 	})
 }
 

@@ -21,7 +21,10 @@ func (d *DB) AddSigner(ctx context.Context, s joinery.Signer, a joinery.AuditEnt
 		err := t.exec("INSERT INTO signer ("+signerColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 			s.ID, t.orOperator(s.Org), s.Name, s.KID, s.X5TS256, s.DER, s.JoinEUIs.First, s.JoinEUIs.Last,
 			s.DevEUIs.First, s.DevEUIs.Last, s.Master, s.Generation, s.CreatedAt, string(family), s.Roots, s.SerialSuffix, s.Shared)
-		return t.finish(conflict(err, "the organisation has a signer of that name"), a)
+		if err := conflict(err, "the organisation has a signer of that name"); err != nil {
+			return err
+		}
+		return t.finish(t.reopenImports(), a)
 	})
 }
 

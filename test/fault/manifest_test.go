@@ -139,7 +139,9 @@ func importUntil(t *testing.T, s *rig.Server, path string, begin client.NewImpor
 			u.ctl = processorTime(t, ctl.Process.Pid)
 			ok(t, stop(ctl))
 			_ = ctl.Process.Kill() // joinctl tries a server that is gone again, for some seconds
-			<-ended
+			if err := <-ended; err == nil {
+				t.Error("joinctl was through before it was stopped")
+			}
 			return u
 		}
 	}

@@ -44,6 +44,7 @@ func runManifests(t *testing.T, open func(testing.TB) Backend) {
 		w.refused(err, joinery.CodeNotFound)
 	})
 	t.Run("shared signers", sharedSigners(open))
+	t.Run("looked at anew when more may pass", lookedAtAnew(open))
 	t.Run("refused rows name their element", func(t *testing.T) {
 		w := newWorld(t, open)
 		rival := w.addOrg("rival")
@@ -62,6 +63,37 @@ func runManifests(t *testing.T, open func(testing.TB) Backend) {
 		w.ok(err)
 		w.equal(errs, []joinery.RowResult{{Line: 1, Serial: "SN9", Status: joinery.RowFailed, Reason: "a reason"}})
 	})
+}
+
+// lookedAtAnew: a finished file of which rows were refused is begun anew after a
+// signer was pinned or a range assigned, one of which none was refused is not.
+func lookedAtAnew(open func(testing.TB) Backend) func(*testing.T) {
+	return func(t *testing.T) {
+		w := newWorld(t, open)
+		finish := func(file string, failed ...joinery.RowResult) joinery.ImportID {
+			i := w.begin(w.org, file)
+			_, err := w.CommitRows(w.ctx, joinery.ImportRows{Import: i.ID, Count: uint64(len(failed)), Failed: failed, Last: true}, w.audit(joinery.AuditDeviceImported))
+			w.ok(err)
+			return i.ID
+		}
+		refused := joinery.RowResult{Status: joinery.RowFailed, Reason: "signer is not pinned here"}
+		good, bad := finish("good"), finish("bad", refused)
+		w.equal(w.begin(w.org, "bad").ID, bad)
+		w.ok(w.AddSigner(w.ctx, joinery.Signer{
+			ID: joinery.NewSignerID(), Org: w.org, Name: "line", KID: "kid", X5TS256: "x5t", DER: randomBytes(300), Master: "maker-1", CreatedAt: epoch,
+		}, w.audit(joinery.AuditSignerAdded)))
+		w.equal(w.begin(w.org, "good").ID, good)
+		again := w.begin(w.org, "bad")
+		if again.ID == bad || again.Next != 0 || again.Done {
+			t.Errorf("%+v", again)
+		}
+		_, err := w.CommitRows(w.ctx, joinery.ImportRows{Import: again.ID, Count: 1, Failed: []joinery.RowResult{refused}, Last: true}, w.audit(joinery.AuditDeviceImported))
+		w.ok(err)
+		w.assign(w.addOrg("rival"), 0x10, 0x1F)
+		if third := w.begin(w.org, "bad"); third.ID == again.ID {
+			t.Error("a range came, and the file is not looked at anew")
+		}
+	}
 }
 
 // sharedSigners: what a shared signer signed may be imported by organisations
