@@ -107,6 +107,7 @@ func (s system) Masters() (out []client.MasterKey) {
 type fixture struct {
 	*api.Server
 	auth     *auth.Service
+	signIn   *auth.SignIn
 	services api.Services
 	keys     *keyring.Keyring
 	db       *store.DB
@@ -160,10 +161,11 @@ func start(t testing.TB, change ...func(*api.Options)) *fixture {
 		t.Fatal(err)
 	}
 	f.auth = auth.New(db, nil)
+	f.signIn = newSignIn(t, db, log)
 	f.refusals = refusal.NewRecorder(db, log)
 	t.Cleanup(f.refusals.Close)
 	f.services = api.Services{
-		System: system{f.keys}, Keys: f.auth, Organisations: devices, Ranges: devices, Signers: devices,
+		System: system{f.keys}, Keys: f.auth, People: auth.NewPeople(db, nil), SignIn: f.signIn, Organisations: devices, Ranges: devices, Signers: devices,
 		Peers: devices, KEKs: devices, Devices: devices, Nonces: devices,
 		Ownership: claim.New(db, db, f.keys, claim.Options{AnswerAfter: -1, PerCaller: 1 << 20, PerDevice: 1 << 20}),
 		Imports:   provisioning.New(db, db, f.keys), Audit: devices, Refusals: refusal.New(db, f.refusals),

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"reflect"
 	"strconv"
+	"strings"
 
 	"joinery"
 	"joinery/client"
@@ -53,13 +54,18 @@ func each[S, T any](in []S, convert func(S) T) []T {
 func route[I, O any](s *Server, sp spec, h func(ctx context.Context, caller joinery.Caller, in *I) (*O, error)) {
 	op := huma.Operation{
 		OperationID: sp.id, Method: sp.method, Path: full(sp.path), Tags: []string{sp.tag},
-		Summary: sp.summary, Description: sp.description, DefaultStatus: sp.status,
+		Summary: sp.summary, Description: strings.TrimSpace(sp.description + "\n\n" + needText(needs[sp.id])), DefaultStatus: sp.status,
+		Extensions:   map[string]any{"x-joinery-right": needs[sp.id]},
 		MaxBodyBytes: ordinaryBody + 1,
-		Parameters:   []*huma.Param{organisationParam()},
 		Responses:    s.refusals(sp, reflect.TypeFor[I]()),
 	}
 	if sp.maxBody != 0 {
 		op.MaxBodyBytes = sp.maxBody + 1
+	}
+	if needs[sp.id] == everybody {
+		op.Security = []map[string][]string{{}}
+	} else {
+		op.Parameters = []*huma.Param{organisationParam()}
 	}
 	huma.Register(s.huma, op, func(ctx context.Context, in *I) (*O, error) {
 		caller, known := ctx.Value(callerKey{}).(joinery.Caller)
@@ -79,7 +85,7 @@ func route[I, O any](s *Server, sp spec, h func(ctx context.Context, caller join
 func organisationParam() *huma.Param {
 	return &huma.Param{
 		Name: client.OrganisationHeader, In: "header",
-		Description: "The organisation for which an operator acts; others act for their own",
+		Description: "The organisation for which the caller acts: any for an operator, one of their own for a person; without it the only one",
 		Schema:      &huma.Schema{Type: huma.TypeString, Pattern: "^org_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$"},
 	}
 }

@@ -60,6 +60,9 @@ type Server struct {
 	kinds   map[joinery.Code]kind
 	http    *http.Server
 	metrics *metrics
+	// crossOrigin tells what pages of other sites send.
+	crossOrigin *http.CrossOriginProtection
+
 	imports chan struct{} // holds one for each request that may have a body of importBody
 	held    atomic.Int64  // connections
 }
@@ -68,7 +71,8 @@ type Server struct {
 func New(opt Options) (*Server, error) {
 	s := &Server{
 		Services: opt.Services, version: opt.Version, log: opt.Log,
-		mux: http.NewServeMux(), kinds: kinds(), imports: make(chan struct{}, importsAtOnce),
+		crossOrigin: http.NewCrossOriginProtection(),
+		mux:         http.NewServeMux(), kinds: kinds(), imports: make(chan struct{}, importsAtOnce),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -80,6 +84,10 @@ func New(opt Options) (*Server, error) {
 	s.huma = humago.New(s.mux, s.config())
 	s.huma.UseMiddleware(s.authenticate, s.readBody)
 	s.register()
+	if err := s.unlisted(); err != nil {
+		return nil, err
+	}
+	s.registerSignIn()
 	if err := s.serveDocument(); err != nil {
 		return nil, err
 	}

@@ -5,8 +5,10 @@ package archtest
 // to the standard library, but for the JSON parser that refuses duplicate names.
 var modules = map[string][]string{
 	"filippo.io/age":                      {"internal/keyring/soft", "internal/backup"},
+	"github.com/coreos/go-oidc/v3":        {"internal/auth"},
 	"github.com/danielgtaylor/huma/v2":    {"internal/api"},
 	"github.com/go-json-experiment/json":  {"backend", "manifest", "internal/seal", "internal/sim", "internal/provisioning", "internal/api", "internal/factory"},
+	"github.com/go-webauthn/webauthn":     {"internal/auth"},
 	"github.com/google/go-cmp":            {"internal/store/storetest", "internal/keyring/keyringtest"},
 	"github.com/goccy/go-yaml":            {"internal/config"},
 	"github.com/google/renameio/v2":       {"internal/keyring/soft", "internal/sim", "internal/store", "cmd/joinery"},
@@ -16,16 +18,20 @@ var modules = map[string][]string{
 	"github.com/prometheus/client_golang": {"internal/interop", "internal/api", "internal/daemon", "internal/store"},
 	"github.com/schollz/progressbar/v3":   {"cmd/joinery", "cmd/joinctl"},
 	"github.com/spf13/cobra":              {"cmd/joinery", "cmd/joinctl", "cmd/joinsim", "internal/sim"},
+	"golang.org/x/oauth2":                 {"internal/auth"},
 	"golang.org/x/sys":                    {"internal/secret", "internal/store", "internal/auth", "internal/daemon", "internal/handover"},
 	"golang.org/x/term":                   {"cmd/joinery", "cmd/joinctl"},
+	"golang.org/x/time":                   {"internal/auth"},
 	"zombiezen.com/go/sqlite":             {"internal/store"},
 }
 
 // testModules lists the modules that only tests import.
 var testModules = []string{
+	"github.com/descope/virtualwebauthn", // authenticators
 	"github.com/go-jose/go-jose/v4",
 	"github.com/rogpeppe/go-internal",
 	"github.com/tink-crypto/tink-go/v2",
+	"github.com/zitadel/oidc/v3", // an OpenID provider
 	"golang.org/x/tools",
 	"modernc.org/libc",   // a file system under SQLite that fails
 	"modernc.org/sqlite", // the same; the store reaches the engine through its wrapper
