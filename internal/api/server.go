@@ -154,7 +154,7 @@ func AsSocketUser(r *http.Request, user string) *http.Request {
 	if user == "" {
 		return r
 	}
-	caller := joinery.Caller{Operator: true, Name: user}
+	caller := joinery.Caller{Operator: true, Name: user, Rights: joinery.AllRights(), Socket: true}
 	return r.WithContext(context.WithValue(r.Context(), connectionKey{}, connection{caller: caller}))
 }
 
