@@ -27,8 +27,14 @@ var needs = map[string]joinery.Right{
 	"listActivations": joinery.RightDevicesRead, "explainDevice": joinery.RightDevicesRead,
 	"suspendDevice": joinery.RightDevicesWrite, "resumeDevice": joinery.RightDevicesWrite,
 	"deleteDevice": joinery.RightDevicesWrite, "resetNonces": joinery.RightDevicesWrite,
-	"claimDevice": joinery.RightDevicesOwn,
-	"bindDevice":  joinery.RightDevicesBind, "unbindDevice": joinery.RightDevicesBind,
+	"listImportedDevices": joinery.RightDevicesRead, "getManifestEntry": joinery.RightDevicesRead,
+	"claimDevice": joinery.RightDevicesOwn, "changeOwnership": joinery.RightDevicesOwn,
+	"releaseDevice": joinery.RightDevicesOwn, "regenerateOwnerToken": joinery.RightDevicesOwn,
+	"offerTransfer": joinery.RightDevicesOwn, "acceptTransfer": joinery.RightDevicesOwn, "cancelTransfer": joinery.RightDevicesOwn,
+	"getTransfer": joinery.RightDevicesRead, "listTransfers": joinery.RightDevicesRead,
+	"makeChallenge": joinery.RightDevicesOwn, "openDispute": joinery.RightDevicesOwn, "withdrawDispute": joinery.RightDevicesOwn,
+	"getDispute": joinery.RightDevicesRead, "listDisputes": joinery.RightDevicesRead, "decideDispute": joinery.RightServerWrite,
+	"bindDevice": joinery.RightDevicesBind, "unbindDevice": joinery.RightDevicesBind,
 	"getOwnerToken": joinery.RightTokensRead, "readOwnerTokens": joinery.RightTokensRead,
 
 	"beginImport": joinery.RightDevicesImport, "importRows": joinery.RightDevicesImport,
@@ -56,6 +62,10 @@ var needs = map[string]joinery.Right{
 
 	"listAPIKeys": joinery.RightKeysRead, "makeAPIKey": joinery.RightKeysWrite, "revokeAPIKey": joinery.RightKeysWrite,
 	"listAudit": joinery.RightAuditRead,
+
+	"listEvents": joinery.RightEventsRead, "listWebhooks": joinery.RightEventsRead, "getWebhook": joinery.RightEventsRead,
+	"listDeliveries": joinery.RightEventsRead, "addWebhook": joinery.RightEventsWrite, "removeWebhook": joinery.RightEventsWrite,
+	"enableWebhook": joinery.RightEventsWrite, "rotateWebhook": joinery.RightEventsWrite, "testWebhook": joinery.RightEventsWrite,
 }
 
 // allow holds a caller against what an operation needs.
