@@ -17,9 +17,13 @@ type somebody struct {
 	token string // of a session
 }
 
-func newSignIn(t testing.TB, db *store.DB, log *slog.Logger) *auth.SignIn {
+func newSignIn(t testing.TB, db *store.DB, url string, o auth.SignInOptions, log *slog.Logger) *auth.SignIn {
 	t.Helper()
-	s, err := auth.NewSignIn(db, auth.SignInOptions{URL: "https://js.example.com", Log: log, AnswerAfter: -1})
+	if o.URL == "" {
+		o.URL = url
+	}
+	o.Log, o.AnswerAfter = log, -1
+	s, err := auth.NewSignIn(db, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,6 +36,7 @@ type Provider struct {
 
 // discovered is what a provider says of itself.
 type discovered struct {
+	provider *oidc.Provider
 	oauth    oauth2.Config
 	verifier *oidc.IDTokenVerifier
 }
@@ -75,6 +76,7 @@ func (p *Provider) discover(ctx context.Context) (*discovered, error) {
 		return nil, joinery.WrapError(joinery.CodeUnavailable, err, "the OpenID provider does not answer as one; try again later")
 	}
 	p.found = &discovered{
+		provider: provider,
 		oauth: oauth2.Config{
 			ClientID: p.clientID, ClientSecret: p.secret, Endpoint: provider.Endpoint(),
 			RedirectURL: p.redirect, Scopes: []string{oidc.ScopeOpenID, "profile", "email"},
@@ -164,11 +166,31 @@ func (p *Provider) redeem(ctx context.Context, b Browser, query url.Values) (joi
 	if subtle.ConstantTimeCompare([]byte(idToken.Nonce), []byte(b.derive("nonce"))) != 1 {
 		return none, claims{}, errors.New("the ID token is for another sign-in")
 	}
-	var c claims
+	c, err := d.claims(ctx, idToken, token)
+	return joinery.Identity{Issuer: idToken.Issuer, Subject: idToken.Subject}, c, err
+}
+
+// claims reads name and address: from the ID token, or where it leaves the address
+// out, as it may (OpenID Connect Core 1.0 §5.4), from the provider's UserInfo.
+func (d *discovered) claims(ctx context.Context, idToken *oidc.IDToken, token *oauth2.Token) (c claims, err error) {
 	if err := idToken.Claims(&c); err != nil {
-		return none, claims{}, errors.New("the claims of the ID token cannot be read")
+		return c, errors.New("the claims of the ID token cannot be read")
 	}
-	return joinery.Identity{Issuer: idToken.Issuer, Subject: idToken.Subject}, c, nil
+	if c.Email != "" || d.provider.UserInfoEndpoint() == "" {
+		return c, nil
+	}
+	info, err := d.provider.UserInfo(ctx, oauth2.StaticTokenSource(token))
+	switch {
+	case err != nil:
+		return c, errors.New("the provider does not tell who signed in (UserInfo)")
+	case info.Subject != idToken.Subject: // §5.3.2
+		return c, errors.New("the provider's UserInfo is about somebody else")
+	}
+	var more claims
+	if err := info.Claims(&more); err != nil {
+		return c, errors.New("the provider's UserInfo cannot be read")
+	}
+	return claims{Name: firstOf(c.Name, more.Name), Email: more.Email, EmailVerified: more.EmailVerified}, nil
 }
 
 // exchangeError tells of a failed exchange without the provider's answer, which
