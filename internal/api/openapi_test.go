@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"joinery"
 	"joinery/client"
 )
 
@@ -33,6 +34,7 @@ type operation struct {
 		Required              bool
 		Schema                *schema
 	} `json:"parameters"`
+	Right       joinery.Right `json:"x-joinery-right"`
 	RequestBody *struct {
 		Required bool                 `json:"required"`
 		Content  map[string]mediaType `json:"content"`
