@@ -1,10 +1,14 @@
 package api_test
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/base32"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,6 +17,8 @@ import (
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -595,9 +601,36 @@ func TestProgramSignsInThroughTheBrowser(t *testing.T) {
 	if _, err := c.Status(ctx); code(err) != "unauthenticated" {
 		t.Errorf("an ended session: %v", err)
 	}
-	for _, secret := range []string{login.Secret, got.Token} {
+	for _, secret := range []string{login.Secret, got.Token, f.keyA} {
 		if strings.Contains(f.log.String(), secret[len(secret)-40:]) {
 			t.Error("the log holds a secret")
+		}
+		f.notInDatabase(t, secret)
+	}
+}
+
+// notInDatabase looks for the secret half of a credential in the files of the
+// database, as text and as the bytes for which it stands.
+func (f *fixture) notInDatabase(t *testing.T, credential string) {
+	t.Helper()
+	half := credential[len(credential)-58 : len(credential)-6]
+	raw, err := base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding).DecodeString(half)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(filepath.Dir(f.socket), "joinery.db*"))
+	if err != nil || len(files) < 2 {
+		t.Fatalf("files %v, %v", files, err)
+	}
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, form := range map[string][]byte{"as text": []byte(half), "raw": raw, "in hexadecimal": []byte(hex.EncodeToString(raw)), "in base64": []byte(base64.StdEncoding.EncodeToString(raw)[:40])} {
+			if bytes.Contains(content, form) {
+				t.Errorf("%s holds a secret %s", filepath.Base(file), name)
+			}
 		}
 	}
 }

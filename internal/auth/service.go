@@ -134,32 +134,37 @@ func (s *Service) sessionCaller(ctx context.Context, bearer string, org joinery.
 	}
 	s.noted.use(ctx, int64(id), session.LastUsedAt, now, func(ctx context.Context, at time.Time) error { return s.store.TouchSession(ctx, id, at) })
 	caller, err := actFor(memberships, org)
+	if err != nil {
+		return joinery.Caller{}, err
+	}
 	caller.Name, caller.Person, caller.Session = "person "+session.Person.String(), session.Person, id
-	return caller, err
+	return caller, nil
 }
 
 // actFor says what somebody may do: as operator, where they belong to the
 // operator's organisation; else for the organisation that they name, or the only
-// one to which they belong. Who names none of several may do nothing yet.
-func actFor(memberships []joinery.Membership, org joinery.OrgID) (caller joinery.Caller, err error) {
-	var named *joinery.Membership
-	for i, m := range memberships {
-		if m.Operator {
-			caller.Operator, caller.Rights = true, m.Role.Rights()
-		}
-		if m.Org == org || org == 0 && len(memberships) == 1 {
-			named = &memberships[i]
+// one to which they belong. Who names none of several may do nothing yet. An
+// operator reaches what is anybody's, so what they may do elsewhere as a member is
+// never added to that: where it is more, they act as a member only.
+func actFor(memberships []joinery.Membership, org joinery.OrgID) (joinery.Caller, error) {
+	var asMember, asOperator *joinery.Caller
+	for _, m := range memberships {
+		switch {
+		case m.Operator:
+			asOperator = &joinery.Caller{Operator: true, Org: org, Rights: m.Role.Rights()}
+		case m.Org == org || org == 0 && len(memberships) == 1:
+			asMember = &joinery.Caller{Org: m.Org, Rights: m.Role.Rights() & m.Kinds.Rights()}
 		}
 	}
-	caller.Org = org
 	switch {
-	case named != nil && !named.Operator:
-		caller.Org = named.Org
-		caller.Rights |= named.Role.Rights() & named.Kinds.Rights()
-	case named == nil && org != 0 && !caller.Operator:
+	case asOperator != nil && (asMember == nil || asOperator.Rights.Contains(asMember.Rights)):
+		return *asOperator, nil
+	case asMember != nil:
+		return *asMember, nil
+	case org != 0:
 		return joinery.Caller{}, errNotYours()
 	}
-	return caller, nil
+	return joinery.Caller{}, nil
 }
 
 // noteEvery is how far behind the time at which a credential was last used may be.
