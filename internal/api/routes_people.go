@@ -67,7 +67,7 @@ func (s *Server) registerInvitations() {
 		})
 	route(s, spec{method: http.MethodPost, path: "/invitations", id: "invite", tag: "people", status: http.StatusCreated,
 		summary: "Invite somebody into the organisation for which the caller acts",
-		description: "Whoever signs in at the OpenID provider with that address, verified, joins by it; so does whoever has the token, which is in the " +
+		description: "Who first signs in at the OpenID provider with that address, verified, joins by it; so does whoever has the token, which is in the " +
 			"answer and nowhere else: the server sends no e-mail. It stands for 7 days."},
 		func(ctx context.Context, caller joinery.Caller, in *body[client.NewInvitation]) (*body[client.MadeInvitation], error) {
 			token, i, err := s.People.Invite(ctx, caller, in.Body.Email, in.Body.Role)

@@ -194,12 +194,16 @@ func TestSignInAtTheProvider(t *testing.T) {
 		me.Memberships[0].Organisation != f.orgA || me.Memberships[0].Role != joinery.RoleMember || me.Caller.Operator {
 		t.Fatalf("me %+v", me)
 	}
-	// Again, in another browser: the same person. A second invitation is taken then.
-	f.invite(t, f.orgB, "ann@example.com", joinery.RoleAdmin)
+	// Again, in another browser: the same person, whom nobody draws into another
+	// organisation: she takes that invitation herself.
+	second := f.invite(t, f.orgB, "ann@example.com", joinery.RoleAdmin)
 	other := f.browser(t)
 	other.provider("ann", "")
-	if again := other.me(); again == nil || again.Person.ID != me.Person.ID || len(again.Memberships) != 2 {
+	if again := other.me(); again == nil || again.Person.ID != me.Person.ID || len(again.Memberships) != 1 {
 		t.Fatalf("again %+v", again)
+	}
+	if a := other.do(http.MethodPost, "/api/v1/me/invitations", marshal(t, client.AcceptedInvitation{Token: second.Token}), "Sec-Fetch-Site", "same-origin"); a.status != http.StatusNoContent {
+		t.Fatalf("she takes it: %d %s", a.status, a.body)
 	}
 	// Of two places she must name one.
 	devices := func(header ...string) int { return other.do(http.MethodGet, "/api/v1/devices", "", header...).status }

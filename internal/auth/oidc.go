@@ -216,8 +216,8 @@ func oauthError(code string) string {
 }
 
 // admit finds the person of an account. Who is new needs an invitation: a token,
-// or one to an address that the provider vouches for. All that stand for that
-// address are taken.
+// or one to an address that the provider vouches for; all that stand for that
+// address are taken then. Who is known joins another organisation by a token only.
 func (s *SignIn) admit(ctx context.Context, id joinery.Identity, c claims, token string) (joinery.PersonID, error) {
 	email := ""
 	if c.EmailVerified {
@@ -228,7 +228,11 @@ func (s *SignIn) admit(ctx context.Context, id joinery.Identity, c claims, token
 	if err != nil && joinery.CodeOf(err) != joinery.CodeNotFound {
 		return 0, err
 	}
-	invitations, err := s.invitationsFor(ctx, email, token)
+	address := email
+	if known { // else any organisation could draw them in
+		address = ""
+	}
+	invitations, err := s.invitationsFor(ctx, address, token)
 	if err != nil {
 		return 0, err
 	}

@@ -25,8 +25,10 @@ func (d *DB) AddAPIKey(ctx context.Context, k joinery.APIKey, a joinery.AuditEnt
 	})
 }
 
-const apiKeyColumns = `SELECT k.id, k.org, k.operator, k.name, k.hash, k.created_at, k.expires_at, k.revoked_at,
-	k.rights, k.person, k.made_by, k.last_used_at FROM api_key k `
+const (
+	apiKeyFields  = "k.id, k.org, k.operator, k.name, k.hash, k.created_at, k.expires_at, k.revoked_at, k.rights, k.person, k.made_by, k.last_used_at"
+	apiKeyColumns = "SELECT " + apiKeyFields + " FROM api_key k "
+)
 
 // scanAPIKey reads a key. An operator's key of the operator's organisation acts
 // for none; a plain key made for that organisation acts for it.
@@ -57,22 +59,19 @@ func (d *DB) APIKey(ctx context.Context, id joinery.APIKeyID) (k joinery.APIKey,
 // present. Of an operator's key that is the operator's organisation; who made a
 // key for another organisation than their own did so by their role in that, too.
 func (d *DB) APIKeyStanding(ctx context.Context, id joinery.APIKeyID) (k joinery.APIKey, s joinery.Standing, err error) {
-	const query = `SELECT o.kinds, coalesce(m.role, b.role, '') FROM api_key k
+	const query = "SELECT " + apiKeyFields + `, o.kinds, coalesce(m.role, b.role, '') FROM api_key k
 		JOIN organisation o ON o.id = CASE WHEN k.operator = 1 THEN ?1 ELSE k.org END
 		LEFT JOIN membership m ON m.org = o.id AND m.person = k.person
 		LEFT JOIN membership b ON b.org = ?1 AND b.person = k.person WHERE k.id = ?2`
-	err = d.snapshot(ctx, func(c conn) error {
-		found, err := c.one(apiKeyColumns+"WHERE k.id = ?", func(r *row) error { k = d.scanAPIKey(r); return nil }, id)
-		if err == nil && !found {
-			err = notFound("API key")
-		}
-		if err != nil {
-			return err
-		}
-		_, err = c.one(query, func(r *row) error {
+	err = d.read(ctx, func(c conn) error {
+		found, err := c.one(query, func(r *row) error {
+			k = d.scanAPIKey(r)
 			s = joinery.Standing{Kinds: joinery.ParseOrgKinds(r.text()), Role: joinery.Role(r.text())}
 			return nil
 		}, d.operator, id)
+		if err == nil && !found {
+			err = notFound("API key")
+		}
 		return err
 	})
 	return k, s, err
