@@ -23,9 +23,12 @@ type People interface {
 func (s *Server) registerPeople() {
 	route(s, spec{method: http.MethodGet, path: "/people", id: "listPeople", tag: "people",
 		summary: "Who belongs to the organisation for which the caller acts"},
-		func(ctx context.Context, caller joinery.Caller, _ *none) (*body[client.List[client.Member]], error) {
+		func(ctx context.Context, caller joinery.Caller, in *Paging) (*body[client.List[client.Member]], error) {
 			members, err := s.People.Members(ctx, caller)
-			return list(members, member), err
+			if err != nil {
+				return nil, err
+			}
+			return few(*in, "people", members, func(m joinery.Member) string { return m.ID.String() }, member)
 		})
 	route(s, spec{method: http.MethodPut, path: "/people/{id}", id: "changePerson", tag: "people",
 		summary: "Give a member another role", description: "Nobody gives or takes a role that may do more than they may themselves. An organisation keeps its last admin."},
@@ -45,7 +48,7 @@ func (s *Server) registerPeople() {
 		description: "The API keys that the person made for the organisation are revoked, or with 'keepKeys' become its own. Who belongs to no organisation any more is forgotten."},
 		func(ctx context.Context, caller joinery.Caller, in *struct {
 			ID       string `path:"id" pattern:"^per_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"per_ and 13 characters" doc:"The person's id"`
-			KeepKeys bool   `query:"keepKeys" doc:"Keep the API keys that the person made"`
+			KeepKeys bool   `query:"keepKeys" default:"false" doc:"Keep the API keys that the person made"`
 		}) (*none, error) {
 			id, err := parse[joinery.PersonID](in.ID, "person")
 			if err != nil {
@@ -61,11 +64,14 @@ func (s *Server) registerPeople() {
 func (s *Server) registerInvitations() {
 	route(s, spec{method: http.MethodGet, path: "/invitations", id: "listInvitations", tag: "people",
 		summary: "Invitations into the organisation for which the caller acts that stand"},
-		func(ctx context.Context, caller joinery.Caller, _ *none) (*body[client.List[client.Invitation]], error) {
+		func(ctx context.Context, caller joinery.Caller, in *Paging) (*body[client.List[client.Invitation]], error) {
 			invitations, err := s.People.Invitations(ctx, caller)
-			return list(invitations, invitation), err
+			if err != nil {
+				return nil, err
+			}
+			return few(*in, "invitations", invitations, func(i joinery.Invitation) string { return i.ID.String() }, invitation)
 		})
-	route(s, spec{method: http.MethodPost, path: "/invitations", id: "invite", tag: "people", status: http.StatusCreated,
+	route(s, spec{method: http.MethodPost, path: "/invitations", id: "invite", secret: true, tag: "people", status: http.StatusCreated,
 		summary: "Invite somebody into the organisation for which the caller acts",
 		description: "Who first signs in at the OpenID provider with that address, verified, joins by it; so does whoever has the token, which is in the " +
 			"answer and nowhere else: the server sends no e-mail. It stands for 7 days."},
@@ -83,7 +89,7 @@ func (s *Server) registerInvitations() {
 			}
 			return nil, s.People.Withdraw(ctx, caller, id)
 		})
-	route(s, spec{method: http.MethodPost, path: "/operator/bootstrap", id: "bootstrapOperator", tag: "people", status: http.StatusCreated,
+	route(s, spec{method: http.MethodPost, path: "/operator/bootstrap", id: "bootstrapOperator", secret: true, tag: "people", status: http.StatusCreated,
 		summary:     "Make the token by which the first operator signs in",
 		description: "On the operator socket alone. It serves once, for an hour, makes an admin of the operator's organisation, and ends the one before."},
 		func(ctx context.Context, caller joinery.Caller, _ *none) (*body[client.MadeInvitation], error) {
@@ -139,12 +145,17 @@ func (s *Server) registerMe() {
 			return nil, s.SignIn.Accept(ctx, caller, in.Body.Token)
 		})
 	route(s, spec{method: http.MethodGet, path: "/me/sessions", id: "listSessions", tag: "people", summary: "Where the caller is signed in"},
-		func(ctx context.Context, caller joinery.Caller, _ *none) (*body[client.List[client.Session]], error) {
-			if s.SignIn == nil {
-				return list[joinery.Session, client.Session](nil, nil), nil
+		func(ctx context.Context, caller joinery.Caller, in *Paging) (*body[client.List[client.Session]], error) {
+			var sessions []joinery.Session
+			var err error
+			if s.SignIn != nil {
+				sessions, err = s.SignIn.Sessions(ctx, caller)
 			}
-			sessions, err := s.SignIn.Sessions(ctx, caller)
-			return list(sessions, func(x joinery.Session) client.Session { return session(x, caller) }), err
+			if err != nil {
+				return nil, err
+			}
+			return few(*in, "sessions", sessions, func(x joinery.Session) string { return x.ID.String() },
+				func(x joinery.Session) client.Session { return session(x, caller) })
 		})
 	route(s, spec{method: http.MethodDelete, path: "/me/sessions/{id}", id: "endSession", tag: "people", summary: "Sign out there, at once"},
 		func(ctx context.Context, caller joinery.Caller, in *struct {
@@ -161,12 +172,16 @@ func (s *Server) registerMe() {
 		})
 	route(s, spec{method: http.MethodGet, path: "/me/passkeys", id: "listPasskeys", tag: "people",
 		summary: "The caller's passkeys", description: "The page /sign-in adds some: only a browser can."},
-		func(ctx context.Context, caller joinery.Caller, _ *none) (*body[client.List[client.Passkey]], error) {
-			if s.SignIn == nil {
-				return list[joinery.Passkey, client.Passkey](nil, nil), nil
+		func(ctx context.Context, caller joinery.Caller, in *Paging) (*body[client.List[client.Passkey]], error) {
+			var passkeys []joinery.Passkey
+			var err error
+			if s.SignIn != nil {
+				passkeys, err = s.SignIn.Passkeys(ctx, caller)
 			}
-			passkeys, err := s.SignIn.Passkeys(ctx, caller)
-			return list(passkeys, passkey), err
+			if err != nil {
+				return nil, err
+			}
+			return few(*in, "passkeys", passkeys, func(p joinery.Passkey) string { return p.ID.String() }, passkey)
 		})
 	route(s, spec{method: http.MethodDelete, path: "/me/passkeys/{id}", id: "removePasskey", tag: "people",
 		summary: "Remove a passkey of the caller's", description: "The last way in which somebody can sign in stays."},
@@ -185,7 +200,7 @@ func (s *Server) registerMe() {
 }
 
 func (s *Server) registerLogin() {
-	route(s, spec{method: http.MethodPost, path: "/login", id: "beginLogin", tag: "people", status: http.StatusCreated,
+	route(s, spec{method: http.MethodPost, path: "/login", id: "beginLogin", secret: true, tag: "people", status: http.StatusCreated,
 		summary: "Let a program wait for its person to agree in a browser",
 		description: "The program shows the code and opens the URL, or has its person open it on any machine. There the person signs in, compares the code and " +
 			"agrees. Meanwhile the program asks 'finishLogin'."},
@@ -199,7 +214,7 @@ func (s *Server) registerLogin() {
 			p, err := s.SignIn.BeginProgram(ctx, in.Body.Name)
 			return ok(client.Login{Secret: p.Secret, Code: p.Code, URL: p.URL, PollEvery: int(auth.PollEvery.Seconds()), ExpiresAt: utc(p.ExpiresAt)}), err
 		})
-	route(s, spec{method: http.MethodPost, path: "/login/token", id: "finishLogin", tag: "people",
+	route(s, spec{method: http.MethodPost, path: "/login/token", id: "finishLogin", secret: true, tag: "people",
 		summary: "Ask whether the person has agreed, and get the session", description: "The session is given once."},
 		func(ctx context.Context, _ joinery.Caller, in *body[client.LoginPoll]) (*body[client.FinishedLogin], error) {
 			if err := s.hasSignIn(); err != nil {

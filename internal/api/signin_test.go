@@ -570,7 +570,7 @@ func TestProgramSignsInThroughTheBrowser(t *testing.T) {
 	if err != nil || login.URL != f.url+"/sign-in#login="+login.Code || login.PollEvery < 1 {
 		t.Fatalf("%+v, %v", login, err)
 	}
-	if got, err := program.FinishLogin(ctx, login.Secret); err != nil || got.Done || got.Token != "" {
+	if got, err := program.FinishLogin(ctx, client.LoginPoll{Secret: login.Secret}); err != nil || got.Done || got.Token != "" {
 		t.Fatalf("before anybody agreed: %+v, %v", got, err)
 	}
 	f.browser(t).refused("/program", map[string]string{"code": login.Code}, joinery.CodeUnauthenticated)
@@ -584,11 +584,11 @@ func TestProgramSignsInThroughTheBrowser(t *testing.T) {
 	}
 	b.post("/program/agree", map[string]string{"code": login.Code}, nil)
 	b.refused("/program/agree", map[string]string{"code": login.Code}, joinery.CodeNotFound)
-	got, err := program.FinishLogin(ctx, login.Secret)
+	got, err := program.FinishLogin(ctx, client.LoginPoll{Secret: login.Secret})
 	if err != nil || !got.Done || !strings.HasPrefix(got.Token, "joinery_session_") || got.ExpiresAt.Before(time.Now()) {
 		t.Fatalf("%+v, %v", got.Done, err)
 	}
-	if _, err := program.FinishLogin(ctx, login.Secret); code(err) != "not_found" {
+	if _, err := program.FinishLogin(ctx, client.LoginPoll{Secret: login.Secret}); code(err) != "not_found" {
 		t.Errorf("the session was given twice: %v", err)
 	}
 	c := f.as(t, got.Token)

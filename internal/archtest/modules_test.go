@@ -6,7 +6,7 @@ package archtest
 var modules = map[string][]string{
 	"filippo.io/age":                      {"internal/keyring/soft", "internal/backup"},
 	"github.com/coreos/go-oidc/v3":        {"internal/auth"},
-	"github.com/danielgtaylor/huma/v2":    {"internal/api"},
+	"github.com/danielgtaylor/huma/v2":    {"internal/api", "internal/api/clientgen"},
 	"github.com/go-json-experiment/json":  {"backend", "manifest", "internal/seal", "internal/sim", "internal/provisioning", "internal/api", "internal/factory"},
 	"github.com/go-webauthn/webauthn":     {"internal/auth"},
 	"github.com/google/go-cmp":            {"internal/store/storetest", "internal/keyring/keyringtest"},
@@ -32,6 +32,7 @@ var testModules = []string{
 	"github.com/descope/virtualwebauthn", // authenticators
 	"github.com/go-jose/go-jose/v4",
 	"github.com/rogpeppe/go-internal",
+	"github.com/santhosh-tekuri/jsonschema/v6",
 	"github.com/tink-crypto/tink-go/v2",
 	"github.com/zitadel/oidc/v3", // an OpenID provider
 	"golang.org/x/tools",
