@@ -73,7 +73,7 @@ func TestStrictBodies(t *testing.T) {
 		status           int
 		location, says   string
 	}{
-		{"unknown member", "/api/v1/organisations", `{"name":"x","nmae":"y"}`, 422, "body", "known are name"},
+		{"unknown member", "/api/v1/organisations", `{"name":"x","nmae":"y"}`, 422, "body", "known are kinds, name"},
 		{"unknown member deep down", "/api/v1/peers", `{"name":"x","credentials":[{"kind":"spki","pin":"x"}]}`, 422, "body.credentials[0]", "ca, kind, san, spki"},
 		{"other case", "/api/v1/organisations", `{"Name":"x"}`, 422, "", "case-sensitive"},
 		{"twice", "/api/v1/organisations", `{"name":"x","name":"y"}`, 400, "body", "twice"},
@@ -84,12 +84,12 @@ func TestStrictBodies(t *testing.T) {
 		{"type", "/api/v1/organisations", `{"name":7}`, 422, "body.name", "expected string"},
 		{"number for an object", "/api/v1/claims", `7`, 422, "body", "expected object"},
 		{"hexadecimal", "/api/v1/claims", `{"joinEUI":"70B3","devEUI":"0004A310001AA90A","ownerToken":"x"}`, 422, "body.joinEUI", "16 hexadecimal digits"},
-		{"range", "/api/v1/devices/" + w.ids["devices"] + "/reset-nonces", `{"joinNonceAtLeast":16777216}`, 422, "body.joinNonceAtLeast", "<= "},
-		{"huge number", "/api/v1/imports/" + w.ids["imports"] + "/rows", `{"from":1e300}`, 422, "body.from", "<= "},
-		{"fraction", "/api/v1/imports/" + w.ids["imports"] + "/rows", `{"from":0.5}`, 422, "body.from", "integer"},
+		{"range", "/api/v1/devices/" + w.ids["dev"] + "/reset-nonces", `{"joinNonceAtLeast":16777216}`, 422, "body.joinNonceAtLeast", "<= "},
+		{"huge number", "/api/v1/imports/" + w.ids["imp"] + "/rows", `{"from":1e300}`, 422, "body.from", "<= "},
+		{"fraction", "/api/v1/imports/" + w.ids["imp"] + "/rows", `{"from":0.5}`, 422, "body.from", "integer"},
 		{"enum", "/api/v1/imports", `{"kind":"other","sha256":"` + strings.Repeat("0", 64) + `"}`, 422, "body.kind", "manifest, key-list"},
-		{"base64", "/api/v1/peers/" + w.ids["peers"] + "/keks", `{"role":"ns","label":"x","seal":{"format":"x","kid":"x","alg":"x","wrap":"x","key":"!"},"wrapped":""}`, 422, "body.seal.key", "base64"},
-		{"entry that is no base64", "/api/v1/imports/" + w.ids["imports"] + "/rows", `{"from":0,"entries":["!"]}`, 422, "body", "wrong form"},
+		{"base64", "/api/v1/peers/" + w.ids["peer"] + "/keks", `{"role":"ns","label":"x","seal":{"format":"x","kid":"x","alg":"x","wrap":"x","key":"!"},"wrapped":""}`, 422, "body.seal.key", "base64"},
+		{"entry that is no base64", "/api/v1/imports/" + w.ids["imp"] + "/rows", `{"from":0,"entries":["!"]}`, 422, "body", "wrong form"},
 		{"time", "/api/v1/api-keys", `{"name":"x","expiresAt":"tomorrow"}`, 422, "body.expiresAt", "RFC 3339"},
 	} {
 		status, p := post(c.path, c.body)
@@ -115,7 +115,7 @@ func TestManyErrorsAreCut(t *testing.T) {
 	f := start(t)
 	w := f.populate(t)
 	rows := strings.TrimSuffix(strings.Repeat(`{"line":-1},`, 400), ",")
-	a := f.send(t, w.operatorKey, http.MethodPost, "/api/v1/imports/"+w.ids["imports"]+"/rows", `{"from":0,"keys":[`+rows+`]}`)
+	a := f.send(t, w.operatorKey, http.MethodPost, "/api/v1/imports/"+w.ids["imp"]+"/rows", `{"from":0,"keys":[`+rows+`]}`)
 	if p := a.problem(t); len(p.Errors) > 40 || len(a.body) > 8<<10 {
 		t.Errorf("%d errors in %d bytes", len(p.Errors), len(a.body))
 	}
