@@ -81,7 +81,7 @@ func (t *Terms) Allow(tag string) error {
 }
 
 // Tag stands for what people set of a device: owner, binding, suspension, resets.
-// Joins leave it as it is.
+// Joins leave it as it is, but for one that uses up a reset.
 func (s ActivationState) Tag() string {
 	binding := "none"
 	if s.Binding != nil {

@@ -287,7 +287,7 @@ func (s *Server) readBody(ctx huma.Context, next func(huma.Context)) {
 		s.write(w, s.statusProblem(status, statusDetail(status), requestID(r.Context())))
 		return
 	}
-	next(bodyContext{ctx, bytes.NewReader(body)})
+	next(bodyContext{ctx, body})
 }
 
 // readAll reads a body of at most limit bytes, or one byte more. A long one whose
@@ -314,17 +314,23 @@ func (s *Server) enterImport(ctx context.Context) error {
 	}
 }
 
-// bodyContext is a request whose body was read.
+// bodyContext is a request whose body was read; each BodyReader begins anew.
 type bodyContext struct {
 	request
-	body io.Reader
+	body []byte
+}
+
+// bodyOf is the body of a request behind readBody; nil for none.
+func bodyOf(ctx huma.Context) []byte {
+	c, _ := ctx.(bodyContext)
+	return c.body
 }
 
 // request is a huma.Context under a name that is not one of its methods.
 type request huma.Context
 
 // BodyReader implements huma.Context.
-func (c bodyContext) BodyReader() io.Reader { return c.body }
+func (c bodyContext) BodyReader() io.Reader { return bytes.NewReader(c.body) }
 
 // Unwrap gives the request beneath.
 func (c bodyContext) Unwrap() huma.Context { return c.request }

@@ -32,8 +32,11 @@ func TestAnswersKeepToTheDocument(t *testing.T) {
 	w := f.populate(t)
 	p := newProperty(t, f, w)
 	rounds := 60
-	if os.Getenv("JOINERY_LONG") == "1" {
+	switch {
+	case os.Getenv("JOINERY_LONG") == "1":
 		rounds = 2000
+	case testing.Short(): // under the race detector, which is slow
+		rounds = 10
 	}
 	for _, op := range p.operations {
 		t.Run(op.OperationID, func(t *testing.T) {

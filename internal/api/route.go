@@ -112,8 +112,9 @@ func headers(sp spec) []*huma.Param {
 	text := func(name, pattern, doc string) *huma.Param {
 		return &huma.Param{Name: name, In: "header", Description: doc, Schema: &huma.Schema{Type: huma.TypeString, Pattern: pattern}}
 	}
-	list := []*huma.Param{organisationParam(), text(client.RequestIDHeader, requestIDText.String(),
-		"The request's name in the answer and in the log; without it, or where it has another form, the server draws one")}
+	list := []*huma.Param{organisationParam(), text(client.RequestIDHeader, "",
+		"The request's name in the answer and in the log, such as a UUID: words of at most 16 letters and digits with dashes or dots between. "+
+			"Without it, or where it has another form, the server draws one")}
 	if takesMatch(sp.method, full(sp.path)) {
 		list = append(list, text(ifMatch, "", "The ETag under which it was read: what was changed since is refused with 412"))
 	}

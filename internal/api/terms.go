@@ -6,7 +6,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
-	"io"
 	"net/http"
 	"regexp"
 	"slices"
@@ -50,15 +49,13 @@ func (s *Server) setTerms(ctx huma.Context, next func(huma.Context)) {
 		return
 	}
 	if key != "" && s.Answers != nil {
-		ctx, terms.Once, err = s.name(ctx, key)
-		if err == nil {
-			var done bool
-			if done, err = s.answerAgain(ctx, terms.Once); done {
-				return
-			}
-		}
-		if err != nil {
+		terms.Once = name(ctx, key)
+		done, err := s.answerAgain(ctx, terms.Once)
+		switch {
+		case err != nil:
 			s.refuse(ctx, err)
+			return
+		case done:
 			return
 		}
 	}
@@ -126,34 +123,25 @@ func readKey(r *http.Request) (string, error) {
 	return values[0], nil
 }
 
-// name makes the mark of a request, and gives the request back with its body
-// unread. What is stored of it is a MAC under the key, which is not stored: a
-// body may hold an owner token, which is short enough to be guessed from a plain
-// hash.
-func (s *Server) name(ctx huma.Context, key string) (huma.Context, *joinery.Once, error) {
+// name makes the mark of a request. What is stored of it is a MAC under the key,
+// which is not stored: a body may hold an owner token, which is short enough to
+// be guessed from a plain hash.
+func name(ctx huma.Context, key string) *joinery.Once {
 	r, _ := humago.Unwrap(ctx)
-	var body []byte
-	if ctx.Operation().RequestBody != nil {
-		var err error
-		if body, err = io.ReadAll(ctx.BodyReader()); err != nil {
-			return ctx, nil, err
-		}
-		ctx = bodyContext{ctx, bytes.NewReader(body)}
-	}
 	caller, _ := ctx.Context().Value(callerKey{}).(joinery.Caller)
-	return ctx, &joinery.Once{
-		ID:      mac(key, "joinery answer", caller.Name, caller.Org.String()),
-		Request: mac(key, "joinery request", r.Method, r.URL.Path, r.URL.RawQuery, string(body)),
+	return &joinery.Once{
+		ID:      mac(key, []byte("joinery answer"), []byte(caller.Name), []byte(caller.Org.String())),
+		Request: mac(key, []byte("joinery request"), []byte(r.Method), []byte(r.URL.Path), []byte(r.URL.RawQuery), bodyOf(ctx)),
 		At:      time.Now(),
-	}, nil
+	}
 }
 
-// mac is HMAC-SHA-256 over texts, each behind its length.
-func mac(key string, texts ...string) (sum [sha256.Size]byte) {
+// mac is HMAC-SHA-256 over parts, each behind its length.
+func mac(key string, parts ...[]byte) [sha256.Size]byte {
 	h := hmac.New(sha256.New, []byte(key))
-	for _, text := range texts {
-		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(text))))
-		h.Write([]byte(text))
+	for _, part := range parts {
+		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
+		h.Write(part)
 	}
 	return [sha256.Size]byte(h.Sum(nil))
 }
