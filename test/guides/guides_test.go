@@ -27,7 +27,7 @@ var pages = []string{
 const dir = "../../docs/guides"
 
 // pageTime is how long a page may take.
-const pageTime = 2 * time.Minute
+const pageTime = 5 * time.Minute
 
 func TestGuides(t *testing.T) {
 	programs, err := rig.Build(t.Context(), t.TempDir())
