@@ -205,7 +205,9 @@ func (f *fixture) serve(t testing.TB, tcp net.Listener, options api.Options) {
 	go func() { done <- f.Serve(socket) }()
 	go func() { done <- f.Serve(tcp) }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		// Connections that were made and not used keep a server for five seconds.
+		http.DefaultClient.CloseIdleConnections()
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		if err := f.Shutdown(ctx); err != nil {
 			t.Errorf("shutdown: %v", err)
