@@ -241,9 +241,6 @@ func (f *fixture) isolates(t *testing.T, d document, op operation, foreign map[s
 		if !ok || p.Name == "after" { // a place to go on from, which names nothing
 			continue
 		}
-		if p.In == "header" && op.public() { // nobody signs in there for an organisation
-			continue
-		}
 		compare(op.OperationID+" "+p.In+" "+p.Name, prefix, func(ids map[string]string) answer {
 			switch p.In {
 			case "path":
