@@ -99,7 +99,7 @@ func (t *turn) wait(ctx context.Context, status func() (joinery.Import, error)) 
 			}
 			deadline.Reset(patience)
 		case <-ctx.Done():
-			return i, ctx.Err()
+			return i, joinery.WrapError(joinery.CodeUnavailable, ctx.Err(), "the request ended before its rows were taken; ask where the import stands")
 		}
 	}
 }
