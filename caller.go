@@ -9,13 +9,40 @@ type Caller struct {
 	// operator acting for no organisation.
 	Org OrgID
 	// Operator is set for the server's operator: root or the server's own user
-	// on the operator socket, or an API key with that role.
+	// on the operator socket, an API key with that role, or somebody who belongs
+	// to the operator's organisation.
 	Operator bool
-	// Name is for the audit log: "socket uid 0", "key key_0c3k…".
+	// Name is for the audit log: "socket uid 0", "key key_0c3k…",
+	// "person per_0c3k…".
 	Name string
 	// ExpiresAt is when the caller's API key ends; zero for one without end, and
 	// for the operator socket.
 	ExpiresAt time.Time
+	// Rights is what the caller may do for Org, or as operator. The doors hold
+	// every call against it before a rule sees the call; rules decide about whose
+	// things they are.
+	Rights Rights
+	// Person is who signed in, or who made the API key; zero where no person did.
+	Person PersonID
+	// Session is set where the caller is a person who signed in, Key where it is
+	// an API key, Socket for the operator socket.
+	Session SessionID
+	Key     APIKeyID
+	Socket  bool
+}
+
+// May tells whether the caller has a right.
+func (c Caller) May(r Right) bool { return c.Rights.Has(r) }
+
+// Require refuses who lacks a right, and names it.
+func (c Caller) Require(r Right) error {
+	switch {
+	case c.May(r):
+		return nil
+	case c.Session != 0 && c.Org == 0 && !c.Operator:
+		return Errorf(CodeForbidden, "you belong to several organisations, or to none: say for which one you act")
+	}
+	return Errorf(CodeForbidden, "this needs the right %s, which you do not have here", r)
 }
 
 // Owns tells whether the caller may see and change what org holds.

@@ -11,6 +11,7 @@ import (
 type Organisation struct {
 	ID        OrgID
 	Name      string
+	Kinds     OrgKinds // what it may do; see OrgKind
 	CreatedAt time.Time
 }
 

@@ -103,4 +103,11 @@ type APIKey struct {
 	CreatedAt time.Time
 	ExpiresAt time.Time // zero: never
 	RevokedAt time.Time // zero: valid
+	// Rights is the most that the key may do. What its organisation, and the
+	// person who made it, may do at present bounds it further.
+	Rights Rights
+	Person PersonID // who made it, by whatever key; zero: no person did
+	MadeBy APIKeyID // the key that made it; zero: none did. It ends with that one
+	// LastUsedAt is behind by some minutes; zero: not used yet.
+	LastUsedAt time.Time
 }

@@ -17,8 +17,17 @@ import (
 )
 
 // APIKeys: API keys, without their secrets.
+//
+// Needs the right `keys:read`, which has: viewer, member, admin.
 func (c *Client) APIKeys(ctx context.Context, opts ...CallOption) ([]APIKey, error) {
 	return list[APIKey](ctx, c, "/api-keys", nil, opts...)
+}
+
+// AcceptInvitation: join an organisation by an invitation's token.
+//
+// For people who signed in. Every caller may do this.
+func (c *Client) AcceptInvitation(ctx context.Context, in AcceptedInvitation, opts ...CallOption) error {
+	return c.act(ctx, http.MethodPost, "/me/invitations", nil, in, opts...)
 }
 
 // ActivationsQuery is what Activations may be told; zero members are left out.
@@ -42,6 +51,8 @@ func (q ActivationsQuery) values() url.Values {
 
 // Activations: accepted joins and rejoins of a device, newest first.
 //
+// Needs the right `devices:read`, which has: viewer, member, admin.
+//
 // It ranges over all pages from q.After on, and ends with the first error,
 // which is the last pair.
 func (c *Client) Activations(ctx context.Context, id joinery.DeviceID, q ActivationsQuery, opts ...CallOption) iter.Seq2[Activation, error] {
@@ -60,14 +71,14 @@ func (c *Client) ActivationsPage(ctx context.Context, id joinery.DeviceID, q Act
 // AddKEK: give a peer a new version of a KEK.
 //
 // For the operator. It wraps from now on; older versions stay until they are
-// retired.
+// retired. Needs the right `peers:write`, which has: admin.
 func (c *Client) AddKEK(ctx context.Context, id joinery.PeerID, in NewKEK, opts ...CallOption) (KEK, error) {
 	return send[KEK](ctx, c, http.MethodPost, "/peers/"+id.String()+"/keks", in, opts...)
 }
 
 // AddOrganisation: add an organisation.
 //
-// For the operator.
+// For the operator. Needs the right `server:write`, which has: admin.
 func (c *Client) AddOrganisation(ctx context.Context, in NewOrganisation, opts ...CallOption) (Organisation, error) {
 	return send[Organisation](ctx, c, http.MethodPost, "/organisations", in, opts...)
 }
@@ -76,21 +87,23 @@ func (c *Client) AddOrganisation(ctx context.Context, in NewOrganisation, opts .
 //
 // For the operator. A Network Server needs a KEK of role ns, or the consent to
 // clear keys, confirmed by the peer's name. Credentials that could be another
-// peer's, an AS-ID or a KEK label in use are conflicts.
+// peer's, an AS-ID or a KEK label in use are conflicts. Needs the right
+// `peers:write`, which has: admin.
 func (c *Client) AddPeer(ctx context.Context, in NewPeer, opts ...CallOption) (Peer, error) {
 	return send[Peer](ctx, c, http.MethodPost, "/peers", in, opts...)
 }
 
 // AddSigner: pin a signer of manifests.
 //
-// For the operator.
+// For the operator. Needs the right `server:write`, which has: admin.
 func (c *Client) AddSigner(ctx context.Context, in NewSigner, opts ...CallOption) (Signer, error) {
 	return send[Signer](ctx, c, http.MethodPost, "/signers", in, opts...)
 }
 
 // AssignJoinEUIRange: assign a JoinEUI range to an organisation.
 //
-// For the operator. Ranges never overlap.
+// For the operator. Ranges never overlap. Needs the right `server:write`, which
+// has: admin.
 func (c *Client) AssignJoinEUIRange(ctx context.Context, in NewJoinEUIRange, opts ...CallOption) (JoinEUIRange, error) {
 	return send[JoinEUIRange](ctx, c, http.MethodPost, "/join-eui-ranges", in, opts...)
 }
@@ -123,7 +136,8 @@ func (q AuditQuery) values() url.Values {
 //
 // To the operator all, else those of the caller's organisation. A page may be
 // empty and yet have a 'next': what it looked at was not the caller's. There is
-// no more when 'next' is absent.
+// no more when 'next' is absent. Needs the right `audit:read`, which has:
+// viewer, member, admin.
 //
 // It ranges over all pages from q.After on, and ends with the first error,
 // which is the last pair.
@@ -144,43 +158,82 @@ func (c *Client) AuditPage(ctx context.Context, q AuditQuery, opts ...CallOption
 //
 // A file is known by organisation, kind and SHA-256: an import that was cut off
 // goes on at its 'next'. With other settings than it was begun with it is a
-// conflict.
+// conflict. Needs the right `devices:import`, which has: member, admin.
 func (c *Client) BeginImport(ctx context.Context, in NewImport, opts ...CallOption) (Import, error) {
 	return send[Import](ctx, c, http.MethodPost, "/imports", in, opts...)
 }
 
+// BeginLogin: let a program wait for its person to agree in a browser.
+//
+// The program shows the code and opens the URL, or has its person open it on
+// any machine. There the person signs in, compares the code and agrees.
+// Meanwhile the program asks 'finishLogin'. Needs no credential.
+func (c *Client) BeginLogin(ctx context.Context, in NewLogin, opts ...CallOption) (Login, error) {
+	return send[Login](ctx, c, http.MethodPost, "/login", in, opts...)
+}
+
 // Bind: say which network may join a device.
 //
-// It takes effect with the next join.
+// It takes effect with the next join. Needs the right `devices:bind`, which
+// has: member, admin.
 func (c *Client) Bind(ctx context.Context, id joinery.DeviceID, in NewBinding, opts ...CallOption) error {
 	return c.act(ctx, http.MethodPut, "/devices/"+id.String()+"/binding", nil, in, opts...)
+}
+
+// BootstrapOperator: make the token by which the first operator signs in.
+//
+// On the operator socket alone. It serves once, for an hour, makes an admin of
+// the operator's organisation, and ends the one before. Needs the right
+// `server:write`, which has: admin.
+func (c *Client) BootstrapOperator(ctx context.Context, opts ...CallOption) (MadeInvitation, error) {
+	return send[MadeInvitation](ctx, c, http.MethodPost, "/operator/bootstrap", nil, opts...)
+}
+
+// ChangeOrganisation: change an organisation's name or kinds.
+//
+// For the operator. What the organisation holds by a kind that it loses stays.
+// Needs the right `server:write`, which has: admin.
+func (c *Client) ChangeOrganisation(ctx context.Context, id joinery.OrgID, in OrganisationChange, opts ...CallOption) (Organisation, error) {
+	return send[Organisation](ctx, c, http.MethodPut, "/organisations/"+id.String(), in, opts...)
 }
 
 // ChangePeer: replace a peer's settings.
 //
 // For the operator. Effective at once, also on connections that the peer has
-// open.
+// open. Needs the right `peers:write`, which has: admin.
 func (c *Client) ChangePeer(ctx context.Context, id joinery.PeerID, in PeerChange, opts ...CallOption) (Peer, error) {
 	return send[Peer](ctx, c, http.MethodPut, "/peers/"+id.String(), in, opts...)
+}
+
+// ChangePerson: give a member another role.
+//
+// Nobody gives or takes a role that may do more than they may themselves. An
+// organisation keeps its last admin. Needs the right `people:write`, which has:
+// admin.
+func (c *Client) ChangePerson(ctx context.Context, id joinery.PersonID, in RoleChange, opts ...CallOption) (Member, error) {
+	return send[Member](ctx, c, http.MethodPut, "/people/"+id.String(), in, opts...)
 }
 
 // Claim: become the owner of a device.
 //
 // With the owner token from its label. An unknown device and a wrong token are
 // answered alike; that a device has an owner already is told only to who has
-// the right token.
+// the right token. Needs the right `devices:own`, which has: member, admin.
 func (c *Client) Claim(ctx context.Context, in NewClaim, opts ...CallOption) (Device, error) {
 	return send[Device](ctx, c, http.MethodPost, "/claims", in, opts...)
 }
 
 // DeleteDevice: delete a device and its keys.
 //
-// It cannot be undone. What the device did stays in the audit log.
+// It cannot be undone. What the device did stays in the audit log. Needs the
+// right `devices:write`, which has: member, admin.
 func (c *Client) DeleteDevice(ctx context.Context, id joinery.DeviceID, opts ...CallOption) error {
 	return c.act(ctx, http.MethodDelete, "/devices/"+id.String(), nil, nil, opts...)
 }
 
 // Device: one device.
+//
+// Needs the right `devices:read`, which has: viewer, member, admin.
 func (c *Client) Device(ctx context.Context, id joinery.DeviceID, opts ...CallOption) (Device, error) {
 	return get[Device](ctx, c, "/devices/"+id.String(), nil, opts...)
 }
@@ -272,7 +325,8 @@ func (q DevicesQuery) values() url.Values {
 // To the operator all, or those of the organisation for which it acts; else the
 // caller's own. All that is asked for must hold at once. A page looks at so
 // many devices and no more: where few are what is asked for, it may be short or
-// empty and yet have a 'next'.
+// empty and yet have a 'next'. Needs the right `devices:read`, which has:
+// viewer, member, admin.
 //
 // It ranges over all pages from q.After on, and ends with the first error,
 // which is the last pair.
@@ -289,16 +343,33 @@ func (c *Client) DevicesPage(ctx context.Context, q DevicesQuery, opts ...CallOp
 	return get[Page[Device]](ctx, c, "/devices", q.values(), opts...)
 }
 
+// EndSession: sign out there, at once.
+//
+// Every caller may do this.
+func (c *Client) EndSession(ctx context.Context, id joinery.SessionID, opts ...CallOption) error {
+	return c.act(ctx, http.MethodDelete, "/me/sessions/"+id.String(), nil, nil, opts...)
+}
+
 // ExplainDevice: why a device does not join.
 //
 // What was refused while the caller's organisation held it, by peer and reason:
 // what the last request said, the state that decided, and what to do. Not every
-// request is kept: see the bounds in docs/explain.md.
+// request is kept: see the bounds in docs/explain.md. Needs the right
+// `devices:read`, which has: viewer, member, admin.
 func (c *Client) ExplainDevice(ctx context.Context, id joinery.DeviceID, opts ...CallOption) (DeviceExplanation, error) {
 	return get[DeviceExplanation](ctx, c, "/devices/"+id.String()+"/refusals", nil, opts...)
 }
 
+// FinishLogin: ask whether the person has agreed, and get the session.
+//
+// The session is given once. Needs no credential.
+func (c *Client) FinishLogin(ctx context.Context, in LoginPoll, opts ...CallOption) (FinishedLogin, error) {
+	return send[FinishedLogin](ctx, c, http.MethodPost, "/login/token", in, opts...)
+}
+
 // Import: how far an import is.
+//
+// Needs the right `devices:read`, which has: viewer, member, admin.
 func (c *Client) Import(ctx context.Context, id joinery.ImportID, opts ...CallOption) (Import, error) {
 	return get[Import](ctx, c, "/imports/"+id.String(), nil, opts...)
 }
@@ -324,6 +395,8 @@ func (q ImportErrorsQuery) values() url.Values {
 
 // ImportErrors: rows of an import that were refused, in the file's order.
 //
+// Needs the right `devices:read`, which has: viewer, member, admin.
+//
 // It ranges over all pages from q.After on, and ends with the first error,
 // which is the last pair.
 func (c *Client) ImportErrors(ctx context.Context, id joinery.ImportID, q ImportErrorsQuery, opts ...CallOption) iter.Seq2[RowResult, error] {
@@ -343,24 +416,50 @@ func (c *Client) ImportErrorsPage(ctx context.Context, id joinery.ImportID, q Im
 //
 // The rows are taken in one transaction, and each has its own result. They must
 // begin at the import's 'next'; if they do not, that is a conflict, and asking
-// for the import says where to go on.
+// for the import says where to go on. Needs the right `devices:import`, which
+// has: member, admin.
 func (c *Client) ImportRows(ctx context.Context, id joinery.ImportID, in ImportRows, opts ...CallOption) (ImportProgress, error) {
 	return send[ImportProgress](ctx, c, http.MethodPost, "/imports/"+id.String()+"/rows", in, opts...)
 }
 
+// Invitations: invitations into the organisation for which the caller acts that
+// stand.
+//
+// Needs the right `people:read`, which has: viewer, member, admin.
+func (c *Client) Invitations(ctx context.Context, opts ...CallOption) ([]Invitation, error) {
+	return list[Invitation](ctx, c, "/invitations", nil, opts...)
+}
+
+// Invite: invite somebody into the organisation for which the caller acts.
+//
+// Who first signs in at the OpenID provider with that address, verified, joins
+// by it; so does whoever has the token, which is in the answer and nowhere
+// else: the server sends no e-mail. It stands for 7 days. Needs the right
+// `people:write`, which has: admin.
+func (c *Client) Invite(ctx context.Context, in NewInvitation, opts ...CallOption) (MadeInvitation, error) {
+	return send[MadeInvitation](ctx, c, http.MethodPost, "/invitations", in, opts...)
+}
+
 // JoinEUIRanges: JoinEUI ranges that this server answers for.
+//
+// Needs the right `org:read`, which has: viewer, member, admin.
 func (c *Client) JoinEUIRanges(ctx context.Context, opts ...CallOption) ([]JoinEUIRange, error) {
 	return list[JoinEUIRange](ctx, c, "/join-eui-ranges", nil, opts...)
 }
 
 // KEKs: key encryption keys, retired ones too; never their values.
+//
+// Needs the right `peers:read`, which has: viewer, member, admin.
 func (c *Client) KEKs(ctx context.Context, opts ...CallOption) ([]KEK, error) {
 	return list[KEK](ctx, c, "/keks", nil, opts...)
 }
 
 // MakeAPIKey: make an API key.
 //
-// The answer holds the key's text. It is not stored and cannot be had again.
+// The answer holds the key's text. It is not stored and cannot be had again. A
+// key never may more than who made it: not now, and not later, when its
+// organisation or the person who made it may less. Needs the right
+// `keys:write`, which has: member, admin.
 func (c *Client) MakeAPIKey(ctx context.Context, in NewAPIKey, opts ...CallOption) (MadeAPIKey, error) {
 	return send[MadeAPIKey](ctx, c, http.MethodPost, "/api-keys", in, opts...)
 }
@@ -368,12 +467,22 @@ func (c *Client) MakeAPIKey(ctx context.Context, in NewAPIKey, opts ...CallOptio
 // ManifestEntry: the signed manifest entry with which a device came in.
 //
 // Byte for byte as its maker signed it. Without members for a device that came
-// by a key list.
+// by a key list. Needs the right `devices:read`, which has: viewer, member,
+// admin.
 func (c *Client) ManifestEntry(ctx context.Context, id joinery.DeviceID, opts ...CallOption) (ManifestEntry, error) {
 	return get[ManifestEntry](ctx, c, "/devices/"+id.String()+"/manifest-entry", nil, opts...)
 }
 
+// Me: who the caller is, and where they belong.
+//
+// Every caller may do this.
+func (c *Client) Me(ctx context.Context, opts ...CallOption) (Me, error) {
+	return get[Me](ctx, c, "/me", nil, opts...)
+}
+
 // Organisations: organisations: all to the operator, else the caller's own.
+//
+// Needs the right `org:read`, which has: viewer, member, admin.
 func (c *Client) Organisations(ctx context.Context, opts ...CallOption) ([]Organisation, error) {
 	return list[Organisation](ctx, c, "/organisations", nil, opts...)
 }
@@ -381,12 +490,21 @@ func (c *Client) Organisations(ctx context.Context, opts ...CallOption) ([]Organ
 // OwnerToken: the token with which a device is claimed first.
 //
 // For the device's maker, until its first claim. Reading it is recorded in the
-// audit log.
+// audit log. Needs the right `tokens:read`, which has: member, admin.
 func (c *Client) OwnerToken(ctx context.Context, id joinery.DeviceID, opts ...CallOption) (OwnerToken, error) {
 	return get[OwnerToken](ctx, c, "/devices/"+id.String()+"/owner-token", nil, opts...)
 }
 
+// Passkeys: the caller's passkeys.
+//
+// The page /sign-in adds some: only a browser can. Every caller may do this.
+func (c *Client) Passkeys(ctx context.Context, opts ...CallOption) ([]Passkey, error) {
+	return list[Passkey](ctx, c, "/me/passkeys", nil, opts...)
+}
+
 // Peer: one peer.
+//
+// Needs the right `peers:read`, which has: viewer, member, admin.
 func (c *Client) Peer(ctx context.Context, id joinery.PeerID, opts ...CallOption) (Peer, error) {
 	return get[Peer](ctx, c, "/peers/"+id.String(), nil, opts...)
 }
@@ -395,7 +513,8 @@ func (c *Client) Peer(ctx context.Context, id joinery.PeerID, opts ...CallOption
 //
 // To the operator, with the devices. To the organisation that holds the peer
 // only totals, for the reasons that the peer was told: which devices are here,
-// and whose, is not for it to know.
+// and whose, is not for it to know. Needs the right `peers:read`, which has:
+// viewer, member, admin.
 func (c *Client) PeerRefusals(ctx context.Context, id joinery.PeerID, limit int, opts ...CallOption) (PeerRefusals, error) {
 	v := url.Values{}
 	if limit != 0 {
@@ -405,13 +524,23 @@ func (c *Client) PeerRefusals(ctx context.Context, id joinery.PeerID, limit int,
 }
 
 // Peers: Network Servers and Application Servers.
+//
+// Needs the right `peers:read`, which has: viewer, member, admin.
 func (c *Client) Peers(ctx context.Context, opts ...CallOption) ([]Peer, error) {
 	return list[Peer](ctx, c, "/peers", nil, opts...)
+}
+
+// People: who belongs to the organisation for which the caller acts.
+//
+// Needs the right `people:read`, which has: viewer, member, admin.
+func (c *Client) People(ctx context.Context, opts ...CallOption) ([]Member, error) {
+	return list[Member](ctx, c, "/people", nil, opts...)
 }
 
 // ReleaseJoinEUIRange: give a JoinEUI range back.
 //
 // For the operator. It is refused while devices or signers lie in the range.
+// Needs the right `server:write`, which has: admin.
 func (c *Client) ReleaseJoinEUIRange(ctx context.Context, first lorawan.EUI64, last lorawan.EUI64, opts ...CallOption) error {
 	v := url.Values{}
 	v.Set("first", first.String())
@@ -419,17 +548,38 @@ func (c *Client) ReleaseJoinEUIRange(ctx context.Context, first lorawan.EUI64, l
 	return c.act(ctx, http.MethodDelete, "/join-eui-ranges", v, nil, opts...)
 }
 
+// RemovePasskey: remove a passkey of the caller's.
+//
+// The last way in which somebody can sign in stays. Every caller may do this.
+func (c *Client) RemovePasskey(ctx context.Context, id joinery.PasskeyID, opts ...CallOption) error {
+	return c.act(ctx, http.MethodDelete, "/me/passkeys/"+id.String(), nil, nil, opts...)
+}
+
 // RemovePeer: remove a peer and retire its KEKs.
 //
 // For the operator. Effective at once, also on connections that the peer has
-// open.
+// open. Needs the right `peers:write`, which has: admin.
 func (c *Client) RemovePeer(ctx context.Context, id joinery.PeerID, opts ...CallOption) error {
 	return c.act(ctx, http.MethodDelete, "/peers/"+id.String(), nil, nil, opts...)
 }
 
+// RemovePerson: end a membership, at once.
+//
+// The API keys that the person made for the organisation are revoked, or with
+// 'keepKeys' become its own. Who belongs to no organisation any more is
+// forgotten. Needs the right `people:write`, which has: admin.
+func (c *Client) RemovePerson(ctx context.Context, id joinery.PersonID, keepKeys bool, opts ...CallOption) error {
+	v := url.Values{}
+	if keepKeys {
+		v.Set("keepKeys", strconv.FormatBool(keepKeys))
+	}
+	return c.act(ctx, http.MethodDelete, "/people/"+id.String(), v, nil, opts...)
+}
+
 // RemoveSigner: trust a signer no longer.
 //
-// For the operator. Devices that it brought stay.
+// For the operator. Devices that it brought stay. Needs the right
+// `server:write`, which has: admin.
 func (c *Client) RemoveSigner(ctx context.Context, id joinery.SignerID, opts ...CallOption) error {
 	return c.act(ctx, http.MethodDelete, "/signers/"+id.String(), nil, nil, opts...)
 }
@@ -437,29 +587,39 @@ func (c *Client) RemoveSigner(ctx context.Context, id joinery.SignerID, opts ...
 // ResetNonces: let one join within 24 hours set a new floor for the DevNonces.
 //
 // For the operator. While it is open, a recorded join-request of the device
-// could be replayed once. JoinNonce can be raised and is never lowered.
+// could be replayed once. JoinNonce can be raised and is never lowered. Needs
+// the right `devices:write`, which has: member, admin.
 func (c *Client) ResetNonces(ctx context.Context, id joinery.DeviceID, in NoncesReset, opts ...CallOption) error {
 	return c.act(ctx, http.MethodPost, "/devices/"+id.String()+"/reset-nonces", nil, in, opts...)
 }
 
 // ResumeDevice: end a suspension.
+//
+// Needs the right `devices:write`, which has: member, admin.
 func (c *Client) ResumeDevice(ctx context.Context, id joinery.DeviceID, opts ...CallOption) error {
 	return c.act(ctx, http.MethodPost, "/devices/"+id.String()+"/resume", nil, nil, opts...)
 }
 
 // RetireKEK: wrap nothing under a KEK again.
 //
-// For the operator. It cannot be undone.
+// For the operator. It cannot be undone. Needs the right `peers:write`, which
+// has: admin.
 func (c *Client) RetireKEK(ctx context.Context, id joinery.KEKID, opts ...CallOption) error {
 	return c.act(ctx, http.MethodPost, "/keks/"+id.String()+"/retire", nil, nil, opts...)
 }
 
 // RevokeAPIKey: revoke an API key, at once and for ever.
+//
+// Keys that were made by it are revoked with it. Who may not write people
+// revokes only keys of their own making. Needs the right `keys:write`, which
+// has: member, admin.
 func (c *Client) RevokeAPIKey(ctx context.Context, id joinery.APIKeyID, opts ...CallOption) error {
 	return c.act(ctx, http.MethodDelete, "/api-keys/"+id.String(), nil, nil, opts...)
 }
 
 // Roaming: roaming rules: which networks may learn a device's home network.
+//
+// Needs the right `peers:read`, which has: viewer, member, admin.
 func (c *Client) Roaming(ctx context.Context, organisation joinery.OrgID, opts ...CallOption) ([]RoamingRule, error) {
 	v := url.Values{}
 	if organisation != 0 {
@@ -468,35 +628,60 @@ func (c *Client) Roaming(ctx context.Context, organisation joinery.OrgID, opts .
 	return list[RoamingRule](ctx, c, "/roaming", v, opts...)
 }
 
+// Sessions: where the caller is signed in.
+//
+// Every caller may do this.
+func (c *Client) Sessions(ctx context.Context, opts ...CallOption) ([]Session, error) {
+	return list[Session](ctx, c, "/me/sessions", nil, opts...)
+}
+
 // SetRoaming: set or remove a roaming rule.
 //
 // A rule for a device overrides its organisation's. Without 'netIDs' the rule
-// is removed; an empty list lets no network ask.
+// is removed; an empty list lets no network ask. Needs the right
+// `devices:bind`, which has: member, admin.
 func (c *Client) SetRoaming(ctx context.Context, in RoamingRule, opts ...CallOption) error {
 	return c.act(ctx, http.MethodPut, "/roaming", nil, in, opts...)
 }
 
 // Signers: pinned signers of manifests.
+//
+// Needs the right `org:read`, which has: viewer, member, admin.
 func (c *Client) Signers(ctx context.Context, opts ...CallOption) ([]Signer, error) {
 	return list[Signer](ctx, c, "/signers", nil, opts...)
 }
 
 // Status: whether the server is ready, and who it takes the caller for.
+//
+// Every caller may do this.
 func (c *Client) Status(ctx context.Context, opts ...CallOption) (Status, error) {
 	return get[Status](ctx, c, "/status", nil, opts...)
 }
 
 // SuspendDevice: refuse joins of a device.
+//
+// Needs the right `devices:write`, which has: member, admin.
 func (c *Client) SuspendDevice(ctx context.Context, id joinery.DeviceID, opts ...CallOption) error {
 	return c.act(ctx, http.MethodPost, "/devices/"+id.String()+"/suspend", nil, nil, opts...)
 }
 
 // TransportKey: the public key to which key lists and KEKs are sealed.
+//
+// Every caller may do this.
 func (c *Client) TransportKey(ctx context.Context, opts ...CallOption) (TransportKey, error) {
 	return get[TransportKey](ctx, c, "/transport-key", nil, opts...)
 }
 
 // Unbind: let no network join a device.
+//
+// Needs the right `devices:bind`, which has: member, admin.
 func (c *Client) Unbind(ctx context.Context, id joinery.DeviceID, opts ...CallOption) error {
 	return c.act(ctx, http.MethodDelete, "/devices/"+id.String()+"/binding", nil, nil, opts...)
+}
+
+// WithdrawInvitation: withdraw an invitation.
+//
+// Needs the right `people:write`, which has: admin.
+func (c *Client) WithdrawInvitation(ctx context.Context, id joinery.InvitationID, opts ...CallOption) error {
+	return c.act(ctx, http.MethodDelete, "/invitations/"+id.String(), nil, nil, opts...)
 }

@@ -39,8 +39,11 @@ type Options struct {
 	// Server is the base URL, "https://js.example.com" or, on the same machine
 	// only, "http://127.0.0.1:8080".
 	Server string
-	// APIKey is the text of an API key. It is needed with Server.
+	// APIKey is the text of an API key or of a session. It is needed with Server,
+	// unless Anonymous is set.
 	APIKey string
+	// Anonymous goes without a credential: enough to log in, and for nothing else.
+	Anonymous bool
 	// Organisation is for which organisation an operator acts; zero for none.
 	Organisation joinery.OrgID
 	// TLS configures connections to an https Server; nil for the system's CAs.
@@ -109,7 +112,7 @@ func checkServer(opt Options) (string, error) {
 	default:
 		return "", errors.New("server: want a URL that begins with https:// or http://")
 	}
-	if opt.APIKey == "" {
+	if opt.APIKey == "" && !opt.Anonymous {
 		return "", errors.New("server: an API key is needed; make one on the operator socket with 'joinctl key make'")
 	}
 	return strings.TrimSuffix(u.String(), "/"), nil

@@ -25,7 +25,7 @@ func serve(t *testing.T, h http.HandlerFunc) *client.Client {
 	t.Helper()
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)
-	c, err := client.New(client.Options{Server: s.URL, APIKey: "jk_test", UserAgent: "test/1"})
+	c, err := client.New(client.Options{Server: s.URL, APIKey: "joinery_key_test", UserAgent: "test/1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func TestRequestCarriesCredentialAndOrganisation(t *testing.T) {
 		_, _ = io.WriteString(w, `{"version":"1","ready":true,"transportKID":"x","caller":{"name":"n","operator":true}}`)
 	}))
 	defer s.Close()
-	c, err := client.New(client.Options{Server: s.URL + "/base/", APIKey: "jk_test", Organisation: org, UserAgent: "test/1"})
+	c, err := client.New(client.Options{Server: s.URL + "/base/", APIKey: "joinery_key_test", Organisation: org, UserAgent: "test/1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func TestRequestCarriesCredentialAndOrganisation(t *testing.T) {
 	if _, err := c.Status(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	want := http.Header{"Authorization": {"Bearer jk_test"}, "Joinery-Organisation": {org.String()}, "Accept": {"application/json"}, "User-Agent": {"test/1"}}
+	want := http.Header{"Authorization": {"Bearer joinery_key_test"}, "Joinery-Organisation": {org.String()}, "Accept": {"application/json"}, "User-Agent": {"test/1"}}
 	for name, value := range want {
 		if !reflect.DeepEqual(got.Header[name], value) {
 			t.Errorf("%s: %q, want %q", name, got.Header[name], value)

@@ -58,9 +58,11 @@ type MasterKey struct {
 
 // Caller is who the server takes the client for.
 type Caller struct {
-	Name         string        `json:"name" example:"socket uid 0" doc:"As in the audit log"`
-	Operator     bool          `json:"operator" doc:"Whether this is the server's operator"`
-	Organisation joinery.OrgID `json:"organisation,omitzero" example:"org_0005m2q8g3c0y" doc:"For which organisation it acts; absent for the operator acting for none"`
+	Name         string           `json:"name" example:"socket uid 0" doc:"As in the audit log"`
+	Operator     bool             `json:"operator" doc:"Whether this is the server's operator"`
+	Organisation joinery.OrgID    `json:"organisation,omitzero" example:"org_0005m2q8g3c0y" doc:"For which organisation it acts; absent for the operator acting for none"`
+	Person       joinery.PersonID `json:"person,omitzero" doc:"Who signed in, or made the API key; absent: no person did"`
+	Scopes       []joinery.Right  `json:"scopes,omitzero" nullable:"false" doc:"What it may do there; absent: nothing yet"`
 }
 
 // TransportKey is the public key to which key lists and KEKs are sealed.

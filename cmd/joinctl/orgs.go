@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"joinery"
 	"joinery/client"
 	"joinery/lorawan"
 
@@ -17,18 +18,7 @@ import (
 
 func (a *app) orgCommand() *cobra.Command {
 	c := &cobra.Command{Use: "org", Short: "Organisations, which hold devices, peers and API keys"}
-	c.AddCommand(a.command(&cobra.Command{
-		Use:     "add NAME",
-		Short:   "Add an organisation",
-		Example: `  joinctl org add "Acme Metering"`,
-		Args:    cobra.ExactArgs(1),
-	}, func(ctx context.Context, api *client.Client, args []string) error {
-		o, err := api.AddOrganisation(ctx, client.NewOrganisation{Name: args[0]})
-		if err != nil {
-			return err
-		}
-		return a.done(o, "added %s (%s)", o.Name, o.ID)
-	}), a.command(&cobra.Command{
+	c.AddCommand(a.orgAddCommand(), a.orgChangeCommand(), a.command(&cobra.Command{
 		Use:     "list",
 		Short:   "List organisations",
 		Example: "  joinctl org list",
@@ -39,11 +29,39 @@ func (a *app) orgCommand() *cobra.Command {
 			return err
 		}
 		return showList(a, orgs, columns[client.Organisation]{
-			names: []string{"name", "id", "added"},
-			cells: func(o client.Organisation) []any { return []any{o.Name, o.ID, when(o.CreatedAt, "?")} },
+			names: []string{"name", "kinds", "id", "added"},
+			cells: func(o client.Organisation) []any {
+				return []any{o.Name, joinery.OrgKinds(o.Kinds), o.ID, when(o.CreatedAt, "?")}
+			},
 			empty: "no organisations; 'joinctl org add NAME' adds one",
 		})
 	}))
+	return c
+}
+
+func (a *app) orgAddCommand() *cobra.Command {
+	var kinds []string
+	c := a.command(&cobra.Command{
+		Use:   "add NAME",
+		Short: "Add an organisation",
+		Long: `Add an organisation. Its kinds bound what its people and API keys may do; without any
+it may do everything but run the server.`,
+		Example: `  joinctl org add "Acme Metering"
+  joinctl org add "Borealis" --kind network-operator`,
+		Args: cobra.ExactArgs(1),
+	}, func(ctx context.Context, api *client.Client, args []string) error {
+		in := client.NewOrganisation{Name: args[0]}
+		var err error
+		if in.Kinds, err = parseKinds(kinds); err != nil {
+			return err
+		}
+		o, err := api.AddOrganisation(ctx, in)
+		if err != nil {
+			return err
+		}
+		return a.done(o, "added %s (%s)", o.Name, o.ID)
+	})
+	c.Flags().StringSliceVar(&kinds, "kind", nil, "what part it plays, several times for several: "+kindNames())
 	return c
 }
 

@@ -84,6 +84,7 @@ func (a *app) keyCommand() *cobra.Command {
 func (a *app) keyMakeCommand() *cobra.Command {
 	var operator bool
 	var expires, out string
+	var scopes []string
 	c := a.command(&cobra.Command{
 		Use:   "make NAME",
 		Short: "Make an API key; its text is shown this once",
@@ -91,14 +92,21 @@ func (a *app) keyMakeCommand() *cobra.Command {
 text goes to standard output, or with --out to a file that only you can read. The
 server keeps no copy and cannot show it again.
 
+--scope says the most that it may do; without it that is what you may do yourself. A
+key never may more than who made it, also later.
+
 --expires takes a duration (90d, 12h), a date (2027-01-31) or a time (RFC 3339).`,
 		Example: `  joinctl key make "billing script" --org "Acme Metering" --expires 90d --out billing.key
+  joinctl key make dashboard --org "Acme Metering" --scope devices:read --scope events:read
   joinctl key make ops --operator > ops.key`,
 		Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
 		in := client.NewAPIKey{Name: args[0], Operator: operator}
 		var err error
 		if in.ExpiresAt, err = parseExpiry(expires, time.Now()); err != nil {
+			return err
+		}
+		if in.Scopes, err = parseScopes(scopes); err != nil {
 			return err
 		}
 		made, err := api.MakeAPIKey(ctx, in)
@@ -113,6 +121,7 @@ server keeps no copy and cannot show it again.
 	})
 	c.Flags().BoolVar(&operator, "operator", false, "make an operator's key")
 	c.Flags().StringVar(&expires, "expires", "", "when it ends (default: never)")
+	c.Flags().StringSliceVar(&scopes, "scope", nil, "what it may do, several times for several: devices:read, devices:own, … (default: all that you may)")
 	c.Flags().StringVar(&out, "out", "", "write its text to this new file, readable by you alone")
 	return c
 }
@@ -166,7 +175,7 @@ func (a *app) keyListCommand() *cobra.Command {
 			return err
 		}
 		return showList(a, keys, columns[client.APIKey]{
-			names: []string{"name", "acts as", "made", "expires", "state", "id"},
+			names: []string{"name", "acts as", "made", "last used", "expires", "state", "scopes", "id"},
 			cells: func(k client.APIKey) []any {
 				as := "operator"
 				if !k.Operator {
@@ -179,7 +188,7 @@ func (a *app) keyListCommand() *cobra.Command {
 				case !k.ExpiresAt.IsZero() && time.Now().After(k.ExpiresAt):
 					state = "expired"
 				}
-				return []any{k.Name, as, when(k.CreatedAt, "?"), when(k.ExpiresAt, "never"), state, k.ID}
+				return []any{k.Name, as, when(k.CreatedAt, "?"), when(k.LastUsedAt, "never"), when(k.ExpiresAt, "never"), state, scopesText(k.Scopes), k.ID}
 			},
 			empty: "no API keys; 'joinctl key make NAME' makes one",
 		})

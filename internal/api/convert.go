@@ -14,7 +14,7 @@ import (
 // field by field: a field that a noun gets later does not travel by itself.
 
 func organisation(o joinery.Organisation) client.Organisation {
-	return client.Organisation{ID: o.ID, Name: o.Name, CreatedAt: utc(o.CreatedAt)}
+	return client.Organisation{ID: o.ID, Name: o.Name, Kinds: each(o.Kinds, same), CreatedAt: utc(o.CreatedAt)}
 }
 
 func joinEUIRange(r joinery.JoinEUIRange) client.JoinEUIRange {
@@ -174,7 +174,8 @@ func rowResult(r joinery.RowResult) client.RowResult {
 func apiKey(k joinery.APIKey) client.APIKey {
 	return client.APIKey{
 		ID: k.ID, Organisation: k.Org, Operator: k.Operator, Name: k.Name,
-		CreatedAt: utc(k.CreatedAt), ExpiresAt: utc(k.ExpiresAt), RevokedAt: utc(k.RevokedAt),
+		Scopes: each(k.Rights.List(), same), Person: k.Person, MadeBy: k.MadeBy,
+		CreatedAt: utc(k.CreatedAt), ExpiresAt: utc(k.ExpiresAt), RevokedAt: utc(k.RevokedAt), LastUsedAt: utc(k.LastUsedAt),
 	}
 }
 

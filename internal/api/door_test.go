@@ -42,8 +42,10 @@ func TestEveryCodeHasAnAnswer(t *testing.T) {
 	if len(codes) < 15 {
 		t.Fatalf("only %d codes found", len(codes))
 	}
+	devices := &failing{}
+	f := start(t, func(o *api.Options) { o.Devices = devices })
 	for _, code := range codes {
-		f := start(t, func(o *api.Options) { o.Devices = failing{broken{}, code} })
+		devices.code.Store(code)
 		a := f.send(t, f.keyA, http.MethodGet, "/api/v1/devices", "")
 		p := a.problem(t)
 		if p.Code != code || p.Detail != "said to people" || p.Title == "" || a.status < 400 {
@@ -54,7 +56,7 @@ func TestEveryCodeHasAnAnswer(t *testing.T) {
 		}
 	}
 	// A code that nobody knows is a defect, and is answered as one.
-	f := start(t, func(o *api.Options) { o.Devices = failing{broken{}, "made up"} })
+	devices.code.Store(joinery.Code("made up"))
 	if p := f.send(t, f.keyA, http.MethodGet, "/api/v1/devices", "").problem(t); p.Code != joinery.CodeInternal || p.Detail != "" {
 		t.Errorf("a code that nobody knows: %+v", p)
 	}
@@ -73,7 +75,7 @@ func TestStrictBodies(t *testing.T) {
 		status           int
 		location, says   string
 	}{
-		{"unknown member", "/api/v1/organisations", `{"name":"x","nmae":"y"}`, 422, "body", "known are name"},
+		{"unknown member", "/api/v1/organisations", `{"name":"x","nmae":"y"}`, 422, "body", "known are kinds, name"},
 		{"unknown member deep down", "/api/v1/peers", `{"name":"x","credentials":[{"kind":"spki","pin":"x"}]}`, 422, "body.credentials[0]", "ca, kind, san, spki"},
 		{"other case", "/api/v1/organisations", `{"Name":"x"}`, 422, "", "case-sensitive"},
 		{"twice", "/api/v1/organisations", `{"name":"x","name":"y"}`, 400, "body", "twice"},
@@ -84,11 +86,11 @@ func TestStrictBodies(t *testing.T) {
 		{"type", "/api/v1/organisations", `{"name":7}`, 422, "body.name", "expected string"},
 		{"number for an object", "/api/v1/claims", `7`, 422, "body", "expected object"},
 		{"hexadecimal", "/api/v1/claims", `{"joinEUI":"70B3","devEUI":"0004A310001AA90A","ownerToken":"x"}`, 422, "body.joinEUI", "16 hexadecimal digits"},
-		{"range", "/api/v1/devices/" + w.ids["devices"] + "/reset-nonces", `{"joinNonceAtLeast":16777216}`, 422, "body.joinNonceAtLeast", "<= "},
-		{"huge number", "/api/v1/imports/" + w.ids["imports"] + "/rows", `{"from":1e300}`, 422, "body.from", "<= "},
-		{"fraction", "/api/v1/imports/" + w.ids["imports"] + "/rows", `{"from":0.5}`, 422, "body.from", "integer"},
+		{"range", "/api/v1/devices/" + w.ids["dev"] + "/reset-nonces", `{"joinNonceAtLeast":16777216}`, 422, "body.joinNonceAtLeast", "<= "},
+		{"huge number", "/api/v1/imports/" + w.ids["imp"] + "/rows", `{"from":1e300}`, 422, "body.from", "<= "},
+		{"fraction", "/api/v1/imports/" + w.ids["imp"] + "/rows", `{"from":0.5}`, 422, "body.from", "integer"},
 		{"enum", "/api/v1/imports", `{"kind":"other","sha256":"` + strings.Repeat("0", 64) + `"}`, 422, "body.kind", "manifest, key-list"},
-		{"base64", "/api/v1/peers/" + w.ids["peers"] + "/keks", `{"role":"ns","label":"x","seal":{"format":"x","kid":"x","alg":"x","wrap":"x","key":"!"},"wrapped":""}`, 422, "body.seal.key", "base64"},
+		{"base64", "/api/v1/peers/" + w.ids["peer"] + "/keks", `{"role":"ns","label":"x","seal":{"format":"x","kid":"x","alg":"x","wrap":"x","key":"!"},"wrapped":""}`, 422, "body.seal.key", "base64"},
 		{"time", "/api/v1/api-keys", `{"name":"x","expiresAt":"tomorrow"}`, 422, "body.expiresAt", "RFC 3339"},
 	} {
 		status, p := post(c.path, c.body)
@@ -114,7 +116,7 @@ func TestManyErrorsAreCut(t *testing.T) {
 	f := start(t)
 	w := f.populate(t)
 	rows := strings.TrimSuffix(strings.Repeat(`{"line":-1},`, 400), ",")
-	a := f.send(t, w.operatorKey, http.MethodPost, "/api/v1/imports/"+w.ids["imports"]+"/rows", `{"from":0,"keys":[`+rows+`]}`)
+	a := f.send(t, w.operatorKey, http.MethodPost, "/api/v1/imports/"+w.ids["imp"]+"/rows", `{"from":0,"keys":[`+rows+`]}`)
 	if p := a.problem(t); len(p.Errors) > 40 || len(a.body) > 8<<10 {
 		t.Errorf("%d errors in %d bytes", len(p.Errors), len(a.body))
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -107,6 +108,7 @@ func (s system) Masters() (out []client.MasterKey) {
 type fixture struct {
 	*api.Server
 	auth     *auth.Service
+	signIn   *auth.SignIn
 	services api.Services
 	keys     *keyring.Keyring
 	db       *store.DB
@@ -143,6 +145,16 @@ func (l *logBuffer) String() string {
 // start runs a fixture with two organisations.
 func start(t testing.TB, change ...func(*api.Options)) *fixture {
 	t.Helper()
+	return startWith(t, auth.SignInOptions{}, change...)
+}
+
+// startWith is start where people sign in as signIn says.
+func startWith(t testing.TB, signIn auth.SignInOptions, change ...func(*api.Options)) *fixture {
+	t.Helper()
+	tcp, err := api.ListenLoopback("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	opt := store.Options{Path: filepath.Join(dir, "joinery.db"), UnsafeNoSync: true}
 	if err := store.Create(t.Context(), opt); err != nil {
@@ -160,10 +172,12 @@ func start(t testing.TB, change ...func(*api.Options)) *fixture {
 		t.Fatal(err)
 	}
 	f.auth = auth.New(db, nil)
+	f.url = "http://localhost" + strings.TrimPrefix(tcp.Addr().String(), "127.0.0.1")
+	f.signIn = newSignIn(t, db, f.url, signIn, log)
 	f.refusals = refusal.NewRecorder(db, log)
 	t.Cleanup(f.refusals.Close)
 	f.services = api.Services{
-		System: system{f.keys}, Keys: f.auth, Organisations: devices, Ranges: devices, Signers: devices,
+		System: system{f.keys}, Keys: f.auth, People: auth.NewPeople(db, nil), SignIn: f.signIn, Organisations: devices, Ranges: devices, Signers: devices,
 		Peers: devices, KEKs: devices, Devices: devices, Nonces: devices,
 		Ownership: claim.New(db, db, f.keys, claim.Options{AnswerAfter: -1, PerCaller: 1 << 20, PerDevice: 1 << 20}),
 		Imports:   provisioning.New(db, db, f.keys), Audit: devices, Refusals: refusal.New(db, f.refusals), Answers: db,
@@ -172,12 +186,12 @@ func start(t testing.TB, change ...func(*api.Options)) *fixture {
 	for _, c := range change {
 		c(&options)
 	}
-	f.serve(t, options)
+	f.serve(t, tcp, options)
 	f.addOrganisations(t)
 	return f
 }
 
-func (f *fixture) serve(t testing.TB, options api.Options) {
+func (f *fixture) serve(t testing.TB, tcp net.Listener, options api.Options) {
 	t.Helper()
 	var err error
 	if f.Server, err = api.New(options); err != nil {
@@ -187,16 +201,13 @@ func (f *fixture) serve(t testing.TB, options api.Options) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tcp, err := api.ListenLoopback("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.url = "http://" + tcp.Addr().String()
 	done := make(chan error, 2)
 	go func() { done <- f.Serve(socket) }()
 	go func() { done <- f.Serve(tcp) }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		// Connections that were made and not used keep a server for five seconds.
+		http.DefaultClient.CloseIdleConnections()
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		if err := f.Shutdown(ctx); err != nil {
 			t.Errorf("shutdown: %v", err)

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"sync/atomic"
 	"testing"
 
 	"joinery"
@@ -70,12 +71,12 @@ func (f *fixture) importDevice(t testing.TB, c *client.Client, joinEUI, devEUI l
 	return d
 }
 
-// failing is a service that refuses everything with one code.
+// failing is a service that refuses everything with the code that it was given last.
 type failing struct {
 	broken
-	code joinery.Code
+	code atomic.Value // of joinery.Code
 }
 
-func (f failing) Devices(context.Context, joinery.Caller, joinery.DeviceQuery) (joinery.DevicePage, error) {
-	return joinery.DevicePage{}, joinery.WrapError(f.code, errors.New("for the log alone"), "said to people")
+func (f *failing) Devices(context.Context, joinery.Caller, joinery.DeviceQuery) (joinery.DevicePage, error) {
+	return joinery.DevicePage{}, joinery.WrapError(f.code.Load().(joinery.Code), errors.New("for the log alone"), "said to people")
 }

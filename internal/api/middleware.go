@@ -29,6 +29,7 @@ type (
 	requestIDKey  struct{}
 	callerKey     struct{}
 	connectionKey struct{}
+	remoteKey     struct{}
 )
 
 // connection is what is known of a caller from the connection alone.
@@ -68,7 +69,7 @@ func (s *Server) outermost(next http.Handler) http.Handler {
 		w.Header().Set("Cache-Control", "no-store")
 		seen := &recorder{ResponseWriter: w}
 		began := time.Now()
-		ctx := context.WithValue(r.Context(), requestIDKey{}, id)
+		ctx := context.WithValue(context.WithValue(r.Context(), requestIDKey{}, id), remoteKey{}, r.RemoteAddr)
 		r = r.WithContext(ctx)
 		defer func() {
 			if v := recover(); v != nil {
@@ -193,12 +194,18 @@ func (d *discard) WriteHeader(status int)      { d.status = status }
 func (d *discard) Write(b []byte) (int, error) { return len(b), nil }
 
 // authenticate finds out who calls, before anything of the request but its head
-// is looked at: an API key if one is given, else the connection.
+// is looked at: an API key or session if one is given, else the connection, else
+// the cookie of a browser. Then it asks whether they may call this operation.
 func (s *Server) authenticate(ctx huma.Context, next func(huma.Context)) {
-	caller, err := s.callerOf(ctx)
+	operation := ctx.Operation().OperationID
+	if needs[operation] == everybody {
+		next(huma.WithValue(ctx, callerKey{}, joinery.Caller{}))
+		return
+	}
+	r, _ := humago.Unwrap(ctx)
+	caller, err := s.callerOf(r)
 	if err == nil {
-		r, _ := humago.Unwrap(ctx)
-		caller, err = actFor(caller, r.Header.Values(client.OrganisationHeader))
+		err = allow(operation, caller)
 	}
 	if err != nil {
 		if joinery.CodeOf(err) == joinery.CodeUnauthenticated {
@@ -210,36 +217,41 @@ func (s *Server) authenticate(ctx huma.Context, next func(huma.Context)) {
 	next(huma.WithValue(ctx, callerKey{}, caller))
 }
 
-func (s *Server) callerOf(ctx huma.Context) (joinery.Caller, error) {
-	r, _ := humago.Unwrap(ctx)
+func (s *Server) callerOf(r *http.Request) (joinery.Caller, error) {
+	org, err := actingFor(r.Header.Values(client.OrganisationHeader))
+	if err != nil {
+		return joinery.Caller{}, err
+	}
 	if values := r.Header.Values("Authorization"); len(values) > 0 {
 		scheme, token, found := strings.Cut(values[0], " ")
 		if len(values) > 1 || !found || !strings.EqualFold(scheme, "Bearer") {
 			return joinery.Caller{}, joinery.Errorf(joinery.CodeUnauthenticated, "want one header 'Authorization: Bearer' with an API key")
 		}
-		return s.Keys.Authenticate(ctx.Context(), strings.TrimSpace(token))
+		return s.Keys.Authenticate(r.Context(), strings.TrimSpace(token), org)
 	}
-	if c, ok := ctx.Context().Value(connectionKey{}).(connection); ok {
+	if c, ok := r.Context().Value(connectionKey{}).(connection); ok {
+		c.caller.Org = org // whether there is such an organisation the rules say
 		return c.caller, c.err
 	}
-	return joinery.Caller{}, joinery.Errorf(joinery.CodeUnauthenticated, "an API key is needed here: 'Authorization: Bearer jk_…'")
+	if session := s.sessionCookie(r); session != "" {
+		if err := s.crossOrigin.Check(r); err != nil {
+			return joinery.Caller{}, joinery.Errorf(joinery.CodeForbidden, "a page of another site sent this")
+		}
+		return s.Keys.Authenticate(r.Context(), session, org)
+	}
+	return joinery.Caller{}, joinery.Errorf(joinery.CodeUnauthenticated, "a credential is needed here: 'Authorization: Bearer' with an API key or a session")
 }
 
-// actFor lets an operator act for an organisation; others act for their own.
-// Whether there is such an organisation the rules say.
-func actFor(caller joinery.Caller, header []string) (joinery.Caller, error) {
+// actingFor reads for which organisation a caller means to act; zero is none said.
+func actingFor(header []string) (joinery.OrgID, error) {
 	if len(header) == 0 {
-		return caller, nil
+		return 0, nil
 	}
 	org, err := joinery.ParseOrgID(header[0])
 	if err != nil || len(header) > 1 {
-		return joinery.Caller{}, joinery.Errorf(joinery.CodeNotFound, "header %s: no such organisation", client.OrganisationHeader)
+		return 0, joinery.Errorf(joinery.CodeNotFound, "header %s: no such organisation", client.OrganisationHeader)
 	}
-	if !caller.Operator && org != caller.Org {
-		return joinery.Caller{}, joinery.Errorf(joinery.CodeForbidden, "this credential does not act for that organisation")
-	}
-	caller.Org = org
-	return caller, nil
+	return org, nil
 }
 
 // readBody reads a body whole before it is decoded, within its bounds, so that

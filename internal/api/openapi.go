@@ -14,8 +14,9 @@ import (
 const description = `The management API of a Joinery server, a LoRaWAN Join Server.
 
 On the operator socket root and the server's own user need no credential and act as the
-server's operator. Everywhere else a request carries an API key. An operator may act for an
-organisation by naming it in the header ` + "`" + client.OrganisationHeader + "`" + `.
+server's operator. Everywhere else a request carries an API key, or the session of somebody who
+signed in. What each operation needs stands with it. Who belongs to several organisations, and an
+operator who acts for one, names it in the header ` + "`" + client.OrganisationHeader + "`" + `.
 
 Listings are read page by page: ` + "`after`" + ` is the ` + "`next`" + ` of the page before, and a page without one is
 the last. A page may be short and yet have a ` + "`next`" + `. A device and a peer have an ETag for If-Match; an
@@ -26,7 +27,7 @@ Identifiers are hexadecimal as LoRaWAN prints them (JoinEUI, DevEUI and NSID 16 
 6, DevAddr 8), most significant digit first, upper case in answers, either case in requests.
 Members that are not known are refused. Refusals are RFC 9457 problems; their ` + "`code`" + ` is a word
 of a closed set, and they never repeat what was sent. No answer holds a key, but for the one
-that makes an API key and the one that reads an owner token.`
+that makes an API key, an invitation or a session and the ones that read owner tokens.`
 
 // config is huma's configuration: the document's head, strict JSON, no pages of
 // huma's own.
@@ -47,13 +48,14 @@ func (s *Server) config() huma.Config {
 				{Name: "devices", Description: "End-devices, their owners and their bindings"},
 				{Name: "imports", Description: "Devices from signed manifests and sealed key lists"},
 				{Name: "credentials", Description: "API keys"},
+				{Name: "people", Description: "People who sign in, what they may do, and the programs that act for them"},
 				{Name: "audit", Description: "The log of custody events"},
 			},
 			Components: &huma.Components{
 				Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
 				SecuritySchemes: map[string]*huma.SecurityScheme{
-					"apiKey": {Type: "http", Scheme: "bearer", BearerFormat: "jk_<id>_<secret>",
-						Description: "An API key. On the operator socket root and the server's own user need none."},
+					"apiKey": {Type: "http", Scheme: "bearer", BearerFormat: "joinery_key_<id>_<secret>",
+						Description: "An API key, or a session. On the operator socket root and the server's own user need none."},
 				},
 			},
 			Security: []map[string][]string{{"apiKey": {}}},

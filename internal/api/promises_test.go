@@ -5,12 +5,15 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
+	"joinery"
 	"joinery/client"
 	"joinery/lorawan"
 )
@@ -60,10 +63,10 @@ func TestP13(t *testing.T) {
 		}
 	}
 	for _, op := range d.operations() {
-		path := strings.Replace(op.path, "{id}", absentIDs()[prefixOf(op.path)], 1)
-		if op.path != path && op.RequestBody == nil {
+		path := op.pathIDs(t, absentIDs())
+		if op.hasPathID() && op.RequestBody == nil {
 			c := newCanary()
-			check(op.OperationID+" path", c, f.send(t, w.operatorKey, op.method, strings.Replace(op.path, "{id}", c.hex(), 1), ""))
+			check(op.OperationID+" path", c, f.send(t, w.operatorKey, op.method, pathParam.ReplaceAllString(op.path, c.hex()), ""))
 		}
 		for _, p := range op.Parameters {
 			c := newCanary()
@@ -132,6 +135,7 @@ func TestP13SecretFields(t *testing.T) {
 	secret := regexp.MustCompile(`(?i)token|wrapped|nwkKey$|appKey$|secret|password|seal\.key$`)
 	want := map[string]bool{
 		"addPeer keks.[].wrapped": true, "addPeer keks.[].seal.key": true, "addKEK wrapped": true, "addKEK seal.key": true,
+		"acceptInvitation token": true, "finishLogin secret": true,
 		"claimDevice ownerToken": true, "importRows keys.[].nwkKey": true, "importRows keys.[].appKey": true, "importRows seal.key": true,
 	}
 	for _, op := range d.operations() {
@@ -151,12 +155,26 @@ func TestP13SecretFields(t *testing.T) {
 	}
 }
 
-// prefixOf tells which identifier a path holds.
-func prefixOf(path string) string {
-	return map[string]string{
-		"devices": "dev", "peers": "peer", "keks": "kek", "signers": "sgn", "imports": "imp", "api-keys": "key",
-	}[strings.Split(strings.TrimPrefix(path, "/api/v1/"), "/")[0]]
+// pathIDs fills the path of an operation with one of ids for each parameter, by
+// the kind of identifier that it wants.
+func (op operation) pathIDs(t testing.TB, ids map[string]string) string {
+	t.Helper()
+	path := op.path
+	for _, p := range op.Parameters {
+		if p.In != "path" {
+			continue
+		}
+		prefix, ok := idPattern(p.Schema)
+		if !ok || ids[prefix] == "" {
+			t.Fatalf("%s: no identifier for {%s} (%s): absentIDs and populate must make one of each kind", op.OperationID, p.Name, p.Schema.Pattern)
+		}
+		path = strings.Replace(path, "{"+p.Name+"}", ids[prefix], 1)
+	}
+	return path
 }
+
+// hasPathID tells whether an operation is about one thing.
+func (op operation) hasPathID() bool { return strings.Contains(op.path, "{") }
 
 var requestIDMember = regexp.MustCompile(`"requestId":"[^"]*"`)
 
@@ -166,94 +184,102 @@ func same(a, b answer) bool {
 }
 
 // TestP18 gives every route, wherever it takes an identifier, one of another
-// organisation's and one that nothing has: the answers must not differ.
+// organisation's and one that nothing has: the answers must not differ, neither
+// to an API key nor to a person who signed in.
 func TestP18(t *testing.T) {
 	f := start(t)
 	w := f.populate(t)
 	d, _ := readDocument(t, f)
-	foreign := map[string]string{"org": f.orgA.String()}
-	for segment, id := range w.ids {
-		foreign[prefixOf("/api/v1/"+segment)] = id
-	}
+	credentials := map[string]string{"API key": f.keyB, "person": f.signedIn(t, f.orgB, joinery.RoleAdmin, "ben").token}
 	slots := 0
-	compare := func(where string, request func(ids map[string]string) answer) {
-		t.Helper()
-		slots++
-		theirs, nobodys := request(foreign), request(absentIDs())
-		if theirs.status < 400 {
-			t.Errorf("%s: another organisation's thing is answered %d %s", where, theirs.status, theirs.body)
+	for who, credential := range credentials {
+		for _, op := range d.operations() {
+			slots += f.isolates(t, d, op, w.ids, credential, who)
 		}
-		if !same(theirs, nobodys) {
-			t.Errorf("%s: foreign %d %s, absent %d %s", where, theirs.status, theirs.body, nobodys.status, nobodys.body)
-		}
-	}
-	for _, op := range d.operations() {
-		hasID := strings.Contains(op.path, "{id}")
-		send := func(ids map[string]string, query string, body any) answer {
-			text := ""
-			if op.RequestBody != nil {
-				text = marshal(t, body)
-			}
-			return f.send(t, f.keyB, op.method, strings.Replace(op.path, "{id}", ids[prefixOf(op.path)], 1)+query, text)
-		}
-		var sample any
-		if op.RequestBody != nil {
-			sample = d.sample(t, d.body(op), absentIDs())
-		}
-		if hasID {
-			compare(op.OperationID+" path", func(ids map[string]string) answer { return send(ids, "", sample) })
-		}
-		for _, p := range op.Parameters {
-			prefix, ok := idPattern(p.Schema)
-			if !ok || p.In == "path" {
-				continue
-			}
-			absent := absentIDs()
-			if p.In == "header" {
-				compare(op.OperationID+" header", func(ids map[string]string) answer {
-					return f.send(t, f.keyB, op.method, strings.Replace(op.path, "{id}", absent[prefixOf(op.path)], 1), "", p.Name, ids[prefix])
-				})
-			} else if p.Name != "after" { // a place to go on from, which names nothing
-				compare(op.OperationID+" query "+p.Name, func(ids map[string]string) answer {
-					return send(absent, "?"+p.Name+"="+url.QueryEscape(ids[prefix]), sample)
-				})
-			}
-		}
-		if op.RequestBody == nil {
-			continue
-		}
-		for _, p := range d.places(d.body(op)) {
-			if prefix, ok := idPattern(p.schema); ok {
-				absent := absentIDs()
-				compare(op.OperationID+" "+p.String(), func(ids map[string]string) answer {
-					return send(absent, "", set(sample, p.path, ids[prefix]))
-				})
-			}
-		}
+		f.checkListingsOfB(t, d, w, credential)
 	}
 	t.Logf("%d places for identifiers", slots)
-	if slots < 50 {
+	if slots < 130 {
 		t.Errorf("only %d places for identifiers were found", slots)
 	}
-	f.checkListingsOfB(t, d)
 	f.checkClaims(t, w)
 	f.checkUntouched(t, w)
 }
 
-// checkListingsOfB: nothing of orgA's is in any listing that orgB reads.
-func (f *fixture) checkListingsOfB(t *testing.T, d document) {
+// isolates compares what an operation answers to orgB about a foreign identifier
+// and an absent one, in every place that takes one, and gives how many there are.
+func (f *fixture) isolates(t *testing.T, d document, op operation, foreign map[string]string, credential, who string) (slots int) {
 	t.Helper()
-	for _, op := range d.operations() {
-		if op.method != http.MethodGet || strings.Contains(op.path, "{id}") {
+	absent := absentIDs()
+	compare := func(where, prefix string, request func(ids map[string]string) answer) {
+		t.Helper()
+		slots++
+		if foreign[prefix] == "" {
+			t.Fatalf("%s: populate makes nothing with an identifier %s_…", where, prefix)
+		}
+		theirs, nobodys := request(foreign), request(absent)
+		if theirs.status < 400 {
+			t.Errorf("%s as %s: another organisation's thing is answered %d %s", where, who, theirs.status, theirs.body)
+		}
+		if !same(theirs, nobodys) {
+			t.Errorf("%s as %s: foreign %d %s, absent %d %s", where, who, theirs.status, theirs.body, nobodys.status, nobodys.body)
+		}
+	}
+	send := func(ids map[string]string, query string, body any, header ...string) answer {
+		text := ""
+		if op.RequestBody != nil {
+			text = marshal(t, body)
+		}
+		return f.send(t, credential, op.method, op.pathIDs(t, ids)+query, text, header...)
+	}
+	var sample any
+	if op.RequestBody != nil {
+		sample = d.sample(t, d.body(op), absent)
+	}
+	for _, p := range op.Parameters {
+		prefix, ok := idPattern(p.Schema)
+		if !ok || p.Name == "after" { // a place to go on from, which names nothing
 			continue
 		}
-		a := f.send(t, f.keyB, op.method, op.path, "")
-		if strings.Contains(a.body, f.orgA.String()) || strings.Contains(a.body, "0004A310001AA90A") || strings.Contains(a.body, "Acme") {
-			t.Errorf("%s shows orgB what is orgA's: %s", op.OperationID, a.body)
+		compare(op.OperationID+" "+p.In+" "+p.Name, prefix, func(ids map[string]string) answer {
+			switch p.In {
+			case "path":
+				return send(ids, "", sample)
+			case "header":
+				return send(absent, "", sample, p.Name, ids[prefix])
+			}
+			return send(absent, "?"+p.Name+"="+url.QueryEscape(ids[prefix]), sample)
+		})
+	}
+	if op.RequestBody == nil {
+		return slots
+	}
+	for _, p := range d.places(d.body(op)) {
+		if prefix, ok := idPattern(p.schema); ok {
+			compare(op.OperationID+" "+p.String(), prefix, func(ids map[string]string) answer {
+				return send(absent, "", set(sample, p.path, ids[prefix]))
+			})
+		}
+	}
+	return slots
+}
+
+// checkListingsOfB: nothing of orgA's is in any listing that orgB reads.
+func (f *fixture) checkListingsOfB(t *testing.T, d document, w *world, credential string) {
+	t.Helper()
+	for _, op := range d.operations() {
+		if op.method != http.MethodGet || op.hasPathID() {
+			continue
+		}
+		a := f.send(t, credential, op.method, op.path, "")
+		for _, theirs := range append(slices.Collect(maps.Values(w.ids)), "0004A310001AA90A", "Acme", "ann@example.com") {
+			if strings.Contains(a.body, theirs) {
+				t.Errorf("%s shows orgB what is orgA's (%s): %s", op.OperationID, theirs, a.body)
+			}
 		}
 	}
 	for _, filter := range []string{"?joinEUI=70B3D57ED0000000", "?devEUI=0004A310001AA90A"} {
-		if a := f.send(t, f.keyB, http.MethodGet, "/api/v1/devices"+filter, ""); !strings.Contains(a.body, `"items":[]`) {
+		if a := f.send(t, credential, http.MethodGet, "/api/v1/devices"+filter, ""); !strings.Contains(a.body, `"items":[]`) {
 			t.Errorf("devices%s shows orgB %s", filter, a.body)
 		}
 	}

@@ -93,11 +93,11 @@ func order(op operation) int {
 
 // known gives the identifiers of the world; no credential in use is among them.
 func (f *fixture) known(t testing.TB, w *world) map[string][]string {
-	ids := map[string][]string{"org": {f.orgA.String(), f.orgB.String()}}
-	for segment, id := range w.ids {
-		prefix := prefixOf("/api/v1/" + segment)
-		ids[prefix] = append(ids[prefix], id)
+	ids := map[string][]string{}
+	for prefix, id := range w.ids {
+		ids[prefix] = []string{id}
 	}
+	ids["org"] = []string{f.orgA.String(), f.orgB.String()}
 	spare, err := f.as(t, f.keyA).MakeAPIKey(t.Context(), client.NewAPIKey{Name: "spare"})
 	if err != nil {
 		t.Fatal(err)

@@ -15,7 +15,7 @@ import (
 func TestRefusals(t *testing.T) {
 	f := start(t)
 	w := f.populate(t)
-	peer, err := joinery.ParsePeerID(w.ids["peers"])
+	peer, err := joinery.ParsePeerID(w.ids["peer"])
 	ok(t, err)
 	at := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 	known := joinery.Refusal{

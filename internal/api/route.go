@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"reflect"
 	"strconv"
+	"strings"
 
 	"joinery"
 	"joinery/client"
@@ -18,6 +19,9 @@ const GoName = "x-go-name"
 
 // Secret is the member of an operation whose answer holds a secret.
 const Secret = "x-joinery-secret"
+
+// Right is the member of an operation that names the right which it needs.
+const Right = "x-joinery-right"
 
 // spec describes one route for the document.
 type spec struct {
@@ -56,12 +60,11 @@ func each[S, T any](in []S, convert func(S) T) []T {
 func route[I, O any](s *Server, sp spec, h func(ctx context.Context, caller joinery.Caller, in *I) (*O, error)) {
 	op := huma.Operation{
 		OperationID: sp.id, Method: sp.method, Path: full(sp.path), Tags: []string{sp.tag},
-		Summary: sp.summary, Description: sp.description, DefaultStatus: sp.status,
+		Summary: sp.summary, Description: strings.TrimSpace(sp.description + "\n\n" + needText(needs[sp.id])), DefaultStatus: sp.status,
 		MaxBodyBytes: ordinaryBody + 1,
-		Parameters:   headers(sp),
 		Responses:    s.refusals(sp, reflect.TypeFor[I]()),
 	}
-	op.Extensions = map[string]any{}
+	op.Extensions = map[string]any{Right: needs[sp.id]}
 	if sp.call != "" {
 		op.Extensions[GoName] = sp.call
 	}
@@ -70,6 +73,11 @@ func route[I, O any](s *Server, sp spec, h func(ctx context.Context, caller join
 	}
 	if sp.maxBody != 0 {
 		op.MaxBodyBytes = sp.maxBody + 1
+	}
+	if needs[sp.id] == everybody {
+		op.Security = []map[string][]string{{}}
+	} else {
+		op.Parameters = headers(sp)
 	}
 	huma.Register(s.huma, op, func(ctx context.Context, in *I) (*O, error) {
 		caller, known := ctx.Value(callerKey{}).(joinery.Caller)
@@ -89,7 +97,7 @@ func route[I, O any](s *Server, sp spec, h func(ctx context.Context, caller join
 func organisationParam() *huma.Param {
 	return &huma.Param{
 		Name: client.OrganisationHeader, In: "header",
-		Description: "The organisation for which an operator acts; others act for their own",
+		Description: "The organisation for which the caller acts: any for an operator, one of their own for a person; without it the only one",
 		Schema:      &huma.Schema{Type: huma.TypeString, Pattern: "^org_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$"},
 	}
 }

@@ -23,7 +23,7 @@ func (s *Server) registerOrganisations() {
 	route(s, spec{method: http.MethodPost, path: "/organisations", id: "addOrganisation", tag: "organisations", status: http.StatusCreated,
 		summary: "Add an organisation", description: "For the operator."},
 		func(ctx context.Context, caller joinery.Caller, in *body[client.NewOrganisation]) (*body[client.Organisation], error) {
-			o, err := s.Organisations.AddOrg(ctx, caller, in.Body.Name)
+			o, err := s.Organisations.AddOrg(ctx, caller, in.Body.Name, in.Body.Kinds)
 			return ok(organisation(o)), err
 		})
 	route(s, spec{method: http.MethodGet, path: "/join-eui-ranges", id: "listJoinEUIRanges", tag: "organisations",

@@ -7,6 +7,7 @@ import (
 
 	"joinery"
 	"joinery/client"
+	"joinery/internal/auth"
 )
 
 // register adds every route.
@@ -23,6 +24,7 @@ func (s *Server) register() {
 	s.registerOwnership()
 	s.registerImports()
 	s.registerAPIKeys()
+	s.registerPeople()
 }
 
 func (s *Server) registerServer() {
@@ -31,7 +33,7 @@ func (s *Server) registerServer() {
 		func(ctx context.Context, caller joinery.Caller, _ *none) (*body[client.Status], error) {
 			status := client.Status{
 				Version: s.version, Ready: true, TransportKID: s.System.TransportKey().KID(),
-				Caller: client.Caller{Name: caller.Name, Operator: caller.Operator, Organisation: caller.Org},
+				Caller: callerOut(caller),
 			}
 			if err := s.System.Ready(ctx); err != nil {
 				status.Ready, status.Reason = false, joinery.MessageOf(err)
@@ -97,14 +99,18 @@ func (s *Server) registerAPIKeys() {
 			return few(*in, "api-keys", keys, func(k joinery.APIKey) string { return k.ID.String() }, apiKey)
 		})
 	route(s, spec{method: http.MethodPost, path: "/api-keys", id: "makeAPIKey", secret: true, tag: "credentials", status: http.StatusCreated,
-		summary:     "Make an API key",
-		description: "The answer holds the key's text. It is not stored and cannot be had again."},
+		summary: "Make an API key",
+		description: "The answer holds the key's text. It is not stored and cannot be had again. A key never may more than who made it: " +
+			"not now, and not later, when its organisation or the person who made it may less."},
 		func(ctx context.Context, caller joinery.Caller, in *body[client.NewAPIKey]) (*body[client.MadeAPIKey], error) {
-			text, key, err := s.Keys.Make(ctx, caller, in.Body.Name, in.Body.Organisation, in.Body.Operator, in.Body.ExpiresAt)
+			text, key, err := s.Keys.Make(ctx, caller, auth.NewKey{
+				Name: in.Body.Name, Org: in.Body.Organisation, Operator: in.Body.Operator, ExpiresAt: in.Body.ExpiresAt, Rights: in.Body.Scopes,
+			})
 			return ok(client.MadeAPIKey{Key: apiKey(key), Text: text}), err
 		})
 	route(s, spec{method: http.MethodDelete, path: "/api-keys/{id}", id: "revokeAPIKey", tag: "credentials",
-		summary: "Revoke an API key, at once and for ever"},
+		summary:     "Revoke an API key, at once and for ever",
+		description: "Keys that were made by it are revoked with it. Who may not write people revokes only keys of their own making."},
 		func(ctx context.Context, caller joinery.Caller, in *apiKeyInput) (*none, error) {
 			id, err := parse[joinery.APIKeyID](in.ID, "API key")
 			if err != nil {

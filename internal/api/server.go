@@ -64,6 +64,9 @@ type Server struct {
 	kinds   map[joinery.Code]kind
 	http    *http.Server
 	metrics *metrics
+	// crossOrigin tells what pages of other sites send.
+	crossOrigin *http.CrossOriginProtection
+
 	rates   *rates
 	imports chan struct{} // holds one for each request that may have a body of importBody
 	held    atomic.Int64  // connections
@@ -73,7 +76,8 @@ type Server struct {
 func New(opt Options) (*Server, error) {
 	s := &Server{
 		Services: opt.Services, version: opt.Version, log: opt.Log,
-		mux: http.NewServeMux(), kinds: kinds(), imports: make(chan struct{}, importsAtOnce),
+		crossOrigin: http.NewCrossOriginProtection(),
+		mux:         http.NewServeMux(), kinds: kinds(), imports: make(chan struct{}, importsAtOnce),
 		rates: newRates(opt.PerMinute),
 	}
 	if s.log == nil {
@@ -86,6 +90,10 @@ func New(opt Options) (*Server, error) {
 	s.huma = humago.New(s.mux, s.config())
 	s.huma.UseMiddleware(s.authenticate, s.throttle, s.readBody, s.strict, s.setTerms)
 	s.register()
+	if err := s.unlisted(); err != nil {
+		return nil, err
+	}
+	s.registerSignIn()
 	if err := s.serveDocument(); err != nil {
 		return nil, err
 	}
@@ -152,7 +160,7 @@ func AsSocketUser(r *http.Request, user string) *http.Request {
 	if user == "" {
 		return r
 	}
-	caller := joinery.Caller{Operator: true, Name: user}
+	caller := joinery.Caller{Operator: true, Name: user, Rights: joinery.AllRights(), Socket: true}
 	return r.WithContext(context.WithValue(r.Context(), connectionKey{}, connection{caller: caller}))
 }
 

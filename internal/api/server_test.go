@@ -51,7 +51,7 @@ func TestSocketWithAPIKey(t *testing.T) {
 	if err != nil || s.Caller.Operator || s.Caller.Organisation != f.orgA {
 		t.Fatalf("caller %+v, %v", s.Caller, err)
 	}
-	wrong, err := client.New(client.Options{Socket: f.socket, APIKey: "jk_wrong"})
+	wrong, err := client.New(client.Options{Socket: f.socket, APIKey: "joinery_key_wrong"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,18 +205,18 @@ func TestUnknownRoutesAndMethods(t *testing.T) {
 func TestBodiesAreBounded(t *testing.T) {
 	f := start(t)
 	big := `{"name":"` + strings.Repeat("x", 300<<10) + `"}`
-	a := f.send(t, f.keyA, http.MethodPost, "/api/v1/organisations", big)
+	a := f.send(t, f.keyA, http.MethodPost, "/api/v1/claims", big)
 	if p := a.problem(t); a.status != http.StatusRequestEntityTooLarge || p.Code != joinery.CodeTooLarge {
 		t.Errorf("%d %+v", a.status, p)
 	}
 	deep := strings.Repeat("[", 100_000)
-	if a := f.send(t, f.keyA, http.MethodPost, "/api/v1/organisations", deep); a.status != http.StatusBadRequest {
+	if a := f.send(t, f.keyA, http.MethodPost, "/api/v1/claims", deep); a.status != http.StatusBadRequest {
 		t.Errorf("deep nesting: %d %s", a.status, a.body)
 	}
-	if a := f.send(t, f.keyA, http.MethodPost, "/api/v1/organisations", `{"name":"x"}`, "Content-Type", "text/xml"); a.status != http.StatusUnsupportedMediaType {
+	if a := f.send(t, f.keyA, http.MethodPost, "/api/v1/claims", `{"name":"x"}`, "Content-Type", "text/xml"); a.status != http.StatusUnsupportedMediaType {
 		t.Errorf("XML: %d %s", a.status, a.body)
 	}
-	a = f.send(t, f.keyA, http.MethodPost, "/api/v1/organisations", "")
+	a = f.send(t, f.keyA, http.MethodPost, "/api/v1/claims", "")
 	if p := a.problem(t); a.status != http.StatusBadRequest || p.Code != joinery.CodeInvalid {
 		t.Errorf("no body: %d %+v", a.status, p)
 	}
@@ -230,7 +230,7 @@ func TestBrokenBodyIsTheClientsFault(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }()
-	head := "POST /api/v1/organisations HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + f.keyA +
+	head := "POST /api/v1/claims HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + f.keyA +
 		"\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"nam\r\nnot a length\r\n"
 	if _, err := conn.Write([]byte(head)); err != nil {
 		t.Fatal(err)

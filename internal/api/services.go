@@ -3,10 +3,10 @@ package api
 import (
 	"context"
 	"crypto/sha256"
-	"time"
 
 	"joinery"
 	"joinery/client"
+	"joinery/internal/auth"
 	"joinery/internal/claim"
 	"joinery/internal/fleet"
 	"joinery/internal/provisioning"
@@ -21,6 +21,8 @@ import (
 type Services struct {
 	System        System
 	Keys          Keys
+	People        People
+	SignIn        SignIn
 	Organisations Organisations
 	Ranges        Ranges
 	Signers       Signers
@@ -48,8 +50,10 @@ type System interface {
 
 // Keys makes, checks and revokes API keys; see the package auth.
 type Keys interface {
-	Authenticate(ctx context.Context, bearer string) (joinery.Caller, error)
-	Make(ctx context.Context, caller joinery.Caller, name string, org joinery.OrgID, operator bool, expiresAt time.Time) (text string, key joinery.APIKey, err error)
+	// Authenticate also takes the text of a session. org is the organisation for
+	// which the caller means to act; zero for its own.
+	Authenticate(ctx context.Context, bearer string, org joinery.OrgID) (joinery.Caller, error)
+	Make(ctx context.Context, caller joinery.Caller, n auth.NewKey) (text string, key joinery.APIKey, err error)
 	List(ctx context.Context, caller joinery.Caller) ([]joinery.APIKey, error)
 	Revoke(ctx context.Context, caller joinery.Caller, id joinery.APIKeyID) error
 }
@@ -57,7 +61,10 @@ type Keys interface {
 // Organisations is organisations and what belongs to them alone.
 type Organisations interface {
 	Orgs(ctx context.Context, caller joinery.Caller) ([]joinery.Organisation, error)
-	AddOrg(ctx context.Context, caller joinery.Caller, name string) (joinery.Organisation, error)
+	// AddOrg with no kinds adds one of every kind.
+	AddOrg(ctx context.Context, caller joinery.Caller, name string, kinds []joinery.OrgKind) (joinery.Organisation, error)
+	// ChangeOrg with an empty name or no kinds leaves those as they are.
+	ChangeOrg(ctx context.Context, caller joinery.Caller, id joinery.OrgID, name string, kinds []joinery.OrgKind) (joinery.Organisation, error)
 	Roaming(ctx context.Context, caller joinery.Caller, org joinery.OrgID) ([]joinery.RoamingRule, error)
 	// SetRoaming with nil NetIDs removes the rule.
 	SetRoaming(ctx context.Context, caller joinery.Caller, r joinery.RoamingRule) error

@@ -133,7 +133,7 @@ func TestSecretAnswersAreNotKept(t *testing.T) {
 	f := start(t)
 	first := f.send(t, f.keyA, http.MethodPost, "/api/v1/api-keys", `{"name":"mine"}`, "Idempotency-Key", someKey)
 	again := f.send(t, f.keyA, http.MethodPost, "/api/v1/api-keys", `{"name":"mine"}`, "Idempotency-Key", someKey)
-	if first.status != http.StatusCreated || again.status != http.StatusConflict || strings.Contains(again.body, "jk_") {
+	if first.status != http.StatusCreated || again.status != http.StatusConflict || strings.Contains(again.body, "joinery_key_") {
 		t.Errorf("%d, and again %d %s", first.status, again.status, again.body)
 	}
 	keys, err := f.as(t, f.keyA).APIKeys(t.Context())

@@ -19,7 +19,7 @@ import (
 
 // world is one of everything, all of it orgA's.
 type world struct {
-	ids         map[string]string // by the segment of the path
+	ids         map[string]string // by prefix
 	operatorKey string
 	device      client.Device
 }
@@ -51,7 +51,7 @@ func (f *fixture) populate(t testing.TB) *world {
 	_, err := f.operator.AssignJoinEUIRange(ctx, client.NewJoinEUIRange{EUIRange: euiRange(t, "70B3D57ED0000000", "70B3D57ED00000FF"), Organisation: f.orgA})
 	must(err)
 	w.device = f.importDevice(t, f.as(t, f.keyA), eui(t, "70B3D57ED0000000"), eui(t, "0004A310001AA90A"))
-	w.ids["devices"] = w.device.ID.String()
+	w.ids["dev"] = w.device.ID.String()
 	must(f.as(t, f.keyA).Bind(ctx, w.device.ID, client.NewBinding{NetID: lorawan.NetID{0, 0, 0x13}, ASID: "as.example.com", AppSKey: "wrapped"}))
 
 	key, err := f.operator.MakeAPIKey(ctx, client.NewAPIKey{Name: "ops", Operator: true, ExpiresAt: time.Now().Add(time.Hour)})
@@ -59,24 +59,26 @@ func (f *fixture) populate(t testing.TB) *world {
 	w.operatorKey = key.Text
 	keys, err := f.as(t, f.keyA).APIKeys(ctx)
 	must(err)
-	w.ids["api-keys"] = keys[0].ID.String()
+	w.ids["key"] = keys[0].ID.String()
 
 	signer, err := f.operator.AddSigner(ctx, client.NewSigner{
 		Organisation: f.orgA, Name: "line 1", Certificate: certificate(t), Master: "test-master", Generation: 1,
 		JoinEUIs: euiRange(t, "70B3D57ED0000000", "70B3D57ED00000FF"), DevEUIs: euiRange(t, "0004A31000000000", "0004A310FFFFFFFF"),
 	})
 	must(err)
-	w.ids["signers"] = signer.ID.String()
+	w.ids["sgn"] = signer.ID.String()
 
 	peer, err := f.operator.AddPeer(ctx, f.newPeer(t, "Network A", "000013", "ns-000013-v1"))
 	must(err)
-	w.ids["peers"] = peer.ID.String()
+	w.ids["peer"] = peer.ID.String()
 	keks, err := f.operator.KEKs(ctx)
 	must(err)
-	w.ids["keks"] = keks[0].ID.String()
+	w.ids["kek"] = keks[0].ID.String()
 
 	must(f.operator.SetRoaming(ctx, client.RoamingRule{Organisation: f.orgA, NetIDs: []lorawan.NetID{{0, 0, 0x42}}}))
-	w.ids["imports"] = f.importBadRow(t).String()
+	w.ids["imp"] = f.importBadRow(t).String()
+	f.populatePeople(t, w)
+	w.ids["org"] = f.orgA.String()
 	return w
 }
 

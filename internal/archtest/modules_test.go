@@ -5,8 +5,10 @@ package archtest
 // to the standard library, but for the JSON parser that refuses duplicate names.
 var modules = map[string][]string{
 	"filippo.io/age":                      {"internal/keyring/soft", "internal/backup"},
+	"github.com/coreos/go-oidc/v3":        {"internal/auth"},
 	"github.com/danielgtaylor/huma/v2":    {"internal/api", "internal/api/clientgen"},
 	"github.com/go-json-experiment/json":  {"backend", "manifest", "internal/seal", "internal/sim", "internal/provisioning", "internal/api", "internal/factory"},
+	"github.com/go-webauthn/webauthn":     {"internal/auth"},
 	"github.com/google/go-cmp":            {"internal/store/storetest", "internal/keyring/keyringtest"},
 	"github.com/goccy/go-yaml":            {"internal/config"},
 	"github.com/google/renameio/v2":       {"internal/keyring/soft", "internal/sim", "internal/store", "cmd/joinery"},
@@ -17,8 +19,10 @@ var modules = map[string][]string{
 	"github.com/schollz/progressbar/v3":   {"cmd/joinery", "cmd/joinctl"},
 	"github.com/spf13/cobra":              {"cmd/joinery", "cmd/joinctl", "cmd/joinsim", "internal/manual", "internal/sim"},
 	"github.com/spf13/pflag":              {"cmd/joinctl"}, // cobra's own: flags are walked for completion
+	"golang.org/x/oauth2":                 {"internal/auth"},
 	"golang.org/x/sys":                    {"internal/secret", "internal/store", "internal/auth", "internal/daemon", "internal/handover"},
 	"golang.org/x/term":                   {"cmd/joinery", "cmd/joinctl"},
+	"golang.org/x/time":                   {"internal/auth"},
 	"modernc.org/libc":                    {"internal/store"}, // with the next, to give SQLite its memory
 	"modernc.org/sqlite":                  {"internal/store"},
 	"zombiezen.com/go/sqlite":             {"internal/store"},
@@ -26,10 +30,12 @@ var modules = map[string][]string{
 
 // testModules lists the modules that only tests import.
 var testModules = []string{
+	"github.com/descope/virtualwebauthn", // authenticators
 	"github.com/go-jose/go-jose/v4",
 	"github.com/rogpeppe/go-internal",
 	"github.com/santhosh-tekuri/jsonschema/v6",
 	"github.com/tink-crypto/tink-go/v2",
+	"github.com/zitadel/oidc/v3", // an OpenID provider
 	"golang.org/x/tools",
 	"pgregory.net/rapid",
 }

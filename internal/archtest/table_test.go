@@ -53,7 +53,7 @@ var rooms = map[string]room{
 	"internal/fleet":        {rules, "devices, peers, KEKs: list, suspend, rotate, delete"},
 	"internal/refusal":      {rules, "why requests were refused: kept off the answer path, explained to owner and operator"},
 	"internal/factory":      {rules, "elements made offline: manifest and silicon file; the server never links it, the command and quickstart do"},
-	"internal/auth":         {rules, "API key or operator socket to Caller"},
+	"internal/auth":         {rules, "who calls: API key, session or operator socket to Caller; who belongs to what; how people sign in"},
 
 	"internal/interop": {doors, "Backend Interfaces over mutual TLS"},
 	"internal/api":     {doors, "the management API"},

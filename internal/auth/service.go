@@ -2,37 +2,36 @@ package auth
 
 import (
 	"context"
-	"crypto/subtle"
-	"fmt"
 	"strings"
+	"sync"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"joinery"
 )
 
-// Store keeps API keys. APIKey answers joinery.CodeNotFound for an id that it
-// does not have. Each change and its audit entry are durable together when the
-// method returns nil.
+// Store is the state behind credentials.
 type Store interface {
-	AddAPIKey(ctx context.Context, key joinery.APIKey, entry joinery.AuditEntry) error
-	APIKey(ctx context.Context, id joinery.APIKeyID) (joinery.APIKey, error)
-	// APIKeys lists the keys of org, of all organisations and the operator's
-	// for zero.
-	APIKeys(ctx context.Context, org joinery.OrgID) ([]joinery.APIKey, error)
-	RevokeAPIKey(ctx context.Context, id joinery.APIKeyID, at time.Time, entry joinery.AuditEntry) error
-	// Orgs lists all organisations.
-	Orgs(ctx context.Context) ([]joinery.Organisation, error)
+	KeyStore
+	SessionStore
 }
 
-// maxName bounds a key's name, in characters.
-const maxName = 128
+// SessionStore keeps sessions. SessionStanding answers joinery.CodeNotFound for
+// an id that it does not have.
+type SessionStore interface {
+	AddSession(ctx context.Context, s joinery.Session) error
+	// SessionStanding gives a session with where its person belongs at present.
+	SessionStanding(ctx context.Context, id joinery.SessionID) (joinery.Session, []joinery.Membership, error)
+	Sessions(ctx context.Context, person joinery.PersonID) ([]joinery.Session, error)
+	EndSession(ctx context.Context, person joinery.PersonID, id joinery.SessionID) error
+	TouchSession(ctx context.Context, id joinery.SessionID, at time.Time) error
+}
 
-// Service makes, checks and revokes API keys.
+// Service turns credentials into callers, and makes, lists and revokes API keys.
+// It is safe for concurrent use.
 type Service struct {
 	store Store
 	now   func() time.Time
+	noted notes
 }
 
 // New makes a Service; now is the clock, nil for the system's.
@@ -43,82 +42,44 @@ func New(store Store, now func() time.Time) *Service {
 	return &Service{store: store, now: now}
 }
 
-// Make makes an API key and gives its text, which cannot be had again. It acts
-// for org, zero for the caller's (see joinery.Caller.ActingFor). An operator may
-// make a key for any organisation, and an operator's key, which may act for
-// none; everybody else a key of their own organisation only. A zero expiresAt is
-// a key without end; but what others than the operator make by a key that ends,
-// ends with it at the latest.
-func (s *Service) Make(ctx context.Context, caller joinery.Caller, name string, org joinery.OrgID, operator bool, expiresAt time.Time) (string, joinery.APIKey, error) {
-	now := s.now().UTC().Truncate(time.Millisecond)
-	if end := caller.ExpiresAt; !caller.Operator && !end.IsZero() && (expiresAt.IsZero() || expiresAt.After(end)) {
-		expiresAt = end
+// timestamp is now, as the store keeps it.
+func (s *Service) timestamp() time.Time { return s.now().UTC().Truncate(time.Millisecond) }
+
+// Authenticate gives the caller that an API key or session stands for. org is the
+// organisation for which it means to act, zero for its own. A text that is none,
+// is unknown, or has the wrong secret is answered alike; that it has expired or
+// was revoked is told only to who holds its secret.
+func (s *Service) Authenticate(ctx context.Context, bearer string, org joinery.OrgID) (joinery.Caller, error) {
+	if strings.HasPrefix(bearer, string(sessionText)) {
+		return s.sessionCaller(ctx, bearer, org)
 	}
-	if err := checkNewKey(caller, name, operator, expiresAt, now); err != nil {
-		return "", joinery.APIKey{}, err
-	}
-	if !operator || org != 0 || caller.Org != 0 {
-		orgs, err := s.store.Orgs(ctx)
-		if err != nil {
-			return "", joinery.APIKey{}, err
-		}
-		if org, err = caller.ActingFor(org, orgs); err != nil {
-			return "", joinery.APIKey{}, err
-		}
-	}
-	c := newCredential(joinery.NewAPIKeyID())
-	key := joinery.APIKey{
-		ID: c.id, Org: org, Operator: operator, Name: name, Hash: c.hash(), CreatedAt: now,
-	}
-	if !expiresAt.IsZero() {
-		key.ExpiresAt = expiresAt.UTC().Truncate(time.Millisecond)
-	}
-	if err := s.store.AddAPIKey(ctx, key, s.entry(caller, joinery.AuditAPIKeyMade, key, now)); err != nil {
-		return "", joinery.APIKey{}, err
-	}
-	return c.text(), key, nil
+	return s.keyCaller(ctx, bearer, org)
 }
 
-func checkNewKey(caller joinery.Caller, name string, operator bool, expiresAt, now time.Time) error {
-	switch {
-	case operator && !caller.Operator:
-		return joinery.Errorf(joinery.CodeForbidden, "only an operator can make an operator's key")
-	case !expiresAt.IsZero() && !expiresAt.After(now):
-		return joinery.Errorf(joinery.CodeInvalid, "expiresAt lies in the past")
-	}
-	return checkName(name)
+// errUnknownCredential is the answer to everything that is not a credential of
+// ours.
+func errUnknownCredential() error {
+	return joinery.Errorf(joinery.CodeUnauthenticated, "this is no API key or session of this server; check that it was copied whole")
 }
 
-// checkName keeps names that could not be told apart, or that would break a
-// line of a log or a table, out of the store.
-func checkName(name string) error {
-	unprintable := func(r rune) bool { return !unicode.IsPrint(r) }
-	switch {
-	case strings.TrimSpace(name) == "" || name != strings.TrimSpace(name):
-		return joinery.Errorf(joinery.CodeInvalid, "name: want text that does not begin or end with a space")
-	case utf8.RuneCountInString(name) > maxName || !utf8.ValidString(name) || strings.ContainsFunc(name, unprintable):
-		return joinery.Errorf(joinery.CodeInvalid, "name: want at most %d printable characters", maxName)
-	}
-	return nil
+// errNotYours refuses to act for an organisation, whether it exists or not.
+func errNotYours() error {
+	return joinery.Errorf(joinery.CodeForbidden, "this credential does not act for that organisation")
 }
 
-// Authenticate gives the caller that an API key stands for. A key that is no
-// key, is unknown, or has the wrong secret is answered alike; that a key has
-// expired or was revoked is told only to who holds its secret.
-func (s *Service) Authenticate(ctx context.Context, bearer string) (joinery.Caller, error) {
-	c, ok := parseCredential(bearer)
+func (s *Service) keyCaller(ctx context.Context, bearer string, org joinery.OrgID) (joinery.Caller, error) {
+	c, ok := parseCredential(keyText, bearer)
 	if !ok {
-		return joinery.Caller{}, joinery.Errorf(joinery.CodeUnauthenticated, "this is no API key of this server; check that it was copied whole")
+		return joinery.Caller{}, errUnknownCredential()
 	}
-	key, err := s.store.APIKey(ctx, c.id)
+	id := joinery.APIKeyID(c.id)
+	key, standing, err := s.store.APIKeyStanding(ctx, id)
 	if err != nil && joinery.CodeOf(err) != joinery.CodeNotFound {
 		return joinery.Caller{}, err
 	}
 	// An unknown key costs the same comparison, with a hash that nothing has.
-	presented := c.hash()
-	equal := subtle.ConstantTimeCompare(presented[:], key.Hash[:]) == 1
-	if err != nil || !equal {
-		return joinery.Caller{}, joinery.Errorf(joinery.CodeUnauthenticated, "this is no API key of this server; check that it was copied whole")
+	if equal := c.matches(key.Hash); err != nil || !equal {
+		return joinery.Caller{}, errUnknownCredential()
 	}
 	now := s.now()
 	switch {
@@ -126,47 +87,122 @@ func (s *Service) Authenticate(ctx context.Context, bearer string) (joinery.Call
 		return joinery.Caller{}, joinery.Errorf(joinery.CodeUnauthenticated, "this API key was revoked")
 	case !key.ExpiresAt.IsZero() && !now.Before(key.ExpiresAt):
 		return joinery.Caller{}, joinery.Errorf(joinery.CodeUnauthenticated, "this API key has expired")
+	case key.Person != 0 && standing.Role == "":
+		return joinery.Caller{}, joinery.Errorf(joinery.CodeUnauthenticated, "who made this API key does not belong to the organisation any more")
 	}
-	return joinery.Caller{Org: key.Org, Operator: key.Operator, Name: "key " + key.ID.String(), ExpiresAt: key.ExpiresAt}, nil
+	s.noted.use(ctx, int64(id), key.LastUsedAt, now, func(ctx context.Context, at time.Time) error { return s.store.TouchAPIKey(ctx, id, at) })
+	caller := joinery.Caller{
+		Org: key.Org, Operator: key.Operator, Name: "key " + id.String(), ExpiresAt: key.ExpiresAt,
+		Rights: keyRights(key, standing), Person: key.Person, Key: id,
+	}
+	switch {
+	case org == 0:
+	case key.Operator:
+		caller.Org = org // whether there is one the rules say
+	case org != key.Org:
+		return joinery.Caller{}, errNotYours()
+	}
+	return caller, nil
 }
 
-// List lists the caller's keys: all of them to the operator acting for no
-// organisation, else those of the caller's organisation.
-func (s *Service) List(ctx context.Context, caller joinery.Caller) ([]joinery.APIKey, error) {
-	if caller.Org == 0 {
-		if err := caller.RequireOperator(); err != nil {
-			return nil, err
-		}
+// keyRights bounds a key by what its organisation, and who made it, may do at
+// present.
+func keyRights(key joinery.APIKey, s joinery.Standing) joinery.Rights {
+	rights := key.Rights & s.Kinds.Rights()
+	if key.Person != 0 {
+		rights &= s.Role.Rights()
 	}
-	return s.store.APIKeys(ctx, caller.Org)
+	return rights
 }
 
-// Revoke revokes a key, at once and for ever. A key of somebody else is
-// answered as one that does not exist; one that is revoked already stays so.
-func (s *Service) Revoke(ctx context.Context, caller joinery.Caller, id joinery.APIKeyID) error {
-	key, err := s.store.APIKey(ctx, id)
-	if joinery.CodeOf(err) == joinery.CodeNotFound || err == nil && !caller.Owns(key.Org) {
-		return joinery.Errorf(joinery.CodeNotFound, "no such API key")
+func (s *Service) sessionCaller(ctx context.Context, bearer string, org joinery.OrgID) (joinery.Caller, error) {
+	c, ok := parseCredential(sessionText, bearer)
+	if !ok {
+		return joinery.Caller{}, errUnknownCredential()
 	}
+	id := joinery.SessionID(c.id)
+	session, memberships, err := s.store.SessionStanding(ctx, id)
+	if err != nil && joinery.CodeOf(err) != joinery.CodeNotFound {
+		return joinery.Caller{}, err
+	}
+	if equal := c.matches(session.Hash); err != nil || !equal {
+		return joinery.Caller{}, errUnknownCredential()
+	}
+	now := s.now()
+	if !now.Before(session.ExpiresAt) {
+		return joinery.Caller{}, joinery.Errorf(joinery.CodeUnauthenticated, "this session has ended: sign in again")
+	}
+	s.noted.use(ctx, int64(id), session.LastUsedAt, now, func(ctx context.Context, at time.Time) error { return s.store.TouchSession(ctx, id, at) })
+	caller, err := actFor(memberships, org)
 	if err != nil {
-		return err
+		return joinery.Caller{}, err
 	}
-	if key.Operator {
-		if err := caller.RequireOperator(); err != nil {
-			return err
-		}
-	}
-	if !key.RevokedAt.IsZero() {
-		return nil
-	}
-	now := s.now().UTC().Truncate(time.Millisecond)
-	return s.store.RevokeAPIKey(ctx, id, now, s.entry(caller, joinery.AuditAPIKeyRevoked, key, now))
+	caller.Name, caller.Person, caller.Session = "person "+session.Person.String(), session.Person, id
+	return caller, nil
 }
 
-func (s *Service) entry(caller joinery.Caller, event joinery.AuditEvent, key joinery.APIKey, at time.Time) joinery.AuditEntry {
-	detail := map[string]string{"key": key.ID.String(), "name": key.Name, "operator": fmt.Sprint(key.Operator)}
-	if !key.ExpiresAt.IsZero() {
-		detail["expiresAt"] = key.ExpiresAt.Format(time.RFC3339)
+// actFor says what somebody may do: as operator, where they belong to the
+// operator's organisation; else for the organisation that they name, or the only
+// one to which they belong. Who names none of several may do nothing yet. An
+// operator reaches what is anybody's, so what they may do elsewhere as a member is
+// never added to that: where it is more, they act as a member only.
+func actFor(memberships []joinery.Membership, org joinery.OrgID) (joinery.Caller, error) {
+	var asMember, asOperator *joinery.Caller
+	for _, m := range memberships {
+		switch {
+		case m.Operator:
+			asOperator = &joinery.Caller{Operator: true, Org: org, Rights: m.Role.Rights()}
+		case m.Org == org || org == 0 && len(memberships) == 1:
+			asMember = &joinery.Caller{Org: m.Org, Rights: m.Role.Rights() & m.Kinds.Rights()}
+		}
 	}
-	return joinery.AuditEntry{At: at, Event: event, Actor: caller.Name, Org: key.Org, Detail: detail}
+	switch {
+	case asOperator != nil && (asMember == nil || asOperator.Rights.Contains(asMember.Rights)):
+		return *asOperator, nil
+	case asMember != nil:
+		return *asMember, nil
+	case org != 0:
+		return joinery.Caller{}, errNotYours()
+	}
+	return joinery.Caller{}, nil
+}
+
+// noteEvery is how far behind the time at which a credential was last used may be.
+const noteEvery = 10 * time.Minute
+
+// noteTimeout bounds what noting that costs a request.
+const noteTimeout = 500 * time.Millisecond
+
+// maxNotes bounds the memory of notes; forgetting one costs one more write.
+const maxNotes = 4096
+
+// notes keeps requests that come together from all writing that the same
+// credential was used.
+type notes struct {
+	mu   sync.Mutex
+	last map[int64]time.Time
+}
+
+// use writes that a credential is used now, unless that was written lately. What
+// cannot be written is let go: who may call does not hang on it.
+func (n *notes) use(ctx context.Context, id int64, stored, now time.Time, write func(context.Context, time.Time) error) {
+	if now.Sub(stored) < noteEvery || !n.first(id, now) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), noteTimeout)
+	defer cancel()
+	_ = write(ctx, now.UTC().Truncate(time.Millisecond))
+}
+
+func (n *notes) first(id int64, now time.Time) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if at, ok := n.last[id]; ok && now.Sub(at) < noteEvery && !at.After(now) {
+		return false
+	}
+	if n.last == nil || len(n.last) >= maxNotes {
+		n.last = map[int64]time.Time{}
+	}
+	n.last[id] = now
+	return true
 }

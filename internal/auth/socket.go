@@ -32,5 +32,5 @@ func callerOfUID(uid, own int) (joinery.Caller, error) {
 		return joinery.Caller{}, joinery.Errorf(joinery.CodeUnauthenticated,
 			"on this socket root and the server's own user need no credential; others need an API key")
 	}
-	return joinery.Caller{Operator: true, Name: fmt.Sprintf("socket uid %d", uid)}, nil
+	return joinery.Caller{Operator: true, Name: fmt.Sprintf("socket uid %d", uid), Rights: joinery.AllRights(), Socket: true}, nil
 }

@@ -30,7 +30,7 @@ func TestSocketCallerIsThisUser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (joinery.Caller{Operator: true, Name: fmt.Sprintf("socket uid %d", os.Geteuid())}); caller != want {
+	if want := (joinery.Caller{Operator: true, Name: fmt.Sprintf("socket uid %d", os.Geteuid()), Rights: joinery.AllRights(), Socket: true}); caller != want {
 		t.Fatalf("caller %+v, want %+v", caller, want)
 	}
 }

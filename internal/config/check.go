@@ -30,6 +30,7 @@ func (c Config) Check() error {
 		required("api.socket", c.API.Socket),
 		address("api.address", c.API.Address),
 		loopback("api.address", c.API.Address),
+		c.SignIn.check(),
 		address("ops.address", c.Ops.Address),
 		c.distinctAddresses(),
 		c.Limits.check(),
@@ -105,6 +106,7 @@ func (c Config) CheckFiles(now time.Time) error {
 		secretFile("keys.passphrase_file", c.Keys.PassphraseFile, ""),
 		secretFile("keys.identity_file", c.Keys.IdentityFile, ""),
 		c.checkCredential(),
+		c.SignIn.OIDC.CheckSecret(),
 		c.Interop.checkPair(now),
 		c.API.CheckSocket(),
 	)

@@ -23,6 +23,9 @@ type Config struct {
 	Interop Interop `yaml:"interop"`
 	// The door to people and scripts: the management API under /api/v1.
 	API API `yaml:"api"`
+	// How people sign in, with a browser. Without it API keys and the operator
+	// socket are the only ways in.
+	SignIn SignIn `yaml:"sign_in"`
 	// The door to monitoring: /metrics, /livez and /readyz, without
 	// authentication and without any detail about devices.
 	Ops Ops `yaml:"ops"`
@@ -107,6 +110,33 @@ type API struct {
 	Address string `yaml:"address"`
 }
 
+// SignIn says how people sign in: with passkeys, and at an OpenID provider.
+type SignIn struct {
+	// The address under which browsers reach the management API, without a path:
+	// https://js.example.com. Empty: nobody signs in. Passkeys belong to its host
+	// name, so it cannot change later. Plain http is for this machine alone:
+	// http://localhost:8444.
+	URL string `yaml:"url"`
+	// How long somebody stays signed in.
+	Session time.Duration `yaml:"session"`
+	// The OpenID provider of the people here, if there is one. Register this server
+	// there as a web application with the redirect URI of url above with
+	// /sign-in/callback behind it.
+	OIDC OIDC `yaml:"oidc"`
+}
+
+// OIDC is an OpenID provider (OpenID Connect with discovery).
+type OIDC struct {
+	// The provider's issuer, exactly as its configuration has it:
+	// https://accounts.example.com. Empty means no provider.
+	Issuer string `yaml:"issuer"`
+	// The client id that the provider gave to this server.
+	ClientID string `yaml:"client_id"`
+	// A file whose first line is the client secret, mode 0600. Empty for a public
+	// client, which has none.
+	ClientSecretFile string `yaml:"client_secret_file"`
+}
+
 // Ops is the listener for monitoring.
 type Ops struct {
 	// Address and port to listen on, as host:port; empty means none. Whoever
@@ -159,6 +189,7 @@ func Default() Config {
 		Keys:     Keys{File: "keys/server.age"},
 		Interop:  Interop{Address: ":8443"},
 		API:      API{Socket: "joinery.sock", Address: "127.0.0.1:8444"},
+		SignIn:   SignIn{Session: 12 * time.Hour},
 		Ops:      Ops{Address: "127.0.0.1:8445"},
 		Limits: Limits{
 			BodyBytes:      32 << 10,
@@ -178,6 +209,6 @@ func (c *Config) paths() []*string {
 		&c.Database.Path, &c.Database.PasswordFile,
 		&c.Keys.File, &c.Keys.PassphraseFile, &c.Keys.IdentityFile,
 		&c.Interop.Certificate, &c.Interop.Key,
-		&c.API.Socket,
+		&c.API.Socket, &c.SignIn.OIDC.ClientSecretFile,
 	}
 }

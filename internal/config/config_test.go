@@ -145,6 +145,17 @@ func TestCheckRefuses(t *testing.T) {
 		{"body limit too small", func(c *Config) { c.Limits.BodyBytes = 10 }, "limits.body_bytes: is 10: want 2048 to"},
 		{"no connections", func(c *Config) { c.Limits.Connections = 0 }, "limits.connections: is 0"},
 		{"negative time", func(c *Config) { c.Limits.DrainTimeout = -1 }, "limits.drain_timeout: is -1ns: want 0s to 10m"},
+		{"provider without an address", func(c *Config) { c.SignIn.OIDC.Issuer = "https://id.example.com" }, "sign_in.url: is missing"},
+		{"provider without a client", func(c *Config) {
+			c.SignIn.URL, c.SignIn.OIDC.Issuer = "https://js.example.com", "https://id.example.com"
+		}, "sign_in.oidc.client_id: is missing"},
+		{"provider over http", func(c *Config) {
+			c.SignIn.URL, c.SignIn.OIDC = "https://js.example.com", OIDC{Issuer: "http://id.example.com", ClientID: "x"}
+		}, "sign_in.oidc.issuer: want https://"},
+		{"sign-in over http", func(c *Config) { c.SignIn.URL = "http://js.example.com" }, "sign_in.url: want https://"},
+		{"sign-in at an address", func(c *Config) { c.SignIn.URL = "https://192.0.2.1" }, "want a host name"},
+		{"sign-in under a path", func(c *Config) { c.SignIn.URL = "https://js.example.com/joinery" }, "without a path"},
+		{"endless session", func(c *Config) { c.SignIn.URL, c.SignIn.Session = "https://js.example.com", 8760*time.Hour }, "sign_in.session: is"},
 		{"unknown level", func(c *Config) { c.Log.Level = "loud" }, "log.level: want one of debug, info, warn, error"},
 		{"unknown format", func(c *Config) { c.Log.Format = "xml" }, "log.format: want one of text, json"},
 	} {

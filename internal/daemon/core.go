@@ -63,7 +63,7 @@ func (k *core) build(ctx context.Context, c config.Config, h holders, cert *cert
 	if err := h.noteMasters(ctx); err != nil {
 		return err
 	}
-	rules, err := newRules(ctx, h, k.refusals, k.log, k.now, k.registry)
+	rules, err := newRules(ctx, c.SignIn, h, k.refusals, k.log, k.now, k.registry)
 	if err != nil {
 		return err
 	}

@@ -131,16 +131,23 @@ type rules struct {
 	provisioning *provisioning.Service
 	claim        *claim.Service
 	auth         *auth.Service
+	people       *auth.People
+	signIn       *auth.SignIn // nil where nobody signs in
 	refusal      *refusal.Service
 }
 
-func newRules(ctx context.Context, h holders, refusals *refusal.Recorder, log *slog.Logger, now func() time.Time, metrics prometheus.Registerer) (rules, error) {
+func newRules(ctx context.Context, c config.SignIn, h holders, refusals *refusal.Recorder, log *slog.Logger, now func() time.Time, metrics prometheus.Registerer) (rules, error) {
 	r := rules{
 		fleet:        fleet.New(h.db, h.keys, fleet.Options{Log: log, Now: now}),
 		provisioning: provisioning.New(h.db, h.db, h.keys),
 		claim:        claim.New(h.db, h.db, h.keys, claim.Options{Now: now}),
 		auth:         auth.New(h.db, now),
+		people:       auth.NewPeople(h.db, now),
 		refusal:      refusal.New(h.db, refusals),
+	}
+	var err error
+	if r.signIn, err = newSignIn(c, h, log, now); err != nil {
+		return rules{}, err
 	}
 	if err := r.fleet.Directory().Reload(ctx); err != nil {
 		return rules{}, err
@@ -196,12 +203,16 @@ func newAPI(around func(http.Handler) http.Handler, log *slog.Logger, metrics pr
 }
 
 func services(h holders, r rules) api.Services {
-	return api.Services{
-		System: system{h}, Keys: r.auth,
+	s := api.Services{
+		System: system{h}, Keys: r.auth, People: r.people,
 		Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
 		Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Imports: r.provisioning, Audit: r.fleet,
 		Refusals: r.refusal, Answers: h.db,
 	}
+	if r.signIn != nil { // an interface that holds nil is not nil
+		s.SignIn = r.signIn
+	}
+	return s
 }
 
 // system is what the API tells about the server itself.

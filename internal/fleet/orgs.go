@@ -19,23 +19,85 @@ func (s *Service) Orgs(ctx context.Context, caller joinery.Caller) ([]joinery.Or
 	return slices.DeleteFunc(orgs, func(o joinery.Organisation) bool { return !caller.Owns(o.ID) }), err
 }
 
-// AddOrg adds an organisation.
-func (s *Service) AddOrg(ctx context.Context, caller joinery.Caller, name string) (joinery.Organisation, error) {
+// AddOrg adds an organisation, of every kind where none is said.
+func (s *Service) AddOrg(ctx context.Context, caller joinery.Caller, name string, kinds []joinery.OrgKind) (joinery.Organisation, error) {
 	if err := caller.RequireOperator(); err != nil {
 		return joinery.Organisation{}, err
 	}
-	if err := checkName("name of the organisation", name); err != nil {
+	o := joinery.Organisation{ID: joinery.NewOrgID(), Name: name, Kinds: joinery.EveryKind(), CreatedAt: s.timestamp()}
+	if _, err := s.settleOrg(ctx, &o, name, kinds); err != nil {
 		return joinery.Organisation{}, err
 	}
+	return o, s.store.AddOrg(ctx, o, s.entry(caller, joinery.AuditOrgAdded, o.ID, orgDetail(o)))
+}
+
+// ChangeOrg gives an organisation another name or other kinds; an empty name and
+// no kinds leave what is there. What it holds by a kind that it loses stays.
+func (s *Service) ChangeOrg(ctx context.Context, caller joinery.Caller, id joinery.OrgID, name string, kinds []joinery.OrgKind) (joinery.Organisation, error) {
+	if err := caller.RequireOperator(); err != nil {
+		return joinery.Organisation{}, err
+	}
+	o := joinery.Organisation{ID: id}
+	found, err := s.settleOrg(ctx, &o, name, kinds)
+	switch {
+	case err != nil:
+		return joinery.Organisation{}, err
+	case !found:
+		return joinery.Organisation{}, notFound("organisation")
+	case o.Kinds.Is(joinery.KindServerOperator):
+		return joinery.Organisation{}, joinery.Errorf(joinery.CodeConflict, "the operator's own organisation stays what it is")
+	}
+	return o, s.store.ChangeOrg(ctx, o, s.entry(caller, joinery.AuditOrgChanged, o.ID, orgDetail(o)))
+}
+
+// settleOrg fills o: with what is stored, if it is, and then with what is asked.
+func (s *Service) settleOrg(ctx context.Context, o *joinery.Organisation, name string, kinds []joinery.OrgKind) (found bool, err error) {
 	orgs, err := s.store.Orgs(ctx)
 	if err != nil {
-		return joinery.Organisation{}, err
+		return false, err
 	}
-	if slices.ContainsFunc(orgs, func(o joinery.Organisation) bool { return strings.EqualFold(o.Name, name) }) {
-		return joinery.Organisation{}, joinery.Errorf(joinery.CodeConflict, "there is already an organisation of that name")
+	if i := slices.IndexFunc(orgs, func(other joinery.Organisation) bool { return other.ID == o.ID }); i >= 0 {
+		*o, found = orgs[i], true
 	}
-	o := joinery.Organisation{ID: joinery.NewOrgID(), Name: name, CreatedAt: s.timestamp()}
-	return o, s.store.AddOrg(ctx, o, s.entry(caller, joinery.AuditOrgAdded, o.ID, map[string]string{"name": name}))
+	if found && o.Kinds.Is(joinery.KindServerOperator) {
+		return true, nil
+	}
+	if name != "" || !found {
+		if err := checkName("name of the organisation", name); err != nil {
+			return found, err
+		}
+		o.Name = name
+	}
+	if len(kinds) > 0 {
+		if o.Kinds, err = joinery.NewOrgKinds(kinds); err != nil {
+			return found, err
+		}
+	}
+	if slices.ContainsFunc(orgs, func(other joinery.Organisation) bool {
+		return other.ID != o.ID && strings.EqualFold(other.Name, o.Name)
+	}) {
+		return found, joinery.Errorf(joinery.CodeConflict, "there is already an organisation of that name")
+	}
+	return found, nil
+}
+
+func orgDetail(o joinery.Organisation) map[string]string {
+	return map[string]string{"name": o.Name, "kinds": o.Kinds.String()}
+}
+
+// requireKind refuses to give org what is for organisations of those kinds; the
+// operator's own may have everything.
+func (s *Service) requireKind(ctx context.Context, org joinery.OrgID, what string, kinds ...joinery.OrgKind) error {
+	orgs, err := s.store.Orgs(ctx)
+	if err != nil {
+		return err
+	}
+	kinds = append(kinds, joinery.KindServerOperator)
+	if !slices.ContainsFunc(orgs, func(o joinery.Organisation) bool { return o.ID == org && o.Kinds.Is(kinds...) }) {
+		return joinery.Errorf(joinery.CodeConflict, "%s is for an organisation of another kind (%s): change its kinds first", what,
+			strings.ReplaceAll(joinery.OrgKinds(kinds[:len(kinds)-1]).String(), " ", ", "))
+	}
+	return nil
 }
 
 // Roaming gives the roaming rules of an organisation; zero is the caller's.

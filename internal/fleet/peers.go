@@ -69,6 +69,11 @@ func (s *Service) AddPeer(ctx context.Context, caller joinery.Caller, p joinery.
 	if err := checkConsent(p, joinery.Peer{}, rolesOf(keks), confirm); err != nil {
 		return joinery.Peer{}, err
 	}
+	if len(p.NetIDs)+len(p.NSIDs) > 0 { // whoever owns devices may have an Application Server
+		if err := s.requireKind(ctx, p.Org, "a network", joinery.KindNetworkOperator); err != nil {
+			return joinery.Peer{}, err
+		}
+	}
 
 	unlock, err := s.lockPeers(ctx)
 	if err != nil {

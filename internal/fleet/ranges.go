@@ -33,6 +33,9 @@ func (s *Service) AssignRange(ctx context.Context, caller joinery.Caller, r join
 	if err := checkRange("JoinEUI range", r.EUIRange); err != nil {
 		return r, err
 	}
+	if err := s.requireKind(ctx, r.Org, "a JoinEUI range", joinery.KindElementMaker, joinery.KindDeviceMaker, joinery.KindDistributor); err != nil {
+		return r, err
+	}
 	unlock, err := s.lockPeers(ctx)
 	if err != nil {
 		return r, err
@@ -111,6 +114,9 @@ func (s *Service) AddSigner(ctx context.Context, caller joinery.Caller, n joiner
 	}
 	n, err := s.completeSigner(ctx, caller, n)
 	if err != nil {
+		return n, err
+	}
+	if err := s.requireKind(ctx, n.Org, "a signer of manifests", joinery.KindElementMaker, joinery.KindDeviceMaker, joinery.KindDistributor); err != nil {
 		return n, err
 	}
 	unlock, err := s.lockPeers(ctx)

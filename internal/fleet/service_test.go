@@ -48,7 +48,7 @@ func newFixture(t testing.TB) fixture {
 		name string
 		id   *joinery.OrgID
 	}{{"Acme", &f.acme}, {"Other", &f.other}} {
-		o, err := f.AddOrg(t.Context(), operator, to.name)
+		o, err := f.AddOrg(t.Context(), operator, to.name, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -435,7 +435,7 @@ func TestOnlyTheOperator(t *testing.T) {
 			"ReleaseRange": func() error { return f.ReleaseRange(ctx, caller, joinery.EUIRange{}) },
 			"AddSigner":    func() error { _, err := f.AddSigner(ctx, caller, joinery.Signer{}); return err },
 			"RemoveSigner": func() error { return f.RemoveSigner(ctx, caller, joinery.NewSignerID()) },
-			"AddOrg":       func() error { _, err := f.AddOrg(ctx, caller, "New"); return err },
+			"AddOrg":       func() error { _, err := f.AddOrg(ctx, caller, "New", nil); return err },
 			"OpenReset":    func() error { return f.OpenReset(ctx, caller, joinery.NewDeviceID(), 0) },
 		} {
 			if err := call(); joinery.CodeOf(err) != joinery.CodeForbidden {
@@ -460,7 +460,7 @@ func TestOnlyTheOperator(t *testing.T) {
 func TestOrgs(t *testing.T) {
 	f := newFixture(t)
 	for name, want := range map[string]joinery.Code{"acme": joinery.CodeConflict, "": joinery.CodeInvalid, "a\tb": joinery.CodeInvalid, "Third": ""} {
-		if _, err := f.AddOrg(t.Context(), operator, name); joinery.CodeOf(err) != want {
+		if _, err := f.AddOrg(t.Context(), operator, name, nil); joinery.CodeOf(err) != want {
 			t.Errorf("%q: %v", name, err)
 		}
 	}

@@ -72,6 +72,7 @@ type SignerStore interface {
 type OrgStore interface {
 	Orgs(ctx context.Context) ([]joinery.Organisation, error)
 	AddOrg(ctx context.Context, o joinery.Organisation, entry joinery.AuditEntry) error
+	ChangeOrg(ctx context.Context, o joinery.Organisation, entry joinery.AuditEntry) error
 	Roaming(ctx context.Context, org joinery.OrgID) ([]joinery.RoamingRule, error)
 	SetRoaming(ctx context.Context, r joinery.RoamingRule, entry joinery.AuditEntry) error
 }

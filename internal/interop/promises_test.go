@@ -262,7 +262,7 @@ func TestP13NothingIsEchoed(t *testing.T) {
 	ns, as := h.client(t, h.tlsConfig(h.ns)), h.client(t, h.tlsConfig(h.as))
 	secrets := []string{
 		"c0ffee5ec2e7c0ffee5ec2e7c0ffee5e", "C0FFEE5EC2E7C0FFEE5EC2E7C0FFEE5EC2E7C0FFEE5EC2E7",
-		"jk_0c3kd5vqmr2hx_c0ffee5ec2e7", "-----BEGIN PRIVATE KEY-----c0ffee5ec2e7", "wP/uXsLnwP/uXsLnwP/uXg==c0ffee5ec2e7", "12648430c0ffee5ec2e7\x7fä",
+		"joinery_key_0c3kd5vqmr2hx_c0ffee5ec2e7", "-----BEGIN PRIVATE KEY-----c0ffee5ec2e7", "wP/uXsLnwP/uXsLnwP/uXg==c0ffee5ec2e7", "12648430c0ffee5ec2e7\x7fä",
 	}
 	sent := 0
 	send := func(c *http.Client, what string, body []byte) {

@@ -14,13 +14,21 @@ func (d *DB) AddAPIKey(ctx context.Context, k joinery.APIKey, a joinery.AuditEnt
 		return joinery.Errorf(joinery.CodeInvalid, "an API key that is not the operator's needs an organisation")
 	}
 	return d.do(ctx, func(t *tx) error {
-		err := t.exec(`INSERT INTO api_key (id, org, operator, name, hash, created_at, expires_at, revoked_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-			k.ID, t.orOperator(k.Org), k.Operator, k.Name, k.Hash, k.CreatedAt, optional{k.ExpiresAt}, optional{k.RevokedAt})
+		if revoked, err := t.integer("SELECT revoked_at FROM api_key WHERE id = ?", k.MadeBy); err != nil || revoked != 0 {
+			return firstError(err, joinery.Errorf(joinery.CodeForbidden, "the key that asks for it was revoked"))
+		}
+		err := t.exec(`INSERT INTO api_key (id, org, operator, name, hash, created_at, expires_at, revoked_at, rights, person, made_by)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			k.ID, t.orOperator(k.Org), k.Operator, k.Name, k.Hash, k.CreatedAt, optional{k.ExpiresAt}, optional{k.RevokedAt},
+			k.Rights.String(), optional{k.Person}, optional{k.MadeBy})
 		return t.finish(conflict(err, "there is an API key of that id"), a)
 	})
 }
 
-const apiKeyColumns = "SELECT id, org, operator, name, hash, created_at, expires_at, revoked_at FROM api_key "
+const (
+	apiKeyFields  = "k.id, k.org, k.operator, k.name, k.hash, k.created_at, k.expires_at, k.revoked_at, k.rights, k.person, k.made_by, k.last_used_at"
+	apiKeyColumns = "SELECT " + apiKeyFields + " FROM api_key k "
+)
 
 // scanAPIKey reads a key. An operator's key of the operator's organisation acts
 // for none; a plain key made for that organisation acts for it.
@@ -28,6 +36,7 @@ func (d *DB) scanAPIKey(r *row) (k joinery.APIKey) {
 	k = joinery.APIKey{ID: joinery.APIKeyID(r.int()), Org: joinery.OrgID(r.int()), Operator: r.bool(), Name: r.text()}
 	r.into(k.Hash[:])
 	k.CreatedAt, k.ExpiresAt, k.RevokedAt = r.time(), r.time(), r.time()
+	k.Rights, k.Person, k.MadeBy, k.LastUsedAt = joinery.ParseRights(r.text()), joinery.PersonID(r.int()), joinery.APIKeyID(r.int()), r.time()
 	if k.Operator && k.Org == d.operator {
 		k.Org = 0
 	}
@@ -37,7 +46,7 @@ func (d *DB) scanAPIKey(r *row) (k joinery.APIKey) {
 // APIKey finds a key, revoked and expired ones too.
 func (d *DB) APIKey(ctx context.Context, id joinery.APIKeyID) (k joinery.APIKey, err error) {
 	err = d.read(ctx, func(c conn) error {
-		found, err := c.one(apiKeyColumns+"WHERE id = ?", func(r *row) error { k = d.scanAPIKey(r); return nil }, id)
+		found, err := c.one(apiKeyColumns+"WHERE k.id = ?", func(r *row) error { k = d.scanAPIKey(r); return nil }, id)
 		if err == nil && !found {
 			err = notFound("API key")
 		}
@@ -46,11 +55,33 @@ func (d *DB) APIKey(ctx context.Context, id joinery.APIKeyID) (k joinery.APIKey,
 	return k, err
 }
 
+// APIKeyStanding finds a key with what its organisation, and who made it, are at
+// present. Of an operator's key that is the operator's organisation; who made a
+// key for another organisation than their own did so by their role in that, too.
+func (d *DB) APIKeyStanding(ctx context.Context, id joinery.APIKeyID) (k joinery.APIKey, s joinery.Standing, err error) {
+	const query = "SELECT " + apiKeyFields + `, o.kinds, coalesce(m.role, b.role, '') FROM api_key k
+		JOIN organisation o ON o.id = CASE WHEN k.operator = 1 THEN ?1 ELSE k.org END
+		LEFT JOIN membership m ON m.org = o.id AND m.person = k.person
+		LEFT JOIN membership b ON b.org = ?1 AND b.person = k.person WHERE k.id = ?2`
+	err = d.read(ctx, func(c conn) error {
+		found, err := c.one(query, func(r *row) error {
+			k = d.scanAPIKey(r)
+			s = joinery.Standing{Kinds: joinery.ParseOrgKinds(r.text()), Role: joinery.Role(r.text())}
+			return nil
+		}, d.operator, id)
+		if err == nil && !found {
+			err = notFound("API key")
+		}
+		return err
+	})
+	return k, s, err
+}
+
 // APIKeys gives the keys that act for an organisation, or all with a zero org.
 func (d *DB) APIKeys(ctx context.Context, org joinery.OrgID) (keys []joinery.APIKey, err error) {
-	query, args := apiKeyColumns+"ORDER BY id", []any(nil)
+	query, args := apiKeyColumns+"ORDER BY k.id", []any(nil)
 	if org != 0 {
-		query, args = apiKeyColumns+"WHERE org = ? ORDER BY id", []any{org}
+		query, args = apiKeyColumns+"WHERE k.org = ? ORDER BY k.id", []any{org}
 	}
 	err = d.read(ctx, func(c conn) error {
 		return c.each(query, func(r *row) error {
@@ -63,13 +94,23 @@ func (d *DB) APIKeys(ctx context.Context, org joinery.OrgID) (keys []joinery.API
 	return keys, err
 }
 
-// RevokeAPIKey ends a key; revoking again changes nothing.
+// RevokeAPIKey ends a key, and all that were made by it, directly or not; revoking
+// again changes nothing.
 func (d *DB) RevokeAPIKey(ctx context.Context, id joinery.APIKeyID, at time.Time, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
-		n, err := t.changes("UPDATE api_key SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?", at, id)
+		n, err := t.changes(`UPDATE api_key SET revoked_at = coalesce(revoked_at, ?1) WHERE id IN (
+			WITH RECURSIVE below(id) AS (SELECT CAST(?2 AS BIGINT) UNION SELECT k.id FROM api_key k JOIN below b ON k.made_by = b.id)
+			SELECT id FROM below)`, at, id)
 		if err == nil && n == 0 {
 			err = notFound("API key")
 		}
 		return t.finish(err, a)
+	})
+}
+
+// TouchAPIKey notes that a key was used at that time.
+func (d *DB) TouchAPIKey(ctx context.Context, id joinery.APIKeyID, at time.Time) error {
+	return d.do(ctx, func(t *tx) error {
+		return t.exec("UPDATE api_key SET last_used_at = ?1 WHERE id = ?2 AND (last_used_at IS NULL OR last_used_at < ?1)", at, id)
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -154,6 +155,11 @@ var damages = []struct{ name, table, rule, statement string }{
 		"INSERT INTO peer_credential SELECT peer + 1, 0, 'ca', NULL, ca, NULL FROM peer_credential"},
 	{"KEK of another", "kek", "organisation", "UPDATE kek SET org = (SELECT id FROM organisation WHERE name = 'owner')"},
 	{"KEK of a removed peer", "kek", "are retired", "UPDATE kek SET retired_at = NULL"},
+	{"two operators", "organisation", "and no other", "UPDATE organisation SET kinds = 'owner server-operator' WHERE name = 'owner'"},
+	{"person remembered", "person", "is forgotten", "INSERT INTO person (id, name, email, created_at) VALUES (7, 'ann', '', 0)"},
+	{"key of a lost key", "api_key", "is there", "INSERT INTO api_key (id, org, operator, name, hash, created_at, made_by) SELECT 7, id, 0, 'k', zeroblob(32), 0, 8 FROM organisation LIMIT 1"},
+	{"key of a revoked key", "api_key", "is revoked where", "INSERT INTO api_key (id, org, operator, name, hash, created_at, revoked_at) SELECT 8, id, 0, 'k', zeroblob(32), 0, 1 FROM organisation LIMIT 1; " +
+		"INSERT INTO api_key (id, org, operator, name, hash, created_at, made_by) SELECT 7, id, 0, 'k', zeroblob(32), 0, 8 FROM organisation LIMIT 1"},
 	{"import counts", "import", "are the rows taken", "UPDATE import SET created = created + 1"},
 	{"import errors", "import", "has its reason", "DELETE FROM import_error"},
 	{"import error beyond", "import", "and no other", "UPDATE import_error SET idx = 99"},
@@ -226,7 +232,7 @@ func TestFsckFinds(t *testing.T) {
 			}
 		})
 	}
-	for _, r := range simpleRules { // no rule that never finds anything
+	for _, r := range slices.Concat(simpleRules, peopleRules) { // no rule that never finds anything
 		if !seen[r.table+": "+r.text] {
 			t.Errorf("no damage shows the rule %q of %s", r.text, r.table)
 		}

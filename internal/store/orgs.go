@@ -7,10 +7,26 @@ import (
 	"joinery/lorawan"
 )
 
-// AddOrg adds an organisation; CodeConflict where the name is taken.
+// AddOrg adds an organisation, of every kind where none is said; CodeConflict
+// where the name is taken.
 func (d *DB) AddOrg(ctx context.Context, o joinery.Organisation, a joinery.AuditEntry) error {
+	if o.Kinds == nil {
+		o.Kinds = joinery.EveryKind()
+	}
 	return d.do(ctx, func(t *tx) error {
-		err := t.exec("INSERT INTO organisation (id, name, created_at) VALUES (?, ?, ?)", o.ID, o.Name, o.CreatedAt)
+		err := t.exec("INSERT INTO organisation (id, name, kinds, created_at) VALUES (?, ?, ?, ?)", o.ID, o.Name, o.Kinds.String(), o.CreatedAt)
+		return t.finish(conflict(err, "there is an organisation of that name"), a)
+	})
+}
+
+// ChangeOrg gives an organisation another name and other kinds; CodeConflict where
+// the name is taken.
+func (d *DB) ChangeOrg(ctx context.Context, o joinery.Organisation, a joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error {
+		n, err := t.changes("UPDATE organisation SET name = ?, kinds = ? WHERE id = ?", o.Name, o.Kinds.String(), o.ID)
+		if err == nil && n == 0 {
+			err = notFound("organisation")
+		}
 		return t.finish(conflict(err, "there is an organisation of that name"), a)
 	})
 }
@@ -19,8 +35,8 @@ func (d *DB) AddOrg(ctx context.Context, o joinery.Organisation, a joinery.Audit
 // operator's own, named OperatorOrg, which Create made.
 func (d *DB) Orgs(ctx context.Context) (orgs []joinery.Organisation, err error) {
 	err = d.read(ctx, func(c conn) error {
-		return c.each("SELECT id, name, created_at FROM organisation ORDER BY created_at, id", func(r *row) error {
-			orgs = append(orgs, joinery.Organisation{ID: joinery.OrgID(r.int()), Name: r.text(), CreatedAt: r.time()})
+		return c.each("SELECT id, name, kinds, created_at FROM organisation ORDER BY created_at, id", func(r *row) error {
+			orgs = append(orgs, joinery.Organisation{ID: joinery.OrgID(r.int()), Name: r.text(), Kinds: joinery.ParseOrgKinds(r.text()), CreatedAt: r.time()})
 			return nil
 		})
 	})

@@ -87,7 +87,7 @@ func (c *sqliteConn) found(now time.Time) (err error) {
 // founding writes the rows that every database has.
 func (c conn) founding(now time.Time) error {
 	org := joinery.NewOrgID()
-	if err := c.exec("INSERT INTO organisation (id, name, created_at) VALUES (?, ?, ?)", org, OperatorOrg, now); err != nil {
+	if err := c.exec("INSERT INTO organisation (id, name, kinds, created_at) VALUES (?, ?, ?, ?)", org, OperatorOrg, joinery.KindServerOperator, now); err != nil {
 		return err
 	}
 	return c.exec("INSERT INTO store (id, epoch, operator_org, created_at) VALUES (1, 0, ?, ?)", org, now)

@@ -21,6 +21,13 @@ type stateTable struct {
 // store comes last: what lacks its row is no database yet.
 var tables = []stateTable{
 	{name: "organisation", key: []string{"id"}},
+	{name: "person", key: []string{"id"}},
+	{name: "membership", key: []string{"org", "person"}},
+	{name: "identity", key: []string{"issuer", "subject"}},
+	{name: "passkey", key: []string{"id"}},
+	{name: "invitation", key: []string{"id"}},
+	{name: "session", key: []string{"id"}},
+	{name: "challenge", key: []string{"hash"}},
 	{name: "join_eui_range", key: []string{"first"}},
 	{name: "signer", key: []string{"id"}},
 	{name: "peer", key: []string{"id"}},

@@ -70,7 +70,7 @@ var (
 // identifiers is the Go type of each kind of identifier.
 var identifiers = map[string]string{
 	"org": "joinery.OrgID", "dev": "joinery.DeviceID", "kst": "joinery.KeySetID", "peer": "joinery.PeerID", "kek": "joinery.KEKID",
-	"act": "joinery.ActivationID", "sgn": "joinery.SignerID", "imp": "joinery.ImportID", "key": "joinery.APIKeyID",
+	"act": "joinery.ActivationID", "sgn": "joinery.SignerID", "imp": "joinery.ImportID", "key": "joinery.APIKeyID", "per": "joinery.PersonID", "inv": "joinery.InvitationID", "ses": "joinery.SessionID", "psk": "joinery.PasskeyID",
 }
 
 // read lists the calls of a document, in the order of their names.

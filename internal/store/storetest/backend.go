@@ -22,6 +22,7 @@ type Backend interface {
 	Organisations
 	Peers
 	APIKeys
+	People
 	Refusals
 	Life
 }
@@ -68,6 +69,7 @@ type Imports interface {
 // Organisations holds organisations, their ranges and their signers.
 type Organisations interface {
 	AddOrg(ctx context.Context, o joinery.Organisation, a joinery.AuditEntry) error
+	ChangeOrg(ctx context.Context, o joinery.Organisation, a joinery.AuditEntry) error
 	Orgs(ctx context.Context) ([]joinery.Organisation, error)
 	AssignRange(ctx context.Context, r joinery.JoinEUIRange, a joinery.AuditEntry) error
 	ReleaseRange(ctx context.Context, r joinery.JoinEUIRange, a joinery.AuditEntry) error
@@ -94,6 +96,8 @@ type APIKeys interface {
 	AddAPIKey(ctx context.Context, k joinery.APIKey, a joinery.AuditEntry) error
 	APIKey(ctx context.Context, id joinery.APIKeyID) (joinery.APIKey, error)
 	APIKeys(ctx context.Context, org joinery.OrgID) ([]joinery.APIKey, error)
+	APIKeyStanding(ctx context.Context, id joinery.APIKeyID) (joinery.APIKey, joinery.Standing, error)
+	TouchAPIKey(ctx context.Context, id joinery.APIKeyID, at time.Time) error
 	RevokeAPIKey(ctx context.Context, id joinery.APIKeyID, at time.Time, a joinery.AuditEntry) error
 }
 
@@ -122,7 +126,7 @@ func Run(t *testing.T, open func(t testing.TB) Backend) {
 	}{
 		{"Commit", runCommits}, {"Import", runImports}, {"Manifest", runManifests}, {"Delete", runDeletes}, {"Device", runDevices},
 		{"Ownership", runOwnership}, {"Fleet", runFleet}, {"Foreign", runForeign}, {"Refusals", runRefusals},
-		{"Meanwhile", runMeanwhile},
+		{"Meanwhile", runMeanwhile}, {"People", runPeople},
 	} {
 		t.Run(group.name, func(t *testing.T) { group.run(t, open) })
 	}

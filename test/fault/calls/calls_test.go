@@ -118,7 +118,7 @@ func newBase(t *testing.T) *base {
 	ok(t, err)
 	r := b.open(t)
 	for name, c := range map[string]*joinery.Caller{"maker": &b.maker, "owner": &b.owner} {
-		o, err := r.fleet.AddOrg(ctx, operator, name)
+		o, err := r.fleet.AddOrg(ctx, operator, name, nil)
 		ok(t, err)
 		*c = joinery.Caller{Org: o.ID, Name: "key of " + name}
 	}
@@ -321,7 +321,7 @@ func flows(b *base) []flow {
 		{name: "unbind", once: true, done: isCode(joinery.CodeConflict, joinery.CodeNotFound), run: func(ctx context.Context, r *rooms) error { return r.claim.Unbind(ctx, b.maker, d) }},
 		{name: "import of a key list", once: true, done: never, run: func(_ context.Context, r *rooms) error { return r.importList(b.list, false) }},
 		{name: "new organisation", once: true, done: isCode(joinery.CodeConflict), run: func(ctx context.Context, r *rooms) error {
-			_, err := r.fleet.AddOrg(ctx, operator, "third")
+			_, err := r.fleet.AddOrg(ctx, operator, "third", nil)
 			return err
 		}},
 		{name: "new range", once: true, done: isCode(joinery.CodeConflict), run: func(ctx context.Context, r *rooms) error {

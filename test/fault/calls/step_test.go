@@ -188,6 +188,10 @@ func (x stepStore) AddOrg(ctx context.Context, o joinery.Organisation, e joinery
 	return act(x.s, "AddOrg", func() error { return x.db.AddOrg(ctx, o, e) })
 }
 
+func (x stepStore) ChangeOrg(ctx context.Context, o joinery.Organisation, e joinery.AuditEntry) error {
+	return act(x.s, "ChangeOrg", func() error { return x.db.ChangeOrg(ctx, o, e) })
+}
+
 func (x stepStore) Roaming(ctx context.Context, org joinery.OrgID) ([]joinery.RoamingRule, error) {
 	return step(x.s, "Roaming", func() ([]joinery.RoamingRule, error) { return x.db.Roaming(ctx, org) })
 }

@@ -1,0 +1,111 @@
+package api
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"joinery"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// What an operation needs, besides rights.
+const (
+	anyCaller joinery.Right = "any"  // any credential of ours
+	everybody joinery.Right = "none" // no credential at all
+)
+
+// needs says which right a caller needs for each operation. It is the only place
+// that says so: the door holds every call against it before a rule sees the call,
+// the document names the right at each operation, and the tables of docs/people.md
+// are made from it. An operation that is missing here keeps the door from opening.
+var needs = map[string]joinery.Right{
+	"getStatus": anyCaller, "getTransportKey": anyCaller,
+
+	"listDevices": joinery.RightDevicesRead, "getDevice": joinery.RightDevicesRead,
+	"listActivations": joinery.RightDevicesRead, "explainDevice": joinery.RightDevicesRead,
+	"suspendDevice": joinery.RightDevicesWrite, "resumeDevice": joinery.RightDevicesWrite,
+	"deleteDevice": joinery.RightDevicesWrite, "resetNonces": joinery.RightDevicesWrite,
+	"listImportedDevices": joinery.RightDevicesRead, "getManifestEntry": joinery.RightDevicesRead,
+	"claimDevice": joinery.RightDevicesOwn, "changeOwnership": joinery.RightDevicesOwn,
+	"releaseDevice": joinery.RightDevicesOwn, "regenerateOwnerToken": joinery.RightDevicesOwn,
+	"offerTransfer": joinery.RightDevicesOwn, "acceptTransfer": joinery.RightDevicesOwn, "cancelTransfer": joinery.RightDevicesOwn,
+	"getTransfer": joinery.RightDevicesRead, "listTransfers": joinery.RightDevicesRead,
+	"makeChallenge": joinery.RightDevicesOwn, "openDispute": joinery.RightDevicesOwn, "withdrawDispute": joinery.RightDevicesOwn,
+	"getDispute": joinery.RightDevicesRead, "listDisputes": joinery.RightDevicesRead, "decideDispute": joinery.RightServerWrite,
+	"bindDevice": joinery.RightDevicesBind, "unbindDevice": joinery.RightDevicesBind,
+	"getOwnerToken": joinery.RightTokensRead, "readOwnerTokens": joinery.RightTokensRead,
+
+	"beginImport": joinery.RightDevicesImport, "importRows": joinery.RightDevicesImport,
+	"getImport": joinery.RightDevicesRead, "listImportErrors": joinery.RightDevicesRead,
+
+	"listPeers": joinery.RightPeersRead, "getPeer": joinery.RightPeersRead, "listPeerRefusals": joinery.RightPeersRead,
+	"listKEKs": joinery.RightPeersRead, "listRoaming": joinery.RightPeersRead,
+	"addPeer": joinery.RightPeersWrite, "changePeer": joinery.RightPeersWrite, "removePeer": joinery.RightPeersWrite,
+	"addKEK": joinery.RightPeersWrite, "retireKEK": joinery.RightPeersWrite,
+	"setRoaming": joinery.RightDevicesBind,
+
+	"listOrganisations": joinery.RightOrgRead, "listJoinEUIRanges": joinery.RightOrgRead, "listSigners": joinery.RightOrgRead,
+	"addOrganisation": joinery.RightServerWrite, "changeOrganisation": joinery.RightServerWrite,
+	"assignJoinEUIRange": joinery.RightServerWrite, "releaseJoinEUIRange": joinery.RightServerWrite,
+	"addSigner": joinery.RightServerWrite, "removeSigner": joinery.RightServerWrite,
+	"bootstrapOperator": joinery.RightServerWrite,
+
+	"listPeople": joinery.RightPeopleRead, "listInvitations": joinery.RightPeopleRead,
+	"changePerson": joinery.RightPeopleWrite, "removePerson": joinery.RightPeopleWrite,
+	"invite": joinery.RightPeopleWrite, "withdrawInvitation": joinery.RightPeopleWrite,
+
+	"getMe": anyCaller, "acceptInvitation": anyCaller, "listSessions": anyCaller, "endSession": anyCaller,
+	"listPasskeys": anyCaller, "removePasskey": anyCaller,
+	"beginLogin": everybody, "finishLogin": everybody,
+
+	"listAPIKeys": joinery.RightKeysRead, "makeAPIKey": joinery.RightKeysWrite, "revokeAPIKey": joinery.RightKeysWrite,
+	"listAudit": joinery.RightAuditRead,
+
+	"listEvents": joinery.RightEventsRead, "listWebhooks": joinery.RightEventsRead, "getWebhook": joinery.RightEventsRead,
+	"listDeliveries": joinery.RightEventsRead, "addWebhook": joinery.RightEventsWrite, "removeWebhook": joinery.RightEventsWrite,
+	"enableWebhook": joinery.RightEventsWrite, "rotateWebhook": joinery.RightEventsWrite, "testWebhook": joinery.RightEventsWrite,
+}
+
+// allow holds a caller against what an operation needs.
+func allow(operation string, caller joinery.Caller) error {
+	if need := needs[operation]; need != anyCaller && need != everybody {
+		return caller.Require(need)
+	}
+	return nil
+}
+
+// needText says in the document what an operation needs.
+func needText(need joinery.Right) string {
+	switch need {
+	case everybody:
+		return "Needs no credential."
+	case anyCaller:
+		return "Every caller may do this."
+	}
+	var roles []string
+	for _, role := range joinery.Roles() {
+		if role.Rights().Has(need) {
+			roles = append(roles, string(role))
+		}
+	}
+	return fmt.Sprintf("Needs the right `%s`, which has: %s.", need, strings.Join(roles, ", "))
+}
+
+// unlisted names the operations that the table lacks.
+func (s *Server) unlisted() error {
+	var missing []string
+	for _, item := range s.huma.OpenAPI().Paths {
+		for _, op := range []*huma.Operation{item.Get, item.Put, item.Post, item.Delete, item.Patch} {
+			if op != nil && needs[op.OperationID] == "" {
+				missing = append(missing, op.OperationID)
+			}
+		}
+	}
+	slices.Sort(missing)
+	if len(missing) > 0 {
+		return fmt.Errorf("internal/api/rights.go does not say who may call %s", strings.Join(missing, ", "))
+	}
+	return nil
+}

@@ -1,0 +1,78 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"joinery"
+)
+
+// Invite stores an invitation. One of the operator's bootstrap tokens (without an
+// address) takes the place of those before. The zero organisation is the
+// operator's. Invitations that have ended are removed with it.
+func (d *DB) Invite(ctx context.Context, i joinery.Invitation, a joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error {
+		if err := t.exec("DELETE FROM invitation WHERE expires_at <= ?", i.CreatedAt); err != nil {
+			return err
+		}
+		if i.Email == "" {
+			if err := t.exec("DELETE FROM invitation WHERE email = ''"); err != nil {
+				return err
+			}
+		}
+		if a.Org == 0 {
+			a.Org = t.orOperator(i.Org)
+		}
+		return t.finish(t.exec("INSERT INTO invitation (id, org, role, email, hash, created_at, expires_at, invited_by) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+			i.ID, t.orOperator(i.Org), i.Role, i.Email, i.Hash, i.CreatedAt, i.ExpiresAt, i.InvitedBy), a)
+	})
+}
+
+const invitationColumns = "SELECT id, org, role, email, hash, created_at, expires_at, invited_by FROM invitation "
+
+func scanInvitation(r *row) joinery.Invitation {
+	i := joinery.Invitation{ID: joinery.InvitationID(r.int()), Org: joinery.OrgID(r.int()), Role: joinery.Role(r.text()), Email: r.text()}
+	r.into(i.Hash[:])
+	i.CreatedAt, i.ExpiresAt, i.InvitedBy = r.time(), r.time(), r.text()
+	return i
+}
+
+// Invitation finds an invitation, one that has ended too; CodeNotFound.
+func (d *DB) Invitation(ctx context.Context, id joinery.InvitationID) (i joinery.Invitation, err error) {
+	err = d.read(ctx, func(c conn) error {
+		found, err := c.one(invitationColumns+"WHERE id = ?", func(r *row) error { i = scanInvitation(r); return nil }, id)
+		if err == nil && !found {
+			err = notFound("invitation")
+		}
+		return err
+	})
+	return i, err
+}
+
+// Invitations gives the invitations into an organisation, in order of their ids.
+func (d *DB) Invitations(ctx context.Context, org joinery.OrgID) ([]joinery.Invitation, error) {
+	return d.invitations(ctx, "WHERE org = ? ORDER BY id", org)
+}
+
+// InvitationsOf gives the invitations of an address that stand at that time.
+func (d *DB) InvitationsOf(ctx context.Context, email string, at time.Time) ([]joinery.Invitation, error) {
+	return d.invitations(ctx, "WHERE email = ? AND email <> '' AND expires_at > ? ORDER BY id", email, at)
+}
+
+func (d *DB) invitations(ctx context.Context, where string, args ...any) (list []joinery.Invitation, err error) {
+	err = d.read(ctx, func(c conn) error {
+		return c.each(invitationColumns+where, func(r *row) error { list = append(list, scanInvitation(r)); return nil }, args...)
+	})
+	return list, err
+}
+
+// WithdrawInvitation removes an invitation; CodeNotFound.
+func (d *DB) WithdrawInvitation(ctx context.Context, id joinery.InvitationID, a joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error {
+		n, err := t.changes("DELETE FROM invitation WHERE id = ?", id)
+		if err == nil && n == 0 {
+			err = notFound("invitation")
+		}
+		return t.finish(err, a)
+	})
+}

@@ -1,0 +1,224 @@
+package store
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"joinery"
+)
+
+// Join makes a person a member, and gives CodeNotFound where the invitation was
+// taken or withdrawn meanwhile. Who is a member already gets the role that they
+// did not have, if it is the higher one.
+func (d *DB) Join(ctx context.Context, j joinery.Joining, at time.Time, entries ...joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error {
+		n, err := t.changes("DELETE FROM invitation WHERE id = ?", j.Invitation.ID)
+		switch {
+		case err != nil:
+			return err
+		case n == 0:
+			return notFound("invitation")
+		}
+		if j.New {
+			if err := t.addPerson(j); err != nil {
+				return err
+			}
+		}
+		if err := t.raiseMember(j, at); err != nil {
+			return err
+		}
+		return t.audit(entries...)
+	})
+}
+
+func (t *tx) addPerson(j joinery.Joining) error {
+	p := j.Person
+	if err := t.exec("INSERT INTO person (id, name, email, created_at) VALUES (?, ?, ?, ?)", p.ID, p.Name, p.Email, p.CreatedAt); err != nil {
+		return err
+	}
+	if i := j.Identity; i != nil {
+		err := t.exec("INSERT INTO identity (issuer, subject, person) VALUES (?, ?, ?)", i.Issuer, i.Subject, p.ID)
+		if err := conflict(err, "that account belongs to a person already"); err != nil {
+			return err
+		}
+	}
+	if j.Passkey != nil {
+		return t.addPasskey(*j.Passkey)
+	}
+	return nil
+}
+
+func (t *tx) raiseMember(j joinery.Joining, at time.Time) error {
+	had, err := t.roleOf(j.Invitation.Org, j.Person.ID)
+	switch {
+	case err != nil:
+		return err
+	case had == "":
+		return t.exec("INSERT INTO membership (org, person, role, since) VALUES (?, ?, ?, ?)", j.Invitation.Org, j.Person.ID, j.Invitation.Role, at)
+	case slices.Index(joinery.Roles(), had) < slices.Index(joinery.Roles(), j.Invitation.Role):
+		return t.exec("UPDATE membership SET role = ? WHERE org = ? AND person = ?", j.Invitation.Role, j.Invitation.Org, j.Person.ID)
+	}
+	return nil
+}
+
+// roleOf gives somebody's role; "" for none.
+func (c conn) roleOf(org joinery.OrgID, person joinery.PersonID) (role joinery.Role, err error) {
+	_, err = c.one("SELECT role FROM membership WHERE org = ? AND person = ?", func(r *row) error {
+		role = joinery.Role(r.text())
+		return nil
+	}, org, person)
+	return role, err
+}
+
+// memberRole gives the role of a member; CodeNotFound for who is none.
+func (c conn) memberRole(org joinery.OrgID, person joinery.PersonID) (joinery.Role, error) {
+	role, err := c.roleOf(org, person)
+	if err == nil && role == "" {
+		err = notFound("person")
+	}
+	return role, err
+}
+
+// SetRole gives a member another role. CodeNotFound where they are none,
+// CodeConflict where the organisation would be left without an admin.
+func (d *DB) SetRole(ctx context.Context, org joinery.OrgID, person joinery.PersonID, role joinery.Role, a joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error {
+		had, err := t.memberRole(org, person)
+		if err == nil {
+			err = t.exec("UPDATE membership SET role = ? WHERE org = ? AND person = ?", role, org, person)
+		}
+		if err == nil && had == joinery.RoleAdmin {
+			err = t.wantAdmin(org)
+		}
+		return t.finish(err, a)
+	})
+}
+
+// wantAdmin refuses to leave people in an organisation of whom none is an admin.
+func (t *tx) wantAdmin(org joinery.OrgID) error {
+	orphaned, err := t.integer(`SELECT count(*) FROM membership WHERE org = ?1
+		AND NOT EXISTS (SELECT 1 FROM membership WHERE org = ?1 AND role = 'admin')`, org)
+	if err == nil && orphaned > 0 {
+		err = joinery.Errorf(joinery.CodeConflict, "nobody would be left who can say who belongs to the organisation: make somebody else its admin first")
+	}
+	return err
+}
+
+// RemoveMember ends a membership, with the API keys that the person made there,
+// or with keepKeys makes those the organisation's own. A person who belongs to
+// nothing any more is forgotten. CodeNotFound where they are no member,
+// CodeConflict where people would be left without an admin.
+func (d *DB) RemoveMember(ctx context.Context, org joinery.OrgID, person joinery.PersonID, keepKeys bool, a joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error {
+		had, err := t.memberRole(org, person)
+		if err == nil {
+			err = t.exec("DELETE FROM membership WHERE org = ? AND person = ?", org, person)
+		}
+		if err == nil && had == joinery.RoleAdmin {
+			err = t.wantAdmin(org)
+		}
+		if err != nil {
+			return err
+		}
+		return t.finish(inOrder(
+			func() error { return t.letKeysGo(org, person, keepKeys, a.At) },
+			func() error { return t.forget(person) },
+		), a)
+	})
+}
+
+// letKeysGo settles what becomes of the keys that somebody made as a member of an
+// organisation: for that one, and as an operator for others.
+func (t *tx) letKeysGo(org joinery.OrgID, person joinery.PersonID, keep bool, at time.Time) error {
+	const theirs = ` WHERE person = ?2 AND (org = ?1 AND operator = 0 OR ?1 = (SELECT operator_org FROM store)
+		AND (operator = 1 OR NOT EXISTS (SELECT 1 FROM membership m WHERE m.org = api_key.org AND m.person = ?2)))`
+	if keep {
+		return t.exec("UPDATE api_key SET person = NULL"+theirs, org, person)
+	}
+	return t.exec("UPDATE api_key SET revoked_at = coalesce(revoked_at, ?3)"+theirs, org, person, at)
+}
+
+// forget removes what is known of a person who belongs to nothing.
+func (t *tx) forget(person joinery.PersonID) error {
+	still, err := t.integer("SELECT count(*) FROM membership WHERE person = ?", person)
+	if err != nil || still > 0 {
+		return err
+	}
+	for _, query := range []string{
+		"DELETE FROM session WHERE person = ?", "DELETE FROM passkey WHERE person = ?", "DELETE FROM identity WHERE person = ?",
+		"DELETE FROM challenge WHERE person = ?", "UPDATE person SET name = '', email = '' WHERE id = ?",
+	} {
+		if err := t.exec(query, person); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const personColumns = "SELECT p.id, p.name, p.email, p.created_at "
+
+func scanPerson(r *row) joinery.Person {
+	return joinery.Person{ID: joinery.PersonID(r.int()), Name: r.text(), Email: r.text(), CreatedAt: r.time()}
+}
+
+// Person finds a person; CodeNotFound also for one who is forgotten.
+func (d *DB) Person(ctx context.Context, id joinery.PersonID) (p joinery.Person, err error) {
+	err = d.read(ctx, func(c conn) error {
+		found, err := c.one(personColumns+"FROM person p WHERE p.id = ? AND EXISTS (SELECT 1 FROM membership WHERE person = p.id)",
+			func(r *row) error { p = scanPerson(r); return nil }, id)
+		if err == nil && !found {
+			err = notFound("person")
+		}
+		return err
+	})
+	return p, err
+}
+
+// PersonOf finds who has an account at an OpenID provider; CodeNotFound.
+func (d *DB) PersonOf(ctx context.Context, i joinery.Identity) (p joinery.Person, err error) {
+	err = d.read(ctx, func(c conn) error {
+		found, err := c.one(personColumns+"FROM identity i JOIN person p ON p.id = i.person WHERE i.issuer = ? AND i.subject = ?",
+			func(r *row) error { p = scanPerson(r); return nil }, i.Issuer, i.Subject)
+		if err == nil && !found {
+			err = notFound("person")
+		}
+		return err
+	})
+	return p, err
+}
+
+// NotePerson keeps name and address of a person up to date.
+func (d *DB) NotePerson(ctx context.Context, p joinery.Person) error {
+	return d.do(ctx, func(t *tx) error {
+		return t.exec("UPDATE person SET name = ?, email = ? WHERE id = ?", p.Name, p.Email, p.ID)
+	})
+}
+
+// Members gives who belongs to an organisation, in order of their ids.
+func (d *DB) Members(ctx context.Context, org joinery.OrgID) (members []joinery.Member, err error) {
+	err = d.read(ctx, func(c conn) error {
+		return c.each(personColumns+", m.role, m.since FROM membership m JOIN person p ON p.id = m.person WHERE m.org = ? ORDER BY p.id", func(r *row) error {
+			members = append(members, joinery.Member{Person: scanPerson(r), Role: joinery.Role(r.text()), Since: r.time()})
+			return nil
+		}, org)
+	})
+	return members, err
+}
+
+// Memberships gives where somebody belongs, longest first.
+func (d *DB) Memberships(ctx context.Context, person joinery.PersonID) (list []joinery.Membership, err error) {
+	err = d.read(ctx, func(c conn) error { list, err = c.memberships(d.operator, person); return err })
+	return list, err
+}
+
+func (c conn) memberships(operator joinery.OrgID, person joinery.PersonID) (list []joinery.Membership, err error) {
+	err = c.each(`SELECT m.org, m.role, m.since, o.name, o.kinds FROM membership m JOIN organisation o ON o.id = m.org
+		WHERE m.person = ? ORDER BY m.since, m.org`, func(r *row) error {
+		m := joinery.Membership{Person: person, Org: joinery.OrgID(r.int()), Role: joinery.Role(r.text()), Since: r.time(), OrgName: r.text(), Kinds: joinery.ParseOrgKinds(r.text())}
+		m.Operator = m.Org == operator
+		list = append(list, m)
+		return nil
+	}, person)
+	return list, err
+}
