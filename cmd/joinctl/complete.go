@@ -31,7 +31,7 @@ type completer func(ctx context.Context, a *app, typed string) ([]string, error)
 var argumentCompleters = map[string]completer{
 	"DEVICE": completeDevices, "JOINEUI/DEVEUI": completeDevices,
 	"PEER": completePeers, "KEK": completeKEKs, "KEY": completeKeys, "SIGNER": completeSigners,
-	"ORG": completeOrgs, "PROFILE": completeProfiles, "RANGE": completeRanges,
+	"ORG": completeOrgs, "ORGANISATION": completeOrgs, "PERSON": completePeople, "PROFILE": completeProfiles, "RANGE": completeRanges,
 }
 
 // flagCompleters are by the flag's name.
@@ -248,6 +248,11 @@ func completeOrgs(ctx context.Context, a *app, _ string) ([]string, error) {
 	return completeFrom(ctx, a, func(ctx context.Context, api *client.Client) ([]client.Organisation, error) {
 		return api.Organisations(ctx)
 	}, func(o client.Organisation) []string { return []string{described(o.Name, o.ID.String())} })
+}
+
+func completePeople(ctx context.Context, a *app, _ string) ([]string, error) {
+	return completeFrom(ctx, a, func(ctx context.Context, api *client.Client) ([]client.Member, error) { return api.People(ctx) },
+		func(m client.Member) []string { return []string{described(m.ID.String(), m.Name, m.Email)} })
 }
 
 func completeProfiles(_ context.Context, _ *app, _ string) (out []string, err error) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -108,6 +109,10 @@ func findOrganisation(ctx context.Context, c *client.Client, arg string) (joiner
 		return id, nil
 	}
 	orgs, err := c.Organisations(ctx)
+	if p, ok := errors.AsType[*client.Problem](err); ok && p.Code == joinery.CodeForbidden {
+		// A person of several organisations may list none before naming one.
+		return findMembership(ctx, c, arg)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -116,5 +121,23 @@ func findOrganisation(ctx context.Context, c *client.Client, arg string) (joiner
 			return o.ID, nil
 		}
 	}
-	return 0, fmt.Errorf("no organisation %q that you may see; 'joinctl org list' lists them", clean(arg))
+	return 0, errNoOrganisation(arg)
+}
+
+// findMembership finds an organisation of the caller's by name.
+func findMembership(ctx context.Context, c *client.Client, name string) (joinery.OrgID, error) {
+	me, err := c.Me(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, m := range me.Memberships {
+		if m.Name == name {
+			return m.Organisation, nil
+		}
+	}
+	return 0, errNoOrganisation(name)
+}
+
+func errNoOrganisation(name string) error {
+	return fmt.Errorf("no organisation %q that you may see; 'joinctl org list' lists them", clean(name))
 }

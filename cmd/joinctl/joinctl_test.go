@@ -37,6 +37,12 @@ type server struct {
 
 func startServer(t *testing.T) server {
 	t.Helper()
+	return startServerWith(t, func(*config.Config) {})
+}
+
+// startServerWith starts a server whose configuration was changed.
+func startServerWith(t *testing.T, change func(*config.Config)) server {
+	t.Helper()
 	dir := filepath.Join(t.TempDir(), "qs")
 	if err := quickstart.Prepare(t.Context(), quickstart.Options{Dir: dir, Elements: 3}); err != nil {
 		t.Fatal(err)
@@ -45,6 +51,7 @@ func startServer(t *testing.T) server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	change(&c)
 	p, err := daemon.Open(t.Context(), c, daemon.Options{})
 	if err != nil {
 		t.Fatal(err)

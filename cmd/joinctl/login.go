@@ -18,13 +18,15 @@ import (
 const firstProfile = "default"
 
 func (a *app) loginCommand() *cobra.Command {
+	var browser bool
 	c := &cobra.Command{
 		Use:   "login",
 		Short: "Sign in to a server, and remember it",
-		Long: `Sign in to a server with an API key, and remember server and key as a profile: all
-commands then go there. The key is asked for without showing it, or read from
-standard input, or with --api-key-file from a file. It is tried before it is kept, in
-a file that only you can read.
+		Long: `Sign in to a server, and remember it as a profile: all commands then go there. You
+sign in with a browser, on this machine or another, where the server lets people do
+so; else with an API key, which is asked for without showing it. Away from a terminal
+the key is read from standard input; --api-key-file names a file, or asks with '-'.
+What you sign in with is tried before it is kept, in a file that only you can read.
 
 --profile names the profile (else 'default'); with several, --profile and
 JOINCTL_PROFILE choose between them, and 'joinctl profile use' sets the usual one.
@@ -35,12 +37,13 @@ JOINCTL_PROFILE choose between them, and 'joinctl profile use' sets the usual on
   joinctl login --socket /run/joinery/joinery.sock --profile here`,
 		Args: cobra.NoArgs,
 	}
-	c.RunE = func(cmd *cobra.Command, _ []string) error { return a.login(cmd.Context()) }
+	c.RunE = func(cmd *cobra.Command, _ []string) error { return a.login(cmd.Context(), browser) }
+	c.Flags().BoolVar(&browser, "browser", false, "sign in with a browser, also away from a terminal")
 	return c
 }
 
-// login tries a server and a key, and keeps both.
-func (a *app) login(ctx context.Context) error {
+// login signs in to a server, and keeps what it signed in with.
+func (a *app) login(ctx context.Context, browser bool) error {
 	list, err := loadProfiles()
 	if err != nil {
 		return err
@@ -49,32 +52,62 @@ func (a *app) login(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	key := ""
-	if p.Socket == "" || a.flags.apiKeyFile != "" {
-		if key, err = a.askKey(ctx, p.where()); err != nil {
-			return err
-		}
+	text, err := a.credential(ctx, &p, browser)
+	if err != nil {
+		return err
 	}
-	api, err := a.dial(ctx, p, key)
+	api, err := a.dial(ctx, p, text)
 	if err != nil {
 		return err
 	}
 	defer api.Close()
-	status, err := api.Status(ctx)
+	me, err := api.Me(ctx)
 	if err != nil {
 		return err
 	}
-	if status.Caller.Operator && status.Caller.Organisation != 0 && p.Organisation != "" { // by its id, so that it need not be looked up again
-		p.Organisation = status.Caller.Organisation.String()
+	if p.Organisation != "" && me.Caller.Organisation != 0 { // by its id, so that it need not be looked up again
+		p.Organisation = me.Caller.Organisation.String()
 	}
-	if p.APIKeyFile, err = list.keep(name, key); err != nil {
+	if p.APIKeyFile, err = list.keep(name, text); err != nil {
 		return err
 	}
 	list.Profiles[name], list.Current = p, name
 	if err := list.save(); err != nil {
 		return err
 	}
-	return a.done(identityOf(place{p, name}, status), "signed in to %s as %s; it is remembered as profile %s", p.where(), callerText(status.Caller), name)
+	if err := a.done(identityOf(place{p, name}, me), "signed in to %s as %s; it is remembered as profile %s", p.where(), callerText(me), name); err != nil {
+		return err
+	}
+	if me.Caller.Organisation == 0 && !me.Caller.Operator && len(me.Memberships) > 1 {
+		a.sayf("next: say for which organisation with 'joinctl profile change %s --org NAME': %s\n", name, clean(organisationsOf(me)))
+	}
+	return nil
+}
+
+// credential gets what to sign in with to a server; "" for an operator socket. A
+// session's id goes into the profile.
+func (a *app) credential(ctx context.Context, p *profile, browser bool) (string, error) {
+	p.Session = 0
+	named := orEnv(a.flags.apiKeyFile, "JOINCTL_API_KEY_FILE")
+	f, person := a.in.(*os.File)
+	person = person && isTerminal(f)
+	switch {
+	case browser && (named != "" || p.Socket != ""):
+		return "", usagef("--browser signs in at a server with nothing else: leave out --socket and --api-key-file")
+	case p.Socket != "" && named == "":
+		return "", nil
+	case browser || named == "" && person:
+		s, err := a.signInByBrowser(ctx, *p)
+		if err == nil {
+			p.Session = s.Session
+			a.sayf("signed in until %s\n", when(s.ExpiresAt, "you sign out"))
+			return s.Token, nil
+		}
+		if browser || !errors.Is(err, errNoBrowser) {
+			return "", err
+		}
+	}
+	return a.askKey(ctx, p.where())
 }
 
 // signingIn gives the profile that is made, or signed in to anew.
@@ -126,12 +159,13 @@ func (p *profiles) keep(name, key string) (string, error) {
 // askKey reads an API key from the file that was named, from a person, or from
 // standard input.
 func (a *app) askKey(ctx context.Context, where string) (string, error) {
-	if path := orEnv(a.flags.apiKeyFile, "JOINCTL_API_KEY_FILE"); path != "" {
-		return a.readSecretLine(path, "API key")
+	path := orEnv(a.flags.apiKeyFile, "JOINCTL_API_KEY_FILE")
+	if path == "" {
+		path = "-"
 	}
 	f, ok := a.in.(*os.File)
-	if !ok || !isTerminal(f) {
-		return a.readSecretLine("-", "API key")
+	if path != "-" || !ok || !isTerminal(f) {
+		return a.readSecretLine(path, "API key")
 	}
 	a.sayf("API key for %s (it is not shown): ", clean(where))
 	text, err := readHidden(ctx, f)
@@ -173,70 +207,128 @@ func readHidden(ctx context.Context, f *os.File) (string, error) {
 func (a *app) logoutCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "logout",
-		Short: "Forget the API key of a profile on this machine",
-		Long: `Forget the API key of the profile in use, or of that which --profile names, on this
-machine. The server's address stays remembered, and the key itself stays valid: what
-ends it is 'joinctl key revoke'. 'joinctl profile remove' forgets the server, too.`,
+		Short: "Sign out of a server",
+		Long: `Sign out of the server of the profile in use, or of that which --profile names. What
+you signed in with is forgotten on this machine. If it was a browser, the session ends
+at the server, too; an API key stays valid until 'joinctl key revoke'. The server's
+address stays remembered: 'joinctl profile remove' forgets it as well.`,
 		Example: `  joinctl logout
   joinctl logout --profile acme`,
 		Args: cobra.NoArgs,
 	}
-	c.RunE = func(*cobra.Command, []string) error {
-		list, err := loadProfiles()
-		if err != nil {
-			return err
-		}
-		name := orEnv(a.flags.profile, "JOINCTL_PROFILE")
-		if name == "" {
-			name = list.Current
-		}
-		if name == "" {
-			return errors.New("nobody is signed in")
-		}
-		p, err := list.get(name)
-		if err != nil {
-			return err
-		}
-		had, err := list.forgetKey(name)
-		if err != nil {
-			return err
-		}
-		p.APIKeyFile = ""
-		list.Profiles[name] = p
-		if err := list.save(); err != nil {
-			return err
-		}
-		if !had {
-			return a.done(map[string]any{"profile": name, "forgotten": false}, "no API key was kept for profile %s", name)
-		}
-		return a.done(map[string]any{"profile": name, "forgotten": true},
-			"signed out of %s; the key stays valid until it is revoked ('joinctl key list', 'joinctl key revoke')", p.where())
-	}
+	c.RunE = func(cmd *cobra.Command, _ []string) error { return a.logout(cmd.Context()) }
 	return c
+}
+
+func (a *app) logout(ctx context.Context) error {
+	list, err := loadProfiles()
+	if err != nil {
+		return err
+	}
+	name := orEnv(a.flags.profile, "JOINCTL_PROFILE")
+	if name == "" {
+		name = list.Current
+	}
+	if name == "" {
+		return errors.New("nobody is signed in")
+	}
+	p, err := list.get(name)
+	if err != nil {
+		return err
+	}
+	ended := a.endSession(ctx, p)
+	had, err := list.forgetKey(name)
+	if err != nil {
+		return err
+	}
+	session := p.Session != 0
+	p.APIKeyFile, p.Session = "", 0
+	list.Profiles[name] = p
+	if err := list.save(); err != nil {
+		return err
+	}
+	out := map[string]any{"profile": name, "forgotten": had, "ended": session && ended == nil}
+	switch {
+	case !had:
+		return a.done(out, "nothing was kept for profile %s", name)
+	case !session:
+		return a.done(out, "signed out of %s; the key stays valid until it is revoked ('joinctl key list', 'joinctl key revoke')", p.where())
+	case ended != nil:
+		return a.done(out, "forgotten on this machine; at %s the session goes on until it ends by itself: %v", p.where(), ended)
+	}
+	return a.done(out, "signed out of %s", p.where())
+}
+
+// endSession ends at the server the session that a profile keeps, if it is one.
+func (a *app) endSession(ctx context.Context, p profile) error {
+	if p.Session == 0 || p.APIKeyFile == "" {
+		return nil
+	}
+	text, err := a.readSecretLine(p.APIKeyFile, "session")
+	if err != nil {
+		return err
+	}
+	p.Organisation = "" // it is the person's own
+	api, err := a.dial(ctx, p, text)
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+	return api.EndSession(ctx, p.Session)
 }
 
 // identity is who speaks to which server.
 type identity struct {
-	Profile string        `json:"profile,omitzero"`
-	Server  string        `json:"server,omitzero"`
-	Socket  string        `json:"socket,omitzero"`
-	Caller  client.Caller `json:"caller"`
+	Profile string `json:"profile,omitzero"`
+	Server  string `json:"server,omitzero"`
+	Socket  string `json:"socket,omitzero"`
+	client.Me
 }
 
-func identityOf(p place, s client.Status) identity {
-	return identity{Profile: p.name, Server: p.Server, Socket: p.Socket, Caller: s.Caller}
+func identityOf(p place, me client.Me) identity {
+	return identity{Profile: p.name, Server: p.Server, Socket: p.Socket, Me: me}
 }
 
 // callerText names a caller for people.
-func callerText(c client.Caller) string {
-	text := c.Name
-	if c.Operator {
+func callerText(me client.Me) string {
+	text := nameOf(me)
+	if me.Caller.Operator {
 		text += ", operator"
 	}
-	if c.Organisation != 0 {
-		text += ", for " + c.Organisation.String()
+	if me.Caller.Organisation != 0 {
+		text += ", for " + organisationOf(me)
 	}
 	return text
+}
+
+// nameOf names a person as they are called, and others as the audit log does.
+func nameOf(me client.Me) string {
+	switch {
+	case me.Person == nil:
+		return me.Caller.Name
+	case me.Person.Email != "":
+		return me.Person.Name + " <" + me.Person.Email + ">"
+	}
+	return me.Person.Name
+}
+
+// organisationOf names the organisation for which a caller acts.
+func organisationOf(me client.Me) string {
+	for _, m := range me.Memberships {
+		if m.Organisation == me.Caller.Organisation {
+			return m.Name + " (" + m.Organisation.String() + ")"
+		}
+	}
+	return idOr(me.Caller.Organisation, "none")
+}
+
+// organisationsOf lists where a person belongs.
+func organisationsOf(me client.Me) string {
+	var names []string
+	for _, m := range me.Memberships {
+		names = append(names, m.Name+" ("+string(m.Role)+")")
+	}
+	return strings.Join(names, ", ")
 }
 
 func (a *app) whoamiCommand() *cobra.Command {
@@ -251,17 +343,21 @@ func (a *app) whoamiCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		s, err := api.Status(ctx)
+		me, err := api.Me(ctx)
 		if err != nil {
 			return err
 		}
-		return a.show(identityOf(at, s), func() error {
+		return a.show(identityOf(at, me), func() error {
 			by := "the operator socket"
-			if at.APIKeyFile != "" {
+			switch {
+			case at.Session != 0:
+				by = "a browser, session " + at.Session.String()
+			case at.APIKeyFile != "":
 				by = "API key in " + at.APIKeyFile
 			}
-			return a.facts("server", at.where(), "profile", at.name, "by", by, "you", s.Caller.Name,
-				"operator", yesNo(s.Caller.Operator), "organisation", idOr(s.Caller.Organisation, "none"))
+			return a.facts("server", at.where(), "profile", at.name, "by", by, "you", nameOf(me),
+				"operator", yesNo(me.Caller.Operator), "organisation", organisationOf(me),
+				"belongs to", organisationsOf(me), "may", joined(me.Caller.Scopes))
 		})
 	})
 }

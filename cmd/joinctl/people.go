@@ -189,11 +189,11 @@ keys that they made for it are revoked, or with --keep-keys become the organisat
 		if err != nil {
 			return err
 		}
-		keys := "and the API keys that they made would end"
+		keys := "and revokes for ever the API keys that they made"
 		if keepKeys {
-			keys = "and the API keys that they made would become the organisation's"
+			keys = "and leaves the API keys that they made to it"
 		}
-		if err := a.confirm(yes, fmt.Sprintf("%s would be let in no more, %s", clean(m.Name), keys), m.Name, "--yes"); err != nil {
+		if err := a.confirm(yes, fmt.Sprintf("Removing %s takes them out of the organisation at once, %s", clean(m.Name), keys), m.Name, "--yes"); err != nil {
 			return err
 		}
 		if err := api.RemovePerson(ctx, m.ID, keepKeys); err != nil {

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+
+	"joinery"
 )
 
 // profile is a named server, and as whom to speak to it. Either Server or Socket
@@ -19,6 +21,8 @@ type profile struct {
 	ServerCA     string `json:"serverCA,omitzero"`
 	Organisation string `json:"organisation,omitzero"`
 	APIKeyFile   string `json:"apiKeyFile,omitzero"`
+	// Session is what the kept credential is, where a person signed in by a browser.
+	Session joinery.SessionID `json:"session,omitzero"`
 }
 
 // where names the server for people.

@@ -71,7 +71,7 @@ func (a *app) statusFacts(s client.Status) error {
 	for _, m := range s.Masters {
 		masters = append(masters, fmt.Sprintf("%s (%s, check value %s)", m.Name, m.Profile, m.KCV))
 	}
-	return a.facts("server", ready, "version", s.Version, "you", callerText(s.Caller),
+	return a.facts("server", ready, "version", s.Version, "you", callerText(client.Me{Caller: s.Caller}),
 		"master keys", strings.Join(masters, "; "), "transport key", s.TransportKID)
 }
 

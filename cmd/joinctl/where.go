@@ -27,6 +27,9 @@ func (a *app) place() (place, error) {
 	if err != nil {
 		return p, err
 	}
+	if orEnv(a.flags.apiKeyFile, "JOINCTL_API_KEY_FILE") != "" {
+		p.Session = 0
+	}
 	for value, said := range map[*string]string{
 		&p.APIKeyFile:   orEnv(a.flags.apiKeyFile, "JOINCTL_API_KEY_FILE"),
 		&p.ServerCA:     orEnv(a.flags.serverCA, "JOINCTL_SERVER_CA"),
@@ -110,16 +113,13 @@ func (a *app) connect(ctx context.Context) (*client.Client, error) {
 	return a.dial(ctx, p.profile, key)
 }
 
-// dial makes a client of a server, with the text of an API key or without.
+// dial makes a client of a server, with the text of a credential or without.
 func (a *app) dial(ctx context.Context, p profile, key string) (*client.Client, error) {
-	opt := client.Options{Socket: p.Socket, Server: p.Server, APIKey: key, UserAgent: "joinctl/" + version()}
-	if p.ServerCA != "" {
-		roots, err := readCA(p.ServerCA)
-		if err != nil {
-			return nil, err
-		}
-		opt.TLS = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	opt, err := clientOptions(p)
+	if err != nil {
+		return nil, err
 	}
+	opt.APIKey = key
 	api, err := client.New(opt)
 	if err != nil {
 		return nil, usageError{err}
@@ -132,6 +132,33 @@ func (a *app) dial(ctx context.Context, p profile, key string) (*client.Client, 
 		return nil, err
 	}
 	return client.New(opt)
+}
+
+// dialAnonymously makes a client of a server that does not know yet who asks.
+func dialAnonymously(p profile) (*client.Client, error) {
+	opt, err := clientOptions(p)
+	if err != nil {
+		return nil, err
+	}
+	opt.Anonymous = true
+	api, err := client.New(opt)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return api, nil
+}
+
+// clientOptions says where a server is.
+func clientOptions(p profile) (client.Options, error) {
+	opt := client.Options{Socket: p.Socket, Server: p.Server, UserAgent: "joinctl/" + version()}
+	if p.ServerCA != "" {
+		roots, err := readCA(p.ServerCA)
+		if err != nil {
+			return opt, err
+		}
+		opt.TLS = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	}
+	return opt, nil
 }
 
 // readCA reads the CA that a server's certificate is under.
