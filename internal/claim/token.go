@@ -6,8 +6,10 @@ import (
 	"joinery"
 )
 
-// OwnerToken shows the owner token of a device to its maker, for the label,
-// until somebody claims the device. Each reading is recorded before the token
+// OwnerToken shows the owner token of a device to whom it was issued: to its
+// maker, for the label, until somebody claims the device; and to an owner that
+// got a new one, by a transfer, a dispute or because it asked for one. Who
+// claimed a device knows its token. Each reading is recorded before the token
 // leaves.
 func (s *Service) OwnerToken(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) (string, error) {
 	// Until the first claim the maker is the owner; afterwards the device is none
@@ -17,8 +19,8 @@ func (s *Service) OwnerToken(ctx context.Context, caller joinery.Caller, id join
 		return "", err
 	}
 	d := state.Device
-	if d.Ownership.Claimed() {
-		return "", joinery.Errorf(joinery.CodeForbidden, "the device is claimed; its owner token could be read until then")
+	if err := s.mayRead(ctx, d); err != nil {
+		return "", err
 	}
 	token, err := s.tokens.OwnerToken(ctx, d.ID, d.Ownership.TokenGeneration)
 	if err != nil {
@@ -28,4 +30,29 @@ func (s *Service) OwnerToken(ctx context.Context, caller joinery.Caller, id join
 		return "", err
 	}
 	return token, nil
+}
+
+func (s *Service) mayRead(ctx context.Context, d joinery.Device) error {
+	o := d.Ownership
+	if o.Epoch == 0 {
+		return nil
+	}
+	last, err := s.store.LastOwner(ctx, d.ID)
+	if err != nil {
+		return err
+	}
+	issued := last.How == joinery.HowTransfer || last.How == joinery.HowAward || last.TokenGeneration != o.TokenGeneration
+	if o.Released && last.TokenGeneration == o.TokenGeneration {
+		return joinery.Errorf(joinery.CodeForbidden, "the device is released; its owner token was in the answer to that")
+	}
+	if !issued {
+		return joinery.Errorf(joinery.CodeForbidden, "the device is claimed; its owner token could be read until then. Its owner can have a new one")
+	}
+	return nil
+}
+
+// renew judges a new owner token. The one before dies with the change.
+func (b *batch) renew(ctx context.Context, p *plan) error {
+	b.makes(p, joinery.ActRenewToken, b.entry(b.caller, joinery.AuditOwnerTokenRenewed, p.device.Ownership.Org, p.device.ID, nil))
+	return b.issue(ctx, p)
 }
