@@ -121,7 +121,7 @@ func (j *importJob) send(ctx context.Context, r *batch) error {
 			return errors.New("an answer was lost, and with it which rows would be refused")
 		}
 		for _, result := range p.Results {
-			if result.Status == string(joinery.RowFailed) {
+			if joinery.RowStatus(result.Status).Refused() {
 				j.refused = append(j.refused, result)
 			}
 		}

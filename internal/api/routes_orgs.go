@@ -7,6 +7,7 @@ import (
 	"joinery"
 	"joinery/client"
 	"joinery/lorawan"
+	"joinery/manifest"
 )
 
 func (s *Server) registerOrganisations() {
@@ -80,6 +81,7 @@ func (s *Server) registerSigners() {
 			made, err := s.Signers.AddSigner(ctx, caller, joinery.Signer{
 				Org: n.Organisation, Name: n.Name, DER: n.Certificate, Master: n.Master, Generation: n.Generation,
 				JoinEUIs: joinery.EUIRange(n.JoinEUIs), DevEUIs: joinery.EUIRange(n.DevEUIs),
+				Family: manifest.Family(n.Family), Roots: n.Roots, SerialSuffix: n.SerialSuffix, Shared: n.Shared,
 			})
 			return ok(signer(made)), err
 		})

@@ -3,7 +3,6 @@ package factory_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
 	"encoding/json"
 	"errors"
 	"io"
@@ -93,16 +92,11 @@ func TestMake(t *testing.T) {
 		t.Errorf("progress: %v", progress)
 	}
 
-	id, key, err := manifest.ParseSigner(keys.Certificate())
+	signer, err := manifest.NewSigner(keys.Certificate(), manifest.Rules{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	lookup := func(s manifest.SignerID) *ecdsa.PublicKey {
-		if s == id {
-			return key
-		}
-		return nil
-	}
+	lookup := func(manifest.SignerID) *manifest.Signer { return signer }
 	entries := manifest.NewReader(&signed)
 	rows, err := silicon.NewReader(&sealed, to)
 	if err != nil {
