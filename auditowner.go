@@ -2,12 +2,12 @@ package joinery
 
 // Audit events of ownership. A transfer has one entry for each side.
 const (
-	AuditDeviceReleased    AuditEvent = "device.released"
-	AuditDeviceTransferred AuditEvent = "device.transferred"
-	AuditTransferOffered   AuditEvent = "transfer.offered"
-	AuditTransferCancelled AuditEvent = "transfer.cancelled"
-	AuditOwnerTokenRenewed AuditEvent = "device.owner_token_renewed"
-	AuditDisputeOpened     AuditEvent = "dispute.opened"
-	AuditDisputeDecided    AuditEvent = "dispute.decided"
-	AuditDisputeWithdrawn  AuditEvent = "dispute.withdrawn"
+	AuditDeviceReleased        AuditEvent = "device.released"
+	AuditDeviceTransferred     AuditEvent = "device.transferred"
+	AuditTransferOffered       AuditEvent = "transfer.offered"
+	AuditTransferCancelled     AuditEvent = "transfer.cancelled"
+	AuditOwnerTokenRegenerated AuditEvent = "device.owner_token_regenerated"
+	AuditDisputeOpened         AuditEvent = "dispute.opened"
+	AuditDisputeDecided        AuditEvent = "dispute.decided"
+	AuditDisputeWithdrawn      AuditEvent = "dispute.withdrawn"
 )

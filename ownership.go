@@ -44,8 +44,8 @@ const (
 	// ActAccept makes To, to which the device was offered, its owner, with a new
 	// token generation.
 	ActAccept
-	// ActRenewToken advances the token generation.
-	ActRenewToken
+	// ActRegenerateToken advances the token generation.
+	ActRegenerateToken
 	// ActBind replaces the binding, or removes it where Binding is nil.
 	ActBind
 )

@@ -20,6 +20,8 @@ func (s *Server) register() {
 	s.registerDevices()
 	s.registerRefusals()
 	s.registerOwnership()
+	s.registerHandOver()
+	s.registerDisputes()
 	s.registerImports()
 	s.registerAPIKeys()
 }

@@ -28,6 +28,7 @@ type Services struct {
 	Devices       Devices
 	Nonces        Nonces
 	Ownership     Ownership
+	Disputes      Disputes
 	Imports       Imports
 	Audit         Audit
 	Refusals      Refusals
@@ -111,6 +112,7 @@ type Ownership interface {
 	Bind(ctx context.Context, caller joinery.Caller, device joinery.DeviceID, b joinery.Binding) error
 	Unbind(ctx context.Context, caller joinery.Caller, device joinery.DeviceID) error
 	OwnerToken(ctx context.Context, caller joinery.Caller, device joinery.DeviceID) (string, error)
+	HandOver
 }
 
 // Imports brings devices in.

@@ -14,14 +14,14 @@ type Kind string
 
 // Kinds of acts.
 const (
-	Claiming   Kind = "claim"
-	Releasing  Kind = "release"
-	Offering   Kind = "offer"
-	Cancelling Kind = "cancel" // an offer: by its owner, or by the recipient, who declines
-	Accepting  Kind = "accept"
-	Renewing   Kind = "renew-token"
-	Binding    Kind = "bind"
-	Unbinding  Kind = "unbind"
+	Claiming     Kind = "claim"
+	Releasing    Kind = "release"
+	Offering     Kind = "offer"
+	Cancelling   Kind = "cancel" // an offer: by its owner, or by the recipient, who declines
+	Accepting    Kind = "accept"
+	Regenerating Kind = "regenerate-token"
+	Binding      Kind = "bind"
+	Unbinding    Kind = "unbind"
 )
 
 // Act is one thing that a caller asks for, about one device.
@@ -192,7 +192,7 @@ func after(c joinery.OwnerChange) joinery.Ownership {
 		o = joinery.Ownership{Org: c.To, Epoch: o.Epoch + 1, TokenGeneration: o.TokenGeneration + 1, Since: at}
 	case joinery.ActRelease:
 		o = joinery.Ownership{Epoch: o.Epoch + 1, TokenGeneration: o.TokenGeneration + 1, Since: at, Released: true}
-	case joinery.ActRenewToken:
+	case joinery.ActRegenerateToken:
 		o.TokenGeneration++
 	case joinery.ActOffer, joinery.ActCancel, joinery.ActBind:
 	}
@@ -244,7 +244,7 @@ func (b *batch) judge(ctx context.Context, i int, a Act) (plan, error) {
 		return b.cancel(ctx, a)
 	case Accepting:
 		return b.accept(ctx, a)
-	case Releasing, Offering, Renewing, Binding, Unbinding:
+	case Releasing, Offering, Regenerating, Binding, Unbinding:
 	default:
 		return plan{}, joinery.Errorf(joinery.CodeInvalid, "no such action")
 	}
@@ -258,8 +258,8 @@ func (b *batch) judge(ctx context.Context, i int, a Act) (plan, error) {
 		err = b.release(ctx, &p)
 	case Offering:
 		err = b.offer(ctx, &p, a)
-	case Renewing:
-		err = b.renew(ctx, &p)
+	case Regenerating:
+		err = b.regenerate(ctx, &p)
 	case Binding:
 		if a.Binding == nil {
 			return p, joinery.Errorf(joinery.CodeInvalid, "say what to bind the device to")

@@ -69,6 +69,10 @@ func (b *batch) claim(ctx context.Context, i int, a Act) (plan, error) {
 		return p, joinery.Errorf(joinery.CodeConflict, "the device is claimed already; its owner can bind it, transfer it or let it go, "+
 			"and whoever should be its owner can dispute it")
 	}
+	if a.Binding != nil && lockedByNetwork(state.Binding) {
+		return p, joinery.Errorf(joinery.CodeConflict, "the binding is locked by its network; claim the device without another, "+
+			"and dispute the lock with the device at hand")
+	}
 	detail := map[string]string{"joinEUI": state.Device.JoinEUI.String(), "devEUI": state.Device.DevEUI.String()}
 	if a.Binding != nil {
 		describe(detail, *a.Binding)

@@ -163,11 +163,13 @@ func (s *Service) possession(ctx context.Context, caller joinery.Caller, org joi
 	}
 	copy(random[:], c.Challenge)
 	challenge, err := s.store.TakeChallenge(ctx, random, org)
-	if joinery.CodeOf(err) == joinery.CodeNotFound || err == nil && (!s.now().Before(challenge.ExpiresAt) || challenge.JoinEUI != c.JoinEUI || challenge.DevEUI != c.DevEUI) {
+	if err != nil || !s.answers(challenge, c) {
+		forgive() // this says nothing about the device
+	}
+	if joinery.CodeOf(err) == joinery.CodeNotFound || err == nil && !s.answers(challenge, c) {
 		return joinery.ActivationState{}, joinery.Errorf(joinery.CodeConflict, "the challenge is not one for this device, was used, or has ended; ask for another")
 	}
 	if err != nil {
-		forgive()
 		return joinery.ActivationState{}, err
 	}
 	state, known, err := s.signed(ctx, challenge, c.Signature)
@@ -177,6 +179,11 @@ func (s *Service) possession(ctx context.Context, caller joinery.Caller, org joi
 	}
 	return joinery.ActivationState{}, joinery.Errorf(joinery.CodeForbidden,
 		"the signature is not one of the device key that the manifest of this device names")
+}
+
+// answers tells whether a case is about the device of a challenge, and in time.
+func (s *Service) answers(challenge joinery.Challenge, c Case) bool {
+	return s.now().Before(challenge.ExpiresAt) && challenge.JoinEUI == c.JoinEUI && challenge.DevEUI == c.DevEUI
 }
 
 // signed does the same work for a known and an unknown device.
@@ -252,7 +259,7 @@ func (s *Service) open(ctx context.Context, caller joinery.Caller, p joinery.Dis
 	if err := s.store.OpenDispute(ctx, p, entries...); err != nil {
 		return Disputed{}, err
 	}
-	return Disputed{Device: p.Device, Dispute: p}, nil
+	return Disputed{Device: p.Device, Dispute: seenBy(caller, p)}, nil
 }
 
 // DecideDispute is the operator's: to grant it makes the claimant the owner, with

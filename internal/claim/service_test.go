@@ -210,7 +210,6 @@ func TestClaimRefusesRequests(t *testing.T) {
 		"wrapped for nobody": {f.acme, joinery.Binding{Policy: joinery.AppSKeyWrapped}, joinery.CodeInvalid},
 		"unknown policy":     {f.acme, joinery.Binding{ASID: "as", Policy: 9}, joinery.CodeInvalid},
 		"malformed AS-ID":    {f.acme, joinery.Binding{ASID: "a\ns"}, joinery.CodeInvalid},
-		"locked":             {f.acme, joinery.Binding{Locked: true}, joinery.CodeInvalid},
 		"as a network":       {f.acme, joinery.Binding{Source: "network"}, joinery.CodeInvalid},
 		"for nobody":         {joinery.Caller{Operator: true, Name: "socket uid 0"}, home, joinery.CodeInvalid},
 		"for an org gone":    {joinery.Caller{Org: joinery.NewOrgID()}, home, joinery.CodeNotFound},
@@ -594,7 +593,7 @@ func TestOurFailuresDoNotCount(t *testing.T) {
 		_, err := s.Claim(t.Context(), f.acme, request(devices[0], tokens[0]))
 		wantCode(t, err, joinery.CodeInternal)
 	}
-	if len(s.devices.seen)+len(s.callers.seen) != 0 {
+	if len(s.guard.devices.seen)+len(s.guard.callers.seen) != 0 {
 		t.Error("failures were counted")
 	}
 }

@@ -51,8 +51,8 @@ func (s *Service) mayRead(ctx context.Context, d joinery.Device) error {
 	return nil
 }
 
-// renew judges a new owner token. The one before dies with the change.
-func (b *batch) renew(ctx context.Context, p *plan) error {
-	b.makes(p, joinery.ActRenewToken, b.entry(b.caller, joinery.AuditOwnerTokenRenewed, p.device.Ownership.Org, p.device.ID, nil))
+// regenerate judges a new owner token. The one before dies with the change.
+func (b *batch) regenerate(ctx context.Context, p *plan) error {
+	b.makes(p, joinery.ActRegenerateToken, b.entry(b.caller, joinery.AuditOwnerTokenRegenerated, p.device.Ownership.Org, p.device.ID, nil))
 	return b.issue(ctx, p)
 }

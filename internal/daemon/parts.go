@@ -145,6 +145,9 @@ func newRules(ctx context.Context, h holders, refusals *refusal.Recorder, log *s
 	if err := r.fleet.Directory().Reload(ctx); err != nil {
 		return rules{}, err
 	}
+	if err := r.claim.Recall(ctx); err != nil {
+		return rules{}, err
+	}
 	r.fleet.Follow()
 	alarms := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "joinery_counter_alarms_total",
@@ -199,7 +202,7 @@ func services(h holders, r rules) api.Services {
 	return api.Services{
 		System: system{h}, Keys: r.auth,
 		Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
-		Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Imports: r.provisioning, Audit: r.fleet,
+		Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Disputes: r.claim, Imports: r.provisioning, Audit: r.fleet,
 		Refusals: r.refusal,
 	}
 }

@@ -83,7 +83,7 @@ func (t *tx) act(c joinery.OwnerChange, s joinery.ActivationState, at time.Time)
 		return t.offer(c, at)
 	case joinery.ActCancel:
 		return t.cancel(c)
-	case joinery.ActRenewToken:
+	case joinery.ActRegenerateToken:
 		// No join looks at it, so none has to think again.
 		return t.exec("UPDATE device SET token_generation = ? WHERE id = ?", generation+1, c.Device)
 	case joinery.ActBind:
