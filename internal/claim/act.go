@@ -78,7 +78,7 @@ const MaxBatch = 10_000
 
 // together is how many changes share a transaction: few enough that joins, which
 // wait behind it, hardly notice.
-const together = 50
+const together = 25
 
 // Batch does acts in their order and gives their outcomes in the same. One that
 // fails spoils no other. With dryRun nothing is changed, and an outcome without
@@ -86,7 +86,10 @@ const together = 50
 // ctx ends, or the database goes away, the rest fails.
 func (s *Service) Batch(ctx context.Context, caller joinery.Caller, acts []Act, dryRun bool) []Outcome {
 	begun := time.Now()
-	b := &batch{Service: s, caller: caller, dryRun: dryRun, outcomes: make([]Outcome, len(acts)), touched: map[joinery.DeviceID]bool{}}
+	b := &batch{
+		Service: s, caller: caller, dryRun: dryRun, outcomes: make([]Outcome, len(acts)),
+		touched: map[joinery.DeviceID]bool{}, touchedEUI: map[lorawan.EUI64]bool{},
+	}
 	if err := b.begin(ctx, len(acts)); err != nil {
 		for i := range b.outcomes {
 			b.outcomes[i].Err = err
@@ -112,11 +115,12 @@ type batch struct {
 	dryRun   bool
 	outcomes []Outcome
 
-	// What waits for its transaction: plans, of which outcomes, of which devices.
-	changes []joinery.OwnerChange
-	tokens  []string // that the changes issue
-	index   []int
-	touched map[joinery.DeviceID]bool
+	// What waits for its transaction: changes, of which outcomes, of which devices.
+	changes    []joinery.OwnerChange
+	tokens     []string // that the changes issue
+	index      []int
+	touched    map[joinery.DeviceID]bool
+	touchedEUI map[lorawan.EUI64]bool
 	// Failed claims that are not on disk yet, and their outcomes.
 	wrong   []joinery.ClaimFailure
 	wrongOf []int
@@ -137,14 +141,13 @@ type plan struct {
 	token  string              // that the change issues
 }
 
-// add judges an act, which comes after those that wait if it is about a device of
-// theirs, and lets it wait for its transaction.
+// add judges an act, after those that wait where it is about a device of theirs,
+// and lets it wait for its transaction.
 func (b *batch) add(ctx context.Context, i int, a Act) {
-	p, err := b.judge(ctx, i, a)
-	if err == nil && b.touched[p.device.ID] {
+	if b.touched[a.Device] || b.touchedEUI[a.DevEUI] {
 		b.commit(ctx)
-		p, err = b.judge(ctx, i, a)
 	}
+	p, err := b.judge(ctx, i, a)
 	if err == nil {
 		err = ctx.Err()
 	}
@@ -153,7 +156,7 @@ func (b *batch) add(ctx context.Context, i int, a Act) {
 		return
 	}
 	b.changes, b.tokens, b.index = append(b.changes, p.change), append(b.tokens, p.token), append(b.index, i)
-	b.touched[p.device.ID] = true
+	b.touched[p.device.ID], b.touchedEUI[p.device.DevEUI] = true, true
 	if len(b.changes) == together {
 		b.commit(ctx)
 	}
@@ -179,6 +182,7 @@ func (b *batch) commit(ctx context.Context) {
 	}
 	b.changes, b.tokens, b.index = b.changes[:0], b.tokens[:0], b.index[:0]
 	clear(b.touched)
+	clear(b.touchedEUI)
 	b.note(ctx)
 }
 

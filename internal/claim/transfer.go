@@ -32,6 +32,7 @@ func (b *batch) offer(ctx context.Context, p *plan, a Act) error {
 	if a.ExpiresAt.IsZero() {
 		a.ExpiresAt = now.Add(offerFor)
 	}
+	a.ExpiresAt = a.ExpiresAt.Truncate(time.Millisecond)
 	switch {
 	case a.To == 0:
 		return joinery.Errorf(joinery.CodeInvalid, "say to which organisation the device is offered")
