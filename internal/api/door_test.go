@@ -309,6 +309,9 @@ func TestRoamingAndRanges(t *testing.T) {
 	if err := a.DeleteDevice(ctx, w.device.ID); err != nil {
 		t.Fatal(err)
 	}
+	if err := f.operator.DeleteDevice(ctx, w.disputed.Device); err != nil {
+		t.Fatal(err)
+	}
 	if err := f.operator.ReleaseJoinEUIRange(ctx, whole); err != nil {
 		t.Errorf("an empty range: %v", err)
 	}

@@ -162,11 +162,12 @@ func start(t testing.TB, change ...func(*api.Options)) *fixture {
 	f.auth = auth.New(db, nil)
 	f.refusals = refusal.NewRecorder(db, log)
 	t.Cleanup(f.refusals.Close)
+	owners := claim.New(db, db, f.keys, claim.Options{AnswerAfter: -1, PerCaller: 1 << 20, PerDevice: 1 << 20})
 	f.services = api.Services{
 		System: system{f.keys}, Keys: f.auth, Organisations: devices, Ranges: devices, Signers: devices,
 		Peers: devices, KEKs: devices, Devices: devices, Nonces: devices,
-		Ownership: claim.New(db, db, f.keys, claim.Options{AnswerAfter: -1, PerCaller: 1 << 20, PerDevice: 1 << 20}),
-		Imports:   provisioning.New(db, db, f.keys), Audit: devices, Refusals: refusal.New(db, f.refusals),
+		Ownership: owners, Disputes: owners,
+		Imports: provisioning.New(db, db, f.keys), Audit: devices, Refusals: refusal.New(db, f.refusals),
 	}
 	options := api.Options{Version: "1.2.3", Log: log, Services: f.services}
 	for _, c := range change {

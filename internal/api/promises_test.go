@@ -132,7 +132,7 @@ func TestP13SecretFields(t *testing.T) {
 	secret := regexp.MustCompile(`(?i)token|wrapped|nwkKey$|appKey$|secret|password|seal\.key$`)
 	want := map[string]bool{
 		"addPeer keks.[].wrapped": true, "addPeer keks.[].seal.key": true, "addKEK wrapped": true, "addKEK seal.key": true,
-		"claimDevice ownerToken": true, "importRows keys.[].nwkKey": true, "importRows keys.[].appKey": true, "importRows seal.key": true,
+		"claimDevice ownerToken": true, "changeOwnership items.[].ownerToken": true, "openDispute ownerToken": true, "importRows keys.[].nwkKey": true, "importRows keys.[].appKey": true, "importRows seal.key": true,
 	}
 	for _, op := range d.operations() {
 		if op.RequestBody == nil {
@@ -154,7 +154,7 @@ func TestP13SecretFields(t *testing.T) {
 // prefixOf tells which identifier a path holds.
 func prefixOf(path string) string {
 	return map[string]string{
-		"devices": "dev", "peers": "peer", "keks": "kek", "signers": "sgn", "imports": "imp", "api-keys": "key",
+		"devices": "dev", "peers": "peer", "keks": "kek", "signers": "sgn", "imports": "imp", "api-keys": "key", "disputes": "dsp",
 	}[strings.Split(strings.TrimPrefix(path, "/api/v1/"), "/")[0]]
 }
 
@@ -180,7 +180,8 @@ func TestP18(t *testing.T) {
 		t.Helper()
 		slots++
 		theirs, nobodys := request(foreign), request(absentIDs())
-		if theirs.status < 400 {
+		if theirs.status < 400 && !strings.HasPrefix(where, "changeOwnership ") { // that one says it of each item
+
 			t.Errorf("%s: another organisation's thing is answered %d %s", where, theirs.status, theirs.body)
 		}
 		if !same(theirs, nobodys) {
