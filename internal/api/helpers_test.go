@@ -31,6 +31,10 @@ func (b broken) Device(context.Context, joinery.Caller, joinery.DeviceID) (joine
 	return joinery.ActivationState{}, b.do()
 }
 
+func (b broken) ManifestEntry(context.Context, joinery.Caller, joinery.DeviceID) ([]byte, string, error) {
+	return nil, "", b.do()
+}
+
 func (b broken) Suspend(context.Context, joinery.Caller, joinery.DeviceID, bool) error { return b.do() }
 
 func (b broken) Delete(context.Context, joinery.Caller, joinery.DeviceID) error { return b.do() }

@@ -25,7 +25,7 @@ func TestHandOver(t *testing.T) {
 	if err := a.CancelTransfer(ctx, id); err != nil { // the world's, to nobody
 		t.Fatal(err)
 	}
-	if err := a.CancelTransfer(ctx, id); code(err) != "not_found" || !strings.Contains(err.Error(), "offered to nobody") {
+	if err := a.CancelTransfer(ctx, id); code(err) != "not_found" || !strings.Contains(err.Error(), "offered neither by") {
 		t.Errorf("%v", err)
 	}
 	offer, err := a.OfferTransfer(ctx, id, client.NewTransfer{Recipient: f.orgB, ExpiresAt: time.Now().Add(time.Hour)})

@@ -19,6 +19,7 @@ func (s *Server) register() {
 	s.registerKEKs()
 	s.registerDevices()
 	s.registerRefusals()
+	s.registerManifests()
 	s.registerOwnership()
 	s.registerHandOver()
 	s.registerDisputes()

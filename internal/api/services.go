@@ -95,6 +95,7 @@ type KEKs interface {
 type Devices interface {
 	Devices(ctx context.Context, caller joinery.Caller, q joinery.DeviceQuery) ([]joinery.ActivationState, error)
 	Device(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) (joinery.ActivationState, error)
+	ManifestEntry(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) (entry []byte, serial string, err error)
 	Suspend(ctx context.Context, caller joinery.Caller, id joinery.DeviceID, suspended bool) error
 	Delete(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) error
 }

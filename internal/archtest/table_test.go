@@ -31,6 +31,8 @@ var rooms = map[string]room{
 	"internal/seal":   {ground, "encrypt to, and open with, a transport or recipient key"},
 	"internal/backup": {ground, "the encrypted file of a backup: written and read row by row, of whatever engine"},
 
+	"manifest/manifesttest": {ground, "manifests in the shapes of real makers, with keys of their own; apart from manifest because several packages test with them"},
+
 	"":       {nouns, "the nouns, Caller and the closed set of error codes"},
 	"client": {nouns, "the public API client and the types of the API"},
 
@@ -112,6 +114,7 @@ var importers = map[string][]string{
 	"internal/store/storetest":     {},
 	"internal/sim":                 {"internal/sim", "cmd/joinsim"},
 	"internal/archtest":            {},
+	"manifest/manifesttest":        {},
 
 	// Handlers on the default mux, and numbers that can be guessed.
 	"net/http/pprof": {},

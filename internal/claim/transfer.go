@@ -82,13 +82,19 @@ func (b *batch) offered(ctx context.Context, a Act, side func(joinery.Transfer) 
 	return t, state, nil
 }
 
+// is tells whether the caller acts for org. An operator who says for whom acts for
+// nobody else.
+func (b *batch) is(org joinery.OrgID) bool {
+	return b.caller.Owns(org) && (b.caller.Org == 0 || b.caller.Org == org)
+}
+
 // cancel judges the end of an offer, by either side.
 func (b *batch) cancel(ctx context.Context, a Act) (plan, error) {
-	t, state, err := b.offered(ctx, a, func(t joinery.Transfer) bool { return b.caller.Owns(t.From) || b.caller.Owns(t.To) })
+	t, state, err := b.offered(ctx, a, func(t joinery.Transfer) bool { return b.is(t.From) || b.is(t.To) })
 	if joinery.CodeOf(err) == joinery.CodeNotFound {
 		// To its owner it is another matter than an absent device.
 		if state, ownErr := b.own(ctx, a); ownErr == nil {
-			return plan{device: state.Device}, joinery.Errorf(joinery.CodeNotFound, "the device is offered to nobody")
+			return plan{device: state.Device}, joinery.Errorf(joinery.CodeNotFound, "the device is offered neither by this organisation nor to it")
 		}
 	}
 	if err != nil {
@@ -96,7 +102,7 @@ func (b *batch) cancel(ctx context.Context, a Act) (plan, error) {
 	}
 	p := plan{device: state.Device}
 	mine, other := t.From, t.To
-	if !b.caller.Owns(t.From) {
+	if !b.is(t.From) {
 		mine, other = other, mine
 	}
 	detail := map[string]string{"from": t.From.String(), "to": t.To.String()}
@@ -108,7 +114,7 @@ func (b *batch) cancel(ctx context.Context, a Act) (plan, error) {
 
 // accept judges the acceptance of an offer. Repeating it is no error.
 func (b *batch) accept(ctx context.Context, a Act) (plan, error) {
-	t, state, err := b.offered(ctx, a, func(t joinery.Transfer) bool { return b.caller.Owns(t.To) && t.Open(b.time()) })
+	t, state, err := b.offered(ctx, a, func(t joinery.Transfer) bool { return b.is(t.To) && t.Open(b.time()) })
 	if joinery.CodeOf(err) == joinery.CodeNotFound {
 		return b.accepted(ctx, a, err)
 	}
@@ -137,7 +143,7 @@ func (b *batch) accept(ctx context.Context, a Act) (plan, error) {
 // accepted tells an acceptance that is repeated from one without an offer.
 func (b *batch) accepted(ctx context.Context, a Act, none error) (plan, error) {
 	state, err := b.own(ctx, a)
-	if err != nil {
+	if err != nil || !b.is(state.Device.Ownership.Org) {
 		return plan{}, none
 	}
 	last, err := b.store.LastOwner(ctx, state.Device.ID)

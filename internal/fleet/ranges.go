@@ -95,10 +95,10 @@ func rangeDetail(r joinery.JoinEUIRange) map[string]string {
 	return map[string]string{"first": r.First.String(), "last": r.Last.String(), "elements": strconv.FormatBool(r.Elements)}
 }
 
-// Signers gives the pinned signers that caller may see.
+// Signers gives the pinned signers that caller may see: its own, and shared ones.
 func (s *Service) Signers(ctx context.Context, caller joinery.Caller) ([]joinery.Signer, error) {
 	signers, err := s.store.Signers(ctx)
-	return slices.DeleteFunc(signers, func(x joinery.Signer) bool { return !caller.Owns(x.Org) }), err
+	return slices.DeleteFunc(signers, func(x joinery.Signer) bool { return !caller.Owns(x.Org) && !x.Shared }), err
 }
 
 // AddSigner pins a signer of manifests by its certificate (DER); ID, KID,

@@ -81,6 +81,9 @@ type OrgStore interface {
 type DeviceStore interface {
 	Devices(ctx context.Context, q joinery.DeviceQuery) ([]joinery.ActivationState, error)
 	Device(ctx context.Context, id joinery.DeviceID) (joinery.ActivationState, error)
+	// ManifestEntry gives the entry and serial number with which a device was
+	// imported, nil and "" where there were none; CodeNotFound.
+	ManifestEntry(ctx context.Context, id joinery.DeviceID) (entry []byte, serial string, err error)
 	FindDevices(ctx context.Context, devEUI lorawan.EUI64) ([]joinery.ActivationState, error)
 	Activations(ctx context.Context, id joinery.DeviceID, limit int) ([]joinery.Activation, error)
 }

@@ -89,8 +89,8 @@ func (t *tx) importDevice(i joinery.Import, n joinery.NewDevice) (joinery.RowRes
 	return result, err
 }
 
-// mayImport tells whether a row's JoinEUI lies in a range of org, or in one whose
-// organisation shares the signer of the row's entry.
+// mayImport tells whether a row's JoinEUI lies in a range of org, or in one for
+// elements whose organisation shares the signer of the row's entry.
 func (t *tx) mayImport(org joinery.OrgID, n joinery.NewDevice) (bool, error) {
 	holder, err := t.rangeOrg(n.Device.JoinEUI)
 	if err != nil || holder == org {
@@ -99,9 +99,10 @@ func (t *tx) mayImport(org joinery.OrgID, n joinery.NewDevice) (bool, error) {
 	if n.Signer == 0 {
 		return false, nil
 	}
-	shared, err := t.integer(`SELECT count(*) FROM signer WHERE id = ?1 AND org = ?2 AND shared = 1
-		AND join_eui_first <= ?3 AND join_eui_last >= ?3 AND dev_eui_first <= ?4 AND dev_eui_last >= ?4`,
-		n.Signer, holder, n.Device.JoinEUI, n.Device.DevEUI)
+	shared, err := t.integer(`SELECT count(*) FROM signer s JOIN join_eui_range r ON r.org = s.org
+		WHERE s.id = ?1 AND s.shared = 1 AND r.elements = 1 AND r.first <= ?2 AND r.last >= ?2
+		AND s.join_eui_first <= ?2 AND s.join_eui_last >= ?2 AND s.dev_eui_first <= ?3 AND s.dev_eui_last >= ?3`,
+		n.Signer, n.Device.JoinEUI, n.Device.DevEUI)
 	return shared == 1, err
 }
 

@@ -83,7 +83,7 @@ func runDeletes(t *testing.T, open func(testing.TB) Backend) {
 		w.ok(w.DeleteDevice(w.ctx, s.Device.ID, w.org, w.audit(joinery.AuditDeviceDeleted)))
 		theirs := derived(1)
 		theirs.Device.JoinEUI[7] = 0x11
-		w.equal(w.importAs(rival, theirs)[0].Status, joinery.RowFailed)
+		w.equal(w.importAs(rival, theirs)[0].Status, joinery.RowConflict)
 		older := derived(1)
 		older.Device.MACVersion = lorawan.MAC1_0_3
 		w.equal(w.importAs(w.org, older)[0].Status, joinery.RowFailed)
