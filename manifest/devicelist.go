@@ -16,13 +16,15 @@ import (
 	"joinery/lorawan"
 )
 
-// ErrClearKey: a device list holds a key that anybody can read. Such a list must
-// not travel; package seal encrypts it where it is.
-var ErrClearKey = errors.New("the list holds a key in the clear")
-
-// ErrDeviceList: the list is none of The Things Stack's, or a device of it lacks an
-// identifier.
-var ErrDeviceList = errors.New("not a device list of The Things Stack")
+// Errors of device lists.
+var (
+	// ErrClearKey: the list holds a key that anybody can read. Such a list must not
+	// travel; package seal encrypts it where it is.
+	ErrClearKey = errors.New("the list holds a key in the clear")
+	// ErrDeviceList: the list is none of The Things Stack's, or a device of it lacks
+	// an identifier.
+	ErrDeviceList = errors.New("not a device list of The Things Stack")
+)
 
 // Listed is one device of a list.
 type Listed struct {

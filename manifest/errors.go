@@ -39,6 +39,8 @@ var (
 	ErrChain = errors.New("x5c does not lead to a pinned root")
 	// ErrSubject: the device certificate names another element.
 	ErrSubject = errors.New("the device certificate names another element")
+	// ErrRules: the rules of a signer do not fit together.
+	ErrRules = errors.New("rules of the signer")
 	// ErrCertificate: a signer's certificate cannot sign manifests.
 	ErrCertificate = errors.New("certificate cannot sign manifests")
 )

@@ -1,7 +1,6 @@
 package manifest
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
@@ -36,9 +35,6 @@ func (r Rules) check() error {
 	}
 	return nil
 }
-
-// ErrRules: the rules of a signer do not fit together.
-var ErrRules = errors.New("rules of the signer")
 
 // checkSerial checks a well-formed serial number against the signer's rules.
 func (s *Signer) checkSerial(uniqueID string) error {

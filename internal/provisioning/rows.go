@@ -66,7 +66,7 @@ func (s *Service) Rows(ctx context.Context, caller joinery.Caller, c Chunk) ([]j
 	if err := checkChunk(i, c); err != nil {
 		return nil, i, err
 	}
-	turn, err := s.turns.enter(i.ID)
+	turn, err := s.turns.enter(i.ID, c.From)
 	if err != nil {
 		return nil, i, err
 	}
@@ -80,7 +80,7 @@ func (s *Service) Rows(ctx context.Context, caller joinery.Caller, c Chunk) ([]j
 	if err != nil {
 		return nil, i, err
 	}
-	i, err = turn.wait(ctx, c.From, func() (joinery.Import, error) { return s.Status(ctx, caller, c.Import) })
+	i, err = turn.wait(ctx, func() (joinery.Import, error) { return s.Status(ctx, caller, c.Import) })
 	if err != nil {
 		return nil, i, err
 	}
