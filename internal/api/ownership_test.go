@@ -178,8 +178,8 @@ func TestDisputeRoutes(t *testing.T) {
 			t.Errorf("%+v, %v", got, err)
 		}
 	}
-	for got := range a.Disputes(ctx, true) {
-		t.Errorf("open: %+v", got)
+	for got, err := range a.Disputes(ctx, true) {
+		t.Errorf("open: %+v, %v", got, err)
 	}
 	if err := a.WithdrawDispute(ctx, id); code(err) != "conflict" {
 		t.Errorf("%v", err)
