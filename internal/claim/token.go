@@ -32,20 +32,30 @@ func (s *Service) OwnerToken(ctx context.Context, caller joinery.Caller, id join
 	return token, nil
 }
 
+// mayRead tells whether the present token was issued to who holds the device now.
 func (s *Service) mayRead(ctx context.Context, d joinery.Device) error {
 	o := d.Ownership
-	if o.Epoch == 0 {
+	err := tokenReadable(o)
+	if err == nil {
 		return nil
 	}
-	last, err := s.store.LastOwner(ctx, d.ID)
-	if err != nil {
-		return err
+	last, lastErr := s.store.LastOwner(ctx, d.ID)
+	if lastErr != nil {
+		return lastErr
 	}
-	issued := last.How == joinery.HowTransfer || last.How == joinery.HowAward || last.TokenGeneration != o.TokenGeneration
-	if o.Released && last.TokenGeneration == o.TokenGeneration {
+	if last.How == joinery.HowTransfer || last.How == joinery.HowAward || last.TokenGeneration != o.TokenGeneration {
+		return nil
+	}
+	return err
+}
+
+// tokenReadable tells whether the maker of a device, who holds it, may read its
+// owner token.
+func tokenReadable(o joinery.Ownership) error {
+	switch {
+	case o.Released:
 		return joinery.Errorf(joinery.CodeForbidden, "the device is released; its owner token was in the answer to that")
-	}
-	if !issued {
+	case o.Epoch > 0:
 		return joinery.Errorf(joinery.CodeForbidden, "the device is claimed; its owner token could be read until then. Its owner can have a new one")
 	}
 	return nil
