@@ -140,15 +140,15 @@ const keyListHelp = `
 
 The list is a CSV with a header line and the columns JoinEUI, DevEUI, MACVersion,
 AppKey and, for 1.1 devices, NwkKey; optional are UsedDevNonces (numbers separated by
-spaces or |) and JoinNonceFloor, from a former Join Server. The Things Stack's CSV is
-read, too.`
+spaces or |) and JoinNonceFloor, from a former Join Server. The Things Stack's CSV and
+JSON are read, too.`
 
 func (a *app) importKeysCommand() *cobra.Command {
 	var f importFlags
 	var k keyListFlags
 	var transport string
 	c := a.command(&cobra.Command{
-		Use:   "keys FILE.csv",
+		Use:   "keys FILE",
 		Short: "Import devices with their root keys, encrypted on this machine",
 		Long: `Import ordinary devices with their root keys. Every key is encrypted to the server on
 this machine, before it leaves it.` + keyListHelp + importHelp,

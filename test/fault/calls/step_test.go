@@ -96,6 +96,14 @@ func (x stepStore) Device(ctx context.Context, id joinery.DeviceID) (joinery.Act
 	return step(x.s, "Device", func() (joinery.ActivationState, error) { return x.db.Device(ctx, id) })
 }
 
+func (x stepStore) ManifestEntry(ctx context.Context, id joinery.DeviceID) (entry []byte, serial string, err error) {
+	entry, err = step(x.s, "ManifestEntry", func() (entry []byte, err error) {
+		entry, serial, err = x.db.ManifestEntry(ctx, id)
+		return entry, err
+	})
+	return entry, serial, err
+}
+
 func (x stepStore) Claim(ctx context.Context, d joinery.DeviceID, epoch uint32, org joinery.OrgID, b *joinery.Binding, e joinery.AuditEntry) error {
 	return act(x.s, "Claim", func() error { return x.db.Claim(ctx, d, epoch, org, b, e) })
 }
