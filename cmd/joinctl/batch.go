@@ -45,9 +45,9 @@ needs those of its action:
 --action and the flags of a binding stand for what no row says. Every row has its own
 result; one that fails spoils no other. Results go to --results, or to standard output,
 as CSV, or with --json as one object a line. They hold new owner tokens: a file is made
-for you alone to read. Results in CSV can be the file of the next batch. When a run is cut off, run the same file again: what was done is
-unchanged. Only of a release the new token is in no second answer; the operator can
-regenerate it.
+for you alone to read. Results in CSV can be the file of the next batch. When a run is
+cut off, run the same file again: what was done is unchanged. Only of a release the new
+token is in no second answer; the operator can regenerate it.
 
 The exit code is 3 if rows failed.`,
 		Example: `  joinctl batch claims.csv --action claim --net-id 000013 --as-id as.example.com --results claimed.csv

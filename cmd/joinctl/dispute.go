@@ -87,7 +87,8 @@ With such a signature the lock of your own device's binding ends at once. Everyt
 else the server's operator decides.` + disputeHelp,
 		Example: `  joinctl dispute open 70B3D57ED0000000/0004A310001AA90A --sign-with ./sign-with-slot-1
   joinctl dispute open 70B3D57ED0000000/0004A310001AA90A --challenge "$CHALLENGE" --signature-file sig.bin
-  joinctl dispute open 70B3D57ED0000000/0004A310001AA90A --owner-token-file token.txt --statement 'Bought second-hand, invoice 4711'`,
+  joinctl dispute open 70B3D57ED0000000/0004A310001AA90A --owner-token-file token.txt \
+      --statement 'Bought second-hand, invoice 4711'`,
 		Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
 		in := client.NewDispute{Statement: f.statement}
