@@ -104,13 +104,3 @@ type APIKey struct {
 	ExpiresAt time.Time // zero: never
 	RevokedAt time.Time // zero: valid
 }
-
-// DeviceQuery selects devices for a listing, in order of ID.
-type DeviceQuery struct {
-	Org           OrgID    // zero: all (the operator)
-	After         DeviceID // zero: from the beginning
-	Limit         int
-	JoinEUI       lorawan.EUI64 // zero: any
-	DevEUIPrefix  string        // upper-case hex, "" any
-	OnlySuspended bool
-}

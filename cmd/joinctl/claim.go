@@ -93,7 +93,7 @@ meant. The token is read from a file, or from standard input with
 		if err != nil {
 			return usagef("a claim needs JOINEUI/DEVEUI, or DEVEUI, from the label: %w", err)
 		}
-		devEUI, err := lorawan.ParseEUI64(f.DevEUIPrefix)
+		devEUI, err := lorawan.ParseEUI64(f.DevEUI)
 		if err != nil {
 			return usagef("DevEUI: %w", err)
 		}

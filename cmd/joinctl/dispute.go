@@ -219,7 +219,7 @@ func (a *app) disputeListCommand() *cobra.Command {
 		Example: "  joinctl dispute list --open\n  joinctl dispute list --json",
 		Args:    cobra.NoArgs,
 	}, func(ctx context.Context, api *client.Client, _ []string) error {
-		return showSeq(a, api.Disputes(ctx, open), columns[client.Dispute]{
+		return showSeq(a, api.Disputes(ctx, client.DisputesQuery{Open: open}), columns[client.Dispute]{
 			names: []string{"dispute", "state", "about", "JoinEUI", "DevEUI", "evidence", "claimant", "holder", "opened"},
 			cells: func(d client.Dispute) []any {
 				return []any{d.ID, d.State, d.About, d.JoinEUI, d.DevEUI, d.Evidence, idOr(d.Claimant, "-"), idOr(d.Holder, "-"), when(d.OpenedAt, "?")}

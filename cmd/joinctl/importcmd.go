@@ -239,7 +239,7 @@ func cut(s string, n int) string {
 func (a *app) report(ctx context.Context, j *importJob) error {
 	state, n := j.state, &j.notes
 	if state.Failed > 0 && !n.dryRun {
-		for r, err := range j.api.ImportErrors(ctx, state.ID) {
+		for r, err := range j.api.ImportErrors(ctx, state.ID, client.ImportErrorsQuery{}) {
 			if err == nil {
 				err = n.refused.add(r)
 			}

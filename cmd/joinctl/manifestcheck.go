@@ -286,7 +286,7 @@ func (a *app) checkList(ctx context.Context, j *manifestCheck) error {
 
 // lookUpListed tells whether a listed device is there, as the list has it.
 func lookUpListed(ctx context.Context, api *client.Client, d manifest.Listed) (status, reason string, err error) {
-	for found, err := range api.Devices(ctx, client.DeviceFilter{JoinEUI: d.JoinEUI, DevEUIPrefix: d.DevEUI.String()}) {
+	for found, err := range api.Devices(ctx, client.DevicesQuery{JoinEUI: d.JoinEUI, DevEUI: d.DevEUI.String()}) {
 		switch {
 		case err != nil:
 			return "", "", err

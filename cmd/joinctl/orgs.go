@@ -118,7 +118,7 @@ func (a *app) rangeReleaseCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := api.ReleaseJoinEUIRange(ctx, r); err != nil {
+		if err := api.ReleaseJoinEUIRange(ctx, r.First, r.Last); err != nil {
 			return err
 		}
 		return a.done(r, "released %s to %s", r.First, r.Last)

@@ -167,11 +167,11 @@ func findTransfer(ctx context.Context, api *client.Client, arg string) (client.T
 		return client.Transfer{}, err
 	}
 	var found []client.Transfer
-	for t, err := range api.Transfers(ctx) {
+	for t, err := range api.Transfers(ctx, client.TransfersQuery{}) {
 		if err != nil {
 			return client.Transfer{}, err
 		}
-		if t.DevEUI.String() == filter.DevEUIPrefix && (filter.JoinEUI.IsZero() || filter.JoinEUI == t.JoinEUI) {
+		if t.DevEUI.String() == filter.DevEUI && (filter.JoinEUI.IsZero() || filter.JoinEUI == t.JoinEUI) {
 			found = append(found, t)
 		}
 	}
@@ -245,7 +245,7 @@ func (a *app) transferListCommand() *cobra.Command {
   joinctl transfer list --json | jq -r '.[] | select(.expired | not) | .devEUI'`,
 		Args: cobra.NoArgs,
 	}, func(ctx context.Context, api *client.Client, _ []string) error {
-		return showSeq(a, api.Transfers(ctx), columns[client.Transfer]{
+		return showSeq(a, api.Transfers(ctx, client.TransfersQuery{}), columns[client.Transfer]{
 			names: []string{"JoinEUI", "DevEUI", "from", "to", "until", "state", "device"},
 			cells: func(t client.Transfer) []any {
 				state := map[bool]string{false: "open", true: "expired"}[t.Expired]

@@ -95,7 +95,7 @@ func device(s joinery.ActivationState) client.Device {
 	d := s.Device
 	return client.Device{
 		ID: d.ID, JoinEUI: d.JoinEUI, DevEUI: d.DevEUI, MACVersion: d.MACVersion, Maker: d.Maker,
-		Owner: ownerOf(d.Ownership), Released: d.Ownership.Released, OwnershipEpoch: d.Ownership.Epoch, OwnedSince: utc(d.Ownership.Since),
+		Owner: holderOf(d.Ownership), Released: d.Ownership.Released, OwnershipEpoch: d.Ownership.Epoch, OwnedSince: utc(d.Ownership.Since),
 		Suspended: d.Suspended, Disclosed: d.Disclosed, CreatedAt: utc(d.CreatedAt), LastJoinAt: utc(d.LastJoinAt),
 		KeySet: client.KeySet{
 			ID: s.KeySet.ID, Origin: s.KeySet.Origin.String(), Master: s.KeySet.Master, Generation: s.KeySet.Generation,
@@ -105,9 +105,9 @@ func device(s joinery.ActivationState) client.Device {
 	}
 }
 
-// ownerOf gives no owner for a released device: the operator's organisation only
+// holderOf gives nobody for a released device: the operator's organisation only
 // keeps it.
-func ownerOf(o joinery.Ownership) joinery.OrgID {
+func holderOf(o joinery.Ownership) joinery.OrgID {
 	if o.Released {
 		return 0
 	}

@@ -167,7 +167,7 @@ func start(t testing.TB, change ...func(*api.Options)) *fixture {
 		System: system{f.keys}, Keys: f.auth, Organisations: devices, Ranges: devices, Signers: devices,
 		Peers: devices, KEKs: devices, Devices: devices, Nonces: devices,
 		Ownership: owners, Disputes: owners,
-		Imports: provisioning.New(db, db, f.keys), Audit: devices, Refusals: refusal.New(db, f.refusals),
+		Imports: provisioning.New(db, db, f.keys), Audit: devices, Refusals: refusal.New(db, f.refusals), Answers: db,
 	}
 	options := api.Options{Version: "1.2.3", Log: log, Services: f.services}
 	for _, c := range change {

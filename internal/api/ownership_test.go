@@ -34,7 +34,7 @@ func TestHandOver(t *testing.T) {
 	}
 	for _, c := range []*client.Client{a, b} {
 		n := 0
-		for got, err := range c.Transfers(ctx) {
+		for got, err := range c.Transfers(ctx, client.TransfersQuery{}) {
 			if err != nil || got != offer {
 				t.Errorf("%+v, %v", got, err)
 			}
@@ -173,12 +173,12 @@ func TestDisputeRoutes(t *testing.T) {
 	if d, err := a.Device(ctx, w.disputed.Device); err != nil || d.Owner != f.orgA {
 		t.Errorf("%+v, %v", d, err)
 	}
-	for got, err := range a.Disputes(ctx, false) {
+	for got, err := range a.Disputes(ctx, client.DisputesQuery{}) {
 		if err != nil || got.Note != "so be it" {
 			t.Errorf("%+v, %v", got, err)
 		}
 	}
-	for got, err := range a.Disputes(ctx, true) {
+	for got, err := range a.Disputes(ctx, client.DisputesQuery{Open: true}) {
 		t.Errorf("open: %+v, %v", got, err)
 	}
 	if err := a.WithdrawDispute(ctx, id); code(err) != "conflict" {

@@ -20,7 +20,7 @@ func (in DisputePath) parse() (joinery.DisputeID, error) {
 }
 
 func (s *Server) registerDisputes() {
-	route(s, spec{method: http.MethodPost, path: "/challenges", id: "makeChallenge", tag: "devices", status: http.StatusCreated,
+	route(s, spec{method: http.MethodPost, path: "/challenges", id: "makeChallenge", call: "Challenge", tag: "devices", status: http.StatusCreated,
 		summary:     "Something for a device's element to sign",
 		description: "It is good for one dispute, within 15 minutes, and is given for devices that are not here, too."},
 		func(ctx context.Context, caller joinery.Caller, in *body[client.NewChallenge]) (*body[client.Challenge], error) {
@@ -91,18 +91,19 @@ func (s *Server) decideDispute(ctx context.Context, caller joinery.Caller, in *d
 }
 
 type disputesInput struct {
-	After string `query:"after" pattern:"^dsp_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"dsp_ and 13 characters" doc:"Only disputes behind this one ('next' of the page before)"`
-	Limit int    `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"At most this many"`
-	Open  bool   `query:"open" doc:"Only those that are not decided"`
+	Paging
+	Open bool `query:"open" default:"false" doc:"Only those that are not decided"`
 }
 
 func (s *Server) listDisputes(ctx context.Context, caller joinery.Caller, in *disputesInput) (*body[client.Page[client.Dispute]], error) {
+	const listing = "disputes"
+	place, err := in.place(listing, 1)
+	if err != nil {
+		return nil, err
+	}
 	var after joinery.DisputeID
-	if in.After != "" {
-		var err error
-		if after, err = joinery.ParseDisputeID(in.After); err != nil {
-			return nil, joinery.WrapError(joinery.CodeInvalid, err, "after: want 'next' of the page before")
-		}
+	if place != nil && after.UnmarshalText([]byte(place[0])) != nil {
+		return nil, errCursor
 	}
 	list, err := s.Disputes.Disputes(ctx, caller, in.Open, after, in.Limit)
 	if err != nil {
@@ -110,7 +111,7 @@ func (s *Server) listDisputes(ctx context.Context, caller joinery.Caller, in *di
 	}
 	p := client.Page[client.Dispute]{Items: each(list, dispute)}
 	if n := len(list); n > 0 && n == in.Limit {
-		p.Next = list[n-1].ID.String()
+		p.Next = cursor(listing, list[n-1].ID.String())
 	}
 	return ok(p), nil
 }

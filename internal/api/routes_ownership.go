@@ -40,14 +40,14 @@ type DisputeReader interface {
 const batchBody = 6 << 20
 
 func (s *Server) registerHandOver() {
-	route(s, spec{method: http.MethodPost, path: "/devices/{id}/release", id: "releaseDevice", tag: "devices",
+	route(s, spec{method: http.MethodPost, path: "/devices/{id}/release", id: "releaseDevice", call: "Release", secret: true, tag: "devices",
 		summary: "Let go of a device",
 		description: "Nobody holds it afterwards, and its binding ends, unless its network locked it. The answer has the new owner token, " +
 			"once: whoever gets it can claim the device."},
 		func(ctx context.Context, caller joinery.Caller, in *DevicePath) (*body[client.HandedOver], error) {
 			return s.handOver(ctx, caller, *in, claim.Act{Kind: claim.Releasing})
 		})
-	route(s, spec{method: http.MethodPost, path: "/devices/{id}/owner-token/regenerate", id: "regenerateOwnerToken", tag: "devices",
+	route(s, spec{method: http.MethodPost, path: "/devices/{id}/owner-token/regenerate", id: "regenerateOwnerToken", secret: true, tag: "devices",
 		summary: "A new owner token for a device", description: "The one before is dead at once, also on labels."},
 		func(ctx context.Context, caller joinery.Caller, in *DevicePath) (*body[client.OwnerToken], error) {
 			out, err := s.handOver(ctx, caller, *in, claim.Act{Kind: claim.Regenerating})
@@ -56,7 +56,7 @@ func (s *Server) registerHandOver() {
 			}
 			return ok(client.OwnerToken{Device: out.Body.Device, OwnerToken: out.Body.OwnerToken}), nil
 		})
-	route(s, spec{method: http.MethodPost, path: "/ownership", id: "changeOwnership", tag: "devices", maxBody: batchBody,
+	route(s, spec{method: http.MethodPost, path: "/ownership", id: "changeOwnership", secret: true, tag: "devices", maxBody: batchBody,
 		summary: "Claim, release, offer, accept, bind: many at once",
 		description: "At most 10,000 items, done in their order; each has a result of its own, and one that fails spoils no other. " +
 			"The same request again does nothing twice."},
@@ -128,7 +128,7 @@ func (s *Server) registerTransfers() {
 		func(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) error {
 			return s.Ownership.Do(ctx, caller, claim.Act{Kind: claim.Cancelling, Device: id}).Err
 		})
-	route(s, spec{method: http.MethodPost, path: "/devices/{id}/transfer/accept", id: "acceptTransfer", tag: "devices",
+	route(s, spec{method: http.MethodPost, path: "/devices/{id}/transfer/accept", id: "acceptTransfer", secret: true, tag: "devices",
 		summary: "Become the owner of a device that is offered",
 		description: "The owner token that the former owner knew is dead from then on, and its binding ends, unless its network locked it. " +
 			"The new owner token is in the answer; it can be read later, too."},
@@ -171,18 +171,15 @@ func transfer(t joinery.Transfer) client.Transfer {
 	}
 }
 
-type transfersInput struct {
-	After string `query:"after" pattern:"^dev_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"dev_ and 13 characters" doc:"Only offers of devices behind this one ('next' of the page before)"`
-	Limit int    `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"At most this many"`
-}
-
-func (s *Server) listTransfers(ctx context.Context, caller joinery.Caller, in *transfersInput) (*body[client.Page[client.Transfer]], error) {
+func (s *Server) listTransfers(ctx context.Context, caller joinery.Caller, in *Paging) (*body[client.Page[client.Transfer]], error) {
+	const listing = "transfers"
+	place, err := in.place(listing, 1)
+	if err != nil {
+		return nil, err
+	}
 	var after joinery.DeviceID
-	if in.After != "" {
-		var err error
-		if after, err = joinery.ParseDeviceID(in.After); err != nil {
-			return nil, joinery.WrapError(joinery.CodeInvalid, err, "after: want 'next' of the page before")
-		}
+	if place != nil && after.UnmarshalText([]byte(place[0])) != nil {
+		return nil, errCursor
 	}
 	list, err := s.Ownership.Transfers(ctx, caller, after, in.Limit)
 	if err != nil {
@@ -190,7 +187,7 @@ func (s *Server) listTransfers(ctx context.Context, caller joinery.Caller, in *t
 	}
 	p := client.Page[client.Transfer]{Items: each(list, transfer)}
 	if n := len(list); n > 0 && n == in.Limit {
-		p.Next = list[n-1].Device.String()
+		p.Next = cursor(listing, list[n-1].Device.String())
 	}
 	return ok(p), nil
 }

@@ -62,6 +62,8 @@ var rooms = map[string]room{
 	"internal/handover": {wiring, "sockets and requests pass from a server to its successor; knows no door and no rule, so that both sides of the conversation stand beside each other"},
 	"internal/daemon":   {wiring, "the server: opens, connects, runs and closes everything"},
 
+	"internal/api/clientgen": {top, "the program that writes the calls of client from the API's document; go generate runs it and nothing links it"},
+
 	"internal/quickstart": {top, "a complete server in one directory, made through the same doors that people use; a package so that demo and tests build the same"},
 	"cmd/joinery":         {top, "the server and all that touches keys or the database"},
 	"cmd/joinctl":         {top, "people and scripts, over the HTTP API"},

@@ -134,6 +134,8 @@ var simpleRules = []rule{
 		"SELECT s.key_set FROM sealed_root s JOIN key_set k ON k.id = s.key_set WHERE k.origin <> 2"},
 	{"binding", deviceID, "it has the highest epoch that its device ever gave", fixTamper,
 		"SELECT b.device FROM binding b JOIN device d ON d.id = b.device WHERE b.epoch <> d.binding_epoch"},
+	{"last_join", deviceID, "it is listed under its owner", "delete the rows of last_join and last_join_seen; joins fill them again",
+		"SELECT j.device FROM last_join j JOIN device d ON d.id = j.device WHERE j.org <> d.org"},
 	{"manifest_entry", deviceID, "it belongs to the maker of its device", fixTamper,
 		"SELECT m.device FROM manifest_entry m JOIN device d ON d.id = m.device WHERE m.org <> d.maker"},
 	{"roaming_rule", deviceID, "a rule for a device is its owner's", fixTamper,

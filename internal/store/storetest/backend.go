@@ -33,11 +33,13 @@ type Joins interface {
 	CommitActivation(ctx context.Context, c joinery.ActivationCommit) error
 	Activation(ctx context.Context, id joinery.ActivationID) (joinery.Activation, error)
 	Activations(ctx context.Context, device joinery.DeviceID, limit int) ([]joinery.Activation, error)
+	ActivationsBefore(ctx context.Context, device joinery.DeviceID, before joinery.ActivationID, limit int) ([]joinery.Activation, error)
+	NoteJoins(ctx context.Context, upTo joinery.ActivationID) (more bool, err error)
 }
 
 // Devices lists and changes devices.
 type Devices interface {
-	Devices(ctx context.Context, q joinery.DeviceQuery) ([]joinery.ActivationState, error)
+	Devices(ctx context.Context, q joinery.DeviceQuery) (joinery.DevicePage, error)
 	Device(ctx context.Context, id joinery.DeviceID) (joinery.ActivationState, error)
 	FindDevices(ctx context.Context, devEUI lorawan.EUI64) ([]joinery.ActivationState, error)
 	ManifestEntry(ctx context.Context, id joinery.DeviceID) (entry []byte, serial string, err error)

@@ -27,7 +27,8 @@ func runDeletes(t *testing.T, open func(testing.TB) Backend) {
 		found, err := w.FindDevices(w.ctx, devEUI(1))
 		w.ok(err)
 		w.equal(found, []joinery.ActivationState{})
-		listed, err := w.Devices(w.ctx, joinery.DeviceQuery{Org: w.org})
+		page, err := w.Devices(w.ctx, joinery.DeviceQuery{Org: w.org})
+		listed := page.Items
 		w.ok(err)
 		w.equal(listed, []joinery.ActivationState{})
 		if err := w.CommitActivation(w.ctx, pending); !errors.Is(err, joinery.ErrSwapLost) {
