@@ -89,7 +89,7 @@ func (f *fixture) populate(t testing.TB) *world {
 // holds.
 func (f *fixture) dispute(t testing.TB) client.Dispute {
 	t.Helper()
-	d := f.importDevice(t, f.as(t, f.keyA), eui(t, "70B3D57ED0000000"), eui(t, "0004A310001AA90B"))
+	d := f.importDevice(t, f.as(t, f.keyA), eui(t, "70B3D57ED0000000"), eui(t, "0004A310001AFFF0"))
 	token, err := f.as(t, f.keyA).OwnerToken(t.Context(), d.ID)
 	if err != nil {
 		t.Fatal(err)
