@@ -229,4 +229,4 @@ func TestActsHideTheirToken(t *testing.T) {
 	}
 }
 
-var unlimited = Options{PerDevice: math.MaxInt, PerCaller: math.MaxInt, PerDeviceOfAll: math.MaxInt, AnswerAfter: 2 * time.Millisecond}
+var unlimited = Options{PerDevice: math.MaxInt, PerCaller: math.MaxInt, PerDeviceOfAll: math.MaxInt, AnswerAfter: 4 * time.Millisecond}

@@ -35,7 +35,7 @@ func samples() int {
 	if long() {
 		return 100_000
 	}
-	return 300
+	return 250
 }
 
 // TestTiming compares, by Welch's t-test, how long requests take that fail for

@@ -59,22 +59,34 @@ func (b *batch) offer(ctx context.Context, p *plan, a Act) error {
 	return nil
 }
 
-// offered finds the offer that an act is about, with its device, where the caller
-// is of a side for which side says yes.
+// offered finds the offer that an act is about, with its device, where side says
+// that it is the caller's to act on.
 func (b *batch) offered(ctx context.Context, a Act, side func(joinery.Transfer) bool) (t joinery.Transfer, state joinery.ActivationState, err error) {
+	looked := false
+	var away error
 	party := func(s joinery.ActivationState) bool {
-		t, err = b.store.Transfer(ctx, s.Device.ID)
-		return err == nil && side(t)
+		looked = true
+		offer, err := b.store.Transfer(ctx, s.Device.ID)
+		switch {
+		case err != nil && joinery.CodeOf(err) != joinery.CodeNotFound:
+			away = err
+			return false
+		case err != nil || !side(offer):
+			return false
+		}
+		t = offer
+		return true
 	}
 	if a.Device == 0 {
 		state, err = b.labelled(ctx, a, party)
 	} else if state, err = b.store.Device(ctx, a.Device); err == nil && !party(state) {
-		if err == nil || joinery.CodeOf(err) == joinery.CodeNotFound {
-			err = noDevice()
-		}
+		err = noDevice()
 	}
-	if err == nil && t.Device != state.Device.ID { // of several with its DevEUI another was looked at last
-		t, err = b.store.Transfer(ctx, state.Device.ID)
+	if !looked { // as much work for a device that is not here
+		_, _ = b.store.Transfer(ctx, decoy)
+	}
+	if away != nil {
+		err = away
 	}
 	if err != nil {
 		return joinery.Transfer{}, joinery.ActivationState{}, err
