@@ -179,21 +179,18 @@ func TestTenThousand(t *testing.T) {
 		if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > int64(n)*2<<10 {
 			t.Errorf("%s: the heap grew by %d bytes", what, grown)
 		}
-		if want := map[string]int{"claim": n / 100}[what]; failed != want {
+		if want := map[string]int{"claim": n / 200}[what]; failed != want {
 			t.Errorf("%s: %d failed, want %d", what, failed, want)
 		}
 		return outcomes
 	}
 	run("claim", f.acme, func(i int) Act {
 		token := tokens[i]
-		if i%100 == 7 {
+		if i%200 == 7 {
 			token = tokens[0] // wrong
 		}
 		return Act{Kind: Claiming, JoinEUI: devices[i].JoinEUI, DevEUI: devices[i].DevEUI, OwnerToken: token, Binding: &home}
 	})
-	if n > 100*100 {
-		t.Fatal("more wrong tokens than a caller may show")
-	}
 	f.clock.add(time.Hour)
 	run("claim the rest", f.acme, func(i int) Act {
 		return Act{Kind: Claiming, JoinEUI: devices[i].JoinEUI, DevEUI: devices[i].DevEUI, OwnerToken: tokens[i], Binding: &home}

@@ -19,7 +19,10 @@ func (t *tx) offer(c joinery.OwnerChange, at time.Time) error {
 	case open > 0:
 		return joinery.Errorf(joinery.CodeConflict, "the device is offered already; cancel that offer first")
 	}
-	if err := t.exec("DELETE FROM transfer WHERE device = ? OR expires_at <= ?", c.Device, at.Add(-staleOffers)); err != nil {
+	if err := t.exec("DELETE FROM transfer WHERE device = ?", c.Device); err != nil {
+		return err
+	}
+	if err := t.exec("DELETE FROM transfer WHERE expires_at <= ?", at.Add(-staleOffers)); err != nil {
 		return err
 	}
 	return t.exec("INSERT INTO transfer (device, org, recipient, offered_at, expires_at) VALUES (?, ?, ?, ?, ?)",

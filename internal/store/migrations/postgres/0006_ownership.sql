@@ -16,6 +16,7 @@ CREATE TABLE transfer (
 );
 CREATE INDEX transfer_org ON transfer (org);
 CREATE INDEX transfer_recipient ON transfer (recipient);
+CREATE INDEX transfer_expires ON transfer (expires_at);
 
 -- Disputes, decided ones too. about_lock: of the claimant's own device, whose
 -- binding its network locked.
@@ -44,6 +45,7 @@ CREATE TABLE challenge (
     expires_at bigint NOT NULL
 );
 CREATE INDEX challenge_org ON challenge (org);
+CREATE INDEX challenge_expires ON challenge (expires_at);
 
 -- Wrong owner tokens of late, so that a restart forgets no guess.
 CREATE TABLE claim_failure (
