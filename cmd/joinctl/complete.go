@@ -78,7 +78,7 @@ func (a *app) completeArguments(c *cobra.Command) {
 func argumentWords(use string) (out []string) {
 	skip := true // the command's name
 	for _, word := range strings.Fields(use) {
-		word = strings.Trim(word, "[](){}")
+		word = withoutBrackets(word)
 		switch {
 		case strings.HasPrefix(word, "--"):
 			skip = true
@@ -90,6 +90,11 @@ func argumentWords(use string) (out []string) {
 	}
 	return out
 }
+
+// brackets are what usage lines put around words that may be left out, or chosen.
+var brackets = strings.NewReplacer("[", "", "]", "", "(", "", ")", "", "{", "", "}", "")
+
+func withoutBrackets(word string) string { return brackets.Replace(word) }
 
 // wordAt gives the word of the argument at n; one with … stands for all that
 // follow.

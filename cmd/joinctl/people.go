@@ -175,18 +175,25 @@ func (a *app) personRoleCommand() *cobra.Command {
 }
 
 func (a *app) personRemoveCommand() *cobra.Command {
-	var keepKeys bool
+	var keepKeys, yes bool
 	c := a.command(&cobra.Command{
 		Use:   "remove PERSON",
 		Short: "Remove somebody from an organisation, and end the API keys that they made",
 		Long: `Remove somebody from an organisation, at once. PERSON is an address or an id. The API
 keys that they made for it are revoked, or with --keep-keys become the organisation's own.`,
 		Example: `  joinctl person remove ann@example.com --org "Acme Metering"
-  joinctl person remove ann@example.com --keep-keys --org "Acme Metering"`,
+  joinctl person remove ann@example.com --keep-keys --org "Acme Metering" --yes`,
 		Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
 		m, err := findPerson(ctx, api, args[0])
 		if err != nil {
+			return err
+		}
+		keys := "and the API keys that they made would end"
+		if keepKeys {
+			keys = "and the API keys that they made would become the organisation's"
+		}
+		if err := a.confirm(yes, fmt.Sprintf("%s would be let in no more, %s", clean(m.Name), keys), m.Name, "--yes"); err != nil {
 			return err
 		}
 		if err := api.RemovePerson(ctx, m.ID, keepKeys); err != nil {
@@ -195,6 +202,7 @@ keys that they made for it are revoked, or with --keep-keys become the organisat
 		return a.done(m, "removed %s", m.Name)
 	})
 	c.Flags().BoolVar(&keepKeys, "keep-keys", false, "keep the API keys that the person made")
+	yesFlag(c, &yes)
 	return c
 }
 

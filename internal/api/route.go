@@ -66,7 +66,6 @@ func route[I, O any](s *Server, sp spec, h func(ctx context.Context, caller join
 		// it: the server reads on for the next request, and takes a time-out there
 		// for a client that went away.
 		BodyReadTimeout: -1,
-		Parameters:      headers(sp),
 		Responses:       s.refusals(sp, reflect.TypeFor[I]()),
 	}
 	op.Extensions = map[string]any{Right: needs[sp.id]}
