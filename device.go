@@ -42,10 +42,13 @@ type Ownership struct {
 	// TokenGeneration is the generation of the owner token that is valid.
 	TokenGeneration uint32
 	Since           time.Time
+	// Released is set from a release to the next claim: nobody holds the device,
+	// and the operator's organisation keeps it.
+	Released bool
 }
 
-// Claimed tells whether somebody claimed the device.
-func (o Ownership) Claimed() bool { return o.Epoch > 0 }
+// Claimed tells whether somebody claimed the device and has not released it.
+func (o Ownership) Claimed() bool { return o.Epoch > 0 && !o.Released }
 
 // AppSKeyPolicy says how AppSKey may travel. The order is from weak to strict.
 type AppSKeyPolicy uint8
@@ -97,8 +100,8 @@ type Binding struct {
 	// unwrapped to a peer without a KEK for which the operator consented, too.
 	// The consent for AppSKey is Policy = AppSKeyClear.
 	ClearNwkKeys bool
-	// Source is "owner" or "network"; Locked keeps a network's binding until
-	// that network lets go.
+	// Source is "owner" or "network". Locked keeps a network's binding until that
+	// network lets go, and an owner's from being replaced by a network's claim.
 	Source string
 	Locked bool
 	Since  time.Time

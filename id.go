@@ -31,6 +31,7 @@ type (
 	signerKind     struct{}
 	importKind     struct{}
 	apiKeyKind     struct{}
+	disputeKind    struct{}
 )
 
 func (orgKind) prefix() string        { return "org" }
@@ -42,6 +43,7 @@ func (activationKind) prefix() string { return "act" }
 func (signerKind) prefix() string     { return "sgn" }
 func (importKind) prefix() string     { return "imp" }
 func (apiKeyKind) prefix() string     { return "key" }
+func (disputeKind) prefix() string    { return "dsp" }
 
 // What each kind's identifier is called.
 type (
@@ -63,6 +65,8 @@ type (
 	ImportID = ID[importKind]
 	// APIKeyID is the identifier of an API key: "key_…".
 	APIKeyID = ID[apiKeyKind]
+	// DisputeID is the identifier of a dispute: "dsp_…".
+	DisputeID = ID[disputeKind]
 )
 
 // idText is Crockford's alphabet in lower case: no i, l, o, u to misread.
@@ -180,6 +184,9 @@ func NewImportID() ImportID { return newID[importKind]() }
 // NewAPIKeyID draws the identifier of an API key.
 func NewAPIKeyID() APIKeyID { return newID[apiKeyKind]() }
 
+// NewDisputeID draws the identifier of a dispute.
+func NewDisputeID() DisputeID { return newID[disputeKind]() }
+
 // ParseOrgID reads "org_…".
 func ParseOrgID(s string) (OrgID, error) { return parseID[orgKind](s) }
 
@@ -200,3 +207,6 @@ func ParseImportID(s string) (ImportID, error) { return parseID[importKind](s) }
 
 // ParseAPIKeyID reads "key_…".
 func ParseAPIKeyID(s string) (APIKeyID, error) { return parseID[apiKeyKind](s) }
+
+// ParseDisputeID reads "dsp_…".
+func ParseDisputeID(s string) (DisputeID, error) { return parseID[disputeKind](s) }

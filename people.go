@@ -141,21 +141,21 @@ type Standing struct {
 	Role  Role     // of who made the key, in that organisation; "" for none
 }
 
-// ChallengeKind says what a Challenge is for.
-type ChallengeKind string
+// SignInKind says what a SignIn is for.
+type SignInKind string
 
-// Kinds of challenges.
+// Kinds of steps of signing in.
 const (
-	ChallengePasskey    ChallengeKind = "passkey"     // sign in with a passkey
-	ChallengeNewPasskey ChallengeKind = "new-passkey" // register one
-	ChallengeProgram    ChallengeKind = "program"     // a program waits for its person to agree
+	SignInPasskey    SignInKind = "passkey"     // sign in with a passkey
+	SignInNewPasskey SignInKind = "new-passkey" // register one
+	SignInProgram    SignInKind = "program"     // a program waits for its person to agree
 )
 
-// Challenge is a step of signing in that waits for the next one, which may reach
+// SignIn is a step of signing in that waits for the next one, which may reach
 // another server. It serves once. Only the hash of what its holder has is kept.
-type Challenge struct {
+type SignIn struct {
 	Hash      [sha256.Size]byte
-	Kind      ChallengeKind
+	Kind      SignInKind
 	Person    PersonID // whose passkey, or who agreed; zero: nobody yet
 	Code      string   // of a program: what its person compares and types
 	Name      string   // of a program or passkey, for lists

@@ -30,6 +30,16 @@ func (c *Client) AcceptInvitation(ctx context.Context, in AcceptedInvitation, op
 	return c.act(ctx, http.MethodPost, "/me/invitations", nil, in, opts...)
 }
 
+// AcceptTransfer: become the owner of a device that is offered.
+//
+// The owner token that the former owner knew is dead from then on, and its
+// binding ends, unless its network locked it. The new owner token is in the
+// answer; it can be read later, too. Needs the right `devices:own`, which has:
+// member, admin.
+func (c *Client) AcceptTransfer(ctx context.Context, id joinery.DeviceID, in Acceptance, opts ...CallOption) (HandedOver, error) {
+	return send[HandedOver](ctx, c, http.MethodPost, "/devices/"+id.String()+"/transfer/accept", in, opts...)
+}
+
 // ActivationsQuery is what Activations may be told; zero members are left out.
 type ActivationsQuery struct {
 	// Go on behind the page whose 'next' this is
@@ -189,12 +199,37 @@ func (c *Client) BootstrapOperator(ctx context.Context, opts ...CallOption) (Mad
 	return send[MadeInvitation](ctx, c, http.MethodPost, "/operator/bootstrap", nil, opts...)
 }
 
+// CancelTransfer: take an offer back, or decline it.
+//
+// It changes nothing else. Needs the right `devices:own`, which has: member,
+// admin.
+func (c *Client) CancelTransfer(ctx context.Context, id joinery.DeviceID, opts ...CallOption) error {
+	return c.act(ctx, http.MethodDelete, "/devices/"+id.String()+"/transfer", nil, nil, opts...)
+}
+
+// Challenge: something for a device's element to sign.
+//
+// It is good for one dispute, within 15 minutes, and is given for devices that
+// are not here, too. Needs the right `devices:own`, which has: member, admin.
+func (c *Client) Challenge(ctx context.Context, in NewChallenge, opts ...CallOption) (Challenge, error) {
+	return send[Challenge](ctx, c, http.MethodPost, "/challenges", in, opts...)
+}
+
 // ChangeOrganisation: change an organisation's name or kinds.
 //
 // For the operator. What the organisation holds by a kind that it loses stays.
 // Needs the right `server:write`, which has: admin.
 func (c *Client) ChangeOrganisation(ctx context.Context, id joinery.OrgID, in OrganisationChange, opts ...CallOption) (Organisation, error) {
 	return send[Organisation](ctx, c, http.MethodPut, "/organisations/"+id.String(), in, opts...)
+}
+
+// ChangeOwnership: claim, release, offer, accept, bind: many at once.
+//
+// At most 10,000 items, done in their order; each has a result of its own, and
+// one that fails spoils no other. The same request again does nothing twice.
+// Needs the right `devices:own`, which has: member, admin.
+func (c *Client) ChangeOwnership(ctx context.Context, in OwnershipBatch, opts ...CallOption) (OwnershipResults, error) {
+	return send[OwnershipResults](ctx, c, http.MethodPost, "/ownership", in, opts...)
 }
 
 // ChangePeer: replace a peer's settings.
@@ -221,6 +256,15 @@ func (c *Client) ChangePerson(ctx context.Context, id joinery.PersonID, in RoleC
 // the right token. Needs the right `devices:own`, which has: member, admin.
 func (c *Client) Claim(ctx context.Context, in NewClaim, opts ...CallOption) (Device, error) {
 	return send[Device](ctx, c, http.MethodPost, "/claims", in, opts...)
+}
+
+// DecideDispute: decide a dispute.
+//
+// For the operator. A claimant who is granted a device becomes its owner, with
+// a new owner token, and its binding ends, locked or not; about a lock only the
+// binding ends. Needs the right `server:write`, which has: admin.
+func (c *Client) DecideDispute(ctx context.Context, id joinery.DisputeID, in Decision, opts ...CallOption) (Dispute, error) {
+	return send[Dispute](ctx, c, http.MethodPost, "/disputes/"+id.String()+"/decision", in, opts...)
 }
 
 // DeleteDevice: delete a device and its keys.
@@ -341,6 +385,58 @@ func (c *Client) Devices(ctx context.Context, q DevicesQuery, opts ...CallOption
 // it; the last has none.
 func (c *Client) DevicesPage(ctx context.Context, q DevicesQuery, opts ...CallOption) (Page[Device], error) {
 	return get[Page[Device]](ctx, c, "/devices", q.values(), opts...)
+}
+
+// Dispute: one dispute.
+//
+// Needs the right `devices:read`, which has: viewer, member, admin.
+func (c *Client) Dispute(ctx context.Context, id joinery.DisputeID, opts ...CallOption) (Dispute, error) {
+	return get[Dispute](ctx, c, "/disputes/"+id.String(), nil, opts...)
+}
+
+// DisputesQuery is what Disputes may be told; zero members are left out.
+type DisputesQuery struct {
+	// Go on behind the page whose 'next' this is
+	After string
+	// At most this many items
+	Limit int
+	// Only those that are not decided
+	Open bool
+}
+
+func (q DisputesQuery) values() url.Values {
+	v := url.Values{}
+	if q.After != "" {
+		v.Set("after", q.After)
+	}
+	if q.Limit != 0 {
+		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	if q.Open {
+		v.Set("open", strconv.FormatBool(q.Open))
+	}
+	return v
+}
+
+// Disputes: disputes, in the order of their opening.
+//
+// To an organisation its own and those about its devices, to the operator all.
+// No side learns who the other is. Needs the right `devices:read`, which has:
+// viewer, member, admin.
+//
+// It ranges over all pages from q.After on, and ends with the first error,
+// which is the last pair.
+func (c *Client) Disputes(ctx context.Context, q DisputesQuery, opts ...CallOption) iter.Seq2[Dispute, error] {
+	return pages(q.After, func(after string) (Page[Dispute], error) {
+		q.After = after
+		return c.DisputesPage(ctx, q, opts...)
+	})
+}
+
+// DisputesPage reads one page of Disputes. The Next of a page is the After of the one behind
+// it; the last has none.
+func (c *Client) DisputesPage(ctx context.Context, q DisputesQuery, opts ...CallOption) (Page[Dispute], error) {
+	return get[Page[Dispute]](ctx, c, "/disputes", q.values(), opts...)
 }
 
 // EndSession: sign out there, at once.
@@ -520,6 +616,25 @@ func (c *Client) Me(ctx context.Context, opts ...CallOption) (Me, error) {
 	return get[Me](ctx, c, "/me", nil, opts...)
 }
 
+// OfferTransfer: offer a device to another organisation.
+//
+// Nothing changes until it accepts. Needs the right `devices:own`, which has:
+// member, admin.
+func (c *Client) OfferTransfer(ctx context.Context, id joinery.DeviceID, in NewTransfer, opts ...CallOption) (Transfer, error) {
+	return send[Transfer](ctx, c, http.MethodPut, "/devices/"+id.String()+"/transfer", in, opts...)
+}
+
+// OpenDispute: dispute who holds a device, or the lock of the binding of one's
+// own.
+//
+// With a signature of its device key, which shows that it is at hand; or with
+// its owner token. The lock of a binding ends at once by such a signature;
+// everything else the operator decides. An unknown device is answered like
+// wrong evidence. Needs the right `devices:own`, which has: member, admin.
+func (c *Client) OpenDispute(ctx context.Context, in NewDispute, opts ...CallOption) (DisputeResult, error) {
+	return send[DisputeResult](ctx, c, http.MethodPost, "/disputes", in, opts...)
+}
+
 // Organisations: organisations: all to the operator, else the caller's own.
 //
 // Needs the right `org:read`, which has: viewer, member, admin.
@@ -585,6 +700,23 @@ func (c *Client) Peers(ctx context.Context, opts ...CallOption) ([]Peer, error) 
 // Needs the right `people:read`, which has: viewer, member, admin.
 func (c *Client) People(ctx context.Context, opts ...CallOption) ([]Member, error) {
 	return list[Member](ctx, c, "/people", nil, opts...)
+}
+
+// RegenerateOwnerToken: a new owner token for a device.
+//
+// The one before is dead at once, also on labels. Needs the right
+// `devices:own`, which has: member, admin.
+func (c *Client) RegenerateOwnerToken(ctx context.Context, id joinery.DeviceID, opts ...CallOption) (OwnerToken, error) {
+	return send[OwnerToken](ctx, c, http.MethodPost, "/devices/"+id.String()+"/owner-token/regenerate", nil, opts...)
+}
+
+// Release: let go of a device.
+//
+// Nobody holds it afterwards, and its binding ends, unless its network locked
+// it. The answer has the new owner token, once: whoever gets it can claim the
+// device. Needs the right `devices:own`, which has: member, admin.
+func (c *Client) Release(ctx context.Context, id joinery.DeviceID, opts ...CallOption) (HandedOver, error) {
+	return send[HandedOver](ctx, c, http.MethodPost, "/devices/"+id.String()+"/release", nil, opts...)
 }
 
 // ReleaseJoinEUIRange: give a JoinEUI range back.
@@ -715,6 +847,54 @@ func (c *Client) SuspendDevice(ctx context.Context, id joinery.DeviceID, opts ..
 	return c.act(ctx, http.MethodPost, "/devices/"+id.String()+"/suspend", nil, nil, opts...)
 }
 
+// Transfer: the offer of a device, for either side.
+//
+// Needs the right `devices:read`, which has: viewer, member, admin.
+func (c *Client) Transfer(ctx context.Context, id joinery.DeviceID, opts ...CallOption) (Transfer, error) {
+	return get[Transfer](ctx, c, "/devices/"+id.String()+"/transfer", nil, opts...)
+}
+
+// TransfersQuery is what Transfers may be told; zero members are left out.
+type TransfersQuery struct {
+	// Go on behind the page whose 'next' this is
+	After string
+	// At most this many items
+	Limit int
+}
+
+func (q TransfersQuery) values() url.Values {
+	v := url.Values{}
+	if q.After != "" {
+		v.Set("after", q.After)
+	}
+	if q.Limit != 0 {
+		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	return v
+}
+
+// Transfers: offers that the organisation makes and gets, in order of their
+// devices.
+//
+// Those that ended without being accepted are kept for 90 days. To the operator
+// all, or those of the organisation for which it acts. Needs the right
+// `devices:read`, which has: viewer, member, admin.
+//
+// It ranges over all pages from q.After on, and ends with the first error,
+// which is the last pair.
+func (c *Client) Transfers(ctx context.Context, q TransfersQuery, opts ...CallOption) iter.Seq2[Transfer, error] {
+	return pages(q.After, func(after string) (Page[Transfer], error) {
+		q.After = after
+		return c.TransfersPage(ctx, q, opts...)
+	})
+}
+
+// TransfersPage reads one page of Transfers. The Next of a page is the After of the one behind
+// it; the last has none.
+func (c *Client) TransfersPage(ctx context.Context, q TransfersQuery, opts ...CallOption) (Page[Transfer], error) {
+	return get[Page[Transfer]](ctx, c, "/transfers", q.values(), opts...)
+}
+
 // TransportKey: the public key to which key lists and KEKs are sealed.
 //
 // Every caller may do this.
@@ -727,6 +907,13 @@ func (c *Client) TransportKey(ctx context.Context, opts ...CallOption) (Transpor
 // Needs the right `devices:bind`, which has: member, admin.
 func (c *Client) Unbind(ctx context.Context, id joinery.DeviceID, opts ...CallOption) error {
 	return c.act(ctx, http.MethodDelete, "/devices/"+id.String()+"/binding", nil, nil, opts...)
+}
+
+// WithdrawDispute: withdraw a dispute.
+//
+// Needs the right `devices:own`, which has: member, admin.
+func (c *Client) WithdrawDispute(ctx context.Context, id joinery.DisputeID, opts ...CallOption) error {
+	return c.act(ctx, http.MethodDelete, "/disputes/"+id.String(), nil, nil, opts...)
 }
 
 // WithdrawInvitation: withdraw an invitation.

@@ -16,6 +16,7 @@ type Device struct {
 	Maker          joinery.OrgID      `json:"maker,omitzero" pattern:"^org_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"org_ and 13 characters" doc:"Who imported it"`
 	Owner          joinery.OrgID      `json:"owner,omitzero" pattern:"^org_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"org_ and 13 characters" doc:"Who holds it"`
 	OwnershipEpoch uint32             `json:"ownershipEpoch" doc:"How often it changed hands; 0: not claimed yet"`
+	Released       bool               `json:"released,omitzero" doc:"Whether its owner let it go: nobody holds it until somebody claims it"`
 	OwnedSince     time.Time          `json:"ownedSince,omitzero" doc:"Since when"`
 	Suspended      bool               `json:"suspended" doc:"Whether joins are refused"`
 	Disclosed      bool               `json:"disclosed" doc:"Whether a root key of it was ever disclosed to anybody"`
@@ -46,7 +47,7 @@ type Binding struct {
 	AppSKey      string        `json:"appSKey" enum:"clear,wrapped,session-key-id" doc:"How AppSKey may travel"`
 	ClearNwkKeys bool          `json:"clearNwkKeys" doc:"The owner's consent that network session keys travel unwrapped"`
 	Source       string        `json:"source" enum:"owner,network" doc:"Who made it"`
-	Locked       bool          `json:"locked" doc:"Whether it stands until its network lets go"`
+	Locked       bool          `json:"locked" doc:"A network's: whether it stands until that network lets go. An owner's: whether the claim of a network leaves it alone"`
 	Since        time.Time     `json:"since,omitzero" doc:"Since when"`
 }
 
@@ -57,6 +58,7 @@ type NewBinding struct {
 	ASID         string        `json:"asID,omitzero" pattern:"^[!-~]{1,64}$" patternDescription:"1 to 64 printable ASCII characters without spaces" example:"as.example.com" doc:"AS-ID that may have AppSKey; absent: none"`
 	AppSKey      string        `json:"appSKey" enum:"clear,wrapped,session-key-id" doc:"How AppSKey may travel: clear lets the network read the application's data (ChirpStack decrypting itself needs it); wrapped for the Application Server; session-key-id lets it fetch the key"`
 	ClearNwkKeys bool          `json:"clearNwkKeys,omitzero" doc:"Consent that network session keys travel unwrapped to a peer without a KEK, where the operator consented, too"`
+	Locked       bool          `json:"locked,omitzero" doc:"Whether the claim of a network leaves this binding alone; its owner can change it all the same"`
 }
 
 // NoncesReset asks to open a reset of DevNonces.
@@ -94,7 +96,7 @@ type Activation struct {
 
 // NewClaim asks to become the owner of a device.
 type NewClaim struct {
-	JoinEUI    lorawan.EUI64 `json:"joinEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" example:"70B3D57ED0000000" doc:"JoinEUI, from the label"`
+	JoinEUI    lorawan.EUI64 `json:"joinEUI,omitzero" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" example:"70B3D57ED0000000" doc:"JoinEUI, from the label; absent: of the devices with this DevEUI the one that has the owner token"`
 	DevEUI     lorawan.EUI64 `json:"devEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" example:"0004A310001AA90A" doc:"DevEUI, from the label"`
 	OwnerToken string        `json:"ownerToken" minLength:"1" maxLength:"64" doc:"Owner token, from the label"`
 	Binding    *NewBinding   `json:"binding,omitempty" doc:"Which network may join it; absent: none yet"`

@@ -14,7 +14,7 @@ import (
 type bindingFlags struct {
 	prefix                     string
 	netID, nsid, asID, appSKey string
-	clearNwkKeys               bool
+	clearNwkKeys, locked       bool
 }
 
 func (b *bindingFlags) register(c *cobra.Command, prefix string) {
@@ -26,6 +26,9 @@ func (b *bindingFlags) register(c *cobra.Command, prefix string) {
 	f.StringVar(&b.appSKey, "app-s-key", "",
 		"how AppSKey travels: clear (the network reads the payload; ChirpStack needs it to decrypt), wrapped (for the Application Server), session-key-id (it fetches the key: what --"+prefix+"as-id alone means)")
 	f.BoolVar(&b.clearNwkKeys, "clear-nwk-keys", false, "consent that network session keys travel unwrapped to a network without a KEK")
+	if prefix == "" {
+		f.BoolVar(&b.locked, "lock", false, "let no network's claim replace this binding; you can change it all the same")
+	}
 }
 
 // isSet tells whether a network was named.
@@ -41,7 +44,7 @@ func (b *bindingFlags) binding() (n client.NewBinding, err error) {
 			return n, usagef("--%snsid: %w", b.prefix, err)
 		}
 	}
-	n.ASID, n.AppSKey, n.ClearNwkKeys = b.asID, b.appSKey, b.clearNwkKeys
+	n.ASID, n.AppSKey, n.ClearNwkKeys, n.Locked = b.asID, b.appSKey, b.clearNwkKeys, b.locked
 	if n.AppSKey == "" {
 		n.AppSKey = joinery.AppSKeyByID.String()
 	}
@@ -58,7 +61,7 @@ func (b *bindingFlags) binding() (n client.NewBinding, err error) {
 // optional reads the flags where a binding need not be given.
 func (b *bindingFlags) optional() (*client.NewBinding, error) {
 	if !b.isSet() {
-		if b.nsid != "" || b.asID != "" || b.appSKey != "" || b.clearNwkKeys {
+		if b.nsid != "" || b.asID != "" || b.appSKey != "" || b.clearNwkKeys || b.locked {
 			return nil, usagef("a binding needs --%snet-id", b.prefix)
 		}
 		return nil, nil
@@ -74,12 +77,13 @@ func (a *app) claimCommand() *cobra.Command {
 	var token, scanned string
 	var b bindingFlags
 	c := a.command(&cobra.Command{
-		Use:   "claim {JOINEUI/DEVEUI --owner-token-file FILE | --qr FILE}",
+		Use:   "claim {[JOINEUI/]DEVEUI --owner-token-file FILE | --qr FILE}",
 		Short: "Become the owner of a device",
 		Long: `Become the owner of a device with the owner token from its label, and say which
-network may join it. The token is read from a file, or from standard input with
-'-', so that it does not show in the list of processes. With --qr the file holds what
-a scanner read from labels, one a line: each is claimed as it comes.`,
+network may join it. Where several devices have the DevEUI, the token says which is
+meant. The token is read from a file, or from standard input with '-', so that it
+does not show in the list of processes. With --qr the file holds what a scanner read
+from labels, one a line: each is claimed as it comes.`,
 		Example: `  joinctl claim 70B3D57ED0000000/0004A310001AA90A --owner-token-file token.txt \
       --net-id 000013 --as-id as.example.com
   printf %s "$TOKEN" | joinctl claim 70B3D57ED0000000/0004A310001AA90A --owner-token-file - \
@@ -101,8 +105,8 @@ a scanner read from labels, one a line: each is claimed as it comes.`,
 			return usagef("name the device as JOINEUI/DEVEUI, or give --qr FILE")
 		}
 		f, err := deviceFilter(args[0])
-		if err != nil || f.JoinEUI.IsZero() {
-			return usagef("a claim needs JOINEUI/DEVEUI, both from the label")
+		if err != nil {
+			return usagef("a claim needs JOINEUI/DEVEUI, or DEVEUI, from the label: %w", err)
 		}
 		devEUI, err := lorawan.ParseEUI64(f.DevEUI)
 		if err != nil {

@@ -55,7 +55,10 @@ func stateOf(d client.Device) string {
 	if d.Suspended {
 		words = append(words, "suspended")
 	}
-	if d.OwnershipEpoch == 0 {
+	switch {
+	case d.Released:
+		words = append(words, "released")
+	case d.OwnershipEpoch == 0:
 		words = append(words, "unclaimed")
 	}
 	if d.Binding == nil {
@@ -96,6 +99,9 @@ func (a *app) showDevice(d client.Device) error {
 		claimed := "not claimed yet; its maker holds it"
 		if d.OwnershipEpoch > 0 {
 			claimed = "since " + when(d.OwnedSince, "?")
+		}
+		if d.Released {
+			claimed = "released " + when(d.OwnedSince, "?") + "; nobody holds it"
 		}
 		origin := d.KeySet.Origin
 		if d.KeySet.Master != "" {

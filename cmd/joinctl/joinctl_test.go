@@ -88,7 +88,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"json": jsonCommand, "setjson": setJSONCommand, "keylist": keyListCommand, "exitcode": exitCodeCommand,
+			"json": jsonCommand, "setjson": setJSONCommand, "keylist": keyListCommand, "devices": devicesCommand, "exitcode": exitCodeCommand,
 			"scan": scanCommand, "page": pageCommand,
 		},
 	})
@@ -206,6 +206,24 @@ func scanCommand(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 	ts.Fatalf("no code can be read in %s", args[0])
+}
+
+// devicesCommand: devices FILE FIRST COUNT: writes a batch of COUNT devices from
+// DevEUI FIRST on.
+func devicesCommand(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 3 {
+		ts.Fatalf("usage: devices FILE FIRST COUNT")
+	}
+	first, err := strconv.ParseUint(args[1], 16, 64)
+	ts.Check(err)
+	count, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	var b strings.Builder
+	b.WriteString("joinEUI;DevEUI\n")
+	for i := range count {
+		fmt.Fprintf(&b, "0200000000000100;%016X\n", first+uint64(i))
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(b.String()), 0o600))
 }
 
 // exitCodeCommand: exitcode CODE COMMAND ARG…: runs a program and wants exactly

@@ -95,7 +95,7 @@ func device(s joinery.ActivationState) client.Device {
 	d := s.Device
 	return client.Device{
 		ID: d.ID, JoinEUI: d.JoinEUI, DevEUI: d.DevEUI, MACVersion: d.MACVersion, Maker: d.Maker,
-		Owner: d.Ownership.Org, OwnershipEpoch: d.Ownership.Epoch, OwnedSince: utc(d.Ownership.Since),
+		Owner: holderOf(d.Ownership), Released: d.Ownership.Released, OwnershipEpoch: d.Ownership.Epoch, OwnedSince: utc(d.Ownership.Since),
 		Suspended: d.Suspended, Disclosed: d.Disclosed, CreatedAt: utc(d.CreatedAt), LastJoinAt: utc(d.LastJoinAt),
 		KeySet: client.KeySet{
 			ID: s.KeySet.ID, Origin: s.KeySet.Origin.String(), Master: s.KeySet.Master, Generation: s.KeySet.Generation,
@@ -103,6 +103,15 @@ func device(s joinery.ActivationState) client.Device {
 		},
 		Binding: binding(s.Binding),
 	}
+}
+
+// holderOf gives nobody for a released device: the operator's organisation only
+// keeps it.
+func holderOf(o joinery.Ownership) joinery.OrgID {
+	if o.Released {
+		return 0
+	}
+	return o.Org
 }
 
 func binding(b *joinery.Binding) *client.Binding {
@@ -125,7 +134,7 @@ func bindingOf(in *client.NewBinding) (*joinery.Binding, error) {
 		return nil, joinery.WrapError(joinery.CodeInvalid, err, "appSKey: want clear, wrapped or session-key-id")
 	}
 	return &joinery.Binding{
-		NetID: in.NetID, NSID: in.NSID, ASID: in.ASID, Policy: policy, ClearNwkKeys: in.ClearNwkKeys, Source: "owner",
+		NetID: in.NetID, NSID: in.NSID, ASID: in.ASID, Policy: policy, ClearNwkKeys: in.ClearNwkKeys, Source: "owner", Locked: in.Locked,
 	}, nil
 }
 

@@ -312,6 +312,9 @@ func TestRoamingAndRanges(t *testing.T) {
 	if err := a.DeleteDevice(ctx, w.device.ID); err != nil {
 		t.Fatal(err)
 	}
+	if err := f.operator.DeleteDevice(ctx, w.disputed.Device); err != nil {
+		t.Fatal(err)
+	}
 	if err := f.operator.ReleaseJoinEUIRange(ctx, whole.First, whole.Last); err != nil {
 		t.Errorf("an empty range: %v", err)
 	}

@@ -176,11 +176,12 @@ func startWith(t testing.TB, signIn auth.SignInOptions, change ...func(*api.Opti
 	f.signIn = newSignIn(t, db, f.url, signIn, log)
 	f.refusals = refusal.NewRecorder(db, log)
 	t.Cleanup(f.refusals.Close)
+	owners := claim.New(db, db, f.keys, claim.Options{AnswerAfter: -1, PerCaller: 1 << 20, PerDevice: 1 << 20})
 	f.services = api.Services{
 		System: system{f.keys}, Keys: f.auth, People: auth.NewPeople(db, nil), SignIn: f.signIn, Organisations: devices, Ranges: devices, Signers: devices,
 		Peers: devices, KEKs: devices, Devices: devices, Nonces: devices,
-		Ownership: claim.New(db, db, f.keys, claim.Options{AnswerAfter: -1, PerCaller: 1 << 20, PerDevice: 1 << 20}),
-		Imports:   provisioning.New(db, db, f.keys), Audit: devices, Refusals: refusal.New(db, f.refusals), Answers: db,
+		Ownership: owners, Disputes: owners,
+		Imports: provisioning.New(db, db, f.keys), Audit: devices, Refusals: refusal.New(db, f.refusals), Answers: db,
 	}
 	options := api.Options{Version: "1.2.3", Log: log, Services: f.services}
 	for _, c := range change {

@@ -263,7 +263,7 @@ func (s *Server) readBody(ctx huma.Context, next func(huma.Context)) {
 		return
 	}
 	limit := bodyLimit(op)
-	if limit == importBody {
+	if limit > ordinaryBody {
 		if err := s.enterImport(ctx.Context()); err != nil {
 			s.refuse(ctx, err)
 			return
@@ -310,7 +310,7 @@ func (s *Server) enterImport(ctx context.Context) error {
 	case s.imports <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return joinery.Errorf(joinery.CodeUnavailable, "as many imports run as the server takes at once; give the same rows again later")
+		return joinery.Errorf(joinery.CodeUnavailable, "as many large requests run as the server takes at once; send the same again later")
 	}
 }
 

@@ -23,6 +23,8 @@ func (s *Server) register() {
 	s.registerManifests()
 	s.registerOwnership()
 	s.registerLabels()
+	s.registerHandOver()
+	s.registerDisputes()
 	s.registerImports()
 	s.registerAPIKeys()
 	s.registerPeople()

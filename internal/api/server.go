@@ -29,7 +29,7 @@ const (
 	importBody    = 24 << 20 // 500 entries of a manifest, at most 32 kB each, in base64 and JSON
 	defaultLimit  = 100
 	maxLimit      = 500
-	importsAtOnce = 4                // bodies of importBody in memory
+	importsAtOnce = 4                // large bodies in memory
 	importWait    = 20 * time.Second // for one of them
 	shutdownGrace = 10 * time.Second
 )
@@ -68,7 +68,7 @@ type Server struct {
 	crossOrigin *http.CrossOriginProtection
 
 	rates   *rates
-	imports chan struct{} // holds one for each request that may have a body of importBody
+	imports chan struct{} // holds one for each request that may have a large body
 	held    atomic.Int64  // connections
 }
 

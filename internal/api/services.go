@@ -31,6 +31,7 @@ type Services struct {
 	Devices       Devices
 	Nonces        Nonces
 	Ownership     Ownership
+	Disputes      Disputes
 	Imports       Imports
 	Audit         Audit
 	Refusals      Refusals
@@ -124,6 +125,7 @@ type Ownership interface {
 	OwnerToken(ctx context.Context, caller joinery.Caller, device joinery.DeviceID) (string, error)
 	// LabelTokens gives one result for each of refs, in their order.
 	LabelTokens(ctx context.Context, caller joinery.Caller, refs []joinery.DeviceRef) ([]joinery.LabelToken, error)
+	HandOver
 }
 
 // Imports brings devices in.

@@ -22,6 +22,7 @@ type world struct {
 	ids         map[string]string // by prefix
 	operatorKey string
 	device      client.Device
+	disputed    client.Dispute // about a device that the operator's organisation holds
 }
 
 func eui(t testing.TB, s string) lorawan.EUI64 {
@@ -77,9 +78,39 @@ func (f *fixture) populate(t testing.TB) *world {
 
 	must(f.operator.SetRoaming(ctx, client.RoamingRule{Organisation: f.orgA, NetIDs: []lorawan.NetID{{0, 0, 0x42}}}))
 	w.ids["imp"] = f.importBadRow(t).String()
+	w.disputed = f.dispute(t)
+	w.ids["dsp"] = w.disputed.ID.String()
+	_, err = f.as(t, f.keyA).OfferTransfer(ctx, w.device.ID, client.NewTransfer{Recipient: joinery.NewOrgID()})
+	must(err)
 	f.populatePeople(t, w)
 	w.ids["org"] = f.orgA.String()
 	return w
+}
+
+// dispute opens a dispute of orgA about a device that the operator's organisation
+// holds.
+func (f *fixture) dispute(t testing.TB) client.Dispute {
+	t.Helper()
+	d := f.importDevice(t, f.as(t, f.keyA), eui(t, "70B3D57ED0000000"), eui(t, "0004A310001AFFF0"))
+	token, err := f.as(t, f.keyA).OwnerToken(t.Context(), d.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	orgs, err := f.operator.Organisations(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.acting(t, orgs[0].ID).Claim(t.Context(), client.NewClaim{DevEUI: d.DevEUI, OwnerToken: token.OwnerToken})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := f.as(t, f.keyA).OpenDispute(t.Context(), client.NewDispute{
+		JoinEUI: d.JoinEUI, DevEUI: d.DevEUI, OwnerToken: token.OwnerToken, Statement: "the invoice of Acme",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return *r.Dispute
 }
 
 // newPeer is a Network Server of orgA with one KEK.

@@ -78,7 +78,7 @@ func (s *SignIn) BeginPasskey(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.remember(ctx, joinery.Challenge{Hash: hashOf(session.Challenge), Kind: joinery.ChallengePasskey}, ceremonyLife); err != nil {
+	if err := s.remember(ctx, joinery.SignIn{Hash: hashOf(session.Challenge), Kind: joinery.SignInPasskey}, ceremonyLife); err != nil {
 		return nil, err
 	}
 	return json.Marshal(options)
@@ -86,22 +86,22 @@ func (s *SignIn) BeginPasskey(ctx context.Context) ([]byte, error) {
 
 func hashOf(text string) [sha256.Size]byte { return sha256.Sum256([]byte(text)) }
 
-func (s *SignIn) remember(ctx context.Context, ch joinery.Challenge, life time.Duration) error {
+func (s *SignIn) remember(ctx context.Context, ch joinery.SignIn, life time.Duration) error {
 	now := s.timestamp()
 	ch.ExpiresAt = now.Add(life)
-	return s.store.AddChallenge(ctx, ch, now)
+	return s.store.AddSignIn(ctx, ch, now)
 }
 
 // take uses up the step for which a browser or program has the secret.
-func (s *SignIn) take(ctx context.Context, kind joinery.ChallengeKind, hash [sha256.Size]byte) (joinery.Challenge, error) {
-	ch, err := s.store.TakeChallenge(ctx, hash)
+func (s *SignIn) take(ctx context.Context, kind joinery.SignInKind, hash [sha256.Size]byte) (joinery.SignIn, error) {
+	ch, err := s.store.TakeSignIn(ctx, hash)
 	switch {
 	case err != nil:
-		return joinery.Challenge{}, err
+		return joinery.SignIn{}, err
 	case ch.Kind != kind:
-		return joinery.Challenge{}, errors.New("the step is another one's")
+		return joinery.SignIn{}, errors.New("the step is another one's")
 	case !s.now().Before(ch.ExpiresAt):
-		return joinery.Challenge{}, errors.New("the step came too late")
+		return joinery.SignIn{}, errors.New("the step came too late")
 	}
 	return ch, nil
 }
@@ -123,7 +123,7 @@ func (s *SignIn) checkPasskey(ctx context.Context, answer []byte) (joinery.Perso
 		return 0, errors.New("the answer cannot be read")
 	}
 	challenge := parsed.Response.CollectedClientData.Challenge
-	if _, err := s.take(ctx, joinery.ChallengePasskey, hashOf(challenge)); err != nil {
+	if _, err := s.take(ctx, joinery.SignInPasskey, hashOf(challenge)); err != nil {
 		return 0, err
 	}
 	var found joinery.Passkey
@@ -175,7 +175,7 @@ func (s *SignIn) BeginNewPasskey(ctx context.Context, who Registrant) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	ch := joinery.Challenge{Hash: hashOf(session.Challenge), Kind: joinery.ChallengeNewPasskey, Person: h.id, Name: h.name}
+	ch := joinery.SignIn{Hash: hashOf(session.Challenge), Kind: joinery.SignInNewPasskey, Person: h.id, Name: h.name}
 	if err := s.remember(ctx, ch, ceremonyLife); err != nil {
 		return nil, err
 	}
@@ -237,13 +237,13 @@ func (s *SignIn) FinishNewPasskey(ctx context.Context, who Registrant, name stri
 	return person.ID, s.join(ctx, joinery.Joining{Invitation: invitation, Person: person, New: true, Passkey: &passkey})
 }
 
-func (s *SignIn) checkNewPasskey(ctx context.Context, who Registrant, answer []byte) (joinery.Challenge, *webauthn.Credential, error) {
+func (s *SignIn) checkNewPasskey(ctx context.Context, who Registrant, answer []byte) (joinery.SignIn, *webauthn.Credential, error) {
 	parsed, err := protocol.ParseCredentialCreationResponseBytes(answer)
 	if err != nil {
-		return joinery.Challenge{}, nil, errors.New("the answer cannot be read")
+		return joinery.SignIn{}, nil, errors.New("the answer cannot be read")
 	}
 	challenge := parsed.Response.CollectedClientData.Challenge
-	ch, err := s.take(ctx, joinery.ChallengeNewPasskey, hashOf(challenge))
+	ch, err := s.take(ctx, joinery.SignInNewPasskey, hashOf(challenge))
 	switch {
 	case err != nil:
 		return ch, nil, err

@@ -58,7 +58,7 @@ func (s *SignIn) BeginProgram(ctx context.Context, name string) (Program, error)
 	for range 3 {
 		p := Program{Secret: c.text(), Code: newCode(), ExpiresAt: s.timestamp().Add(programLife)}
 		p.URL = s.URL() + "/sign-in#login=" + p.Code
-		err := s.remember(ctx, joinery.Challenge{Hash: c.hash(), Kind: joinery.ChallengeProgram, Code: p.Code, Name: name}, programLife)
+		err := s.remember(ctx, joinery.SignIn{Hash: c.hash(), Kind: joinery.SignInProgram, Code: p.Code, Name: name}, programLife)
 		if joinery.CodeOf(err) != joinery.CodeConflict { // the code is taken: rare
 			return p, err
 		}
@@ -78,7 +78,7 @@ func (s *SignIn) Agree(ctx context.Context, caller joinery.Caller, code string) 
 	if err != nil {
 		return err
 	}
-	if err := s.store.AgreeToChallenge(ctx, ch.Hash, caller.Person); joinery.CodeOf(err) != joinery.CodeNotFound {
+	if err := s.store.AgreeToSignIn(ctx, ch.Hash, caller.Person); joinery.CodeOf(err) != joinery.CodeNotFound {
 		return err
 	}
 	return errNoProgram()
@@ -88,18 +88,18 @@ func errNoProgram() error {
 	return joinery.Errorf(joinery.CodeNotFound, "no program waits with that code: it may have waited too long, or the code may be mistyped")
 }
 
-func (s *SignIn) waiting(ctx context.Context, caller joinery.Caller, code string) (joinery.Challenge, error) {
+func (s *SignIn) waiting(ctx context.Context, caller joinery.Caller, code string) (joinery.SignIn, error) {
 	began := time.Now()
 	if err := requirePerson(caller); err != nil {
-		return joinery.Challenge{}, err
+		return joinery.SignIn{}, err
 	}
-	ch, err := s.store.ChallengeByCode(ctx, strings.ToUpper(strings.TrimSpace(code)))
+	ch, err := s.store.SignInByCode(ctx, strings.ToUpper(strings.TrimSpace(code)))
 	if err != nil && joinery.CodeOf(err) != joinery.CodeNotFound {
-		return joinery.Challenge{}, err
+		return joinery.SignIn{}, err
 	}
 	if err != nil || ch.Person != 0 || !s.now().Before(ch.ExpiresAt) {
 		wait(ctx, s.hold-time.Since(began))
-		return joinery.Challenge{}, errNoProgram()
+		return joinery.SignIn{}, errNoProgram()
 	}
 	return ch, nil
 }
@@ -111,7 +111,7 @@ func (s *SignIn) FinishProgram(ctx context.Context, secret string) (string, join
 	if !ok {
 		return "", joinery.Session{}, errNoProgram()
 	}
-	ch, err := s.store.Challenge(ctx, c.hash())
+	ch, err := s.store.SignIn(ctx, c.hash())
 	switch {
 	case joinery.CodeOf(err) == joinery.CodeNotFound, err == nil && !s.now().Before(ch.ExpiresAt):
 		return "", joinery.Session{}, errNoProgram()
@@ -120,7 +120,7 @@ func (s *SignIn) FinishProgram(ctx context.Context, secret string) (string, join
 	case ch.Person == 0:
 		return "", joinery.Session{}, nil
 	}
-	if ch, err = s.take(ctx, joinery.ChallengeProgram, c.hash()); joinery.CodeOf(err) == joinery.CodeNotFound {
+	if ch, err = s.take(ctx, joinery.SignInProgram, c.hash()); joinery.CodeOf(err) == joinery.CodeNotFound {
 		return "", joinery.Session{}, errNoProgram() // asked twice at once
 	}
 	if err != nil {

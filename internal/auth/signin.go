@@ -18,7 +18,7 @@ import (
 type SignInStore interface {
 	PersonStore
 	PasskeyStore
-	ChallengeStore
+	StepStore
 	SessionStore
 }
 
@@ -36,14 +36,14 @@ type PersonStore interface {
 	Join(ctx context.Context, j joinery.Joining, at time.Time, entries ...joinery.AuditEntry) error
 }
 
-// ChallengeStore keeps the steps of signing in that wait for the next one. Each
-// serves once: TakeChallenge gives it to one of those who ask at once.
-type ChallengeStore interface {
-	AddChallenge(ctx context.Context, ch joinery.Challenge, now time.Time) error
-	Challenge(ctx context.Context, hash [32]byte) (joinery.Challenge, error)
-	ChallengeByCode(ctx context.Context, code string) (joinery.Challenge, error)
-	TakeChallenge(ctx context.Context, hash [32]byte) (joinery.Challenge, error)
-	AgreeToChallenge(ctx context.Context, hash [32]byte, person joinery.PersonID) error
+// StepStore keeps the steps of signing in that wait for the next one. Each
+// serves once: TakeSignIn gives it to one of those who ask at once.
+type StepStore interface {
+	AddSignIn(ctx context.Context, ch joinery.SignIn, now time.Time) error
+	SignIn(ctx context.Context, hash [32]byte) (joinery.SignIn, error)
+	SignInByCode(ctx context.Context, code string) (joinery.SignIn, error)
+	TakeSignIn(ctx context.Context, hash [32]byte) (joinery.SignIn, error)
+	AgreeToSignIn(ctx context.Context, hash [32]byte, person joinery.PersonID) error
 }
 
 // SignInOptions say how people sign in.

@@ -12,12 +12,12 @@ func ownersBinding(b joinery.Binding) (joinery.Binding, error) {
 	if err := b.Check(); err != nil {
 		return b, err
 	}
-	if b.Locked || b.Source != "" && b.Source != "owner" {
-		return b, joinery.Errorf(joinery.CodeInvalid, "only the claim of a network makes or locks a network's binding")
+	if b.Source != "" && b.Source != "owner" {
+		return b, joinery.Errorf(joinery.CodeInvalid, "only the claim of a network makes a network's binding")
 	}
 	// Epoch and time are the store's.
 	return joinery.Binding{
-		NetID: b.NetID, NSID: b.NSID, ASID: b.ASID, Policy: b.Policy, ClearNwkKeys: b.ClearNwkKeys, Source: "owner",
+		NetID: b.NetID, NSID: b.NSID, ASID: b.ASID, Policy: b.Policy, ClearNwkKeys: b.ClearNwkKeys, Source: "owner", Locked: b.Locked,
 	}, nil
 }
 
@@ -26,43 +26,39 @@ func ownersBinding(b joinery.Binding) (joinery.Binding, error) {
 // nothing new. A binding of the same terms changes nothing; one that is locked
 // by its network is CodeConflict.
 func (s *Service) Bind(ctx context.Context, caller joinery.Caller, id joinery.DeviceID, b joinery.Binding) error {
-	b, err := ownersBinding(b)
-	if err != nil {
-		return err
-	}
-	state, err := s.ownDevice(ctx, caller, id)
-	if err != nil {
-		return err
-	}
-	if state.Binding != nil && b.SameTerms(*state.Binding) {
-		return nil
-	}
-	detail := make(map[string]string)
-	describe(detail, b)
-	return s.rebind(ctx, caller, state, &b, detail)
+	return s.Do(ctx, caller, Act{Kind: Binding, Device: id, Binding: &b}).Err
 }
 
 // Unbind lets no network join the caller's device.
 func (s *Service) Unbind(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) error {
-	state, err := s.ownDevice(ctx, caller, id)
-	if err != nil || state.Binding == nil {
-		return err
-	}
-	return s.rebind(ctx, caller, state, nil, map[string]string{"removed": "true"})
+	return s.Do(ctx, caller, Act{Kind: Unbinding, Device: id}).Err
 }
 
-func (s *Service) rebind(ctx context.Context, caller joinery.Caller, state joinery.ActivationState, b *joinery.Binding, detail map[string]string) error {
-	var epoch uint32
-	if old := state.Binding; old != nil {
-		if old.Locked && old.Source == "network" {
-			return joinery.Errorf(joinery.CodeConflict, "the binding is locked by its network, which has to let go first")
-		}
-		epoch = old.Epoch
+// bind judges a change of the binding; nil removes it.
+func (b *batch) bind(p *plan, state joinery.ActivationState, binding *joinery.Binding) error {
+	old := state.Binding
+	switch {
+	case old == nil && binding == nil, old != nil && binding != nil && binding.SameTerms(*old):
+		return nil
+	case lockedByNetwork(old):
+		return joinery.Errorf(joinery.CodeConflict, "the binding is locked by its network, which has to let go first; "+
+			"who has the device at hand can dispute the lock")
 	}
-	owner := state.Device.Ownership.Org
-	entry := s.entry(caller, joinery.AuditDeviceBound, owner, state.Device.ID, detail)
-	return s.store.SetBinding(ctx, state.Device.ID, owner, epoch, b, entry)
+	detail := map[string]string{}
+	if binding == nil {
+		detail["removed"] = "true"
+	} else {
+		describe(detail, *binding)
+	}
+	b.makes(p, joinery.ActBind, b.entry(b.caller, joinery.AuditDeviceBound, p.device.Ownership.Org, p.device.ID, detail))
+	p.change.Binding = binding
+	if old != nil {
+		p.change.BindingEpoch = old.Epoch
+	}
+	return nil
 }
+
+func lockedByNetwork(b *joinery.Binding) bool { return b != nil && b.Locked && b.Source == "network" }
 
 // describe adds the terms of a binding to the detail of an audit entry.
 func describe(detail map[string]string, b joinery.Binding) {
@@ -73,4 +69,7 @@ func describe(detail map[string]string, b joinery.Binding) {
 	detail["asID"] = b.ASID
 	detail["appSKey"] = b.Policy.String()
 	detail["clearNwkKeys"] = strconv.FormatBool(b.ClearNwkKeys)
+	if b.Locked {
+		detail["locked"] = "true"
+	}
 }

@@ -3,7 +3,6 @@ package claim
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"joinery"
 	"joinery/lorawan"
@@ -11,6 +10,8 @@ import (
 
 // Request is a claim: what stands on the label, and the binding to begin with.
 type Request struct {
+	// JoinEUI is zero where only the DevEUI is known: of the devices that have it,
+	// the one with this owner token is meant.
 	JoinEUI    lorawan.EUI64
 	DevEUI     lorawan.EUI64
 	OwnerToken string
@@ -28,137 +29,113 @@ func (r Request) GoString() string { return r.String() }
 // No device has this id: ids begin at the number of minutes of 2026, times 2^35.
 const decoy joinery.DeviceID = 1
 
+// alike is how many tokens a claim without JoinEUI checks at least, so that few
+// devices with one DevEUI take as long as none.
+const alike = 4
+
 // Claim makes the caller's organisation the owner of a device whose owner token
 // it shows. An unknown device and a wrong token are one CodeForbidden, after
 // the same time; CodeConflict, for a device that has an owner already, is said
 // to holders of the token only. Repeating one's own claim is no error.
 func (s *Service) Claim(ctx context.Context, caller joinery.Caller, req Request) (joinery.Device, error) {
-	begun := time.Now()
-	orgs, err := s.registry.Orgs(ctx)
-	if err != nil {
-		return joinery.Device{}, err
+	o := s.Do(ctx, caller, Act{Kind: Claiming, JoinEUI: req.JoinEUI, DevEUI: req.DevEUI, OwnerToken: req.OwnerToken, Binding: req.Binding})
+	if o.Err != nil {
+		return joinery.Device{}, o.Err
 	}
-	org, err := caller.ActingFor(0, orgs)
-	if err != nil {
-		return joinery.Device{}, err
-	}
-	if req.Binding != nil {
-		own, err := ownersBinding(*req.Binding)
-		if err != nil {
-			return joinery.Device{}, err
-		}
-		req.Binding = &own
-	}
-	state, err := s.prove(ctx, caller, req)
-	if err != nil {
-		if joinery.CodeOf(err) == joinery.CodeForbidden {
-			wait(ctx, time.Until(begun.Add(s.hold)))
-		}
-		return joinery.Device{}, err
-	}
-	return s.take(ctx, caller, org, state, req.Binding)
+	return o.Device, nil
 }
 
-// prove finds the device of req if its token is right, and counts the failure
-// if it is not. Claims of one device take turns, so that guesses at once are
-// counted one by one.
-func (s *Service) prove(ctx context.Context, caller joinery.Caller, req Request) (joinery.ActivationState, error) {
-	which := label{req.JoinEUI, req.DevEUI}
-	defer s.turns.take(which)()
-
-	guess, err := s.reserve(which, caller)
+// claim judges a claim.
+func (b *batch) claim(ctx context.Context, i int, a Act) (plan, error) {
+	org, err := b.caller.ActingFor(0, b.orgs)
 	if err != nil {
-		return joinery.ActivationState{}, err
+		return plan{}, err
 	}
-	state, right, err := s.check(ctx, req)
+	if a.Device != 0 {
+		return plan{}, joinery.Errorf(joinery.CodeInvalid, "a claim goes by what stands on the label: DevEUI, JoinEUI and owner token")
+	}
+	state, failure, err := b.prove(ctx, b.caller, a)
+	if failure.Count > 0 {
+		b.wrong, b.wrongOf = append(b.wrong, failure), append(b.wrongOf, i)
+	}
+	if err != nil {
+		return plan{}, err
+	}
+	p := plan{device: state.Device}
+	if state.Device.Ownership.Claimed() {
+		if state.Device.Ownership.Org == org && (a.Binding == nil || state.Binding != nil && a.Binding.SameTerms(*state.Binding)) {
+			return p, nil // the same claim again: its first answer may have been lost
+		}
+		return p, joinery.Errorf(joinery.CodeConflict, "the device is claimed already; its owner can bind it, transfer it or let it go, "+
+			"and whoever should be its owner can dispute it")
+	}
+	if a.Binding != nil && lockedByNetwork(state.Binding) {
+		return p, joinery.Errorf(joinery.CodeConflict, "the binding is locked by its network; claim the device without another, "+
+			"and dispute the lock with the device at hand")
+	}
+	detail := map[string]string{"joinEUI": state.Device.JoinEUI.String(), "devEUI": state.Device.DevEUI.String()}
+	if a.Binding != nil {
+		describe(detail, *a.Binding)
+	}
+	b.makes(&p, joinery.ActClaim, b.entry(b.caller, joinery.AuditDeviceClaimed, org, p.device.ID, detail))
+	p.change.To, p.change.Binding = org, a.Binding
+	return p, nil
+}
+
+// prove finds the device of a if its token is right, and counts the failure if
+// it is not: the caller writes it down before it answers. Claims of one DevEUI
+// take turns, so that guesses at once are counted one by one.
+func (s *Service) prove(ctx context.Context, caller joinery.Caller, a Act) (joinery.ActivationState, joinery.ClaimFailure, error) {
+	defer s.turns.take(a.DevEUI)()
+	who, at := whoIs(caller), s.now()
+	forgive, err := s.guard.reserve(a.DevEUI, who, at)
+	if err != nil {
+		return joinery.ActivationState{}, joinery.ClaimFailure{}, err
+	}
+	state, right, err := s.check(ctx, a)
 	if err != nil || right {
-		guess.forgive()
-		return state, err
+		forgive()
+		return state, joinery.ClaimFailure{}, err
 	}
-	return joinery.ActivationState{}, joinery.Errorf(joinery.CodeForbidden,
-		"claim failed: no device with this JoinEUI and DevEUI has this owner token")
+	return joinery.ActivationState{}, joinery.ClaimFailure{DevEUI: a.DevEUI, Caller: who, At: at, Count: 1},
+		joinery.Errorf(joinery.CodeForbidden, "claim failed: no device with this JoinEUI and DevEUI has this owner token")
 }
 
 // check does the same work for a known and for an unknown device.
-func (s *Service) check(ctx context.Context, req Request) (joinery.ActivationState, bool, error) {
-	id, generation := decoy, uint32(0)
-	state, err := s.store.LoadActivation(ctx, req.JoinEUI, req.DevEUI)
-	known := err == nil
-	switch {
-	case known:
-		id, generation = state.Device.ID, state.Device.Ownership.TokenGeneration
-	case joinery.CodeOf(err) != joinery.CodeUnknownDevice:
-		return joinery.ActivationState{}, false, err
-	}
-	right, err := s.tokens.CheckOwnerToken(ctx, id, generation, req.OwnerToken)
-	return state, right && known, err
-}
-
-// guess is one reserved failure: of a caller, for a device, and of the one for
-// the other.
-type guess struct{ forgive func() }
-
-func (s *Service) reserve(which label, caller joinery.Caller) (guess, error) {
-	now := s.now()
-	var who any = caller.Name
-	if caller.Org != 0 {
-		who = caller.Org
-	}
-	forgiveTry, again := s.tries.reserve(try{which, who}, now)
-	if again > 0 {
-		return guess{}, tooMany("of this device by this caller", again)
-	}
-	forgiveCaller, again := s.callers.reserve(who, now)
-	if again > 0 {
-		forgiveTry()
-		return guess{}, tooMany("by this caller", again)
-	}
-	forgiveDevice, again := s.devices.reserve(which, now)
-	if again > 0 {
-		forgiveTry()
-		forgiveCaller()
-		return guess{}, tooMany("of this device", again)
-	}
-	return guess{func() { forgiveTry(); forgiveCaller(); forgiveDevice() }}, nil
-}
-
-func tooMany(whose string, again time.Duration) error {
-	return joinery.Errorf(joinery.CodeRateLimited, "too many failed claims %s; try again in %d minutes", whose, (again+time.Minute-1)/time.Minute)
-}
-
-// take makes org the owner of a device whose token was shown.
-func (s *Service) take(ctx context.Context, caller joinery.Caller, org joinery.OrgID, state joinery.ActivationState, binding *joinery.Binding) (joinery.Device, error) {
-	device := state.Device
-	if device.Ownership.Claimed() {
-		if device.Ownership.Org == org && (binding == nil || state.Binding != nil && binding.SameTerms(*state.Binding)) {
-			return device, nil // the same claim again: its first answer may have been lost
-		}
-		return joinery.Device{}, joinery.Errorf(joinery.CodeConflict, "the device is claimed already; its owner can bind it, transfer it or let it go")
-	}
-	detail := map[string]string{"joinEUI": device.JoinEUI.String(), "devEUI": device.DevEUI.String()}
-	if binding != nil {
-		describe(detail, *binding)
-	}
-	entry := s.entry(caller, joinery.AuditDeviceClaimed, org, device.ID, detail)
-	if err := s.store.Claim(ctx, device.ID, device.Ownership.Epoch, org, binding, entry); err != nil {
-		return joinery.Device{}, err
-	}
-	after, err := s.store.Device(context.WithoutCancel(ctx), device.ID)
+func (s *Service) check(ctx context.Context, a Act) (found joinery.ActivationState, right bool, err error) {
+	candidates, least, err := s.candidates(ctx, a)
 	if err != nil {
-		return joinery.Device{}, joinery.WrapError(joinery.CodeUnavailable, err, "the device is claimed, but could not be read back; ask for it again")
+		return found, false, err
 	}
-	return after.Device, nil
+	for n := range max(least, len(candidates)) {
+		id, generation := decoy, uint32(0)
+		if n < len(candidates) {
+			id, generation = candidates[n].Device.ID, candidates[n].Device.Ownership.TokenGeneration
+		}
+		ok, err := s.tokens.CheckOwnerToken(ctx, id, generation, a.OwnerToken)
+		if err != nil {
+			return joinery.ActivationState{}, false, err
+		}
+		if ok && n < len(candidates) {
+			found, right = candidates[n], true
+		}
+	}
+	return found, right, nil
 }
 
-// wait lasts for d, or until nobody listens any more.
-func wait(ctx context.Context, d time.Duration) {
-	if d <= 0 {
-		return
+// candidates finds the devices that a claim can mean, and how many tokens are
+// checked at least.
+func (s *Service) candidates(ctx context.Context, a Act) (states []joinery.ActivationState, least int, err error) {
+	if a.JoinEUI.IsZero() {
+		states, err = s.store.FindDevices(ctx, a.DevEUI)
+		return states, alike, err
 	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
+	state, err := s.store.LoadActivation(ctx, a.JoinEUI, a.DevEUI)
+	switch {
+	case err == nil:
+		return []joinery.ActivationState{state}, 1, nil
+	case joinery.CodeOf(err) == joinery.CodeUnknownDevice:
+		return nil, 1, nil
 	}
+	return nil, 0, err
 }

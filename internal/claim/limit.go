@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"joinery/lorawan"
 )
 
 // failures counts failures by key over a sliding window. A failure is reserved
@@ -82,7 +84,7 @@ func (f *failures[K]) makeRoom(now time.Time) {
 	}
 }
 
-// turns lets one claim of a device at a time be judged; devices that share a
+// turns lets one claim of a DevEUI at a time be judged; devices that share a
 // turn wait for each other.
 type turns struct {
 	seed maphash.Seed
@@ -90,7 +92,7 @@ type turns struct {
 }
 
 // take waits for the turn of which and gives what ends it.
-func (t *turns) take(which label) (end func()) {
+func (t *turns) take(which lorawan.EUI64) (end func()) {
 	m := &t.turn[maphash.Comparable(t.seed, which)%uint64(len(t.turn))]
 	m.Lock()
 	return m.Unlock

@@ -76,6 +76,12 @@ func (f fixture) newOrg(t testing.TB, name string) joinery.Caller {
 // devices imports n devices of the maker, and gives them with their tokens.
 func (f fixture) devices(t testing.TB, n int, bind *joinery.Binding) (devices []joinery.Device, tokens []string) {
 	t.Helper()
+	return f.importAll(t, n, bind, func(int, *joinery.NewDevice) {})
+}
+
+// importAll is devices that adorn makes different.
+func (f fixture) importAll(t testing.TB, n int, bind *joinery.Binding, adorn func(k int, d *joinery.NewDevice)) (devices []joinery.Device, tokens []string) {
+	t.Helper()
 	ctx := t.Context()
 	i, err := f.db.BeginImport(ctx, joinery.Import{
 		Org: f.maker.Org, Kind: joinery.ImportManifest, SHA256: sha256.Sum256([]byte("manifest")), MACVersion: lorawan.MAC1_0_4, CreatedAt: f.clock.now(),
@@ -83,25 +89,40 @@ func (f fixture) devices(t testing.TB, n int, bind *joinery.Binding) (devices []
 	if err != nil {
 		t.Fatal(err)
 	}
-	rows := joinery.ImportRows{Import: i.ID, Count: uint64(n), Last: true}
-	for k := range n {
-		d := joinery.Device{
-			ID: joinery.NewDeviceID(), JoinEUI: lorawan.EUI64FromUint64(joinEUI), DevEUI: lorawan.EUI64FromUint64(uint64(k) + 1),
-			MACVersion: lorawan.MAC1_0_4, Maker: f.maker.Org, Ownership: joinery.Ownership{Org: f.maker.Org}, CreatedAt: f.clock.now(),
+	for first := 0; first < n; first += joinery.MaxImportRows {
+		last := min(n, first+joinery.MaxImportRows)
+		rows := joinery.ImportRows{Import: i.ID, From: uint64(first), Count: uint64(last - first), Last: last == n}
+		for k := first; k < last; k++ {
+			made := f.newDevice(uint64(k), bind)
+			adorn(k, &made)
+			rows.Devices = append(rows.Devices, made)
+			token, err := f.keys.OwnerToken(ctx, made.Device.ID, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			devices, tokens = append(devices, made.Device), append(tokens, token)
 		}
-		rows.Devices = append(rows.Devices, joinery.NewDevice{Index: uint64(k), Device: d, Binding: bind, KeySet: joinery.KeySet{
-			ID: joinery.NewKeySetID(), DeviceID: d.ID, DevEUI: d.DevEUI, Origin: joinery.OriginDerived, Master: master, Root10: joinery.NwkKey,
-		}})
-		token, err := f.keys.OwnerToken(ctx, d.ID, 0)
+		results, err := f.db.CommitRows(ctx, rows, joinery.AuditEntry{At: f.clock.now()})
 		if err != nil {
 			t.Fatal(err)
 		}
-		devices, tokens = append(devices, d), append(tokens, token)
-	}
-	if _, err := f.db.CommitRows(ctx, rows, joinery.AuditEntry{At: f.clock.now()}); err != nil {
-		t.Fatal(err)
+		for _, r := range results {
+			if r.Status != joinery.RowCreated {
+				t.Fatal(r.Reason)
+			}
+		}
 	}
 	return devices, tokens
+}
+
+func (f fixture) newDevice(k uint64, bind *joinery.Binding) joinery.NewDevice {
+	d := joinery.Device{
+		ID: joinery.NewDeviceID(), JoinEUI: lorawan.EUI64FromUint64(joinEUI), DevEUI: lorawan.EUI64FromUint64(k + 1),
+		MACVersion: lorawan.MAC1_0_4, Maker: f.maker.Org, Ownership: joinery.Ownership{Org: f.maker.Org}, CreatedAt: f.clock.now(),
+	}
+	return joinery.NewDevice{Index: k, Device: d, Binding: bind, KeySet: joinery.KeySet{
+		ID: joinery.NewKeySetID(), DeviceID: d.ID, DevEUI: d.DevEUI, Origin: joinery.OriginDerived, Master: master, Root10: joinery.NwkKey,
+	}}
 }
 
 func (f fixture) state(t testing.TB, id joinery.DeviceID) joinery.ActivationState {
@@ -210,7 +231,6 @@ func TestClaimRefusesRequests(t *testing.T) {
 		"wrapped for nobody": {f.acme, joinery.Binding{Policy: joinery.AppSKeyWrapped}, joinery.CodeInvalid},
 		"unknown policy":     {f.acme, joinery.Binding{ASID: "as", Policy: 9}, joinery.CodeInvalid},
 		"malformed AS-ID":    {f.acme, joinery.Binding{ASID: "a\ns"}, joinery.CodeInvalid},
-		"locked":             {f.acme, joinery.Binding{Locked: true}, joinery.CodeInvalid},
 		"as a network":       {f.acme, joinery.Binding{Source: "network"}, joinery.CodeInvalid},
 		"for nobody":         {joinery.Caller{Operator: true, Name: "socket uid 0"}, home, joinery.CodeInvalid},
 		"for an org gone":    {joinery.Caller{Org: joinery.NewOrgID()}, home, joinery.CodeNotFound},
@@ -594,7 +614,7 @@ func TestOurFailuresDoNotCount(t *testing.T) {
 		_, err := s.Claim(t.Context(), f.acme, request(devices[0], tokens[0]))
 		wantCode(t, err, joinery.CodeInternal)
 	}
-	if len(s.devices.seen)+len(s.callers.seen) != 0 {
+	if len(s.guard.devices.seen)+len(s.guard.callers.seen) != 0 {
 		t.Error("failures were counted")
 	}
 }

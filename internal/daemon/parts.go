@@ -152,6 +152,9 @@ func newRules(ctx context.Context, c config.SignIn, h holders, refusals *refusal
 	if err := r.fleet.Directory().Reload(ctx); err != nil {
 		return rules{}, err
 	}
+	if err := r.claim.Recall(ctx); err != nil {
+		return rules{}, err
+	}
 	r.fleet.Follow()
 	alarms := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "joinery_counter_alarms_total",
@@ -206,7 +209,7 @@ func services(h holders, r rules) api.Services {
 	s := api.Services{
 		System: system{h}, Keys: r.auth, People: r.people,
 		Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
-		Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Imports: r.provisioning, Audit: r.fleet,
+		Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Disputes: r.claim, Imports: r.provisioning, Audit: r.fleet,
 		Refusals: r.refusal, Answers: h.db,
 	}
 	if r.signIn != nil { // an interface that holds nil is not nil

@@ -131,8 +131,8 @@ func (t *tx) advance(id joinery.DeviceID) error {
 // DeleteDevice takes a device away: nobody finds it and nothing joins it. Its
 // binding, its own roaming rule, its manifest entry, what was refused to it and
 // the ciphertext of its roots are erased. What stays, unseen, is its row, its
-// owners, its activations and the nonces of its key set, so that a device that
-// comes back cannot be fed what it said before:
+// owners, disputes about it, its activations and the nonces of its key set, so
+// that a device that comes back cannot be fed what it said before:
 //
 //   - A device with derived roots has them for ever: (master, generation,
 //     DevEUI) leads to the same key set. Importing it again, by the
@@ -162,6 +162,7 @@ func (d *DB) DeleteDevice(ctx context.Context, id joinery.DeviceID, owner joiner
 		for _, erase := range []string{
 			"DELETE FROM binding WHERE device = ?",
 			"DELETE FROM roaming_rule WHERE device = ?",
+			"DELETE FROM transfer WHERE device = ?",
 			"DELETE FROM manifest_entry WHERE device = ?",
 			"DELETE FROM refusal_device WHERE device = ?",
 			"DELETE FROM sealed_root WHERE key_set = (SELECT key_set FROM device WHERE id = ?)",

@@ -108,6 +108,10 @@ var simpleRules = []rule{
 	{"device", deviceID, "a device that is there has keys", fixSealed,
 		`SELECT d.id FROM device d JOIN key_set k ON k.id = d.key_set LEFT JOIN sealed_root s ON s.key_set = k.id
 		WHERE d.deleted_at IS NULL AND k.origin = 2 AND coalesce(s.nwk_use, s.app_use) IS NULL`},
+	{"device", deviceID, "a released device is kept by the operator's organisation", fixTamper,
+		"SELECT d.id FROM device d WHERE d.released = 1 AND d.org <> (SELECT operator_org FROM store)"},
+	{"transfer", deviceID, "its device is there and belongs to who offers it", fixTamper,
+		"SELECT t.device FROM transfer t JOIN device d ON d.id = t.device WHERE d.deleted_at IS NOT NULL OR d.released = 1 OR d.org <> t.org OR t.org = t.recipient"},
 	{"device", deviceID, "a deleted device has no binding, roaming rule, manifest entry, refusal or sealed root", fixTamper,
 		`SELECT d.id FROM device d WHERE d.deleted_at IS NOT NULL AND (EXISTS (SELECT 1 FROM binding WHERE device = d.id)
 		OR EXISTS (SELECT 1 FROM roaming_rule r WHERE r.org = d.org AND r.device = d.id)
@@ -192,10 +196,10 @@ func (f *checkup) ranges() error {
 
 // owners walks the chain of owners of each device that was ever claimed.
 func (f *checkup) owners() error {
-	claimed := "SELECT id, maker, created_at, org, owner_epoch, owned_since FROM device WHERE owner_epoch > 0 OR id IN (SELECT device FROM ownership)"
+	claimed := "SELECT id, maker, created_at, org, owner_epoch, owned_since, token_generation, released FROM device WHERE owner_epoch > 0 OR id IN (SELECT device FROM ownership)"
 	return f.c.each(claimed, func(r *row) error {
 		d := joinery.Device{ID: joinery.DeviceID(r.int()), Maker: joinery.OrgID(r.int()), CreatedAt: r.time()}
-		d.Ownership = joinery.Ownership{Org: joinery.OrgID(r.int()), Epoch: uint32(r.int()), Since: r.time()}
+		d.Ownership = joinery.Ownership{Org: joinery.OrgID(r.int()), Epoch: uint32(r.int()), Since: r.time(), TokenGeneration: uint32(r.int()), Released: r.bool()}
 		links, err := f.c.links(d.ID)
 		if err != nil {
 			return err
@@ -212,8 +216,11 @@ func (f *checkup) owners() error {
 			}
 			last = l
 		}
-		if last.org != d.Ownership.Org || !last.since.Equal(d.Ownership.Since) {
+		if last.org != d.Ownership.Org || !last.since.Equal(d.Ownership.Since) || (last.how == joinery.HowRelease) != d.Ownership.Released {
 			f.report("ownership", d.ID, "the last link is the device's owner", fixTamper)
+		}
+		if last.tokenGeneration > d.Ownership.TokenGeneration {
+			f.report("ownership", d.ID, "the owner token's generation never goes back", fixTamper)
 		}
 		return nil
 	})

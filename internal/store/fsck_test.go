@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"joinery"
 	"joinery/internal/store/storetest"
@@ -40,6 +41,7 @@ func richDatabase(t *testing.T) string {
 	must(d.Claim(ctx, states[0].Device.ID, 1, maker, b, a))
 	must(d.SetRoaming(ctx, joinery.RoamingRule{Org: maker, Device: states[1].Device.ID, NetIDs: []lorawan.NetID{{1}}}, a))
 	must(d.DeleteDevice(ctx, states[5].Device.ID, states[5].Device.Ownership.Org, a))
+	handOver(t, d, states, owner, a)
 	for range 6 {
 		must(d.CommitActivation(ctx, storetest.NextCommit(reload(t, d, 0))))
 	}
@@ -74,6 +76,35 @@ func richDatabase(t *testing.T) string {
 	clean(t, d)
 	must(d.Close())
 	return o.Path
+}
+
+// handOver offers, releases and disputes devices.
+func handOver(t *testing.T, d *DB, states []joinery.ActivationState, owner joinery.OrgID, a joinery.AuditEntry) {
+	t.Helper()
+	ctx := t.Context()
+	change := func(act joinery.OwnerAct, n int, to joinery.OrgID) {
+		t.Helper()
+		refused, err := d.ChangeOwners(ctx, []joinery.OwnerChange{{
+			Act: act, Device: states[n].Device.ID, Seen: reload(t, d, n).Device.Ownership, To: to, ExpiresAt: testTime.Add(time.Hour), Audit: []joinery.AuditEntry{a},
+		}})
+		if err := errors.Join(append(refused, err)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change(joinery.ActOffer, 1, owner)
+	change(joinery.ActClaim, 2, owner)
+	change(joinery.ActRelease, 2, 0)
+	for _, err := range []error{
+		d.OpenDispute(ctx, joinery.Dispute{
+			ID: joinery.NewDisputeID(), Device: states[1].Device.ID, Claimant: owner, Evidence: joinery.EvidenceNone, OpenedAt: testTime,
+		}, a),
+		d.AddChallenge(ctx, joinery.Challenge{Random: [32]byte{1}, Org: owner, ExpiresAt: testTime.Add(time.Hour)}, testTime),
+		d.NoteClaimFailures(ctx, []joinery.ClaimFailure{{Caller: "somebody", At: testTime, Count: 1}}, testTime),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func rejoin1(s joinery.ActivationState) joinery.ActivationCommit {
@@ -176,6 +207,11 @@ var damages = []struct{ name, table, rule, statement string }{
 	{"owner epoch missing", "ownership", "one row for each epoch", "DELETE FROM ownership WHERE epoch = 1"},
 	{"owner chain", "ownership", "follows the link", "UPDATE ownership SET org = (SELECT id FROM organisation WHERE name = 'operator') WHERE epoch = 1"},
 	{"owner maker", "ownership", "follows the link", "UPDATE device SET maker = (SELECT id FROM organisation WHERE name = 'owner')"},
+	{"kept by another", "device", "kept by the operator", "UPDATE device SET org = maker WHERE released = 1"},
+	{"not released", "ownership", "is the device's owner", "UPDATE device SET released = 0"},
+	{"token generation", "ownership", "never goes back", "UPDATE device SET token_generation = 0"},
+	{"offer of another", "transfer", "belongs to who offers it", "UPDATE transfer SET org = recipient + 1"},
+	{"offer to oneself", "transfer", "belongs to who offers it", "UPDATE transfer SET recipient = org"},
 	{"owner now", "ownership", "is the device's owner", "UPDATE device SET org = (SELECT id FROM organisation WHERE name = 'owner') WHERE owner_epoch = 2"},
 
 	{"nonces damaged", "key_set", "nonces are damaged", "UPDATE key_set SET nonces = x'05' WHERE id = " + firstKeySet},

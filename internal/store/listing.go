@@ -141,7 +141,7 @@ func (w *walk) filter() error {
 		w.keepIf("d.join_eui = ?", q.JoinEUI)
 	}
 	if q.Claimed != nil {
-		w.keepIf("(d.owner_epoch > 0) = (? = 1)", *q.Claimed)
+		w.keepIf("(d.owner_epoch > 0 AND d.released = 0) = (? = 1)", *q.Claimed)
 	}
 	if q.Disclosed != nil {
 		w.rare("d.disclosed", *q.Disclosed)

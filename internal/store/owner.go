@@ -12,6 +12,7 @@ import (
 // link is one owner of a device in the chain of its owners.
 type link struct {
 	device          joinery.DeviceID
+	how             joinery.How
 	epoch           uint32
 	org             joinery.OrgID
 	tokenGeneration uint32
@@ -19,12 +20,12 @@ type link struct {
 	previous        [sha256.Size]byte // zeros for epoch 0
 }
 
-// hash is what the next link holds: SHA-256 over, big-endian, format 1 ‖ device
-// 8 ‖ epoch 4 ‖ organisation 8 ‖ token generation 4 ‖ since 8 ‖ hash of the
-// link before 32. Epoch 0 is the maker, since the device was made, with token
-// generation 0.
+// hash is what the next link holds: SHA-256 over, big-endian, how 1 ‖ device 8 ‖
+// epoch 4 ‖ organisation 8 ‖ token generation 4 ‖ since 8 ‖ hash of the link
+// before 32. Epoch 0 is the maker, since the device was made, with token
+// generation 0; its how is 1.
 func (l link) hash() [sha256.Size]byte {
-	b := append(make([]byte, 0, 65), 1)
+	b := append(make([]byte, 0, 65), byte(l.how))
 	b = binary.BigEndian.AppendUint64(b, uint64(l.device))
 	b = binary.BigEndian.AppendUint32(b, l.epoch)
 	b = binary.BigEndian.AppendUint64(b, uint64(l.org))
@@ -33,12 +34,14 @@ func (l link) hash() [sha256.Size]byte {
 	return sha256.Sum256(append(b, l.previous[:]...))
 }
 
-func firstLink(d joinery.Device) link { return link{device: d.ID, org: d.Maker, since: d.CreatedAt} }
+func firstLink(d joinery.Device) link {
+	return link{device: d.ID, how: joinery.HowClaim, org: d.Maker, since: d.CreatedAt}
+}
 
 // links gives the owners after the maker, oldest first.
 func (c conn) links(id joinery.DeviceID) (links []link, err error) {
-	err = c.each("SELECT epoch, org, token_generation, since, previous FROM ownership WHERE device = ? ORDER BY epoch", func(r *row) error {
-		l := link{device: id, epoch: uint32(r.int()), org: joinery.OrgID(r.int()), tokenGeneration: uint32(r.int()), since: r.time()}
+	err = c.each("SELECT epoch, org, token_generation, since, how, previous FROM ownership WHERE device = ? ORDER BY epoch", func(r *row) error {
+		l := link{device: id, epoch: uint32(r.int()), org: joinery.OrgID(r.int()), tokenGeneration: uint32(r.int()), since: r.time(), how: joinery.How(r.int())}
 		r.into(l.previous[:])
 		links = append(links, l)
 		return nil
@@ -54,26 +57,44 @@ func (c conn) links(id joinery.DeviceID) (links []link, err error) {
 // for this device end.
 func (d *DB) Claim(ctx context.Context, id joinery.DeviceID, expectedEpoch uint32, org joinery.OrgID, binding *joinery.Binding, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
-		states, err := t.states(oneDevice+"AND d.id = ?", id)
+		s, err := t.state(id)
 		switch {
 		case err != nil:
 			return err
-		case len(states) == 0:
-			return notFound("device")
-		case states[0].Device.Ownership.Epoch != expectedEpoch:
-			return joinery.Errorf(joinery.CodeConflict, "the device changed its owner meanwhile")
+		case s.Device.Ownership.Epoch != expectedEpoch:
+			return changedOwner()
 		}
-		if err := t.addOwner(states[0].Device, org, a.At); err != nil {
-			return err
-		}
-		if err := t.claimBinding(states[0], binding, a.At); err != nil {
-			return err
-		}
-		return t.finish(t.exec("DELETE FROM roaming_rule WHERE device = ? AND org <> ?", id, org), a)
+		return t.finish(t.claim(s, org, binding, a.At), a)
 	})
 }
 
-func (t *tx) addOwner(d joinery.Device, org joinery.OrgID, at time.Time) error {
+// state reads a device that is there; CodeNotFound.
+func (t *tx) state(id joinery.DeviceID) (s joinery.ActivationState, err error) {
+	states, err := t.states(oneDevice+"AND d.id = ?", id)
+	if err == nil && len(states) == 0 {
+		err = notFound("device")
+	}
+	if err != nil {
+		return s, err
+	}
+	return states[0], nil
+}
+
+func changedOwner() error {
+	return joinery.Errorf(joinery.CodeConflict, "the device changed its owner meanwhile; read it again")
+}
+
+func (t *tx) claim(s joinery.ActivationState, org joinery.OrgID, binding *joinery.Binding, at time.Time) error {
+	if err := t.claimBinding(s, binding, at); err != nil {
+		return err
+	}
+	return t.addOwner(s.Device, joinery.OwnerLink{Org: org, How: joinery.HowClaim, TokenGeneration: s.Device.Ownership.TokenGeneration, Since: at})
+}
+
+// addOwner makes next the owner after the present one, with the epoch after its.
+// What the present owner alone had of the device ends: its roaming rules and its
+// offer.
+func (t *tx) addOwner(d joinery.Device, next joinery.OwnerLink) error {
 	last := firstLink(d)
 	links, err := t.links(d.ID)
 	if err != nil {
@@ -83,24 +104,40 @@ func (t *tx) addOwner(d joinery.Device, org joinery.OrgID, at time.Time) error {
 		last = links[len(links)-1]
 	}
 	epoch := d.Ownership.Epoch + 1
-	err = t.exec("INSERT INTO ownership (device, epoch, org, token_generation, since, previous) VALUES (?, ?, ?, ?, ?, ?)",
-		d.ID, epoch, org, d.Ownership.TokenGeneration, at, last.hash())
-	if err := conflict(err, "the device changed its owner meanwhile"); err != nil {
+	err = t.exec("INSERT INTO ownership (device, epoch, org, token_generation, since, how, previous) VALUES (?, ?, ?, ?, ?, ?, ?)",
+		d.ID, epoch, next.Org, next.TokenGeneration, next.Since, next.How, last.hash())
+	if err := conflict(err, "the device changed its owner meanwhile; read it again"); err != nil {
 		return err
 	}
-	return t.changeDevice(d.ID, "UPDATE device SET org = ?, owner_epoch = ?, owned_since = ? WHERE id = ?", org, epoch, at, d.ID)
+	if err := t.exec("DELETE FROM roaming_rule WHERE device = ? AND org <> ?", d.ID, next.Org); err != nil {
+		return err
+	}
+	if err := t.exec("DELETE FROM transfer WHERE device = ?", d.ID); err != nil {
+		return err
+	}
+	return t.changeDevice(d.ID, "UPDATE device SET org = ?, owner_epoch = ?, owned_since = ?, token_generation = ?, released = ? WHERE id = ?",
+		next.Org, epoch, next.Since, next.TokenGeneration, next.How == joinery.HowRelease, d.ID)
 }
 
 func (t *tx) claimBinding(s joinery.ActivationState, binding *joinery.Binding, at time.Time) error {
 	switch old := s.Binding; {
-	case binding != nil && old != nil && old.Locked && old.Source == "network":
-		return joinery.Errorf(joinery.CodeConflict, "the binding is locked by its network, which has to let go first")
+	case binding != nil && lockedByNetwork(old):
+		return lockStands()
 	case binding != nil:
 		return t.bindDevice(s.Device.ID, *binding, at)
 	case old != nil && old.Source == "owner":
 		return t.exec("DELETE FROM binding WHERE device = ?", s.Device.ID)
 	}
 	return nil
+}
+
+func lockedByNetwork(b *joinery.Binding) bool {
+	return b != nil && b.Locked && b.Source == "network"
+}
+
+func lockStands() error {
+	return joinery.Errorf(joinery.CodeConflict, "the binding is locked by its network, which has to let go first; "+
+		"who has the device at hand can dispute the lock")
 }
 
 // SetBinding replaces a device's binding, or removes it where binding is nil.
@@ -113,23 +150,30 @@ func (d *DB) SetBinding(ctx context.Context, id joinery.DeviceID, owner joinery.
 		if err := t.heldBy(id, owner); err != nil {
 			return err
 		}
-		present, err := t.integer("SELECT epoch FROM binding WHERE device = ?", id)
-		switch {
-		case err != nil:
-			return err
-		case present != int64(expectedEpoch):
-			return joinery.Errorf(joinery.CodeConflict, "the binding was changed meanwhile")
-		}
-		if binding == nil {
-			err = t.exec("DELETE FROM binding WHERE device = ?", id)
-		} else {
-			err = t.bindDevice(id, *binding, a.At)
-		}
-		if err != nil {
-			return err
-		}
-		return t.finish(t.advance(id), a)
+		return t.finish(t.rebind(id, expectedEpoch, binding, a.At), a)
 	})
+}
+
+func (t *tx) rebind(id joinery.DeviceID, expectedEpoch uint32, binding *joinery.Binding, at time.Time) error {
+	present, err := t.integer("SELECT epoch FROM binding WHERE device = ?", id)
+	switch {
+	case err != nil:
+		return err
+	case present != int64(expectedEpoch):
+		return joinery.Errorf(joinery.CodeConflict, "the binding was changed meanwhile; read it again")
+	}
+	if err := t.replaceBinding(id, binding, at); err != nil {
+		return err
+	}
+	return t.advance(id)
+}
+
+// replaceBinding puts binding in place of the present one; nil is none.
+func (t *tx) replaceBinding(id joinery.DeviceID, binding *joinery.Binding, at time.Time) error {
+	if binding == nil {
+		return t.exec("DELETE FROM binding WHERE device = ?", id)
+	}
+	return t.bindDevice(id, *binding, at)
 }
 
 // bindDevice writes b in place of the present binding, with the next epoch of

@@ -147,7 +147,7 @@ func (t *tx) forget(person joinery.PersonID) error {
 	}
 	for _, query := range []string{
 		"DELETE FROM session WHERE person = ?", "DELETE FROM passkey WHERE person = ?", "DELETE FROM identity WHERE person = ?",
-		"DELETE FROM challenge WHERE person = ?", "UPDATE person SET name = '', email = '' WHERE id = ?",
+		"DELETE FROM sign_in WHERE person = ?", "UPDATE person SET name = '', email = '' WHERE id = ?",
 	} {
 		if err := t.exec(query, person); err != nil {
 			return err

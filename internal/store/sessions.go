@@ -70,49 +70,49 @@ func (d *DB) TouchSession(ctx context.Context, id joinery.SessionID, at time.Tim
 	})
 }
 
-// maxChallenges bounds the steps of signing in that wait, of all people together.
-const maxChallenges = 10000
+// maxSignIns bounds the steps of signing in that wait, of all people together.
+const maxSignIns = 10000
 
-// AddChallenge stores a step of signing in. Those that have ended are removed with
+// AddSignIn stores a step of signing in. Those that have ended are removed with
 // it. CodeRateLimited where too many wait; CodeConflict where its code is taken.
-func (d *DB) AddChallenge(ctx context.Context, ch joinery.Challenge, now time.Time) error {
+func (d *DB) AddSignIn(ctx context.Context, ch joinery.SignIn, now time.Time) error {
 	return d.do(ctx, func(t *tx) error {
-		if err := t.exec("DELETE FROM challenge WHERE expires_at <= ?", now); err != nil {
+		if err := t.exec("DELETE FROM sign_in WHERE expires_at <= ?", now); err != nil {
 			return err
 		}
-		waiting, err := t.integer("SELECT count(*) FROM challenge")
+		waiting, err := t.integer("SELECT count(*) FROM sign_in")
 		switch {
 		case err != nil:
 			return err
-		case waiting >= maxChallenges:
+		case waiting >= maxSignIns:
 			return joinery.Errorf(joinery.CodeRateLimited, "too many people sign in at this moment; try again in some minutes")
 		}
-		return conflict(t.exec("INSERT INTO challenge (hash, kind, person, code, name, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
+		return conflict(t.exec("INSERT INTO sign_in (hash, kind, person, code, name, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
 			ch.Hash, ch.Kind, optional{ch.Person}, optional{ch.Code}, ch.Name, ch.ExpiresAt), "the code is taken")
 	})
 }
 
-const challengeColumns = "SELECT hash, kind, person, code, name, expires_at FROM challenge "
+const signInColumns = "SELECT hash, kind, person, code, name, expires_at FROM sign_in "
 
-func scanChallenge(r *row) (ch joinery.Challenge) {
+func scanSignIn(r *row) (ch joinery.SignIn) {
 	r.into(ch.Hash[:])
-	ch.Kind, ch.Person, ch.Code, ch.Name, ch.ExpiresAt = joinery.ChallengeKind(r.text()), joinery.PersonID(r.int()), r.text(), r.text(), r.time()
+	ch.Kind, ch.Person, ch.Code, ch.Name, ch.ExpiresAt = joinery.SignInKind(r.text()), joinery.PersonID(r.int()), r.text(), r.text(), r.time()
 	return ch
 }
 
-// Challenge finds a step that waits; CodeNotFound.
-func (d *DB) Challenge(ctx context.Context, hash [32]byte) (joinery.Challenge, error) {
-	return d.challenge(ctx, "WHERE hash = ?", hash)
+// SignIn finds a step that waits; CodeNotFound.
+func (d *DB) SignIn(ctx context.Context, hash [32]byte) (joinery.SignIn, error) {
+	return d.signIn(ctx, "WHERE hash = ?", hash)
 }
 
-// ChallengeByCode finds the step of a program by what its person typed; CodeNotFound.
-func (d *DB) ChallengeByCode(ctx context.Context, code string) (joinery.Challenge, error) {
-	return d.challenge(ctx, "WHERE code = ?", code)
+// SignInByCode finds the step of a program by what its person typed; CodeNotFound.
+func (d *DB) SignInByCode(ctx context.Context, code string) (joinery.SignIn, error) {
+	return d.signIn(ctx, "WHERE code = ?", code)
 }
 
-func (d *DB) challenge(ctx context.Context, where string, arg any) (ch joinery.Challenge, err error) {
+func (d *DB) signIn(ctx context.Context, where string, arg any) (ch joinery.SignIn, err error) {
 	err = d.read(ctx, func(c conn) error {
-		found, err := c.one(challengeColumns+where, func(r *row) error { ch = scanChallenge(r); return nil }, arg)
+		found, err := c.one(signInColumns+where, func(r *row) error { ch = scanSignIn(r); return nil }, arg)
 		if err == nil && !found {
 			err = notFound("sign-in")
 		}
@@ -121,26 +121,26 @@ func (d *DB) challenge(ctx context.Context, where string, arg any) (ch joinery.C
 	return ch, err
 }
 
-// TakeChallenge uses a step up: it serves once, also where two ask at once;
+// TakeSignIn uses a step up: it serves once, also where two ask at once;
 // CodeNotFound.
-func (d *DB) TakeChallenge(ctx context.Context, hash [32]byte) (ch joinery.Challenge, err error) {
-	return write(ctx, d, func(t *tx) (ch joinery.Challenge, err error) {
-		found, err := t.one(challengeColumns+"WHERE hash = ?", func(r *row) error { ch = scanChallenge(r); return nil }, hash)
+func (d *DB) TakeSignIn(ctx context.Context, hash [32]byte) (ch joinery.SignIn, err error) {
+	return write(ctx, d, func(t *tx) (ch joinery.SignIn, err error) {
+		found, err := t.one(signInColumns+"WHERE hash = ?", func(r *row) error { ch = scanSignIn(r); return nil }, hash)
 		if err == nil && !found {
 			err = notFound("sign-in")
 		}
 		if err != nil {
-			return joinery.Challenge{}, err
+			return joinery.SignIn{}, err
 		}
-		return ch, t.exec("DELETE FROM challenge WHERE hash = ?", hash)
+		return ch, t.exec("DELETE FROM sign_in WHERE hash = ?", hash)
 	})
 }
 
-// AgreeToChallenge lets a program go on as a person; CodeNotFound where it does
+// AgreeToSignIn lets a program go on as a person; CodeNotFound where it does
 // not wait, or somebody agreed already.
-func (d *DB) AgreeToChallenge(ctx context.Context, hash [32]byte, person joinery.PersonID) error {
+func (d *DB) AgreeToSignIn(ctx context.Context, hash [32]byte, person joinery.PersonID) error {
 	return d.do(ctx, func(t *tx) error {
-		n, err := t.changes("UPDATE challenge SET person = ? WHERE hash = ? AND person IS NULL AND kind = 'program'", person, hash)
+		n, err := t.changes("UPDATE sign_in SET person = ? WHERE hash = ? AND person IS NULL AND kind = 'program'", person, hash)
 		if err == nil && n == 0 {
 			err = notFound("sign-in")
 		}

@@ -18,6 +18,7 @@ type Backend interface {
 	Joins
 	Devices
 	Ownership
+	HandOver
 	Imports
 	Organisations
 	Peers
@@ -57,6 +58,22 @@ type Ownership interface {
 	SetRoaming(ctx context.Context, rule joinery.RoamingRule, a joinery.AuditEntry) error
 	Roaming(ctx context.Context, org joinery.OrgID) ([]joinery.RoamingRule, error)
 	RoamingAllowed(ctx context.Context, org joinery.OrgID, device joinery.DeviceID, netID lorawan.NetID) (bool, error)
+}
+
+// HandOver moves devices from owner to owner.
+type HandOver interface {
+	ChangeOwners(ctx context.Context, changes []joinery.OwnerChange) (outcomes []error, err error)
+	LastOwner(ctx context.Context, id joinery.DeviceID) (joinery.OwnerLink, error)
+	Transfer(ctx context.Context, device joinery.DeviceID) (joinery.Transfer, error)
+	Transfers(ctx context.Context, q joinery.TransferQuery) ([]joinery.Transfer, error)
+	AddChallenge(ctx context.Context, c joinery.Challenge, now time.Time) error
+	TakeChallenge(ctx context.Context, random [32]byte, org joinery.OrgID) (joinery.Challenge, error)
+	OpenDispute(ctx context.Context, p joinery.Dispute, entries ...joinery.AuditEntry) error
+	CloseDispute(ctx context.Context, p joinery.Dispute, entries ...joinery.AuditEntry) error
+	Dispute(ctx context.Context, id joinery.DisputeID) (joinery.Dispute, error)
+	Disputes(ctx context.Context, q joinery.DisputeQuery) ([]joinery.Dispute, error)
+	NoteClaimFailures(ctx context.Context, failures []joinery.ClaimFailure, since time.Time) error
+	ClaimFailures(ctx context.Context, since time.Time, limit int) ([]joinery.ClaimFailure, error)
 }
 
 // Imports brings devices in.
@@ -127,7 +144,7 @@ func Run(t *testing.T, open func(t testing.TB) Backend) {
 		run  func(*testing.T, func(testing.TB) Backend)
 	}{
 		{"Commit", runCommits}, {"Import", runImports}, {"Manifest", runManifests}, {"Delete", runDeletes}, {"Device", runDevices},
-		{"Ownership", runOwnership}, {"Fleet", runFleet}, {"Foreign", runForeign}, {"Refusals", runRefusals},
+		{"Ownership", runOwnership}, {"HandOver", runHandOver}, {"Fleet", runFleet}, {"Foreign", runForeign}, {"Refusals", runRefusals},
 		{"Meanwhile", runMeanwhile}, {"Labels", runLabels}, {"People", runPeople},
 	} {
 		t.Run(group.name, func(t *testing.T) { group.run(t, open) })

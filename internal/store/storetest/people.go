@@ -35,11 +35,11 @@ type People interface {
 	Sessions(ctx context.Context, person joinery.PersonID) ([]joinery.Session, error)
 	EndSession(ctx context.Context, person joinery.PersonID, id joinery.SessionID) error
 	TouchSession(ctx context.Context, id joinery.SessionID, at time.Time) error
-	AddChallenge(ctx context.Context, ch joinery.Challenge, now time.Time) error
-	Challenge(ctx context.Context, hash [32]byte) (joinery.Challenge, error)
-	ChallengeByCode(ctx context.Context, code string) (joinery.Challenge, error)
-	TakeChallenge(ctx context.Context, hash [32]byte) (joinery.Challenge, error)
-	AgreeToChallenge(ctx context.Context, hash [32]byte, person joinery.PersonID) error
+	AddSignIn(ctx context.Context, ch joinery.SignIn, now time.Time) error
+	SignIn(ctx context.Context, hash [32]byte) (joinery.SignIn, error)
+	SignInByCode(ctx context.Context, code string) (joinery.SignIn, error)
+	TakeSignIn(ctx context.Context, hash [32]byte) (joinery.SignIn, error)
+	AgreeToSignIn(ctx context.Context, hash [32]byte, person joinery.PersonID) error
 }
 
 func runPeople(t *testing.T, open func(testing.TB) Backend) {
@@ -50,7 +50,7 @@ func runPeople(t *testing.T, open func(testing.TB) Backend) {
 	t.Run("standing", standing(open))
 	t.Run("passkeys", passkeys(open))
 	t.Run("sessions", sessions(open))
-	t.Run("challenges", challenges(open))
+	t.Run("sign-ins", signIns(open))
 }
 
 func hash() [sha256.Size]byte { return sha256.Sum256(randomBytes(32)) }
@@ -374,31 +374,31 @@ func sessions(open func(testing.TB) Backend) func(*testing.T) {
 	}
 }
 
-func challenges(open func(testing.TB) Backend) func(*testing.T) {
+func signIns(open func(testing.TB) Backend) func(*testing.T) {
 	return func(t *testing.T) {
 		w := newWorld(t, open)
 		ann := w.person(w.org, joinery.RoleAdmin, "ann")
-		ch := joinery.Challenge{Hash: hash(), Kind: joinery.ChallengeProgram, Code: "BCDF-GHJK", Name: "joinctl", ExpiresAt: epoch.Add(time.Minute)}
-		w.ok(w.AddChallenge(w.ctx, ch, epoch))
+		ch := joinery.SignIn{Hash: hash(), Kind: joinery.SignInProgram, Code: "BCDF-GHJK", Name: "joinctl", ExpiresAt: epoch.Add(time.Minute)}
+		w.ok(w.AddSignIn(w.ctx, ch, epoch))
 		taken := ch
 		taken.Hash = hash()
-		w.refused(w.AddChallenge(w.ctx, taken, epoch), joinery.CodeConflict)
-		got, err := w.ChallengeByCode(w.ctx, "BCDF-GHJK")
+		w.refused(w.AddSignIn(w.ctx, taken, epoch), joinery.CodeConflict)
+		got, err := w.SignInByCode(w.ctx, "BCDF-GHJK")
 		w.ok(err)
 		w.equal(got, ch)
-		_, err = w.ChallengeByCode(w.ctx, "")
+		_, err = w.SignInByCode(w.ctx, "")
 		w.refused(err, joinery.CodeNotFound)
-		w.ok(w.AgreeToChallenge(w.ctx, ch.Hash, ann.ID))
-		w.refused(w.AgreeToChallenge(w.ctx, ch.Hash, ann.ID), joinery.CodeNotFound) // once
+		w.ok(w.AgreeToSignIn(w.ctx, ch.Hash, ann.ID))
+		w.refused(w.AgreeToSignIn(w.ctx, ch.Hash, ann.ID), joinery.CodeNotFound) // once
 		ch.Person = ann.ID
-		got, err = w.Challenge(w.ctx, ch.Hash)
+		got, err = w.SignIn(w.ctx, ch.Hash)
 		w.ok(err)
 		w.equal(got, ch)
 
 		var wait sync.WaitGroup
 		outcomes := make(chan error, 8)
 		for range cap(outcomes) {
-			wait.Go(func() { _, err := w.TakeChallenge(w.ctx, ch.Hash); outcomes <- err })
+			wait.Go(func() { _, err := w.TakeSignIn(w.ctx, ch.Hash); outcomes <- err })
 		}
 		wait.Wait()
 		close(outcomes)
@@ -412,11 +412,11 @@ func challenges(open func(testing.TB) Backend) func(*testing.T) {
 
 		// Two without a code, which is no code; what ended goes with the next.
 		for range 2 {
-			w.ok(w.AddChallenge(w.ctx, joinery.Challenge{Hash: hash(), Kind: joinery.ChallengePasskey, ExpiresAt: epoch.Add(time.Minute)}, epoch))
+			w.ok(w.AddSignIn(w.ctx, joinery.SignIn{Hash: hash(), Kind: joinery.SignInPasskey, ExpiresAt: epoch.Add(time.Minute)}, epoch))
 		}
-		w.ok(w.AddChallenge(w.ctx, taken, epoch.Add(-time.Hour)))
-		w.ok(w.AddChallenge(w.ctx, joinery.Challenge{Hash: hash(), Kind: joinery.ChallengePasskey, ExpiresAt: epoch.Add(time.Hour)}, epoch.Add(time.Minute)))
-		_, err = w.Challenge(w.ctx, taken.Hash)
+		w.ok(w.AddSignIn(w.ctx, taken, epoch.Add(-time.Hour)))
+		w.ok(w.AddSignIn(w.ctx, joinery.SignIn{Hash: hash(), Kind: joinery.SignInPasskey, ExpiresAt: epoch.Add(time.Hour)}, epoch.Add(time.Minute)))
+		_, err = w.SignIn(w.ctx, taken.Hash)
 		w.refused(err, joinery.CodeNotFound)
 	}
 }

@@ -378,7 +378,7 @@ func flows(b *base) []flow {
 func TestEveryCallFails(t *testing.T) {
 	b := newBase(t)
 	calls := 0
-	for _, f := range flows(b) {
+	for _, f := range append(flows(b), ownershipFlows(b)...) {
 		t.Run(f.name, func(t *testing.T) {
 			// The states along the way, by number of calls made.
 			r := b.open(t)

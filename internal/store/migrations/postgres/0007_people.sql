@@ -69,7 +69,7 @@ CREATE TABLE session (
 CREATE INDEX session_person ON session (person);
 
 -- Steps of signing in that wait for the next one. hash is of what its holder has.
-CREATE TABLE challenge (
+CREATE TABLE sign_in (
     hash       bytea            PRIMARY KEY CHECK (length(hash) = 32),
     kind       text COLLATE "C" NOT NULL CHECK (kind IN ('passkey', 'new-passkey', 'program')),
     person     bigint,                    -- or who will be one; NULL: nobody yet
@@ -77,7 +77,7 @@ CREATE TABLE challenge (
     name       text COLLATE "C" NOT NULL,
     expires_at bigint           NOT NULL
 );
-CREATE INDEX challenge_expiry ON challenge (expires_at);
+CREATE INDEX sign_in_expires ON sign_in (expires_at);
 
 -- What a key may do, as words, and who made it. Keys of before may do what they
 -- could do then.

@@ -1,0 +1,290 @@
+package main
+
+import (
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+
+	"joinery"
+	"joinery/client"
+
+	"github.com/spf13/cobra"
+)
+
+// How many items go in one request. Where items issue tokens, a connection that
+// breaks loses the tokens of no more than that.
+const (
+	itemsAtOnce  = 500
+	tokensAtOnce = 50
+)
+
+func (a *app) batchCommand() *cobra.Command {
+	var j batchJob
+	var out string
+	c := a.command(&cobra.Command{
+		Use:   "batch FILE",
+		Short: "Claim, bind, offer, accept, release: a file of devices at once",
+		Long: `Do what a file says to many devices, row by row. The file is a CSV with a header
+line, or has one JSON object a line, as the API's OwnershipAct. Columns, of which a row
+needs those of its action:
+
+  action        claim, release, offer, cancel, accept, regenerate-token, bind, unbind
+  device        its id, or:
+  devEUI        DevEUI, and joinEUI where several of your devices have it
+  ownerToken    of a claim, from the label
+  netID nsid asID appSKey clearNwkKeys locked    the binding of claim, accept, bind
+  recipient     organisation of an offer
+  expiresAt     end of an offer
+
+--action and the flags of a binding stand for what no row says. Every row has its own
+result; one that fails spoils no other. Results go to --results, or to standard output,
+as CSV, or with --json as one object a line. They hold new owner tokens: a file is made
+for you alone to read. Results in CSV can be the file of the next batch. When a run is
+cut off, run the same file again: what was done is unchanged. Only of a release the new
+token is in no second answer; the operator can regenerate it.
+
+The exit code is 3 if rows failed.`,
+		Example: `  joinctl batch claims.csv --action claim --net-id 000013 --as-id as.example.com --results claimed.csv
+  joinctl batch handover.csv --action offer --to org_0005m2q8g3c0y --dry-run
+  joinctl batch devices.jsonl --json --results results.jsonl`,
+		Args: cobra.ExactArgs(1),
+	}, func(ctx context.Context, api *client.Client, args []string) (err error) {
+		j.a, j.api = a, api
+		if err := j.defaults(ctx); err != nil {
+			return err
+		}
+		file, err := os.Open(args[0])
+		if err != nil {
+			return err
+		}
+		defer func() { _ = file.Close() }()
+		a.warnIfOpen(file, "batch")
+		j.progress = newProgress(a, file)
+		rows, err := readBatch(j.progress)
+		if err != nil {
+			return err
+		}
+		results := a.out
+		if out != "" {
+			f, err := os.OpenFile(out, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+			if err != nil {
+				return fmt.Errorf("results: %w", err)
+			}
+			defer func() { err = errors.Join(err, f.Close()) }()
+			results = f
+		}
+		j.report = newReport(results, a.flags.json)
+		return j.run(ctx, rows)
+	})
+	f := c.Flags()
+	f.StringVar(&j.action, "action", "", "what to do with rows that do not say")
+	f.StringVar(&j.to, "to", "", "recipient of offers that do not say")
+	f.BoolVar(&j.dryRun, "dry-run", false, "only say what would become of each row; wrong owner tokens count all the same")
+	f.StringVar(&out, "results", "", "write the results to this file")
+	j.bind.register(c, "")
+	return c
+}
+
+// batchJob is one batch on its way.
+type batchJob struct {
+	a          *app
+	api        *client.Client
+	action, to string
+	bind       bindingFlags
+	dryRun     bool
+	progress   *progress
+	report     *batchReport
+
+	binding   *client.NewBinding
+	recipient joinery.OrgID
+	items     []client.OwnershipAct
+	lines     []int
+	seen      uint64
+	failed    int
+}
+
+// defaults reads the flags that stand for columns.
+func (j *batchJob) defaults(ctx context.Context) (err error) {
+	if j.action != "" && !slices.Contains(batchActions, j.action) {
+		return usagef("--action: want one of %s", joined(batchActions))
+	}
+	if j.binding, err = j.bind.optional(); err != nil {
+		return err
+	}
+	if j.to != "" {
+		j.recipient, err = findOrganisation(ctx, j.api, j.to)
+	}
+	return err
+}
+
+var batchActions = []string{
+	client.ActionClaim, client.ActionRelease, client.ActionOffer, client.ActionCancel,
+	client.ActionAccept, client.ActionRegenerateToken, client.ActionBind, client.ActionUnbind,
+}
+
+func (j *batchJob) run(ctx context.Context, rows batchRows) error {
+	j.progress.begin(0)
+	defer j.progress.end()
+	for {
+		item, line, err := rows.next()
+		if bad, ok := errors.AsType[*batchRowError](err); ok {
+			// In order: what waits comes first.
+			if err := j.send(ctx); err != nil {
+				return err
+			}
+			if err := j.refuse(line, bad); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
+			sent := j.send(ctx)
+			if errors.Is(err, io.EOF) && sent == nil {
+				return j.end()
+			}
+			if errors.Is(err, io.EOF) {
+				return sent
+			}
+			return errors.Join(fmt.Errorf("the file is broken behind line %d: %w", line, err), sent)
+		}
+		j.add(item, line)
+		if len(j.items) >= j.atOnce() {
+			if err := j.send(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (j *batchJob) atOnce() int {
+	issues := func(i client.OwnershipAct) bool {
+		return i.Action == client.ActionRelease || i.Action == client.ActionRegenerateToken
+	}
+	if !j.dryRun && slices.ContainsFunc(j.items, issues) {
+		return tokensAtOnce
+	}
+	return itemsAtOnce
+}
+
+// add fills in what the row does not say.
+func (j *batchJob) add(item client.OwnershipAct, line int) {
+	if item.Action == "" {
+		item.Action = j.action
+	}
+	if item.Action == client.ActionClaim && !item.DevEUI.IsZero() {
+		item.Device = 0 // results of a batch before have it; a claim goes by the label
+	}
+	if item.Action == client.ActionOffer && item.Recipient == 0 {
+		item.Recipient = j.recipient
+	}
+	binds := item.Action == client.ActionClaim || item.Action == client.ActionAccept || item.Action == client.ActionBind
+	if binds && item.Binding == nil {
+		item.Binding = j.binding
+	}
+	j.items, j.lines = append(j.items, item), append(j.lines, line)
+}
+
+// send gives what waits to the server and writes down what became of it.
+func (j *batchJob) send(ctx context.Context) error {
+	if len(j.items) == 0 {
+		return nil
+	}
+	first, last := j.lines[0], j.lines[len(j.lines)-1]
+	out, err := j.api.ChangeOwnership(ctx, client.OwnershipBatch{Items: j.items, DryRun: j.dryRun})
+	if err == nil && len(out.Results) != len(j.items) {
+		err = errors.New("the server answered with another number of results")
+	}
+	if err != nil {
+		return fmt.Errorf("lines %d to %d: %w; run the file again: what is done stays done", first, last, err)
+	}
+	for k, r := range out.Results {
+		if err := j.report.write(batchResult{Line: j.lines[k], OwnershipResult: named(r, j.items[k])}); err != nil {
+			return err
+		}
+	}
+	j.failed += out.Failed
+	j.seen += uint64(len(j.items))
+	j.items, j.lines = j.items[:0], j.lines[:0]
+	j.progress.at(j.seen)
+	return j.report.flush()
+}
+
+// named says of which device a result is where the server does not.
+func named(r client.OwnershipResult, item client.OwnershipAct) client.OwnershipResult {
+	if r.Device == 0 {
+		r.Device, r.JoinEUI, r.DevEUI = item.Device, item.JoinEUI, item.DevEUI
+	}
+	return r
+}
+
+func (j *batchJob) refuse(line int, bad *batchRowError) error {
+	j.failed++
+	j.seen++
+	return j.report.write(batchResult{Line: line, OwnershipResult: client.OwnershipResult{
+		Status: "failed", Code: joinery.CodeInvalid, Reason: bad.Error(),
+	}})
+}
+
+func (j *batchJob) end() error {
+	if err := j.report.flush(); err != nil {
+		return err
+	}
+	what := map[bool]string{false: "done", true: "nothing was changed; it would be"}[j.dryRun]
+	j.a.sayf("%s: %d rows, %d of them failed\n", what, j.seen, j.failed)
+	if j.failed > 0 {
+		return errPartial
+	}
+	return nil
+}
+
+// batchResult is a result with the line of its row.
+type batchResult struct {
+	Line int `json:"line"`
+	client.OwnershipResult
+}
+
+// batchReport writes results as they come.
+type batchReport struct {
+	csv  *csv.Writer
+	json *json.Encoder
+}
+
+func newReport(w io.Writer, asJSON bool) *batchReport {
+	if asJSON {
+		return &batchReport{json: json.NewEncoder(w)}
+	}
+	r := &batchReport{csv: csv.NewWriter(w)}
+	_ = r.csv.Write([]string{"line", "status", "device", "joinEUI", "devEUI", "ownerToken", "code", "reason"}) // flush says whether it went
+	return r
+}
+
+func (r *batchReport) write(b batchResult) error {
+	if r.json != nil {
+		return r.json.Encode(b)
+	}
+	device, joinEUI, devEUI := "", "", ""
+	if b.Device != 0 {
+		device = b.Device.String()
+	}
+	if !b.JoinEUI.IsZero() {
+		joinEUI = b.JoinEUI.String()
+	}
+	if !b.DevEUI.IsZero() {
+		devEUI = b.DevEUI.String()
+	}
+	return r.csv.Write([]string{strconv.Itoa(b.Line), b.Status, device, joinEUI, devEUI, b.OwnerToken, string(b.Code), b.Reason})
+}
+
+func (r *batchReport) flush() error {
+	if r.csv == nil {
+		return nil
+	}
+	r.csv.Flush()
+	return r.csv.Error()
+}
