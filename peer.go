@@ -38,6 +38,12 @@ type Peer struct {
 	DiscloseDevices bool
 	// IgnoreNSID accepts any SenderNSID.
 	IgnoreNSID bool
+	// HideExistence answers every claim and question of this peer's about a
+	// device that it does not hold as if the device were another's, known or not.
+	HideExistence bool
+	// ClaimKEKs lets this peer bring the KEK of a device's AppSKey with its claim;
+	// see Binding.KEK.
+	ClaimKEKs bool
 	// Suspended refuses the peer without forgetting it.
 	Suspended bool
 
@@ -90,6 +96,10 @@ type KEK struct {
 	Sealed    Sealed
 	CreatedAt time.Time
 	Retired   bool
+	// Claimed is set where the peer brought the KEK with a claim. Such a KEK wraps
+	// for the bindings that name it and never becomes the current one of its peer;
+	// its label is unique among the peer's own only.
+	Claimed bool
 }
 
 // IsZero tells whether k is no KEK.

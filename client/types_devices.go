@@ -47,6 +47,7 @@ type Binding struct {
 	ClearNwkKeys bool          `json:"clearNwkKeys" doc:"The owner's consent that network session keys travel unwrapped"`
 	Source       string        `json:"source" enum:"owner,network" doc:"Who made it"`
 	Locked       bool          `json:"locked" doc:"Whether it stands until its network lets go"`
+	KEK          joinery.KEKID `json:"kek,omitzero" pattern:"^kek_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"kek_ and 13 characters" doc:"The KEK of this device's AppSKey that came with its network's claim; without it the Application Server's current one"`
 	Since        time.Time     `json:"since,omitzero" doc:"Since when"`
 }
 

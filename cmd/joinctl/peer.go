@@ -140,7 +140,7 @@ func (a *app) peerFacts(p client.Peer) error {
 		"NetIDs", joined(p.NetIDs), "NSIDs", joined(p.NSIDs), "AS-IDs", joined(p.ASIDs),
 		"clear keys", yesNo(p.ClearKeys), "SessionKeyID", map[bool]string{false: "sent", true: "left out where AppSKey is given"}[p.OmitSessionKeyID],
 		"AppSKey at least", orDash(p.AppSKeyAtLeast), "discloses devices", yesNo(p.DiscloseDevices),
-		"any NSID", yesNo(p.IgnoreNSID), "added", when(p.CreatedAt, "?")); err != nil {
+		"any NSID", yesNo(p.IgnoreNSID), "hides devices from it", yesNo(p.HideExistence), "KEKs with claims", yesNo(p.ClaimKEKs), "added", when(p.CreatedAt, "?")); err != nil {
 		return err
 	}
 	for _, c := range p.Credentials {

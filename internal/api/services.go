@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"net/http"
 	"time"
 
 	"joinery"
@@ -31,6 +32,9 @@ type Services struct {
 	Imports       Imports
 	Audit         Audit
 	Refusals      Refusals
+	// V2 answers what lies under client.BasePathV2, in manners of its own; nil is
+	// nobody.
+	V2 http.Handler
 }
 
 // System tells about the server itself.

@@ -3,6 +3,7 @@ package daemon
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -10,34 +11,57 @@ import (
 	"joinery/internal/config"
 )
 
-// certificate is the TLS certificate of the interop listener. It can be read
-// anew while connections live; what does not read leaves the old one in force.
+// certificate is the TLS certificate of a listener. It can be read anew while
+// connections live; what does not read leaves the old one in force.
 type certificate struct {
-	files   config.Interop
+	files   config.Pair
 	current atomic.Pointer[tls.Certificate]
 }
 
-func newCertificate(files config.Interop, now time.Time) (*certificate, error) {
+func newCertificate(files config.Pair, now time.Time) (*certificate, error) {
 	c := &certificate{files: files}
 	return c, c.reload(now)
+}
+
+// certificates are those of the two listeners that speak TLS, often one.
+type certificates struct{ interop, api *certificate }
+
+func newCertificates(c config.Config, now time.Time) (both certificates, err error) {
+	interop, api := c.Pairs()
+	if both.interop, err = newCertificate(interop, now); err != nil {
+		return both, err
+	}
+	if both.api = both.interop; api != interop {
+		both.api, err = newCertificate(api, now)
+	}
+	return both, err
+}
+
+// reload reads all files anew; what one pair's lacks does not keep the other back.
+func (c certificates) reload(now time.Time) error {
+	err := c.interop.reload(now)
+	if c.api != c.interop {
+		err = errors.Join(err, c.api.reload(now))
+	}
+	return err
 }
 
 // reload reads both files and puts the pair in force if it is valid at now. A key
 // that others can read is refused: they may have it already.
 func (c *certificate) reload(now time.Time) error {
 	if err := c.files.CheckKey(); err != nil {
-		return fmt.Errorf("certificate of the interop listener:\n%w", err)
+		return fmt.Errorf("TLS certificate:\n%w", err)
 	}
 	pair, err := tls.LoadX509KeyPair(c.files.Certificate, c.files.Key)
 	if err != nil {
-		return fmt.Errorf("certificate of the interop listener: %w", err)
+		return fmt.Errorf("TLS certificate of %s: %w", c.files.Setting, err)
 	}
 	leaf, err := x509.ParseCertificate(pair.Certificate[0])
 	if err != nil {
-		return fmt.Errorf("certificate of the interop listener: %w", err)
+		return fmt.Errorf("TLS certificate of %s: %w", c.files.Setting, err)
 	}
 	if now.After(leaf.NotAfter) {
-		return fmt.Errorf("certificate of the interop listener expired on %s: replace %s", leaf.NotAfter.UTC().Format(time.RFC3339), c.files.Certificate)
+		return fmt.Errorf("TLS certificate of %s expired on %s: replace %s", c.files.Setting, leaf.NotAfter.UTC().Format(time.RFC3339), c.files.Certificate)
 	}
 	pair.Leaf = leaf
 	c.current.Store(&pair)

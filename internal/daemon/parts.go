@@ -25,6 +25,7 @@ import (
 	"joinery/internal/refusal"
 	"joinery/internal/seal"
 	"joinery/internal/store"
+	"joinery/internal/ttjs"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -130,6 +131,7 @@ type rules struct {
 	activation   *activation.Service
 	provisioning *provisioning.Service
 	claim        *claim.Service
+	networks     *claim.Networks
 	auth         *auth.Service
 	refusal      *refusal.Service
 }
@@ -142,6 +144,7 @@ func newRules(ctx context.Context, h holders, refusals *refusal.Recorder, log *s
 		auth:         auth.New(h.db, now),
 		refusal:      refusal.New(h.db, refusals),
 	}
+	r.networks = claim.NewNetworks(h.db, h.keys, r.fleet, claim.NetworkOptions{Now: now})
 	if err := r.fleet.Directory().Reload(ctx); err != nil {
 		return rules{}, err
 	}
@@ -195,13 +198,22 @@ func newAPI(around func(http.Handler) http.Handler, log *slog.Logger, metrics pr
 	return api.New(api.Options{Version: Version(), Log: log, Metrics: metrics, Around: around})
 }
 
-func services(h holders, r rules) api.Services {
+func services(h holders, r rules, v2 http.Handler) api.Services {
 	return api.Services{
 		System: system{h}, Keys: r.auth,
 		Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
 		Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Imports: r.provisioning, Audit: r.fleet,
-		Refusals: r.refusal,
+		Refusals: r.refusal, V2: v2,
 	}
+}
+
+// newV2 makes the door that clients of The Things Join Server know.
+func newV2(h holders, r rules, log *slog.Logger, now func() time.Time) (*ttjs.Server, error) {
+	return ttjs.New(ttjs.Options{
+		Peers: r.fleet.Directory(), Claims: r.networks, Devices: r.fleet, Tokens: r.claim, Imports: r.provisioning,
+		Authenticate: r.auth.Authenticate, Local: api.LocalCaller, TransportKey: h.keys.TransportKey,
+		Version: Version(), Log: log, Now: now,
+	})
 }
 
 // system is what the API tells about the server itself.

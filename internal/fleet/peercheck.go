@@ -45,6 +45,8 @@ func checkPeer(p joinery.Peer) ([]credential, error) {
 		return invalid("a NetID, NSID or AS-ID is given twice")
 	case len(p.NSIDs) > 0 && len(p.NetIDs) == 0:
 		return invalid("an NSID needs the NetID of its network")
+	case len(p.ASIDs) == 0 && (p.HideExistence || p.ClaimKEKs):
+		return invalid("hideExistence and claimKEKs are for peers that claim devices, which need an AS-ID")
 	case p.AppSKeyAtLeast > joinery.AppSKeyByID:
 		return invalid("the weakest AppSKey policy is clear, wrapped or session-key-id")
 	case len(p.Credentials) == 0 || len(p.Credentials) > maxCredentials:

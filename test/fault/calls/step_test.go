@@ -265,5 +265,9 @@ func (x stepKeys) SealKEK(ctx context.Context, h seal.Header, in seal.SealedKEK,
 	return step(x.s, "SealKEK", func() (joinery.Sealed, error) { return x.k.SealKEK(ctx, h, in, peer, version) })
 }
 
+func (x stepKeys) IsKEK(ctx context.Context, h seal.Header, in seal.SealedKEK, kek joinery.KEK) (bool, error) {
+	return step(x.s, "IsKEK", func() (bool, error) { return x.k.IsKEK(ctx, h, in, kek) })
+}
+
 // Masters cannot fail.
 func (x stepKeys) Masters() []keyring.Master { return x.k.Masters() }
