@@ -118,7 +118,7 @@ func Run(t *testing.T, open func(t testing.TB) Backend) {
 	}{
 		{"Commit", runCommits}, {"Import", runImports}, {"Delete", runDeletes}, {"Device", runDevices},
 		{"Ownership", runOwnership}, {"Fleet", runFleet}, {"Foreign", runForeign}, {"Refusals", runRefusals},
-		{"Meanwhile", runMeanwhile},
+		{"Meanwhile", runMeanwhile}, {"NetworkClaims", runNetworkClaims},
 	} {
 		t.Run(group.name, func(t *testing.T) { group.run(t, open) })
 	}

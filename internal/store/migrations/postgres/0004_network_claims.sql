@@ -8,4 +8,5 @@ CREATE UNIQUE INDEX kek_claimed_label ON kek (peer, label) WHERE claimed = 1;
 ALTER TABLE peer ADD COLUMN hide_existence smallint NOT NULL DEFAULT 0 CHECK (hide_existence IN (0, 1));
 ALTER TABLE peer ADD COLUMN claim_keks smallint NOT NULL DEFAULT 0 CHECK (claim_keks IN (0, 1));
 
-ALTER TABLE binding ADD COLUMN kek bigint REFERENCES kek; -- NULL: the current one of the AS's peer
+-- NULL: the current KEK of the Application Server's peer.
+ALTER TABLE binding ADD COLUMN kek bigint REFERENCES kek;
