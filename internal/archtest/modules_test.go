@@ -6,7 +6,7 @@ package archtest
 var modules = map[string][]string{
 	"filippo.io/age":                      {"internal/keyring/soft", "internal/backup"},
 	"github.com/danielgtaylor/huma/v2":    {"internal/api"},
-	"github.com/go-json-experiment/json":  {"backend", "manifest", "internal/seal", "internal/sim", "internal/provisioning", "internal/api", "internal/factory"},
+	"github.com/go-json-experiment/json":  {"backend", "manifest", "internal/seal", "internal/sim", "internal/provisioning", "internal/api", "internal/ttjs", "internal/factory"},
 	"github.com/google/go-cmp":            {"internal/store/storetest", "internal/keyring/keyringtest"},
 	"github.com/goccy/go-yaml":            {"internal/config"},
 	"github.com/google/renameio/v2":       {"internal/keyring/soft", "internal/sim", "internal/store", "cmd/joinery"},
