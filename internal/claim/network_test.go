@@ -48,7 +48,7 @@ func newNetworks(t testing.TB, opt NetworkOptions) networks {
 	if opt.AnswerAfter == 0 {
 		opt.AnswerAfter = -1
 	}
-	n.net = NewNetworks(n.db, n.fixture.keys, n.keks, opt)
+	n.net = NewNetworks(n.db, n.keys, n.keks, opt)
 	for name, p := range map[string]*joinery.Peer{"here": &n.here, "there": &n.there, "shy": &n.shy} {
 		*p = joinery.Peer{ID: joinery.NewPeerID(), Org: n.maker.Org, Name: name, ASIDs: []string{name + ".example.com"}, CreatedAt: n.clock.now()}
 		p.HideExistence = name == "shy"
@@ -273,7 +273,7 @@ func TestNetworkClaimAndOwner(t *testing.T) {
 	c := claimOf(devices[0], tokens[0])
 	want(t, "claim", n.try(t, n.here, c), "done")
 	// The token is the owner's, too, and makes an owner.
-	if _, err := n.fixture.Claim(ctx, n.acme, request(devices[0], tokens[0])); err != nil {
+	if _, err := n.Claim(ctx, n.acme, request(devices[0], tokens[0])); err != nil {
 		t.Fatal(err)
 	}
 	wantCode(t, n.Bind(ctx, n.acme, devices[0].ID, home), joinery.CodeConflict)
@@ -330,7 +330,7 @@ func (n networks) addDevice(t testing.TB, d joinery.Device) string {
 	if err != nil || rows[0].Status != joinery.RowCreated {
 		t.Fatalf("%+v, %v", rows, err)
 	}
-	token, err := n.fixture.keys.OwnerToken(t.Context(), d.ID, 0)
+	token, err := n.keys.OwnerToken(t.Context(), d.ID, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,13 +29,13 @@ func TestClaimReplayed(t *testing.T) {
 	d, token := f.device(t)
 	unknown := lorawan.EUI64{1}
 
-	wantUser(t, "unknown", here.Claim(ctx, unknown, token), userNotProvisioned)
+	wantUser(t, "unknown", here.Claim(ctx, unknown, token), errUserNotProvisioned)
 	_, _, _, err := here.Status(ctx, unknown)
-	wantUser(t, "status of an unknown one", err, userNotClaimed)
+	wantUser(t, "status of an unknown one", err, errUserNotClaimed)
 	_, _, _, err = here.Status(ctx, d.DevEUI)
-	wantUser(t, "status before", err, userNotClaimed)
-	wantUser(t, "wrong token", here.Claim(ctx, d.DevEUI, "AAAAAAAAAAAAA"), userDenied)
-	wantUser(t, "no token", here.Claim(ctx, d.DevEUI, ""), userDenied)
+	wantUser(t, "status before", err, errUserNotClaimed)
+	wantUser(t, "wrong token", here.Claim(ctx, d.DevEUI, "AAAAAAAAAAAAA"), errUserDenied)
+	wantUser(t, "no token", here.Claim(ctx, d.DevEUI, ""), errUserDenied)
 
 	wantUser(t, "claim", here.Claim(ctx, d.DevEUI, token), nil)
 	gotNetID, gotNSID, locked, err := here.Status(ctx, d.DevEUI)
@@ -51,11 +51,11 @@ func TestClaimReplayed(t *testing.T) {
 	// Locked by the one, it is nobody else's, whatever the token.
 	wantUser(t, "another's claim", there.Claim(ctx, d.DevEUI, token), userInternal{"Client not allowed to claim"})
 	_, _, _, err = there.Status(ctx, d.DevEUI)
-	wantUser(t, "another's status", err, userDenied)
-	wantUser(t, "another's unclaim", there.Unclaim(ctx, d.DevEUI), userDenied)
+	wantUser(t, "another's status", err, errUserDenied)
+	wantUser(t, "another's unclaim", there.Unclaim(ctx, d.DevEUI), errUserDenied)
 
 	wantUser(t, "unclaim", here.Unclaim(ctx, d.DevEUI), nil)
-	wantUser(t, "unclaim again", here.Unclaim(ctx, d.DevEUI), userNotClaimed)
+	wantUser(t, "unclaim again", here.Unclaim(ctx, d.DevEUI), errUserNotClaimed)
 	here.nsid = nil
 	wantUser(t, "another's now", there.Claim(ctx, d.DevEUI, token), nil)
 	_, gotNSID, _, err = there.Status(ctx, d.DevEUI)
@@ -66,7 +66,7 @@ func TestClaimReplayed(t *testing.T) {
 	// Guesses end, and not in words that the client takes for something else.
 	e, _ := f.device(t)
 	for range 5 {
-		wantUser(t, "guess", here.Claim(ctx, e.DevEUI, "AAAAAAAAAAAAA"), userDenied)
+		wantUser(t, "guess", here.Claim(ctx, e.DevEUI, "AAAAAAAAAAAAA"), errUserDenied)
 	}
 	wantUser(t, "one guess more", here.Claim(ctx, e.DevEUI, "AAAAAAAAAAAAA"), userStatus(http.StatusTooManyRequests))
 }
@@ -99,7 +99,7 @@ func TestBatchUnclaimReplayed(t *testing.T) {
 		if i == 7 {
 			wantUser(t, "another's", err, nil)
 		} else {
-			wantUser(t, "unclaimed", err, userNotClaimed)
+			wantUser(t, "unclaimed", err, errUserNotClaimed)
 		}
 	}
 	wantUser(t, "batch of one", there.UnclaimAll(ctx, all[7]), nil)
@@ -175,12 +175,12 @@ func TestHideExistence(t *testing.T) {
 	free, _ := f.device(t)
 	wantUser(t, "claim", here.Claim(ctx, d.DevEUI, token), nil)
 	for _, devEUI := range []lorawan.EUI64{{1}, d.DevEUI, free.DevEUI} {
-		wantUser(t, "claim", shy.Claim(ctx, devEUI, "AAAAAAAAAAAAA"), userDenied)
+		wantUser(t, "claim", shy.Claim(ctx, devEUI, "AAAAAAAAAAAAA"), errUserDenied)
 		_, _, _, err := shy.Status(ctx, devEUI)
-		wantUser(t, "status", err, userDenied)
-		wantUser(t, "unclaim", shy.Unclaim(ctx, devEUI), userDenied)
+		wantUser(t, "status", err, errUserDenied)
+		wantUser(t, "unclaim", shy.Unclaim(ctx, devEUI), errUserDenied)
 	}
-	wantUser(t, "right token, locked by another", shy.Claim(ctx, d.DevEUI, token), userDenied)
+	wantUser(t, "right token, locked by another", shy.Claim(ctx, d.DevEUI, token), errUserDenied)
 	err := shy.UnclaimAll(ctx, lorawan.EUI64{1}, d.DevEUI, free.DevEUI)
 	batch, _ := errors.AsType[userBatch](err)
 	if len(batch) != 3 {
@@ -199,7 +199,7 @@ func TestTokensAreNotLogged(t *testing.T) {
 	here := f.as(t, f.here)
 	d, token := f.device(t)
 	wantUser(t, "claim", here.Claim(t.Context(), d.DevEUI, token), nil)
-	wantUser(t, "claim", here.Claim(t.Context(), d.DevEUI, "SOMEBODYSGUESS"), userDenied)
+	wantUser(t, "claim", here.Claim(t.Context(), d.DevEUI, "SOMEBODYSGUESS"), errUserDenied)
 	a := f.send(t, nil, http.MethodGet, "/api/v2/devices/"+d.DevEUI.String(), "", "Authorization", "Bearer "+f.key)
 	if a.status != http.StatusOK || !strings.Contains(a.body, token) {
 		t.Fatalf("%d %s", a.status, a.body)

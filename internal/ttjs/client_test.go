@@ -37,10 +37,10 @@ func newClaimClient(url string, config *tls.Config) *claimClient {
 
 // What the client's user is told.
 var (
-	userNotProvisioned = errors.New("the device is not provisioned")
-	userNotClaimed     = errors.New("the device is not claimed")
-	userDenied         = errors.New("the device is claimed already, or the token is wrong")
-	userCredentials    = errors.New("unauthenticated")
+	errUserNotProvisioned = errors.New("the device is not provisioned")
+	errUserNotClaimed     = errors.New("the device is not claimed")
+	errUserDenied         = errors.New("the device is claimed already, or the token is wrong")
+	errUserCredentials    = errors.New("unauthenticated")
 )
 
 // userInternal is an internal error, with the text that came.
@@ -117,9 +117,9 @@ func (c *claimClient) Claim(ctx context.Context, devEUI lorawan.EUI64, token str
 	case status == http.StatusBadRequest:
 		return userInternal{refusal(text)}
 	case status == http.StatusNotFound:
-		return userNotProvisioned
+		return errUserNotProvisioned
 	case status == http.StatusForbidden && refusal(text) == "claim failed with given owner token":
-		return userDenied
+		return errUserDenied
 	case status == http.StatusForbidden:
 		return userInternal{refusal(text)}
 	}
@@ -170,16 +170,16 @@ func held(status int, text []byte) error {
 	case http.StatusBadRequest:
 		return userInternal{refusal(text)}
 	case http.StatusNotFound:
-		return userNotClaimed
+		return errUserNotClaimed
 	case http.StatusForbidden:
-		return userDenied
+		return errUserDenied
 	}
 	return others(status)
 }
 
 func others(status int) error {
 	if status == http.StatusUnauthorized {
-		return userCredentials
+		return errUserCredentials
 	}
 	return userStatus(status)
 }

@@ -80,7 +80,7 @@ func TestKEKOfAClaim(t *testing.T) {
 		t.Errorf("bound to %+v", now)
 	}
 	// A KEK tells nothing to who has no token.
-	wantUser(t, "wrong token", with(here, "default", otherKey).Claim(ctx, d.DevEUI, "AAAAAAAAAAAAA"), userDenied)
+	wantUser(t, "wrong token", with(here, "default", otherKey).Claim(ctx, d.DevEUI, "AAAAAAAAAAAAA"), errUserDenied)
 
 	f.findsNowhere(t, oneKey, otherKey)
 }

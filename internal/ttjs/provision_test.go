@@ -2,6 +2,7 @@ package ttjs_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -83,7 +84,9 @@ func TestProvisionersDevices(t *testing.T) {
 		}
 	}
 	// The operator on its socket needs no key, and reads no token.
-	local := &http.Transport{Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", f.socket) }}
+	local := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", f.socket)
+	}}
 	t.Cleanup(local.CloseIdleConnections)
 	got = decode[shown](t, f.sendBy(t, local, "http://operator", http.MethodGet, path, ""), 200)
 	if got.OwnerToken != "" {
