@@ -14,12 +14,13 @@ import (
 // certificate is the TLS certificate of a listener. It can be read anew while
 // connections live; what does not read leaves the old one in force.
 type certificate struct {
-	files   config.Pair
-	current atomic.Pointer[tls.Certificate]
+	listener string
+	files    config.Pair
+	current  atomic.Pointer[tls.Certificate]
 }
 
-func newCertificate(files config.Pair, now time.Time) (*certificate, error) {
-	c := &certificate{files: files}
+func newCertificate(listener string, files config.Pair, now time.Time) (*certificate, error) {
+	c := &certificate{listener: listener, files: files}
 	return c, c.reload(now)
 }
 
@@ -28,11 +29,11 @@ type certificates struct{ interop, api *certificate }
 
 func newCertificates(c config.Config, now time.Time) (both certificates, err error) {
 	interop, api := c.Pairs()
-	if both.interop, err = newCertificate(interop, now); err != nil {
+	if both.interop, err = newCertificate("interop listener", interop, now); err != nil {
 		return both, err
 	}
 	if both.api = both.interop; api != interop {
-		both.api, err = newCertificate(api, now)
+		both.api, err = newCertificate("API's TLS listener", api, now)
 	}
 	return both, err
 }
@@ -50,18 +51,18 @@ func (c certificates) reload(now time.Time) error {
 // that others can read is refused: they may have it already.
 func (c *certificate) reload(now time.Time) error {
 	if err := c.files.CheckKey(); err != nil {
-		return fmt.Errorf("TLS certificate:\n%w", err)
+		return fmt.Errorf("certificate of the %s:\n%w", c.listener, err)
 	}
 	pair, err := tls.LoadX509KeyPair(c.files.Certificate, c.files.Key)
 	if err != nil {
-		return fmt.Errorf("TLS certificate of %s: %w", c.files.Setting, err)
+		return fmt.Errorf("certificate of the %s: %w", c.listener, err)
 	}
 	leaf, err := x509.ParseCertificate(pair.Certificate[0])
 	if err != nil {
-		return fmt.Errorf("TLS certificate of %s: %w", c.files.Setting, err)
+		return fmt.Errorf("certificate of the %s: %w", c.listener, err)
 	}
 	if now.After(leaf.NotAfter) {
-		return fmt.Errorf("TLS certificate of %s expired on %s: replace %s", c.files.Setting, leaf.NotAfter.UTC().Format(time.RFC3339), c.files.Certificate)
+		return fmt.Errorf("certificate of the %s expired on %s: replace %s", c.listener, leaf.NotAfter.UTC().Format(time.RFC3339), c.files.Certificate)
 	}
 	pair.Leaf = leaf
 	c.current.Store(&pair)
