@@ -67,6 +67,7 @@ var (
 	_ activation.Store      = stepStore{}
 	_ claim.Store           = stepStore{}
 	_ claim.Registry        = stepStore{}
+	_ claim.NetworkStore    = stepStore{}
 	_ provisioning.Store    = stepStore{}
 	_ provisioning.Registry = stepStore{}
 	_ fleet.Store           = stepStore{}
