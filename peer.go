@@ -91,7 +91,7 @@ type KEK struct {
 	ID        KEKID
 	Peer      PeerID
 	Role      KEKRole
-	Label     string // KEKLabel on the wire; unique
+	Label     string // KEKLabel on the wire; unique, but see Claimed
 	Version   uint32 // from 1, by (peer, role)
 	Sealed    Sealed
 	CreatedAt time.Time

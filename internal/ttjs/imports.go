@@ -86,6 +86,9 @@ func (s *Server) importDevices(w http.ResponseWriter, r *http.Request, caller jo
 	ctx, cancel := context.WithTimeout(r.Context(), importTimeout)
 	defer cancel()
 	answer, err := s.importManifest(ctx, w, r, caller)
+	if err != nil && ctx.Err() != nil {
+		err = joinery.WrapError(joinery.CodeUnavailable, err, "the import takes longer than an answer may; send the same file again, and it goes on")
+	}
 	if err != nil {
 		s.refuse(w, r, err)
 		return
