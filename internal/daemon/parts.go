@@ -203,7 +203,7 @@ func services(h holders, r rules, v2 http.Handler) api.Services {
 		System: system{h}, Keys: r.auth,
 		Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
 		Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Imports: r.provisioning, Audit: r.fleet,
-		Refusals: r.refusal, V2: v2,
+		Refusals: r.refusal, Answers: h.db, V2: v2,
 	}
 }
 

@@ -69,7 +69,7 @@ func noncesFrom(state joinery.ActivationState) *nonces {
 	}
 }
 
-// listDevices lists the caller's devices, in the order in which they came: GET
+// listDevices lists the caller's devices, in the order of their DevEUIs: GET
 // /devices. The header Link leads to the next page.
 func (s *Server) listDevices(w http.ResponseWriter, r *http.Request, caller joinery.Caller) {
 	q, err := queryOf(r.URL.Query(), caller)
@@ -77,17 +77,17 @@ func (s *Server) listDevices(w http.ResponseWriter, r *http.Request, caller join
 		s.refuse(w, r, err)
 		return
 	}
-	states, err := s.Devices.Devices(r.Context(), caller, q)
+	page, err := s.Devices.Devices(r.Context(), caller, q)
 	if err != nil {
 		s.refuse(w, r, err)
 		return
 	}
-	devices := make([]device, len(states))
-	for i, state := range states {
+	devices := make([]device, len(page.Items))
+	for i, state := range page.Items {
 		devices[i] = deviceFrom(state)
 	}
-	if n := len(states); n == q.Limit {
-		next := url.Values{"after": {states[n-1].Device.ID.String()}, "limit": {strconv.Itoa(q.Limit)}}
+	if page.Next != (joinery.DevicePlace{}) {
+		next := url.Values{"after": {placeText(page.Next)}, "limit": {strconv.Itoa(q.Limit)}}
 		w.Header().Set("Link", "<"+Base+"/devices?"+next.Encode()+`>; rel="next"`)
 	}
 	writeJSON(w, http.StatusOK, devices)
@@ -101,11 +101,22 @@ func queryOf(values url.Values, caller joinery.Caller) (q joinery.DeviceQuery, e
 		}
 	}
 	if text := values.Get("after"); text != "" {
-		if q.After, err = joinery.ParseDeviceID(text); err != nil {
+		if q.After, err = parsePlace(text); err != nil {
 			return q, joinery.WrapError(joinery.CodeInvalid, err, "after: take the link to the next page as it is")
 		}
 	}
 	return q, nil
+}
+
+// placeText writes a place as DevEUI and JoinEUI, in 32 hexadecimal digits.
+func placeText(p joinery.DevicePlace) string { return p.DevEUI.String() + p.JoinEUI.String() }
+
+func parsePlace(text string) (p joinery.DevicePlace, err error) {
+	half := len(text) / 2
+	if p.DevEUI, err = lorawan.ParseEUI64(text[:half]); err == nil {
+		p.JoinEUI, err = lorawan.ParseEUI64(text[half:])
+	}
+	return p, err
 }
 
 // getDevice shows one device: GET /devices/{devEUI}, with ?nonces=true what it may

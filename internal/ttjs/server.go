@@ -37,7 +37,7 @@ type Claims interface {
 // Devices is an organisation's devices and the JoinEUIs that the server answers
 // for.
 type Devices interface {
-	Devices(ctx context.Context, caller joinery.Caller, q joinery.DeviceQuery) ([]joinery.ActivationState, error)
+	Devices(ctx context.Context, caller joinery.Caller, q joinery.DeviceQuery) (joinery.DevicePage, error)
 	FindDevices(ctx context.Context, caller joinery.Caller, devEUI lorawan.EUI64) ([]joinery.ActivationState, error)
 	Delete(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) error
 	// Served is every JoinEUI range, in order.
