@@ -108,14 +108,21 @@ func queryOf(values url.Values, caller joinery.Caller) (q joinery.DeviceQuery, e
 	return q, nil
 }
 
-// placeText writes a place as DevEUI and JoinEUI, in 32 hexadecimal digits.
-func placeText(p joinery.DevicePlace) string { return p.DevEUI.String() + p.JoinEUI.String() }
+// placeText writes a place: the device's id, DevEUI and JoinEUI, with dots between.
+func placeText(p joinery.DevicePlace) string {
+	return p.Device.String() + "." + p.DevEUI.String() + "." + p.JoinEUI.String()
+}
 
 func parsePlace(text string) (p joinery.DevicePlace, err error) {
-	half := len(text) / 2
-	if p.DevEUI, err = lorawan.ParseEUI64(text[:half]); err == nil {
-		p.JoinEUI, err = lorawan.ParseEUI64(text[half:])
+	device, euis, _ := strings.Cut(text, ".")
+	devEUI, joinEUI, _ := strings.Cut(euis, ".")
+	if p.Device, err = joinery.ParseDeviceID(device); err != nil {
+		return p, err
 	}
+	if p.DevEUI, err = lorawan.ParseEUI64(devEUI); err != nil {
+		return p, err
+	}
+	p.JoinEUI, err = lorawan.ParseEUI64(joinEUI)
 	return p, err
 }
 
