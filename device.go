@@ -105,6 +105,9 @@ type Binding struct {
 	Source string
 	Locked bool
 	Since  time.Time
+	// KEK wraps the AppSKey of this binding, for the Application Server that
+	// brought it with its claim; zero for the current KEK of that server.
+	KEK KEKID
 }
 
 // ActivationState is all that a join needs to know of a device, from one read.

@@ -38,6 +38,12 @@ type Peer struct {
 	DiscloseDevices bool
 	// IgnoreNSID accepts any SenderNSID.
 	IgnoreNSID bool
+	// HideExistence answers every claim and question of this peer's about a
+	// device that it does not hold as if the device were another's, known or not.
+	HideExistence bool
+	// ClaimKEKs lets this peer bring the KEK of a device's AppSKey with its claim;
+	// see Binding.KEK.
+	ClaimKEKs bool
 	// Suspended refuses the peer without forgetting it.
 	Suspended bool
 
@@ -85,11 +91,15 @@ type KEK struct {
 	ID        KEKID
 	Peer      PeerID
 	Role      KEKRole
-	Label     string // KEKLabel on the wire; unique
+	Label     string // KEKLabel on the wire; unique, but see Claimed
 	Version   uint32 // from 1, by (peer, role)
 	Sealed    Sealed
 	CreatedAt time.Time
 	Retired   bool
+	// Claimed is set where the peer brought the KEK with a claim. Such a KEK wraps
+	// for the bindings that name it and never becomes the current one of its peer;
+	// its label is unique among the peer's own only.
+	Claimed bool
 }
 
 // IsZero tells whether k is no KEK.

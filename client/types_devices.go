@@ -48,6 +48,7 @@ type Binding struct {
 	ClearNwkKeys bool          `json:"clearNwkKeys" doc:"The owner's consent that network session keys travel unwrapped"`
 	Source       string        `json:"source" enum:"owner,network" doc:"Who made it"`
 	Locked       bool          `json:"locked" doc:"A network's: whether it stands until that network lets go. An owner's: whether the claim of a network leaves it alone"`
+	KEK          joinery.KEKID `json:"kek,omitzero" pattern:"^kek_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"kek_ and 13 characters" doc:"The KEK of this device's AppSKey that came with its network's claim; without it the Application Server's current one"`
 	Since        time.Time     `json:"since,omitzero" doc:"Since when"`
 }
 

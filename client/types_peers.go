@@ -28,6 +28,8 @@ type PeerSettings struct {
 	AppSKeyAtLeast   string          `json:"appSKeyAtLeast,omitzero" enum:"clear,wrapped,session-key-id" doc:"The weakest way in which AppSKey travels to this peer; clear without it"`
 	DiscloseDevices  bool            `json:"discloseDevices,omitzero" doc:"Tell this peer 'activation disallowed' instead of 'unknown DevEUI' for devices that exist and are not bound to it"`
 	IgnoreNSID       bool            `json:"ignoreNSID,omitzero" doc:"Accept any SenderNSID from it"`
+	HideExistence    bool            `json:"hideExistence,omitzero" doc:"Answer its claims of devices that are unknown or another's as claims with a wrong token"`
+	ClaimKEKs        bool            `json:"claimKEKs,omitzero" doc:"Take the KEK of a device's AppSKey with its claim"`
 	Suspended        bool            `json:"suspended,omitzero" doc:"Refuse it without forgetting it"`
 }
 
@@ -64,6 +66,7 @@ type KEK struct {
 	Version   uint32         `json:"version" doc:"From 1, by peer and role; the newest that is not retired wraps"`
 	CreatedAt time.Time      `json:"createdAt" doc:"When it was added"`
 	Retired   bool           `json:"retired" doc:"Retired: it wraps nothing new"`
+	Claimed   bool           `json:"claimed,omitzero" doc:"The peer brought it with claims: it wraps AppSKey for their bindings alone, and its label is unique among this peer's"`
 }
 
 // NewKEK asks to add a KEK, sealed to the server's transport key.

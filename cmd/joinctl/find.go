@@ -95,12 +95,20 @@ func findKEK(ctx context.Context, c *client.Client, arg string) (client.KEK, err
 	if err != nil {
 		return client.KEK{}, err
 	}
+	var found []client.KEK
 	for _, k := range keks {
 		if k.ID.String() == arg || k.Label == arg {
-			return k, nil
+			found = append(found, k)
 		}
 	}
-	return client.KEK{}, fmt.Errorf("no KEK %q that you may see; 'joinctl kek list' lists them", clean(arg))
+	switch len(found) {
+	case 0:
+		return client.KEK{}, fmt.Errorf("no KEK %q that you may see; 'joinctl kek list' lists them", clean(arg))
+	case 1:
+		return found[0], nil
+	}
+	// Labels that came with claims are each peer's own.
+	return client.KEK{}, fmt.Errorf("%d KEKs have the label %q: name one by its id, which 'joinctl kek list' shows", len(found), clean(arg))
 }
 
 // findOrganisation finds an organisation by id or name.

@@ -222,8 +222,11 @@ func (a *app) kekListCommand() *cobra.Command {
 			names: []string{"label", "role", "version", "peer", "added", "state", "id"},
 			cells: func(k client.KEK) []any {
 				state := "in use"
-				if k.Retired {
+				switch {
+				case k.Retired:
 					state = "retired"
+				case k.Claimed:
+					state = "for claims"
 				}
 				return []any{k.Label, k.Role, k.Version, k.Peer, when(k.CreatedAt, "?"), state, k.ID}
 			},

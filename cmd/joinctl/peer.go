@@ -35,6 +35,10 @@ digits or as 16, 24 or 32 bytes, and the peer has the same key under the same
 label. It is encrypted to the server before it leaves this machine. --clear-keys
 goes without; it asks for the peer's name, and each device's owner must consent, too.
 
+An Application Server that claims devices may bring the KEK of their AppSKey with each
+claim (--claim-keks); --hide-existence answers its claims of devices that are unknown
+or another's like a wrong token.
+
 --for sets what a known Network Server needs: 'chirpstack' leaves SessionKeyID out
 of answers that carry AppSKey and takes KEKs of 16 bytes only; 'the-things-stack'
 keeps SessionKeyID, by which its Application Server fetches AppSKey.`,
@@ -42,7 +46,8 @@ keeps SessionKeyID, by which its Application Server fetches AppSKey.`,
   joinctl peer add "Our ChirpStack" --for chirpstack --net-id 000001 --ca chirpstack-ca.crt \
       --ns-kek chirpstack-v1=chirpstack.kek
   joinctl peer add "Payload service" --as-id as.example.com --ca ca.crt --san as.example.com \
-      --as-kek as-v1=as.kek`,
+      --as-kek as-v1=as.kek
+  joinctl peer add "Our Things Stack" --as-id tts.example.com --cert dcs.crt --claim-keks`,
 		Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
 		in := client.NewPeer{PeerSettings: client.PeerSettings{Name: args[0]}}
@@ -140,7 +145,7 @@ func (a *app) peerFacts(p client.Peer) error {
 		"NetIDs", joined(p.NetIDs), "NSIDs", joined(p.NSIDs), "AS-IDs", joined(p.ASIDs),
 		"clear keys", yesNo(p.ClearKeys), "SessionKeyID", map[bool]string{false: "sent", true: "left out where AppSKey is given"}[p.OmitSessionKeyID],
 		"AppSKey at least", orDash(p.AppSKeyAtLeast), "discloses devices", yesNo(p.DiscloseDevices),
-		"any NSID", yesNo(p.IgnoreNSID), "added", when(p.CreatedAt, "?")}
+		"any NSID", yesNo(p.IgnoreNSID), "hides devices from it", yesNo(p.HideExistence), "KEKs with claims", yesNo(p.ClaimKEKs), "added", when(p.CreatedAt, "?")}
 	for _, c := range p.Credentials {
 		facts = append(facts, "known by", describeCredential(c))
 	}

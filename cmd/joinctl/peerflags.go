@@ -26,6 +26,7 @@ type peerFlags struct {
 	spki, certs, cas                     []string
 	san, preset, confirm, appSKey, name  string
 	clearKeys, omitID, disclose, anyNSID bool
+	hide, claimKEKs                      bool
 	add, suspended                       bool
 }
 
@@ -46,6 +47,8 @@ func (p *peerFlags) register(c *cobra.Command) {
 	f.StringVar(&p.appSKey, "app-s-key-at-least", "", "weakest way in which AppSKey travels to it: clear, wrapped or session-key-id")
 	f.BoolVar(&p.disclose, "disclose-devices", false, "tell it which devices exist that are not bound to it")
 	f.BoolVar(&p.anyNSID, "ignore-nsid", false, "accept any SenderNSID from it")
+	f.BoolVar(&p.hide, "hide-existence", false, "answer its claims of devices that are unknown or another's as claims with a wrong token")
+	f.BoolVar(&p.claimKEKs, "claim-keks", false, "take the KEK of a device's AppSKey with its claim")
 }
 
 // apply sets what the flags name.
@@ -74,6 +77,8 @@ func (p *peerFlags) apply(s *client.PeerSettings) error {
 		"app-s-key-at-least":  func() { s.AppSKeyAtLeast = p.appSKey },
 		"disclose-devices":    func() { s.DiscloseDevices = p.disclose },
 		"ignore-nsid":         func() { s.IgnoreNSID = p.anyNSID },
+		"hide-existence":      func() { s.HideExistence = p.hide },
+		"claim-keks":          func() { s.ClaimKEKs = p.claimKEKs },
 		"suspended":           func() { s.Suspended = p.suspended },
 	} {
 		if given(flag) {

@@ -18,9 +18,9 @@ func newServe() *cobra.Command {
 		Use:   "serve",
 		Short: "Run the Join Server",
 		Long: `Runs the Join Server until SIGTERM or SIGINT: it then accepts nothing more,
-finishes the requests in flight, and ends. SIGHUP reads the interop certificate
+finishes the requests in flight, and ends. SIGHUP reads the TLS certificates
 anew. Sockets that systemd opened are used under the names interop, api,
-api-socket and ops.
+api-tls, api-socket and ops.
 
 With --successor it takes over from the server that runs with the same
 configuration: it opens keys and certificate, gets the listening sockets, and

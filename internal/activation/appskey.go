@@ -7,7 +7,7 @@ import (
 )
 
 // AppSKey gives the AppSKey of a session to the Application Server for which
-// that session was made, wrapped under that server's current KEK, as long as
+// that session was made, wrapped under the KEK of its binding now, as long as
 // the binding under which it was made stands (TS002-1.0 §10). Whoever else asks
 // learns only that there is no such device for them.
 func (s *Service) AppSKey(ctx context.Context, req AppSKeyRequest) (_ Envelope, err error) {
@@ -29,7 +29,7 @@ func (s *Service) AppSKey(ctx context.Context, req AppSKeyRequest) (_ Envelope, 
 	if state.Device.Suspended {
 		return Envelope{}, joinery.Errorf(joinery.CodeSuspended, "the device is suspended")
 	}
-	kek, ok := s.peers.CurrentKEK(req.Peer.ID, joinery.KEKForAS)
+	kek, ok := s.asKEK(req.Peer.ID, *state.Binding)
 	if !ok {
 		return Envelope{}, joinery.Refuse(joinery.RefusedASKEK, joinery.Errorf(joinery.CodeKEKMissing, "there is no KEK for this Application Server"))
 	}

@@ -82,7 +82,7 @@ func (s *Service) chooseWrapping(p joinery.Peer, b joinery.Binding, policy joine
 	case joinery.AppSKeyClear:
 		w.clearApp = true
 	case joinery.AppSKeyWrapped:
-		if w.as, ok = s.currentASKEK(b.ASID); !ok {
+		if w.as, ok = s.asKEKOf(b); !ok {
 			err := joinery.Errorf(joinery.CodeKEKMissing, "there is no KEK for the Application Server of this device")
 			return w, joinery.Refuse(s.whyNoASKEK(b.ASID), err)
 		}
@@ -115,13 +115,26 @@ func (s *Service) frozenWrapping(p joinery.Peer, b joinery.Binding, a joinery.Ac
 	return w, wrapped && (a.Policy != joinery.AppSKeyClear || w.clearApp)
 }
 
-func (s *Service) currentASKEK(asid string) (joinery.KEK, bool) {
-	if asid == "" {
+// asKEKOf is what wraps the AppSKey of a device that is bound so.
+func (s *Service) asKEKOf(b joinery.Binding) (joinery.KEK, bool) {
+	if b.ASID == "" {
 		return joinery.KEK{}, false
 	}
-	peer, ok := s.peers.PeerByASID(asid)
+	peer, ok := s.peers.PeerByASID(b.ASID)
 	if !ok {
 		return joinery.KEK{}, false
 	}
-	return s.peers.CurrentKEK(peer.ID, joinery.KEKForAS)
+	return s.asKEK(peer.ID, b)
+}
+
+// asKEK is what wraps the AppSKey of b for as, the peer of its AS-ID: the KEK that
+// came with the network's claim, if one did, and then no other; else the peer's
+// current one. Where the AS-ID is another peer's by now, the claim's KEK is not
+// that peer's.
+func (s *Service) asKEK(as joinery.PeerID, b joinery.Binding) (joinery.KEK, bool) {
+	if b.KEK == 0 {
+		return s.peers.CurrentKEK(as, joinery.KEKForAS)
+	}
+	kek, ok := s.peers.KEK(b.KEK)
+	return kek, ok && kek.Peer == as && kek.Role == joinery.KEKForAS
 }

@@ -151,7 +151,7 @@ func (d *directory) CurrentKEK(peer joinery.PeerID, role joinery.KEKRole) (best 
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, k := range d.keks {
-		if k.Peer == peer && k.Role == role && k.Version > best.Version {
+		if k.Peer == peer && k.Role == role && !k.Claimed && k.Version > best.Version {
 			best, found = k, true
 		}
 	}

@@ -44,6 +44,7 @@ func peer(p joinery.Peer) client.Peer {
 			Credentials: each(p.Credentials, credential),
 			ClearKeys:   p.ClearKeys, OmitSessionKeyID: p.OmitSessionKeyID, AppSKeyAtLeast: p.AppSKeyAtLeast.String(),
 			DiscloseDevices: p.DiscloseDevices, IgnoreNSID: p.IgnoreNSID, Suspended: p.Suspended,
+			HideExistence: p.HideExistence, ClaimKEKs: p.ClaimKEKs,
 		},
 	}
 }
@@ -62,6 +63,7 @@ func peerOf(in client.PeerSettings) (joinery.Peer, error) {
 		Name: in.Name, NetIDs: in.NetIDs, NSIDs: in.NSIDs, ASIDs: in.ASIDs,
 		ClearKeys: in.ClearKeys, OmitSessionKeyID: in.OmitSessionKeyID,
 		DiscloseDevices: in.DiscloseDevices, IgnoreNSID: in.IgnoreNSID, Suspended: in.Suspended,
+		HideExistence: in.HideExistence, ClaimKEKs: in.ClaimKEKs,
 	}
 	if in.AppSKeyAtLeast != "" {
 		policy, err := joinery.ParseAppSKeyPolicy(in.AppSKeyAtLeast)
@@ -87,7 +89,7 @@ func peerOf(in client.PeerSettings) (joinery.Peer, error) {
 func kek(k joinery.KEK) client.KEK {
 	return client.KEK{
 		ID: k.ID, Peer: k.Peer, Role: string(k.Role), Label: k.Label, Version: k.Version,
-		CreatedAt: utc(k.CreatedAt), Retired: k.Retired,
+		CreatedAt: utc(k.CreatedAt), Retired: k.Retired, Claimed: k.Claimed,
 	}
 }
 
@@ -120,7 +122,7 @@ func binding(b *joinery.Binding) *client.Binding {
 	}
 	return &client.Binding{
 		Epoch: b.Epoch, NetID: b.NetID, NSID: b.NSID, ASID: b.ASID, AppSKey: b.Policy.String(),
-		ClearNwkKeys: b.ClearNwkKeys, Source: b.Source, Locked: b.Locked, Since: utc(b.Since),
+		ClearNwkKeys: b.ClearNwkKeys, Source: b.Source, Locked: b.Locked, Since: utc(b.Since), KEK: b.KEK,
 	}
 }
 

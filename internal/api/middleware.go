@@ -160,6 +160,10 @@ func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
 // routes is the mux; what it does not know is refused in our form.
 func (s *Server) routes(w http.ResponseWriter, r *http.Request) {
+	if s.V2 != nil && strings.HasPrefix(r.URL.Path, client.BasePathV2+"/") {
+		s.V2.ServeHTTP(w, r)
+		return
+	}
 	handler, pattern := s.mux.Handler(r)
 	// The mux would redirect to the clean path, and repeat it.
 	clean := path.Clean(r.URL.Path) == r.URL.Path

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"crypto/sha256"
+	"net/http"
 
 	"joinery"
 	"joinery/client"
@@ -37,6 +38,9 @@ type Services struct {
 	Refusals      Refusals
 	// Answers may be nil: then an Idempotency-Key has no effect.
 	Answers Answers
+	// V2 answers what lies under client.BasePathV2, in manners of its own; nil is
+	// nobody.
+	V2 http.Handler
 }
 
 // System tells about the server itself.

@@ -59,6 +59,7 @@ var rooms = map[string]room{
 
 	"internal/interop": {doors, "Backend Interfaces over mutual TLS"},
 	"internal/api":     {doors, "the management API"},
+	"internal/ttjs":    {doors, "the API of The Things Join Server, version 2: identity, bodies and errors in its own manners, beside the management API's"},
 
 	"internal/config":   {wiring, "the documented configuration"},
 	"internal/handover": {wiring, "sockets and requests pass from a server to its successor; knows no door and no rule, so that both sides of the conversation stand beside each other"},
@@ -100,8 +101,10 @@ var sideways = map[string][]string{
 // import paths, others packages of this module.
 var importers = map[string][]string{
 	// Custody: who can hold a key, and who can ask for an operation on one.
-	"internal/secret":           {"internal/seal", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft"},
-	"internal/seal":             {"internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/keyringtest", "internal/provisioning", "internal/fleet", "internal/factory", "internal/api", "internal/daemon", "client", "cmd/joinctl", "cmd/joinery", "internal/quickstart"},
+	// ttjs is the one door that touches a key in the clear, because clients send it
+	// so: a claim's KEK, decoded into this package's memory and sealed there.
+	"internal/secret":           {"internal/ttjs", "internal/seal", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft"},
+	"internal/seal":             {"internal/claim", "internal/ttjs", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/keyringtest", "internal/provisioning", "internal/fleet", "internal/factory", "internal/api", "internal/daemon", "client", "cmd/joinctl", "cmd/joinery", "internal/quickstart"},
 	"internal/keyring":          {"internal/keyring/soft", "internal/keyring/keyringtest", "internal/activation", "internal/provisioning", "internal/fleet", "internal/claim", "internal/daemon", "cmd/joinery"},
 	"internal/keyring/lwcrypto": {"internal/keyring", "internal/keyring/soft", "internal/keyring/keyringtest"},
 	"internal/keyring/soft":     {"internal/keyring/keyringtest", "internal/daemon", "cmd/joinery", "internal/quickstart"},

@@ -78,16 +78,17 @@ func tooMany(whose string, again time.Duration) error {
 
 // Recall counts the failures that are on disk, from before a restart. Of several
 // servers on one database each counts for itself after that.
-func (s *Service) Recall(ctx context.Context) error {
-	now := s.now()
-	past, err := s.store.ClaimFailures(ctx, now.Add(-s.guard.window), maxTries)
+func (s *Service) Recall(ctx context.Context) error { return s.guard.recall(ctx, s.store, s.now()) }
+
+func (g *guard) recall(ctx context.Context, store Failures, now time.Time) error {
+	past, err := store.ClaimFailures(ctx, now.Add(-g.window), maxTries)
 	if err != nil {
 		return err
 	}
 	for _, f := range past {
 		for range f.Count {
 			// What is over a limit by now is limited already.
-			_, _ = s.guard.reserve(f.DevEUI, f.Caller, f.At)
+			_, _ = g.reserve(f.DevEUI, f.Caller, f.At)
 		}
 	}
 	return nil

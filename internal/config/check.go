@@ -1,8 +1,6 @@
 package config
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -30,6 +28,8 @@ func (c Config) Check() error {
 		required("api.socket", c.API.Socket),
 		address("api.address", c.API.Address),
 		loopback("api.address", c.API.Address),
+		address("api.tls.address", c.API.TLS.Address),
+		c.API.TLS.check(),
 		c.SignIn.check(),
 		address("ops.address", c.Ops.Address),
 		c.distinctAddresses(),
@@ -80,7 +80,8 @@ func (c Config) distinctAddresses() error {
 	seen := map[string]string{}
 	var found []error
 	for _, l := range []struct{ name, address string }{
-		{"interop.address", c.Interop.Address}, {"api.address", c.API.Address}, {"ops.address", c.Ops.Address},
+		{"interop.address", c.Interop.Address}, {"api.address", c.API.Address},
+		{"api.tls.address", c.API.TLS.Address}, {"ops.address", c.Ops.Address},
 	} {
 		_, port, err := net.SplitHostPort(l.address)
 		if err != nil || port == "0" {
@@ -107,7 +108,8 @@ func (c Config) CheckFiles(now time.Time) error {
 		secretFile("keys.identity_file", c.Keys.IdentityFile, ""),
 		c.checkCredential(),
 		c.SignIn.OIDC.CheckSecret(),
-		c.Interop.checkPair(now),
+		c.Interop.pair().Check(now),
+		c.API.TLS.checkPair(now),
 		c.API.CheckSocket(),
 	)
 }
@@ -117,34 +119,6 @@ func (c Config) checkCredential() error {
 		return wrong("keys.credential", "there is no $CREDENTIALS_DIRECTORY here: it exists only under systemd with LoadCredential=%s:…", c.Keys.Credential)
 	}
 	return nil
-}
-
-func (i Interop) checkPair(now time.Time) error {
-	if err := errors.Join(
-		exists("interop.certificate", i.Certificate, "a PEM file with the server's certificate and its intermediates"),
-		i.CheckKey(),
-	); err != nil {
-		return err
-	}
-	pair, err := tls.LoadX509KeyPair(i.Certificate, i.Key)
-	if err != nil {
-		return wrong("interop", "certificate and key do not go together: %w", err)
-	}
-	leaf, err := x509.ParseCertificate(pair.Certificate[0])
-	if err != nil {
-		return wrong("interop.certificate", "%w", err)
-	}
-	if now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
-		return wrong("interop.certificate", "is valid from %s to %s, not now: peers will refuse it",
-			leaf.NotBefore.UTC().Format(time.RFC3339), leaf.NotAfter.UTC().Format(time.RFC3339))
-	}
-	return nil
-}
-
-// CheckKey tells when the TLS key is not there, or when others than its owner can
-// read it.
-func (i Interop) CheckKey() error {
-	return secretFile("interop.key", i.Key, "a PEM file with the private key of the certificate")
 }
 
 // CheckSocket tells when the path of the socket is too long to bind, or that of

@@ -108,6 +108,23 @@ type API struct {
 	// none. It speaks plain HTTP, so it must be a loopback address: put a TLS
 	// proxy on this machine in front of it for clients from elsewhere.
 	Address string `yaml:"address"`
+	// The same API over TLS, for clients from elsewhere, and the only place where
+	// the claims of The Things Stack are taken (under /api/v2).
+	TLS APITLS `yaml:"tls"`
+}
+
+// APITLS is the management API's listener for other machines.
+type APITLS struct {
+	// Address and port to listen on, as host:port; empty means none. People and
+	// scripts need an API key here; Application Servers that claim devices need
+	// their client certificate. A proxy that ends TLS in front of it hides who
+	// they are.
+	Address string `yaml:"address"`
+	// The server's certificate with its intermediates, PEM. Leave it and the key
+	// empty to use those of the interop listener.
+	Certificate string `yaml:"certificate"`
+	// The private key of the certificate, PEM, mode 0600.
+	Key string `yaml:"key"`
 }
 
 // SignIn says how people sign in: with passkeys, and at an OpenID provider.
@@ -209,6 +226,6 @@ func (c *Config) paths() []*string {
 		&c.Database.Path, &c.Database.PasswordFile,
 		&c.Keys.File, &c.Keys.PassphraseFile, &c.Keys.IdentityFile,
 		&c.Interop.Certificate, &c.Interop.Key,
-		&c.API.Socket, &c.SignIn.OIDC.ClientSecretFile,
+		&c.API.Socket, &c.API.TLS.Certificate, &c.API.TLS.Key, &c.SignIn.OIDC.ClientSecretFile,
 	}
 }

@@ -141,6 +141,10 @@ func TestCheckRefuses(t *testing.T) {
 		{"port out of range", func(c *Config) { c.Interop.Address = ":70000" }, "interop.address: want host:port"},
 		{"API open to others", func(c *Config) { c.API.Address = "0.0.0.0:8444" }, "api.address: want a loopback address"},
 		{"API on all addresses", func(c *Config) { c.API.Address = ":8444" }, "api.address: want a loopback address"},
+		{"API over TLS without port", func(c *Config) { c.API.TLS.Address = "127.0.0.1" }, "api.tls.address: want host:port"},
+		{"API over TLS at another's port", func(c *Config) { c.API.TLS.Address = c.Ops.Address }, "is the same as api.tls.address"},
+		{"certificate without key", func(c *Config) { c.API.TLS = APITLS{Address: ":8446", Certificate: "api.crt"} }, "api.tls: give certificate and key"},
+		{"certificate without address", func(c *Config) { c.API.TLS = APITLS{Certificate: "api.crt", Key: "api.key"} }, "api.tls.address: is missing"},
 		{"two listeners on one port", func(c *Config) { c.Ops.Address = c.API.Address }, "ops.address: is the same as api.address"},
 		{"body limit too small", func(c *Config) { c.Limits.BodyBytes = 10 }, "limits.body_bytes: is 10: want 2048 to"},
 		{"no connections", func(c *Config) { c.Limits.Connections = 0 }, "limits.connections: is 0"},
@@ -195,6 +199,7 @@ func TestLoadResolvesPathsAgainstTheFile(t *testing.T) {
 		"interop.certificate":  {c.Interop.Certificate, filepath.Join(dir, "pki/server.crt")},
 		"interop.key":          {c.Interop.Key, filepath.Join(dir, "pki/server.key")},
 		"api.socket":           {c.API.Socket, filepath.Join(dir, "joinery.sock")},
+		"api.tls.certificate":  {c.API.TLS.Certificate, ""},
 	} {
 		if got.got != got.want {
 			t.Errorf("%s = %q, want %q", name, got.got, got.want)

@@ -23,6 +23,7 @@ var overrides = []override{
 	{"JOINERY_INTEROP_ADDRESS", func(c *Config, v string) { c.Interop.Address = v }},
 	{"JOINERY_API_SOCKET", func(c *Config, v string) { c.API.Socket = v }},
 	{"JOINERY_API_ADDRESS", func(c *Config, v string) { c.API.Address = v }},
+	{"JOINERY_API_TLS_ADDRESS", func(c *Config, v string) { c.API.TLS.Address = v }},
 	{"JOINERY_OPS_ADDRESS", func(c *Config, v string) { c.Ops.Address = v }},
 	{"JOINERY_LOG_LEVEL", func(c *Config, v string) { c.Log.Level = v }},
 }

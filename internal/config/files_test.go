@@ -90,6 +90,16 @@ func TestCheckFiles(t *testing.T) {
 			write(t, c.Interop.Certificate, cert)
 			write(t, c.Interop.Key, key)
 		}, "peers will refuse it"},
+		{"no certificate for the API", func(_ *testing.T, c *Config) {
+			c.API.TLS = APITLS{Address: ":8446", Certificate: c.Interop.Certificate + "x", Key: c.Interop.Key}
+		}, "api.tls.certificate"},
+		{"API's key open to others", func(t *testing.T, c *Config) {
+			cert, key := selfSigned(t, now)
+			c.API.TLS = APITLS{Address: ":8446", Certificate: c.Interop.Certificate + "x", Key: c.Interop.Key + "x"}
+			write(t, c.API.TLS.Certificate, cert)
+			write(t, c.API.TLS.Key, key)
+			chmod(t, c.API.TLS.Key, 0o644)
+		}, "api.tls.key"},
 		{"credential outside systemd", func(_ *testing.T, c *Config) { c.Keys.PassphraseFile, c.Keys.Credential = "", "joinery" }, "LoadCredential=joinery"},
 		{"socket path too long", func(_ *testing.T, c *Config) { c.API.Socket = "/" + strings.Repeat("s", 107) }, "choose a shorter one"},
 	} {
@@ -133,4 +143,22 @@ func FuzzParse(f *testing.F) {
 		}
 		_ = c.Check() // must not panic either
 	})
+}
+
+// The API's TLS listener has the interop listener's certificate unless it has one
+// of its own.
+func TestPairs(t *testing.T) {
+	c := Default()
+	c.Interop.Certificate, c.Interop.Key = "interop.crt", "interop.key"
+	if interop, api := c.Pairs(); api != interop || api.Setting != "interop" {
+		t.Errorf("%+v, %+v", interop, api)
+	}
+	c.API.TLS = APITLS{Certificate: "api.crt", Key: "api.key"}
+	if _, api := c.Pairs(); api != (Pair{"api.tls", "api.crt", "api.key"}) {
+		t.Errorf("%+v", api)
+	}
+	c = c.Resolve("/etc/joinery")
+	if _, api := c.Pairs(); api.Certificate != "/etc/joinery/api.crt" || api.Key != "/etc/joinery/api.key" {
+		t.Errorf("%+v", api)
+	}
 }

@@ -16,6 +16,7 @@ import (
 	"joinery/internal/handover"
 	"joinery/internal/interop"
 	"joinery/internal/refusal"
+	"joinery/internal/ttjs"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -31,6 +32,8 @@ type core struct {
 	refusals *refusal.Recorder
 	interop  *interop.Server
 	api      *api.Server
+	v2       *ttjs.Server
+	apiCert  *certificate
 	ops      *ops
 	opsHTTP  *http.Server
 
@@ -57,7 +60,7 @@ func newCore(c config.Config, log *slog.Logger, now func() time.Time) (_ *core, 
 
 // build makes the rest on h, which is the core's from now on, also when this
 // fails.
-func (k *core) build(ctx context.Context, c config.Config, h holders, cert *certificate) error {
+func (k *core) build(ctx context.Context, c config.Config, h holders, certs certificates) error {
 	k.holders = h
 	k.refusals = refusal.NewRecorder(h.db, k.log)
 	if err := h.noteMasters(ctx); err != nil {
@@ -67,10 +70,14 @@ func (k *core) build(ctx context.Context, c config.Config, h holders, cert *cert
 	if err != nil {
 		return err
 	}
-	if k.interop, err = newInterop(c, rules, k.refusals, cert, k.joins, k.log, k.now, k.registry); err != nil {
+	if k.interop, err = newInterop(c, rules, k.refusals, certs.interop, k.joins, k.log, k.now, k.registry); err != nil {
 		return err
 	}
-	k.api.Attach(services(h, rules))
+	if k.v2, err = newV2(h, rules, k.log, k.now); err != nil {
+		return err
+	}
+	k.apiCert = certs.api
+	k.api.Attach(services(h, rules, k.v2))
 	k.ops = &ops{checks: h.checks(), gatherer: k.registry}
 	k.opsHTTP = &http.Server{
 		Handler: k.ops.handler(), ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
@@ -109,6 +116,7 @@ func (k *core) serve(sockets []handover.Socket, running *sync.WaitGroup, fail fu
 		socketInterop:  {"interop listener", k.interop.Serve},
 		socketOperator: {"operator socket", k.api.Serve},
 		socketAPI:      {"API listener", k.api.Serve},
+		socketAPITLS:   {"API's TLS listener", func(l net.Listener) error { return k.api.ServeTLS(l, k.apiCert.get) }},
 		socketOps:      {"monitoring listener", k.serveOps},
 	}
 	for _, s := range sockets {
@@ -215,7 +223,11 @@ func (k *core) close() error {
 		return nil
 	}
 	k.refusals.Close() // writes what it has
-	return k.holders.db.Close()
+	var v2 error
+	if k.v2 != nil {
+		v2 = k.v2.Close()
+	}
+	return errors.Join(v2, k.holders.db.Close())
 }
 
 // takeDatabase makes k complete. With wait it waits for the lock of the database.
@@ -224,5 +236,5 @@ func (p *Program) takeDatabase(ctx context.Context, k *core, wait bool) error {
 	if err != nil {
 		return err
 	}
-	return k.build(ctx, p.config, holders{db: db, keys: p.keys}, p.cert)
+	return k.build(ctx, p.config, holders{db: db, keys: p.keys}, p.certs)
 }

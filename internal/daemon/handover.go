@@ -114,7 +114,7 @@ func (p *Program) letGo(ctx context.Context, s *handover.Successor, took *phases
 		return nil, false, k.shut()
 	}
 	// People first: an import may take its time, while joins go on.
-	if err := k.shut(socketOperator, socketAPI); err != nil {
+	if err := k.shut(socketOperator, socketAPI, socketAPITLS); err != nil {
 		return nil, false, err
 	}
 	calls, cancel := context.WithTimeout(ctx, p.config.Limits.DrainTimeout)
@@ -274,7 +274,7 @@ func (p *Program) answerRelayed() http.Handler {
 		case m.Door == socketInterop:
 			k.interop.ServeRelayed(w, r, m.Chain)
 		default:
-			calls.ServeHTTP(w, api.AsSocketUser(r, m.User))
+			calls.ServeHTTP(w, api.AsPresented(api.AsSocketUser(r, m.User), m.Chain))
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -25,6 +26,7 @@ import (
 	"joinery/internal/refusal"
 	"joinery/internal/seal"
 	"joinery/internal/store"
+	"joinery/internal/ttjs"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -130,6 +132,7 @@ type rules struct {
 	activation   *activation.Service
 	provisioning *provisioning.Service
 	claim        *claim.Service
+	networks     *claim.Networks
 	auth         *auth.Service
 	people       *auth.People
 	signIn       *auth.SignIn // nil where nobody signs in
@@ -145,6 +148,7 @@ func newRules(ctx context.Context, c config.SignIn, h holders, refusals *refusal
 		people:       auth.NewPeople(h.db, now),
 		refusal:      refusal.New(h.db, refusals),
 	}
+	r.networks = claim.NewNetworks(h.db, h.keys, r.fleet, claim.NetworkOptions{Now: now})
 	var err error
 	if r.signIn, err = newSignIn(c, h, log, now); err != nil {
 		return rules{}, err
@@ -152,7 +156,7 @@ func newRules(ctx context.Context, c config.SignIn, h holders, refusals *refusal
 	if err := r.fleet.Directory().Reload(ctx); err != nil {
 		return rules{}, err
 	}
-	if err := r.claim.Recall(ctx); err != nil {
+	if err := errors.Join(r.claim.Recall(ctx), r.networks.Recall(ctx)); err != nil {
 		return rules{}, err
 	}
 	r.fleet.Follow()
@@ -205,17 +209,28 @@ func newAPI(around func(http.Handler) http.Handler, log *slog.Logger, metrics pr
 	return api.New(api.Options{Version: Version(), Log: log, Metrics: metrics, Around: around})
 }
 
-func services(h holders, r rules) api.Services {
+func services(h holders, r rules, v2 http.Handler) api.Services {
 	s := api.Services{
 		System: system{h}, Keys: r.auth, People: r.people,
 		Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
 		Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Disputes: r.claim, Imports: r.provisioning, Audit: r.fleet,
-		Refusals: r.refusal, Answers: h.db,
+		Refusals: r.refusal, Answers: h.db, V2: v2,
 	}
 	if r.signIn != nil { // an interface that holds nil is not nil
 		s.SignIn = r.signIn
 	}
 	return s
+}
+
+// newV2 makes the door that clients of The Things Join Server know.
+func newV2(h holders, r rules, log *slog.Logger, now func() time.Time) (*ttjs.Server, error) {
+	return ttjs.New(ttjs.Options{
+		Peers: r.fleet.Directory(), Claims: r.networks, Devices: r.fleet, Tokens: r.claim, Imports: r.provisioning,
+		Authenticate: func(ctx context.Context, bearer string) (joinery.Caller, error) {
+			return r.auth.Authenticate(ctx, bearer, 0) // these clients know no organisations
+		},
+		Local: api.LocalCaller, TransportKey: h.keys.TransportKey, Version: Version(), Log: log, Now: now,
+	})
 }
 
 // system is what the API tells about the server itself.

@@ -44,7 +44,7 @@ type Program struct {
 	log     *slog.Logger
 	now     func() time.Time
 	keys    *keyring.Keyring
-	cert    *certificate
+	certs   certificates
 	sockets []handover.Socket
 	given   given
 
@@ -105,7 +105,7 @@ func (p *Program) open(ctx context.Context, passed []handover.Socket) (err error
 	if err := p.openKeys(ctx); err != nil {
 		return errors.Join(err, db.Close())
 	}
-	if err := p.core.build(ctx, p.config, holders{db: db, keys: p.keys}, p.cert); err != nil {
+	if err := p.core.build(ctx, p.config, holders{db: db, keys: p.keys}, p.certs); err != nil {
 		return err
 	}
 	p.sockets, err = bind(p.config, passed)
@@ -165,7 +165,7 @@ const yieldedPoll = 10 * time.Millisecond
 
 // openKeys opens what needs no database.
 func (p *Program) openKeys(ctx context.Context) (err error) {
-	if p.cert, err = newCertificate(p.config.Interop, p.now()); err != nil {
+	if p.certs, err = newCertificates(p.config, p.now()); err != nil {
 		return err
 	}
 	p.keys, err = OpenKeyring(ctx, p.config.Keys, p.log)
@@ -177,6 +177,9 @@ func (p *Program) InteropAddr() net.Addr { return p.addrOf(socketInterop) }
 
 // APIAddr is where clients with an API key connect; nil where that is off.
 func (p *Program) APIAddr() net.Addr { return p.addrOf(socketAPI) }
+
+// APITLSAddr is where the API speaks TLS; nil where that is off.
+func (p *Program) APITLSAddr() net.Addr { return p.addrOf(socketAPITLS) }
 
 // OpsAddr is where monitoring connects; nil where that is off.
 func (p *Program) OpsAddr() net.Addr { return p.addrOf(socketOps) }
@@ -200,7 +203,7 @@ func (p *Program) Run(ctx context.Context) error {
 	p.onSignals(ctx, &running)
 	p.reception = p.openReception(ctx, &running)
 	p.log.Info("serving", "interop", p.describe(socketInterop), "socket", p.config.API.Socket,
-		"api", p.describe(socketAPI), "ops", p.describe(socketOps), "epoch", p.core.holders.db.Epoch(), "version", Version())
+		"api", p.describe(socketAPI), "api_tls", p.describe(socketAPITLS), "ops", p.describe(socketOps), "epoch", p.core.holders.db.Epoch(), "version", Version())
 	giveBack()
 	// Told last: whoever waits for it may connect at once.
 	if err := notify("READY=1"); err != nil {
@@ -272,14 +275,14 @@ func (p *Program) drain() error {
 	time.Sleep(limits.DrainDelay)
 	ctx, cancel := context.WithTimeout(context.Background(), limits.DrainTimeout)
 	defer cancel()
-	shut := k.shut(socketInterop, socketOperator, socketAPI)
+	shut := k.shut(socketInterop, socketOperator, socketAPI, socketAPITLS)
 	p.closeSockets(socketOps)
 	k.interop.Drain(ctx, lastRequests)
 	p.lingerRelayed(ctx)
 	return errors.Join(stopping, shut, k.end(ctx))
 }
 
-// onSignals reads the interop certificate anew at each SIGHUP, and starts a
+// onSignals reads the certificates anew at each SIGHUP, and starts a
 // successor at each SIGUSR2.
 func (p *Program) onSignals(ctx context.Context, running *sync.WaitGroup) {
 	signals := make(chan os.Signal, 1)
@@ -295,7 +298,7 @@ func (p *Program) onSignals(ctx context.Context, running *sync.WaitGroup) {
 					p.startSuccessor()
 					continue
 				}
-				if err := p.cert.reload(p.now()); err != nil {
+				if err := p.certs.reload(p.now()); err != nil {
 					p.log.Error("the old certificate stays in force", "error", err)
 					continue
 				}

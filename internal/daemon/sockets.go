@@ -18,12 +18,13 @@ const (
 	socketInterop  = "interop"
 	socketOperator = "api-socket"
 	socketAPI      = "api"
+	socketAPITLS   = "api-tls"
 	socketOps      = "ops"
 	socketHandover = "handover"
 )
 
 // socketNames are those that a door serves.
-var socketNames = []string{socketInterop, socketOperator, socketAPI, socketOps}
+var socketNames = []string{socketInterop, socketOperator, socketAPI, socketAPITLS, socketOps}
 
 // bind gives every socket that c wants, or none: inherited ones, and new ones
 // where there is none or where it is bound elsewhere. Inherited ones that are
@@ -84,6 +85,7 @@ func wanted(c config.Config) []wish {
 		}},
 		{socketHandover, handoverPath, samePath(handoverPath), named("socket for a successor", api.ListenSocket)},
 		{socketAPI, c.API.Address, sameTCP(c.API.Address), named("api.address", api.ListenLoopback)},
+		{socketAPITLS, c.API.TLS.Address, sameTCP(c.API.TLS.Address), named("api.tls.address", listenTCP)},
 		{socketOps, c.Ops.Address, sameTCP(c.Ops.Address), named("ops.address", listenTCP)},
 	}
 }

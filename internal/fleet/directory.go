@@ -268,6 +268,9 @@ func (s *snapshot) addKEK(k joinery.KEK) {
 		return
 	}
 	s.keks[k.ID] = k
+	if k.Claimed { // wraps for the bindings that name it
+		return
+	}
 	slot := kekSlot{k.Peer, k.Role}
 	if k.Version > s.wrapping[slot].Version {
 		s.wrapping[slot] = k

@@ -137,7 +137,8 @@ func checkNewKEK(p joinery.Peer, n NewKEK, known []joinery.KEK) error {
 		return joinery.Errorf(joinery.CodeInvalid, "the role of a KEK is ns or as")
 	}
 	for _, k := range known {
-		if k.Label == n.Label {
+		// Labels that peers brought with claims are theirs alone.
+		if k.Label == n.Label && (!k.Claimed || k.Peer == p.ID) {
 			return joinery.Errorf(joinery.CodeConflict,
 				"KEK label %s is in use, or was: labels are never used again, so that a peer never unwraps with an old key", n.Label)
 		}
@@ -171,7 +172,7 @@ func (s *Service) liveRoles(ctx context.Context, peer joinery.PeerID) ([]joinery
 	}
 	var roles []joinery.KEKRole
 	for _, k := range keks {
-		if k.Peer == peer && !k.Retired {
+		if k.Peer == peer && !k.Retired && !k.Claimed {
 			roles = append(roles, k.Role)
 		}
 	}
@@ -182,6 +183,9 @@ func (s *Service) kekEntry(caller joinery.Caller, event joinery.AuditEvent, p jo
 	entry := s.entry(caller, event, p.Org, map[string]string{
 		"kek": k.ID.String(), "label": k.Label, "role": string(k.Role), "version": strconv.FormatUint(uint64(k.Version), 10),
 	})
+	if k.Claimed {
+		entry.Detail["claimed"] = "true"
+	}
 	entry.Peer = p.ID
 	return entry
 }

@@ -55,12 +55,23 @@ func checkPeer(p joinery.Peer) ([]credential, error) {
 			return invalid("an NSID is not zero")
 		}
 	}
-	for _, asid := range p.ASIDs {
-		if err := joinery.CheckASID(asid); err != nil {
-			return nil, err
-		}
+	if err := checkClaimant(p); err != nil {
+		return nil, err
 	}
 	return parseCredentials(p)
+}
+
+// checkClaimant checks a peer's AS-IDs, and what only a peer with one can do.
+func checkClaimant(p joinery.Peer) error {
+	if len(p.ASIDs) == 0 && (p.HideExistence || p.ClaimKEKs) {
+		return joinery.Errorf(joinery.CodeInvalid, "hideExistence and claimKEKs are for peers that claim devices, which need an AS-ID")
+	}
+	for _, asid := range p.ASIDs {
+		if err := joinery.CheckASID(asid); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func parseCredentials(p joinery.Peer) ([]credential, error) {

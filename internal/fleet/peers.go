@@ -209,7 +209,7 @@ func checkConsent(p, before joinery.Peer, roles []joinery.KEKRole, confirm PeerC
 	case len(p.NetIDs) > 0 && len(before.NetIDs) == 0 && !slices.Contains(roles, joinery.KEKForNS):
 		return joinery.Errorf(joinery.CodeInvalid,
 			"a Network Server needs a KEK for its session keys (role ns), or the confirmed consent to send them in the clear")
-	case before.ID == 0 && len(roles) == 0:
+	case before.ID == 0 && len(roles) == 0 && !p.ClaimKEKs:
 		return joinery.Errorf(joinery.CodeInvalid,
 			"an Application Server needs a KEK for AppSKeys (role as), or the confirmed consent to send them in the clear")
 	}
@@ -242,6 +242,8 @@ func peerDetail(p joinery.Peer) map[string]string {
 		"omitSessionKeyID": fmt.Sprint(p.OmitSessionKeyID),
 		"discloseDevices":  fmt.Sprint(p.DiscloseDevices),
 		"ignoreNSID":       fmt.Sprint(p.IgnoreNSID),
+		"hideExistence":    fmt.Sprint(p.HideExistence),
+		"claimKEKs":        fmt.Sprint(p.ClaimKEKs),
 		"suspended":        fmt.Sprint(p.Suspended),
 	}
 }

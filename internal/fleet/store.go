@@ -111,5 +111,8 @@ type Keys interface {
 	// keyring.ErrTransport: it is not sealed to this server, for another role or
 	// label, or damaged.
 	SealKEK(ctx context.Context, h seal.Header, in seal.SealedKEK, peer joinery.PeerID, version uint32) (joinery.Sealed, error)
+	// IsKEK tells whether in, sealed as for SealKEK, holds the key of kek.
+	// keyring.ErrTransport as there.
+	IsKEK(ctx context.Context, h seal.Header, in seal.SealedKEK, kek joinery.KEK) (bool, error)
 	Masters() []keyring.Master
 }

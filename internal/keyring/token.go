@@ -82,7 +82,8 @@ type Batch interface {
 	// sealed, or a key does not open.
 	Roots(row seal.SealedRow) (nwk, app joinery.SealedRoot, err error)
 	// KEK checks the MAC of a peer's KEK of 16, 24 or 32 bytes, and only then opens
-	// it and wraps it under the storage key. ErrTransport as in Roots.
+	// it and wraps it under the storage key: the same key always gives the same
+	// blob. ErrTransport as in Roots.
 	KEK(in seal.SealedKEK) (blob []byte, err error)
 	// Close forgets the file key.
 	Close()

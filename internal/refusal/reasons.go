@@ -338,7 +338,8 @@ var wordings = []wording{
 	{
 		joinery.RefusedASKEK,
 		"There is no KEK to wrap AppSKey for the Application Server of the binding.",
-		"Have the operator give the Application Server a KEK: 'joinctl kek add PEER --role as LABEL=FILE'.",
+		"Have the operator give the Application Server a KEK: 'joinctl kek add PEER --role as LABEL=FILE'. " +
+			"Where the device's claim brought one that was retired, its network claims the device again with another.",
 		func(x *joinery.Refusal, v voice) string {
 			return fmt.Sprintf("There is no KEK for Application Server %q, under which AppSKey of %s has to be wrapped", x.Decided.ASID, v.device)
 		},

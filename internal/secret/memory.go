@@ -99,6 +99,13 @@ func (m *Memory) Protection() Protection {
 	return weakest
 }
 
+// Len is how many keys live in m, and whatever else does.
+func (m *Memory) Len() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.holders)
+}
+
 // Key moves key into m: the bytes given are cleared, also on failure.
 func (m *Memory) Key(key []byte) (Key, error) {
 	defer clear(key)

@@ -158,6 +158,11 @@ var simpleRules = []rule{
 	{"kek", kekID, "a removed peer's KEKs are retired", fixTamper,
 		"SELECT k.id FROM kek k JOIN peer p ON p.id = k.peer WHERE p.removed_at IS NOT NULL AND k.retired_at IS NULL"},
 
+	{"kek", kekID, "a KEK that came with a claim is of role as", fixTamper,
+		"SELECT id FROM kek WHERE claimed = 1 AND role <> 'as'"},
+	{"binding", deviceID, "its KEK is one of role as, and the binding names an Application Server", fixTamper,
+		"SELECT b.device FROM binding b LEFT JOIN kek k ON k.id = b.kek WHERE b.kek > 0 AND (k.id IS NULL OR k.role <> 'as' OR b.as_id = '')"},
+
 	{"import", importID, "created, unchanged and failed rows are the rows taken", fixImport,
 		"SELECT id FROM import WHERE created + unchanged + failed <> next"},
 	{"import", importID, "every failed row has its reason, and no other", fixImport,

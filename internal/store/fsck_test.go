@@ -166,7 +166,7 @@ var damages = []struct{ name, table, rule, statement string }{
 	{"root of 1.1", "device", "with NwkKey", "UPDATE device SET mac_version = 110; UPDATE key_set SET root10 = 2"},
 	{"sealed without keys", "device", "has keys", "DELETE FROM sealed_root"},
 	{"deleted with binding", "device", "deleted device has no binding",
-		"INSERT INTO binding SELECT " + deletedDevice + ", epoch, net_id, ns_id, as_id, app_s_key, clear_nwk_keys, source, locked, since FROM binding LIMIT 1"},
+		"INSERT INTO binding SELECT " + deletedDevice + ", epoch, net_id, ns_id, as_id, app_s_key, clear_nwk_keys, source, locked, since, kek FROM binding LIMIT 1"},
 	{"undisclosed device", "device", "was disclosed", "UPDATE key_set SET disclosed = 1 WHERE id = " + firstKeySet},
 	{"JoinNonce below the floor", "key_set", "sum of all jumps", "UPDATE store SET join_nonce_floor = 65536"},
 	{"undisclosed key set", "key_set", "was disclosed", "INSERT INTO disclosure SELECT 1, key_set, org, 0, 'r' FROM device LIMIT 1"},
@@ -191,6 +191,8 @@ var damages = []struct{ name, table, rule, statement string }{
 	{"key of a lost key", "api_key", "is there", "INSERT INTO api_key (id, org, operator, name, hash, created_at, made_by) SELECT 7, id, 0, 'k', zeroblob(32), 0, 8 FROM organisation LIMIT 1"},
 	{"key of a revoked key", "api_key", "is revoked where", "INSERT INTO api_key (id, org, operator, name, hash, created_at, revoked_at) SELECT 8, id, 0, 'k', zeroblob(32), 0, 1 FROM organisation LIMIT 1; " +
 		"INSERT INTO api_key (id, org, operator, name, hash, created_at, made_by) SELECT 7, id, 0, 'k', zeroblob(32), 0, 8 FROM organisation LIMIT 1"},
+	{"claimed KEK of an NS", "kek", "of role as", "UPDATE kek SET claimed = 1, role = 'ns'"},
+	{"KEK of a binding", "binding", "names an Application Server", "UPDATE binding SET as_id = '', kek = (SELECT min(id) FROM kek)"},
 	{"import counts", "import", "are the rows taken", "UPDATE import SET created = created + 1"},
 	{"import errors", "import", "has its reason", "DELETE FROM import_error"},
 	{"import error beyond", "import", "and no other", "UPDATE import_error SET idx = 99"},

@@ -10,7 +10,7 @@ import (
 
 const importColumns = `SELECT id, org, kind, sha256, mac_version, next, created, unchanged, failed, done, created_at,
 	CASE WHEN bind_net_id IS NULL THEN NULL ELSE 0 END, bind_net_id, bind_ns_id, bind_as_id, bind_app_s_key, bind_clear_nwk,
-	bind_source, bind_locked, NULL FROM import `
+	bind_source, bind_locked, NULL, NULL FROM import `
 
 func scanImport(r *row) (i joinery.Import) {
 	i = joinery.Import{ID: joinery.ImportID(r.int()), Org: joinery.OrgID(r.int()), Kind: joinery.ImportKind(r.text())}

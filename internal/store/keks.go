@@ -7,7 +7,8 @@ import (
 )
 
 // AddKEK stores one version of a peer's KEK under the peer's organisation.
-// CodeConflict where the label is taken or (peer, role) has that version.
+// CodeConflict where the label is taken (that of a claimed KEK: by another
+// claimed one of this peer) or (peer, role) has that version.
 func (d *DB) AddKEK(ctx context.Context, k joinery.KEK, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error { return t.finish(t.addKEK(k), a) })
 }
@@ -20,8 +21,8 @@ func (t *tx) addKEK(k joinery.KEK) error {
 	if err != nil {
 		return err
 	}
-	err = t.exec("INSERT INTO kek (id, org, peer, role, label, version, sealed, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-		k.ID, org, k.Peer, k.Role, k.Label, k.Version, k.Sealed, k.CreatedAt)
+	err = t.exec("INSERT INTO kek (id, org, peer, role, label, version, sealed, created_at, claimed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+		k.ID, org, k.Peer, k.Role, k.Label, k.Version, k.Sealed, k.CreatedAt, k.Claimed)
 	return conflict(err, "the KEK label is in use, or the peer has that version")
 }
 
@@ -45,10 +46,10 @@ func (d *DB) KEKs(ctx context.Context) (keks []joinery.KEK, err error) {
 }
 
 func (c conn) eachKEK(fn func(joinery.KEK) error) error {
-	return c.each("SELECT id, peer, role, label, version, sealed, created_at, retired_at IS NOT NULL FROM kek ORDER BY id", func(r *row) error {
+	return c.each("SELECT id, peer, role, label, version, sealed, created_at, retired_at IS NOT NULL, claimed FROM kek ORDER BY id", func(r *row) error {
 		return fn(joinery.KEK{
 			ID: joinery.KEKID(r.int()), Peer: joinery.PeerID(r.int()), Role: joinery.KEKRole(r.text()), Label: r.text(),
-			Version: uint32(r.int()), Sealed: r.blob(), CreatedAt: r.time(), Retired: r.bool(),
+			Version: uint32(r.int()), Sealed: r.blob(), CreatedAt: r.time(), Retired: r.bool(), Claimed: r.bool(),
 		})
 	})
 }

@@ -16,7 +16,7 @@ const (
 	stateColumnNames = `d.id, d.join_eui, d.dev_eui, d.mac_version, d.maker, d.suspended, d.disclosed, d.created_at,
 	d.org, d.owner_epoch, d.token_generation, coalesce(d.owned_since, d.created_at), d.released,
 	k.id, k.origin, k.master, k.generation, k.root10, k.version, k.join_nonce, k.nonces, k.last_join_at, k.disclosed,
-	b.epoch, b.net_id, b.ns_id, b.as_id, b.app_s_key, b.clear_nwk_keys, b.source, b.locked, b.since,
+	b.epoch, b.net_id, b.ns_id, b.as_id, b.app_s_key, b.clear_nwk_keys, b.source, b.locked, b.since, b.kek,
 	s.nwk_use, s.app_use, `
 	withoutCustody = "NULL, NULL"
 	withCustody    = "s.nwk_custody, s.app_custody"
@@ -100,7 +100,7 @@ func scanState(r *row) (s joinery.ActivationState, err error) {
 }
 
 // bindingColumns is how many columns scanBinding reads.
-const bindingColumns = 9
+const bindingColumns = 10
 
 func scanBinding(r *row) *joinery.Binding {
 	if r.null() {
@@ -110,6 +110,7 @@ func scanBinding(r *row) *joinery.Binding {
 	return &joinery.Binding{
 		Epoch: uint32(r.int()), NetID: r.netID(), NSID: r.eui(), ASID: r.text(), Policy: joinery.AppSKeyPolicy(r.int()),
 		ClearNwkKeys: r.bool(), Source: r.text(), Locked: r.bool(), Since: r.time(),
+		KEK: joinery.KEKID(r.int()),
 	}
 }
 

@@ -192,7 +192,7 @@ func (t *tx) bindDevice(id joinery.DeviceID, b joinery.Binding, at time.Time) er
 	if err := t.exec("DELETE FROM binding WHERE device = ?", id); err != nil {
 		return err
 	}
-	return t.exec(`INSERT INTO binding (device, epoch, net_id, ns_id, as_id, app_s_key, clear_nwk_keys, source, locked, since)
-		SELECT id, binding_epoch, ?, ?, ?, ?, ?, ?, ?, ? FROM device WHERE id = ?`,
-		b.NetID, optional{b.NSID}, b.ASID, b.Policy, b.ClearNwkKeys, b.Source, b.Locked, b.Since, id)
+	return t.exec(`INSERT INTO binding (device, epoch, net_id, ns_id, as_id, app_s_key, clear_nwk_keys, source, locked, since, kek)
+		SELECT id, binding_epoch, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM device WHERE id = ?`,
+		b.NetID, optional{b.NSID}, b.ASID, b.Policy, b.ClearNwkKeys, b.Source, b.Locked, b.Since, optional{b.KEK}, id)
 }

@@ -16,9 +16,9 @@ import (
 func (d *DB) AddPeer(ctx context.Context, p joinery.Peer, keks []joinery.KEK, a ...joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
 		err := t.exec(`INSERT INTO peer (id, org, name, clear_keys, omit_session_key_id, app_s_key_at_least, disclose_devices,
-			ignore_nsid, suspended, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			ignore_nsid, suspended, created_at, hide_existence, claim_keks) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			p.ID, t.orOperator(p.Org), p.Name, p.ClearKeys, p.OmitSessionKeyID, p.AppSKeyAtLeast, p.DiscloseDevices,
-			p.IgnoreNSID, p.Suspended, p.CreatedAt)
+			p.IgnoreNSID, p.Suspended, p.CreatedAt, p.HideExistence, p.ClaimKEKs)
 		if err := conflict(err, "there is a peer of that name"); err != nil {
 			return err
 		}
@@ -39,8 +39,9 @@ func (d *DB) AddPeer(ctx context.Context, p joinery.Peer, keks []joinery.KEK, a 
 func (d *DB) ChangePeer(ctx context.Context, p joinery.Peer, a ...joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
 		n, err := t.changes(`UPDATE peer SET name = ?, clear_keys = ?, omit_session_key_id = ?, app_s_key_at_least = ?,
-			disclose_devices = ?, ignore_nsid = ?, suspended = ? WHERE id = ? AND removed_at IS NULL`,
-			p.Name, p.ClearKeys, p.OmitSessionKeyID, p.AppSKeyAtLeast, p.DiscloseDevices, p.IgnoreNSID, p.Suspended, p.ID)
+			disclose_devices = ?, ignore_nsid = ?, suspended = ?, hide_existence = ?, claim_keks = ? WHERE id = ? AND removed_at IS NULL`,
+			p.Name, p.ClearKeys, p.OmitSessionKeyID, p.AppSKeyAtLeast, p.DiscloseDevices, p.IgnoreNSID, p.Suspended,
+			p.HideExistence, p.ClaimKEKs, p.ID)
 		if err == nil && n == 0 {
 			err = notFound("peer")
 		}
@@ -161,10 +162,11 @@ func (d *DB) Peers(ctx context.Context) (peers []joinery.Peer, err error) {
 
 func (c conn) peers() (peers []joinery.Peer, err error) {
 	err = c.each(`SELECT id, org, name, clear_keys, omit_session_key_id, app_s_key_at_least, disclose_devices, ignore_nsid,
-			suspended, created_at FROM peer WHERE removed_at IS NULL ORDER BY id`, func(r *row) error {
+			suspended, created_at, hide_existence, claim_keks FROM peer WHERE removed_at IS NULL ORDER BY id`, func(r *row) error {
 		peers = append(peers, joinery.Peer{
 			ID: joinery.PeerID(r.int()), Org: joinery.OrgID(r.int()), Name: r.text(), ClearKeys: r.bool(), OmitSessionKeyID: r.bool(),
 			AppSKeyAtLeast: joinery.AppSKeyPolicy(r.int()), DiscloseDevices: r.bool(), IgnoreNSID: r.bool(), Suspended: r.bool(), CreatedAt: r.time(),
+			HideExistence: r.bool(), ClaimKEKs: r.bool(),
 		})
 		return nil
 	})

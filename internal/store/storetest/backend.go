@@ -145,7 +145,7 @@ func Run(t *testing.T, open func(t testing.TB) Backend) {
 	}{
 		{"Commit", runCommits}, {"Import", runImports}, {"Manifest", runManifests}, {"Delete", runDeletes}, {"Device", runDevices},
 		{"Ownership", runOwnership}, {"HandOver", runHandOver}, {"Fleet", runFleet}, {"Foreign", runForeign}, {"Refusals", runRefusals},
-		{"Meanwhile", runMeanwhile}, {"Labels", runLabels}, {"People", runPeople},
+		{"Meanwhile", runMeanwhile}, {"Labels", runLabels}, {"People", runPeople}, {"NetworkClaims", runNetworkClaims},
 	} {
 		t.Run(group.name, func(t *testing.T) { group.run(t, open) })
 	}

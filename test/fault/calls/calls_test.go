@@ -40,6 +40,7 @@ type rooms struct {
 
 	activation   *activation.Service
 	claim        *claim.Service
+	networks     *claim.Networks
 	provisioning *provisioning.Service
 	fleet        *fleet.Service
 }
@@ -100,6 +101,7 @@ func (r *rooms) reopen() {
 	r.activation = activation.New(s, k, r.fleet.Directory(), activation.Options{})
 	r.provisioning = provisioning.New(s, s, k)
 	r.claim = claim.New(s, s, k, claim.Options{AnswerAfter: -1})
+	r.networks = claim.NewNetworks(s, k, r.fleet, claim.NetworkOptions{AnswerAfter: -1})
 	r.steps = steps{failAt: -1}
 }
 
@@ -125,7 +127,7 @@ func newBase(t *testing.T) *base {
 	_, err = r.fleet.AssignRange(ctx, operator, joinery.JoinEUIRange{Org: b.maker.Org, EUIRange: joinery.EUIRange{First: stepEUI, Last: stepEUI}})
 	ok(t, err)
 	b.network, err = r.fleet.AddPeer(ctx, operator, joinery.Peer{
-		Org: b.maker.Org, Name: "network", NetIDs: []lorawan.NetID{stepNetID}, ASIDs: []string{stepASID}, Credentials: []joinery.Credential{pin()},
+		Org: b.maker.Org, Name: "network", NetIDs: []lorawan.NetID{stepNetID}, ASIDs: []string{stepASID}, Credentials: []joinery.Credential{pin()}, ClaimKEKs: true,
 	}, []fleet.NewKEK{b.newKEK(t, joinery.KEKForNS, "ns-1"), b.newKEK(t, joinery.KEKForAS, "as-1")}, fleet.PeerConfirm{})
 	ok(t, err)
 	keks, err := r.fleet.KEKs(ctx, operator)
@@ -238,6 +240,18 @@ func (r *rooms) importList(csv string, bind bool) error {
 	return nil
 }
 
+// networkClaim claims the 1.0.4 device for the network, with a KEK.
+func (r *rooms) networkClaim(ctx context.Context) error {
+	h, k, err := seal.SealKEK(r.base.keys.Keyring.TransportKey(), "as", "claimed", make([]byte, 16))
+	if err != nil {
+		return err
+	}
+	return r.networks.Claim(ctx, r.base.network, claim.NetworkClaim{
+		NetworkDevice: claim.NetworkDevice{DevEUI: r.base.devices[lorawan.MAC1_0_4].DevEUI()}, OwnerToken: r.base.token,
+		NetID: stepNetID, Lock: true, KEK: &claim.NetworkKEK{Header: h, Sealed: k},
+	})
+}
+
 // flow is something that callers ask for. done tells of an error whether it says
 // that what was asked for is so already, which is right when it is asked for
 // again.
@@ -326,6 +340,13 @@ func flows(b *base) []flow {
 			return r.claim.Bind(ctx, b.maker, d, joinery.Binding{NetID: stepNetID, ASID: stepASID, Policy: joinery.AppSKeyByID})
 		}},
 		{name: "unbind", once: true, done: isCode(joinery.CodeConflict, joinery.CodeNotFound), run: func(ctx context.Context, r *rooms) error { return r.claim.Unbind(ctx, b.maker, d) }},
+		{name: "claim of a network", once: true, done: never, run: func(ctx context.Context, r *rooms) error { return r.networkClaim(ctx) }},
+		{name: "unclaim of a network", done: never, run: func(ctx context.Context, r *rooms) error {
+			if err := r.networkClaim(ctx); err != nil {
+				return err
+			}
+			return r.networks.Unclaim(ctx, b.network, claim.NetworkDevice{DevEUI: b.devices[lorawan.MAC1_0_4].DevEUI()})
+		}},
 		{name: "import of a key list", once: true, done: never, run: func(_ context.Context, r *rooms) error { return r.importList(b.list, false) }},
 		{name: "new organisation", once: true, done: isCode(joinery.CodeConflict), run: func(ctx context.Context, r *rooms) error {
 			_, err := r.fleet.AddOrg(ctx, operator, "third", nil)

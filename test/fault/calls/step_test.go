@@ -67,6 +67,7 @@ var (
 	_ activation.Store      = stepStore{}
 	_ claim.Store           = stepStore{}
 	_ claim.Registry        = stepStore{}
+	_ claim.NetworkStore    = stepStore{}
 	_ provisioning.Store    = stepStore{}
 	_ provisioning.Registry = stepStore{}
 	_ fleet.Store           = stepStore{}
@@ -291,6 +292,10 @@ func (x stepKeys) SealRoots(ctx context.Context, h seal.Header, in []keyring.Roo
 
 func (x stepKeys) SealKEK(ctx context.Context, h seal.Header, in seal.SealedKEK, peer joinery.PeerID, version uint32) (joinery.Sealed, error) {
 	return step(x.s, "SealKEK", func() (joinery.Sealed, error) { return x.k.SealKEK(ctx, h, in, peer, version) })
+}
+
+func (x stepKeys) IsKEK(ctx context.Context, h seal.Header, in seal.SealedKEK, kek joinery.KEK) (bool, error) {
+	return step(x.s, "IsKEK", func() (bool, error) { return x.k.IsKEK(ctx, h, in, kek) })
 }
 
 // Masters cannot fail.
