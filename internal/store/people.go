@@ -80,8 +80,9 @@ func (c conn) memberRole(org joinery.OrgID, person joinery.PersonID) (joinery.Ro
 	return role, err
 }
 
-// SetRole gives a member another role. CodeNotFound where they are none,
-// CodeConflict where the organisation would be left without an admin.
+// SetRole gives a member another role. Who is an admin no more takes the
+// invitations along that they made. CodeNotFound where they are none, CodeConflict
+// where the organisation would be left without an admin.
 func (d *DB) SetRole(ctx context.Context, org joinery.OrgID, person joinery.PersonID, role joinery.Role, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
 		had, err := t.memberRole(org, person)
@@ -90,6 +91,9 @@ func (d *DB) SetRole(ctx context.Context, org joinery.OrgID, person joinery.Pers
 		}
 		if err == nil && had == joinery.RoleAdmin {
 			err = t.wantAdmin(org)
+		}
+		if err == nil && role != joinery.RoleAdmin {
+			err = t.endInvitationsBy(org, person)
 		}
 		return t.finish(err, a)
 	})
@@ -106,8 +110,9 @@ func (t *tx) wantAdmin(org joinery.OrgID) error {
 }
 
 // RemoveMember ends a membership, with the API keys that the person made there,
-// or with keepKeys makes those the organisation's own. A person who belongs to
-// nothing any more is forgotten. CodeNotFound where they are no member,
+// or with keepKeys makes those the organisation's own, and with the invitations
+// that they made, or that are to their address. A person who belongs to nothing
+// any more is forgotten. CodeNotFound where they are no member,
 // CodeConflict where people would be left without an admin.
 func (d *DB) RemoveMember(ctx context.Context, org joinery.OrgID, person joinery.PersonID, keepKeys bool, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
@@ -122,6 +127,8 @@ func (d *DB) RemoveMember(ctx context.Context, org joinery.OrgID, person joinery
 			return err
 		}
 		return t.finish(inOrder(
+			func() error { return t.endInvitationsBy(org, person) },
+			func() error { return t.endInvitationsTo(org, person) },
 			func() error { return t.letKeysGo(org, person, keepKeys, a.At) },
 			func() error { return t.forget(person) },
 		), a)
