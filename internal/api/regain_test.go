@@ -1,6 +1,8 @@
 package api_test
 
 import (
+	"net/http"
+	"strings"
 	"testing"
 
 	"joinery"
@@ -34,5 +36,38 @@ func TestNobodyRegainsByAnInvitation(t *testing.T) {
 		if err := b.AcceptInvitation(ctx, client.AcceptedInvitation{Token: token}); code(err) != "forbidden" {
 			t.Errorf("who was an admin is one again: %v", err)
 		}
+	}
+}
+
+// TestProgramsMakeNoWaysIn: whoever has a program's session, which is short, makes
+// nothing by it that outlasts it.
+func TestProgramsMakeNoWaysIn(t *testing.T) {
+	f := start(t)
+	ann := f.signedIn(t, f.orgA, joinery.RoleAdmin, "ann")
+	login, err := f.operator.BeginLogin(t.Context(), client.NewLogin{Name: "mallory"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := func(method, path, body string) {
+		t.Helper()
+		a := f.send(t, ann.token, method, path, body)
+		if p := a.problem(t); p.Code != joinery.CodeForbidden || !strings.Contains(p.Detail, "/sign-in") {
+			t.Errorf("%s %s: %d %s", method, path, a.status, a.body)
+		}
+	}
+	refused(http.MethodPost, "/sign-in/program", `{"code":"`+login.Code+`"}`)
+	refused(http.MethodPost, "/sign-in/program/agree", `{"code":"`+login.Code+`"}`)
+	refused(http.MethodPost, "/sign-in/passkey/new", `{}`)
+	refused(http.MethodPost, "/sign-in/passkey/new/finish", `{"passkey":"mine","credential":{}}`)
+	list, err := f.as(t, ann.token).Passkeys(t.Context())
+	if err != nil || len(list) != 1 {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	refused(http.MethodDelete, "/api/v1/me/passkeys/"+list[0].ID.String(), "")
+	if got, err := f.operator.FinishLogin(t.Context(), client.LoginPoll{Secret: login.Secret}); err != nil || got.Done {
+		t.Errorf("%+v, %v", got.Done, err)
+	}
+	if after, err := f.as(t, ann.token).Passkeys(t.Context()); err != nil || len(after) != 1 {
+		t.Errorf("%+v, %v", after, err)
 	}
 }
