@@ -341,8 +341,10 @@ func madeKeys(open func(testing.TB) Backend) func(*testing.T) {
 		w.refused(w.AddAPIKey(w.ctx, late, a), joinery.CodeForbidden)
 
 		kept, ended := w.madeKey(w.org, false, ben.ID, 0), w.madeKey(w.org, false, ben.ID, 0)
+		w.ok(w.SetRole(w.ctx, w.org, ben.ID, joinery.RoleViewer, a))
 		w.ok(w.RemoveMember(w.ctx, w.org, ben.ID, true, a))
 		w.equal(w.key(kept.ID).Person, joinery.PersonID(0))
+		w.equal(w.key(kept.ID).Rights, joinery.RoleViewer.Rights()) // what he had lost does not come back
 		w.equal(w.key(ended.ID).RevokedAt, time.Time{})
 
 		// An operator's keys, of whatever organisation, end with them.
