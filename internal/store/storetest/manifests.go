@@ -44,6 +44,7 @@ func runManifests(t *testing.T, open func(testing.TB) Backend) {
 		w.refused(err, joinery.CodeNotFound)
 	})
 	t.Run("shared signers", sharedSigners(open))
+	t.Run("signer removed meanwhile", removedSigner(open))
 	t.Run("looked at anew when more may pass", lookedAtAnew(open))
 	t.Run("refused rows name their element", func(t *testing.T) {
 		w := newWorld(t, open)
@@ -137,6 +138,35 @@ func sharedSigners(open func(testing.TB) Backend) func(*testing.T) {
 		// Who holds the range has no better right to the element.
 		w.equal(w.importAs(w.org, row(1, shared))[0].Status, joinery.RowConflict)
 		w.equal(w.importAs(buyer, row(1, shared))[0].Status, joinery.RowUnchanged)
+		w.CheckInvariants(t)
+	}
+}
+
+// removedSigner: rows that were verified while their signer was pinned are refused
+// once it is removed, also by the organisation that holds the range.
+func removedSigner(open func(testing.TB) Backend) func(*testing.T) {
+	return func(t *testing.T) {
+		w := newWorld(t, open)
+		s := joinery.Signer{
+			ID: joinery.NewSignerID(), Org: w.org, Name: "line", KID: "kid", X5TS256: "x5t", DER: randomBytes(300),
+			JoinEUIs: joinery.EUIRange{First: joinEUI, Last: joinEUI}, DevEUIs: joinery.EUIRange{First: devEUI(0), Last: devEUI(100)},
+			Master: "maker-1", CreatedAt: epoch,
+		}
+		w.ok(w.AddSigner(w.ctx, s, w.audit(joinery.AuditSignerAdded)))
+		row := func(n int) joinery.NewDevice {
+			d := derived(n)
+			d.Signer = s.ID
+			return d
+		}
+		otherJoinEUI := row(3)
+		otherJoinEUI.Device.JoinEUI[7]++ // in the same range, beyond the signer's
+		results := w.importAs(w.org, row(1), row(101), otherJoinEUI)
+		w.equal([]joinery.RowStatus{results[0].Status, results[1].Status, results[2].Status},
+			[]joinery.RowStatus{joinery.RowCreated, joinery.RowFailed, joinery.RowFailed})
+		w.ok(w.RemoveSigner(w.ctx, s.ID, w.audit(joinery.AuditSignerRemoved)))
+		if r := w.importAs(w.org, row(2))[0]; r.Status != joinery.RowFailed || r.Reason == "" {
+			t.Errorf("the signer is gone: %+v", r)
+		}
 		w.CheckInvariants(t)
 	}
 }
