@@ -46,6 +46,7 @@ func runManifests(t *testing.T, open func(testing.TB) Backend) {
 	t.Run("shared signers", sharedSigners(open))
 	t.Run("signer removed meanwhile", removedSigner(open))
 	t.Run("looked at anew when more may pass", lookedAtAnew(open))
+	t.Run("interrupted, then looked at anew", interrupted(open))
 	t.Run("refused rows name their element", func(t *testing.T) {
 		w := newWorld(t, open)
 		rival := w.addOrg("rival")
@@ -94,6 +95,38 @@ func lookedAtAnew(open func(testing.TB) Backend) func(*testing.T) {
 		if third := w.begin(w.org, "bad"); third.ID == again.ID {
 			t.Error("a range came, and the file is not looked at anew")
 		}
+	}
+}
+
+// interrupted: an import that stopped behind refused rows is begun anew after a
+// range was assigned; who goes on with the old one may.
+func interrupted(open func(testing.TB) Backend) func(*testing.T) {
+	return func(t *testing.T) {
+		w := newWorld(t, open)
+		commit := func(i joinery.Import, rows joinery.ImportRows) {
+			rows.Import, rows.Count = i.ID, uint64(len(rows.Failed)+len(rows.Devices))
+			_, err := w.CommitRows(w.ctx, rows, w.audit(joinery.AuditDeviceImported))
+			w.ok(err)
+		}
+		good, bad := w.begin(w.org, "good"), w.begin(w.org, "bad")
+		commit(good, joinery.ImportRows{Devices: []joinery.NewDevice{derived(1)}})
+		commit(bad, joinery.ImportRows{Failed: []joinery.RowResult{{Status: joinery.RowFailed, Reason: "no range"}}})
+		w.assign(w.org, 0x10, 0x1F)
+		if again := w.begin(w.org, "good"); again.ID != good.ID || again.Next != 1 {
+			t.Errorf("no row was refused, and the import begins anew: %+v", again)
+		}
+		again := w.begin(w.org, "bad")
+		if again.ID == bad.ID || again.Next != 0 {
+			t.Errorf("the refused row stays behind: %+v", again)
+		}
+		next := derived(2)
+		next.Index = 1
+		commit(bad, joinery.ImportRows{From: 1, Devices: []joinery.NewDevice{next}, Last: true})
+		w.equal(w.begin(w.org, "bad").ID, again.ID)
+		was := derived(3)
+		was.Device.JoinEUI[7] = 0x11
+		commit(again, joinery.ImportRows{Devices: []joinery.NewDevice{was}})
+		w.CheckInvariants(t)
 	}
 }
 
