@@ -205,6 +205,11 @@ func (s *Service) checkSigner(ctx context.Context, n joinery.Signer) error {
 	if err != nil {
 		return err
 	}
+	return checkBeside(n, signers)
+}
+
+// checkBeside checks a new signer against those that there are.
+func checkBeside(n joinery.Signer, signers []joinery.Signer) error {
 	for _, o := range signers {
 		switch {
 		case o.Org == n.Org && o.KID == n.KID && o.X5TS256 == n.X5TS256:
