@@ -1,6 +1,7 @@
 package provisioning
 
 import (
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,7 +20,8 @@ func TestWaitEnds(t *testing.T) {
 		}
 		defer waiting.leave()
 		done := make(chan struct{})
-		go func() {
+		var decoys sync.WaitGroup
+		decoys.Go(func() {
 			for {
 				other, err := all.enter(i.ID, 5)
 				if err != nil {
@@ -34,7 +36,7 @@ func TestWaitEnds(t *testing.T) {
 				default:
 				}
 			}
-		}()
+		})
 		begun := time.Now()
 		_, err = waiting.wait(t.Context(), func() (joinery.Import, error) {
 			if time.Since(begun) > 10*parked {
@@ -42,9 +44,11 @@ func TestWaitEnds(t *testing.T) {
 			}
 			return i, nil
 		})
+		waited := time.Since(begun)
 		close(done)
+		decoys.Wait()
 		wantCode(t, err, joinery.CodeConflict)
-		if waited := time.Since(begun); waited != parked {
+		if waited != parked {
 			t.Errorf("the chunk waited %s", waited)
 		}
 	})
