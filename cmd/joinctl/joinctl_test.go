@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"joinery/internal/config"
 	"joinery/internal/daemon"
@@ -103,6 +104,7 @@ func runScripts(t *testing.T, files ...string) {
 			env.Setenv("API_URL", "http://"+s.config.API.Address)
 			env.Setenv("INTEROP_URL", "https://"+s.config.Interop.Address)
 			env.Setenv("TZ", "UTC")
+			env.Setenv("NEXT_MONTH", time.Now().AddDate(0, 0, 30).UTC().Format(time.DateOnly))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
