@@ -25,10 +25,11 @@ type Caller struct {
 	// Person is who signed in, or who made the API key; zero where no person did.
 	Person PersonID
 	// Session is set where the caller is a person who signed in, Key where it is
-	// an API key, Socket for the operator socket.
-	Session SessionID
-	Key     APIKeyID
-	Socket  bool
+	// an API key, Socket for the operator socket. SessionKind is the session's.
+	Session     SessionID
+	SessionKind SessionKind
+	Key         APIKeyID
+	Socket      bool
 }
 
 // May tells whether the caller has a right.

@@ -99,6 +99,10 @@ type Invitation struct {
 	CreatedAt time.Time
 	ExpiresAt time.Time
 	InvitedBy string // Caller.Name
+	// ByPerson and ByKey are who made it, as Caller.Person and Caller.Key: it ends
+	// where they may invite no more. Zero for none.
+	ByPerson PersonID
+	ByKey    APIKeyID
 }
 
 // SessionKind says what holds a session.

@@ -34,8 +34,9 @@ func (c *Client) AcceptInvitation(ctx context.Context, in AcceptedInvitation, op
 //
 // The owner token that the former owner knew is dead from then on, and its
 // binding ends, unless its network locked it. The new owner token is in the
-// answer; it can be read later, too. Needs the right `devices:own`, which has:
-// member, admin.
+// answer; it can be read later, too. With a binding this needs the right
+// `devices:bind` as well. Needs the right `devices:own`, which has: member,
+// admin.
 func (c *Client) AcceptTransfer(ctx context.Context, id joinery.DeviceID, in Acceptance, opts ...CallOption) (HandedOver, error) {
 	return send[HandedOver](ctx, c, http.MethodPost, "/devices/"+id.String()+"/transfer/accept", in, opts...)
 }
@@ -227,6 +228,7 @@ func (c *Client) ChangeOrganisation(ctx context.Context, id joinery.OrgID, in Or
 //
 // At most 10,000 items, done in their order; each has a result of its own, and
 // one that fails spoils no other. The same request again does nothing twice.
+// Without the right `devices:bind` none may have a binding, bind or unbind.
 // Needs the right `devices:own`, which has: member, admin.
 func (c *Client) ChangeOwnership(ctx context.Context, in OwnershipBatch, opts ...CallOption) (OwnershipResults, error) {
 	return send[OwnershipResults](ctx, c, http.MethodPost, "/ownership", in, opts...)
@@ -253,7 +255,8 @@ func (c *Client) ChangePerson(ctx context.Context, id joinery.PersonID, in RoleC
 //
 // With the owner token from its label. An unknown device and a wrong token are
 // answered alike; that a device has an owner already is told only to who has
-// the right token. Needs the right `devices:own`, which has: member, admin.
+// the right token. With a binding this needs the right `devices:bind` as well.
+// Needs the right `devices:own`, which has: member, admin.
 func (c *Client) Claim(ctx context.Context, in NewClaim, opts ...CallOption) (Device, error) {
 	return send[Device](ctx, c, http.MethodPost, "/claims", in, opts...)
 }

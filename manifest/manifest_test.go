@@ -188,6 +188,8 @@ func TestVerifyRefusesPayload(t *testing.T) {
 		"short serial":          {b64(payloadJSON(uniqueID, uniqueID[2:])), manifest.ErrUniqueID},
 		"other serial":          {b64(payloadJSON(uniqueID, "0123aabbccddeeff28")), manifest.ErrUniqueID},
 		"timestamp":             {b64(payloadJSON("2020-01-02T", "2020-13-02T")), manifest.ErrTimestamp},
+		"timestamp zero":        {b64(payloadJSON("2020-01-02T03:04:05.678Z", "0001-01-01T00:00:00Z")), manifest.ErrTimestamp},
+		"timestamp zero, east":  {b64(payloadJSON("2020-01-02T03:04:05.678Z", "0001-01-01T01:00:00+01:00")), manifest.ErrTimestamp},
 		"no modelInfo":          {b64(payloadJSON(`"modelInfo"`, `"modelinfo"`)), manifest.ErrJoinEUI},
 		"slot 9 missing":        {b64(payloadJSON(`"slot":9`, `"slot":8`)), manifest.ErrJoinEUI},
 		"slot 9 of otp":         {b64(payloadJSON(`"zone":"data","slot":9`, `"zone":"otp","slot":9`)), manifest.ErrJoinEUI},

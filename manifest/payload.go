@@ -130,7 +130,7 @@ func (p payload) facts() (Element, error) {
 		return Element{}, err
 	}
 	at, err := time.Parse(time.RFC3339, p.ProvisioningTimestamp)
-	if err != nil {
+	if err != nil || at.IsZero() { // certificates would be judged by the present
 		return e, ErrTimestamp
 	}
 	e.ProvisionedAt = at.UTC()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/csv"
 	"encoding/json"
@@ -45,13 +46,18 @@ needs those of its action:
 --action and the flags of a binding stand for what no row says. Every row has its own
 result; one that fails spoils no other. Results go to --results, or to standard output,
 as CSV, or with --json as one object a line. They hold new owner tokens: a file is made
-for you alone to read. Results in CSV can be the file of the next batch. When a run is
-cut off, run the same file again: what was done is unchanged. Only of a release the new
-token is in no second answer; the operator can regenerate it.
+for you alone to read, and none that is there is overwritten. Results in CSV can be the
+file of the next batch. When a run is cut off, run the same file again with another file
+for the results: what was done is unchanged. Only of a release the new token is in no
+second answer; the operator can regenerate it.
+
+What releases a device or regenerates its token cannot be undone: a file with such rows
+is done only with --yes, or after you were asked.
 
 The exit code is 3 if rows failed.`,
 		Example: `  joinctl batch claims.csv --action claim --net-id 000013 --as-id as.example.com --results claimed.csv
   joinctl batch handover.csv --action offer --to org_0005m2q8g3c0y --dry-run
+  joinctl batch returns.csv --action release --yes --results tokens.csv
   joinctl batch devices.jsonl --json --results results.jsonl`,
 		Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) (err error) {
@@ -65,6 +71,9 @@ The exit code is 3 if rows failed.`,
 		}
 		defer func() { _ = file.Close() }()
 		a.warnIfOpen(file, "batch")
+		if err := j.confirm(file); err != nil {
+			return err
+		}
 		j.progress = newProgress(a, file)
 		rows, err := readBatch(j.progress)
 		if err != nil {
@@ -72,7 +81,7 @@ The exit code is 3 if rows failed.`,
 		}
 		results := a.out
 		if out != "" {
-			f, err := os.OpenFile(out, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+			f, err := createSecret(out)
 			if err != nil {
 				return fmt.Errorf("results: %w", err)
 			}
@@ -86,7 +95,8 @@ The exit code is 3 if rows failed.`,
 	f.StringVar(&j.action, "action", "", "what to do with rows that do not say")
 	f.StringVar(&j.to, "to", "", "recipient of offers that do not say")
 	f.BoolVar(&j.dryRun, "dry-run", false, "only say what would become of each row; wrong owner tokens count all the same")
-	f.StringVar(&out, "results", "", "write the results to this file")
+	f.BoolVar(&j.yes, "yes", false, "release devices and regenerate tokens without being asked")
+	f.StringVar(&out, "results", "", "write the results to this file, which must not be there")
 	j.bind.register(c, "")
 	return c
 }
@@ -98,6 +108,7 @@ type batchJob struct {
 	action, to string
 	bind       bindingFlags
 	dryRun     bool
+	yes        bool
 	progress   *progress
 	report     *batchReport
 
@@ -126,6 +137,46 @@ func (j *batchJob) defaults(ctx context.Context) (err error) {
 var batchActions = []string{
 	client.ActionClaim, client.ActionRelease, client.ActionOffer, client.ActionCancel,
 	client.ActionAccept, client.ActionRegenerateToken, client.ActionBind, client.ActionUnbind,
+}
+
+// confirm stands before a file with rows that cannot be undone: it reads the file
+// once to count them, so that none is half done when the first is met.
+func (j *batchJob) confirm(file *os.File) error {
+	if j.yes || j.dryRun {
+		return nil
+	}
+	rows, err := readBatch(file)
+	if err != nil {
+		return err
+	}
+	n := 0
+	for {
+		item, _, err := rows.next()
+		if _, bad := errors.AsType[*batchRowError](err); bad {
+			continue
+		}
+		if err != nil {
+			break // the end, or what run will say of the file in its turn
+		}
+		if final(cmp.Or(item.Action, j.action)) {
+			n++
+		}
+	}
+	if n > 0 {
+		question := fmt.Sprintf("%d rows release a device or regenerate its owner token, which cannot be undone", n)
+		if err := j.a.confirm(false, question, strconv.Itoa(n), "--yes, or --dry-run to see what would become of each row"); err != nil {
+			return err
+		}
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return usagef("%s cannot be read twice, as it must be to look for rows that cannot be undone: give a file on disk, or --yes", file.Name())
+	}
+	return nil
+}
+
+// final tells whether an action cannot be undone. Each issues an owner token, too.
+func final(action string) bool {
+	return action == client.ActionRelease || action == client.ActionRegenerateToken
 }
 
 func (j *batchJob) run(ctx context.Context, rows batchRows) error {
@@ -163,10 +214,7 @@ func (j *batchJob) run(ctx context.Context, rows batchRows) error {
 }
 
 func (j *batchJob) atOnce() int {
-	issues := func(i client.OwnershipAct) bool {
-		return i.Action == client.ActionRelease || i.Action == client.ActionRegenerateToken
-	}
-	if !j.dryRun && slices.ContainsFunc(j.items, issues) {
+	if !j.dryRun && slices.ContainsFunc(j.items, func(i client.OwnershipAct) bool { return final(i.Action) }) {
 		return tokensAtOnce
 	}
 	return itemsAtOnce

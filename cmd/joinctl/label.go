@@ -313,10 +313,7 @@ that is made where it is not there. The files are named JOINEUI-DEVEUI.` + label
 // writeSecret makes a file that nobody else can read, and that must not be
 // there. Nothing stays of one that could not be written.
 func writeSecret(path string, write func(io.Writer) error) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%s is there already; name another file, or remove it", path)
-	}
+	f, err := createSecret(path)
 	if err != nil {
 		return err
 	}
@@ -325,4 +322,13 @@ func writeSecret(path string, write func(io.Writer) error) error {
 		return errors.Join(err, os.Remove(path))
 	}
 	return nil
+}
+
+// createSecret makes a file that nobody else can read, and that must not be there.
+func createSecret(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("%s is there already; name another file, or remove it", path)
+	}
+	return f, err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -89,5 +90,23 @@ func TestLabelListWithMark(t *testing.T) {
 	}
 	if len(got) != 1 || got[0].ref.JoinEUI != (lorawan.EUI64{7}) || *got[0].profile != (tr005.ProfileID{Vendor: 10}) || got[0].where != "line 2" {
 		t.Errorf("%+v", got)
+	}
+}
+
+// Who pastes a label where its file's name belongs is told so, and the owner token
+// is not shown once more.
+func TestLabelPastedAsFile(t *testing.T) {
+	const token = "C0FFEE5ECC0FFEE5"
+	for _, text := range []string{
+		"LW:D0:70B3D57ED0000000:0004A31000000001:00010002:O" + token, " lw:d0:70b3d57ed0000000:0004a31000000001:00010002:o" + token,
+		"URN:DEV:LW:70B3D57ED0000000_0004A31000000001_00010002_" + token,
+	} {
+		for _, args := range [][]string{{"label", "read", text}, {"claim", "--qr", text}} {
+			var out, said bytes.Buffer
+			code := run(args, strings.NewReader(""), &out, &said)
+			if shown := out.String() + said.String(); code != exitUsage || strings.Contains(strings.ToUpper(shown), token) || !strings.Contains(shown, "standard input") {
+				t.Errorf("%q: exit code %d: %s", args, code, shown)
+			}
+		}
 	}
 }

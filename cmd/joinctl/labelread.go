@@ -51,7 +51,11 @@ No server is asked. The exit code is 1 for what is no label, and for a wrong che
   xclip -o | joinctl label read --json`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			text, err := a.readSecretLine(append(args, "-")[0], "label")
+			path := append(args, "-")[0]
+			if tr005Like(path) {
+				return usagef("FILE names a file, or - for standard input: the text of a label holds its owner token and would show in the list of processes")
+			}
+			text, err := a.readSecretLine(path, "label")
 			if err != nil {
 				return err
 			}
@@ -103,7 +107,7 @@ type scannedClaim struct {
 // claimScanned claims the device of each label that a file holds, one a line, as
 // they come: whoever holds the scanner sees at once what became of it.
 func (a *app) claimScanned(ctx context.Context, api *client.Client, path string, binding *client.NewBinding) error {
-	if strings.Contains(path, ":") && tr005Like(path) {
+	if tr005Like(path) {
 		return usagef("--qr names a file, or - for standard input: the text of a label holds its owner token and would show in the list of processes")
 	}
 	in := a.in
@@ -158,8 +162,9 @@ func (a *app) claimScanned(ctx context.Context, api *client.Client, path string,
 	return nil
 }
 
+// tr005Like tells the text of a label from the name of a file.
 func tr005Like(s string) bool {
-	upper := strings.ToUpper(s)
+	upper := strings.ToUpper(strings.TrimSpace(s))
 	return strings.HasPrefix(upper, "LW:") || strings.HasPrefix(upper, "URN:")
 }
 

@@ -3,7 +3,6 @@ package api_test
 import (
 	"context"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -90,9 +89,10 @@ func (s slowOwnership) LabelTokens(ctx context.Context, caller joinery.Caller, r
 
 // A request with a body may take long: only the reading of the body is bounded.
 func TestSlowRequestIsNotCut(t *testing.T) {
-	if os.Getenv("JOINERY_LONG") == "" {
-		t.Skip("takes six seconds of waiting; JOINERY_LONG=1 runs it")
+	if testing.Short() {
+		t.Skip("six seconds of waiting; it runs without -short")
 	}
+	t.Parallel()
 	f := start(t, func(o *api.Options) { o.Ownership = slowOwnership{o.Ownership} })
 	w := f.populate(t)
 	answer, err := f.as(t, f.keyA).OwnerTokens(t.Context(), client.OwnerTokensRequest{Devices: []client.DeviceRef{{Device: w.device.ID}}})

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -183,5 +184,54 @@ func TestDisputeRoutes(t *testing.T) {
 	}
 	if err := a.WithdrawDispute(ctx, id); code(err) != "conflict" {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestBindingNeedsItsOwnRight: who may claim, but not say which network gets a
+// device, cannot do so by way of a claim, an acceptance or a batch.
+func TestBindingNeedsItsOwnRight(t *testing.T) {
+	f := start(t)
+	w := f.populate(t)
+	ctx := t.Context()
+	made, err := f.acting(t, f.orgA).MakeAPIKey(ctx, client.NewAPIKey{
+		Name: "owns only", Scopes: []joinery.Right{joinery.RightDevicesOwn, joinery.RightDevicesRead},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := f.as(t, made.Text)
+	id, binding := w.device.ID, &client.NewBinding{NetID: lorawan.NetID{0, 0, 0x42}, AppSKey: "clear"}
+	before, err := c.Device(ctx, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := func(what string, err error) {
+		t.Helper()
+		if code(err) != "forbidden" || !strings.Contains(err.Error(), "devices:bind") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	_, err = c.Claim(ctx, client.NewClaim{DevEUI: w.device.DevEUI, OwnerToken: "AAAAAAAAAAAAA", Binding: binding})
+	refused("claim", err)
+	_, err = c.AcceptTransfer(ctx, id, client.Acceptance{Binding: binding})
+	refused("accept", err)
+	for _, act := range []client.OwnershipAct{
+		{Action: client.ActionBind, Device: id, Binding: binding},
+		{Action: client.ActionUnbind, Device: id},
+		{Action: client.ActionClaim, DevEUI: w.device.DevEUI, OwnerToken: "AAAAAAAAAAAAA", Binding: binding},
+		{Action: client.ActionAccept, Device: id, Binding: binding},
+	} {
+		_, err := c.ChangeOwnership(ctx, client.OwnershipBatch{Items: []client.OwnershipAct{{Action: client.ActionCancel, Device: id}, act}})
+		refused("batch with "+act.Action, err)
+	}
+	if after, err := c.Device(ctx, id); err != nil || !reflect.DeepEqual(after, before) {
+		t.Errorf("the device changed: %+v, %v", after, err)
+	}
+	if offer, err := c.Transfer(ctx, id); err != nil || offer.Expired { // the world's, which each batch would have taken back first
+		t.Errorf("%+v, %v", offer, err)
+	}
+	// The rest of owning it may do.
+	if out, err := c.ChangeOwnership(ctx, client.OwnershipBatch{Items: []client.OwnershipAct{{Action: client.ActionCancel, Device: id}}}); err != nil || out.Done != 1 {
+		t.Errorf("%+v, %v", out, err)
 	}
 }

@@ -117,7 +117,7 @@ func headers(sp spec) []*huma.Param {
 	if takesMatch(sp.method, full(sp.path)) {
 		list = append(list, text(ifMatch, "", "The ETag under which it was read: what was changed since is refused with 412"))
 	}
-	if sp.method != http.MethodGet {
+	if sp.method != http.MethodGet && needs[sp.id] != everybody {
 		list = append(list, text(idempotencyKey, keyText.String(),
 			"A name for this request, such as a random UUID: sent again within a day, with the same content, it does nothing more and gets the same answer"))
 	}

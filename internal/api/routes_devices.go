@@ -112,7 +112,8 @@ func (s *Server) registerOwnership() {
 	route(s, spec{method: http.MethodPost, path: "/claims", id: "claimDevice", call: "Claim", tag: "devices", status: http.StatusCreated,
 		summary: "Become the owner of a device",
 		description: "With the owner token from its label. An unknown device and a wrong token are answered alike; " +
-			"that a device has an owner already is told only to who has the right token."},
+			"that a device has an owner already is told only to who has the right token. " +
+			"With a binding this needs the right `devices:bind` as well."},
 		s.claimDevice)
 	route(s, spec{method: http.MethodGet, path: "/devices/{id}/owner-token", id: "getOwnerToken", secret: true, tag: "devices",
 		summary:     "The token with which a device is claimed first",
@@ -153,6 +154,9 @@ type bindInput struct {
 func (s *Server) claimDevice(ctx context.Context, caller joinery.Caller, in *body[client.NewClaim]) (*tagged[client.Device], error) {
 	b, err := bindingOf(in.Body.Binding)
 	if err != nil {
+		return nil, err
+	}
+	if err := allowBinding(caller, claim.Act{Kind: claim.Claiming, Binding: b}); err != nil {
 		return nil, err
 	}
 	claimed, err := s.Ownership.Claim(ctx, caller, claim.Request{

@@ -59,7 +59,8 @@ func (s *Server) registerHandOver() {
 	route(s, spec{method: http.MethodPost, path: "/ownership", id: "changeOwnership", secret: true, tag: "devices", maxBody: batchBody,
 		summary: "Claim, release, offer, accept, bind: many at once",
 		description: "At most 10,000 items, done in their order; each has a result of its own, and one that fails spoils no other. " +
-			"The same request again does nothing twice."},
+			"The same request again does nothing twice. Without the right `devices:bind` none may have a binding, " +
+			"bind or unbind."},
 		s.changeOwnership)
 	s.registerTransfers()
 }
@@ -77,6 +78,17 @@ func (s *Server) handOver(ctx context.Context, caller joinery.Caller, in DeviceP
 	return ok(client.HandedOver{Device: o.Device.ID, OwnerToken: o.OwnerToken}), nil
 }
 
+// allowBinding refuses callers who may own devices but not say who gets them: for
+// an act that may bind, the table of needs names the lesser right.
+func allowBinding(caller joinery.Caller, a claim.Act) error {
+	binds := a.Binding != nil || a.Kind == claim.Binding || a.Kind == claim.Unbinding
+	if !binds || caller.May(joinery.RightDevicesBind) {
+		return nil
+	}
+	return joinery.Errorf(joinery.CodeForbidden, "to bind or unbind a device needs the right %s, which you do not have here; nothing was done",
+		joinery.RightDevicesBind)
+}
+
 func (s *Server) changeOwnership(ctx context.Context, caller joinery.Caller, in *body[client.OwnershipBatch]) (*body[client.OwnershipResults], error) {
 	acts := make([]claim.Act, len(in.Body.Items))
 	for i, item := range in.Body.Items {
@@ -87,6 +99,9 @@ func (s *Server) changeOwnership(ctx context.Context, caller joinery.Caller, in 
 		acts[i] = claim.Act{
 			Kind: claim.Kind(item.Action), Device: item.Device, JoinEUI: item.JoinEUI, DevEUI: item.DevEUI,
 			OwnerToken: item.OwnerToken, Binding: b, To: item.Recipient, ExpiresAt: item.ExpiresAt,
+		}
+		if err := allowBinding(caller, acts[i]); err != nil {
+			return nil, err // it is about the caller, not about this item
 		}
 	}
 	out := client.OwnershipResults{Results: make([]client.OwnershipResult, len(acts))}
@@ -131,13 +146,17 @@ func (s *Server) registerTransfers() {
 	route(s, spec{method: http.MethodPost, path: "/devices/{id}/transfer/accept", id: "acceptTransfer", secret: true, tag: "devices",
 		summary: "Become the owner of a device that is offered",
 		description: "The owner token that the former owner knew is dead from then on, and its binding ends, unless its network locked it. " +
-			"The new owner token is in the answer; it can be read later, too."},
+			"The new owner token is in the answer; it can be read later, too. With a binding this needs the right `devices:bind` as well."},
 		func(ctx context.Context, caller joinery.Caller, in *acceptInput) (*body[client.HandedOver], error) {
 			b, err := bindingOf(in.Body.Binding)
 			if err != nil {
 				return nil, err
 			}
-			return s.handOver(ctx, caller, in.DevicePath, claim.Act{Kind: claim.Accepting, Binding: b})
+			act := claim.Act{Kind: claim.Accepting, Binding: b}
+			if err := allowBinding(caller, act); err != nil {
+				return nil, err
+			}
+			return s.handOver(ctx, caller, in.DevicePath, act)
 		})
 	route(s, spec{method: http.MethodGet, path: "/transfers", id: "listTransfers", tag: "devices",
 		summary:     "Offers that the organisation makes and gets, in order of their devices",

@@ -48,7 +48,9 @@ func (s *Server) setTerms(ctx huma.Context, next func(huma.Context)) {
 		s.refuse(ctx, err)
 		return
 	}
-	if key != "" && s.Answers != nil {
+	// Who is nobody has no marks: they would be everybody's, and anybody could fill
+	// the table of answers.
+	if key != "" && s.Answers != nil && needs[op.OperationID] != everybody {
 		terms.Once = name(ctx, key)
 		done, err := s.answerAgain(ctx, terms.Once)
 		switch {

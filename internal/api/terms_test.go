@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -264,4 +265,21 @@ func (f *fixture) searchDatabase(t testing.TB, texts ...string) (found []string)
 		}
 	}
 	return found
+}
+
+// TestNobodyLeavesNoMark: requests without a credential are not told apart by
+// their Idempotency-Key, whoever sends them.
+func TestNobodyLeavesNoMark(t *testing.T) {
+	f := start(t)
+	begin := func(name string) (login client.Login) {
+		t.Helper()
+		a := f.send(t, "", http.MethodPost, "/api/v1/login", `{"name":"`+name+`"}`, "Idempotency-Key", someKey)
+		if err := json.Unmarshal([]byte(a.body), &login); err != nil || login.Secret == "" || a.header.Get("Idempotency-Replayed") != "" {
+			t.Fatalf("%s: %d %s", name, a.status, a.body)
+		}
+		return login
+	}
+	if first, second := begin("one"), begin("two"); first.Secret == second.Secret {
+		t.Error("two programs have one secret")
+	}
 }

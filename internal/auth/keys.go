@@ -23,7 +23,7 @@ type KeyStore interface {
 	// APIKeys lists the keys of org, of all organisations and the operator's
 	// for zero.
 	APIKeys(ctx context.Context, org joinery.OrgID) ([]joinery.APIKey, error)
-	// RevokeAPIKey ends a key and those that were made by it.
+	// RevokeAPIKey ends a key, those that were made by it, and their invitations.
 	RevokeAPIKey(ctx context.Context, id joinery.APIKeyID, at time.Time, entry joinery.AuditEntry) error
 	TouchAPIKey(ctx context.Context, id joinery.APIKeyID, at time.Time) error
 	// Orgs lists all organisations.

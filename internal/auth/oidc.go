@@ -19,19 +19,43 @@ import (
 	"joinery"
 )
 
-// providerTimeout bounds each request to the provider.
-const providerTimeout = 10 * time.Second
+const (
+	// providerTimeout bounds each request to the provider.
+	providerTimeout = 10 * time.Second
+	// providerRest is how long a provider that failed is not asked again.
+	providerRest = 5 * time.Second
+)
 
 // Provider is an OpenID provider (OpenID Connect Core 1.0), as a client of the
 // authorization code flow with PKCE knows it. It is asked for its configuration
-// when somebody first signs in, and again until it answers.
+// when somebody first signs in, and again, some seconds later, until it answers.
 type Provider struct {
 	issuer, clientID, secret string
 	redirect                 string
 	client                   *http.Client
+	rest                     time.Duration
 
 	mu    sync.Mutex
+	asked *inquiry // the newest; nil before the first
+}
+
+// inquiry is one question to a provider what it is, with its answer once done is
+// closed.
+type inquiry struct {
+	done  chan struct{}
 	found *discovered
+	err   error
+	ended time.Time
+}
+
+// serves tells whether an inquiry is to be waited for, or its answer to be taken.
+func (q *inquiry) serves(rest time.Duration) bool {
+	select {
+	case <-q.done:
+		return q.err == nil || time.Since(q.ended) < rest
+	default:
+		return true
+	}
 }
 
 // discovered is what a provider says of itself.
@@ -47,7 +71,7 @@ func NewProvider(issuer, clientID, secret string, client *http.Client) *Provider
 	if client == nil {
 		client = &http.Client{Timeout: providerTimeout}
 	}
-	return &Provider{issuer: issuer, clientID: clientID, secret: secret, client: client}
+	return &Provider{issuer: issuer, clientID: clientID, secret: secret, client: client, rest: providerRest}
 }
 
 // String keeps the secret out of logs.
@@ -63,27 +87,51 @@ func (p *Provider) name() string {
 	return p.issuer
 }
 
-// discover asks the provider what it is, once it answers.
+// discover gives what the provider says that it is. Who asks at once shares one
+// inquiry, and each waits no longer than their own request lives.
 func (p *Provider) discover(ctx context.Context) (*discovered, error) {
+	q := p.inquire(ctx)
+	select {
+	case <-q.done:
+		return q.found, q.err
+	case <-ctx.Done():
+		return nil, joinery.WrapError(joinery.CodeUnavailable, ctx.Err(), "the OpenID provider has not answered yet; try again later")
+	}
+}
+
+// inquire gives the inquiry that serves, and begins one where none does.
+func (p *Provider) inquire(ctx context.Context) *inquiry {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.found != nil {
-		return p.found, nil
+	if p.asked != nil && p.asked.serves(p.rest) {
+		return p.asked
 	}
+	q := &inquiry{done: make(chan struct{})}
+	p.asked = q
 	// The context stays with what verifies tokens: it must not end with the request.
-	provider, err := oidc.NewProvider(oidc.ClientContext(context.WithoutCancel(ctx), p.client), p.issuer)
+	ctx = context.WithoutCancel(ctx)
+	go func() {
+		defer close(q.done)
+		q.found, q.err = p.ask(ctx)
+		q.ended = time.Now()
+	}()
+	return q
+}
+
+// ask asks the provider what it is.
+func (p *Provider) ask(ctx context.Context) (*discovered, error) {
+	provider, err := oidc.NewProvider(oidc.ClientContext(ctx, p.client), p.issuer)
 	if err != nil {
 		return nil, joinery.WrapError(joinery.CodeUnavailable, err, "the OpenID provider does not answer as one; try again later")
 	}
-	p.found = &discovered{
+	return &discovered{
 		provider: provider,
 		oauth: oauth2.Config{
 			ClientID: p.clientID, ClientSecret: p.secret, Endpoint: provider.Endpoint(),
 			RedirectURL: p.redirect, Scopes: []string{oidc.ScopeOpenID, "profile", "email"},
 		},
 		verifier: provider.Verifier(&oidc.Config{ClientID: p.clientID}),
-	}
-	return p.found, nil
+	}, nil
 }
 
 // Browser is the secret that a browser keeps, in a cookie, from when it is sent to

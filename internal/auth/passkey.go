@@ -156,8 +156,8 @@ func (s *SignIn) checkPasskey(ctx context.Context, answer []byte) (joinery.Perso
 	return found.Person, s.store.UsePasskey(ctx, found.ID, kept, s.timestamp())
 }
 
-// Registrant is for whom a passkey is registered: the caller, who signed in, or,
-// with an invitation, somebody new of that name.
+// Registrant is for whom a passkey is registered: the caller, who signed in in a
+// browser, or, with an invitation, somebody new of that name.
 type Registrant struct {
 	Caller     joinery.Caller
 	Invitation string
@@ -183,10 +183,10 @@ func (s *SignIn) BeginNewPasskey(ctx context.Context, who Registrant) ([]byte, e
 }
 
 func (s *SignIn) holderOf(ctx context.Context, who Registrant) (holder, error) {
+	if _, err := s.mayRegister(ctx, who); err != nil {
+		return holder{}, err
+	}
 	if who.Caller.Session == 0 {
-		if _, err := s.invitationOf(ctx, who.Invitation); err != nil {
-			return holder{}, err
-		}
 		return holder{id: joinery.NewPersonID(), name: who.Name}, checkName("your name", who.Name)
 	}
 	person, err := s.store.Person(ctx, who.Caller.Person)
@@ -215,12 +215,9 @@ func (s *SignIn) FinishNewPasskey(ctx context.Context, who Registrant, name stri
 	if err := checkName("name of the passkey", name); err != nil {
 		return 0, err
 	}
-	var invitation joinery.Invitation
-	if who.Caller.Session == 0 {
-		var err error
-		if invitation, err = s.invitationOf(ctx, who.Invitation); err != nil {
-			return 0, err
-		}
+	invitation, err := s.mayRegister(ctx, who)
+	if err != nil {
+		return 0, err
 	}
 	ch, made, err := s.checkNewPasskey(ctx, who, answer)
 	if err != nil {
@@ -235,6 +232,15 @@ func (s *SignIn) FinishNewPasskey(ctx context.Context, who Registrant, name stri
 	}
 	person := joinery.Person{ID: ch.Person, Name: ch.Name, Email: invitation.Email, CreatedAt: passkey.CreatedAt}
 	return person.ID, s.join(ctx, joinery.Joining{Invitation: invitation, Person: person, New: true, Passkey: &passkey})
+}
+
+// mayRegister gives the invitation of somebody new, and none of who is signed in,
+// in a browser.
+func (s *SignIn) mayRegister(ctx context.Context, who Registrant) (joinery.Invitation, error) {
+	if who.Caller.Session != 0 {
+		return joinery.Invitation{}, requireBrowser(who.Caller)
+	}
+	return s.invitationOf(ctx, who.Invitation)
 }
 
 func (s *SignIn) checkNewPasskey(ctx context.Context, who Registrant, answer []byte) (joinery.SignIn, *webauthn.Credential, error) {
@@ -268,10 +274,14 @@ func (s *SignIn) Passkeys(ctx context.Context, caller joinery.Caller) ([]joinery
 	return s.store.Passkeys(ctx, caller.Person)
 }
 
-// RemovePasskey removes a passkey of the caller's; any other is absent.
+// RemovePasskey removes a passkey of the caller's, who asks in a browser; any other
+// is absent.
 func (s *SignIn) RemovePasskey(ctx context.Context, caller joinery.Caller, id joinery.PasskeyID) error {
 	if caller.Session == 0 {
 		return joinery.Errorf(joinery.CodeNotFound, "no such passkey")
+	}
+	if err := requireBrowser(caller); err != nil {
+		return err
 	}
 	return s.store.RemovePasskey(ctx, caller.Person, id, s.passkeyEntry(caller, joinery.AuditPasskeyRemoved, id))
 }

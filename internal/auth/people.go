@@ -18,7 +18,8 @@ type PeopleStore interface {
 	Members(ctx context.Context, org joinery.OrgID) ([]joinery.Member, error)
 	// SetRole and RemoveMember are CodeConflict where an organisation would lose
 	// its last admin. RemoveMember revokes the keys that the person made there, or
-	// with keepKeys makes them the organisation's own.
+	// with keepKeys makes them the organisation's own. Invitations made by who is
+	// no admin any more, or by a key of theirs, end with it.
 	SetRole(ctx context.Context, org joinery.OrgID, person joinery.PersonID, role joinery.Role, entry joinery.AuditEntry) error
 	RemoveMember(ctx context.Context, org joinery.OrgID, person joinery.PersonID, keepKeys bool, entry joinery.AuditEntry) error
 }
@@ -167,7 +168,10 @@ func (s *People) Invite(ctx context.Context, caller joinery.Caller, email string
 
 func (s *People) newInvitation(caller joinery.Caller, life time.Duration) (joinery.Invitation, credential) {
 	c, now := newCredential(invitationText, int64(joinery.NewInvitationID())), s.timestamp()
-	return joinery.Invitation{ID: joinery.InvitationID(c.id), Hash: c.hash(), CreatedAt: now, ExpiresAt: now.Add(life), InvitedBy: caller.Name}, c
+	return joinery.Invitation{
+		ID: joinery.InvitationID(c.id), Hash: c.hash(), CreatedAt: now, ExpiresAt: now.Add(life),
+		InvitedBy: caller.Name, ByPerson: caller.Person, ByKey: caller.Key,
+	}, c
 }
 
 // Bootstrap gives the token by which the first operator, or one who lost every

@@ -57,7 +57,7 @@ func (s *SignIn) BeginProgram(ctx context.Context, name string) (Program, error)
 	c := newCredential(programText, int64(joinery.NewSessionID()))
 	for range 3 {
 		p := Program{Secret: c.text(), Code: newCode(), ExpiresAt: s.timestamp().Add(programLife)}
-		p.URL = s.URL() + "/sign-in#login=" + p.Code
+		p.URL = s.URL() + signInPage + "#login=" + p.Code
 		err := s.remember(ctx, joinery.SignIn{Hash: c.hash(), Kind: joinery.SignInProgram, Code: p.Code, Name: name}, programLife)
 		if joinery.CodeOf(err) != joinery.CodeConflict { // the code is taken: rare
 			return p, err
@@ -66,13 +66,14 @@ func (s *SignIn) BeginProgram(ctx context.Context, name string) (Program, error)
 	return Program{}, joinery.Errorf(joinery.CodeUnavailable, "no code is free; try again")
 }
 
-// ProgramName tells a person which program waits with a code.
+// ProgramName tells a person which program waits with a code; as Agree, only in a
+// browser.
 func (s *SignIn) ProgramName(ctx context.Context, caller joinery.Caller, code string) (string, error) {
 	ch, err := s.waiting(ctx, caller, code)
 	return ch.Name, err
 }
 
-// Agree lets the program with that code act as the caller.
+// Agree lets the program with that code act as the caller, who asks in a browser.
 func (s *SignIn) Agree(ctx context.Context, caller joinery.Caller, code string) error {
 	ch, err := s.waiting(ctx, caller, code)
 	if err != nil {
@@ -90,7 +91,7 @@ func errNoProgram() error {
 
 func (s *SignIn) waiting(ctx context.Context, caller joinery.Caller, code string) (joinery.SignIn, error) {
 	began := time.Now()
-	if err := requirePerson(caller); err != nil {
+	if err := requireBrowser(caller); err != nil {
 		return joinery.SignIn{}, err
 	}
 	ch, err := s.store.SignInByCode(ctx, strings.ToUpper(strings.TrimSpace(code)))

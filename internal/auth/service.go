@@ -137,7 +137,8 @@ func (s *Service) sessionCaller(ctx context.Context, bearer string, org joinery.
 	if err != nil {
 		return joinery.Caller{}, err
 	}
-	caller.Name, caller.Person, caller.Session = "person "+session.Person.String(), session.Person, id
+	caller.Name, caller.Person = "person "+session.Person.String(), session.Person
+	caller.Session, caller.SessionKind = id, session.Kind
 	return caller, nil
 }
 

@@ -124,6 +124,9 @@ func (s *SignIn) Allow(from netip.Addr) error {
 	return nil
 }
 
+// signInPage is where people sign in, behind URL.
+const signInPage = "/sign-in"
+
 func (s *SignIn) timestamp() time.Time { return s.now().UTC().Truncate(time.Millisecond) }
 
 // refusal is what everybody is told whose proof is no good, whatever was wrong
@@ -165,6 +168,15 @@ func requirePerson(caller joinery.Caller) error {
 		return joinery.Errorf(joinery.CodeForbidden, "only a person who signed in can do that")
 	}
 	return nil
+}
+
+// requireBrowser refuses who is nobody, and the session of a program: with that,
+// whoever has it could make ways in that outlast it.
+func requireBrowser(caller joinery.Caller) error {
+	if err := requirePerson(caller); err != nil || caller.SessionKind == joinery.SessionBrowser {
+		return err
+	}
+	return joinery.Errorf(joinery.CodeForbidden, "a program cannot do that for you: do it in a browser, on the server's page %s", signInPage)
 }
 
 // Me gives who the caller is, and where they belong; nobody for an API key or the

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -315,7 +316,7 @@ func TestSigners(t *testing.T) {
 		edit func(*joinery.Signer)
 		want joinery.Code
 	}{
-		"other certificate":        {func(*joinery.Signer) {}, ""},
+		"other certificate":        {func(s *joinery.Signer) { s.DevEUIs = span(0, 5000, 5001).EUIRange }, ""},
 		"same certificate":         {func(s *joinery.Signer) { s.DER = certificate.Raw }, joinery.CodeConflict},
 		"same name":                {func(s *joinery.Signer) { s.Name = "line 1" }, joinery.CodeConflict},
 		"no name":                  {func(s *joinery.Signer) { s.Name = "" }, joinery.CodeInvalid},
@@ -339,6 +340,33 @@ func TestSigners(t *testing.T) {
 	others, err2 := f.Signers(ctx, f.tenant(f.other))
 	if err != nil || err2 != nil || len(own) != 2 || len(others) != 0 {
 		t.Errorf("tenants see %d and %d signers: %v, %v", len(own), len(others), err, err2)
+	}
+	// The roots of one element never belong to two organisations.
+	if _, err := f.AssignRange(ctx, operator, span(f.other, 200, 299)); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		edit func(*joinery.Signer)
+		want joinery.Code
+	}{
+		"same DevEUIs":       {func(*joinery.Signer) {}, joinery.CodeConflict},
+		"one DevEUI":         {func(s *joinery.Signer) { s.DevEUIs = span(0, 1000, 2000).EUIRange }, joinery.CodeConflict},
+		"DevEUIs beyond":     {func(s *joinery.Signer) { s.DevEUIs = span(0, 1001, 2000).EUIRange }, ""},
+		"another generation": {func(s *joinery.Signer) { s.Generation++ }, ""},
+		"shared certificate": {func(s *joinery.Signer) { s.DER = certificate.Raw }, ""},
+	} {
+		s := good
+		s.Org, s.Name, s.JoinEUIs, s.DER = f.other, name, span(0, 200, 210).EUIRange, selfSigned(t, withSKI).Raw
+		c.edit(&s)
+		added, err := f.AddSigner(ctx, operator, s)
+		if joinery.CodeOf(err) != c.want || err != nil && strings.Contains(err.Error(), good.Name) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err == nil {
+			if err := f.RemoveSigner(ctx, operator, added.ID); err != nil {
+				t.Error(err)
+			}
+		}
 	}
 	wantCode(t, f.ReleaseRange(ctx, operator, span(0, 100, 199).EUIRange), joinery.CodeConflict)
 	for _, s := range own {

@@ -107,7 +107,8 @@ func (s *Service) Signers(ctx context.Context, caller joinery.Caller) ([]joinery
 // AddSigner pins a signer of manifests by its certificate (DER); ID, KID,
 // X5TS256 and CreatedAt are made here. What it may provision must lie in one
 // JoinEUI range of its organisation, and its master key be in the keyring. Several
-// organisations may pin one certificate, each with ranges of its own.
+// organisations may pin one certificate, each with ranges of its own; different
+// ones must not meet in master key, generation and DevEUIs.
 func (s *Service) AddSigner(ctx context.Context, caller joinery.Caller, n joinery.Signer) (joinery.Signer, error) {
 	if err := caller.RequireOperator(); err != nil {
 		return n, err
@@ -204,12 +205,23 @@ func (s *Service) checkSigner(ctx context.Context, n joinery.Signer) error {
 	if err != nil {
 		return err
 	}
+	return checkBeside(n, signers)
+}
+
+// checkBeside checks a new signer against those that there are.
+func checkBeside(n joinery.Signer, signers []joinery.Signer) error {
 	for _, o := range signers {
 		switch {
 		case o.Org == n.Org && o.KID == n.KID && o.X5TS256 == n.X5TS256:
 			return joinery.Errorf(joinery.CodeConflict, "the certificate is pinned already, as signer %q", o.Name)
 		case o.Org == n.Org && o.Name == n.Name:
 			return joinery.Errorf(joinery.CodeConflict, "the organisation has a signer of that name")
+		case o.Org != n.Org && o.X5TS256 != n.X5TS256 && o.Master == n.Master && o.Generation == n.Generation && o.DevEUIs.Overlaps(n.DevEUIs):
+			// Roots derive from the three: both would sign for the same element, and
+			// who imports it first would keep the other from it.
+			return joinery.Errorf(joinery.CodeConflict,
+				"signer: one of another organisation stands for the same master key and generation with some of these DevEUIs; "+
+					"give another generation or master key, or DevEUIs that do not overlap")
 		}
 	}
 	return nil

@@ -17,6 +17,9 @@ const (
 	maxAhead = 8
 	// patience is how long a chunk waits for one before it that has not come.
 	patience = time.Second
+	// parked is how long a chunk waits in all. What was verified grows old: ranges
+	// and signers may be taken away meanwhile.
+	parked = 10 * time.Second
 )
 
 // turns is the imports of which chunks are under way.
@@ -75,10 +78,12 @@ func (t *turn) leave() {
 }
 
 // wait waits until the import stands where the chunk begins, and gives it.
-// CodeConflict where it is beyond, or where what comes before does not come.
+// CodeConflict where it is beyond, or where what comes before does not come in
+// time.
 func (t *turn) wait(ctx context.Context, status func() (joinery.Import, error)) (joinery.Import, error) {
-	deadline := time.NewTimer(patience)
+	deadline, gap := time.NewTimer(parked), time.NewTimer(patience)
 	defer deadline.Stop()
+	defer gap.Stop()
 	for {
 		moved, first := t.watch()
 		i, err := status()
@@ -91,13 +96,15 @@ func (t *turn) wait(ctx context.Context, status func() (joinery.Import, error)) 
 			return i, nil
 		}
 		select {
-		case <-moved:
-			deadline.Reset(patience)
 		case <-deadline.C:
+			return i, wrongRow(i)
+		case <-moved:
+			gap.Reset(patience)
+		case <-gap.C:
 			if first {
 				return i, wrongRow(i)
 			}
-			deadline.Reset(patience)
+			gap.Reset(patience)
 		case <-ctx.Done():
 			return i, joinery.WrapError(joinery.CodeUnavailable, ctx.Err(), "the request ended before its rows were taken; ask where the import stands")
 		}

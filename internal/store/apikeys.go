@@ -14,8 +14,8 @@ func (d *DB) AddAPIKey(ctx context.Context, k joinery.APIKey, a joinery.AuditEnt
 		return joinery.Errorf(joinery.CodeInvalid, "an API key that is not the operator's needs an organisation")
 	}
 	return d.do(ctx, func(t *tx) error {
-		if revoked, err := t.integer("SELECT revoked_at FROM api_key WHERE id = ?", k.MadeBy); err != nil || revoked != 0 {
-			return firstError(err, joinery.Errorf(joinery.CodeForbidden, "the key that asks for it was revoked"))
+		if err := t.wantStandingKey(k.MadeBy); err != nil {
+			return err
 		}
 		err := t.exec(`INSERT INTO api_key (id, org, operator, name, hash, created_at, expires_at, revoked_at, rights, person, made_by)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
@@ -23,6 +23,15 @@ func (d *DB) AddAPIKey(ctx context.Context, k joinery.APIKey, a joinery.AuditEnt
 			k.Rights.String(), optional{k.Person}, optional{k.MadeBy})
 		return t.finish(conflict(err, "there is an API key of that id"), a)
 	})
+}
+
+// wantStandingKey refuses what a key asks for that was revoked since the request
+// was let in; zero is no key.
+func (t *tx) wantStandingKey(id joinery.APIKeyID) error {
+	if revoked, err := t.integer("SELECT revoked_at FROM api_key WHERE id = ?", id); err != nil || revoked != 0 {
+		return firstError(err, joinery.Errorf(joinery.CodeForbidden, "the key that asks for it was revoked"))
+	}
+	return nil
 }
 
 const (
@@ -94,15 +103,20 @@ func (d *DB) APIKeys(ctx context.Context, org joinery.OrgID) (keys []joinery.API
 	return keys, err
 }
 
-// RevokeAPIKey ends a key, and all that were made by it, directly or not; revoking
-// again changes nothing.
+// keysBelow gives a key, ?1, and all that were made by it, directly or not.
+const keysBelow = `(WITH RECURSIVE below(id) AS (SELECT CAST(?1 AS BIGINT) UNION SELECT k.id FROM api_key k JOIN below b ON k.made_by = b.id)
+	SELECT id FROM below)`
+
+// RevokeAPIKey ends a key, and all that were made by it, directly or not, with
+// the invitations that they made; revoking again changes nothing.
 func (d *DB) RevokeAPIKey(ctx context.Context, id joinery.APIKeyID, at time.Time, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
-		n, err := t.changes(`UPDATE api_key SET revoked_at = coalesce(revoked_at, ?1) WHERE id IN (
-			WITH RECURSIVE below(id) AS (SELECT CAST(?2 AS BIGINT) UNION SELECT k.id FROM api_key k JOIN below b ON k.made_by = b.id)
-			SELECT id FROM below)`, at, id)
+		n, err := t.changes("UPDATE api_key SET revoked_at = coalesce(revoked_at, ?2) WHERE id IN "+keysBelow, id, at)
 		if err == nil && n == 0 {
 			err = notFound("API key")
+		}
+		if err == nil {
+			err = t.exec("DELETE FROM invitation WHERE by_key IN "+keysBelow, id)
 		}
 		return t.finish(err, a)
 	})

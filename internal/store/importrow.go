@@ -8,6 +8,7 @@ import (
 // Reasons of failed rows. They never name another owner.
 const (
 	reasonRange      = "JoinEUI lies in no range that is assigned to this organisation"
+	reasonSigner     = "its signer may not provision this device for this organisation"
 	reasonTaken      = "(JoinEUI, DevEUI) belongs to somebody else"
 	reasonElement    = "the element is here already under another JoinEUI"
 	reasonOtherKeys  = "the device is here already with other keys; delete it first to replace them"
@@ -51,8 +52,8 @@ func (t *tx) importDevice(i joinery.Import, n joinery.NewDevice) (joinery.RowRes
 	if err := checkNewDevice(i, n); err != nil {
 		return result, err
 	}
-	if ok, err := t.mayImport(i.Org, n); err != nil || !ok {
-		result.Reason = reasonRange
+	if reason, err := t.refuseImport(i.Org, n); err != nil || reason != "" {
+		result.Reason = reason
 		return result, err
 	}
 	s, found, err := t.standing("d.key_set = k.id WHERE d.dev_eui = CAST(? AS BLOB) AND d.join_eui = CAST(? AS BLOB) AND d.deleted_at IS NULL", d.DevEUI, d.JoinEUI)
@@ -89,21 +90,26 @@ func (t *tx) importDevice(i joinery.Import, n joinery.NewDevice) (joinery.RowRes
 	return result, err
 }
 
-// mayImport tells whether a row's JoinEUI lies in a range of org, or in one for
-// elements whose organisation shares the signer of the row's entry.
-func (t *tx) mayImport(org joinery.OrgID, n joinery.NewDevice) (bool, error) {
-	holder, err := t.rangeOrg(n.Device.JoinEUI)
-	if err != nil || holder == org {
-		return holder == org, err
-	}
+// refuseImport gives why org may not import a row, "" if it may: its JoinEUI must
+// lie in a range of org or, where an entry was signed, in one of its signer's
+// organisation. The signer is looked at here again, because it may have been
+// removed since the entry was verified.
+func (t *tx) refuseImport(org joinery.OrgID, n joinery.NewDevice) (string, error) {
 	if n.Signer == 0 {
-		return false, nil
+		holder, err := t.rangeOrg(n.Device.JoinEUI)
+		if err != nil || holder == org {
+			return "", err
+		}
+		return reasonRange, nil
 	}
-	shared, err := t.integer(`SELECT count(*) FROM signer s JOIN join_eui_range r ON r.org = s.org
-		WHERE s.id = ?1 AND s.shared = 1 AND r.elements = 1 AND r.first <= ?2 AND r.last >= ?2
+	pins, err := t.integer(`SELECT count(*) FROM signer s JOIN join_eui_range r ON r.org = s.org
+		WHERE s.id = ?1 AND (s.org = ?4 OR s.shared = 1 AND r.elements = 1) AND r.first <= ?2 AND r.last >= ?2
 		AND s.join_eui_first <= ?2 AND s.join_eui_last >= ?2 AND s.dev_eui_first <= ?3 AND s.dev_eui_last >= ?3`,
-		n.Signer, n.Device.JoinEUI, n.Device.DevEUI)
-	return shared == 1, err
+		n.Signer, n.Device.JoinEUI, n.Device.DevEUI, org)
+	if err != nil || pins == 1 {
+		return "", err
+	}
+	return reasonSigner, nil
 }
 
 // judge tells what a row means for the living device of its (JoinEUI, DevEUI).

@@ -24,9 +24,10 @@ func scanImport(r *row) (i joinery.Import) {
 
 // BeginImport gives the import of the same file (organisation, kind and hash),
 // as far as it got and as it was begun, or makes i. A finished one is given,
-// too, unless a device was deleted since that it could bring back, or rows of it
-// were refused and a range, a signer or a master key came since. Of Bind,
-// Epoch and Since are not kept: each device's binding gets its own.
+// too, unless a device was deleted since that it could bring back. None is given,
+// finished or not, of which rows were refused before a range, a signer or a master
+// key came. Of Bind, Epoch and Since are not kept: each device's binding gets its
+// own.
 func (d *DB) BeginImport(ctx context.Context, i joinery.Import) (joinery.Import, error) {
 	return write(ctx, d, func(t *tx) (found joinery.Import, err error) {
 		find := func() (bool, error) {
@@ -59,10 +60,11 @@ func (d *DB) BeginImport(ctx context.Context, i joinery.Import) (joinery.Import,
 	})
 }
 
-// reopenImports forgets finished imports of which rows were refused, because what
-// was changed may let those pass: the same file is looked at anew.
+// reopenImports forgets imports of which rows were refused, because what was
+// changed may let those pass: the same file is looked at anew. One that is under
+// way goes on by its id, and could not take again what it has behind it.
 func (t *tx) reopenImports() error {
-	return t.exec("UPDATE import SET current = 0 WHERE done = 1 AND failed > 0 AND current = 1")
+	return t.exec("UPDATE import SET current = 0 WHERE failed > 0 AND current = 1")
 }
 
 // Import finds an import by its id; CodeNotFound.

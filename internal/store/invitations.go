@@ -9,9 +9,13 @@ import (
 
 // Invite stores an invitation. One of the operator's bootstrap tokens (without an
 // address) takes the place of those before. The zero organisation is the
-// operator's. Invitations that have ended are removed with it.
+// operator's. Invitations that have ended are removed with it. CodeForbidden where
+// who makes it lost the right to meanwhile.
 func (d *DB) Invite(ctx context.Context, i joinery.Invitation, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
+		if err := t.mayInvite(i); err != nil {
+			return err
+		}
 		if err := t.exec("DELETE FROM invitation WHERE expires_at <= ?", i.CreatedAt); err != nil {
 			return err
 		}
@@ -23,17 +27,44 @@ func (d *DB) Invite(ctx context.Context, i joinery.Invitation, a joinery.AuditEn
 		if a.Org == 0 {
 			a.Org = t.orOperator(i.Org)
 		}
-		return t.finish(t.exec("INSERT INTO invitation (id, org, role, email, hash, created_at, expires_at, invited_by) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-			i.ID, t.orOperator(i.Org), i.Role, i.Email, i.Hash, i.CreatedAt, i.ExpiresAt, i.InvitedBy), a)
+		return t.finish(t.exec("INSERT INTO invitation (id, org, role, email, hash, created_at, expires_at, invited_by, by_person, by_key) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+			i.ID, t.orOperator(i.Org), i.Role, i.Email, i.Hash, i.CreatedAt, i.ExpiresAt, i.InvitedBy, optional{i.ByPerson}, optional{i.ByKey}), a)
 	})
 }
 
-const invitationColumns = "SELECT id, org, role, email, hash, created_at, expires_at, invited_by FROM invitation "
+// mayInvite refuses an invitation whose maker lost the right to make it after the
+// request was let in: what took the right away could not remove it.
+func (t *tx) mayInvite(i joinery.Invitation) error {
+	if err := t.wantStandingKey(i.ByKey); err != nil || i.ByPerson == 0 {
+		return err
+	}
+	admin, err := t.integer("SELECT count(*) FROM membership WHERE person = ? AND role = 'admin' AND (org = ? OR org = (SELECT operator_org FROM store))",
+		i.ByPerson, t.orOperator(i.Org))
+	if err == nil && admin == 0 {
+		err = joinery.Errorf(joinery.CodeForbidden, "who invites is no admin of the organisation any more")
+	}
+	return err
+}
+
+// endInvitationsBy removes what somebody who is no admin of an organisation any
+// more, or a key of theirs, made there, and as an operator anywhere: by it they
+// would have their role back.
+func (t *tx) endInvitationsBy(org joinery.OrgID, person joinery.PersonID) error {
+	return t.exec("DELETE FROM invitation WHERE by_person = ?2 AND (org = ?1 OR ?1 = (SELECT operator_org FROM store))", org, person)
+}
+
+// endInvitationsTo removes what invites a person into an organisation.
+func (t *tx) endInvitationsTo(org joinery.OrgID, person joinery.PersonID) error {
+	return t.exec("DELETE FROM invitation WHERE org = ? AND email <> '' AND email = (SELECT email FROM person WHERE id = ?)", org, person)
+}
+
+const invitationColumns = "SELECT id, org, role, email, hash, created_at, expires_at, invited_by, by_person, by_key FROM invitation "
 
 func scanInvitation(r *row) joinery.Invitation {
 	i := joinery.Invitation{ID: joinery.InvitationID(r.int()), Org: joinery.OrgID(r.int()), Role: joinery.Role(r.text()), Email: r.text()}
 	r.into(i.Hash[:])
 	i.CreatedAt, i.ExpiresAt, i.InvitedBy = r.time(), r.time(), r.text()
+	i.ByPerson, i.ByKey = joinery.PersonID(r.int()), joinery.APIKeyID(r.int())
 	return i
 }
 

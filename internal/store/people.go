@@ -80,8 +80,9 @@ func (c conn) memberRole(org joinery.OrgID, person joinery.PersonID) (joinery.Ro
 	return role, err
 }
 
-// SetRole gives a member another role. CodeNotFound where they are none,
-// CodeConflict where the organisation would be left without an admin.
+// SetRole gives a member another role. Who is an admin no more takes the
+// invitations along that they made. CodeNotFound where they are none, CodeConflict
+// where the organisation would be left without an admin.
 func (d *DB) SetRole(ctx context.Context, org joinery.OrgID, person joinery.PersonID, role joinery.Role, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
 		had, err := t.memberRole(org, person)
@@ -90,6 +91,9 @@ func (d *DB) SetRole(ctx context.Context, org joinery.OrgID, person joinery.Pers
 		}
 		if err == nil && had == joinery.RoleAdmin {
 			err = t.wantAdmin(org)
+		}
+		if err == nil && role != joinery.RoleAdmin {
+			err = t.endInvitationsBy(org, person)
 		}
 		return t.finish(err, a)
 	})
@@ -106,8 +110,10 @@ func (t *tx) wantAdmin(org joinery.OrgID) error {
 }
 
 // RemoveMember ends a membership, with the API keys that the person made there,
-// or with keepKeys makes those the organisation's own. A person who belongs to
-// nothing any more is forgotten. CodeNotFound where they are no member,
+// or with keepKeys makes those the organisation's own, with no right that the
+// person had not at the end, and with the invitations
+// that they made, or that are to their address. A person who belongs to nothing
+// any more is forgotten. CodeNotFound where they are no member,
 // CodeConflict where people would be left without an admin.
 func (d *DB) RemoveMember(ctx context.Context, org joinery.OrgID, person joinery.PersonID, keepKeys bool, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
@@ -122,21 +128,37 @@ func (d *DB) RemoveMember(ctx context.Context, org joinery.OrgID, person joinery
 			return err
 		}
 		return t.finish(inOrder(
-			func() error { return t.letKeysGo(org, person, keepKeys, a.At) },
+			func() error { return t.endInvitationsBy(org, person) },
+			func() error { return t.endInvitationsTo(org, person) },
+			func() error { return t.letKeysGo(org, person, had, keepKeys, a.At) },
 			func() error { return t.forget(person) },
 		), a)
 	})
 }
 
 // letKeysGo settles what becomes of the keys that somebody made as a member of an
-// organisation: for that one, and as an operator for others.
-func (t *tx) letKeysGo(org joinery.OrgID, person joinery.PersonID, keep bool, at time.Time) error {
+// organisation: for that one, and as an operator for others. Keys that stay are
+// bounded by their role no more, and keep no right that it did not give.
+func (t *tx) letKeysGo(org joinery.OrgID, person joinery.PersonID, role joinery.Role, keep bool, at time.Time) error {
 	const theirs = ` WHERE person = ?2 AND (org = ?1 AND operator = 0 OR ?1 = (SELECT operator_org FROM store)
 		AND (operator = 1 OR NOT EXISTS (SELECT 1 FROM membership m WHERE m.org = api_key.org AND m.person = ?2)))`
-	if keep {
-		return t.exec("UPDATE api_key SET person = NULL"+theirs, org, person)
+	if !keep {
+		return t.exec("UPDATE api_key SET revoked_at = coalesce(revoked_at, ?3)"+theirs, org, person, at)
 	}
-	return t.exec("UPDATE api_key SET revoked_at = coalesce(revoked_at, ?3)"+theirs, org, person, at)
+	rights := map[joinery.APIKeyID]joinery.Rights{}
+	if err := t.each("SELECT id, rights FROM api_key"+theirs, func(r *row) error {
+		id := joinery.APIKeyID(r.int())
+		rights[id] = joinery.ParseRights(r.text())
+		return nil
+	}, org, person); err != nil {
+		return err
+	}
+	for id, had := range rights {
+		if err := t.exec("UPDATE api_key SET person = NULL, rights = ? WHERE id = ?", (had & role.Rights()).String(), id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // forget removes what is known of a person who belongs to nothing.

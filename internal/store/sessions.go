@@ -70,26 +70,40 @@ func (d *DB) TouchSession(ctx context.Context, id joinery.SessionID, at time.Tim
 	})
 }
 
-// maxSignIns bounds the steps of signing in that wait, of all people together.
+// maxSignIns bounds the steps of signing in that wait: of each kind, of all people
+// together.
 const maxSignIns = 10000
 
 // AddSignIn stores a step of signing in. Those that have ended are removed with
-// it. CodeRateLimited where too many wait; CodeConflict where its code is taken.
+// it, and where too many of its kind wait, the oldest for which nobody has proved
+// anything: anybody can begin such steps, and must not keep others from it.
+// CodeRateLimited where there is none; CodeConflict where its code is taken.
 func (d *DB) AddSignIn(ctx context.Context, ch joinery.SignIn, now time.Time) error {
 	return d.do(ctx, func(t *tx) error {
 		if err := t.exec("DELETE FROM sign_in WHERE expires_at <= ?", now); err != nil {
 			return err
 		}
-		waiting, err := t.integer("SELECT count(*) FROM sign_in")
-		switch {
-		case err != nil:
+		if err := t.makeRoom(ch.Kind); err != nil {
 			return err
-		case waiting >= maxSignIns:
-			return joinery.Errorf(joinery.CodeRateLimited, "too many people sign in at this moment; try again in some minutes")
 		}
 		return conflict(t.exec("INSERT INTO sign_in (hash, kind, person, code, name, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
 			ch.Hash, ch.Kind, optional{ch.Person}, optional{ch.Code}, ch.Name, ch.ExpiresAt), "the code is taken")
 	})
+}
+
+// makeRoom sees to it that one more step of a kind may wait.
+func (t *tx) makeRoom(kind joinery.SignInKind) error {
+	waiting, err := t.integer("SELECT count(*) FROM sign_in WHERE kind = ?", kind)
+	if err != nil || waiting < maxSignIns {
+		return err
+	}
+	// All of a kind wait equally long: the first to end is the oldest.
+	n, err := t.changes(`DELETE FROM sign_in WHERE hash = (SELECT hash FROM sign_in WHERE kind = ? AND person IS NULL
+		ORDER BY expires_at, hash LIMIT 1)`, kind)
+	if err == nil && n == 0 {
+		err = joinery.Errorf(joinery.CodeRateLimited, "too many people sign in at this moment; try again in some minutes")
+	}
+	return err
 }
 
 const signInColumns = "SELECT hash, kind, person, code, name, expires_at FROM sign_in "

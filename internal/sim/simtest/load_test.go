@@ -295,9 +295,16 @@ func TestLateRepeatsCount(t *testing.T) {
 			m.set("Result", `{"ResultCode":"JoinReqFailed"}`)
 		}
 	})
-	r := b.goodLoad("--connections", "1", "--joins", "10", "--replays", "0.5", "--repeat-window", "620ms")
-	if late == 0 || r.Joins+r.Replays != messages {
-		t.Errorf("%d joins and %d replays of %d messages, %d late", r.Joins, r.Replays, messages, late)
+	// Which frames are replayed is drawn; a short run may draw none that is young.
+	for try := 0; try < 20 && late == 0; try++ {
+		messages = 0
+		r := b.goodLoad("--connections", "1", "--joins", "10", "--replays", "0.5", "--repeat-window", "620ms")
+		if r.Joins+r.Replays != messages {
+			t.Errorf("%d joins and %d replays of %d messages", r.Joins, r.Replays, messages)
+		}
+	}
+	if late == 0 {
+		t.Error("no run had a late answer to a repeat")
 	}
 }
 

@@ -44,7 +44,9 @@ func runManifests(t *testing.T, open func(testing.TB) Backend) {
 		w.refused(err, joinery.CodeNotFound)
 	})
 	t.Run("shared signers", sharedSigners(open))
+	t.Run("signer removed meanwhile", removedSigner(open))
 	t.Run("looked at anew when more may pass", lookedAtAnew(open))
+	t.Run("interrupted, then looked at anew", interrupted(open))
 	t.Run("refused rows name their element", func(t *testing.T) {
 		w := newWorld(t, open)
 		rival := w.addOrg("rival")
@@ -96,6 +98,38 @@ func lookedAtAnew(open func(testing.TB) Backend) func(*testing.T) {
 	}
 }
 
+// interrupted: an import that stopped behind refused rows is begun anew after a
+// range was assigned; who goes on with the old one may.
+func interrupted(open func(testing.TB) Backend) func(*testing.T) {
+	return func(t *testing.T) {
+		w := newWorld(t, open)
+		commit := func(i joinery.Import, rows joinery.ImportRows) {
+			rows.Import, rows.Count = i.ID, uint64(len(rows.Failed)+len(rows.Devices))
+			_, err := w.CommitRows(w.ctx, rows, w.audit(joinery.AuditDeviceImported))
+			w.ok(err)
+		}
+		good, bad := w.begin(w.org, "good"), w.begin(w.org, "bad")
+		commit(good, joinery.ImportRows{Devices: []joinery.NewDevice{derived(1)}})
+		commit(bad, joinery.ImportRows{Failed: []joinery.RowResult{{Status: joinery.RowFailed, Reason: "no range"}}})
+		w.assign(w.org, 0x10, 0x1F)
+		if again := w.begin(w.org, "good"); again.ID != good.ID || again.Next != 1 {
+			t.Errorf("no row was refused, and the import begins anew: %+v", again)
+		}
+		again := w.begin(w.org, "bad")
+		if again.ID == bad.ID || again.Next != 0 {
+			t.Errorf("the refused row stays behind: %+v", again)
+		}
+		next := derived(2)
+		next.Index = 1
+		commit(bad, joinery.ImportRows{From: 1, Devices: []joinery.NewDevice{next}, Last: true})
+		w.equal(w.begin(w.org, "bad").ID, again.ID)
+		was := derived(3)
+		was.Device.JoinEUI[7] = 0x11
+		commit(again, joinery.ImportRows{Devices: []joinery.NewDevice{was}})
+		w.CheckInvariants(t)
+	}
+}
+
 // sharedSigners: what a shared signer signed may be imported by organisations
 // that have no range, into the range of the signer's, and by nothing else.
 func sharedSigners(open func(testing.TB) Backend) func(*testing.T) {
@@ -137,6 +171,35 @@ func sharedSigners(open func(testing.TB) Backend) func(*testing.T) {
 		// Who holds the range has no better right to the element.
 		w.equal(w.importAs(w.org, row(1, shared))[0].Status, joinery.RowConflict)
 		w.equal(w.importAs(buyer, row(1, shared))[0].Status, joinery.RowUnchanged)
+		w.CheckInvariants(t)
+	}
+}
+
+// removedSigner: rows that were verified while their signer was pinned are refused
+// once it is removed, also by the organisation that holds the range.
+func removedSigner(open func(testing.TB) Backend) func(*testing.T) {
+	return func(t *testing.T) {
+		w := newWorld(t, open)
+		s := joinery.Signer{
+			ID: joinery.NewSignerID(), Org: w.org, Name: "line", KID: "kid", X5TS256: "x5t", DER: randomBytes(300),
+			JoinEUIs: joinery.EUIRange{First: joinEUI, Last: joinEUI}, DevEUIs: joinery.EUIRange{First: devEUI(0), Last: devEUI(100)},
+			Master: "maker-1", CreatedAt: epoch,
+		}
+		w.ok(w.AddSigner(w.ctx, s, w.audit(joinery.AuditSignerAdded)))
+		row := func(n int) joinery.NewDevice {
+			d := derived(n)
+			d.Signer = s.ID
+			return d
+		}
+		otherJoinEUI := row(3)
+		otherJoinEUI.Device.JoinEUI[7]++ // in the same range, beyond the signer's
+		results := w.importAs(w.org, row(1), row(101), otherJoinEUI)
+		w.equal([]joinery.RowStatus{results[0].Status, results[1].Status, results[2].Status},
+			[]joinery.RowStatus{joinery.RowCreated, joinery.RowFailed, joinery.RowFailed})
+		w.ok(w.RemoveSigner(w.ctx, s.ID, w.audit(joinery.AuditSignerRemoved)))
+		if r := w.importAs(w.org, row(2))[0]; r.Status != joinery.RowFailed || r.Reason == "" {
+			t.Errorf("the signer is gone: %+v", r)
+		}
 		w.CheckInvariants(t)
 	}
 }

@@ -46,6 +46,7 @@ func runPeople(t *testing.T, open func(testing.TB) Backend) {
 	t.Run("kinds", kinds(open))
 	t.Run("members", memberships(open))
 	t.Run("invitations", invitations(open))
+	t.Run("invitations end with who made them", madeInvitations(open))
 	t.Run("keys end with who made them", madeKeys(open))
 	t.Run("standing", standing(open))
 	t.Run("passkeys", passkeys(open))
@@ -230,6 +231,78 @@ func invitations(open func(testing.TB) Backend) func(*testing.T) {
 	}
 }
 
+// invitedBy makes an invitation that a person, or a key, made.
+func (w *world) invitedBy(org joinery.OrgID, person joinery.PersonID, key joinery.APIKeyID) joinery.Invitation {
+	return joinery.Invitation{
+		ID: joinery.NewInvitationID(), Org: org, Role: joinery.RoleAdmin, Email: "new@example.com", Hash: hash(), CreatedAt: epoch,
+		ExpiresAt: epoch.Add(time.Hour), InvitedBy: "storetest", ByPerson: person, ByKey: key,
+	}
+}
+
+// stands tells which of some invitations can still be taken.
+func (w *world) stands(list ...joinery.Invitation) (which []bool) {
+	w.t.Helper()
+	for _, i := range list {
+		got, err := w.Invitation(w.ctx, i.ID)
+		if err == nil {
+			w.equal(got, i)
+		} else {
+			w.refused(err, joinery.CodeNotFound)
+		}
+		which = append(which, err == nil)
+	}
+	return which
+}
+
+func madeInvitations(open func(testing.TB) Backend) func(*testing.T) {
+	return func(t *testing.T) {
+		w := newWorld(t, open)
+		a, other := w.audit(joinery.AuditPersonInvited), w.addOrg("other")
+		ann, ben := w.person(w.org, joinery.RoleAdmin, "ann"), w.person(w.org, joinery.RoleAdmin, "ben")
+		w.ok(w.Join(w.ctx, joinery.Joining{Invitation: w.invite(other, joinery.RoleAdmin, "x"), Person: ben}, epoch))
+		made := func(org joinery.OrgID, person joinery.PersonID, key joinery.APIKeyID) joinery.Invitation {
+			t.Helper()
+			i := w.invitedBy(org, person, key)
+			w.ok(w.Invite(w.ctx, i, a))
+			return i
+		}
+
+		// A demotion ends what they and their keys made there, and nothing else.
+		key := w.madeKey(w.org, false, ben.ID, 0)
+		his, byKey, hers, elsewhere := made(w.org, ben.ID, 0), made(w.org, ben.ID, key.ID), made(w.org, ann.ID, 0), made(other, ben.ID, 0)
+		w.ok(w.SetRole(w.ctx, w.org, ben.ID, joinery.RoleAdmin, a))
+		w.equal(w.stands(his, byKey, hers, elsewhere), []bool{true, true, true, true})
+		w.ok(w.SetRole(w.ctx, w.org, ben.ID, joinery.RoleMember, a))
+		w.equal(w.stands(his, byKey, hers, elsewhere), []bool{false, false, true, true})
+		w.refused(w.Join(w.ctx, joinery.Joining{Invitation: his, Person: ben}, epoch), joinery.CodeNotFound)
+		// A request that was let in before comes too late.
+		w.refused(w.Invite(w.ctx, w.invitedBy(w.org, ben.ID, 0), a), joinery.CodeForbidden)
+
+		// A removal, also what is to their address, whether or not their keys stay.
+		w.ok(w.SetRole(w.ctx, w.org, ben.ID, joinery.RoleAdmin, a))
+		his, to := made(w.org, ben.ID, 0), w.invite(w.org, joinery.RoleAdmin, ben.Email)
+		toElsewhere := w.invite(other, joinery.RoleViewer, ben.Email)
+		w.ok(w.RemoveMember(w.ctx, w.org, ben.ID, true, a))
+		w.equal(w.stands(his, to, toElsewhere, hers), []bool{false, false, true, true})
+
+		// A revoked key ends what it made, and what was made by its keys.
+		parent := w.madeKey(w.org, false, 0, 0)
+		child := w.madeKey(w.org, false, 0, parent.ID)
+		first, second, another := made(w.org, 0, parent.ID), made(w.org, 0, child.ID), made(w.org, 0, key.ID)
+		w.ok(w.RevokeAPIKey(w.ctx, parent.ID, epoch, a))
+		w.equal(w.stands(first, second, another), []bool{false, false, true})
+		w.refused(w.Invite(w.ctx, w.invitedBy(w.org, 0, child.ID), a), joinery.CodeForbidden)
+
+		// An operator's, into whatever organisation, end with their office.
+		w.person(w.operatorOrg(), joinery.RoleAdmin, "dan")
+		cem := w.person(w.operatorOrg(), joinery.RoleAdmin, "cem")
+		into, there := made(w.org, cem.ID, 0), made(w.operatorOrg(), cem.ID, 0)
+		w.ok(w.SetRole(w.ctx, w.operatorOrg(), cem.ID, joinery.RoleViewer, a))
+		w.equal(w.stands(into, there, hers), []bool{false, false, true})
+		w.CheckInvariants(t)
+	}
+}
+
 // madeKey stores a key that a person made.
 func (w *world) madeKey(org joinery.OrgID, operator bool, person joinery.PersonID, by joinery.APIKeyID) joinery.APIKey {
 	w.t.Helper()
@@ -268,8 +341,10 @@ func madeKeys(open func(testing.TB) Backend) func(*testing.T) {
 		w.refused(w.AddAPIKey(w.ctx, late, a), joinery.CodeForbidden)
 
 		kept, ended := w.madeKey(w.org, false, ben.ID, 0), w.madeKey(w.org, false, ben.ID, 0)
+		w.ok(w.SetRole(w.ctx, w.org, ben.ID, joinery.RoleViewer, a))
 		w.ok(w.RemoveMember(w.ctx, w.org, ben.ID, true, a))
 		w.equal(w.key(kept.ID).Person, joinery.PersonID(0))
+		w.equal(w.key(kept.ID).Rights, joinery.RoleViewer.Rights()) // what he had lost does not come back
 		w.equal(w.key(ended.ID).RevokedAt, time.Time{})
 
 		// An operator's keys, of whatever organisation, end with them.

@@ -51,7 +51,9 @@ CREATE TABLE invitation (
     hash       bytea            NOT NULL CHECK (length(hash) = 32),
     created_at bigint           NOT NULL,
     expires_at bigint           NOT NULL,
-    invited_by text COLLATE "C" NOT NULL
+    invited_by text COLLATE "C" NOT NULL,
+    by_person  bigint           REFERENCES person, -- who made it, by a key too; NULL: no person
+    by_key     bigint                              -- the key that made it; NULL: none
 );
 CREATE INDEX invitation_org ON invitation (org);
 CREATE INDEX invitation_email ON invitation (email);

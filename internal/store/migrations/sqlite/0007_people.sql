@@ -51,7 +51,9 @@ CREATE TABLE invitation (
     hash       BLOB    NOT NULL CHECK (length(hash) = 32),
     created_at INTEGER NOT NULL,
     expires_at INTEGER NOT NULL,
-    invited_by TEXT    NOT NULL
+    invited_by TEXT    NOT NULL,
+    by_person  INTEGER REFERENCES person, -- who made it, by a key too; NULL: no person
+    by_key     INTEGER                    -- the key that made it; NULL: none
 ) STRICT;
 CREATE INDEX invitation_org ON invitation (org);
 CREATE INDEX invitation_email ON invitation (email);
