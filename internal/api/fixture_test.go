@@ -22,6 +22,7 @@ import (
 	"joinery/internal/api"
 	"joinery/internal/auth"
 	"joinery/internal/claim"
+	"joinery/internal/events"
 	"joinery/internal/fleet"
 	"joinery/internal/keyring"
 	"joinery/internal/keyring/soft"
@@ -29,6 +30,7 @@ import (
 	"joinery/internal/refusal"
 	"joinery/internal/seal"
 	"joinery/internal/store"
+	"joinery/internal/webhook"
 
 	"filippo.io/age"
 )
@@ -167,6 +169,7 @@ func start(t testing.TB, change ...func(*api.Options)) *fixture {
 		Peers: devices, KEKs: devices, Devices: devices, Nonces: devices,
 		Ownership: claim.New(db, db, f.keys, claim.Options{AnswerAfter: -1, PerCaller: 1 << 20, PerDevice: 1 << 20}),
 		Imports:   provisioning.New(db, db, f.keys), Audit: devices, Refusals: refusal.New(db, f.refusals),
+		Events: events.New(db, f.keys, webhook.NewSender(webhook.Policy{}, "joinery/test", nil), events.Options{Encode: api.EncodeEvent}),
 	}
 	options := api.Options{Version: "1.2.3", Log: log, Services: f.services}
 	for _, c := range change {

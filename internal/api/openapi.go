@@ -20,8 +20,8 @@ organisation by naming it in the header ` + "`" + client.OrganisationHeader + "`
 Identifiers are hexadecimal as LoRaWAN prints them (JoinEUI, DevEUI and NSID 16 digits, NetID
 6, DevAddr 8), most significant digit first, upper case in answers, either case in requests.
 Members that are not known are refused. Refusals are RFC 9457 problems; their ` + "`code`" + ` is a word
-of a closed set, and they never repeat what was sent. No answer holds a key, but for the one
-that makes an API key and the one that reads an owner token.`
+of a closed set, and they never repeat what was sent. No answer holds a key, but for those
+that make an API key or the secret of a webhook, and the one that reads an owner token.`
 
 // config is huma's configuration: the document's head, strict JSON, no pages of
 // huma's own.
@@ -41,6 +41,7 @@ func (s *Server) config() huma.Config {
 				{Name: "peers", Description: "Network Servers and Application Servers, and the KEKs shared with them"},
 				{Name: "devices", Description: "End-devices, their owners and their bindings"},
 				{Name: "imports", Description: "Devices from signed manifests and sealed key lists"},
+				{Name: "events", Description: "What happened, to be read or sent to an address"},
 				{Name: "credentials", Description: "API keys"},
 				{Name: "audit", Description: "The log of custody events"},
 			},

@@ -144,6 +144,15 @@ GET /api-keys
 POST /api-keys
 DELETE /api-keys/{id}
 GET /audit
+GET /events
+GET /webhooks
+POST /webhooks
+GET /webhooks/{id}
+DELETE /webhooks/{id}
+POST /webhooks/{id}/rotate
+POST /webhooks/{id}/enable
+POST /webhooks/{id}/test
+GET /webhooks/{id}/deliveries
 `
 
 func TestDocumentHasEveryRoute(t *testing.T) {

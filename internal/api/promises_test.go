@@ -154,7 +154,7 @@ func TestP13SecretFields(t *testing.T) {
 // prefixOf tells which identifier a path holds.
 func prefixOf(path string) string {
 	return map[string]string{
-		"devices": "dev", "peers": "peer", "keks": "kek", "signers": "sgn", "imports": "imp", "api-keys": "key",
+		"devices": "dev", "peers": "peer", "keks": "kek", "signers": "sgn", "imports": "imp", "api-keys": "key", "webhooks": "whk",
 	}[strings.Split(strings.TrimPrefix(path, "/api/v1/"), "/")[0]]
 }
 

@@ -22,6 +22,7 @@ func (s *Server) register() {
 	s.registerOwnership()
 	s.registerImports()
 	s.registerAPIKeys()
+	s.registerEvents()
 }
 
 func (s *Server) registerServer() {

@@ -15,7 +15,7 @@ func absentIDs() map[string]string {
 	return map[string]string{
 		"org": joinery.NewOrgID().String(), "dev": joinery.NewDeviceID().String(), "peer": joinery.NewPeerID().String(),
 		"kek": joinery.NewKEKID().String(), "sgn": joinery.NewSignerID().String(), "imp": joinery.NewImportID().String(),
-		"key": joinery.NewAPIKeyID().String(),
+		"key": joinery.NewAPIKeyID().String(), "whk": joinery.NewWebhookID().String(),
 	}
 }
 

@@ -31,6 +31,7 @@ type Services struct {
 	Imports       Imports
 	Audit         Audit
 	Refusals      Refusals
+	Events        Events
 }
 
 // System tells about the server itself.

@@ -77,6 +77,9 @@ func (f *fixture) populate(t testing.TB) *world {
 
 	must(f.operator.SetRoaming(ctx, client.RoamingRule{Organisation: f.orgA, NetIDs: []lorawan.NetID{{0, 0, 0x42}}}))
 	w.ids["imports"] = f.importBadRow(t).String()
+	hook, err := f.as(t, f.keyA).AddWebhook(ctx, client.NewWebhook{URL: "https://events.example.com/joins"})
+	must(err)
+	w.ids["webhooks"] = hook.Webhook.ID.String()
 	return w
 }
 

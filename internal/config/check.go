@@ -33,6 +33,7 @@ func (c Config) Check() error {
 		address("ops.address", c.Ops.Address),
 		c.distinctAddresses(),
 		c.Limits.check(),
+		c.Webhooks.check(),
 		oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error"),
 		oneOf("log.format", c.Log.Format, "text", "json"),
 	)
@@ -107,6 +108,7 @@ func (c Config) CheckFiles(now time.Time) error {
 		c.checkCredential(),
 		c.Interop.checkPair(now),
 		c.API.CheckSocket(),
+		exists("webhooks.ca_file", c.Webhooks.CAFile, ""),
 	)
 }
 

@@ -17,6 +17,7 @@ import (
 	"joinery/internal/auth"
 	"joinery/internal/claim"
 	"joinery/internal/config"
+	"joinery/internal/events"
 	"joinery/internal/fleet"
 	"joinery/internal/interop"
 	"joinery/internal/keyring"
@@ -132,15 +133,20 @@ type rules struct {
 	claim        *claim.Service
 	auth         *auth.Service
 	refusal      *refusal.Service
+	events       *events.Service
 }
 
-func newRules(ctx context.Context, h holders, refusals *refusal.Recorder, log *slog.Logger, now func() time.Time, metrics prometheus.Registerer) (rules, error) {
+func newRules(ctx context.Context, c config.Config, h holders, refusals *refusal.Recorder, log *slog.Logger, now func() time.Time, metrics prometheus.Registerer) (rules, error) {
 	r := rules{
 		fleet:        fleet.New(h.db, h.keys, fleet.Options{Log: log, Now: now}),
 		provisioning: provisioning.New(h.db, h.db, h.keys),
 		claim:        claim.New(h.db, h.db, h.keys, claim.Options{Now: now}),
 		auth:         auth.New(h.db, now),
 		refusal:      refusal.New(h.db, refusals),
+	}
+	var err error
+	if r.events, err = newEvents(c.Webhooks, h, log, now); err != nil {
+		return rules{}, err
 	}
 	if err := r.fleet.Directory().Reload(ctx); err != nil {
 		return rules{}, err
@@ -159,7 +165,7 @@ func newRules(ctx context.Context, h holders, refusals *refusal.Recorder, log *s
 		}
 		return 0
 	})
-	for _, c := range []prometheus.Collector{alarms, fenced, refusalMetrics{refusals}} {
+	for _, c := range []prometheus.Collector{alarms, fenced, refusalMetrics{refusals}, eventMetrics{r.events}} {
 		if err := metrics.Register(c); err != nil {
 			return rules{}, fmt.Errorf("metrics: %w", err)
 		}
@@ -200,7 +206,7 @@ func services(h holders, r rules) api.Services {
 		System: system{h}, Keys: r.auth,
 		Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
 		Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Imports: r.provisioning, Audit: r.fleet,
-		Refusals: r.refusal,
+		Refusals: r.refusal, Events: r.events,
 	}
 }
 

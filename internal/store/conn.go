@@ -43,6 +43,7 @@ func (c conn) integer(query string, args ...any) (n int64, err error) {
 type tx struct {
 	conn
 	operator joinery.OrgID
+	sequence *sequence // nil for a draft
 }
 
 // row is the current row of a statement; its methods read the columns in order.

@@ -124,7 +124,10 @@ func (d *DB) CommitRows(ctx context.Context, rows joinery.ImportRows, a joinery.
 			results = append(results, result)
 		}
 		slices.SortFunc(results, func(a, b joinery.RowResult) int { return cmp.Compare(a.Index, b.Index) })
-		return results, t.finish(t.moveImport(i, rows, results), a)
+		return results, t.finish(inOrder(
+			func() error { return t.moveImport(i, rows, results) },
+			func() error { return t.nameImport(i, rows, results) },
+		), a)
 	})
 }
 

@@ -106,7 +106,10 @@ func (t *tx) countDevices(counts []joinery.RefusalCount) error {
 		for _, c := range added {
 			devices[c.Device], peers[c.Peer] = true, true
 		}
-		return t.addRefusals(run)
+		if err := t.addRefusals(run); err != nil {
+			return err
+		}
+		return t.tellRefusals(run)
 	})
 	if err != nil {
 		return err
