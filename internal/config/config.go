@@ -149,10 +149,10 @@ type Limits struct {
 // Webhooks bounds where events may be sent. Organisations choose the addresses;
 // without these settings only such as the whole Internet can reach, by HTTPS.
 type Webhooks struct {
-	// Networks of your own that may be reached all the same, as 10.20.0.0/16 or
-	// 127.0.0.1/32. Whoever may add a webhook can then have this server connect to
-	// any port there, so name the receivers' network and no more.
-	AllowNetworks []string `yaml:"allow_networks"`
+	// Networks of your own that may be reached all the same, separated by spaces:
+	// 10.20.0.0/16 127.0.0.1/32. Whoever may add a webhook can then have this
+	// server connect to any port there, so name the receivers' networks and no more.
+	AllowNetworks string `yaml:"allow_networks"`
 	// Whether plain http: is allowed. Deliveries are signed either way; over http
 	// whoever is between can read them.
 	AllowHTTP bool `yaml:"allow_http"`

@@ -5,11 +5,12 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"strings"
 )
 
 // Networks gives AllowNetworks; Check says whether they can be read.
 func (w Webhooks) Networks() (list []netip.Prefix) {
-	for _, text := range w.AllowNetworks {
+	for text := range strings.FieldsSeq(w.AllowNetworks) {
 		if n, err := netip.ParsePrefix(text); err == nil {
 			list = append(list, n.Masked())
 		}
@@ -35,7 +36,7 @@ func (w Webhooks) Roots() (*x509.CertPool, error) {
 
 func (w Webhooks) check() error {
 	var found []error
-	for _, text := range w.AllowNetworks {
+	for text := range strings.FieldsSeq(w.AllowNetworks) {
 		n, err := netip.ParsePrefix(text)
 		switch {
 		case err != nil:

@@ -2,6 +2,7 @@ package store
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 
 	"joinery"
@@ -16,52 +17,53 @@ const (
 )
 
 // tellRefusals puts into the feed what owners were not told for a while. It
-// costs nothing but a look where all was told.
-func (t *tx) tellRefusals(run []joinery.RefusalCount) error {
+// costs one look where all was told.
+func (t *tx) tellRefusals(counts []joinery.RefusalCount) error {
 	at := now()
-	v := valuesOf("device INTEGER, owner INTEGER, peer INTEGER, reason TEXT")
-	for _, c := range run {
-		switch c.Reason {
-		case joinery.RefusedUnavailable, joinery.RefusedInternal, joinery.RefusedFenced: // ours, not the device's
-		default:
-			v.add(c.Device, c.Owner, c.Peer, c.Reason)
-		}
-	}
-	if v.rows == 0 {
-		return nil
-	}
-	type key struct {
-		device joinery.DeviceID
-		owner  joinery.OrgID
-		peer   joinery.PeerID
-		reason string
-	}
-	var due []key
-	err := t.each(v.with(`SELECT r.device, r.owner, r.peer, r.reason FROM v JOIN refusal_device r
-		ON r.device = v.device AND r.owner = v.owner AND r.peer = v.peer AND r.reason = v.reason
-		WHERE r.told_at IS NULL OR r.told_at <= ? OR r.told_at > ? LIMIT ?`), func(r *row) error {
-		due = append(due, key{joinery.DeviceID(r.int()), joinery.OrgID(r.int()), joinery.PeerID(r.int()), r.text()})
-		return nil
-	}, append(v.args, at.Add(-tellEvery), at, tellMost)...) // a clock that went back ends the wait
-	if err != nil {
+	due, err := t.dueRefusals(counts, at)
+	if err != nil || len(due) == 0 {
 		return err
 	}
-	for _, k := range due {
-		const where = "WHERE device = ? AND owner = ? AND peer = ? AND reason = ?"
-		counts, err := t.deviceRefusals(where, k.device, k.owner, k.peer, k.reason)
-		if err != nil || len(counts) == 0 {
-			return err
-		}
-		note, err := json.Marshal(counts[0])
+	v := valuesOf("device INTEGER, owner INTEGER, peer INTEGER, reason TEXT")
+	pages := make([]eventPage, len(due))
+	for i, c := range due {
+		note, err := json.Marshal(c)
 		if err != nil {
 			return err
 		}
-		if err := t.exec("UPDATE refusal_device SET told_at = ? "+where, at, k.device, k.owner, k.peer, k.reason); err != nil {
-			return err
-		}
-		if err := t.addPage(eventPage{kind: pageRefusal, org: k.owner, note: string(note)}); err != nil {
-			return err
-		}
+		pages[i] = eventPage{kind: pageRefusal, org: c.Owner, note: string(note)}
+		v.add(c.Device, c.Owner, c.Peer, c.Reason)
 	}
-	return nil
+	err = t.exec(v.with(`UPDATE refusal_device SET told_at = ?
+		WHERE (device, owner, peer, reason) IN (SELECT v.device, v.owner, v.peer, v.reason FROM v)`), append(v.args, at)...)
+	if err != nil {
+		return err
+	}
+	return t.addPages(pages...)
+}
+
+// dueRefusals gives what is stored of those counts of which an event is due. A
+// clock that went back makes all due.
+func (t *tx) dueRefusals(counts []joinery.RefusalCount, at time.Time) (due []joinery.RefusalCount, err error) {
+	counts = slices.DeleteFunc(slices.Clone(counts), func(c joinery.RefusalCount) bool {
+		// Our own trouble is no news of the device.
+		return c.Reason == joinery.RefusedUnavailable || c.Reason == joinery.RefusedInternal || c.Reason == joinery.RefusedFenced
+	})
+	err = inRuns(counts, func(run []joinery.RefusalCount) error {
+		if len(due) >= tellMost {
+			return nil
+		}
+		v := valuesOf("device INTEGER, owner INTEGER, peer INTEGER, reason TEXT")
+		for _, c := range run {
+			v.add(c.Device, c.Owner, c.Peer, c.Reason)
+		}
+		return t.each(v.with(`SELECT r.peer, r.reason, r.count, r.first_at, r.last_at, r.received, r.device, r.owner, r.decided
+			FROM v JOIN refusal_device r ON r.device = v.device AND r.owner = v.owner AND r.peer = v.peer AND r.reason = v.reason
+			WHERE r.told_at IS NULL OR r.told_at <= ? OR r.told_at > ? LIMIT ?`), func(r *row) error {
+			c, err := scanDeviceRefusal(r)
+			due = append(due, c)
+			return err
+		}, append(v.args, at.Add(-tellEvery), at, tellMost)...)
+	})
+	return due, err
 }

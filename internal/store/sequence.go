@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -263,21 +264,27 @@ const (
 	pageRefusal = "refusal" // a joinery.RefusalCount
 )
 
-// addPage appends a page to the feed.
-func (t *tx) addPage(p eventPage) error {
+// addPages appends pages to the feed.
+func (t *tx) addPages(pages ...eventPage) error {
+	if len(pages) == 0 {
+		return nil
+	}
 	f, err := t.feed()
 	if err != nil {
 		return err
 	}
-	if err := t.exec("UPDATE event_feed SET last_page = ?", f.lastPage+1); err != nil {
+	if err := t.exec("UPDATE event_feed SET last_page = ?", f.lastPage+int64(len(pages))); err != nil {
 		return err
 	}
-	refs := any(nil)
-	if p.refs != nil {
-		refs = p.refs
-	}
-	return t.exec("INSERT INTO event_page (id, tag, at, kind, org, first, last, refs, note) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-		f.lastPage+1, newTag(), now(), p.kind, optional{p.org}, optional{p.first}, optional{p.last}, refs, optional{p.note})
+	id, at := f.lastPage, now()
+	return inRuns(pages, func(run []eventPage) error {
+		v := valuesOf("id INTEGER, tag INTEGER, at INTEGER, kind TEXT, org INTEGER, first INTEGER, last INTEGER, refs BLOB, note TEXT")
+		for _, p := range run {
+			id++
+			v.add(id, newTag(), at, p.kind, optional{p.org}, optional{p.first}, optional{p.last}, p.refs, optional{p.note})
+		}
+		return t.exec(v.with("INSERT INTO event_page (id, tag, at, kind, org, first, last, refs, note) SELECT v.* FROM v"), v.args...)
+	})
 }
 
 // newTag draws a number from 1 to 2^32-1.
@@ -298,28 +305,27 @@ func (t *tx) nameAudit() (more bool, err error) {
 	if err != nil || newest <= f.audited {
 		return false, err
 	}
+	var pages []eventPage
 	for first := f.audited + 1; first <= newest; first += pageRefs {
-		if err := t.addPage(eventPage{kind: pageAudit, first: first, last: min(newest, first+pageRefs-1)}); err != nil {
-			return false, err
-		}
+		pages = append(pages, eventPage{kind: pageAudit, first: first, last: min(newest, first+pageRefs-1)})
+	}
+	if err := t.addPages(pages...); err != nil {
+		return false, err
 	}
 	return true, t.exec("UPDATE event_feed SET audited = ?", newest)
 }
 
 func (t *tx) nameJoins(joins []sequenced) error {
-	for len(joins) > 0 {
-		n := min(pageRefs, len(joins))
-		refs := make([]byte, 0, joinRef*n)
-		for _, j := range joins[:n] {
+	var pages []eventPage
+	for run := range slices.Chunk(joins, pageRefs) {
+		refs := make([]byte, 0, joinRef*len(run))
+		for _, j := range run {
 			refs = binary.BigEndian.AppendUint64(refs, uint64(j.id))
 			refs = binary.BigEndian.AppendUint64(refs, uint64(j.owner))
 		}
-		if err := t.addPage(eventPage{kind: pageJoins, refs: refs}); err != nil {
-			return err
-		}
-		joins = joins[n:]
+		pages = append(pages, eventPage{kind: pageJoins, refs: refs})
 	}
-	return nil
+	return t.addPages(pages...)
 }
 
 // Lengths of references.
@@ -336,13 +342,12 @@ func (t *tx) nameImport(i joinery.Import, rows joinery.ImportRows, results []joi
 			refs = binary.BigEndian.AppendUint64(refs, uint64(r.Device))
 		}
 	}
+	var pages []eventPage
 	if refs != nil {
-		if err := t.addPage(eventPage{kind: pageDevices, org: i.Org, first: int64(i.ID), refs: refs}); err != nil {
-			return err
-		}
+		pages = append(pages, eventPage{kind: pageDevices, org: i.Org, first: int64(i.ID), refs: refs})
 	}
-	if !rows.Last {
-		return nil
+	if rows.Last {
+		pages = append(pages, eventPage{kind: pageImport, org: i.Org, first: int64(i.ID)})
 	}
-	return t.addPage(eventPage{kind: pageImport, org: i.Org, first: int64(i.ID)})
+	return t.addPages(pages...)
 }
