@@ -22,6 +22,8 @@ type Backend interface {
 	Peers
 	APIKeys
 	Refusals
+	Events
+	Webhooks
 	Life
 }
 
@@ -118,7 +120,7 @@ func Run(t *testing.T, open func(t testing.TB) Backend) {
 	}{
 		{"Commit", runCommits}, {"Import", runImports}, {"Delete", runDeletes}, {"Device", runDevices},
 		{"Ownership", runOwnership}, {"Fleet", runFleet}, {"Foreign", runForeign}, {"Refusals", runRefusals},
-		{"Meanwhile", runMeanwhile},
+		{"Meanwhile", runMeanwhile}, {"Events", runEvents}, {"Webhooks", runWebhooks},
 	} {
 		t.Run(group.name, func(t *testing.T) { group.run(t, open) })
 	}
