@@ -25,6 +25,7 @@ var modules = map[string][]string{
 var testModules = []string{
 	"github.com/go-jose/go-jose/v4",
 	"github.com/rogpeppe/go-internal",
+	"github.com/standard-webhooks/standard-webhooks/libraries", // what receivers verify with
 	"github.com/tink-crypto/tink-go/v2",
 	"golang.org/x/tools",
 	"modernc.org/libc",   // a file system under SQLite that fails
