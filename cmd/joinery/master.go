@@ -189,8 +189,9 @@ func readPublicKey(path string) (seal.PublicKey, error) {
 // newFile writes a file in one step: it is there whole, or not at all. A file
 // that exists is never replaced.
 func newFile(path string, mode os.FileMode, write func(io.Writer) error) (err error) {
+	taken := fmt.Errorf("%s exists already: nothing is overwritten; name another file, or move that one away", path)
 	if _, err := os.Lstat(path); err == nil {
-		return fmt.Errorf("%s exists already: nothing is overwritten; name another file, or move that one away", path)
+		return taken // before anything is made
 	}
 	f, err := renameio.NewPendingFile(path, renameio.WithStaticPermissions(mode))
 	if err != nil {
@@ -200,7 +201,19 @@ func newFile(path string, mode os.FileMode, write func(io.Writer) error) (err er
 	if err := write(f); err != nil {
 		return err
 	}
-	if err := f.CloseAtomicallyReplace(); err != nil {
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	// A link, unlike a renaming, replaces nothing that came meanwhile. Not every
+	// file system has them.
+	switch err := os.Link(f.Name(), path); {
+	case errors.Is(err, os.ErrExist):
+		return taken
+	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, os.ErrPermission):
+		if err := f.CloseAtomicallyReplace(); err != nil {
+			return err
+		}
+	case err != nil:
 		return err
 	}
 	return syncDir(filepath.Dir(path))

@@ -57,7 +57,10 @@ database is there but something in it or in the key file is not as it must be.`,
 			return err
 		}
 		r := &restoring{config: c}
-		if err := r.run(cmd, args[0], identityFile); err != nil {
+		switch err := r.run(cmd, args[0], identityFile); {
+		case errors.Is(err, store.ErrPublished):
+			return exitError{exitRestoredWithFaults, fmt.Errorf("restored and fenced, but do not confirm it before this is clear: %w", err)}
+		case err != nil:
 			return fmt.Errorf("nothing was restored: %w", err)
 		}
 		return r.report(cmd.OutOrStdout(), asJSON)
@@ -264,6 +267,9 @@ behind it.`,
 		}
 		if err := daemon.Harden(); err != nil {
 			return err
+		}
+		if jump != 0 && lorawan.JoinNonce(jump) < store.DefaultJump {
+			fmt.Fprintf(cmd.ErrOrStderr(), "warning: a device that joined more than %d times since this state was taken is given JoinNonces again, and does not join until they are above its own\n", jump)
 		}
 		o := store.Confirmation{Jump: lorawan.JoinNonce(jump), Actor: actor("restore confirm")}
 		if cmd.Flags().Changed("earlier-confirmations") {

@@ -102,6 +102,9 @@ func TestProgramsLinkOnlyWhatTheyMay(t *testing.T) {
 			continue
 		}
 		for _, dep := range p.Deps {
+			if dep == "net/http/pprof" {
+				t.Errorf("%s must not link %s: profiles show memory, and it answers on any mux that is the default", program, dep)
+			}
 			if forbidden(inModule(dep)) {
 				t.Errorf("%s must not link %s: find who imports it with `go mod why` or `go list -deps`", program, dep)
 			}

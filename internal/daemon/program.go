@@ -185,6 +185,7 @@ func (p *Program) OpsAddr() net.Addr { return p.addrOf(socketOps) }
 // requests in flight finish. It returns nil when it was told to stop, or took
 // leave, and everything was answered. Close comes after it. It is called once.
 func (p *Program) Run(ctx context.Context) error {
+	thriftily()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	fail := func(err error) { stop(failure{err}) }
@@ -199,6 +200,7 @@ func (p *Program) Run(ctx context.Context) error {
 	p.reception = p.openReception(ctx, &running)
 	p.log.Info("serving", "interop", p.describe(socketInterop), "socket", p.config.API.Socket,
 		"api", p.describe(socketAPI), "ops", p.describe(socketOps), "epoch", p.core.holders.db.Epoch(), "version", Version())
+	giveBack()
 	// Told last: whoever waits for it may connect at once.
 	if err := notify("READY=1"); err != nil {
 		fail(err)

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -137,7 +138,20 @@ func (d *Draft) Fsck(ctx context.Context, check Checker) (found []Violation, err
 	return found, err
 }
 
+// ErrPublished is part of the error of a Publish that put the draft in its place,
+// where a server would open it, and then failed: perhaps it is not on disk yet.
+var ErrPublished = errors.New("the database is in its place")
+
+// published marks err, if it is one, as ErrPublished.
+func published(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w, but: %w", ErrPublished, err)
+}
+
 // Publish puts the draft in its place, complete and on disk. It is over then.
+// With ErrPublished in the error it is in its place all the same.
 func (d *Draft) Publish() error { return d.publish() }
 
 // Discard removes the draft, unless it was published.

@@ -134,11 +134,12 @@ func (p *pgDraft) upgrade() error {
 
 // publish implements draftEngine.
 func (p *pgDraft) publish() error {
-	var err error
 	if !p.kept {
-		err = p.script("COMMIT")
+		if err := p.script("COMMIT"); err != nil {
+			return errors.Join(err, p.discard())
+		}
 	}
-	return firstError(err, p.script("ANALYZE"), p.discard()) //nolint:misspell // as PostgreSQL has it
+	return published(firstError(p.script("ANALYZE"), p.discard())) //nolint:misspell // as PostgreSQL has it
 }
 
 // discard implements draftEngine: a transaction that is open ends with its

@@ -202,31 +202,3 @@ func (e *postgresDB) copying(ctx context.Context, fn func(conn) error) (err erro
 
 // pgWithoutHaste takes the limits off a connection that copies the whole state.
 const pgWithoutHaste = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET lock_timeout = 0"
-
-// columns implements engine.
-func (*postgresDB) columns(c conn) (map[string][]column, error) { return pgColumns(c) }
-
-func pgColumns(c conn) (map[string][]column, error) {
-	const query = `SELECT CAST(t.relname AS text), CAST(a.attname AS text), CAST(a.atttypid AS regtype) || ''
-		FROM pg_class t JOIN pg_attribute a ON a.attrelid = t.oid
-		WHERE t.relkind IN ('r', 'p') AND t.relnamespace = CAST(current_schema() AS regnamespace) AND t.relname <> 'joinery_schema'
-		AND a.attnum > 0 AND NOT a.attisdropped ORDER BY t.relname, a.attnum`
-	kinds := map[string]columnKind{"bigint": kindInteger, "integer": kindInteger, "smallint": kindInteger, "text": kindText, "bytea": kindBlob}
-	found := map[string][]column{}
-	err := c.each(query, func(r *row) error {
-		table, name, declared := r.text(), r.text(), r.text()
-		kind, ok := kinds[declared]
-		if !ok {
-			return fmt.Errorf("%w: column %s of %s is of type %s", ErrCopy, name, table, declared)
-		}
-		found[table] = append(found[table], column{name, kind})
-		return nil
-	})
-	return found, err
-}
-
-// lastMigration implements engine.
-func (*postgresDB) lastMigration(c conn) (int, error) {
-	n, err := c.integer("SELECT version FROM joinery_schema")
-	return int(n), err
-}

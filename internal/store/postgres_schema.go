@@ -162,3 +162,21 @@ func (s *pgSession) apply(m migration) error {
 
 // errEmptySchema is the ErrMissing of a schema in which nothing is.
 var errEmptySchema = fmt.Errorf("%w", ErrMissing)
+
+// columns implements engine.
+func (*postgresDB) columns(c conn) (map[string][]column, error) { return pgColumns(c) }
+
+func pgColumns(c conn) (map[string][]column, error) {
+	const query = `SELECT CAST(t.relname AS text), CAST(a.attname AS text), CAST(a.atttypid AS regtype) || ''
+		FROM pg_class t JOIN pg_attribute a ON a.attrelid = t.oid
+		WHERE t.relkind IN ('r', 'p') AND t.relnamespace = CAST(current_schema() AS regnamespace) AND t.relname <> 'joinery_schema'
+		AND a.attnum > 0 AND NOT a.attisdropped ORDER BY t.relname, a.attnum`
+	kinds := map[string]columnKind{"bigint": kindInteger, "integer": kindInteger, "smallint": kindInteger, "text": kindText, "bytea": kindBlob}
+	return readColumns(c, query, kinds)
+}
+
+// lastMigration implements engine.
+func (*postgresDB) lastMigration(c conn) (int, error) {
+	n, err := c.integer("SELECT version FROM joinery_schema")
+	return int(n), err
+}

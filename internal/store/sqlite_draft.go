@@ -139,11 +139,13 @@ func (f *fileDraft) upgrade() error {
 // was there before goes: this is another. A link, unlike a rename, cannot replace
 // a file.
 func putInPlace(finished, path string) error {
-	return firstError(inOrder(
+	if err := inOrder(
 		func() error { return removeAll(path + ".mark") },
 		func() error { return os.Link(finished, path) },
-		func() error { return os.Remove(finished) },
-	), syncDir(filepath.Dir(path)))
+	); err != nil {
+		return err
+	}
+	return published(firstError(os.Remove(finished), syncDir(filepath.Dir(path))))
 }
 
 // publish implements draftEngine.

@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"runtime"
 	"testing"
 	"time"
 
@@ -30,12 +29,11 @@ type sqliteDB struct {
 	closed   chan struct{}
 }
 
-// Memory for pages, in KiB; SQLite takes it as pages are read. The readers of
-// joins share theirs: what they read of 10,000 devices is 5 MiB, and of more
-// devices it holds at least what leads to their rows.
+// Memory for pages that one connection takes at most, in KiB, of what givePages
+// gave all of them.
 const (
 	writerCache = 4 << 10
-	joinsCache  = 40 << 10
+	joinsCache  = 8 << 10
 	readerCache = 1 << 10
 )
 
@@ -45,7 +43,7 @@ const pageSize = 4096
 
 // walPages is about what the write-ahead log has grown to, in pages, when it is
 // copied back into the database; see writer.checkpoint.
-const walPages = 4000
+const walPages = 16000
 
 func commonPragmas(o Options, cacheKiB int) []string {
 	sync := "FULL"
@@ -123,7 +121,7 @@ func openFile(ctx context.Context, o Options, why purpose) (_ *DB, err error) {
 			return nil, err
 		}
 	}
-	n := min(8, runtime.GOMAXPROCS(0)) // a reader of joins hardly ever waits for anything but a processor
+	n := joinReaders()
 	e := &sqliteDB{
 		path: o.Path, log: o.Logger, lock: lock,
 		joins: newPool(n), readers: newPool(max(2, n/2)), news: newNews(), closed: make(chan struct{}),
@@ -159,7 +157,7 @@ func openFile(ctx context.Context, o Options, why purpose) (_ *DB, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := e.joins.fill(o, joinsCache/n); err != nil {
+	if err := e.joins.fill(o, joinsCache); err != nil {
 		return nil, err
 	}
 	if err := e.readers.fill(o, readerCache); err != nil {

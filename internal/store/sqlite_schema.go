@@ -1,23 +1,11 @@
 package store
 
-import "fmt"
-
 // columns implements engine.
 func (*sqliteDB) columns(c conn) (map[string][]column, error) {
 	const query = `SELECT t.name, i.name, i.type FROM sqlite_schema t JOIN pragma_table_info(t.name) i
 		WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY t.name, i.cid`
 	kinds := map[string]columnKind{"INTEGER": kindInteger, "TEXT": kindText, "BLOB": kindBlob}
-	found := map[string][]column{}
-	err := c.each(query, func(r *row) error {
-		table, name, declared := r.text(), r.text(), r.text()
-		kind, ok := kinds[declared]
-		if !ok {
-			return fmt.Errorf("%w: column %s of %s is of type %s", ErrCopy, name, table, declared)
-		}
-		found[table] = append(found[table], column{name, kind})
-		return nil
-	})
-	return found, err
+	return readColumns(c, query, kinds)
 }
 
 // lastMigration implements engine.

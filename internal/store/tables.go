@@ -82,6 +82,22 @@ const (
 	kindBlob
 )
 
+// readColumns gives the columns by table that query lists as table, name and
+// declared type, of which kinds tells the form.
+func readColumns(c conn, query string, kinds map[string]columnKind) (map[string][]column, error) {
+	found := map[string][]column{}
+	err := c.each(query, func(r *row) error {
+		table, name, declared := r.text(), r.text(), r.text()
+		kind, ok := kinds[declared]
+		if !ok {
+			return fmt.Errorf("%w: column %s of %s is of type %s", ErrCopy, name, table, declared)
+		}
+		found[table] = append(found[table], column{name, kind})
+		return nil
+	})
+	return found, err
+}
+
 // value reads the next column: nil, int64, string or bytes.
 func (r *row) value(kind columnKind) any {
 	switch {

@@ -183,24 +183,7 @@ func (s *stage) makeFurther(ctx context.Context) error {
 		silicon = append(silicon, name)
 		next += uint64(f.count)
 	}
-	return s.editSim(func(c map[string]any) { c["silicon"] = silicon })
-}
-
-func (s *stage) editSim(change func(map[string]any)) error {
-	path := s.server.Path("sim", "sim.json")
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	var c map[string]any
-	if err := json.Unmarshal(b, &c); err != nil {
-		return err
-	}
-	change(c)
-	if b, err = json.Marshal(c); err != nil {
-		return err
-	}
-	return os.WriteFile(path, b, 0o600)
+	return s.server.EditSim(func(c map[string]any) { c["silicon"] = silicon })
 }
 
 // importFleets imports all elements, bound to the home network, their keys

@@ -86,29 +86,11 @@ func (s *story) factory(ctx context.Context) error {
 		silicon = append(silicon, name)
 		s.line("element %s: manifest signed, without keys; root keys derived from the master key and sealed to the element alone", a.devEUI)
 	}
-	return s.editSim(func(c map[string]any) { c["silicon"] = silicon })
+	return s.server.EditSim(func(c map[string]any) { c["silicon"] = silicon })
 }
 
 func (s *story) manifest(a actor) string {
 	return s.server.Path("sim", "manifest-"+a.devEUI+".json")
-}
-
-// editSim changes the simulator's configuration.
-func (s *story) editSim(change func(map[string]any)) error {
-	path := s.server.Path("sim", "sim.json")
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	var c map[string]any
-	if err := json.Unmarshal(b, &c); err != nil {
-		return err
-	}
-	change(c)
-	if b, err = json.MarshalIndent(c, "", "  "); err != nil {
-		return err
-	}
-	return os.WriteFile(path, b, 0o600)
 }
 
 func (s *story) importElements(ctx context.Context) error {

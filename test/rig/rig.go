@@ -6,6 +6,7 @@ package rig
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -222,6 +223,24 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 // Wait waits for the end of a process that nobody else waits for.
 func (p *Process) Wait() error {
 	return errors.Join(<-p.done, p.log.Close())
+}
+
+// EditSim changes the simulator's configuration.
+func (s *Server) EditSim(change func(map[string]any)) error {
+	path := s.Path("sim", "sim.json")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	var c map[string]any
+	if err := json.Unmarshal(b, &c); err != nil {
+		return err
+	}
+	change(c)
+	if b, err = json.MarshalIndent(c, "", "  "); err != nil {
+		return err
+	}
+	return os.WriteFile(path, b, 0o600)
 }
 
 // KillAndWait ends a process as kill -9 does.

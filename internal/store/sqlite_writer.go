@@ -7,7 +7,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"sync"
 
 	"zombiezen.com/go/sqlite"
 
@@ -45,34 +44,10 @@ type writer struct {
 	done chan struct{}
 }
 
-// waiting is who waits to be written.
-type waiting struct {
-	mu     sync.Mutex
-	broken error // nothing is written after it; see writer.distrust
-	joins  []*joinCommit
-	others []*otherWrite
-	closed bool
-
-	wake chan struct{} // holds one token while there may be work
-}
-
-func newWaiting() waiting { return waiting{wake: make(chan struct{}, 1)} }
-
-// otherWrite is one transaction that is not a join's. run is called by the
-// writer, unless the caller withdrew before.
-type otherWrite struct {
-	run    func(*tx) error
-	result chan error // takes one value
-}
-
 // yields is how often the writer lets others run before it takes what waits.
 // On one CPU a caller that was answered can ask again only if the writer steps
 // aside; without that batches would be of one.
 const yields = 8
-
-// maxWaiting bounds each queue. More than that waits only behind a disk that
-// does not keep up; then a refusal helps more than a place in the queue.
-const maxWaiting = 4096
 
 // maxBatch bounds what one failing batch has to do again.
 const maxBatch = 512
@@ -102,13 +77,6 @@ func (w *writer) stop() {
 	w.mu.Unlock()
 	w.signal()
 	<-w.done
-}
-
-func (w *waiting) signal() {
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
 }
 
 func (w *writer) loop() {
@@ -158,48 +126,6 @@ func (w *writer) take() (batch []*joinCommit, other *otherWrite, closed bool) {
 // transaction implements engine.
 func (e *sqliteDB) transaction(ctx context.Context, fn func(*tx) error) error {
 	return e.w.other(ctx, fn)
-}
-
-// other puts fn in the queue of other writes and gives its outcome.
-func (w *waiting) other(ctx context.Context, fn func(*tx) error) error {
-	o := &otherWrite{run: fn, result: make(chan error, 1)}
-	if err := enqueue(w, &w.others, o); err != nil {
-		return storeError(err)
-	}
-	select {
-	case err := <-o.result:
-		return storeError(err)
-	case <-ctx.Done():
-		withdraw(w, &w.others, o)
-		return ctx.Err()
-	}
-}
-
-// enqueue puts a call at the end of one of the writer's queues and wakes the
-// writer, or refuses.
-func enqueue[T any](w *waiting, queue *[]*T, call *T) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	switch {
-	case w.closed:
-		return ErrClosed
-	case w.broken != nil:
-		return w.broken
-	case len(*queue) >= maxWaiting:
-		return joinery.Errorf(joinery.CodeUnavailable, "too much waits to be written; try again later")
-	}
-	*queue = append(*queue, call)
-	w.signal()
-	return nil
-}
-
-// withdraw takes a call that still waits out of its queue.
-func withdraw[T any](w *waiting, queue *[]*T, call *T) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if i := slices.Index(*queue, call); i >= 0 {
-		*queue = slices.Delete(*queue, i, i+1)
-	}
 }
 
 // transaction runs fn between BEGIN and COMMIT. A COMMIT that fails is an
@@ -280,7 +206,7 @@ func (w *writer) checkpoint() {
 	}
 	w.logged = 0
 	if copied < log {
-		w.logged = walPages / 2 // again soon
+		w.logged = w.checkpointAt / 2 // again soon
 	}
 	if long := log >= longLog; long != w.long {
 		w.long = long
