@@ -21,6 +21,7 @@ const (
 	CodeForbidden       Code = "forbidden"        // known, and not allowed
 	CodeNotFound        Code = "not_found"        // absent, or nothing that the caller may know of
 	CodeConflict        Code = "conflict"         // against what is stored: exists, changed meanwhile
+	CodePrecondition    Code = "precondition"     // changed since the caller read it
 	CodeRateLimited     Code = "rate_limited"     // too many tries
 	CodeProtocol        Code = "protocol_version" // a Backend Interfaces version that we do not speak
 	CodeUnknownSender   Code = "unknown_sender"   // SenderID or NSID is not the certificate's

@@ -2,9 +2,12 @@ package joinery
 
 import (
 	"crypto/sha256"
+	"crypto/x509"
+	"fmt"
 	"time"
 
 	"joinery/lorawan"
+	"joinery/manifest"
 )
 
 // EUIRange is a closed range of EUI-64s, by numeric value.
@@ -43,6 +46,17 @@ type Signer struct {
 	KID     string
 	X5TS256 string
 	DER     []byte
+	// Family says where its entries have their identifiers.
+	Family manifest.Family
+	// Roots are certificates (DER, one after the other) to one of which the device
+	// certificate of each entry must lead; empty: entries need none.
+	Roots []byte
+	// SerialSuffix is how serial numbers end that it may provision, in lower-case
+	// hexadecimal digits; "" is any.
+	SerialSuffix string
+	// Shared lets every organisation import what it signed, into the range of Org:
+	// whoever has the entry of a chip is taken for its owner, once.
+	Shared bool
 	// JoinEUIs and DevEUIs bound what the signer may provision.
 	JoinEUIs EUIRange
 	DevEUIs  EUIRange
@@ -50,6 +64,24 @@ type Signer struct {
 	Master     string
 	Generation uint32
 	CreatedAt  time.Time
+}
+
+// Pinned gives the signer as it verifies entries, with its rules.
+func (s Signer) Pinned() (*manifest.Signer, error) {
+	rules := manifest.Rules{Family: s.Family, SerialSuffix: s.SerialSuffix}
+	roots, err := x509.ParseCertificates(s.Roots)
+	if err != nil {
+		return nil, fmt.Errorf("%w: a root certificate does not parse", manifest.ErrRules)
+	}
+	for _, root := range roots {
+		rules.Roots = append(rules.Roots, root.Raw)
+	}
+	// Entries of old parts do not say under which JoinEUI they are; where there is
+	// but one, it is that.
+	if s.JoinEUIs.First == s.JoinEUIs.Last {
+		rules.JoinEUI = s.JoinEUIs.First
+	}
+	return manifest.NewSigner(s.DER, rules)
 }
 
 // RoamingRule lets a network that is not a device's home learn, by HomeNSReq,
@@ -71,14 +103,4 @@ type APIKey struct {
 	CreatedAt time.Time
 	ExpiresAt time.Time // zero: never
 	RevokedAt time.Time // zero: valid
-}
-
-// DeviceQuery selects devices for a listing, in order of ID.
-type DeviceQuery struct {
-	Org           OrgID    // zero: all (the operator)
-	After         DeviceID // zero: from the beginning
-	Limit         int
-	JoinEUI       lorawan.EUI64 // zero: any
-	DevEUIPrefix  string        // upper-case hex, "" any
-	OnlySuspended bool
 }

@@ -147,6 +147,12 @@ var drawn numbers
 
 func newID[K kind]() ID[K] { return ID[K](drawn.draw(time.Now())) }
 
+// FirstActivationID is below every identifier of an activation that is drawn from
+// at on, to the minute, by processes whose clocks are right.
+func FirstActivationID(at time.Time) ActivationID {
+	return ActivationID(max(0, int64(at.Sub(idEpoch)/time.Minute)) << 35)
+}
+
 // NewActivationID draws the identifier of an activation.
 func NewActivationID() ActivationID { return newID[activationKind]() }
 

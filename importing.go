@@ -50,9 +50,10 @@ type NewDevice struct {
 	Device  Device
 	KeySet  KeySet
 	Binding *Binding
-	// Manifest is the signed entry as it came; nil for key lists.
+	// Manifest is the signed entry as it came; nil for key lists. Signer signed it.
 	Manifest []byte
 	Serial   string
+	Signer   SignerID
 }
 
 // RowStatus is the fate of one imported row.
@@ -63,7 +64,11 @@ const (
 	RowCreated   RowStatus = "created"
 	RowUnchanged RowStatus = "unchanged" // the same device from the same owner is there
 	RowFailed    RowStatus = "failed"
+	RowConflict  RowStatus = "conflict" // it is there and somebody else's, who is not named; counts as failed
 )
+
+// Refused tells whether a row was not taken.
+func (s RowStatus) Refused() bool { return s == RowFailed || s == RowConflict }
 
 // RowResult tells what became of one row.
 type RowResult struct {
@@ -71,9 +76,11 @@ type RowResult struct {
 	Line    uint64
 	JoinEUI lorawan.EUI64
 	DevEUI  lorawan.EUI64
+	Serial  string   // of the element, if a manifest's entry could be read
 	Device  DeviceID // of created and unchanged rows
 	Status  RowStatus
-	Reason  string // of failed rows; names what is wrong, never a value of a key
+	Reason  string // of refused rows; names what is wrong, never a value of a key
+	Warning string // of rows that were taken: what a person may want to look into; not kept
 }
 
 // ImportRows is a run of rows of one import that the store takes in one

@@ -75,6 +75,7 @@ func (w Webhook) Overlaps(now time.Time) bool {
 
 // Delivery is one attempt to deliver an event.
 type Delivery struct {
+	N       int64 // counts those of a webhook, from 1; 0 before it is stored
 	Event   EventID
 	Type    EventType
 	At      time.Time

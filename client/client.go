@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -23,6 +24,10 @@ const BasePath = "/api/v1"
 // OrganisationHeader lets an operator act for an organisation; its value is the
 // organisation's id.
 const OrganisationHeader = "Joinery-Organisation"
+
+// RequestIDHeader names a request, in the request, in its answer and in the
+// server's log.
+const RequestIDHeader = "X-Request-Id"
 
 // maxAnswer bounds what is read of an answer.
 const maxAnswer = 64 << 20
@@ -123,11 +128,13 @@ func refuseRedirect(*http.Request, []*http.Request) error {
 }
 
 // do sends one request and reads the answer into out, which may be nil.
-func (c *Client) do(ctx context.Context, method, path string, query url.Values, in, out any) error {
+func (c *Client) do(ctx context.Context, method, path string, query url.Values, in, out any, opts ...CallOption) error {
 	req, err := c.newRequest(ctx, method, path, query, in)
 	if err != nil {
 		return err
 	}
+	o := optionsOf(opts)
+	maps.Copy(req.Header, o.header)
 	res, err := c.http.Do(req)
 	if err != nil {
 		return c.unreachable(err)
@@ -135,6 +142,9 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	defer func() { _ = res.Body.Close() }()
 	if res.StatusCode < 200 || res.StatusCode > 299 {
 		return readProblem(res)
+	}
+	if o.etag != nil {
+		*o.etag = res.Header.Get("ETag")
 	}
 	if out == nil {
 		_, err = io.Copy(io.Discard, io.LimitReader(res.Body, maxAnswer))

@@ -203,7 +203,7 @@ func TestPages(t *testing.T) {
 		}
 	})
 	var ids []int64
-	for e, err := range c.Audit(t.Context(), "5") {
+	for e, err := range c.Audit(t.Context(), client.AuditQuery{After: "5"}) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -213,7 +213,7 @@ func TestPages(t *testing.T) {
 		t.Errorf("ids %v, asked %v", ids, asked)
 	}
 	asked = nil
-	for _, err := range c.Audit(t.Context(), "") {
+	for _, err := range c.Audit(t.Context(), client.AuditQuery{}) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -230,7 +230,7 @@ func TestPages(t *testing.T) {
 		_, _ = io.WriteString(w, `{"items":[{}],"next":"x"}`)
 	})
 	n, last := 0, error(nil)
-	for _, err := range failing.Devices(t.Context(), client.DeviceFilter{}) {
+	for _, err := range failing.Devices(t.Context(), client.DevicesQuery{}) {
 		n, last = n+1, err
 	}
 	if n != 2 || last == nil {
@@ -249,11 +249,11 @@ func TestFilterBecomesAQuery(t *testing.T) {
 		got = r.URL.RawQuery
 		_, _ = io.WriteString(w, `{"items":[]}`)
 	})
-	filter := client.DeviceFilter{JoinEUI: joinEUI, DevEUIPrefix: "0004", OnlySuspended: true, PageSize: 9}
-	if _, err := c.DevicesPage(t.Context(), filter, "dev_x"); err != nil {
+	filter := client.DevicesQuery{JoinEUI: joinEUI, DevEUI: "0004", Status: "suspended", Limit: 9, After: "x"}
+	if _, err := c.DevicesPage(t.Context(), filter); err != nil {
 		t.Fatal(err)
 	}
-	if got != "after=dev_x&devEUI=0004&joinEUI=70B3D57ED0000000&limit=9&suspended=true" {
+	if got != "after=x&devEUI=0004&joinEUI=70B3D57ED0000000&limit=9&status=suspended" {
 		t.Errorf("query %s", got)
 	}
 }

@@ -9,10 +9,15 @@
 //
 //	c, err := client.New(client.Options{Socket: "/run/joinery/joinery.sock"})
 //	...
-//	devices, err := c.Devices(ctx, client.DeviceFilter{})
+//	device, err := c.Device(ctx, id)
 //	if p, ok := errors.AsType[*client.Problem](err); ok && p.Code == joinery.CodeNotFound { … }
+//
+// The calls are generated from that document, one for each operation: see
+// calls.go. Listings of things that may be many are ranged over, page by page.
 //
 // No type of this package takes a key in the clear: keys are sealed to the
 // server's transport key before they get here. The exceptions are answers that
 // issue a credential, and say so.
 package client
+
+//go:generate go run -tags clientgen joinery/internal/api/clientgen -o calls.go

@@ -11,6 +11,9 @@ import (
 	"joinery"
 )
 
+// ProblemType is how the type of every problem begins; its code follows.
+const ProblemType = "urn:joinery:problem:"
+
 // Problem is a refusal (RFC 9457, application/problem+json). It never repeats
 // what was sent.
 type Problem struct {
@@ -63,7 +66,7 @@ func readProblem(res *http.Response) error {
 			Type: "about:blank", Title: http.StatusText(res.StatusCode), Status: res.StatusCode,
 			Code:      joinery.CodeInternal,
 			Detail:    fmt.Sprintf("HTTP %d, and not in the form that a Join Server of this kind uses: is this its address?", res.StatusCode),
-			RequestID: res.Header.Get("X-Request-Id"),
+			RequestID: res.Header.Get(RequestIDHeader),
 		}
 	}
 	p.Status = res.StatusCode

@@ -5,16 +5,21 @@ import (
 	"joinery/lorawan"
 )
 
-// Page is one page of a listing.
+// Page is one page of a listing. A page may hold fewer items than were asked
+// for, or none, and yet have a next: what the server looked at for it was not
+// what was asked for.
 type Page[T any] struct {
 	Items []T `json:"items" nullable:"false" doc:"What was asked for, in the listing's order"`
 	// Next is empty on the last page.
-	Next string `json:"next,omitzero" doc:"Give this as 'after' to get the next page; absent on the last one"`
+	Next string `json:"next,omitzero" pattern:"^[A-Za-z0-9_-]{1,256}$" patternDescription:"the 'next' of a page" doc:"Give this as 'after' to get the next page; absent on the last one"`
 }
 
-// List is a whole listing, for things of which there are few.
+// List is one page of a listing of things of which there are few: the client
+// reads all pages at once.
 type List[T any] struct {
-	Items []T `json:"items" nullable:"false" doc:"Everything that the caller may see"`
+	Items []T `json:"items" nullable:"false" doc:"What was asked for, in the listing's order"`
+	// Next is empty on the last page.
+	Next string `json:"next,omitzero" pattern:"^[A-Za-z0-9_-]{1,256}$" patternDescription:"the 'next' of a page" doc:"Give this as 'after' to get the next page; absent on the last one"`
 }
 
 // EUIRange is a closed range of EUI-64s.

@@ -7,6 +7,9 @@ import (
 	"joinery/lorawan"
 )
 
+// FromNow, as the place to begin, is the end of the feed of events.
+const FromNow = "now"
+
 // Event is something that happened to what an organisation holds. Webhooks get
 // it as it stands here, without Cursor.
 type Event struct {

@@ -45,6 +45,10 @@ type Signer struct {
 	DevEUIs      EUIRange         `json:"devEUIs" doc:"DevEUIs that it may provision"`
 	Master       string           `json:"master" example:"acme-2026" doc:"Master key from which its elements' root keys derive"`
 	Generation   uint32           `json:"generation" doc:"Generation in the derivation"`
+	Family       string           `json:"family" enum:"joinery,microchip" doc:"Where entries have their identifiers: our own factory's shape, or Microchip's"`
+	Roots        []byte           `json:"roots,omitzero" doc:"Root certificates to one of which the device certificate of each entry must lead, DER one after the other, in base64"`
+	SerialSuffix string           `json:"serialSuffix,omitzero" example:"27" doc:"How serial numbers end that it may provision; absent: any"`
+	Shared       bool             `json:"shared" doc:"Whether every organisation may import what it signed"`
 	CreatedAt    time.Time        `json:"createdAt" doc:"When it was pinned"`
 }
 
@@ -57,6 +61,10 @@ type NewSigner struct {
 	DevEUIs      EUIRange      `json:"devEUIs" doc:"DevEUIs that it may provision"`
 	Master       string        `json:"master" minLength:"1" maxLength:"64" example:"acme-2026" doc:"Master key from which its elements' root keys derive"`
 	Generation   uint32        `json:"generation" minimum:"0" maximum:"4294967295" example:"1" doc:"Generation in the derivation"`
+	Family       string        `json:"family,omitzero" enum:"joinery,microchip" default:"joinery" doc:"Where entries have their identifiers: our own factory's shape, or Microchip's"`
+	Roots        []byte        `json:"roots,omitzero" pattern:"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$" patternDescription:"base64 with padding" maxLength:"65536" doc:"Root certificates to one of which the device certificate of each entry must lead, DER one after the other, in base64. Family microchip needs one"`
+	SerialSuffix string        `json:"serialSuffix,omitzero" pattern:"^[0-9a-f]{0,18}$" patternDescription:"lower-case hexadecimal digits" example:"27" doc:"How serial numbers end that it may provision; absent: any"`
+	Shared       bool          `json:"shared,omitzero" doc:"Let every organisation import what it signed, into the range of this organisation: whoever has the entry of a chip is taken for its owner, once"`
 }
 
 // RoamingRule says which networks that are not a device's home may learn, by

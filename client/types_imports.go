@@ -75,9 +75,11 @@ type RowResult struct {
 	Line    uint64           `json:"line" doc:"Line in a key list, number of the entry in a manifest"`
 	JoinEUI lorawan.EUI64    `json:"joinEUI,omitzero" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"JoinEUI, if it could be read"`
 	DevEUI  lorawan.EUI64    `json:"devEUI,omitzero" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"DevEUI, if it could be read"`
+	Serial  string           `json:"serial,omitzero" doc:"Serial number of the element, of a manifest's entry, if it could be read"`
 	Device  joinery.DeviceID `json:"device,omitzero" pattern:"^dev_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"dev_ and 13 characters" doc:"The device, of rows that did not fail"`
-	Status  string           `json:"status" enum:"created,unchanged,failed" doc:"What became of it"`
-	Reason  string           `json:"reason,omitzero" doc:"What is wrong, of rows that failed"`
+	Status  string           `json:"status" enum:"created,unchanged,failed,conflict" doc:"What became of it; a conflict, which counts as failed, is somebody else's device"`
+	Reason  string           `json:"reason,omitzero" doc:"What is wrong, of rows that were refused"`
+	Warning string           `json:"warning,omitzero" doc:"What may be worth a look, of rows that were taken"`
 }
 
 // ImportProgress answers ImportRows.

@@ -12,12 +12,18 @@
 // A signer is known by two names that must both match: "kid", the base64url of
 // the SubjectKeyIdentifier of its certificate, and "x5t#S256", the base64url of
 // SHA-256 over the certificate. There is no authority above signers: whoever
-// verifies pins certificates and gives them as Lookup.
+// verifies pins certificates, with the rules of what each signs, and gives them
+// as Lookup.
 //
-// Where the identifiers of an element are, in publicData of modelInfo:
+// Where the identifiers of an element are depends on its family:
 //
-//	zone "data", slot 9,  offset 0, 72 bytes: JoinEUI, big-endian, then filler
-//	zone "data", slot 10, offset 0, 16 bytes: DevEUI in upper-case ASCII hex
+//	both       zone "data", slot 9,  offset 0, 72 bytes: JoinEUI, big-endian, then filler
+//	joinery    zone "data", slot 10, offset 0, 16 bytes: DevEUI in upper-case ASCII hex
+//	microchip  the device certificate, in one of the forms that subjectOf lists
+//
+// The device key, in slot 1, comes with its certificates. Where the rules name
+// roots, they must lead to one, as of the time of provisioning, and name the same
+// serial number and DevEUI.
 //
 // Errors name the rule that an entry breaks and never repeat its content.
 package manifest

@@ -28,6 +28,10 @@ type Element struct {
 
 	// Keys are the public keys of publicKeySet; none where the maker left it out.
 	Keys []DeviceKey
+
+	// Warning says what a person may want to look into though the entry counts;
+	// "" is nothing.
+	Warning string
 }
 
 // Party is an organisation named in an entry.
@@ -41,14 +45,16 @@ type DeviceKey struct {
 	// Slot is the slot of the private half, as text: "1".
 	Slot   string
 	Public *ecdsa.PublicKey // P-256
-	// Chain are DER certificates, the element's own first and for this key. No
-	// signature in it was checked.
+	// Chain are DER certificates, the element's own first and for this key. Where
+	// the signer's rules name roots, it leads to one of them; else no signature in
+	// it was checked.
 	Chain [][]byte
 }
 
-// Verify checks an entry as it stands in a file, signature first, and gives
-// the element and its signer. An entry whose JSON, signature, version or
-// identifiers break a rule is an error that wraps that rule.
+// Verify checks an entry as it stands in a file, signature first, and gives the
+// element and its signer. An entry that breaks a rule, one for all entries or one
+// of its signer's, is an error that wraps that rule; where its signature was good,
+// the element then has what was read before, the serial number first.
 func Verify(raw []byte, lookup Lookup) (Element, SignerID, error) {
 	e, header, err := parseEntry(raw)
 	if err != nil {
@@ -58,20 +64,21 @@ func Verify(raw []byte, lookup Lookup) (Element, SignerID, error) {
 		return Element{}, SignerID{}, ErrAlgorithm
 	}
 	id := SignerID{KID: header.KID, X5TS256: header.X5TS256}
-	key := lookup(id)
-	if key == nil {
+	signer := lookup(id)
+	if signer == nil || signer.id != id {
 		return Element{}, SignerID{}, ErrUnknownSigner
 	}
-	if err := e.verify(key); err != nil {
+	if err := e.verify(signer.key); err != nil {
 		return Element{}, SignerID{}, err
 	}
-	element, err := parsePayload(e.Payload)
+	p, err := parsePayload(e.Payload)
 	if err != nil {
 		return Element{}, SignerID{}, err
 	}
 	// The copy outside the signature is for searching; it must not lead astray.
-	if e.Header.UniqueID != "" && e.Header.UniqueID != element.UniqueID {
+	if e.Header.UniqueID != "" && e.Header.UniqueID != p.UniqueID {
 		return Element{}, SignerID{}, errUniqueIDDiffers
 	}
-	return element, id, nil
+	element, err := signer.element(p)
+	return element, id, err
 }

@@ -27,11 +27,20 @@ var (
 	ErrTimestamp = errors.New("provisioningTimestamp is not an RFC 3339 time")
 	// ErrJoinEUI: slot 9 does not hold a JoinEUI.
 	ErrJoinEUI = errors.New("no JoinEUI in slot 9")
-	// ErrDevEUI: slot 10 does not hold a DevEUI.
-	ErrDevEUI = errors.New("no DevEUI in slot 10")
+	// ErrDevEUI: the place where parts of this family have their DevEUI holds none.
+	ErrDevEUI = errors.New("no DevEUI")
+	// ErrGeneration: the part is of the first generation, whose certificate does
+	// not name a DevEUI.
+	ErrGeneration = errors.New("a part of the first generation, whose certificate names no DevEUI; it cannot be imported by its manifest")
 	// ErrPublicKey: a key of publicKeySet is not a P-256 key, or its first
 	// certificate is for another key.
 	ErrPublicKey = errors.New("publicKeySet is wrong")
+	// ErrChain: x5c does not lead to a pinned root.
+	ErrChain = errors.New("x5c does not lead to a pinned root")
+	// ErrSubject: the device certificate names another element.
+	ErrSubject = errors.New("the device certificate names another element")
+	// ErrRules: the rules of a signer do not fit together.
+	ErrRules = errors.New("rules of the signer")
 	// ErrCertificate: a signer's certificate cannot sign manifests.
 	ErrCertificate = errors.New("certificate cannot sign manifests")
 )

@@ -29,6 +29,7 @@ type signer struct {
 	key *ecdsa.PrivateKey
 	der []byte
 	id  manifest.SignerID
+	*manifest.Signer
 }
 
 func newSigner(t testing.TB) signer {
@@ -39,7 +40,7 @@ func newSigner(t testing.TB) signer {
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Log Signer"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		NotBefore: time.Date(2019, 8, 15, 0, 0, 0, 0, time.UTC), NotAfter: time.Date(2020, 8, 15, 0, 0, 0, 0, time.UTC),
 		SubjectKeyId: []byte("0123456789abcdefghij"),
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
@@ -53,7 +54,11 @@ func newSigner(t testing.TB) signer {
 	if !public.Equal(key.Public()) {
 		t.Fatal("ParseSigner gave another key")
 	}
-	return signer{key, der, id}
+	pinned, err := manifest.NewSigner(der, manifest.Rules{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signer{key, der, id, pinned}
 }
 
 func (s signer) sign(in []byte) ([]byte, error) {
@@ -68,9 +73,9 @@ func (s signer) sign(in []byte) ([]byte, error) {
 	return out, nil
 }
 
-func (s signer) lookup(id manifest.SignerID) *ecdsa.PublicKey {
+func (s signer) lookup(id manifest.SignerID) *manifest.Signer {
 	if id == s.id {
-		return &s.key.PublicKey
+		return s.Signer
 	}
 	return nil
 }

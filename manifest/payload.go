@@ -6,15 +6,19 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"joinery/lorawan"
 )
 
-// Slots of the public data, and their lengths in bytes.
+// Slots of the public data, and their lengths in bytes; the slot of an element's
+// device key, as text.
 const (
+	slotDevice  = "1"
 	slotJoinEUI = 9
 	slotDevEUI  = 10
 	lenSlot9    = 72
@@ -28,7 +32,10 @@ const (
 	maxChain = 4
 )
 
-var errUniqueIDDiffers = fmt.Errorf("%w: the one beside the signature differs from the signed one", ErrUniqueID)
+var (
+	errNoSlot          = fmt.Errorf("%w: publicData lacks the slot", ErrSyntax)
+	errUniqueIDDiffers = fmt.Errorf("%w: the one beside the signature differs from the signed one", ErrUniqueID)
+)
 
 // payload is the signed content, in the order of real files. Members that are
 // not listed pass unread.
@@ -73,20 +80,17 @@ type jsonPublicData struct {
 	Data   string `json:"data"`
 }
 
-// parsePayload reads the signed content of an entry.
-func parsePayload(encoded string) (Element, error) {
+// parsePayload reads the signed content of an entry, of a version that can be
+// imported.
+func parsePayload(encoded string) (p payload, err error) {
 	b, err := decodeBase64URL(encoded)
 	if err != nil {
-		return Element{}, fmt.Errorf("payload: %w", err)
+		return p, fmt.Errorf("payload: %w", err)
 	}
-	var p payload
 	if err := unmarshal(b, &p); err != nil {
-		return Element{}, payloadError(b)
+		return p, payloadError(b)
 	}
-	if err := checkVersion(p.Version); err != nil {
-		return Element{}, err
-	}
-	return p.element()
+	return p, checkVersion(p.Version)
 }
 
 // payloadError tells a payload that is broken from one of another version,
@@ -114,7 +118,9 @@ func checkVersion(v int) error {
 	return ErrVersion
 }
 
-func (p payload) element() (Element, error) {
+// facts gives what an entry says whatever its family: all but the identifiers
+// and keys.
+func (p payload) facts() (Element, error) {
 	e := Element{
 		Version: p.Version, UniqueID: p.UniqueID,
 		Model: p.Model, PartNumber: p.PartNumber, GroupID: p.GroupID,
@@ -125,12 +131,12 @@ func (p payload) element() (Element, error) {
 	}
 	at, err := time.Parse(time.RFC3339, p.ProvisioningTimestamp)
 	if err != nil {
-		return Element{}, ErrTimestamp
+		return e, ErrTimestamp
 	}
 	e.ProvisionedAt = at.UTC()
 	switch {
 	case p.Distributor != nil && p.Distributer != nil:
-		return Element{}, fmt.Errorf("%w: distributor and distributer both given", ErrSyntax)
+		return e, fmt.Errorf("%w: distributor and distributer both given", ErrSyntax)
 	case p.Distributor != nil:
 		e.Distributor = *p.Distributor
 	case p.Distributer != nil:
@@ -139,20 +145,17 @@ func (p payload) element() (Element, error) {
 	if p.ModelInfo != nil {
 		e.DeviceRevision = p.ModelInfo.DeviceRevision
 	}
-	if e.JoinEUI, err = p.joinEUI(); err != nil {
-		return Element{}, err
-	}
-	if e.DevEUI, err = p.devEUI(); err != nil {
-		return Element{}, err
-	}
-	e.Keys, err = p.keys()
-	return e, err
+	return e, nil
 }
 
-// joinEUI takes the first 8 bytes of slot 9, big-endian.
-func (p payload) joinEUI() (lorawan.EUI64, error) {
+// joinEUI takes the first 8 bytes of slot 9, big-endian. otherwise stands for a
+// slot that the entry does not have; zero: it must have it.
+func (p payload) joinEUI(otherwise lorawan.EUI64) (lorawan.EUI64, error) {
 	data, err := p.publicData(slotJoinEUI, lenSlot9)
-	if err != nil {
+	switch {
+	case errors.Is(err, errNoSlot) && !otherwise.IsZero():
+		return otherwise, nil
+	case err != nil:
 		return lorawan.EUI64{}, fmt.Errorf("%w: %w", ErrJoinEUI, err)
 	}
 	return lorawan.EUI64(data[:8]), nil
@@ -162,11 +165,11 @@ func (p payload) joinEUI() (lorawan.EUI64, error) {
 func (p payload) devEUI() (lorawan.EUI64, error) {
 	data, err := p.publicData(slotDevEUI, lenSlot10)
 	if err != nil {
-		return lorawan.EUI64{}, fmt.Errorf("%w: %w", ErrDevEUI, err)
+		return lorawan.EUI64{}, fmt.Errorf("%w: slot 10: %w", ErrDevEUI, err)
 	}
 	e, err := lorawan.ParseEUI64(string(data))
 	if err != nil || e.String() != string(data) {
-		return lorawan.EUI64{}, fmt.Errorf("%w: want 16 upper-case hexadecimal digits", ErrDevEUI)
+		return lorawan.EUI64{}, fmt.Errorf("%w: slot 10: want 16 upper-case hexadecimal digits", ErrDevEUI)
 	}
 	return e, nil
 }
@@ -186,7 +189,7 @@ func (p payload) publicData(slot, length int) ([]byte, error) {
 		}
 	}
 	if found == nil {
-		return nil, fmt.Errorf("%w: publicData lacks the slot", ErrSyntax)
+		return nil, errNoSlot
 	}
 	data, err := decodeBase64URL(found.Data)
 	if err != nil {
@@ -198,50 +201,69 @@ func (p payload) publicData(slot, length int) ([]byte, error) {
 	return data, nil
 }
 
-func (p payload) keys() ([]DeviceKey, error) {
+// certified is a public key with its own certificate, nil where it has none.
+type certified struct {
+	DeviceKey
+	leaf *x509.Certificate
+}
+
+func (p payload) keys() ([]certified, error) {
 	if p.PublicKeySet == nil {
 		return nil, nil
 	}
 	if len(p.PublicKeySet.Keys) > maxKeys {
 		return nil, fmt.Errorf("%w: more than %d keys", ErrPublicKey, maxKeys)
 	}
-	keys := make([]DeviceKey, 0, len(p.PublicKeySet.Keys))
+	keys := make([]certified, 0, len(p.PublicKeySet.Keys))
 	for _, k := range p.PublicKeySet.Keys {
 		key, err := k.deviceKey()
 		if err != nil {
 			return nil, err
+		}
+		if slices.ContainsFunc(keys, func(other certified) bool { return other.Slot == key.Slot }) {
+			return nil, fmt.Errorf("%w: two keys in one slot", ErrPublicKey)
 		}
 		keys = append(keys, key)
 	}
 	return keys, nil
 }
 
-func (k jsonWebKey) deviceKey() (DeviceKey, error) {
+// deviceKeyOf finds the key by which an element is known: that of slot 1.
+func deviceKeyOf(keys []certified) (certified, bool) {
+	i := slices.IndexFunc(keys, func(k certified) bool { return k.Slot == slotDevice })
+	if i < 0 {
+		return certified{}, false
+	}
+	return keys[i], true
+}
+
+func (k jsonWebKey) deviceKey() (certified, error) {
 	if k.KTY != "EC" || k.CRV != "P-256" {
-		return DeviceKey{}, fmt.Errorf("%w: want kty EC and crv P-256", ErrPublicKey)
+		return certified{}, fmt.Errorf("%w: want kty EC and crv P-256", ErrPublicKey)
 	}
 	x, errX := decodeBase64URL(k.X)
 	y, errY := decodeBase64URL(k.Y)
 	if errX != nil || errY != nil || len(x) != 32 || len(y) != 32 {
-		return DeviceKey{}, fmt.Errorf("%w: x and y must be 32 bytes each, in base64url", ErrPublicKey)
+		return certified{}, fmt.Errorf("%w: x and y must be 32 bytes each, in base64url", ErrPublicKey)
 	}
 	// Uncompressed point: 04 ‖ x ‖ y (SEC 1 §2.3.3).
 	point := append(append([]byte{4}, x...), y...)
 	public, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point)
 	if err != nil {
-		return DeviceKey{}, fmt.Errorf("%w: the point is not on the curve", ErrPublicKey)
+		return certified{}, fmt.Errorf("%w: the point is not on the curve", ErrPublicKey)
 	}
 	chain, err := k.chain()
 	if err != nil {
-		return DeviceKey{}, err
+		return certified{}, err
 	}
+	key := certified{DeviceKey: DeviceKey{Slot: k.KID, Public: public, Chain: chain}}
 	if len(chain) > 0 {
-		cert, err := x509.ParseCertificate(chain[0])
-		if err != nil || !public.Equal(cert.PublicKey) {
-			return DeviceKey{}, fmt.Errorf("%w: the first certificate of x5c is not for this key", ErrPublicKey)
+		key.leaf, err = x509.ParseCertificate(chain[0])
+		if err != nil || !public.Equal(key.leaf.PublicKey) {
+			return certified{}, fmt.Errorf("%w: the first certificate of x5c is not for this key", ErrPublicKey)
 		}
 	}
-	return DeviceKey{Slot: k.KID, Public: public, Chain: chain}, nil
+	return key, nil
 }
 
 // chain decodes x5c, which is standard base64, not base64url (RFC 7517 §4.7).

@@ -8,6 +8,17 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
+// readPayload reads what a signer of our own family signed, at whatever time.
+func readPayload(text string) (Element, error) {
+	p, err := parsePayload(encodeBase64URL([]byte(text)))
+	if err != nil {
+		return Element{}, err
+	}
+	e, err := (&Signer{}).element(p)
+	e.Warning = ""
+	return e, err
+}
+
 // FuzzPayload goes past the signature: a payload that passes can be written
 // again and then says the same.
 func FuzzPayload(f *testing.F) {
@@ -18,7 +29,7 @@ func FuzzPayload(f *testing.F) {
 	f.Add(`{"version":2}`)
 	f.Add(`{"version":3,"publicKeySet":{"keys":[{"kid":"1","kty":"EC","crv":"P-256","x":"","y":"","x5c":[""]}]}}`)
 	f.Fuzz(func(t *testing.T, text string) {
-		e, err := parsePayload(encodeBase64URL([]byte(text)))
+		e, err := readPayload(text)
 		if err != nil {
 			return
 		}
@@ -30,7 +41,7 @@ func FuzzPayload(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		again, err := parsePayload(encodeBase64URL(b))
+		again, err := readPayload(string(b))
 		if err != nil {
 			t.Fatal(err)
 		}

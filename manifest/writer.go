@@ -2,6 +2,8 @@ package manifest
 
 import (
 	"bufio"
+	"crypto/ecdsa"
+	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -142,6 +144,25 @@ func payloadOf(e Element) (payload, error) {
 	}
 	p.PublicKeySet = keys
 	return p, nil
+}
+
+// CertifiedKey gives the device key that the first certificate (DER) of a chain is
+// for.
+func CertifiedKey(chain [][]byte) (DeviceKey, error) {
+	key := DeviceKey{Slot: slotDevice, Chain: chain}
+	if len(chain) == 0 {
+		return key, fmt.Errorf("%w: no certificate", ErrPublicKey)
+	}
+	cert, err := x509.ParseCertificate(chain[0])
+	if err != nil {
+		return key, fmt.Errorf("%w: the certificate does not parse", ErrPublicKey)
+	}
+	public, ok := cert.PublicKey.(*ecdsa.PublicKey)
+	if !ok {
+		return key, fmt.Errorf("%w: want a P-256 key", ErrPublicKey)
+	}
+	key.Public = public
+	return key, nil
 }
 
 func jsonKeys(keys []DeviceKey) (*jsonKeySet, error) {

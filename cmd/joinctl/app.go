@@ -120,7 +120,7 @@ part (some rows of a file were refused).`,
 		&cobra.Group{ID: "server", Title: "The server and who may use it:"},
 	)
 	for group, commands := range map[string][]*cobra.Command{
-		"devices":  {a.deviceCommand(), a.claimCommand(), a.bindCommand(), a.unbindCommand(), a.importCommand(), a.sealCommand()},
+		"devices":  {a.deviceCommand(), a.claimCommand(), a.bindCommand(), a.unbindCommand(), a.manifestCommand(), a.importCommand(), a.sealCommand()},
 		"networks": {a.peerCommand(), a.kekCommand(), a.roamingCommand()},
 		"server":   {a.statusCommand(), a.orgCommand(), a.rangeCommand(), a.signerCommand(), a.keyCommand(), a.auditCommand(), a.eventsCommand(), a.webhookCommand()},
 	} {

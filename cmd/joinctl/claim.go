@@ -89,7 +89,7 @@ network may join it. The token is read from a file, or from standard input with
 		if err != nil || f.JoinEUI.IsZero() {
 			return usagef("a claim needs JOINEUI/DEVEUI, both from the label")
 		}
-		devEUI, err := lorawan.ParseEUI64(f.DevEUIPrefix)
+		devEUI, err := lorawan.ParseEUI64(f.DevEUI)
 		if err != nil {
 			return usagef("DevEUI: %w", err)
 		}

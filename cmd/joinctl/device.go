@@ -33,14 +33,17 @@ func (a *app) deviceListCommand() *cobra.Command {
   joinctl device list --join-eui 70B3D57ED0000000 --json | jq -r '.[].devEUI'`,
 		Args: cobra.NoArgs,
 	}, func(ctx context.Context, api *client.Client, _ []string) error {
-		filter := client.DeviceFilter{DevEUIPrefix: strings.ToUpper(devEUI), OnlySuspended: suspended}
+		filter := client.DevicesQuery{DevEUI: strings.ToUpper(devEUI)}
+		if suspended {
+			filter.Status = "suspended"
+		}
 		if joinEUI != "" {
 			var err error
 			if filter.JoinEUI, err = lorawan.ParseEUI64(joinEUI); err != nil {
 				return usagef("--join-eui: %w", err)
 			}
 		}
-		if strings.Trim(filter.DevEUIPrefix, "0123456789ABCDEF") != "" || len(devEUI) > 16 {
+		if strings.Trim(filter.DevEUI, "0123456789ABCDEF") != "" || len(devEUI) > 16 {
 			return usagef("--dev-eui: want at most 16 hexadecimal digits")
 		}
 		return showSeq(a, atMost(api.Devices(ctx, filter), limit), columns[client.Device]{
@@ -190,11 +193,7 @@ func (a *app) deviceActivationsCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		items, err := api.Activations(ctx, d.ID, limit)
-		if err != nil {
-			return err
-		}
-		return showList(a, items, columns[client.Activation]{
+		return showSeq(a, atMost(api.Activations(ctx, d.ID, client.ActivationsQuery{}), limit), columns[client.Activation]{
 			names: []string{"when", "type", "keys", "count", "JoinNonce", "NetID", "DevAddr", "AS-ID", "AppSKey", "id"},
 			cells: func(v client.Activation) []any {
 				return []any{when(v.At, "?"), v.Type, v.KeyLayout, v.Count, v.JoinNonce, v.NetID, v.DevAddr, orDash(v.ASID), v.AppSKey, v.ID}
@@ -202,7 +201,7 @@ func (a *app) deviceActivationsCommand() *cobra.Command {
 			empty: "it never joined",
 		})
 	})
-	c.Flags().IntVar(&limit, "limit", 0, "at most this many (0: the server's default)")
+	c.Flags().IntVar(&limit, "limit", 100, "at most this many (0: all)")
 	return c
 }
 

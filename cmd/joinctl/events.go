@@ -36,14 +36,14 @@ one JSON object a line. The types are listed in docs/events.md.`,
   joinctl events --follow --json --after now`,
 		Args: cobra.NoArgs,
 	}, func(ctx context.Context, api *client.Client, _ []string) error {
-		filter := client.EventFilter{Types: types}
+		q := client.EventsPageQuery{After: after, Types: strings.Join(types, ",")}
 		if follow {
 			if after == "" {
-				after = client.FromNow
+				q.After = client.FromNow
 			}
-			return a.followEvents(ctx, api, filter, after)
+			return a.followEvents(ctx, api, q)
 		}
-		return showSeq(a, atMost(api.Events(ctx, filter, after), limit), columns[client.Event]{
+		return showSeq(a, atMost(api.Events(ctx, q), limit), columns[client.Event]{
 			names: []string{"when", "event", "device", "what"},
 			cells: func(e client.Event) []any {
 				return []any{when(e.Timestamp, "?"), e.Type, eventDevice(e), eventText(e)}
@@ -62,10 +62,10 @@ one JSON object a line. The types are listed in docs/events.md.`,
 
 // followEvents writes events as they come, until ctx ends. A server that is away
 // for a while is waited for.
-func (a *app) followEvents(ctx context.Context, api *client.Client, f client.EventFilter, after string) error {
+func (a *app) followEvents(ctx context.Context, api *client.Client, q client.EventsPageQuery) error {
 	reached, away := false, false
 	for ctx.Err() == nil {
-		p, err := api.EventsPage(ctx, f, after)
+		p, err := api.EventsPage(ctx, q)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -76,7 +76,7 @@ func (a *app) followEvents(ctx context.Context, api *client.Client, f client.Eve
 		}
 		away = err != nil
 		if err == nil {
-			reached, after = true, p.Next
+			reached, q.After = true, p.Next
 			for _, e := range p.Items {
 				if err := a.printEvent(e); err != nil {
 					return err

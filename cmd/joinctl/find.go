@@ -48,15 +48,15 @@ func findDevice(ctx context.Context, c *client.Client, arg string) (client.Devic
 
 func deviceName(d client.Device) string { return d.JoinEUI.String() + "/" + d.DevEUI.String() }
 
-func describe(f client.DeviceFilter) string {
+func describe(f client.DevicesQuery) string {
 	if f.JoinEUI.IsZero() {
-		return f.DevEUIPrefix
+		return f.DevEUI
 	}
-	return f.JoinEUI.String() + "/" + f.DevEUIPrefix
+	return f.JoinEUI.String() + "/" + f.DevEUI
 }
 
 // deviceFilter reads JOINEUI/DEVEUI or DEVEUI.
-func deviceFilter(arg string) (f client.DeviceFilter, err error) {
+func deviceFilter(arg string) (f client.DevicesQuery, err error) {
 	joinText, devText, both := strings.Cut(arg, "/")
 	if !both {
 		devText = arg
@@ -67,7 +67,7 @@ func deviceFilter(arg string) (f client.DeviceFilter, err error) {
 	if err != nil {
 		return f, usagef("device: want JOINEUI/DEVEUI, DEVEUI or dev_…: DevEUI: %w", err)
 	}
-	f.DevEUIPrefix = devEUI.String()
+	f.DevEUI = devEUI.String()
 	return f, nil
 }
 

@@ -162,7 +162,7 @@ func TestSendBatch(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			api, posts := importServer(t, c.next, c.answers...)
-			p, err := sendBatch(t.Context(), api, joinery.NewImportID(), b)
+			p, err := sendBatch(t.Context(), api, joinery.NewImportID(), b, func() uint64 { return 11 })
 			if (err == nil) != c.ok || *posts != c.posts || len(p.Results) != c.results {
 				t.Errorf("%+v, %v after %d requests", p, err, *posts)
 			}
@@ -174,7 +174,7 @@ func TestSendBatch(t *testing.T) {
 	api, _ := importServer(t, 10, refuse(503, joinery.CodeUnavailable))
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := sendBatch(ctx, api, joinery.NewImportID(), b); err == nil {
+	if _, err := sendBatch(ctx, api, joinery.NewImportID(), b, func() uint64 { return 11 }); err == nil {
 		t.Errorf("a stopped import: %v", err)
 	}
 }

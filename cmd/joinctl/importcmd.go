@@ -4,17 +4,16 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"joinery"
 	"joinery/client"
 	"joinery/internal/seal"
 	"joinery/lorawan"
-	"joinery/manifest"
 
 	"github.com/spf13/cobra"
 )
@@ -23,9 +22,9 @@ const importHelp = `
 
 Rows go to the server in runs of at most 500. When it is cut off, however that
 happens, the same command goes on where it stood: the server knows the file by its
-hash. At the end every row that was refused is listed with its line and the reason,
-and with --report also written to a file, one JSON object a line. The exit code is 3
-if rows were refused.`
+hash. At the end rows that were refused are listed with their lines and the reasons,
+and with --report all of them written to a file, one JSON object a line; --results
+writes what became of every row. The exit code is 3 if rows were refused.`
 
 func (a *app) importCommand() *cobra.Command {
 	c := &cobra.Command{Use: "import", Short: "Bring devices in: signed manifests, key lists"}
@@ -35,15 +34,17 @@ func (a *app) importCommand() *cobra.Command {
 
 // importFlags are the flags of every import.
 type importFlags struct {
-	bind   bindingFlags
-	dryRun bool
-	report string
+	bind    bindingFlags
+	dryRun  bool
+	report  string
+	results string
 }
 
 func (f *importFlags) register(c *cobra.Command) {
 	f.bind.register(c, "bind-")
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "check the rows and store nothing")
 	c.Flags().StringVar(&f.report, "report", "", "write the rows that were refused to this file, one JSON object a line")
+	c.Flags().StringVar(&f.results, "results", "", "write what became of each row to this file, one JSON object a line; of rows that this run sends")
 }
 
 // begin opens path and begins its import, or finds the one that was begun. The
@@ -70,50 +71,39 @@ func (a *app) begin(ctx context.Context, api *client.Client, f *importFlags, pat
 		_ = file.Close()
 		return nil, err
 	}
-	return &importJob{a: a, api: api, state: state, progress: newProgress(a, file), dryRun: f.dryRun}, nil
+	j := &importJob{a: a, api: api, state: state, progress: newProgress(a, file)}
+	j.notes.dryRun = f.dryRun
+	return j, nil
 }
 
 // finish runs a job, and says what became of it.
-func (a *app) finish(ctx context.Context, j *importJob, report string) error {
+func (a *app) finish(ctx context.Context, j *importJob, f *importFlags) (err error) {
 	defer func() { _ = j.progress.file.Close() }()
-	if err := j.run(ctx); err != nil {
-		return err
+	if j.notes.refused.all, err = newLineFile(f.report); err != nil {
+		return fmt.Errorf("report: %w", err)
 	}
-	return a.report(ctx, j, report)
+	if j.notes.results, err = newLineFile(f.results); err != nil {
+		return errors.Join(fmt.Errorf("results: %w", err), j.notes.refused.all.close())
+	}
+	if err = j.run(ctx); err == nil {
+		err = a.report(ctx, j)
+	}
+	return joinErrors(err, j.notes.refused.all.close(), j.notes.results.close())
+}
+
+// joinErrors is errors.Join, but leaves an only error as it is: its kind decides
+// how the program ends.
+func joinErrors(errs ...error) error {
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	if len(errs) == 1 {
+		return errs[0]
+	}
+	return errors.Join(errs...)
 }
 
 func (a *app) importManifestCommand() *cobra.Command {
-	var f importFlags
-	var version string
-	c := a.command(&cobra.Command{
-		Use:   "manifest FILE --mac-version VERSION",
-		Short: "Import the elements of a signed manifest",
-		Long: `Import the secure elements of a signed manifest. The server verifies each entry
-against the signers that it trusts ('joinctl signer'). A manifest does not say which
-LoRaWAN version the devices speak: --mac-version does.` + importHelp,
-		Example: `  joinctl import manifest manifest.json --mac-version 1.0.4
-  joinctl import manifest manifest.json --mac-version 1.0.3 --bind-net-id 000013 --bind-as-id as.example.com
-  joinctl import manifest manifest.json --mac-version 1.1 --dry-run --report refused.jsonl`,
-		Args: cobra.ExactArgs(1),
-	}, func(ctx context.Context, api *client.Client, args []string) error {
-		mac, err := lorawan.ParseMACVersion(version)
-		if err != nil {
-			return usagef("--mac-version: %w", err)
-		}
-		j, err := a.begin(ctx, api, &f, args[0], client.NewImport{Kind: string(joinery.ImportManifest), MACVersion: mac})
-		if err != nil {
-			return err
-		}
-		entries := manifest.NewReader(j.progress)
-		j.next = func() (row, error) {
-			entry, err := entries.Next()
-			return row{entry: entry, size: len(entry) * 4 / 3}, err
-		}
-		return a.finish(ctx, j, f.report)
-	})
-	c.Flags().StringVar(&version, "mac-version", "", "LoRaWAN version of the devices: 1.0.0, 1.0.1, 1.0.2, 1.0.3, 1.0.4 or 1.1.0")
-	require(c, "mac-version")
-	f.register(c)
+	c := a.manifestImportCommand("joinctl import manifest")
+	c.Use = "manifest FILE --mac-version VERSION"
 	return c
 }
 
@@ -150,15 +140,15 @@ const keyListHelp = `
 
 The list is a CSV with a header line and the columns JoinEUI, DevEUI, MACVersion,
 AppKey and, for 1.1 devices, NwkKey; optional are UsedDevNonces (numbers separated by
-spaces or |) and JoinNonceFloor, from a former Join Server. The Things Stack's CSV is
-read, too.`
+spaces or |) and JoinNonceFloor, from a former Join Server. The Things Stack's CSV and
+JSON are read, too.`
 
 func (a *app) importKeysCommand() *cobra.Command {
 	var f importFlags
 	var k keyListFlags
 	var transport string
 	c := a.command(&cobra.Command{
-		Use:   "keys FILE.csv",
+		Use:   "keys FILE",
 		Short: "Import devices with their root keys, encrypted on this machine",
 		Long: `Import ordinary devices with their root keys. Every key is encrypted to the server on
 this machine, before it leaves it.` + keyListHelp + importHelp,
@@ -187,7 +177,7 @@ this machine, before it leaves it.` + keyListHelp + importHelp,
 		defer list.Close()
 		header := client.SealHeader(list.Header())
 		j.header, j.next = &header, keyRows(list.Next)
-		return a.finish(ctx, j, f.report)
+		return a.finish(ctx, j, &f)
 	})
 	k.register(c)
 	registerTransportKey(c, &transport)
@@ -216,7 +206,7 @@ func (a *app) importSealedCommand() *cobra.Command {
 		}
 		header := client.SealHeader(list.Header())
 		j.header, j.next = &header, keyRows(list.Next)
-		return a.finish(ctx, j, f.report)
+		return a.finish(ctx, j, &f)
 	})
 	f.register(c)
 	return c
@@ -246,52 +236,40 @@ func cut(s string, n int) string {
 
 // report lists the rows that were refused, and says with errPartial that there
 // were some.
-func (a *app) report(ctx context.Context, j *importJob, path string) error {
-	state, refused := j.state, j.refused
-	if state.Failed > 0 && !j.dryRun {
-		for r, err := range j.api.ImportErrors(ctx, state.ID) {
+func (a *app) report(ctx context.Context, j *importJob) error {
+	state, n := j.state, &j.notes
+	if state.Failed > 0 && !n.dryRun {
+		for r, err := range j.api.ImportErrors(ctx, state.ID, client.ImportErrorsQuery{}) {
+			if err == nil {
+				err = n.refused.add(r)
+			}
 			if err != nil {
 				return err
 			}
-			refused = append(refused, r)
 		}
 	}
-	if path != "" {
-		if err := writeReport(path, refused); err != nil {
-			return err
-		}
-	}
-	err := a.show(map[string]any{"import": state, "refused": append([]client.RowResult{}, refused...)}, func() error {
-		what := map[bool]string{false: "imported", true: "nothing was stored; it would be"}[j.dryRun]
+	refused := &n.refused
+	err := a.show(map[string]any{
+		"import": state, "refused": append([]client.RowResult{}, refused.first...), "refusedOmitted": refused.omitted(),
+		"warnings": append([]client.RowResult{}, n.warnings.first...),
+	}, func() error {
+		what := map[bool]string{false: "imported", true: "nothing was stored; it would be"}[n.dryRun]
 		a.sayf("%s: %d new, %d there already, %d refused\n", what, state.Created, state.Unchanged, state.Failed)
-		for _, r := range refused {
-			device := ""
-			if !r.DevEUI.IsZero() {
-				device = fmt.Sprintf(" (%s/%s)", r.JoinEUI, r.DevEUI)
-			}
-			if err := a.printf("line %d: %s%s\n", r.Line, clean(r.Reason), device); err != nil {
+		for _, r := range refused.first {
+			if err := a.printf("%s\n", describeRow(r, r.Reason)); err != nil {
 				return err
 			}
 		}
+		if more := refused.omitted(); more > 0 {
+			a.sayf("and %d more; --report FILE has them all\n", more)
+		}
+		for _, r := range n.warnings.first {
+			a.sayf("warning: %s\n", describeRow(r, r.Warning))
+		}
 		return nil
 	})
-	if err == nil && len(refused) > 0 {
+	if err == nil && refused.count > 0 {
 		return errPartial
 	}
 	return err
-}
-
-func writeReport(path string, refused []client.RowResult) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return fmt.Errorf("report: %w", err)
-	}
-	e := json.NewEncoder(f)
-	for _, r := range refused {
-		if err := e.Encode(r); err != nil {
-			_ = f.Close()
-			return fmt.Errorf("report: %w", err)
-		}
-	}
-	return f.Close()
 }

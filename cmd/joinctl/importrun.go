@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"joinery"
@@ -54,10 +55,24 @@ type importJob struct {
 	progress *progress
 	header   *client.SealHeader // of a key list
 	next     func() (row, error)
+	notes    notes
 
-	// dryRun rows are kept by nobody, so what was refused is kept here.
-	dryRun  bool
-	refused []client.RowResult
+	// waiting is the batches that were sent and not answered for, in order. sent is
+	// the row behind the last of them.
+	waiting []*sending
+	sent    atomic.Uint64
+}
+
+// ahead is how many batches are on their way at once: while the server writes one
+// it verifies the next, and here the one after that is read.
+const ahead = 3
+
+// sending is a batch on its way. When done is closed, progress or err is there.
+type sending struct {
+	*batch
+	done     chan struct{}
+	progress client.ImportProgress
+	err      error
 }
 
 // run gives the rows that the server does not have yet.
@@ -69,8 +84,11 @@ func (j *importJob) run(ctx context.Context) error {
 	if err := j.skip(); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	j.progress.begin(j.state.Next)
 	defer j.progress.end()
+	j.sent.Store(j.state.Next)
 	current := j.newBatch()
 	for {
 		v, err := j.next()
@@ -78,10 +96,14 @@ func (j *importJob) run(ctx context.Context) error {
 		full := current.count == client.MaxImportRows || current.count > 0 && current.size+v.size > maxBatch
 		if full || ended || err != nil && current.count > 0 {
 			current.Last = ended
-			if err := j.send(ctx, current); err != nil {
-				return fmt.Errorf("after %d rows: %w; the same command goes on from there", current.From, err)
-			}
+			j.send(ctx, current)
 			current = j.newBatch()
+		}
+		over := ended || err != nil
+		for len(j.waiting) >= ahead || over && len(j.waiting) > 0 {
+			if err := j.settle(); err != nil {
+				return fmt.Errorf("after %d rows: %w; the same command goes on from there", j.state.Next, err)
+			}
 		}
 		switch {
 		case ended:
@@ -107,26 +129,56 @@ func (j *importJob) skip() error {
 }
 
 func (j *importJob) newBatch() *batch {
-	return &batch{ImportRows: client.ImportRows{From: j.state.Next, Seal: j.header}}
+	return &batch{ImportRows: client.ImportRows{From: j.sent.Load(), Seal: j.header}}
 }
 
-// send gives one batch and notes where the import stands.
-func (j *importJob) send(ctx context.Context, r *batch) error {
-	p, err := sendBatch(ctx, j.api, j.state.ID, r)
-	if err != nil {
+// send puts a batch on its way.
+func (j *importJob) send(ctx context.Context, b *batch) {
+	s := &sending{batch: b, done: make(chan struct{})}
+	var before *sending
+	if n := len(j.waiting); n > 0 {
+		before = j.waiting[n-1]
+	}
+	j.waiting = append(j.waiting, s)
+	j.sent.Store(b.From + uint64(b.count))
+	go func() {
+		defer close(s.done)
+		s.progress, s.err = j.post(ctx, b, before)
+	}()
+}
+
+// post gives a batch to the server, which may have the one before it in its hands
+// still. What goes wrong then is tried again when that one is through.
+func (j *importJob) post(ctx context.Context, b *batch, before *sending) (client.ImportProgress, error) {
+	if before != nil {
+		p, err := j.api.ImportRows(ctx, j.state.ID, b.ImportRows)
+		if err == nil {
+			return p, nil
+		}
+		<-before.done
+		if before.err != nil {
+			return client.ImportProgress{}, before.err
+		}
+	}
+	return sendBatch(ctx, j.api, j.state.ID, b, j.sent.Load)
+}
+
+// settle waits for the first batch on its way and notes where the import stands.
+func (j *importJob) settle() error {
+	s := j.waiting[0]
+	<-s.done
+	if s.err != nil {
+		return s.err
+	}
+	j.waiting = j.waiting[1:]
+	if err := j.notes.take(s.progress.Results, s.count); err != nil {
 		return err
 	}
-	if j.dryRun {
-		if len(p.Results) != r.count {
-			return errors.New("an answer was lost, and with it which rows would be refused")
-		}
-		for _, result := range p.Results {
-			if result.Status == string(joinery.RowFailed) {
-				j.refused = append(j.refused, result)
-			}
-		}
+	// What the last answer says of the import may be behind what an earlier one
+	// says, or ahead: batches are answered in any order.
+	if s.progress.Import.Next >= j.state.Next {
+		j.state = s.progress.Import
 	}
-	j.state = p.Import
 	j.progress.at(j.state.Next)
 	return nil
 }
@@ -138,8 +190,9 @@ const (
 )
 
 // sendBatch gives one batch. A server that is away for a moment is asked again; an
-// answer that was lost is found by where the import stands, without its results.
-func sendBatch(ctx context.Context, api *client.Client, id joinery.ImportID, r *batch) (client.ImportProgress, error) {
+// answer that was lost is found by where the import stands, without its results:
+// behind the batch, and not beyond the last row that was sent.
+func sendBatch(ctx context.Context, api *client.Client, id joinery.ImportID, r *batch, sent func() uint64) (client.ImportProgress, error) {
 	wait := firstWait
 	for try := 1; ; try++ {
 		p, err := api.ImportRows(ctx, id, r.ImportRows)
@@ -152,7 +205,7 @@ func sendBatch(ctx context.Context, api *client.Client, id joinery.ImportID, r *
 		}
 		switch {
 		case code == joinery.CodeConflict:
-			if state, stateErr := api.Import(ctx, id); stateErr == nil && state.Next == r.From+uint64(r.count) {
+			if state, stateErr := api.Import(ctx, id); stateErr == nil && state.Next >= r.From+uint64(r.count) && state.Next <= sent() {
 				return client.ImportProgress{Import: state}, nil
 			}
 			return client.ImportProgress{}, err

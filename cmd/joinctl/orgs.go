@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-	"joinery"
 	"joinery/client"
 	"joinery/lorawan"
 
@@ -119,7 +118,7 @@ func (a *app) rangeReleaseCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := api.ReleaseJoinEUIRange(ctx, r); err != nil {
+		if err := api.ReleaseJoinEUIRange(ctx, r.First, r.Last); err != nil {
 			return err
 		}
 		return a.done(r, "released %s to %s", r.First, r.Last)
@@ -160,56 +159,6 @@ func parseRange(s string) (r client.EUIRange, err error) {
 	return r, nil
 }
 
-func (a *app) signerCommand() *cobra.Command {
-	c := &cobra.Command{Use: "signer", Short: "Signers of manifests that this server trusts"}
-	c.AddCommand(a.signerAddCommand(), a.signerListCommand(), a.signerRemoveCommand())
-	return c
-}
-
-func (a *app) signerAddCommand() *cobra.Command {
-	var cert, joinEUIs, devEUIs, master string
-	var generation uint32
-	c := a.command(&cobra.Command{
-		Use:   "add NAME",
-		Short: "Trust a signer of manifests, within ranges",
-		Long: `Trust a signer of manifests: the organisation (--org) may import what it signed,
-for identifiers within the ranges. Root keys of its elements derive from the master
-key that is named.` + rangeHelp,
-		Example: `  joinctl signer add "acme line 1" --cert signer.crt --master acme-2026 --generation 1 \
-      --join-euis 70B3D57ED0000000/64 --dev-euis 0004A31000000000/40`,
-		Args: cobra.ExactArgs(1),
-	}, func(ctx context.Context, api *client.Client, args []string) error {
-		s := client.NewSigner{Name: args[0], Master: master, Generation: generation}
-		var err error
-		if s.JoinEUIs, err = parseRange(joinEUIs); err != nil {
-			return fmt.Errorf("--join-euis: %w", err)
-		}
-		if s.DevEUIs, err = parseRange(devEUIs); err != nil {
-			return fmt.Errorf("--dev-euis: %w", err)
-		}
-		crt, err := readCertificate(cert)
-		if err != nil {
-			return err
-		}
-		s.Certificate = crt.Raw
-		made, err := api.AddSigner(ctx, s)
-		if err != nil {
-			return err
-		}
-		return a.done(made, "trusting %s (%s), kid %s", made.Name, made.ID, made.KID)
-	})
-	f := c.Flags()
-	f.StringVar(&cert, "cert", "", "the signer's certificate, PEM")
-	f.StringVar(&joinEUIs, "join-euis", "", "range of JoinEUIs that it may provision")
-	f.StringVar(&devEUIs, "dev-euis", "", "range of DevEUIs that it may provision")
-	f.StringVar(&master, "master", "", "master key from which its elements' root keys derive ('joinctl status' lists them)")
-	f.Uint32Var(&generation, "generation", 1, "generation in the derivation")
-	for _, name := range []string{"cert", "join-euis", "dev-euis", "master"} {
-		require(c, name)
-	}
-	return c
-}
-
 // require marks a flag as required; cobra then names it when it is missing.
 func require(c *cobra.Command, flag string) {
 	if err := c.MarkFlagRequired(flag); err != nil {
@@ -217,11 +166,14 @@ func require(c *cobra.Command, flag string) {
 	}
 }
 
-// readCertificate reads one certificate of a PEM file.
+// readCertificate reads one certificate of a file: the first one of PEM, or DER.
 func readCertificate(path string) (*x509.Certificate, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("certificate: %w", err)
+	}
+	if crt, err := x509.ParseCertificate(text); err == nil { // DER
+		return crt, nil
 	}
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "CERTIFICATE" {
@@ -233,46 +185,5 @@ func readCertificate(path string) (*x509.Certificate, error) {
 		}
 		return crt, nil
 	}
-	return nil, fmt.Errorf("certificate: %s holds no PEM certificate", path)
-}
-
-func (a *app) signerListCommand() *cobra.Command {
-	return a.command(&cobra.Command{
-		Use:     "list",
-		Short:   "List signers",
-		Example: "  joinctl signer list",
-		Args:    cobra.NoArgs,
-	}, func(ctx context.Context, api *client.Client, _ []string) error {
-		signers, err := api.Signers(ctx)
-		if err != nil {
-			return err
-		}
-		return showList(a, signers, columns[client.Signer]{
-			names: []string{"name", "id", "kid", "JoinEUIs", "DevEUIs", "master", "generation"},
-			cells: func(s client.Signer) []any {
-				return []any{s.Name, s.ID, s.KID, rangeText(s.JoinEUIs), rangeText(s.DevEUIs), s.Master, s.Generation}
-			},
-			empty: "no signers; 'joinctl signer add' pins one",
-		})
-	})
-}
-
-func rangeText(r client.EUIRange) string { return r.First.String() + "-" + r.Last.String() }
-
-func (a *app) signerRemoveCommand() *cobra.Command {
-	return a.command(&cobra.Command{
-		Use:     "remove ID",
-		Short:   "Trust a signer no longer; devices that it brought stay",
-		Example: "  joinctl signer remove sgn_0c3kd5vqmr2hx",
-		Args:    cobra.ExactArgs(1),
-	}, func(ctx context.Context, api *client.Client, args []string) error {
-		id, err := joinery.ParseSignerID(args[0])
-		if err != nil {
-			return usagef("signer: %w", err)
-		}
-		if err := api.RemoveSigner(ctx, id); err != nil {
-			return err
-		}
-		return a.done(map[string]string{"signer": id.String()}, "%s is trusted no longer", id)
-	})
+	return nil, fmt.Errorf("certificate: %s holds no certificate, PEM or DER", path)
 }

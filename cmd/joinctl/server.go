@@ -281,8 +281,7 @@ func (a *app) roamingShowCommand() *cobra.Command {
 
 func (a *app) auditCommand() *cobra.Command {
 	c := &cobra.Command{Use: "audit", Short: "The log of custody events"}
-	var after string
-	var limit int
+	var after, limit int
 	list := a.command(&cobra.Command{
 		Use:   "list",
 		Short: "List custody events, oldest first",
@@ -290,7 +289,7 @@ func (a *app) auditCommand() *cobra.Command {
   joinctl audit list --after 1200 --json`,
 		Args: cobra.NoArgs,
 	}, func(ctx context.Context, api *client.Client, _ []string) error {
-		return showSeq(a, atMost(api.Audit(ctx, after), limit), columns[client.AuditEntry]{
+		return showSeq(a, atMost(api.Audit(ctx, client.AuditQuery{AfterID: after}), limit), columns[client.AuditEntry]{
 			names: []string{"no", "when", "event", "by", "device", "peer", "detail"},
 			cells: func(e client.AuditEntry) []any {
 				device, peer := "", ""
@@ -305,7 +304,7 @@ func (a *app) auditCommand() *cobra.Command {
 			empty: "no events",
 		})
 	})
-	list.Flags().StringVar(&after, "after", "", "only events behind this number")
+	list.Flags().IntVar(&after, "after", 0, "only events behind this number")
 	list.Flags().IntVar(&limit, "limit", 0, "at most this many (0: all)")
 	c.AddCommand(list)
 	return c

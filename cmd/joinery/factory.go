@@ -38,11 +38,16 @@ func newFactoryInit() *cobra.Command {
 		Short: "Make the keys of a new factory",
 		Long: `Makes, in one directory:
 
-  factory.age         the factory's keys, sealed: the signer of manifests, and a
-                      transport key by which master keys are shared with it
+  factory.age         the factory's keys, sealed: the signer of manifests, the issuer
+                      of the elements' device certificates, and a transport key by
+                      which master keys are shared with it
   factory.passphrase  what opens it
   factory.crt         the signer's certificate, PEM: Join Servers pin it
+  factory-root.crt    the root of the elements' device certificates, PEM: Join
+                      Servers pin it beside the signer
   factory.pub         the transport key, PEM
+
+The root signs the one issuer and then its private key is destroyed.
 
 It has no master key yet: make one with "joinery ceremony master new", or accept
 one. The passphrase is drawn at random, unless you name a file with your own.`,
@@ -70,24 +75,28 @@ one. The passphrase is drawn at random, unless you name a file with your own.`,
 			file.abandon()
 			return err
 		}
-		certificate, transport := filepath.Join(dir, "factory.crt"), filepath.Join(dir, "factory.pub")
-		if err := writePublicHalves(cmd, options, certificate, transport); err != nil {
+		public := publicHalves{
+			certificate: filepath.Join(dir, "factory.crt"), root: filepath.Join(dir, "factory-root.crt"), transport: filepath.Join(dir, "factory.pub"),
+		}
+		if err := public.write(cmd, options); err != nil {
 			return err
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "made %v\nmade %s and %s: give them to the Join Servers\n",
-			file, certificate, transport)
+		fmt.Fprintf(cmd.OutOrStdout(), "made %v\nmade %s, %s and %s: give them to the Join Servers\n",
+			file, public.certificate, public.root, public.transport)
 		return nil
 	}
 	return cmd
 }
 
-// writePublicHalves writes what the world may know of a new factory.
-func writePublicHalves(cmd *cobra.Command, options soft.FactoryOptions, certificate, transport string) error {
+// publicHalves is where the files go that the world may know of a new factory.
+type publicHalves struct{ certificate, root, transport string }
+
+func (p publicHalves) write(cmd *cobra.Command, options soft.FactoryOptions) error {
 	f, err := soft.OpenFactory(cmd.Context(), soft.Options{KeyFile: options.KeyFile, Unlock: options.Unlock})
 	if err != nil {
 		return err
 	}
-	der := f.Certificate()
+	certificate, root := f.Certificate(), f.Root()
 	if err := f.Close(); err != nil {
 		return err
 	}
@@ -95,11 +104,13 @@ func writePublicHalves(cmd *cobra.Command, options soft.FactoryOptions, certific
 	if err != nil {
 		return err
 	}
+	certificateTo := func(der []byte) func(io.Writer) error {
+		return func(w io.Writer) error { return pem.Encode(w, &pem.Block{Type: "CERTIFICATE", Bytes: der}) }
+	}
 	return errors.Join(
-		newFile(certificate, 0o644, func(w io.Writer) error {
-			return pem.Encode(w, &pem.Block{Type: "CERTIFICATE", Bytes: der})
-		}),
-		newFile(transport, 0o644, func(w io.Writer) error {
+		newFile(p.certificate, 0o644, certificateTo(certificate)),
+		newFile(p.root, 0o644, certificateTo(root)),
+		newFile(p.transport, 0o644, func(w io.Writer) error {
 			_, err := w.Write(key.MarshalPEM())
 			return err
 		}),
@@ -119,10 +130,11 @@ func newFactoryProvision() *cobra.Command {
 		Use:   "provision",
 		Short: "Make elements: a signed manifest, and their keys for the silicon",
 		Long: `Makes COUNT elements with consecutive DevEUIs, whose root keys derive from a master
-key. It writes the signed manifest, which the device maker imports into a Join
-Server that has the same master key and pins this factory's signer, and the
-silicon file with the root keys, sealed to whoever puts them into silicon (here:
-the simulator).
+key. Each gets a P-256 device key with a certificate, by which it can prove to be
+itself. It writes the signed manifest, which the device maker imports into a Join
+Server that has the same master key and pins this factory's signer and root, and
+the silicon file with the root keys and the private device keys, sealed to whoever
+puts them into silicon (here: the simulator).
 
 (master key, generation, DevEUI) must never be used for two elements.`,
 		Example: `  joinery factory provision --key-file factory.age --passphrase-file factory.passphrase \

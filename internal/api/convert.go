@@ -26,6 +26,7 @@ func signer(n joinery.Signer) client.Signer {
 		ID: n.ID, Organisation: n.Org, Name: n.Name, KID: n.KID, X5TS256: n.X5TS256, Certificate: n.DER,
 		JoinEUIs: client.EUIRange(n.JoinEUIs), DevEUIs: client.EUIRange(n.DevEUIs),
 		Master: n.Master, Generation: n.Generation, CreatedAt: utc(n.CreatedAt),
+		Family: string(n.Family), Roots: n.Roots, SerialSuffix: n.SerialSuffix, Shared: n.Shared,
 	}
 }
 
@@ -165,8 +166,8 @@ func importState(i joinery.Import) client.Import {
 
 func rowResult(r joinery.RowResult) client.RowResult {
 	return client.RowResult{
-		Index: r.Index, Line: r.Line, JoinEUI: r.JoinEUI, DevEUI: r.DevEUI, Device: r.Device,
-		Status: string(r.Status), Reason: r.Reason,
+		Index: r.Index, Line: r.Line, JoinEUI: r.JoinEUI, DevEUI: r.DevEUI, Serial: r.Serial, Device: r.Device,
+		Status: string(r.Status), Reason: r.Reason, Warning: r.Warning,
 	}
 }
 

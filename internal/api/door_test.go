@@ -133,7 +133,7 @@ func TestPaging(t *testing.T) {
 	}
 	for _, size := range []int{1, 5, 24, 100} {
 		got := map[string]bool{}
-		for d, err := range c.Devices(t.Context(), client.DeviceFilter{PageSize: size}) {
+		for d, err := range c.Devices(t.Context(), client.DevicesQuery{Limit: size}) {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -146,7 +146,7 @@ func TestPaging(t *testing.T) {
 			t.Errorf("pages of %d: %d devices, want %d", size, len(got), len(want))
 		}
 	}
-	count := func(filter client.DeviceFilter) (n int) {
+	count := func(filter client.DevicesQuery) (n int) {
 		for _, err := range c.Devices(t.Context(), filter) {
 			if err != nil {
 				t.Fatal(err)
@@ -155,23 +155,23 @@ func TestPaging(t *testing.T) {
 		}
 		return n
 	}
-	if got := count(client.DeviceFilter{JoinEUI: eui(t, "70B3D57ED0000001")}); got != n {
+	if got := count(client.DevicesQuery{JoinEUI: eui(t, "70B3D57ED0000001")}); got != n {
 		t.Errorf("%d devices with that JoinEUI", got)
 	}
-	if got := count(client.DeviceFilter{DevEUIPrefix: "0004a310001A"}); got != 1 {
+	if got := count(client.DevicesQuery{DevEUI: "0004a310001A"}); got != 1 {
 		t.Errorf("%d devices with that prefix", got)
 	}
-	if got := count(client.DeviceFilter{OnlySuspended: true}); got != 0 {
+	if got := count(client.DevicesQuery{Status: "suspended"}); got != 0 {
 		t.Errorf("%d suspended devices", got)
 	}
 	audit := 0
-	for after := ""; ; {
-		p, err := f.operator.AuditPage(t.Context(), 7, after)
+	for q := (client.AuditQuery{Limit: 7}); ; {
+		p, err := f.operator.AuditPage(t.Context(), q)
 		if err != nil || len(p.Items) > 7 {
 			t.Fatalf("%d entries, %v", len(p.Items), err)
 		}
 		audit += len(p.Items)
-		if after = p.Next; after == "" {
+		if q.After = p.Next; q.After == "" {
 			break
 		}
 	}
@@ -213,7 +213,7 @@ func TestImportGoesOn(t *testing.T) {
 		t.Errorf("begun again with other settings: %v", err)
 	}
 	index := uint64(0)
-	for r, err := range c.ImportErrors(t.Context(), first.ID) {
+	for r, err := range c.ImportErrors(t.Context(), first.ID, client.ImportErrorsQuery{}) {
 		if err != nil || r.Index != index || r.Line != index+2 {
 			t.Fatalf("row %+v, want index %d (%v)", r, index, err)
 		}
@@ -293,10 +293,10 @@ func TestRoamingAndRanges(t *testing.T) {
 		t.Errorf("after removing the device's rule: %+v, %v", rules, err)
 	}
 	whole := euiRange(t, "70B3D57ED0000000", "70B3D57ED00000FF")
-	if err := f.operator.ReleaseJoinEUIRange(ctx, whole); code(err) != "conflict" {
+	if err := f.operator.ReleaseJoinEUIRange(ctx, whole.First, whole.Last); code(err) != "conflict" {
 		t.Errorf("a range with devices and a signer: %v", err)
 	}
-	if err := f.operator.ReleaseJoinEUIRange(ctx, euiRange(t, "70B3D57ED0000000", "70B3D57ED00000FE")); code(err) != "not_found" {
+	if err := f.operator.ReleaseJoinEUIRange(ctx, whole.First, eui(t, "70B3D57ED00000FE")); code(err) != "not_found" {
 		t.Errorf("a range that is none: %v", err)
 	}
 	signers, err := f.operator.Signers(ctx)
@@ -309,7 +309,7 @@ func TestRoamingAndRanges(t *testing.T) {
 	if err := a.DeleteDevice(ctx, w.device.ID); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.operator.ReleaseJoinEUIRange(ctx, whole); err != nil {
+	if err := f.operator.ReleaseJoinEUIRange(ctx, whole.First, whole.Last); err != nil {
 		t.Errorf("an empty range: %v", err)
 	}
 }

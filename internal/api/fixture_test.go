@@ -168,7 +168,7 @@ func start(t testing.TB, change ...func(*api.Options)) *fixture {
 		System: system{f.keys}, Keys: f.auth, Organisations: devices, Ranges: devices, Signers: devices,
 		Peers: devices, KEKs: devices, Devices: devices, Nonces: devices,
 		Ownership: claim.New(db, db, f.keys, claim.Options{AnswerAfter: -1, PerCaller: 1 << 20, PerDevice: 1 << 20}),
-		Imports:   provisioning.New(db, db, f.keys), Audit: devices, Refusals: refusal.New(db, f.refusals),
+		Imports:   provisioning.New(db, db, f.keys), Audit: devices, Refusals: refusal.New(db, f.refusals), Answers: db,
 		Events: events.New(db, f.keys, webhook.NewSender(webhook.Policy{}, "joinery/test", nil), events.Options{Encode: api.EncodeEvent}),
 	}
 	options := api.Options{Version: "1.2.3", Log: log, Services: f.services}

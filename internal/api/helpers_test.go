@@ -23,12 +23,16 @@ func (b broken) do() error {
 	return errors.New(b.fail)
 }
 
-func (b broken) Devices(context.Context, joinery.Caller, joinery.DeviceQuery) ([]joinery.ActivationState, error) {
-	return nil, b.do()
+func (b broken) Devices(context.Context, joinery.Caller, joinery.DeviceQuery) (joinery.DevicePage, error) {
+	return joinery.DevicePage{}, b.do()
 }
 
 func (b broken) Device(context.Context, joinery.Caller, joinery.DeviceID) (joinery.ActivationState, error) {
 	return joinery.ActivationState{}, b.do()
+}
+
+func (b broken) ManifestEntry(context.Context, joinery.Caller, joinery.DeviceID) ([]byte, string, error) {
+	return nil, "", b.do()
 }
 
 func (b broken) Suspend(context.Context, joinery.Caller, joinery.DeviceID, bool) error { return b.do() }
@@ -72,6 +76,6 @@ type failing struct {
 	code joinery.Code
 }
 
-func (f failing) Devices(context.Context, joinery.Caller, joinery.DeviceQuery) ([]joinery.ActivationState, error) {
-	return nil, joinery.WrapError(f.code, errors.New("for the log alone"), "said to people")
+func (f failing) Devices(context.Context, joinery.Caller, joinery.DeviceQuery) (joinery.DevicePage, error) {
+	return joinery.DevicePage{}, joinery.WrapError(f.code, errors.New("for the log alone"), "said to people")
 }

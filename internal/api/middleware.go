@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"path"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -42,14 +43,27 @@ func requestID(ctx context.Context) string {
 	return id
 }
 
+// A request may bring its id, a UUID or other words with dashes or dots between:
+// it comes back in the answer and goes into the log, so what could be a key, a
+// bare run of digits or something with underscores, is none.
+var requestIDText = regexp.MustCompile(`^[0-9A-Za-z]{1,16}([.-][0-9A-Za-z]{1,16}){1,7}$`)
+
+// newRequestID gives the id that a request brings, or draws one.
+func newRequestID(r *http.Request) string {
+	if sent := r.Header.Values(client.RequestIDHeader); len(sent) == 1 && requestIDText.MatchString(sent[0]) {
+		return sent[0]
+	}
+	var b [12]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	return hex.EncodeToString(b[:])
+}
+
 // outermost gives each request an id and a line in the log, and turns a panic
-// into an answer. The id is always ours: one that was sent would be an echo.
+// into an answer.
 func (s *Server) outermost(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var b [12]byte
-		rand.Read(b[:]) // never fails (crypto/rand)
-		id := hex.EncodeToString(b[:])
-		w.Header().Set("X-Request-Id", id)
+		id := newRequestID(r)
+		w.Header().Set(client.RequestIDHeader, id)
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Cache-Control", "no-store")
 		seen := &recorder{ResponseWriter: w}
@@ -104,16 +118,21 @@ func callers() string {
 // write sends p outside of huma.
 func (s *Server) write(w http.ResponseWriter, p *problem) {
 	w.Header().Set("Content-Type", p.ContentType(""))
+	for name, values := range p.GetHeaders() {
+		w.Header()[name] = values
+	}
 	w.WriteHeader(p.Status)
 	if err := encodeJSON(w, p); err != nil {
 		s.log.Debug("write an answer", slog.Any("error", err))
 	}
 }
 
-// recorder notes the status that was sent.
+// recorder notes the status that was sent, and in copy, unless that is nil, up to
+// a little more than maxAnswer of the body.
 type recorder struct {
 	http.ResponseWriter
 	status int
+	copy   *bytes.Buffer
 }
 
 // WriteHeader implements http.ResponseWriter.
@@ -128,6 +147,9 @@ func (r *recorder) WriteHeader(status int) {
 func (r *recorder) Write(b []byte) (int, error) {
 	if r.status == 0 {
 		r.status = http.StatusOK
+	}
+	if r.copy != nil && r.copy.Len() <= maxAnswer {
+		r.copy.Write(b)
 	}
 	return r.ResponseWriter.Write(b)
 }

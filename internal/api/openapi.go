@@ -17,6 +17,11 @@ On the operator socket root and the server's own user need no credential and act
 server's operator. Everywhere else a request carries an API key. An operator may act for an
 organisation by naming it in the header ` + "`" + client.OrganisationHeader + "`" + `.
 
+Listings are read page by page: ` + "`after`" + ` is the ` + "`next`" + ` of the page before, and a page without one is
+the last. A page may be short and yet have a ` + "`next`" + `. A device and a peer have an ETag for If-Match; an
+Idempotency-Key makes it safe to send a request again. Each answer says in RateLimit how many requests
+the credential has left.
+
 Identifiers are hexadecimal as LoRaWAN prints them (JoinEUI, DevEUI and NSID 16 digits, NetID
 6, DevAddr 8), most significant digit first, upper case in answers, either case in requests.
 Members that are not known are refused. Refusals are RFC 9457 problems; their ` + "`code`" + ` is a word
@@ -61,6 +66,9 @@ func (s *Server) config() huma.Config {
 	}
 }
 
+// Document is the OpenAPI document, for programs that are made from it.
+func (s *Server) Document() *huma.OpenAPI { return s.huma.OpenAPI() }
+
 // serveDocument fixes the document, once all routes are registered, and serves
 // it to everybody: it holds nothing but what is in the source.
 func (s *Server) serveDocument() error {
@@ -68,6 +76,7 @@ func (s *Server) serveDocument() error {
 	schemas := s.huma.OpenAPI().Components.Schemas.Map()
 	delete(schemas, "ErrorModel")
 	delete(schemas, "ErrorDetail")
+	documentHeaders(s.huma.OpenAPI())
 	plain, err := json.Marshal(s.huma.OpenAPI())
 	if err != nil {
 		return fmt.Errorf("write the OpenAPI document: %w", err)

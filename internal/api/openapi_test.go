@@ -130,6 +130,7 @@ POST /devices/{id}/reset-nonces
 GET /devices/{id}/activations
 GET /devices/{id}/refusals
 GET /peers/{id}/refusals
+GET /devices/{id}/manifest-entry
 GET /devices/{id}/owner-token
 PUT /devices/{id}/binding
 DELETE /devices/{id}/binding

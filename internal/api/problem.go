@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"strconv"
 
 	"joinery"
 	"joinery/client"
@@ -16,7 +17,7 @@ type kind struct {
 }
 
 // kinds maps every joinery.Code to HTTP. The problem type is the code behind
-// problemType.
+// client.ProblemType.
 func kinds() map[joinery.Code]kind {
 	return map[joinery.Code]kind{
 		joinery.CodeInternal:        {http.StatusInternalServerError, "Internal error"},
@@ -27,6 +28,7 @@ func kinds() map[joinery.Code]kind {
 		joinery.CodeForbidden:       {http.StatusForbidden, "Not allowed"},
 		joinery.CodeNotFound:        {http.StatusNotFound, "Not found"},
 		joinery.CodeConflict:        {http.StatusConflict, "Conflict"},
+		joinery.CodePrecondition:    {http.StatusPreconditionFailed, "Changed meanwhile"},
 		joinery.CodeRateLimited:     {http.StatusTooManyRequests, "Too many tries"},
 		joinery.CodeProtocol:        {http.StatusBadRequest, "Protocol version not spoken"},
 		joinery.CodeUnknownSender:   {http.StatusForbidden, "Unknown sender"},
@@ -42,10 +44,19 @@ func kinds() map[joinery.Code]kind {
 	}
 }
 
-const problemType = "urn:joinery:problem:"
-
 // problem is a client.Problem that huma sends as an answer.
-type problem struct{ client.Problem }
+type problem struct {
+	client.Problem
+	after int // seconds until asking again may help; 0: not known
+}
+
+// GetHeaders implements huma.HeadersError.
+func (p *problem) GetHeaders() http.Header {
+	if p.after == 0 {
+		return nil
+	}
+	return http.Header{"Retry-After": {strconv.Itoa(p.after)}}
+}
 
 // GetStatus implements huma.StatusError.
 func (p *problem) GetStatus() int { return p.Status }
@@ -60,15 +71,17 @@ func (s *Server) newProblem(code joinery.Code, detail, requestID string) *proble
 	if !ok {
 		code, k, detail = joinery.CodeInternal, s.kinds[joinery.CodeInternal], ""
 	}
-	return &problem{client.Problem{
-		Type: problemType + string(code), Title: k.title, Status: k.status,
+	return &problem{Problem: client.Problem{
+		Type: client.ProblemType + string(code), Title: k.title, Status: k.status,
 		Code: code, Detail: detail, RequestID: requestID,
 	}}
 }
 
 // problemOf makes the answer to an error of a service.
 func (s *Server) problemOf(err error, requestID string) *problem {
-	return s.newProblem(joinery.CodeOf(err), joinery.MessageOf(err), requestID)
+	p := s.newProblem(joinery.CodeOf(err), joinery.MessageOf(err), requestID)
+	p.after = retryAfter(p.Status, err)
+	return p
 }
 
 // statusProblem makes the answer to what HTTP itself refuses with status.

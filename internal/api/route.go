@@ -13,6 +13,12 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 )
 
+// GoName is the member of an operation that names its method in the Go client.
+const GoName = "x-go-name"
+
+// Secret is the member of an operation whose answer holds a secret.
+const Secret = "x-joinery-secret"
+
 // spec describes one route for the document.
 type spec struct {
 	method, path string
@@ -20,8 +26,10 @@ type spec struct {
 	tag          string
 	summary      string
 	description  string
-	status       int   // of success; 0: 200, or 204 without a body
-	maxBody      int64 // 0: ordinaryBody
+	call         string // the client's method, where it is not called after the id
+	secret       bool   // its answer holds a secret, which is never stored
+	status       int    // of success; 0: 200, or 204 without a body
+	maxBody      int64  // 0: ordinaryBody
 }
 
 // none is the input of a route without parameters, or the output of one without
@@ -33,11 +41,6 @@ type body[T any] struct{ Body T }
 
 // ok makes an output of v.
 func ok[T any](v T) *body[T] { return &body[T]{v} }
-
-// list makes an output of all items of a short listing.
-func list[S, T any](in []S, convert func(S) T) *body[client.List[T]] {
-	return ok(client.List[T]{Items: each(in, convert)})
-}
 
 // each converts a slice; the result is never nil.
 func each[S, T any](in []S, convert func(S) T) []T {
@@ -55,8 +58,15 @@ func route[I, O any](s *Server, sp spec, h func(ctx context.Context, caller join
 		OperationID: sp.id, Method: sp.method, Path: full(sp.path), Tags: []string{sp.tag},
 		Summary: sp.summary, Description: sp.description, DefaultStatus: sp.status,
 		MaxBodyBytes: ordinaryBody + 1,
-		Parameters:   []*huma.Param{organisationParam()},
+		Parameters:   headers(sp),
 		Responses:    s.refusals(sp, reflect.TypeFor[I]()),
+	}
+	op.Extensions = map[string]any{}
+	if sp.call != "" {
+		op.Extensions[GoName] = sp.call
+	}
+	if sp.secret {
+		op.Extensions[Secret] = true
 	}
 	if sp.maxBody != 0 {
 		op.MaxBodyBytes = sp.maxBody + 1
@@ -84,6 +94,23 @@ func organisationParam() *huma.Param {
 	}
 }
 
+// headers documents what a route takes beside its own parameters.
+func headers(sp spec) []*huma.Param {
+	text := func(name, pattern, doc string) *huma.Param {
+		return &huma.Param{Name: name, In: "header", Description: doc, Schema: &huma.Schema{Type: huma.TypeString, Pattern: pattern}}
+	}
+	list := []*huma.Param{organisationParam(), text(client.RequestIDHeader, requestIDText.String(),
+		"The request's name in the answer and in the log; without it, or where it has another form, the server draws one")}
+	if takesMatch(sp.method, full(sp.path)) {
+		list = append(list, text(ifMatch, "", "The ETag under which it was read: what was changed since is refused with 412"))
+	}
+	if sp.method != http.MethodGet {
+		list = append(list, text(idempotencyKey, keyText.String(),
+			"A name for this request, such as a random UUID: sent again within a day, with the same content, it does nothing more and gets the same answer"))
+	}
+	return list
+}
+
 // bodyLimit is the most bytes that op takes: huma refuses a body as long as its
 // own limit.
 func bodyLimit(op *huma.Operation) int64 { return op.MaxBodyBytes - 1 }
@@ -92,13 +119,16 @@ func bodyLimit(op *huma.Operation) int64 { return op.MaxBodyBytes - 1 }
 func (s *Server) refusals(sp spec, in reflect.Type) map[string]*huma.Response {
 	statuses := []int{
 		http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusUnprocessableEntity,
-		http.StatusInternalServerError, http.StatusServiceUnavailable,
+		http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusServiceUnavailable,
 	}
 	if _, has := in.FieldByName("Body"); has {
 		statuses = append(statuses, http.StatusBadRequest, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
 	}
 	if sp.method != http.MethodGet {
-		statuses = append(statuses, http.StatusConflict, http.StatusTooManyRequests)
+		statuses = append(statuses, http.StatusConflict)
+	}
+	if takesMatch(sp.method, full(sp.path)) {
+		statuses = append(statuses, http.StatusPreconditionFailed)
 	}
 	schema := s.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[client.Problem](), true, "Problem")
 	out := map[string]*huma.Response{}

@@ -3,7 +3,10 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"math"
 	"net/http"
+	"strings"
 	"time"
 
 	"joinery"
@@ -47,9 +50,9 @@ func (in WebhookPath) parse() (joinery.WebhookID, error) {
 }
 
 type eventsInput struct {
-	After string   `query:"after" maxLength:"32" doc:"Only events behind this place: 'next' or a 'cursor' of an answer. 'now' is the end of the feed"`
-	Types []string `query:"type,explode" maxItems:"64" maxLength:"64" doc:"Only events of these types; may be repeated"`
-	Limit int      `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"At most this many"`
+	After string `query:"after" maxLength:"32" doc:"Only events behind this place: 'next' or a 'cursor' of an answer. 'now' is the end of the feed"`
+	Types string `query:"types" maxLength:"1024" doc:"Only events of these types, separated by commas"`
+	Limit int    `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"At most this many"`
 }
 
 type rotateInput struct {
@@ -62,18 +65,26 @@ type enableInput struct {
 	Body client.WebhookEnabling
 }
 
+type deliveriesInput struct {
+	WebhookPath
+	Paging
+}
+
 func (s *Server) registerEvents() {
-	route(s, spec{method: http.MethodGet, path: "/events", id: "listEvents", tag: "events",
+	route(s, spec{method: http.MethodGet, path: "/events", id: "listEvents", call: "EventsPage", tag: "events",
 		summary: "What happened, in the order in which it was committed",
 		description: "To the operator all, else what is the caller's organisation's. There is always a 'next', behind which later events will come: " +
 			"ask again with it. An event can come twice, with the same id. See docs/events.md."},
 		s.listEvents)
 	route(s, spec{method: http.MethodGet, path: "/webhooks", id: "listWebhooks", tag: "events", summary: "Webhooks, without their secrets"},
-		func(ctx context.Context, caller joinery.Caller, _ *none) (*body[client.List[client.Webhook]], error) {
+		func(ctx context.Context, caller joinery.Caller, in *Paging) (*body[client.List[client.Webhook]], error) {
 			hooks, err := s.Events.List(ctx, caller)
-			return list(hooks, webhook), err
+			if err != nil {
+				return nil, err
+			}
+			return few(*in, "webhooks", hooks, func(w joinery.Webhook) string { return w.ID.String() }, webhook)
 		})
-	route(s, spec{method: http.MethodPost, path: "/webhooks", id: "addWebhook", tag: "events", status: http.StatusCreated,
+	route(s, spec{method: http.MethodPost, path: "/webhooks", id: "addWebhook", secret: true, tag: "events", status: http.StatusCreated,
 		summary:     "Have events sent to an address",
 		description: "From now on. The answer holds the secret with which deliveries are signed. It is stored nowhere and cannot be had again."},
 		s.addWebhook)
@@ -94,7 +105,7 @@ func (s *Server) registerEvents() {
 			}
 			return nil, s.Events.Remove(ctx, caller, id)
 		})
-	route(s, spec{method: http.MethodPost, path: "/webhooks/{id}/rotate", id: "rotateWebhook", tag: "events",
+	route(s, spec{method: http.MethodPost, path: "/webhooks/{id}/rotate", id: "rotateWebhook", secret: true, tag: "events",
 		summary: "Give a webhook another secret", description: "The present one signs beside it for a while. The answer holds the new one, this once."},
 		s.rotateWebhook)
 	s.registerDeliveries()
@@ -120,15 +131,19 @@ func (s *Server) registerDeliveries() {
 			d, err := s.Events.Test(ctx, caller, id)
 			return ok(delivery(d)), err
 		})
-	route(s, spec{method: http.MethodGet, path: "/webhooks/{id}/deliveries", id: "listDeliveries", tag: "events",
+	route(s, spec{method: http.MethodGet, path: "/webhooks/{id}/deliveries", id: "listDeliveries", call: "Deliveries", tag: "events",
 		summary: "The newest attempts to deliver to a webhook, newest first"},
-		func(ctx context.Context, caller joinery.Caller, in *WebhookPath) (*body[client.List[client.Delivery]], error) {
+		func(ctx context.Context, caller joinery.Caller, in *deliveriesInput) (*body[client.List[client.Delivery]], error) {
 			id, err := in.parse()
 			if err != nil {
 				return nil, err
 			}
 			attempts, err := s.Events.Deliveries(ctx, caller, id)
-			return list(attempts, delivery), err
+			if err != nil {
+				return nil, err
+			}
+			newest := func(d joinery.Delivery) string { return fmt.Sprintf("%019d", math.MaxInt64-d.N) }
+			return few(in.Paging, "deliveries", attempts, newest, delivery)
 		})
 }
 
@@ -141,7 +156,7 @@ func (s *Server) listEvents(ctx context.Context, caller joinery.Caller, in *even
 			return nil, err
 		}
 	}
-	p, err := s.Events.Events(ctx, caller, after, fromNow, eventTypes(in.Types), in.Limit)
+	p, err := s.Events.Events(ctx, caller, after, fromNow, eventTypes(strings.FieldsFunc(in.Types, func(r rune) bool { return r == ',' })), in.Limit)
 	if err != nil {
 		return nil, err
 	}

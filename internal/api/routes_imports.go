@@ -31,8 +31,7 @@ type rowsInput struct {
 
 type importErrorsInput struct {
 	ImportPath
-	From  uint64 `query:"after" maximum:"9007199254740991" doc:"From this index on ('next' of the page before)"`
-	Limit int    `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"At most this many"`
+	Paging
 }
 
 func (s *Server) registerImports() {
@@ -104,13 +103,24 @@ func (s *Server) listImportErrors(ctx context.Context, caller joinery.Caller, in
 	if err != nil {
 		return nil, err
 	}
-	rows, err := s.Imports.Errors(ctx, caller, id, in.From, in.Limit)
+	const listing = "import-errors"
+	place, err := in.place(listing, 1)
+	if err != nil {
+		return nil, err
+	}
+	var from uint64
+	if place != nil {
+		if from, err = strconv.ParseUint(place[0], 10, 53); err != nil {
+			return nil, errCursor
+		}
+	}
+	rows, err := s.Imports.Errors(ctx, caller, id, from, in.Limit)
 	if err != nil {
 		return nil, err
 	}
 	p := client.Page[client.RowResult]{Items: each(rows, rowResult)}
 	if n := len(rows); n > 0 && n == in.Limit {
-		p.Next = strconv.FormatUint(rows[n-1].Index+1, 10)
+		p.Next = cursor(listing, strconv.FormatUint(rows[n-1].Index+1, 10))
 	}
 	return ok(p), nil
 }

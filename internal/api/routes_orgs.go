@@ -7,14 +7,18 @@ import (
 	"joinery"
 	"joinery/client"
 	"joinery/lorawan"
+	"joinery/manifest"
 )
 
 func (s *Server) registerOrganisations() {
 	route(s, spec{method: http.MethodGet, path: "/organisations", id: "listOrganisations", tag: "organisations",
 		summary: "Organisations: all to the operator, else the caller's own"},
-		func(ctx context.Context, caller joinery.Caller, _ *none) (*body[client.List[client.Organisation]], error) {
+		func(ctx context.Context, caller joinery.Caller, in *Paging) (*body[client.List[client.Organisation]], error) {
 			orgs, err := s.Organisations.Orgs(ctx, caller)
-			return list(orgs, organisation), err
+			if err != nil {
+				return nil, err
+			}
+			return few(*in, "organisations", orgs, func(o joinery.Organisation) string { return o.ID.String() }, organisation)
 		})
 	route(s, spec{method: http.MethodPost, path: "/organisations", id: "addOrganisation", tag: "organisations", status: http.StatusCreated,
 		summary: "Add an organisation", description: "For the operator."},
@@ -24,9 +28,12 @@ func (s *Server) registerOrganisations() {
 		})
 	route(s, spec{method: http.MethodGet, path: "/join-eui-ranges", id: "listJoinEUIRanges", tag: "organisations",
 		summary: "JoinEUI ranges that this server answers for"},
-		func(ctx context.Context, caller joinery.Caller, _ *none) (*body[client.List[client.JoinEUIRange]], error) {
+		func(ctx context.Context, caller joinery.Caller, in *Paging) (*body[client.List[client.JoinEUIRange]], error) {
 			ranges, err := s.Ranges.Ranges(ctx, caller)
-			return list(ranges, joinEUIRange), err
+			if err != nil {
+				return nil, err
+			}
+			return few(*in, "join-eui-ranges", ranges, func(r joinery.JoinEUIRange) string { return r.First.String() }, joinEUIRange)
 		})
 	route(s, spec{method: http.MethodPost, path: "/join-eui-ranges", id: "assignJoinEUIRange", tag: "organisations", status: http.StatusCreated,
 		summary: "Assign a JoinEUI range to an organisation", description: "For the operator. Ranges never overlap."},
@@ -69,9 +76,12 @@ type signerInput struct {
 func (s *Server) registerSigners() {
 	route(s, spec{method: http.MethodGet, path: "/signers", id: "listSigners", tag: "organisations",
 		summary: "Pinned signers of manifests"},
-		func(ctx context.Context, caller joinery.Caller, _ *none) (*body[client.List[client.Signer]], error) {
+		func(ctx context.Context, caller joinery.Caller, in *Paging) (*body[client.List[client.Signer]], error) {
 			signers, err := s.Signers.Signers(ctx, caller)
-			return list(signers, signer), err
+			if err != nil {
+				return nil, err
+			}
+			return few(*in, "signers", signers, func(n joinery.Signer) string { return n.ID.String() }, signer)
 		})
 	route(s, spec{method: http.MethodPost, path: "/signers", id: "addSigner", tag: "organisations", status: http.StatusCreated,
 		summary: "Pin a signer of manifests", description: "For the operator."},
@@ -80,6 +90,7 @@ func (s *Server) registerSigners() {
 			made, err := s.Signers.AddSigner(ctx, caller, joinery.Signer{
 				Org: n.Organisation, Name: n.Name, DER: n.Certificate, Master: n.Master, Generation: n.Generation,
 				JoinEUIs: joinery.EUIRange(n.JoinEUIs), DevEUIs: joinery.EUIRange(n.DevEUIs),
+				Family: manifest.Family(n.Family), Roots: n.Roots, SerialSuffix: n.SerialSuffix, Shared: n.Shared,
 			})
 			return ok(signer(made)), err
 		})
@@ -95,6 +106,7 @@ func (s *Server) registerSigners() {
 }
 
 type roamingInput struct {
+	Paging
 	Organisation string `query:"organisation" pattern:"^org_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"org_ and 13 characters" doc:"Whose rules; without it the organisation for which the caller acts"`
 }
 
@@ -110,7 +122,10 @@ func (s *Server) registerRoaming() {
 				}
 			}
 			rules, err := s.Organisations.Roaming(ctx, caller, org)
-			return list(rules, roamingRule), err
+			if err != nil {
+				return nil, err
+			}
+			return few(in.Paging, "roaming", rules, func(r joinery.RoamingRule) string { return r.Org.String() + r.Device.String() }, roamingRule)
 		})
 	route(s, spec{method: http.MethodPut, path: "/roaming", id: "setRoaming", tag: "organisations",
 		summary:     "Set or remove a roaming rule",

@@ -31,9 +31,12 @@ func (in PeerPath) parse() (joinery.PeerID, error) { return parse[joinery.PeerID
 func (s *Server) registerPeers() {
 	route(s, spec{method: http.MethodGet, path: "/peers", id: "listPeers", tag: "peers",
 		summary: "Network Servers and Application Servers"},
-		func(ctx context.Context, caller joinery.Caller, _ *none) (*body[client.List[client.Peer]], error) {
+		func(ctx context.Context, caller joinery.Caller, in *Paging) (*body[client.List[client.Peer]], error) {
 			peers, err := s.Peers.Peers(ctx, caller)
-			return list(peers, peer), err
+			if err != nil {
+				return nil, err
+			}
+			return few(*in, "peers", peers, func(p joinery.Peer) string { return p.ID.String() }, peer)
 		})
 	route(s, spec{method: http.MethodPost, path: "/peers", id: "addPeer", tag: "peers", status: http.StatusCreated,
 		summary: "Add a peer with its first KEKs",
@@ -41,13 +44,13 @@ func (s *Server) registerPeers() {
 			"Credentials that could be another peer's, an AS-ID or a KEK label in use are conflicts."},
 		s.addPeer)
 	route(s, spec{method: http.MethodGet, path: "/peers/{id}", id: "getPeer", tag: "peers", summary: "One peer"},
-		func(ctx context.Context, caller joinery.Caller, in *PeerPath) (*body[client.Peer], error) {
+		func(ctx context.Context, caller joinery.Caller, in *PeerPath) (*tagged[client.Peer], error) {
 			id, err := in.parse()
 			if err != nil {
 				return nil, err
 			}
 			p, err := s.Peers.Peer(ctx, caller, id)
-			return ok(peer(p)), err
+			return taggedPeer(p), err
 		})
 	route(s, spec{method: http.MethodPut, path: "/peers/{id}", id: "changePeer", tag: "peers",
 		summary: "Replace a peer's settings", description: "For the operator. Effective at once, also on connections that the peer has open."},
@@ -63,7 +66,7 @@ func (s *Server) registerPeers() {
 		})
 }
 
-func (s *Server) addPeer(ctx context.Context, caller joinery.Caller, in *body[client.NewPeer]) (*body[client.Peer], error) {
+func (s *Server) addPeer(ctx context.Context, caller joinery.Caller, in *body[client.NewPeer]) (*tagged[client.Peer], error) {
 	p, err := peerOf(in.Body.PeerSettings)
 	if err != nil {
 		return nil, err
@@ -71,10 +74,10 @@ func (s *Server) addPeer(ctx context.Context, caller joinery.Caller, in *body[cl
 	p.Org = in.Body.Organisation
 	keks := each(in.Body.KEKs, newKEK)
 	made, err := s.Peers.AddPeer(ctx, caller, p, keks, fleet.PeerConfirm{ClearKeysFor: in.Body.ConfirmClearKeys})
-	return ok(peer(made)), err
+	return taggedPeer(made), err
 }
 
-func (s *Server) changePeer(ctx context.Context, caller joinery.Caller, in *changePeerInput) (*body[client.Peer], error) {
+func (s *Server) changePeer(ctx context.Context, caller joinery.Caller, in *changePeerInput) (*tagged[client.Peer], error) {
 	id, err := in.parse()
 	if err != nil {
 		return nil, err
@@ -85,7 +88,7 @@ func (s *Server) changePeer(ctx context.Context, caller joinery.Caller, in *chan
 	}
 	p.ID = id
 	made, err := s.Peers.ChangePeer(ctx, caller, p, fleet.PeerConfirm{ClearKeysFor: in.Body.ConfirmClearKeys})
-	return ok(peer(made)), err
+	return taggedPeer(made), err
 }
 
 type kekInput struct {
@@ -95,9 +98,12 @@ type kekInput struct {
 func (s *Server) registerKEKs() {
 	route(s, spec{method: http.MethodGet, path: "/keks", id: "listKEKs", tag: "peers",
 		summary: "Key encryption keys, retired ones too; never their values"},
-		func(ctx context.Context, caller joinery.Caller, _ *none) (*body[client.List[client.KEK]], error) {
+		func(ctx context.Context, caller joinery.Caller, in *Paging) (*body[client.List[client.KEK]], error) {
 			keks, err := s.KEKs.KEKs(ctx, caller)
-			return list(keks, kek), err
+			if err != nil {
+				return nil, err
+			}
+			return few(*in, "keks", keks, func(k joinery.KEK) string { return k.ID.String() }, kek)
 		})
 	route(s, spec{method: http.MethodPost, path: "/peers/{id}/keks", id: "addKEK", tag: "peers", status: http.StatusCreated,
 		summary: "Give a peer a new version of a KEK", description: "For the operator. It wraps from now on; older versions stay until they are retired."},

@@ -19,6 +19,7 @@ func (s *Server) register() {
 	s.registerKEKs()
 	s.registerDevices()
 	s.registerRefusals()
+	s.registerManifests()
 	s.registerOwnership()
 	s.registerImports()
 	s.registerAPIKeys()
@@ -55,18 +56,29 @@ func (s *Server) registerServer() {
 }
 
 type auditInput struct {
-	After int64 `query:"after" minimum:"0" doc:"Only entries behind this one ('next' of the page before)"`
-	Limit int   `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"At most this many"`
+	Paging
+	AfterID int64 `query:"afterID" minimum:"0" maximum:"9007199254740991" doc:"Only entries whose id is above this; 'after' goes before it"`
 }
 
 func (s *Server) listAudit(ctx context.Context, caller joinery.Caller, in *auditInput) (*body[client.Page[client.AuditEntry]], error) {
-	entries, next, err := s.Audit.Audit(ctx, caller, in.After, in.Limit)
+	const listing = "audit"
+	place, err := in.place(listing, 1)
+	if err != nil {
+		return nil, err
+	}
+	after := in.AfterID
+	if place != nil {
+		if after, err = strconv.ParseInt(place[0], 10, 64); err != nil || after < 0 {
+			return nil, errCursor
+		}
+	}
+	entries, next, err := s.Audit.Audit(ctx, caller, after, in.Limit)
 	if err != nil {
 		return nil, err
 	}
 	p := client.Page[client.AuditEntry]{Items: each(entries, auditEntry)}
-	if next > in.After {
-		p.Next = strconv.FormatInt(next, 10)
+	if next > after {
+		p.Next = cursor(listing, strconv.FormatInt(next, 10))
 	}
 	return ok(p), nil
 }
@@ -78,11 +90,14 @@ type apiKeyInput struct {
 func (s *Server) registerAPIKeys() {
 	route(s, spec{method: http.MethodGet, path: "/api-keys", id: "listAPIKeys", tag: "credentials",
 		summary: "API keys, without their secrets"},
-		func(ctx context.Context, caller joinery.Caller, _ *none) (*body[client.List[client.APIKey]], error) {
+		func(ctx context.Context, caller joinery.Caller, in *Paging) (*body[client.List[client.APIKey]], error) {
 			keys, err := s.Keys.List(ctx, caller)
-			return list(keys, apiKey), err
+			if err != nil {
+				return nil, err
+			}
+			return few(*in, "api-keys", keys, func(k joinery.APIKey) string { return k.ID.String() }, apiKey)
 		})
-	route(s, spec{method: http.MethodPost, path: "/api-keys", id: "makeAPIKey", tag: "credentials", status: http.StatusCreated,
+	route(s, spec{method: http.MethodPost, path: "/api-keys", id: "makeAPIKey", secret: true, tag: "credentials", status: http.StatusCreated,
 		summary:     "Make an API key",
 		description: "The answer holds the key's text. It is not stored and cannot be had again."},
 		func(ctx context.Context, caller joinery.Caller, in *body[client.NewAPIKey]) (*body[client.MadeAPIKey], error) {

@@ -57,6 +57,8 @@ func sampleText(t testing.TB, s *schema, ids map[string]string) string {
 		return "as.example.com"
 	case s.Pattern == "^[0-9A-Fa-f]{1,16}$":
 		return "0004"
+	case s.Pattern == "^[0-9a-f]{0,18}$":
+		return "27"
 	case strings.Contains(s.Pattern, "{6}"):
 		return "000013"
 	case strings.Contains(s.Pattern, "{16}"):

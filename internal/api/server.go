@@ -44,6 +44,10 @@ type Options struct {
 	// Around wraps the whole door where it is served; nil does not.
 	Around func(http.Handler) http.Handler
 
+	// PerMinute is how many requests one credential may send in a minute; 0 is
+	// 6,000, and below 0 there is no bound.
+	PerMinute int
+
 	// Services may also come later, with Attach: to make the door takes a while,
 	// and needs none.
 	Services
@@ -60,6 +64,7 @@ type Server struct {
 	kinds   map[joinery.Code]kind
 	http    *http.Server
 	metrics *metrics
+	rates   *rates
 	imports chan struct{} // holds one for each request that may have a body of importBody
 	held    atomic.Int64  // connections
 }
@@ -69,6 +74,7 @@ func New(opt Options) (*Server, error) {
 	s := &Server{
 		Services: opt.Services, version: opt.Version, log: opt.Log,
 		mux: http.NewServeMux(), kinds: kinds(), imports: make(chan struct{}, importsAtOnce),
+		rates: newRates(opt.PerMinute),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -78,7 +84,7 @@ func New(opt Options) (*Server, error) {
 		return nil, err
 	}
 	s.huma = humago.New(s.mux, s.config())
-	s.huma.UseMiddleware(s.authenticate, s.readBody)
+	s.huma.UseMiddleware(s.authenticate, s.throttle, s.readBody, s.strict, s.setTerms)
 	s.register()
 	if err := s.serveDocument(); err != nil {
 		return nil, err

@@ -329,8 +329,8 @@ func TestWholeLife(t *testing.T) {
 	if err := b.Unbind(ctx, d.ID); err != nil {
 		t.Fatal(err)
 	}
-	if joins, err := b.Activations(ctx, d.ID, 10); err != nil || len(joins) != 0 {
-		t.Errorf("%d activations, %v", len(joins), err)
+	if joins, err := b.ActivationsPage(ctx, d.ID, client.ActivationsQuery{}); err != nil || len(joins.Items) != 0 {
+		t.Errorf("%d activations, %v", len(joins.Items), err)
 	}
 	if err := b.DeleteDevice(ctx, d.ID); err != nil {
 		t.Fatal(err)
@@ -346,7 +346,7 @@ func (f *fixture) checkAudit(t *testing.T, want ...string) {
 	t.Helper()
 	seen := map[string]bool{}
 	last := int64(0)
-	for e, err := range f.operator.Audit(t.Context(), "") {
+	for e, err := range f.operator.Audit(t.Context(), client.AuditQuery{}) {
 		if err != nil {
 			t.Fatal(err)
 		}

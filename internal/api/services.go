@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/sha256"
 	"time"
 
 	"joinery"
@@ -32,6 +33,8 @@ type Services struct {
 	Audit         Audit
 	Refusals      Refusals
 	Events        Events
+	// Answers may be nil: then an Idempotency-Key has no effect.
+	Answers Answers
 }
 
 // System tells about the server itself.
@@ -91,18 +94,19 @@ type KEKs interface {
 	RetireKEK(ctx context.Context, caller joinery.Caller, id joinery.KEKID) error
 }
 
-// Devices lists devices, in order of their ids, and changes them.
+// Devices lists devices and changes them.
 type Devices interface {
-	Devices(ctx context.Context, caller joinery.Caller, q joinery.DeviceQuery) ([]joinery.ActivationState, error)
+	Devices(ctx context.Context, caller joinery.Caller, q joinery.DeviceQuery) (joinery.DevicePage, error)
 	Device(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) (joinery.ActivationState, error)
+	ManifestEntry(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) (entry []byte, serial string, err error)
 	Suspend(ctx context.Context, caller joinery.Caller, id joinery.DeviceID, suspended bool) error
 	Delete(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) error
 }
 
 // Nonces is what devices did, and what they may do again.
 type Nonces interface {
-	// Activations is newest first.
-	Activations(ctx context.Context, caller joinery.Caller, id joinery.DeviceID, limit int) ([]joinery.Activation, error)
+	// Activations is newest first, of those before one; zero: from the newest.
+	Activations(ctx context.Context, caller joinery.Caller, id joinery.DeviceID, before joinery.ActivationID, limit int) ([]joinery.Activation, error)
 	OpenReset(ctx context.Context, caller joinery.Caller, id joinery.DeviceID, joinNonceAtLeast lorawan.JoinNonce) error
 }
 
@@ -121,6 +125,13 @@ type Imports interface {
 	Status(ctx context.Context, caller joinery.Caller, id joinery.ImportID) (joinery.Import, error)
 	// Errors gives failed rows from index from on, in order.
 	Errors(ctx context.Context, caller joinery.Caller, id joinery.ImportID, from uint64, limit int) ([]joinery.RowResult, error)
+}
+
+// Answers remembers what requests were answered that name themselves.
+type Answers interface {
+	Answer(ctx context.Context, id [sha256.Size]byte) (a joinery.Answer, found bool, err error)
+	// KeepAnswer is for a request whose mark came with its change.
+	KeepAnswer(ctx context.Context, id [sha256.Size]byte, a joinery.Answer) error
 }
 
 // Refusals explains refused requests.

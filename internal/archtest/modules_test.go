@@ -5,7 +5,7 @@ package archtest
 // to the standard library, but for the JSON parser that refuses duplicate names.
 var modules = map[string][]string{
 	"filippo.io/age":                      {"internal/keyring/soft", "internal/backup"},
-	"github.com/danielgtaylor/huma/v2":    {"internal/api"},
+	"github.com/danielgtaylor/huma/v2":    {"internal/api", "internal/api/clientgen"},
 	"github.com/go-json-experiment/json":  {"backend", "manifest", "internal/seal", "internal/sim", "internal/provisioning", "internal/api", "internal/factory"},
 	"github.com/google/go-cmp":            {"internal/store/storetest", "internal/keyring/keyringtest"},
 	"github.com/goccy/go-yaml":            {"internal/config"},
@@ -27,6 +27,7 @@ var modules = map[string][]string{
 var testModules = []string{
 	"github.com/go-jose/go-jose/v4",
 	"github.com/rogpeppe/go-internal",
+	"github.com/santhosh-tekuri/jsonschema/v6",
 	"github.com/standard-webhooks/standard-webhooks/libraries", // what receivers verify with
 	"github.com/tink-crypto/tink-go/v2",
 	"golang.org/x/tools",

@@ -32,6 +32,8 @@ var rooms = map[string]room{
 	"internal/webhook": {ground, "one signed message to an address that a customer chose: checked as it is dialled, bounded"},
 	"internal/backup":  {ground, "the encrypted file of a backup: written and read row by row, of whatever engine"},
 
+	"manifest/manifesttest": {ground, "manifests in the shapes of real makers, with keys of their own; apart from manifest because several packages test with them"},
+
 	"":       {nouns, "the nouns, Caller and the closed set of error codes"},
 	"client": {nouns, "the public API client and the types of the API"},
 
@@ -61,6 +63,8 @@ var rooms = map[string]room{
 	"internal/config":   {wiring, "the documented configuration"},
 	"internal/handover": {wiring, "sockets and requests pass from a server to its successor; knows no door and no rule, so that both sides of the conversation stand beside each other"},
 	"internal/daemon":   {wiring, "the server: opens, connects, runs and closes everything"},
+
+	"internal/api/clientgen": {top, "the program that writes the calls of client from the API's document; go generate runs it and nothing links it"},
 
 	"internal/quickstart": {top, "a complete server in one directory, made through the same doors that people use; a package so that demo and tests build the same"},
 	"cmd/joinery":         {top, "the server and all that touches keys or the database"},
@@ -114,6 +118,7 @@ var importers = map[string][]string{
 	"internal/store/storetest":     {},
 	"internal/sim":                 {"internal/sim", "cmd/joinsim"},
 	"internal/archtest":            {},
+	"manifest/manifesttest":        {},
 
 	// Handlers on the default mux, and numbers that can be guessed.
 	"net/http/pprof": {},

@@ -131,6 +131,14 @@ func (k *core) serve(sockets []handover.Socket, running *sync.WaitGroup, fail fu
 	}
 }
 
+// followJoins keeps listings by last join current, until ctx ends or the database
+// is another server's.
+func (k *core) followJoins(ctx context.Context) {
+	k.holders.db.FollowJoins(ctx, func(err error) {
+		k.log.Warn("listings by last join do not follow the joins now", "error", err)
+	})
+}
+
 func (k *core) serveOps(l net.Listener) error {
 	if err := k.opsHTTP.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return err

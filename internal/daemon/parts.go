@@ -206,7 +206,7 @@ func services(h holders, r rules) api.Services {
 		System: system{h}, Keys: r.auth,
 		Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
 		Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Imports: r.provisioning, Audit: r.fleet,
-		Refusals: r.refusal, Events: r.events,
+		Refusals: r.refusal, Events: r.events, Answers: h.db,
 	}
 }
 

@@ -19,6 +19,9 @@ import (
 type Keys interface {
 	// Provision gives an element's root keys, sealed by to.
 	Provision(ctx context.Context, master string, generation uint32, devEUI lorawan.EUI64, to *seal.Sealer) (nwk, app []byte, err error)
+	// DeviceKey draws an element's device key, its private half sealed by to, and
+	// certifies it: DER certificates, the element's own first.
+	DeviceKey(ctx context.Context, uniqueID string, devEUI lorawan.EUI64, at time.Time, to *seal.Sealer) (sealed []byte, chain [][]byte, err error)
 	// Sign makes an ES256 signature of input, r ‖ s.
 	Sign(input []byte) ([]byte, error)
 	// Certificate is the signer's, DER.
@@ -91,17 +94,14 @@ func Make(ctx context.Context, keys Keys, o Order, manifestTo, siliconTo io.Writ
 			return err
 		}
 		e := o.element(i)
-		nwk, app, err := keys.Provision(ctx, o.Master, o.Generation, e.DevEUI, sealer)
+		row, key, err := provision(ctx, keys, o, e, sealer)
 		if err != nil {
 			return fmt.Errorf("element %v: %w", e.DevEUI, err)
 		}
-		mac, err := sealer.MAC(seal.ElementItem(e.UniqueID, e.JoinEUI, e.DevEUI, nwk, app))
-		if err != nil {
-			return fmt.Errorf("element %v: %w", e.DevEUI, err)
-		}
-		if err := silicon.line(siliconRow{UniqueID: e.UniqueID, JoinEUI: e.JoinEUI, DevEUI: e.DevEUI, NwkKey: nwk, AppKey: app, MAC: mac}); err != nil {
+		if err := silicon.line(row); err != nil {
 			return fmt.Errorf("silicon file: %w", err)
 		}
+		e.Keys = []manifest.DeviceKey{key}
 		if err := signed.Write(e); err != nil {
 			return fmt.Errorf("manifest: %w", err)
 		}
@@ -111,6 +111,25 @@ func Make(ctx context.Context, keys Keys, o Order, manifestTo, siliconTo io.Writ
 		return fmt.Errorf("silicon file: %w", err)
 	}
 	return signed.Close()
+}
+
+// provision makes the keys of an element: what goes into its silicon, and the
+// public half of its device key for the manifest.
+func provision(ctx context.Context, keys Keys, o Order, e manifest.Element, sealer *seal.Sealer) (siliconRow, manifest.DeviceKey, error) {
+	row := siliconRow{UniqueID: e.UniqueID, JoinEUI: e.JoinEUI, DevEUI: e.DevEUI}
+	var err error
+	if row.NwkKey, row.AppKey, err = keys.Provision(ctx, o.Master, o.Generation, e.DevEUI, sealer); err != nil {
+		return row, manifest.DeviceKey{}, err
+	}
+	var key manifest.DeviceKey
+	if row.DeviceKey, key.Chain, err = keys.DeviceKey(ctx, e.UniqueID, e.DevEUI, o.At, sealer); err != nil {
+		return row, key, err
+	}
+	if key, err = manifest.CertifiedKey(key.Chain); err != nil {
+		return row, key, err
+	}
+	row.MAC, err = sealer.MAC(seal.ElementItem(e.UniqueID, e.JoinEUI, e.DevEUI, row.NwkKey, row.AppKey, row.DeviceKey))
+	return row, key, err
 }
 
 // serialPrefix makes serial numbers of ours unlike those of chip makers, which

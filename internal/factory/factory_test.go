@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"io"
 	"math"
+	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
@@ -73,7 +75,7 @@ func order(to seal.PublicKey) factory.Order {
 		JoinEUI: lorawan.EUI64FromUint64(0x70B3D57ED0000000),
 		DevEUI:  lorawan.EUI64FromUint64(0x0004A310001F00FE), // the last byte overflows
 		Maker:   "ACME", Part: "P1", Group: "G1",
-		At: time.Date(2026, 11, 1, 2, 3, 4, 567e6, time.UTC),
+		At: time.Now().UTC().Truncate(time.Millisecond),
 	}
 }
 
@@ -93,21 +95,17 @@ func TestMake(t *testing.T) {
 		t.Errorf("progress: %v", progress)
 	}
 
-	id, key, err := manifest.ParseSigner(keys.Certificate())
+	signer, err := manifest.NewSigner(keys.Certificate(), manifest.Rules{Roots: [][]byte{keys.Root()}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	lookup := func(s manifest.SignerID) *ecdsa.PublicKey {
-		if s == id {
-			return key
-		}
-		return nil
-	}
+	lookup := func(manifest.SignerID) *manifest.Signer { return signer }
 	entries := manifest.NewReader(&signed)
 	rows, err := silicon.NewReader(&sealed, to)
 	if err != nil {
 		t.Fatal(err)
 	}
+	var before *ecdsa.PublicKey // no two elements have one key
 	for i := range o.Count {
 		raw, err := entries.Next()
 		if err != nil {
@@ -129,9 +127,27 @@ func TestMake(t *testing.T) {
 		if row.DevEUI != e.DevEUI || row.JoinEUI != e.JoinEUI || row.UniqueID != e.UniqueID {
 			t.Errorf("element %d in the silicon file: %v %v %s, in the manifest %s", i, row.JoinEUI, row.DevEUI, row.UniqueID, e.UniqueID)
 		}
-		if _, err := rows.Element(row); err != nil {
-			t.Errorf("element %d does not open: %v", i, err)
+		silicon, err := rows.Element(row)
+		if err != nil {
+			t.Fatalf("element %d does not open: %v", i, err)
 		}
+		// Who has the element can sign for the key of the manifest.
+		digest := sha256.Sum256([]byte("challenge"))
+		signature, err := silicon.Sign(digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, err := manifest.DeviceKeyOf(raw)
+		if err != nil || len(e.Keys) != 1 || !e.Keys[0].Public.Equal(key) || len(e.Keys[0].Chain) != 2 {
+			t.Fatalf("element %d: device key %v, %v", i, e.Keys, err)
+		}
+		if !ecdsa.Verify(key, digest[:], new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:])) {
+			t.Errorf("element %d signs with another key", i)
+		}
+		if e.Warning != "" || len(row.DeviceKey) != 40 || before != nil && key.Equal(before) {
+			t.Errorf("element %d: a warning (%s), a key of %d bytes wrapped, or that of another element", i, e.Warning, len(row.DeviceKey))
+		}
+		before = key
 		if len(row.NwkKey) != 24 || len(row.AppKey) != 24 || bytes.Equal(row.NwkKey, row.AppKey) {
 			t.Errorf("element %d: want two different keys of 24 bytes wrapped", i)
 		}
@@ -227,7 +243,7 @@ func TestSiliconFormat(t *testing.T) {
 	if got := members(lines[0]); !slices.Equal(got, []string{"format", "seal"}) {
 		t.Errorf("head has %v", got)
 	}
-	if got := members(lines[1]); !slices.Equal(got, []string{"appKey", "devEUI", "joinEUI", "mac", "nwkKey", "uniqueId"}) {
+	if got := members(lines[1]); !slices.Equal(got, []string{"appKey", "devEUI", "deviceKey", "joinEUI", "mac", "nwkKey", "uniqueId"}) {
 		t.Errorf("row has %v", got)
 	}
 }

@@ -12,23 +12,24 @@ import (
 
 // siliconFormat names the silicon file: lines of JSON, first a siliconHead, then
 // one siliconRow for each element.
-const siliconFormat = "joinery-silicon/1"
+const siliconFormat = "joinery-silicon/2"
 
 type siliconHead struct {
 	Format string      `json:"format"`
 	Seal   seal.Header `json:"seal"`
 }
 
-// siliconRow is one element. Its keys are 24 bytes of AES key wrap under the
-// file key of the head, base64 in JSON; MAC is that of seal.ElementItem, over all
-// of the row.
+// siliconRow is one element. Its keys are AES key wrap under the file key of the
+// head, base64 in JSON: root keys have 24 bytes, the private device key 40. MAC is
+// that of seal.ElementItem, over all of the row.
 type siliconRow struct {
-	UniqueID string        `json:"uniqueId"`
-	JoinEUI  lorawan.EUI64 `json:"joinEUI"`
-	DevEUI   lorawan.EUI64 `json:"devEUI"`
-	NwkKey   []byte        `json:"nwkKey"`
-	AppKey   []byte        `json:"appKey"`
-	MAC      []byte        `json:"mac"`
+	UniqueID  string        `json:"uniqueId"`
+	JoinEUI   lorawan.EUI64 `json:"joinEUI"`
+	DevEUI    lorawan.EUI64 `json:"devEUI"`
+	NwkKey    []byte        `json:"nwkKey"`
+	AppKey    []byte        `json:"appKey"`
+	DeviceKey []byte        `json:"deviceKey"`
+	MAC       []byte        `json:"mac"`
 }
 
 type siliconWriter struct{ out *bufio.Writer }

@@ -22,20 +22,21 @@ func page(limit int) int {
 	return min(limit, maxPage)
 }
 
-// Devices lists devices in the order of their ids: to an organisation its own,
-// to the operator those of q.Org, or all.
-func (s *Service) Devices(ctx context.Context, caller joinery.Caller, q joinery.DeviceQuery) ([]joinery.ActivationState, error) {
+// Devices gives a page of devices: to an organisation its own, to the operator
+// those of q.Org, or all.
+func (s *Service) Devices(ctx context.Context, caller joinery.Caller, q joinery.DeviceQuery) (joinery.DevicePage, error) {
 	if !caller.Operator {
 		if q.Org == 0 {
 			q.Org = caller.Org
 		}
 		if !caller.Owns(q.Org) {
-			return nil, notFound("organisation")
+			return joinery.DevicePage{}, notFound("organisation")
 		}
 	}
 	q.Limit = page(q.Limit)
-	list, err := s.store.Devices(ctx, q)
-	return withoutRoots(list), err
+	page, err := s.store.Devices(ctx, q)
+	withoutRoots(page.Items)
+	return page, err
 }
 
 // Device gives one device.
@@ -118,13 +119,13 @@ func (s *Service) OpenReset(ctx context.Context, caller joinery.Caller, id joine
 	return s.store.OpenReset(ctx, id, state.Device.Ownership.Org, entry.At, joinNonceAtLeast, entry)
 }
 
-// Activations gives the newest activations of a device, newest first; to an
-// organisation only those of the time in which it owned the device.
-func (s *Service) Activations(ctx context.Context, caller joinery.Caller, id joinery.DeviceID, limit int) ([]joinery.Activation, error) {
+// Activations gives activations of a device before one (zero: the newest), newest
+// first; to an organisation only those of the time in which it owned the device.
+func (s *Service) Activations(ctx context.Context, caller joinery.Caller, id joinery.DeviceID, before joinery.ActivationID, limit int) ([]joinery.Activation, error) {
 	if _, err := s.device(ctx, caller, id); err != nil {
 		return nil, err
 	}
-	list, err := s.store.Activations(ctx, id, page(limit))
+	list, err := s.store.ActivationsBefore(ctx, id, before, page(limit))
 	return slices.DeleteFunc(list, func(a joinery.Activation) bool { return !caller.Owns(a.Owner) }), err
 }
 

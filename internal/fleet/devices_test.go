@@ -63,7 +63,7 @@ func TestForeignIsAbsent(t *testing.T) {
 	owner, stranger := f.tenant(f.acme), f.tenant(f.other)
 	calls := func(caller joinery.Caller, id joinery.DeviceID) map[string]error {
 		_, device := f.Device(ctx, caller, id)
-		_, activations := f.Activations(ctx, caller, id, 10)
+		_, activations := f.Activations(ctx, caller, id, 0, 10)
 		return map[string]error{
 			"Device": device, "Activations": activations,
 			"Suspend":    f.Suspend(ctx, caller, id, true),
@@ -106,7 +106,7 @@ func TestDevices(t *testing.T) {
 			t.Fatal(err)
 		}
 		var ids []joinery.DeviceID
-		for _, s := range states {
+		for _, s := range states.Items {
 			ids = append(ids, s.Device.ID)
 		}
 		return ids
@@ -114,7 +114,11 @@ func TestDevices(t *testing.T) {
 	if got := list(owner, joinery.DeviceQuery{}); !slices.Equal(got, mine) {
 		t.Errorf("own: %v", got)
 	}
-	if got := list(owner, joinery.DeviceQuery{After: mine[1], Limit: 2}); !slices.Equal(got, mine[2:4]) {
+	page, err := f.Devices(ctx, owner, joinery.DeviceQuery{Limit: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := list(owner, joinery.DeviceQuery{After: page.Next, Limit: 2}); !slices.Equal(got, mine[2:4]) {
 		t.Errorf("page: %v", got)
 	}
 	if got := list(operator, joinery.DeviceQuery{}); len(got) != len(mine)+len(others) {
@@ -134,7 +138,7 @@ func TestDevices(t *testing.T) {
 	if err := f.Suspend(ctx, owner, mine[0], true); err != nil {
 		t.Fatal(err)
 	}
-	if got := list(owner, joinery.DeviceQuery{OnlySuspended: true}); !slices.Equal(got, mine[:1]) {
+	if got := list(owner, joinery.DeviceQuery{Status: joinery.DeviceSuspended}); !slices.Equal(got, mine[:1]) {
 		t.Errorf("suspended: %v", got)
 	}
 	before := len(f.events(t))

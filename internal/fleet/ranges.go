@@ -2,8 +2,12 @@ package fleet
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
 	"slices"
 	"strconv"
+	"strings"
 
 	"joinery"
 	"joinery/internal/keyring"
@@ -91,15 +95,16 @@ func rangeDetail(r joinery.JoinEUIRange) map[string]string {
 	return map[string]string{"first": r.First.String(), "last": r.Last.String(), "elements": strconv.FormatBool(r.Elements)}
 }
 
-// Signers gives the pinned signers that caller may see.
+// Signers gives the pinned signers that caller may see: its own, and shared ones.
 func (s *Service) Signers(ctx context.Context, caller joinery.Caller) ([]joinery.Signer, error) {
 	signers, err := s.store.Signers(ctx)
-	return slices.DeleteFunc(signers, func(x joinery.Signer) bool { return !caller.Owns(x.Org) }), err
+	return slices.DeleteFunc(signers, func(x joinery.Signer) bool { return !caller.Owns(x.Org) && !x.Shared }), err
 }
 
 // AddSigner pins a signer of manifests by its certificate (DER); ID, KID,
 // X5TS256 and CreatedAt are made here. What it may provision must lie in one
-// JoinEUI range of its organisation, and its master key be in the keyring.
+// JoinEUI range of its organisation, and its master key be in the keyring. Several
+// organisations may pin one certificate, each with ranges of its own.
 func (s *Service) AddSigner(ctx context.Context, caller joinery.Caller, n joinery.Signer) (joinery.Signer, error) {
 	if err := caller.RequireOperator(); err != nil {
 		return n, err
@@ -121,6 +126,8 @@ func (s *Service) AddSigner(ctx context.Context, caller joinery.Caller, n joiner
 		"joinEUIs": n.JoinEUIs.First.String() + " " + n.JoinEUIs.Last.String(),
 		"devEUIs":  n.DevEUIs.First.String() + " " + n.DevEUIs.Last.String(),
 		"master":   n.Master, "generation": strconv.FormatUint(uint64(n.Generation), 10),
+		"family": string(n.Family), "serialSuffix": n.SerialSuffix, "shared": strconv.FormatBool(n.Shared),
+		"roots": rootsDetail(n.Roots),
 	})
 	return n, s.store.AddSigner(ctx, n, entry)
 }
@@ -130,16 +137,34 @@ func (s *Service) completeSigner(ctx context.Context, caller joinery.Caller, n j
 	if n.Org, err = s.actingOrg(ctx, caller, n.Org); err != nil {
 		return n, err
 	}
-	id, _, err := manifest.ParseSigner(n.DER)
+	if n.Family == "" {
+		n.Family = manifest.FamilyJoinery
+	}
+	pinned, err := n.Pinned()
 	if err != nil {
 		return n, joinery.WrapError(joinery.CodeInvalid, err, "signer: %v", err)
 	}
+	id := pinned.ID()
 	if n.KID != "" && n.KID != id.KID || n.X5TS256 != "" && n.X5TS256 != id.X5TS256 {
 		return n, joinery.Errorf(joinery.CodeInvalid, "signer: kid or x5t#S256 are not those of the certificate")
 	}
 	n.ID, n.CreatedAt = joinery.NewSignerID(), s.timestamp()
 	n.KID, n.X5TS256 = id.KID, id.X5TS256
 	return n, nil
+}
+
+// rootsDetail names root certificates by their SHA-256.
+func rootsDetail(ders []byte) string {
+	roots, err := x509.ParseCertificates(ders)
+	if err != nil {
+		return "" // they were parsed before
+	}
+	var names []string
+	for _, root := range roots {
+		sum := sha256.Sum256(root.Raw)
+		names = append(names, hex.EncodeToString(sum[:]))
+	}
+	return strings.Join(names, " ")
 }
 
 // checkSigner checks a new signer against masters, ranges and other signers.
@@ -160,10 +185,14 @@ func (s *Service) checkSigner(ctx context.Context, n joinery.Signer) error {
 	if err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(ranges, func(r joinery.JoinEUIRange) bool {
+	in := slices.IndexFunc(ranges, func(r joinery.JoinEUIRange) bool {
 		return r.Org == n.Org && r.Contains(n.JoinEUIs.First) && r.Contains(n.JoinEUIs.Last)
-	}) {
+	})
+	switch {
+	case in < 0:
 		return joinery.Errorf(joinery.CodeInvalid, "signer: its JoinEUIs do not lie in one JoinEUI range of its organisation")
+	case n.Shared && !ranges[in].Elements:
+		return joinery.Errorf(joinery.CodeInvalid, "signer: it can be shared only where its range is kept for elements")
 	}
 	signers, err := s.store.Signers(ctx)
 	if err != nil {
@@ -171,7 +200,7 @@ func (s *Service) checkSigner(ctx context.Context, n joinery.Signer) error {
 	}
 	for _, o := range signers {
 		switch {
-		case o.KID == n.KID && o.X5TS256 == n.X5TS256:
+		case o.Org == n.Org && o.KID == n.KID && o.X5TS256 == n.X5TS256:
 			return joinery.Errorf(joinery.CodeConflict, "the certificate is pinned already, as signer %q", o.Name)
 		case o.Org == n.Org && o.Name == n.Name:
 			return joinery.Errorf(joinery.CodeConflict, "the organisation has a signer of that name")

@@ -76,13 +76,16 @@ type OrgStore interface {
 	SetRoaming(ctx context.Context, r joinery.RoamingRule, entry joinery.AuditEntry) error
 }
 
-// DeviceStore reads devices. Devices is ordered by id and pages with After and
-// Limit; Activations is newest first.
+// DeviceStore reads devices. Pages of Devices are in the order of the query;
+// ActivationsBefore is newest first.
 type DeviceStore interface {
-	Devices(ctx context.Context, q joinery.DeviceQuery) ([]joinery.ActivationState, error)
+	Devices(ctx context.Context, q joinery.DeviceQuery) (joinery.DevicePage, error)
 	Device(ctx context.Context, id joinery.DeviceID) (joinery.ActivationState, error)
+	// ManifestEntry gives the entry and serial number with which a device was
+	// imported, nil and "" where there were none; CodeNotFound.
+	ManifestEntry(ctx context.Context, id joinery.DeviceID) (entry []byte, serial string, err error)
 	FindDevices(ctx context.Context, devEUI lorawan.EUI64) ([]joinery.ActivationState, error)
-	Activations(ctx context.Context, id joinery.DeviceID, limit int) ([]joinery.Activation, error)
+	ActivationsBefore(ctx context.Context, id joinery.DeviceID, before joinery.ActivationID, limit int) ([]joinery.Activation, error)
 }
 
 // DeviceChanger changes devices. Each change makes a join in flight think

@@ -17,6 +17,7 @@ var resultCodes = map[joinery.Code]backend.ResultCode{
 	joinery.CodeForbidden:       backend.ActivationDisallowed,
 	joinery.CodeNotFound:        backend.UnknownDevEUI,
 	joinery.CodeConflict:        backend.Other,
+	joinery.CodePrecondition:    backend.Other,
 	joinery.CodeRateLimited:     backend.Other,
 	joinery.CodeProtocol:        backend.InvalidProtocolVersion,
 	joinery.CodeUnknownSender:   backend.UnknownSender,

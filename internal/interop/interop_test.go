@@ -139,6 +139,7 @@ func TestResultCodes(t *testing.T) {
 		{joinery.CodeForbidden, "ActivationDisallowed", "ActivationDisallowed"},
 		{joinery.CodeNotFound, "UnknownDevEUI", "UnknownDevEUI"},
 		{joinery.CodeConflict, "Other", "Other"},
+		{joinery.CodePrecondition, "Other", "Other"},
 		{joinery.CodeRateLimited, "Other", "Other"},
 		{joinery.CodeProtocol, "InvalidProtocolVersion", "InvalidProtocolVersion"},
 		{joinery.CodeUnknownSender, "UnknownSender", "UnknownSender"},

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"sync"
+	"time"
 
 	"joinery"
 	"joinery/internal/seal"
@@ -21,11 +22,23 @@ type FactoryToken interface {
 	SealRoot(ctx context.Context, master string, d Derivation, to *seal.Sealer) ([]byte, error)
 	// Sign makes an ES256 signature of a SHA-256 hash: r ‖ s.
 	Sign(hash [sha256.Size]byte) ([64]byte, error)
+	// DeviceKey draws a P-256 key for an element, seals its private half to a
+	// recipient and certifies the public one.
+	DeviceKey(ctx context.Context, n DeviceName, to *seal.Sealer) (sealed []byte, chain [][]byte, err error)
 	// Certificate gives the signer's certificate, DER.
 	Certificate() []byte
+	// Root gives the certificate to which all device certificates lead, DER.
+	Root() []byte
 	// Masters lists the master keys in order of their names.
 	Masters() []Master
 	Close() error
+}
+
+// DeviceName is what a device certificate says of its element.
+type DeviceName struct {
+	UniqueID string // the serial number, in hexadecimal digits
+	DevEUI   lorawan.EUI64
+	At       time.Time // when the element is provisioned
 }
 
 // Factory makes elements: it gives out their root keys, sealed to whoever puts
@@ -58,6 +71,20 @@ func (f *Factory) Provision(ctx context.Context, master string, generation uint3
 	return nwk, app, nil
 }
 
+// DeviceKey draws the P-256 key by which an element can prove to be itself, and
+// certifies it for a serial number (hexadecimal digits) and DevEUI, from the time
+// on when the element is provisioned. sealed is the private half, 32 bytes
+// big-endian, sealed by to: it is in no other place. chain is DER certificates, the
+// element's own, then its issuer's, which the factory's root signed. Each call
+// draws another key.
+func (f *Factory) DeviceKey(ctx context.Context, uniqueID string, devEUI lorawan.EUI64, at time.Time, to *seal.Sealer) (sealed []byte, chain [][]byte, err error) {
+	err = f.run(ctx, func() error {
+		sealed, chain, err = f.token.DeviceKey(ctx, DeviceName{uniqueID, devEUI, at}, to)
+		return err
+	})
+	return sealed, chain, err
+}
+
 // Sign makes an ES256 signature (RFC 7518 §3.4): ECDSA on P-256 over SHA-256 of
 // input, as r ‖ s, 64 bytes.
 func (f *Factory) Sign(input []byte) (signature []byte, err error) {
@@ -74,6 +101,10 @@ func (f *Factory) Sign(input []byte) (signature []byte, err error) {
 
 // Certificate gives the signer's certificate, DER: what a Join Server pins.
 func (f *Factory) Certificate() []byte { return bytes.Clone(f.token.Certificate()) }
+
+// Root gives the certificate to which all device certificates lead, DER: what a
+// Join Server pins beside the signer.
+func (f *Factory) Root() []byte { return bytes.Clone(f.token.Root()) }
 
 // Masters lists the master keys in order of their names.
 func (f *Factory) Masters() []Master { return f.token.Masters() }

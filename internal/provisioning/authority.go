@@ -17,7 +17,7 @@ const (
 	reasonSigner    = "its signer may not provision for this organisation"
 	reasonJoinEUI   = "its signer may not provision this JoinEUI"
 	reasonDevEUI    = "its signer may not provision this DevEUI"
-	reasonMaster    = "the master key of its signer is not in the keyring"
+	reasonMaster    = "its root keys cannot be derived here: the master key of its signer is not in the keyring"
 	reasonZero      = "DevEUI is zero"
 	reasonTransport = "the row is not as it was sealed: an identifier, the version, a nonce or a key was changed, or it was sealed for another use"
 	reasonTaken     = "(JoinEUI, DevEUI) belongs to somebody else"
@@ -31,11 +31,13 @@ type row struct {
 	index, line     uint64
 	joinEUI, devEUI lorawan.EUI64
 	version         lorawan.MACVersion
+	serial          string
 }
 
 func (r row) refuse(reason string) joinery.RowResult {
 	return joinery.RowResult{
-		Index: r.index, Line: r.line, JoinEUI: r.joinEUI, DevEUI: r.devEUI, Status: joinery.RowFailed, Reason: reason,
+		Index: r.index, Line: r.line, JoinEUI: r.joinEUI, DevEUI: r.devEUI, Serial: r.serial,
+		Status: joinery.RowFailed, Reason: reason,
 	}
 }
 
@@ -43,7 +45,7 @@ func (r row) refuse(reason string) joinery.RowResult {
 type authority struct {
 	org     joinery.OrgID
 	ranges  []joinery.JoinEUIRange
-	signers map[manifest.SignerID]pinned
+	signers pinnedSigners
 	masters []keyring.Master
 }
 
@@ -57,13 +59,13 @@ func (s *Service) authority(ctx context.Context, i joinery.Import) (authority, e
 		return a, nil
 	}
 	a.masters = s.keys.Masters()
-	a.signers, err = s.pinnedSigners(ctx)
+	a.signers, err = s.pinnedSigners(ctx, i.Org)
 	return a, err
 }
 
-// rangeOf finds the organisation's range in which joinEUI lies.
+// rangeOf finds the range in which joinEUI lies.
 func (a authority) rangeOf(joinEUI lorawan.EUI64) (joinery.JoinEUIRange, bool) {
-	i := slices.IndexFunc(a.ranges, func(r joinery.JoinEUIRange) bool { return r.Org == a.org && r.Contains(joinEUI) })
+	i := slices.IndexFunc(a.ranges, func(r joinery.JoinEUIRange) bool { return r.Contains(joinEUI) })
 	if i < 0 {
 		return joinery.JoinEUIRange{}, false
 	}
@@ -71,13 +73,16 @@ func (a authority) rangeOf(joinEUI lorawan.EUI64) (joinery.JoinEUIRange, bool) {
 }
 
 // refuseElement gives why an element that signer signed must not be taken, ""
-// if it may.
+// if it may: into a range of its organisation, or into one of elements whose
+// organisation shares the signer.
 func (a authority) refuseElement(e manifest.Element, signer joinery.Signer) string {
 	r, ok := a.rangeOf(e.JoinEUI)
+	own := ok && r.Org == a.org
+	shared := ok && r.Elements && signer.Shared && signer.Org == r.Org
 	switch {
 	case e.DevEUI.IsZero():
 		return reasonZero
-	case !ok:
+	case !own && !shared:
 		return reasonRange
 	case signer.Org != r.Org:
 		return reasonSigner
@@ -94,7 +99,7 @@ func (a authority) refuseElement(e manifest.Element, signer joinery.Signer) stri
 // refuseKeys gives why a row of a key list must not be taken, "" if it may.
 func (a authority) refuseKeys(joinEUI lorawan.EUI64) string {
 	switch r, ok := a.rangeOf(joinEUI); {
-	case !ok:
+	case !ok || r.Org != a.org:
 		return reasonRange
 	case r.Elements:
 		return reasonElements

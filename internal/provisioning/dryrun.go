@@ -81,7 +81,7 @@ func (d *dryRuns) move(run *dryRun, rows joinery.ImportRows, results []joinery.R
 			run.state.Created++
 		case joinery.RowUnchanged:
 			run.state.Unchanged++
-		case joinery.RowFailed:
+		case joinery.RowFailed, joinery.RowConflict:
 			run.state.Failed++
 		}
 	}

@@ -45,7 +45,12 @@ type fixture struct {
 
 func newFixture(t testing.TB) fixture {
 	t.Helper()
-	f := fixture{db: newStore(t), maker: newSigner(t)}
+	return newFixtureOver(t, newStore(t))
+}
+
+func newFixtureOver(t testing.TB, db *store.DB) fixture {
+	t.Helper()
+	f := fixture{db: db, maker: newSigner(t)}
 	f.Service = New(f.db, f.db, keys)
 	f.acme, f.others = f.newOrg(t, "Acme"), f.newOrg(t, "Others")
 	for first, c := range map[uint64]joinery.Caller{elements: f.acme, ordinary: f.acme, otherElements: f.others, otherOrdinary: f.others} {

@@ -2,34 +2,52 @@ package provisioning
 
 import (
 	"context"
-	"crypto/ecdsa"
 	"encoding/json"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 
 	"joinery"
 	"joinery/manifest"
 )
 
-// pinned is a signer with its key.
+// pinned is a signer that can verify.
 type pinned struct {
 	joinery.Signer
-	key *ecdsa.PublicKey
+	verifies *manifest.Signer
 }
 
-func (s *Service) pinnedSigners(ctx context.Context) (map[manifest.SignerID]pinned, error) {
+// pinnedSigners is the signers by their names in entries. Several organisations
+// may have pinned one certificate, each with rules and ranges of its own.
+type pinnedSigners map[manifest.SignerID][]pinned
+
+// pinnedSigners reads the signers. Of those with one certificate the first is the
+// importing organisation's, then come shared ones, then others'.
+func (s *Service) pinnedSigners(ctx context.Context, org joinery.OrgID) (pinnedSigners, error) {
 	signers, err := s.registry.Signers(ctx)
 	if err != nil {
 		return nil, err
 	}
-	found := make(map[manifest.SignerID]pinned, len(signers))
+	found := make(pinnedSigners, len(signers))
 	for _, signer := range signers {
-		id, key, err := manifest.ParseSigner(signer.DER)
+		verifies, err := signer.Pinned()
 		if err != nil {
 			return nil, fmt.Errorf("pinned signer %s: %w", signer.ID, err)
 		}
-		found[id] = pinned{signer, key}
+		found[verifies.ID()] = append(found[verifies.ID()], pinned{signer, verifies})
+	}
+	rank := func(p pinned) int {
+		switch {
+		case p.Org == org:
+			return 0
+		case p.Shared:
+			return 1
+		}
+		return 2
+	}
+	for _, list := range found {
+		slices.SortStableFunc(list, func(a, b pinned) int { return rank(a) - rank(b) })
 	}
 	return found, nil
 }
@@ -40,24 +58,23 @@ func (s *Service) planManifest(ctx context.Context, i joinery.Import, c Chunk) (
 	if err != nil {
 		return plan{}, err
 	}
-	verified := verifyAll(ctx, c.Entries, func(id manifest.SignerID) *ecdsa.PublicKey { return a.signers[id].key })
+	judged := a.judgeAll(ctx, c.Entries)
 	if err := ctx.Err(); err != nil {
 		return plan{}, err
 	}
-	var p plan
-	for k, v := range verified {
+	p := plan{warnings: map[uint64]string{}}
+	for k, j := range judged {
 		index := c.From + uint64(k)
-		at := row{index: index, line: index + 1, joinEUI: v.element.JoinEUI, devEUI: v.element.DevEUI, version: i.MACVersion}
-		if v.err != nil {
-			p.failed = append(p.failed, at.refuse(v.err.Error()))
+		e := j.element
+		at := row{index: index, line: index + 1, joinEUI: e.JoinEUI, devEUI: e.DevEUI, version: i.MACVersion, serial: e.UniqueID}
+		if j.reason != "" {
+			p.failed = append(p.failed, at.refuse(j.reason))
 			continue
 		}
-		signer := a.signers[v.signer].Signer
-		if reason := a.refuseElement(v.element, signer); reason != "" {
-			p.failed = append(p.failed, at.refuse(reason))
-			continue
+		if e.Warning != "" {
+			p.warnings[index] = e.Warning
 		}
-		p.devices = append(p.devices, s.newElement(i, at, signer, v.element, c.Entries[k]))
+		p.devices = append(p.devices, s.newElement(i, at, j.signer, e, c.Entries[k]))
 	}
 	return p, nil
 }
@@ -69,32 +86,66 @@ func (s *Service) newElement(i joinery.Import, at row, signer joinery.Signer, e 
 	n.KeySet.Origin = joinery.OriginDerived
 	n.KeySet.Master, n.KeySet.Generation = signer.Master, signer.Generation
 	n.KeySet.Root10 = joinery.NwkKey
-	n.Manifest, n.Serial = raw, e.UniqueID
+	n.Manifest, n.Serial, n.Signer = raw, e.UniqueID, signer.ID
 	return n
 }
 
-// verifiedEntry is an entry that was verified, or why it does not count.
-type verifiedEntry struct {
+// judgement is what an entry says and who signed it, or why it does not count.
+type judgement struct {
 	element manifest.Element
-	signer  manifest.SignerID
-	err     error
+	signer  joinery.Signer
+	reason  string
 }
 
-// verifyAll verifies entries on all processors: the two of them, not the
-// database, are what an import waits for. The results are in the entries'
-// order; after ctx ended they are worthless.
-func verifyAll(ctx context.Context, entries []json.RawMessage, lookup manifest.Lookup) []verifiedEntry {
-	results := make([]verifiedEntry, len(entries))
+// judgeAll judges entries on all processors: they, not the database, are what an
+// import waits for. The results are in the entries' order; after ctx ended they
+// are worthless.
+func (a authority) judgeAll(ctx context.Context, entries []json.RawMessage) []judgement {
+	results := make([]judgement, len(entries))
 	workers := max(1, min(runtime.GOMAXPROCS(0), len(entries)))
 	var wait sync.WaitGroup
 	for w := range workers {
 		wait.Go(func() {
 			for k := w; k < len(entries) && ctx.Err() == nil; k += workers {
-				v := &results[k]
-				v.element, v.signer, v.err = manifest.Verify(entries[k], lookup)
+				results[k] = a.judge(entries[k])
 			}
 		})
 	}
 	wait.Wait()
 	return results
+}
+
+// judge verifies an entry and checks what its signer may provision. Where its
+// certificate is pinned more than once, the first pin that lets it pass counts,
+// and the first reason if none does.
+func (a authority) judge(raw json.RawMessage) (first judgement) {
+	for try := 0; ; try++ {
+		var j judgement
+		more := false
+		lookup := func(id manifest.SignerID) *manifest.Signer {
+			list := a.signers[id]
+			if try >= len(list) {
+				return nil
+			}
+			more = try+1 < len(list)
+			j.signer = list[try].Signer
+			return list[try].verifies
+		}
+		e, _, err := manifest.Verify(raw, lookup)
+		j.element = e
+		if err != nil {
+			j.reason = err.Error()
+		} else {
+			j.reason = a.refuseElement(e, j.signer)
+		}
+		if j.reason == "" {
+			return j
+		}
+		if try == 0 {
+			first = j
+		}
+		if !more {
+			return first
+		}
+	}
 }

@@ -159,7 +159,7 @@ func TestManifestAuthority(t *testing.T) {
 		t.Errorf("%+v", results[0])
 	}
 	// Same master, generation and DevEUI would be the same root keys.
-	if results[1].Status != joinery.RowFailed || results[1].Reason != reasonTaken {
+	if results[1].Status != joinery.RowConflict || results[1].Reason != reasonTaken {
 		t.Errorf("%+v", results[1])
 	}
 }

@@ -37,11 +37,27 @@ func (c Chunk) count() int { return len(c.Keys) + len(c.BadRows) + len(c.Entries
 type plan struct {
 	devices []joinery.NewDevice
 	failed  []joinery.RowResult
+	// warnings are about rows that pass, by index.
+	warnings map[uint64]string
+}
+
+// warn puts the warnings to the results of the rows that they are about.
+func (p plan) warn(results []joinery.RowResult) {
+	if len(p.warnings) == 0 {
+		return
+	}
+	for k, r := range results {
+		if !r.Status.Refused() {
+			results[k].Warning = p.warnings[r.Index]
+		}
+	}
 }
 
 // Rows takes one chunk and tells the fate of each of its rows, by index, and
-// where the import then stands. CodeConflict where the chunk does not begin at
-// the import's Next: ask for Status and go on there.
+// where the import then stands. Chunks of one import may come side by side: they
+// are checked at once and taken in order. CodeConflict where the chunk does not
+// begin at the import's Next, and no other comes before it in time: ask for Status
+// and go on there.
 func (s *Service) Rows(ctx context.Context, caller joinery.Caller, c Chunk) ([]joinery.RowResult, joinery.Import, error) {
 	i, dry, err := s.find(ctx, caller, c.Import)
 	if err != nil {
@@ -50,6 +66,11 @@ func (s *Service) Rows(ctx context.Context, caller joinery.Caller, c Chunk) ([]j
 	if err := checkChunk(i, c); err != nil {
 		return nil, i, err
 	}
+	turn, err := s.turns.enter(i.ID, c.From)
+	if err != nil {
+		return nil, i, err
+	}
+	defer turn.leave()
 	var p plan
 	if i.Kind == joinery.ImportManifest {
 		p, err = s.planManifest(ctx, i, c)
@@ -59,9 +80,20 @@ func (s *Service) Rows(ctx context.Context, caller joinery.Caller, c Chunk) ([]j
 	if err != nil {
 		return nil, i, err
 	}
+	i, err = turn.wait(ctx, func() (joinery.Import, error) { return s.Status(ctx, caller, c.Import) })
+	if err != nil {
+		return nil, i, err
+	}
 	rows := joinery.ImportRows{
 		Import: i.ID, From: c.From, Count: uint64(c.count()), Devices: p.devices, Failed: p.failed, Last: c.Last,
 	}
+	results, after, err := s.commit(ctx, caller, i, dry, rows)
+	p.warn(results)
+	return results, after, err
+}
+
+// commit takes rows, or only looks at them where the import is a dry run.
+func (s *Service) commit(ctx context.Context, caller joinery.Caller, i joinery.Import, dry *dryRun, rows joinery.ImportRows) ([]joinery.RowResult, joinery.Import, error) {
 	if dry != nil {
 		return s.look(ctx, i, dry, rows)
 	}
@@ -80,7 +112,7 @@ func checkChunk(i joinery.Import, c Chunk) error {
 	switch {
 	case c.count() > joinery.MaxImportRows:
 		return joinery.Errorf(joinery.CodeTooLarge, "an import takes at most %d rows at once", joinery.MaxImportRows)
-	case i.Done || c.From != i.Next:
+	case i.Done || c.From < i.Next || c.From > i.Next+maxAhead*joinery.MaxImportRows:
 		return wrongRow(i)
 	case c.count() == 0 && !c.Last:
 		return joinery.Errorf(joinery.CodeInvalid, "there are no rows")
@@ -105,17 +137,17 @@ func wrongRow(i joinery.Import) error {
 func (s *Service) look(ctx context.Context, i joinery.Import, run *dryRun, rows joinery.ImportRows) ([]joinery.RowResult, joinery.Import, error) {
 	results := slices.Clone(rows.Failed)
 	for _, n := range rows.Devices {
-		r := joinery.RowResult{Index: n.Index, Line: n.Line, JoinEUI: n.Device.JoinEUI, DevEUI: n.Device.DevEUI, Status: joinery.RowCreated}
+		r := joinery.RowResult{
+			Index: n.Index, Line: n.Line, JoinEUI: n.Device.JoinEUI, DevEUI: n.Device.DevEUI, Serial: n.Serial, Status: joinery.RowCreated,
+		}
 		state, err := s.registry.LoadActivation(ctx, n.Device.JoinEUI, n.Device.DevEUI)
 		switch {
 		case joinery.CodeOf(err) == joinery.CodeUnknownDevice:
 		case err != nil:
 			return nil, i, err
 		default:
-			if r.Reason = refuseRepeat(i, state, n); r.Reason != "" {
-				r.Status = joinery.RowFailed
-			} else {
-				r.Status, r.Device = joinery.RowUnchanged, state.Device.ID
+			if r.Status, r.Reason = judgeRepeat(i, state, n); r.Status == joinery.RowUnchanged {
+				r.Device = state.Device.ID
 			}
 		}
 		results = append(results, r)
@@ -128,19 +160,19 @@ func (s *Service) look(ctx context.Context, i joinery.Import, run *dryRun, rows 
 	return results, after, nil
 }
 
-// refuseRepeat gives why a row for a device that is there must not pass as
-// unchanged, "" if it may.
-func refuseRepeat(i joinery.Import, there joinery.ActivationState, n joinery.NewDevice) string {
+// judgeRepeat tells what a row means for a device that is there, and why, if it
+// is refused.
+func judgeRepeat(i joinery.Import, there joinery.ActivationState, n joinery.NewDevice) (joinery.RowStatus, string) {
 	a, b := there.KeySet, n.KeySet
 	switch {
 	case there.Device.Maker != i.Org && there.Device.Ownership.Org != i.Org:
-		return reasonTaken
+		return joinery.RowConflict, reasonTaken
 	case a.Origin != b.Origin || a.Master != b.Master || a.Generation != b.Generation:
-		return reasonOtherKeys
+		return joinery.RowFailed, reasonOtherKeys
 	case there.Device.MACVersion != n.Device.MACVersion:
-		return reasonOtherMAC
+		return joinery.RowFailed, reasonOtherMAC
 	}
-	return ""
+	return joinery.RowUnchanged, ""
 }
 
 func (s *Service) importEntry(caller joinery.Caller, i joinery.Import, rows joinery.ImportRows) joinery.AuditEntry {

@@ -52,6 +52,7 @@ type Service struct {
 	keys     Keys
 	now      func() time.Time
 	dry      dryRuns
+	turns    turns
 }
 
 // New makes a Service.
@@ -93,7 +94,7 @@ func (s *Service) Begin(ctx context.Context, caller joinery.Caller, spec Spec) (
 	if want.Bind, err = checkSpec(spec); err != nil {
 		return joinery.Import{}, err
 	}
-	if err := s.checkHasRange(ctx, org); err != nil {
+	if err := s.checkMayImport(ctx, org, spec.Kind); err != nil {
 		return joinery.Import{}, err
 	}
 	if spec.DryRun {
@@ -138,13 +139,22 @@ func checkSpec(spec Spec) (*joinery.Binding, error) {
 	}, nil
 }
 
-func (s *Service) checkHasRange(ctx context.Context, org joinery.OrgID) error {
+// checkMayImport refuses at once an organisation of which every row would be
+// refused: it has no range, and nobody shares a signer with it.
+func (s *Service) checkMayImport(ctx context.Context, org joinery.OrgID, kind joinery.ImportKind) error {
 	ranges, err := s.registry.Ranges(ctx)
 	if err != nil {
 		return err
 	}
-	for _, r := range ranges {
-		if r.Org == org {
+	if slices.ContainsFunc(ranges, func(r joinery.JoinEUIRange) bool { return r.Org == org }) {
+		return nil
+	}
+	if kind == joinery.ImportManifest {
+		signers, err := s.registry.Signers(ctx)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(signers, func(x joinery.Signer) bool { return x.Shared }) {
 			return nil
 		}
 	}

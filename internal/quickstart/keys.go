@@ -126,20 +126,22 @@ func (l layout) makeRecipient() error {
 	)
 }
 
-// provision has the factory make elements, and gives its signer's certificate,
-// DER.
-func (l layout) provision(ctx context.Context, count uint64) (certificate []byte, err error) {
+// pinned is what a Join Server pins of a factory: DER certificates.
+type pinned struct{ certificate, root []byte }
+
+// provision has the factory make elements, and gives what the server pins of it.
+func (l layout) provision(ctx context.Context, count uint64) (m pinned, err error) {
 	text, err := os.ReadFile(l.path("sim", "recipient.pub"))
 	if err != nil {
-		return nil, err
+		return m, err
 	}
 	recipient, err := seal.ParsePublicKey(text)
 	if err != nil {
-		return nil, err
+		return m, err
 	}
 	keys, err := soft.OpenFactory(ctx, l.unlock("factory"))
 	if err != nil {
-		return nil, err
+		return m, err
 	}
 	defer func() { err = errors.Join(err, keys.Close()) }()
 	joinEUI, devEUI := FirstDevice()
@@ -152,7 +154,7 @@ func (l layout) provision(ctx context.Context, count uint64) (certificate []byte
 			return factory.Make(ctx, keys, order, manifest, silicon, func(uint64) {})
 		})
 	})
-	return keys.Certificate(), err
+	return pinned{keys.Certificate(), keys.Root()}, err
 }
 
 func writeNew(path string, mode os.FileMode, write func(io.Writer) error) error {

@@ -94,14 +94,14 @@ func commonName(p peer) string {
 // register runs the server and tells it over its API whom it serves: ranges, the
 // factory's signer, and the peers with KEKs of 128 random bits, of which the
 // simulator gets the peers' copies.
-func (l layout) register(ctx context.Context, c config.Config, log *slog.Logger, certificate []byte) error {
+func (l layout) register(ctx context.Context, c config.Config, log *slog.Logger, m pinned) error {
 	return serveWhile(ctx, c, log, func(ctx context.Context) error {
 		api, err := client.New(client.Options{Socket: c.API.Socket, UserAgent: "joinery quickstart"})
 		if err != nil {
 			return err
 		}
 		defer api.Close()
-		if err := registerMaker(ctx, api, certificate); err != nil {
+		if err := registerMaker(ctx, api, m); err != nil {
 			return err
 		}
 		sim := newSimConfig("https://" + c.Interop.Address)
@@ -119,7 +119,7 @@ func (l layout) register(ctx context.Context, c config.Config, log *slog.Logger,
 }
 
 // registerMaker assigns the JoinEUI ranges and pins the factory's signer.
-func registerMaker(ctx context.Context, api *client.Client, certificate []byte) error {
+func registerMaker(ctx context.Context, api *client.Client, m pinned) error {
 	elements := euiRange(elementsJoinEUI, joinEUIRangeSize)
 	for _, r := range []client.NewJoinEUIRange{
 		{EUIRange: elements, Elements: true},
@@ -130,7 +130,7 @@ func registerMaker(ctx context.Context, api *client.Client, certificate []byte) 
 		}
 	}
 	_, err := api.AddSigner(ctx, client.NewSigner{
-		Name: "quickstart factory", Certificate: certificate,
+		Name: "quickstart factory", Certificate: m.certificate, Roots: m.root,
 		JoinEUIs: elements, DevEUIs: euiRange(firstDevEUI, lastDevEUI-firstDevEUI+1),
 		Master: masterName, Generation: masterGeneration,
 	})

@@ -127,7 +127,7 @@ func build(ctx context.Context, o Options, l layout) error {
 		return err
 	}
 	o.Report("keys: server, custody and factory key files; master key %q shared between factory and server", masterName)
-	certificate, err := l.provision(ctx, o.Elements)
+	made, err := l.provision(ctx, o.Elements)
 	if err != nil {
 		return err
 	}
@@ -139,7 +139,7 @@ func build(ctx context.Context, o Options, l layout) error {
 	if err := store.Create(ctx, daemon.DatabaseOptions(c)); err != nil {
 		return err
 	}
-	if err := l.register(ctx, c, o.Log, certificate); err != nil {
+	if err := l.register(ctx, c, o.Log, made); err != nil {
 		return err
 	}
 	o.Report("server: JoinEUI ranges, manifest signer, two Network Servers and an Application Server registered over its API")

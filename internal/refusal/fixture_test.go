@@ -67,8 +67,9 @@ func newFixture(t testing.TB, devices int) *fixture {
 	}
 	_, err = f.db.CommitRows(ctx, rows, audit(joinery.AuditDeviceImported))
 	ok(t, err)
-	f.devices, err = f.db.Devices(ctx, joinery.DeviceQuery{Limit: max(1, devices)})
+	page, err := f.db.Devices(ctx, joinery.DeviceQuery{Limit: max(1, devices)})
 	ok(t, err)
+	f.devices = page.Items
 	f.Recorder = NewRecorder(f.db, nil)
 	t.Cleanup(f.Close)
 	f.Service = New(f.db, f.Recorder)

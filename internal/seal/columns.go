@@ -132,8 +132,6 @@ func checkText(line []byte) error {
 		return fmt.Errorf("%w: this is a spreadsheet or an archive; save it as CSV", ErrKeyList)
 	case bytes.HasPrefix(line, []byte{0xFF, 0xFE}), bytes.HasPrefix(line, []byte{0xFE, 0xFF}):
 		return fmt.Errorf("%w: the file is UTF-16; save it as UTF-8", ErrKeyList)
-	case bytes.HasPrefix(line, []byte("{")), bytes.HasPrefix(line, []byte("[")):
-		return fmt.Errorf("%w: the file is JSON; want CSV with a header line", ErrKeyList)
 	case bytes.IndexByte(line, 0) >= 0:
 		return fmt.Errorf("%w: the file is not text", ErrKeyList)
 	}

@@ -81,10 +81,10 @@ func MasterItem(name, profile string, wrapped []byte) Item {
 	return newItem(purposeMaster, [][]byte{[]byte(name), []byte(profile)}, wrapped)
 }
 
-// ElementItem gives what the MAC of an element's root keys covers, on their way
-// into silicon.
-func ElementItem(uniqueID string, joinEUI, devEUI lorawan.EUI64, nwkKey, appKey []byte) Item {
-	return newItem(purposeElement, [][]byte{[]byte(uniqueID), joinEUI[:], devEUI[:]}, nwkKey, appKey)
+// ElementItem gives what the MAC of an element's keys covers, on their way into
+// silicon: root keys, and the private half of the device key.
+func ElementItem(uniqueID string, joinEUI, devEUI lorawan.EUI64, nwkKey, appKey, deviceKey []byte) Item {
+	return newItem(purposeElement, [][]byte{[]byte(uniqueID), joinEUI[:], devEUI[:]}, nwkKey, appKey, deviceKey)
 }
 
 // macKeyBlocks are the two blocks whose encryption under the file key is the key

@@ -32,6 +32,7 @@ type KeyListOptions struct {
 // memory does not grow with the list.
 type KeyListReader struct {
 	lines   *lineReader
+	objects *jsonList // nil: CSV
 	columns columns
 	opt     KeyListOptions
 	sealer  *Sealer
@@ -39,13 +40,23 @@ type KeyListReader struct {
 }
 
 // KeyList begins to read a CSV: our own columns or The Things Stack's, separated
-// by commas or semicolons, with a header line, each row on one line. The error
-// wraps ErrKeyList where no row could be read at all.
+// by commas or semicolons, with a header line, each row on one line; or The Things
+// Stack's JSON, of which Line is the number of the device. The error wraps
+// ErrKeyList where no row could be read at all.
 func KeyList(in io.Reader, to PublicKey, opt KeyListOptions) (*KeyListReader, error) {
 	if opt.Root10 != "" && opt.Root10 != RootAppKey && opt.Root10 != RootNwkKey {
 		return nil, fmt.Errorf("%w: Root10 is neither %s nor %s", ErrKeyList, RootNwkKey, RootAppKey)
 	}
 	r := &KeyListReader{lines: newLineReader(in), opt: opt}
+	if isJSON(r.lines.r) {
+		if head, _ := r.lines.r.Peek(64); bytes.Contains(head, []byte(KeyListFormat)) {
+			return nil, fmt.Errorf("%w: the list is sealed already; import it as it is", ErrKeyList)
+		}
+		r.objects, r.columns.tts = newJSONList(r.lines.r), true
+		var err error
+		r.sealer, err = NewSealer(to)
+		return r, err
+	}
 	line, err := r.lines.next()
 	switch {
 	case errors.Is(err, io.EOF):
@@ -73,6 +84,13 @@ func (r *KeyListReader) Header() Header { return r.sealer.Header() }
 // Next gives the next device. A *RowError means that this row cannot be used and
 // the next one may be; io.EOF is the end; after any other error there is no more.
 func (r *KeyListReader) Next() (SealedRow, error) {
+	if r.objects != nil {
+		text, err := r.objects.next()
+		if err != nil {
+			return SealedRow{}, err
+		}
+		return r.object(text)
+	}
 	for {
 		line, err := r.lines.next()
 		switch {
@@ -192,9 +210,9 @@ func (r *KeyListReader) nonces(row *SealedRow) error {
 	return nil
 }
 
-// keys seals the root keys of the row, of which all else is read: the MAC covers
-// it. A 1.0.x device has one (TS001-1.0.4
-// §6.1.1.3), whatever column it stands in, a 1.1 device two.
+// keys reads and seals the root keys of the row, of which all else is read: the
+// MAC covers it. A 1.0.x device has one (TS001-1.0.4 §6.1.1.3), whatever column it
+// stands in, a 1.1 device two.
 func (r *KeyListReader) keys(row *SealedRow) error {
 	nwk, err := r.key(colNwkKey)
 	if err != nil {
@@ -206,7 +224,12 @@ func (r *KeyListReader) keys(row *SealedRow) error {
 		return err
 	}
 	defer clear(app)
+	return r.sealKeys(row, nwk, app)
+}
 
+// sealKeys seals the root keys of a row, nil where it has none, and says which
+// one serves 1.0.x.
+func (r *KeyListReader) sealKeys(row *SealedRow, nwk, app []byte) (err error) {
 	if row.MACVersion.HasTwoRootKeys() {
 		if nwk == nil || app == nil {
 			return errors.New("a 1.1 device needs both NwkKey and AppKey")
@@ -248,7 +271,15 @@ func (r *KeyListReader) key(col int) ([]byte, error) {
 		return nil, nil
 	}
 	key, err := decodeKey(f)
-	if err != nil || len(key) != rootLen {
+	if err != nil {
+		return nil, fmt.Errorf("%s: want 32 hexadecimal digits", columnNames[col])
+	}
+	return checkKey(key, col)
+}
+
+// checkKey refuses what is no root key.
+func checkKey(key []byte, col int) ([]byte, error) {
+	if len(key) != rootLen {
 		clear(key)
 		return nil, fmt.Errorf("%s: want 32 hexadecimal digits", columnNames[col])
 	}

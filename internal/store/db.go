@@ -129,13 +129,20 @@ func write[T any](ctx context.Context, d *DB, fn func(*tx) (T, error)) (T, error
 	if err := ctx.Err(); err != nil {
 		return zero, err
 	}
+	terms := joinery.TermsOf(ctx)
 	err := d.engine.transaction(ctx, func(t *tx) (err error) {
 		t.operator, t.sequence = d.operator, &d.sequence
+		if err := t.meet(terms); err != nil {
+			return err
+		}
 		result, err = fn(t)
 		return err
 	})
 	if err != nil {
 		return zero, err
+	}
+	if terms != nil {
+		terms.Meet()
 	}
 	return result, nil
 }

@@ -10,45 +10,6 @@ import (
 	"joinery/lorawan"
 )
 
-// Devices gives the devices that q selects, in the order of their ids, at most
-// q.Limit of them (100 unless said, 1,000 at most). The next page begins After
-// the last id of this one.
-func (d *DB) Devices(ctx context.Context, q joinery.DeviceQuery) (states []joinery.ActivationState, err error) {
-	query, args, err := deviceQuery(q)
-	if err != nil {
-		return nil, err
-	}
-	err = d.read(ctx, func(c conn) error { states, err = c.states(query, args...); return err })
-	return states, err
-}
-
-func deviceQuery(q joinery.DeviceQuery) (query string, args []any, err error) {
-	var b strings.Builder
-	b.WriteString(stateColumns + withCustody + stateTables + "AND d.id > ?")
-	args = append(args, q.After)
-	if q.Org != 0 {
-		b.WriteString(" AND d.org = ?")
-		args = append(args, q.Org)
-	}
-	if !q.JoinEUI.IsZero() {
-		b.WriteString(" AND d.join_eui = ?")
-		args = append(args, q.JoinEUI)
-	}
-	if q.DevEUIPrefix != "" {
-		first, last, err := prefixRange(q.DevEUIPrefix)
-		if err != nil {
-			return "", nil, err
-		}
-		b.WriteString(" AND d.dev_eui BETWEEN ? AND ?")
-		args = append(args, first, last)
-	}
-	if q.OnlySuspended {
-		b.WriteString(" AND d.suspended = 1")
-	}
-	b.WriteString(" ORDER BY d.id LIMIT ?")
-	return b.String(), append(args, pageLimit(q.Limit)), nil
-}
-
 // prefixRange gives the EUIs that begin with the hexadecimal digits of prefix.
 func prefixRange(prefix string) (first, last lorawan.EUI64, err error) {
 	const digits = 16
@@ -152,6 +113,10 @@ func (t *tx) changeDevice(id joinery.DeviceID, update string, args ...any) error
 		return err
 	case n == 0:
 		return notFound("device")
+	}
+	// The update may have given it to another owner.
+	if err := t.exec("UPDATE last_join SET org = (SELECT org FROM device WHERE id = ?) WHERE device = ?", id, id); err != nil {
+		return err
 	}
 	return t.advance(id)
 }

@@ -112,9 +112,10 @@ var simpleRules = []rule{
 		OR EXISTS (SELECT 1 FROM roaming_rule r WHERE r.org = d.org AND r.device = d.id)
 		OR EXISTS (SELECT 1 FROM refusal_device WHERE device = d.id)
 		OR EXISTS (SELECT 1 FROM manifest_entry WHERE device = d.id) OR EXISTS (SELECT 1 FROM sealed_root WHERE key_set = d.key_set))`},
-	{"device", deviceID, "its JoinEUI lies in a range of its maker", "assign the range to the maker again",
+	{"device", deviceID, "its JoinEUI lies in a range of its maker, or as an element in one for elements", "assign the range to the maker again",
 		`SELECT d.id FROM device d WHERE d.deleted_at IS NULL
-		AND NOT EXISTS (SELECT 1 FROM join_eui_range r WHERE r.first <= d.join_eui AND d.join_eui <= r.last AND r.org = d.maker)`},
+		AND NOT EXISTS (SELECT 1 FROM join_eui_range r WHERE r.first <= d.join_eui AND d.join_eui <= r.last
+		AND (r.org = d.maker OR r.elements = 1 AND EXISTS (SELECT 1 FROM manifest_entry m WHERE m.device = d.id)))`},
 	{"device", deviceID, "a device of which a root key was disclosed says so", fixTamper,
 		"SELECT d.id FROM key_set k JOIN device d ON d.id = k.device WHERE k.disclosed = 1 AND d.disclosed = 0"},
 	{"key_set", keySetID, "a key set of which a root key was disclosed says so", fixTamper,
@@ -129,6 +130,8 @@ var simpleRules = []rule{
 		"SELECT s.key_set FROM sealed_root s JOIN key_set k ON k.id = s.key_set WHERE k.origin <> 2"},
 	{"binding", deviceID, "it has the highest epoch that its device ever gave", fixTamper,
 		"SELECT b.device FROM binding b JOIN device d ON d.id = b.device WHERE b.epoch <> d.binding_epoch"},
+	{"last_join", deviceID, "it is listed under its owner", "delete the rows of last_join and last_join_seen; joins fill them again",
+		"SELECT j.device FROM last_join j JOIN device d ON d.id = j.device WHERE j.org <> d.org"},
 	{"manifest_entry", deviceID, "it belongs to the maker of its device", fixTamper,
 		"SELECT m.device FROM manifest_entry m JOIN device d ON d.id = m.device WHERE m.org <> d.maker"},
 	{"roaming_rule", deviceID, "a rule for a device is its owner's", fixTamper,

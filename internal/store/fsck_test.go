@@ -143,6 +143,8 @@ var damages = []struct{ name, table, rule, statement string }{
 		"INSERT INTO key_set SELECT 1, device, dev_eui, origin, 'other', generation, NULL, NULL, root10, 0, 0, NULL, NULL, NULL, 0 FROM key_set WHERE id = " + firstKeySet},
 	{"sealed root of a derived one", "sealed_root", "only a sealed", "INSERT INTO sealed_root (key_set, nwk_use) SELECT key_set, x'00' FROM device WHERE id = " + firstDevice},
 	{"binding epoch", "binding", "highest epoch", "UPDATE binding SET epoch = 77"},
+	{"last join of another", "last_join", "under its owner",
+		"INSERT INTO last_join SELECT id, (SELECT id FROM organisation WHERE name = 'operator'), 0 FROM device WHERE id = " + firstDevice},
 	{"manifest entry of another", "manifest_entry", "maker of its device", "UPDATE manifest_entry SET org = (SELECT id FROM organisation WHERE name = 'owner')"},
 	{"roaming rule of another", "roaming_rule", "owner's", "UPDATE roaming_rule SET org = (SELECT id FROM organisation WHERE name = 'owner')"},
 	{"activation of nobody", "activation", "belongs to a key set", "UPDATE activation SET key_set = 5 WHERE id = " + lastActivation},

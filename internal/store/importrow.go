@@ -45,18 +45,15 @@ func (t *tx) standing(where string, args ...any) (s standing, found bool, err er
 // importDevice takes one row of an import; see CommitRows and DeleteDevice.
 func (t *tx) importDevice(i joinery.Import, n joinery.NewDevice) (joinery.RowResult, error) {
 	d, k := n.Device, n.KeySet
-	result := joinery.RowResult{Index: n.Index, Line: n.Line, JoinEUI: d.JoinEUI, DevEUI: d.DevEUI, Status: joinery.RowFailed}
-	fail := func(reason string) (joinery.RowResult, error) { result.Reason = reason; return result, nil }
-
+	result := joinery.RowResult{
+		Index: n.Index, Line: n.Line, JoinEUI: d.JoinEUI, DevEUI: d.DevEUI, Serial: n.Serial, Status: joinery.RowFailed,
+	}
 	if err := checkNewDevice(i, n); err != nil {
 		return result, err
 	}
-	org, err := t.rangeOrg(d.JoinEUI)
-	if err != nil {
+	if ok, err := t.mayImport(i.Org, n); err != nil || !ok {
+		result.Reason = reasonRange
 		return result, err
-	}
-	if org != i.Org {
-		return fail(reasonRange)
 	}
 	s, found, err := t.standing("d.key_set = k.id WHERE d.dev_eui = CAST(? AS BLOB) AND d.join_eui = CAST(? AS BLOB) AND d.deleted_at IS NULL", d.DevEUI, d.JoinEUI)
 	if err != nil {
@@ -81,7 +78,7 @@ func (t *tx) importDevice(i joinery.Import, n joinery.NewDevice) (joinery.RowRes
 	case !found:
 		result.Device, err = d.ID, t.insertDevice(i, n)
 	case s.org != i.Org:
-		result.Status, result.Reason = joinery.RowFailed, reasonTaken
+		result.Status, result.Reason = joinery.RowConflict, reasonTaken
 	case !s.deleted:
 		result.Status, result.Reason = joinery.RowFailed, reasonElement
 	case s.mac.CountsDevNonces() != d.MACVersion.CountsDevNonces():
@@ -92,12 +89,29 @@ func (t *tx) importDevice(i joinery.Import, n joinery.NewDevice) (joinery.RowRes
 	return result, err
 }
 
+// mayImport tells whether a row's JoinEUI lies in a range of org, or in one for
+// elements whose organisation shares the signer of the row's entry.
+func (t *tx) mayImport(org joinery.OrgID, n joinery.NewDevice) (bool, error) {
+	holder, err := t.rangeOrg(n.Device.JoinEUI)
+	if err != nil || holder == org {
+		return holder == org, err
+	}
+	if n.Signer == 0 {
+		return false, nil
+	}
+	shared, err := t.integer(`SELECT count(*) FROM signer s JOIN join_eui_range r ON r.org = s.org
+		WHERE s.id = ?1 AND s.shared = 1 AND r.elements = 1 AND r.first <= ?2 AND r.last >= ?2
+		AND s.join_eui_first <= ?2 AND s.join_eui_last >= ?2 AND s.dev_eui_first <= ?3 AND s.dev_eui_last >= ?3`,
+		n.Signer, n.Device.JoinEUI, n.Device.DevEUI)
+	return shared == 1, err
+}
+
 // judge tells what a row means for the living device of its (JoinEUI, DevEUI).
 func (s standing) judge(org joinery.OrgID, n joinery.NewDevice) (joinery.RowStatus, string) {
 	k := n.KeySet
 	switch {
 	case s.org != org && s.maker != org:
-		return joinery.RowFailed, reasonTaken
+		return joinery.RowConflict, reasonTaken
 	case s.origin != k.Origin || s.master != k.Master || s.generation != k.Generation:
 		return joinery.RowFailed, reasonOtherKeys
 	case s.mac != n.Device.MACVersion:

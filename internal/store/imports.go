@@ -82,10 +82,12 @@ func (d *DB) ImportErrors(ctx context.Context, id joinery.ImportID, after uint64
 		if _, err := c.findImport(id); err != nil {
 			return err
 		}
-		return c.each("SELECT idx, line, join_eui, dev_eui, reason FROM import_error WHERE import = ?1 AND (idx > ?2 OR ?2 = 0) ORDER BY idx LIMIT ?3",
+		return c.each("SELECT idx, line, join_eui, dev_eui, serial, conflict, reason FROM import_error WHERE import = ?1 AND (idx > ?2 OR ?2 = 0) ORDER BY idx LIMIT ?3",
 			func(r *row) error {
+				status := map[bool]joinery.RowStatus{false: joinery.RowFailed, true: joinery.RowConflict}
 				rows = append(rows, joinery.RowResult{
-					Index: uint64(r.int()), Line: uint64(r.int()), JoinEUI: r.eui(), DevEUI: r.eui(), Status: joinery.RowFailed, Reason: r.text(),
+					Index: uint64(r.int()), Line: uint64(r.int()), JoinEUI: r.eui(), DevEUI: r.eui(), Serial: r.text(),
+					Status: status[r.bool()], Reason: r.text(),
 				})
 				return nil
 			}, id, after, max(2, pageLimit(limit)))
@@ -144,7 +146,7 @@ func checkRows(rows joinery.ImportRows) error {
 	}
 	ok := uint64(len(rows.Devices)+len(rows.Failed)) == rows.Count
 	for _, f := range rows.Failed {
-		ok = mark(f.Index) && f.Status == joinery.RowFailed && ok
+		ok = mark(f.Index) && f.Status.Refused() && ok
 	}
 	for _, n := range rows.Devices {
 		ok = mark(n.Index) && ok
@@ -159,15 +161,15 @@ func (t *tx) moveImport(i joinery.Import, rows joinery.ImportRows, results []joi
 	count := map[joinery.RowStatus]int{}
 	for _, r := range results {
 		count[r.Status]++
-		if r.Status != joinery.RowFailed {
+		if !r.Status.Refused() {
 			continue
 		}
-		err := t.exec("INSERT INTO import_error (import, idx, line, join_eui, dev_eui, reason) VALUES (?, ?, ?, ?, ?, ?)",
-			i.ID, r.Index, r.Line, r.JoinEUI, r.DevEUI, r.Reason)
+		err := t.exec("INSERT INTO import_error (import, idx, line, join_eui, dev_eui, serial, conflict, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+			i.ID, r.Index, r.Line, r.JoinEUI, r.DevEUI, r.Serial, r.Status == joinery.RowConflict, r.Reason)
 		if err != nil {
 			return err
 		}
 	}
 	return t.exec("UPDATE import SET next = next + ?, created = created + ?, unchanged = unchanged + ?, failed = failed + ?, done = ? WHERE id = ?",
-		rows.Count, count[joinery.RowCreated], count[joinery.RowUnchanged], count[joinery.RowFailed], rows.Last, i.ID)
+		rows.Count, count[joinery.RowCreated], count[joinery.RowUnchanged], count[joinery.RowFailed]+count[joinery.RowConflict], rows.Last, i.ID)
 }

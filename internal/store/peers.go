@@ -153,22 +153,27 @@ func (t *tx) addCredential(peer joinery.PeerID, idx int, c joinery.Credential) e
 // Peers gives every peer that was not removed, in the order of their making.
 func (d *DB) Peers(ctx context.Context) (peers []joinery.Peer, err error) {
 	err = d.snapshot(ctx, func(c conn) error {
-		err := c.each(`SELECT id, org, name, clear_keys, omit_session_key_id, app_s_key_at_least, disclose_devices, ignore_nsid,
-			suspended, created_at FROM peer WHERE removed_at IS NULL ORDER BY id`, func(r *row) error {
-			peers = append(peers, joinery.Peer{
-				ID: joinery.PeerID(r.int()), Org: joinery.OrgID(r.int()), Name: r.text(), ClearKeys: r.bool(), OmitSessionKeyID: r.bool(),
-				AppSKeyAtLeast: joinery.AppSKeyPolicy(r.int()), DiscloseDevices: r.bool(), IgnoreNSID: r.bool(), Suspended: r.bool(), CreatedAt: r.time(),
-			})
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		if err := c.readIdentities(peers); err != nil {
-			return err
-		}
-		return c.readCredentials(peers)
+		peers, err = c.peers()
+		return err
 	})
+	return peers, err
+}
+
+func (c conn) peers() (peers []joinery.Peer, err error) {
+	err = c.each(`SELECT id, org, name, clear_keys, omit_session_key_id, app_s_key_at_least, disclose_devices, ignore_nsid,
+			suspended, created_at FROM peer WHERE removed_at IS NULL ORDER BY id`, func(r *row) error {
+		peers = append(peers, joinery.Peer{
+			ID: joinery.PeerID(r.int()), Org: joinery.OrgID(r.int()), Name: r.text(), ClearKeys: r.bool(), OmitSessionKeyID: r.bool(),
+			AppSKeyAtLeast: joinery.AppSKeyPolicy(r.int()), DiscloseDevices: r.bool(), IgnoreNSID: r.bool(), Suspended: r.bool(), CreatedAt: r.time(),
+		})
+		return nil
+	})
+	if err == nil {
+		err = c.readIdentities(peers)
+	}
+	if err == nil {
+		err = c.readCredentials(peers)
+	}
 	return peers, err
 }
 

@@ -26,16 +26,12 @@ func benchmarkRefusals(b *testing.B, o store.Options) {
 	const batch, devices = 64, joinery.MaxPeerRefusals + 1_000
 	db := fill(b, o, devices, false)
 	states := make([]joinery.ActivationState, 0, devices)
-	for len(states) < devices {
-		q := joinery.DeviceQuery{Limit: 1_000}
-		if len(states) > 0 {
-			q.After = states[len(states)-1].Device.ID
-		}
+	for q := (joinery.DeviceQuery{Limit: 1_000}); len(states) < devices; {
 		page, err := db.Devices(b.Context(), q)
 		if err != nil {
 			b.Fatal(err)
 		}
-		states = append(states, page...)
+		states, q.After = append(states, page.Items...), page.Next
 	}
 	peer := joinery.Peer{ID: joinery.NewPeerID(), Name: "network", CreatedAt: time.Now()}
 	if err := db.AddPeer(b.Context(), peer, nil, joinery.AuditEntry{}); err != nil {

@@ -4,16 +4,23 @@ import (
 	"context"
 
 	"joinery"
+	"joinery/manifest"
 )
+
+const signerColumns = `id, org, name, kid, x5t_s256, certificate, join_eui_first, join_eui_last, dev_eui_first, dev_eui_last,
+	master, generation, created_at, family, roots, serial_suffix, shared`
 
 // AddSigner pins a signer of manifests; CodeConflict where its organisation has
 // one of that name. A zero Org is the operator's.
 func (d *DB) AddSigner(ctx context.Context, s joinery.Signer, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
-		err := t.exec(`INSERT INTO signer (id, org, name, kid, x5t_s256, certificate, join_eui_first, join_eui_last,
-			dev_eui_first, dev_eui_last, master, generation, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		family := s.Family
+		if family == "" {
+			family = manifest.FamilyJoinery
+		}
+		err := t.exec("INSERT INTO signer ("+signerColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 			s.ID, t.orOperator(s.Org), s.Name, s.KID, s.X5TS256, s.DER, s.JoinEUIs.First, s.JoinEUIs.Last,
-			s.DevEUIs.First, s.DevEUIs.Last, s.Master, s.Generation, s.CreatedAt)
+			s.DevEUIs.First, s.DevEUIs.Last, s.Master, s.Generation, s.CreatedAt, string(family), s.Roots, s.SerialSuffix, s.Shared)
 		return t.finish(conflict(err, "the organisation has a signer of that name"), a)
 	})
 }
@@ -32,12 +39,12 @@ func (d *DB) RemoveSigner(ctx context.Context, id joinery.SignerID, a joinery.Au
 // Signers gives every pinned signer, in the order of their making.
 func (d *DB) Signers(ctx context.Context) (signers []joinery.Signer, err error) {
 	err = d.read(ctx, func(c conn) error {
-		return c.each(`SELECT id, org, name, kid, x5t_s256, certificate, join_eui_first, join_eui_last,
-			dev_eui_first, dev_eui_last, master, generation, created_at FROM signer ORDER BY id`, func(r *row) error {
+		return c.each("SELECT "+signerColumns+" FROM signer ORDER BY id", func(r *row) error {
 			signers = append(signers, joinery.Signer{
 				ID: joinery.SignerID(r.int()), Org: joinery.OrgID(r.int()), Name: r.text(), KID: r.text(), X5TS256: r.text(), DER: r.blob(),
 				JoinEUIs: joinery.EUIRange{First: r.eui(), Last: r.eui()}, DevEUIs: joinery.EUIRange{First: r.eui(), Last: r.eui()},
 				Master: r.text(), Generation: uint32(r.int()), CreatedAt: r.time(),
+				Family: manifest.Family(r.text()), Roots: r.blob(), SerialSuffix: r.text(), Shared: r.bool(),
 			})
 			return nil
 		})

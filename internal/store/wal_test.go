@@ -147,11 +147,11 @@ func (d *diary) read(t *testing.T, db *store.DB) string {
 		t.Fatal(err)
 	}
 	entries = slices.DeleteFunc(entries, func(e joinery.AuditEntry) bool { return e.Event == joinery.AuditServerFenced }) // it is a copy
-	all, err := db.Devices(t.Context(), joinery.DeviceQuery{Limit: 500})
+	page, err := db.Devices(t.Context(), joinery.DeviceQuery{Limit: 500})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return text + fmt.Sprintf("%d devices, %+v", len(all), entries)
+	return text + fmt.Sprintf("%d devices, %+v", len(page.Items), entries)
 }
 
 // expect opens the database with a log. Its state must be that after as many

@@ -180,8 +180,8 @@ func (t *tx) addDeliveries(id joinery.WebhookID, attempts []joinery.Delivery) er
 // Deliveries gives the newest attempts to deliver to a webhook, newest first.
 func (d *DB) Deliveries(ctx context.Context, id joinery.WebhookID) (list []joinery.Delivery, err error) {
 	err = d.read(ctx, func(c conn) error {
-		return c.each("SELECT event, type, at, took, attempt, status, error FROM webhook_delivery WHERE webhook = ? ORDER BY n DESC", func(r *row) error {
-			var a joinery.Delivery
+		return c.each("SELECT n, event, type, at, took, attempt, status, error FROM webhook_delivery WHERE webhook = ? ORDER BY n DESC", func(r *row) error {
+			a := joinery.Delivery{N: r.int()}
 			if err := a.Event.UnmarshalText([]byte(r.text())); err != nil {
 				return err
 			}

@@ -200,15 +200,14 @@ func TestEventsSurvive(t *testing.T) {
 func (f *fleet) checkFeed(r *receiver) {
 	f.t.Helper()
 	told := map[join]bool{}
-	for e, err := range f.api.Events(f.t.Context(), client.EventFilter{Types: []string{"device.joined"}, PageSize: 500}, "") {
+	for e, err := range f.api.Events(f.t.Context(), client.EventsPageQuery{Types: "device.joined", Limit: 500}) {
 		ok(f.t, err)
 		told[join{e.Data.DevEUI, e.Data.Join.JoinNonce}] = true
 	}
 	stored := map[join]bool{}
 	for _, m := range f.members {
-		newest, err := f.api.Activations(f.t.Context(), f.ids[m.DevEUI()], 500)
-		ok(f.t, err)
-		for _, a := range newest {
+		for a, err := range f.api.Activations(f.t.Context(), f.ids[m.DevEUI()], client.ActivationsQuery{}) {
+			ok(f.t, err)
 			stored[join{m.DevEUI(), a.JoinNonce}] = true
 		}
 		for nonce := range m.nonces {

@@ -45,7 +45,7 @@ func TestImportKilled(t *testing.T) {
 		return err
 	}
 	shown := func() (n int) {
-		for _, err := range f.api.Devices(t.Context(), client.DeviceFilter{DevEUIPrefix: "020000EE", PageSize: 500}) {
+		for _, err := range f.api.Devices(t.Context(), client.DevicesQuery{DevEUI: "020000EE", Limit: 500}) {
 			if err != nil {
 				return 0
 			}

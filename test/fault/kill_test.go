@@ -139,7 +139,7 @@ func (f *fleet) importDevices(n int) {
 	ok(f.t, os.WriteFile(path, list.Bytes(), 0o600))
 	_, err := f.server.Ctl(f.t.Context(), "", "import", "keys", path, "--bind-net-id", "000013", "--bind-as-id", "as.example.com")
 	ok(f.t, err)
-	for d, err := range f.api.Devices(f.t.Context(), client.DeviceFilter{}) {
+	for d, err := range f.api.Devices(f.t.Context(), client.DevicesQuery{}) {
 		ok(f.t, err)
 		f.ids[d.DevEUI] = d.ID
 	}
@@ -150,7 +150,7 @@ func (f *fleet) importElements() {
 	f.t.Helper()
 	_, err := f.server.Ctl(f.t.Context(), "", "import", "manifest", f.server.Path("sim", "manifest.json"), "--mac-version", "1.0.4")
 	ok(f.t, err)
-	for d, err := range f.api.Devices(f.t.Context(), client.DeviceFilter{}) {
+	for d, err := range f.api.Devices(f.t.Context(), client.DevicesQuery{}) {
 		ok(f.t, err)
 		if f.ids[d.DevEUI] != 0 {
 			continue
@@ -277,10 +277,10 @@ func (f *fleet) checkClaims() {
 func (f *fleet) checkJoins() {
 	f.t.Helper()
 	for _, m := range f.members {
-		newest, err := f.api.Activations(f.t.Context(), f.ids[m.DevEUI()], 500)
+		newest, err := f.api.ActivationsPage(f.t.Context(), f.ids[m.DevEUI()], client.ActivationsQuery{Limit: 500})
 		ok(f.t, err)
 		stored := map[lorawan.JoinNonce]bool{}
-		for _, a := range newest {
+		for _, a := range newest.Items {
 			if stored[a.JoinNonce] {
 				f.t.Errorf("device %s: JoinNonce %d is stored twice", m.DevEUI(), a.JoinNonce)
 			}

@@ -39,6 +39,11 @@ type contents struct {
 	// A factory's signer: P-256, PKCS #8, and its certificate.
 	Signer      []byte `json:"signer"`
 	Certificate []byte `json:"certificate"`
+	// A factory's issuer of device certificates: P-256, PKCS #8, its certificate,
+	// and that of the root which signed it.
+	Issuer            []byte `json:"issuer"`
+	IssuerCertificate []byte `json:"issuerCertificate"`
+	RootCertificate   []byte `json:"rootCertificate"`
 
 	Masters []storedMaster `json:"masters"`
 }
@@ -72,6 +77,7 @@ func (c *contents) binaries() []struct {
 		{"custody", &c.Custody}, {"custodyPrivate", &c.CustodyPrivate},
 		{"transport", &c.Transport}, {"transportPublic", &c.TransportPublic},
 		{"signer", &c.Signer}, {"certificate", &c.Certificate},
+		{"issuer", &c.Issuer}, {"issuerCertificate", &c.IssuerCertificate}, {"rootCertificate", &c.RootCertificate},
 	}
 }
 

@@ -7,10 +7,8 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"fmt"
-	"math/big"
 	"time"
 
 	"joinery/internal/keyring"
@@ -60,6 +58,9 @@ func initFactory(opt FactoryOptions) error {
 	if c.Signer, c.Certificate, err = newSigner(opt, time.Now()); err != nil {
 		return err
 	}
+	if c.Issuer, c.IssuerCertificate, c.RootCertificate, err = newIssuer(opt, time.Now()); err != nil {
+		return err
+	}
 	if err := createKeyFile(opt.KeyFile, l, c); err != nil {
 		return fmt.Errorf("key file: %w", err)
 	}
@@ -75,25 +76,19 @@ func newSigner(opt FactoryOptions, now time.Time) (private, certificate []byte, 
 	if err != nil {
 		return nil, nil, err
 	}
-	defer clear(key.D.Bits()) //nolint:staticcheck // the number itself is what has to go
+	defer wipeKey(key)
 	point, err := key.PublicKey.Bytes()
 	if err != nil {
 		return nil, nil, err
 	}
 	id := sha256.Sum256(point) // RFC 7093 §2, method 1
-	serial := make([]byte, 16)
-	rand.Read(serial) // never fails
 	validity := opt.Validity
 	if validity == 0 {
 		validity = defaultValidity
 	}
-	subject := pkix.Name{CommonName: opt.CommonName}
-	if opt.Organisation != "" {
-		subject.Organization = []string{opt.Organisation}
-	}
 	template := &x509.Certificate{
-		SerialNumber: new(big.Int).SetBytes(append([]byte{0}, serial[1:]...)),
-		Subject:      subject,
+		SerialNumber: newSerialNumber(),
+		Subject:      opt.subject(opt.CommonName),
 		NotBefore:    now.Add(-time.Minute), NotAfter: now.Add(validity),
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		BasicConstraintsValid: true,
@@ -136,6 +131,7 @@ type factoryToken struct {
 	masters     masters
 	signer      secret.Key // PKCS #8
 	certificate []byte
+	issuer      issuer
 }
 
 func (t *factoryToken) load(c *contents) (err error) {
@@ -144,6 +140,9 @@ func (t *factoryToken) load(c *contents) (err error) {
 	}
 	t.certificate = append([]byte(nil), c.Certificate...)
 	if t.signer, err = t.memory.Key(c.Signer); err != nil {
+		return err
+	}
+	if err := t.loadIssuer(c); err != nil {
 		return err
 	}
 	t.masters, err = loadMasters(t.memory, c.Masters)
@@ -162,15 +161,7 @@ func (t *factoryToken) SealRoot(_ context.Context, name string, d keyring.Deriva
 
 // Sign implements keyring.FactoryToken.
 func (t *factoryToken) Sign(hash [sha256.Size]byte) (signature [64]byte, err error) {
-	err = t.signer.Use(func(der []byte) error {
-		parsed, err := x509.ParsePKCS8PrivateKey(der)
-		if err != nil {
-			return fmt.Errorf("%w: signer", ErrDamaged)
-		}
-		key, ok := parsed.(*ecdsa.PrivateKey)
-		if !ok || key.Curve != elliptic.P256() {
-			return fmt.Errorf("%w: signer", ErrDamaged)
-		}
+	err = useP256(t.signer, func(key *ecdsa.PrivateKey) error {
 		r, s, err := ecdsa.Sign(rand.Reader, key, hash[:])
 		if err != nil {
 			return err

@@ -8,7 +8,8 @@ import (
 
 // Chest keeps many elements in little space: 48 bytes each instead of some five
 // hundred. Who needs one takes it out, new, and leaves it to the collector. It
-// keeps the rule of elements: keys go in and do not come out.
+// keeps the rule of elements: keys go in and do not come out. Device keys, which
+// no join needs, it does not keep.
 //
 // Safe for concurrent use once nothing is added any more.
 type Chest struct {
@@ -49,7 +50,8 @@ func (c *Chest) Add(e *Element) {
 // Len gives how many elements there are.
 func (c *Chest) Len() int { return len(c.rows) }
 
-// Take makes an element as it was when it was added. The chest keeps its own.
+// Take makes an element as it was when it was added, without its device key. The
+// chest keeps its own.
 func (c *Chest) Take(i int) *Element {
 	k := &c.rows[i]
 	e := &Element{joinEUI: c.joinEUIs[k.joinEUI], devEUI: k.devEUI, root10: AppKey}

@@ -8,6 +8,7 @@ package element
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/ecdsa"
 	"crypto/subtle"
 	"errors"
 	"fmt"
@@ -76,6 +77,7 @@ type Element struct {
 	devEUI  lorawan.EUI64
 	root10  KeyID
 	slots   [slots]slot
+	device  *ecdsa.PrivateKey // nil: none
 	sum     [aes.BlockSize]byte
 	header  [11]byte
 }

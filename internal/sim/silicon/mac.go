@@ -33,7 +33,7 @@ func itemMAC(fileKey cipher.Block) (*aesmode.CMAC, error) {
 func rowMAC(c *aesmode.CMAC, row Row) (mac [aes.BlockSize]byte) {
 	var message []byte
 	for _, field := range [][]byte{
-		[]byte(formatSeal + " element"), []byte(row.UniqueID), row.JoinEUI[:], row.DevEUI[:], row.NwkKey, row.AppKey,
+		[]byte(formatSeal + " element"), []byte(row.UniqueID), row.JoinEUI[:], row.DevEUI[:], row.NwkKey, row.AppKey, row.DeviceKey,
 	} {
 		message = binary.BigEndian.AppendUint32(message, uint32(len(field)))
 		message = append(message, field...)

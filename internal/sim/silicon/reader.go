@@ -20,7 +20,7 @@ import (
 
 // Names of the formats and algorithms in a silicon file.
 const (
-	formatSilicon = "joinery-silicon/1"
+	formatSilicon = "joinery-silicon/2"
 	formatSeal    = "joinery-seal/1"
 	algOAEP256    = "RSA-OAEP-256" // RSAES-OAEP with SHA-256 in both places, no label
 	wrapA256KW    = "A256KW"       // RFC 3394 under an AES-256 key
@@ -51,15 +51,17 @@ type sealHeader struct {
 	Key    []byte `json:"key"`
 }
 
-// Row is one element as it stands in the file. Its keys are AES-KW ciphertext,
-// 24 bytes each; Reader.Element checks MAC and opens them.
+// Row is one element as it stands in the file. Its keys are AES-KW ciphertext:
+// root keys have 24 bytes, the private device key 40. Reader.Element checks MAC
+// and opens them.
 type Row struct {
-	UniqueID string        `json:"uniqueId"`
-	JoinEUI  lorawan.EUI64 `json:"joinEUI"`
-	DevEUI   lorawan.EUI64 `json:"devEUI"`
-	NwkKey   []byte        `json:"nwkKey"`
-	AppKey   []byte        `json:"appKey"`
-	MAC      []byte        `json:"mac"`
+	UniqueID  string        `json:"uniqueId"`
+	JoinEUI   lorawan.EUI64 `json:"joinEUI"`
+	DevEUI    lorawan.EUI64 `json:"devEUI"`
+	NwkKey    []byte        `json:"nwkKey"`
+	AppKey    []byte        `json:"appKey"`
+	DeviceKey []byte        `json:"deviceKey"`
+	MAC       []byte        `json:"mac"`
 }
 
 // Reader reads a silicon file: lines of JSON, first the format and the sealed
@@ -110,7 +112,7 @@ func (s *Reader) Next() (Row, error) {
 	}
 	var row Row
 	if err := json.Unmarshal(s.lines.Bytes(), &row, json.RejectUnknownMembers(true)); err != nil {
-		return Row{}, fmt.Errorf("silicon: line %d: not an element: want uniqueId, joinEUI, devEUI, nwkKey, appKey, mac", s.line)
+		return Row{}, fmt.Errorf("silicon: line %d: not an element: want uniqueId, joinEUI, devEUI, nwkKey, appKey, deviceKey, mac", s.line)
 	}
 	return row, nil
 }
@@ -131,7 +133,19 @@ func (s *Reader) Element(row Row) (*element.Element, error) {
 		return nil, fmt.Errorf("silicon: element %v: appKey: %w", row.DevEUI, err)
 	}
 	defer clear(appKey)
-	return element.Provision(row.JoinEUI, row.DevEUI, nwkKey, appKey)
+	e, err := element.Provision(row.JoinEUI, row.DevEUI, nwkKey, appKey)
+	if err != nil {
+		return nil, err
+	}
+	scalar, err := s.open(row.DeviceKey)
+	if err != nil {
+		return nil, fmt.Errorf("silicon: element %v: deviceKey: %w", row.DevEUI, err)
+	}
+	if scalar == nil {
+		return e, nil
+	}
+	defer clear(scalar)
+	return e, e.SetDeviceKey(scalar)
 }
 
 // open unwraps a key; an absent one stays nil.

@@ -1,7 +1,7 @@
-// Package silicon opens the files in which a factory hands the root keys of
+// Package silicon opens the files in which a factory hands the keys of
 // simulated secure elements to the simulator: each key is sealed to the
 // simulator's recipient key, as a real factory writes keys into silicon that
-// nobody reads out again. The format is "joinery-silicon/1"; see Reader.
+// nobody reads out again. The format is "joinery-silicon/2"; see Reader.
 package silicon
 
 import (

@@ -113,7 +113,7 @@ func TestReaderRefuses(t *testing.T) {
 		"empty":             {"", "empty"},
 		"not JSON":          {"hello\n" + row, "line 1"},
 		"other recipient":   {other, "sealed to another recipient key"},
-		"other format":      {strings.Replace(file, "joinery-silicon/1", "joinery-silicon/2", 1), "want formats"},
+		"other format":      {strings.Replace(file, "joinery-silicon/2", "joinery-silicon/1", 1), "want formats"},
 		"other algorithm":   {strings.Replace(file, "RSA-OAEP-256", "RSA1_5", 1), "want formats"},
 		"file key damaged":  {strings.Replace(file, `"key":"`, `"key":"AAAA`, 1), "damaged"},
 		"file key of other": {otherKey + "\n" + row, notSealed},

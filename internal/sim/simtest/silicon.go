@@ -23,6 +23,8 @@ type Element struct {
 	JoinEUI  lorawan.EUI64
 	DevEUI   lorawan.EUI64
 	Roots    Roots
+	// DeviceKey is the private half, 32 bytes big-endian; nil: none.
+	DeviceKey []byte
 }
 
 // Silicon makes a silicon file, sealed to the public key in a PEM file.
@@ -55,8 +57,11 @@ func Silicon(t testing.TB, pubFile string, elements []Element) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wrap := func(key [16]byte) []byte {
-		wrapped, err := aesmode.Wrap(nil, kek, key[:])
+	wrap := func(key []byte) []byte {
+		if key == nil {
+			return nil
+		}
+		wrapped, err := aesmode.Wrap(nil, kek, key)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -71,16 +76,16 @@ func Silicon(t testing.TB, pubFile string, elements []Element) []byte {
 	}
 	var file bytes.Buffer
 	enc := json.NewEncoder(&file)
-	lines := []any{map[string]any{"format": "joinery-silicon/1", "seal": map[string]any{
+	lines := []any{map[string]any{"format": "joinery-silicon/2", "seal": map[string]any{
 		"format": "joinery-seal/1", "kid": base64.RawURLEncoding.EncodeToString(kid[:]), "alg": "RSA-OAEP-256", "wrap": "A256KW", "key": sealed,
 	}}}
 	for _, e := range elements {
-		nwkKey, appKey := wrap(e.Roots.NwkKey), wrap(e.Roots.AppKey)
-		message := lengthPrefixed("joinery-seal/1 element", e.UniqueID, string(e.JoinEUI[:]), string(e.DevEUI[:]), string(nwkKey), string(appKey))
+		nwkKey, appKey, deviceKey := wrap(e.Roots.NwkKey[:]), wrap(e.Roots.AppKey[:]), wrap(e.DeviceKey)
+		message := lengthPrefixed("joinery-seal/1 element", e.UniqueID, string(e.JoinEUI[:]), string(e.DevEUI[:]), string(nwkKey), string(appKey), string(deviceKey))
 		var mac [16]byte
 		aesmode.NewCMAC(macCipher).Sum(&mac, nil, message)
 		lines = append(lines, map[string]any{
-			"uniqueId": e.UniqueID, "joinEUI": e.JoinEUI, "devEUI": e.DevEUI, "nwkKey": nwkKey, "appKey": appKey, "mac": mac[:],
+			"uniqueId": e.UniqueID, "joinEUI": e.JoinEUI, "devEUI": e.DevEUI, "nwkKey": nwkKey, "appKey": appKey, "deviceKey": deviceKey, "mac": mac[:],
 		})
 	}
 	for _, line := range lines {

@@ -4,6 +4,7 @@ package storetest
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"testing"
 	"time"
 
@@ -33,14 +34,17 @@ type Joins interface {
 	CommitActivation(ctx context.Context, c joinery.ActivationCommit) error
 	Activation(ctx context.Context, id joinery.ActivationID) (joinery.Activation, error)
 	Activations(ctx context.Context, device joinery.DeviceID, limit int) ([]joinery.Activation, error)
+	ActivationsBefore(ctx context.Context, device joinery.DeviceID, before joinery.ActivationID, limit int) ([]joinery.Activation, error)
+	NoteJoins(ctx context.Context, upTo joinery.ActivationID) (more bool, err error)
 }
 
 // Devices lists and changes devices.
 type Devices interface {
-	Devices(ctx context.Context, q joinery.DeviceQuery) ([]joinery.ActivationState, error)
+	Devices(ctx context.Context, q joinery.DeviceQuery) (joinery.DevicePage, error)
 	Device(ctx context.Context, id joinery.DeviceID) (joinery.ActivationState, error)
 	FindDevices(ctx context.Context, devEUI lorawan.EUI64) ([]joinery.ActivationState, error)
 	ManifestEntry(ctx context.Context, id joinery.DeviceID) (entry []byte, serial string, err error)
+	DeviceKey(ctx context.Context, id joinery.DeviceID) (*ecdsa.PublicKey, error)
 	SetSuspended(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, suspended bool, a joinery.AuditEntry) error
 	DeleteDevice(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, a joinery.AuditEntry) error
 	OpenReset(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, at time.Time, joinNonceAtLeast lorawan.JoinNonce, a joinery.AuditEntry) error
@@ -118,7 +122,7 @@ func Run(t *testing.T, open func(t testing.TB) Backend) {
 		name string
 		run  func(*testing.T, func(testing.TB) Backend)
 	}{
-		{"Commit", runCommits}, {"Import", runImports}, {"Delete", runDeletes}, {"Device", runDevices},
+		{"Commit", runCommits}, {"Import", runImports}, {"Manifest", runManifests}, {"Delete", runDeletes}, {"Device", runDevices},
 		{"Ownership", runOwnership}, {"Fleet", runFleet}, {"Foreign", runForeign}, {"Refusals", runRefusals},
 		{"Meanwhile", runMeanwhile}, {"Events", runEvents}, {"Webhooks", runWebhooks},
 	} {

@@ -27,7 +27,8 @@ func runDeletes(t *testing.T, open func(testing.TB) Backend) {
 		found, err := w.FindDevices(w.ctx, devEUI(1))
 		w.ok(err)
 		w.equal(found, []joinery.ActivationState{})
-		listed, err := w.Devices(w.ctx, joinery.DeviceQuery{Org: w.org})
+		page, err := w.Devices(w.ctx, joinery.DeviceQuery{Org: w.org})
+		listed := page.Items
 		w.ok(err)
 		w.equal(listed, []joinery.ActivationState{})
 		if err := w.CommitActivation(w.ctx, pending); !errors.Is(err, joinery.ErrSwapLost) {
@@ -83,7 +84,7 @@ func runDeletes(t *testing.T, open func(testing.TB) Backend) {
 		w.ok(w.DeleteDevice(w.ctx, s.Device.ID, w.org, w.audit(joinery.AuditDeviceDeleted)))
 		theirs := derived(1)
 		theirs.Device.JoinEUI[7] = 0x11
-		w.equal(w.importAs(rival, theirs)[0].Status, joinery.RowFailed)
+		w.equal(w.importAs(rival, theirs)[0].Status, joinery.RowConflict)
 		older := derived(1)
 		older.Device.MACVersion = lorawan.MAC1_0_3
 		w.equal(w.importAs(w.org, older)[0].Status, joinery.RowFailed)

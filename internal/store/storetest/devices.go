@@ -2,7 +2,6 @@ package storetest
 
 import (
 	"errors"
-	"slices"
 	"testing"
 	"time"
 
@@ -11,7 +10,7 @@ import (
 )
 
 func runDevices(t *testing.T, open func(testing.TB) Backend) {
-	t.Run("listing", listing(open))
+	runListing(t, open)
 	t.Run("found by DevEUI", func(t *testing.T) {
 		w := newWorld(t, open)
 		other := sealed(1)
@@ -67,71 +66,6 @@ func runDevices(t *testing.T, open func(testing.TB) Backend) {
 		}
 	})
 	t.Run("reset", resets(open))
-}
-
-func listing(open func(testing.TB) Backend) func(*testing.T) {
-	return func(t *testing.T) {
-		w := newWorld(t, open)
-		rival := w.addOrg("rival")
-		w.assign(rival, 0x10, 0x1F)
-		for n := range 25 {
-			d := derived(n)
-			if n%5 == 0 {
-				d.Device.JoinEUI[7] = 2
-			}
-			s := w.add(d)
-			if n%4 == 0 {
-				w.ok(w.SetSuspended(w.ctx, s.Device.ID, w.org, true, w.audit(joinery.AuditDeviceSuspended)))
-			}
-		}
-		theirs := derived(100)
-		theirs.Device.JoinEUI[7] = 0x10
-		w.importAs(rival, theirs)
-
-		count := func(q joinery.DeviceQuery) int {
-			states, err := w.Devices(w.ctx, q)
-			w.ok(err)
-			w.equal(slices.IsSortedFunc(states, func(a, b joinery.ActivationState) int { return int(a.Device.ID - b.Device.ID) }), true)
-			return len(states)
-		}
-		two := joinEUI
-		two[7] = 2
-		for _, c := range []struct {
-			q    joinery.DeviceQuery
-			want int
-		}{
-			{joinery.DeviceQuery{}, 26},
-			{joinery.DeviceQuery{Org: w.org}, 25},
-			{joinery.DeviceQuery{Org: rival}, 1},
-			{joinery.DeviceQuery{Limit: 7}, 7},
-			{joinery.DeviceQuery{JoinEUI: two}, 5},
-			{joinery.DeviceQuery{OnlySuspended: true}, 7},
-			{joinery.DeviceQuery{DevEUIPrefix: devEUI(3).String()}, 1},
-			{joinery.DeviceQuery{DevEUIPrefix: devEUI(3).String()[:15]}, 16},
-			{joinery.DeviceQuery{DevEUIPrefix: "0004a30b"}, 26},
-			{joinery.DeviceQuery{DevEUIPrefix: "FF"}, 0},
-			{joinery.DeviceQuery{Org: w.org, JoinEUI: two, OnlySuspended: true}, 2},
-		} {
-			if got := count(c.q); got != c.want {
-				t.Errorf("%+v: %d devices, want %d", c.q, got, c.want)
-			}
-		}
-		pages, seen := 0, 0
-		for q := (joinery.DeviceQuery{Org: w.org, Limit: 10}); ; pages++ {
-			page, err := w.Devices(w.ctx, q)
-			w.ok(err)
-			if len(page) == 0 {
-				break
-			}
-			seen += len(page)
-			q.After = page[len(page)-1].Device.ID
-		}
-		w.equal([]int{pages, seen}, []int{3, 25})
-		for _, prefix := range []string{"xyz", "0004A30B000000000"} {
-			_, err := w.Devices(w.ctx, joinery.DeviceQuery{DevEUIPrefix: prefix})
-			w.refused(err, joinery.CodeInvalid)
-		}
-	}
 }
 
 func resets(open func(testing.TB) Backend) func(*testing.T) {

@@ -8,6 +8,7 @@ import (
 
 	"joinery"
 	"joinery/lorawan"
+	"joinery/manifest"
 )
 
 func runFleet(t *testing.T, open func(testing.TB) Backend) {
@@ -29,6 +30,7 @@ func runFleet(t *testing.T, open func(testing.TB) Backend) {
 			ID: joinery.NewSignerID(), Org: w.org, Name: "line 1", KID: "kid", X5TS256: "x5t", DER: randomBytes(300),
 			JoinEUIs: joinery.EUIRange{First: joinEUI, Last: joinEUI}, DevEUIs: joinery.EUIRange{First: devEUI(0), Last: devEUI(1 << 24)},
 			Master: "maker-1", Generation: 3, CreatedAt: epoch,
+			Family: manifest.FamilyMicrochip, Roots: randomBytes(500), SerialSuffix: "27", Shared: true,
 		}
 		w.ok(w.AddSigner(w.ctx, s, w.audit(joinery.AuditSignerAdded)))
 		again := s

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"sync"
@@ -81,19 +82,20 @@ func growing(open func(testing.TB) Backend) func(*testing.T) {
 // listAll pages through all devices.
 func listAll(w *world) (all []joinery.ActivationState) {
 	w.t.Helper()
-	for after := joinery.DeviceID(0); ; {
-		page, err := w.Devices(w.ctx, joinery.DeviceQuery{Org: w.org, After: after, Limit: 7})
+	var last lorawan.EUI64
+	for q := (joinery.DeviceQuery{Org: w.org, Limit: 7}); ; {
+		page, err := w.Devices(w.ctx, q)
 		w.ok(err)
-		if len(page) == 0 {
+		for _, s := range page.Items {
+			if bytes.Compare(s.Device.DevEUI[:], last[:]) < 0 {
+				w.t.Fatalf("device %s comes after %s", s.Device.DevEUI, last)
+			}
+			last = s.Device.DevEUI
+		}
+		all = append(all, page.Items...)
+		if q.After = page.Next; q.After.Device == 0 {
 			return all
 		}
-		for _, s := range page {
-			if s.Device.ID <= after {
-				w.t.Fatalf("device %s comes after %s", s.Device.ID, after)
-			}
-			after = s.Device.ID
-		}
-		all = append(all, page...)
 	}
 }
 

@@ -196,8 +196,8 @@ func (x stepStore) SetRoaming(ctx context.Context, r joinery.RoamingRule, e join
 	return act(x.s, "SetRoaming", func() error { return x.db.SetRoaming(ctx, r, e) })
 }
 
-func (x stepStore) Devices(ctx context.Context, q joinery.DeviceQuery) ([]joinery.ActivationState, error) {
-	return step(x.s, "Devices", func() ([]joinery.ActivationState, error) { return x.db.Devices(ctx, q) })
+func (x stepStore) Devices(ctx context.Context, q joinery.DeviceQuery) (joinery.DevicePage, error) {
+	return step(x.s, "Devices", func() (joinery.DevicePage, error) { return x.db.Devices(ctx, q) })
 }
 
 func (x stepStore) FindDevices(ctx context.Context, devEUI lorawan.EUI64) ([]joinery.ActivationState, error) {
@@ -206,6 +206,10 @@ func (x stepStore) FindDevices(ctx context.Context, devEUI lorawan.EUI64) ([]joi
 
 func (x stepStore) Activations(ctx context.Context, id joinery.DeviceID, limit int) ([]joinery.Activation, error) {
 	return step(x.s, "Activations", func() ([]joinery.Activation, error) { return x.db.Activations(ctx, id, limit) })
+}
+
+func (x stepStore) ActivationsBefore(ctx context.Context, id joinery.DeviceID, before joinery.ActivationID, limit int) ([]joinery.Activation, error) {
+	return step(x.s, "ActivationsBefore", func() ([]joinery.Activation, error) { return x.db.ActivationsBefore(ctx, id, before, limit) })
 }
 
 func (x stepStore) SetSuspended(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, suspended bool, e joinery.AuditEntry) error {
@@ -222,6 +226,14 @@ func (x stepStore) OpenReset(ctx context.Context, id joinery.DeviceID, owner joi
 
 func (x stepStore) AuditEntries(ctx context.Context, after int64, limit int) ([]joinery.AuditEntry, error) {
 	return step(x.s, "AuditEntries", func() ([]joinery.AuditEntry, error) { return x.db.AuditEntries(ctx, after, limit) })
+}
+
+func (x stepStore) ManifestEntry(ctx context.Context, id joinery.DeviceID) (entry []byte, serial string, err error) {
+	entry, err = step(x.s, "ManifestEntry", func() (got []byte, err error) {
+		got, serial, err = x.db.ManifestEntry(ctx, id)
+		return got, err
+	})
+	return entry, serial, err
 }
 
 // Follow cannot fail.

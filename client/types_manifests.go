@@ -1,0 +1,8 @@
+package client
+
+// ManifestEntry is the entry of a manifest with which a device came in; empty where
+// it came by a key list.
+type ManifestEntry struct {
+	Serial string `json:"serial,omitzero" example:"0123aabbccddeeff27" doc:"Serial number of the element"`
+	Entry  []byte `json:"entry,omitzero" doc:"The entry, a JWS in flattened JSON form, byte for byte, in base64"`
+}

@@ -1,0 +1,137 @@
+package api
+
+import (
+	"fmt"
+	"math"
+	"net/http"
+	"sync"
+	"time"
+
+	"joinery"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// What one credential may ask, unless Options say otherwise: a script that reads
+// a million devices needs 2,000 requests.
+const (
+	defaultRate = 6000 // requests
+	rateWindow  = time.Minute
+	policyName  = "credential"
+)
+
+// rates bounds the requests of each credential: each has a bucket of as many
+// requests as a window has, which fills evenly.
+type rates struct {
+	mu      sync.Mutex
+	quota   float64
+	now     func() time.Time
+	buckets map[string]*bucket
+}
+
+type bucket struct {
+	left float64
+	at   time.Time // when left was that
+}
+
+// standing is how a credential stands behind a request.
+type standing struct {
+	left  int
+	full  time.Duration // until the whole quota is there again
+	again time.Duration // until one more request is; 0: it is
+}
+
+// maxBuckets is when full buckets are thrown away: a credential without one has
+// its whole quota.
+const maxBuckets = 10_000
+
+func newRates(perMinute int) *rates {
+	if perMinute == 0 {
+		perMinute = defaultRate
+	}
+	return &rates{quota: float64(perMinute), now: time.Now, buckets: map[string]*bucket{}}
+}
+
+// take takes one request of name's quota.
+func (r *rates) take(name string) standing {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.now()
+	b := r.buckets[name]
+	if b == nil {
+		r.throwAway(now)
+		b = &bucket{left: r.quota, at: now}
+		r.buckets[name] = b
+	}
+	b.fill(now, r.quota)
+	var s standing
+	if b.left >= 1 {
+		b.left--
+	} else {
+		s.again = r.wait(1 - b.left)
+	}
+	s.left, s.full = int(b.left), r.wait(r.quota-b.left)
+	return s
+}
+
+// fill adds what came since the bucket was last looked at. A clock that went back
+// adds nothing.
+func (b *bucket) fill(now time.Time, quota float64) {
+	b.left = min(quota, b.left+quota*float64(max(0, now.Sub(b.at)))/float64(rateWindow))
+	b.at = now
+}
+
+// wait is how long it takes for so many requests to come.
+func (r *rates) wait(requests float64) time.Duration {
+	return time.Duration(requests / r.quota * float64(rateWindow))
+}
+
+func (r *rates) throwAway(now time.Time) {
+	if len(r.buckets) < maxBuckets {
+		return
+	}
+	for name, b := range r.buckets {
+		if b.fill(now, r.quota); b.left == r.quota {
+			delete(r.buckets, name)
+		}
+	}
+}
+
+// seconds rounds up, so that who waits that long does not come too early.
+func seconds(d time.Duration) int { return int(math.Ceil(d.Seconds())) }
+
+// throttle bounds how often one credential asks, and says in each answer how it
+// stands (draft-ietf-httpapi-ratelimit-headers). The operator socket has no
+// bound.
+func (s *Server) throttle(ctx huma.Context, next func(huma.Context)) {
+	caller, _ := ctx.Context().Value(callerKey{}).(joinery.Caller)
+	_, socket := ctx.Context().Value(connectionKey{}).(connection)
+	if s.rates.quota < 0 || socket && ctx.Header("Authorization") == "" {
+		next(ctx)
+		return
+	}
+	at := s.rates.take(caller.Name)
+	ctx.SetHeader("RateLimit-Policy", fmt.Sprintf(`"%s";q=%d;w=%d`, policyName, int(s.rates.quota), seconds(rateWindow)))
+	ctx.SetHeader("RateLimit", fmt.Sprintf(`"%s";r=%d;t=%d`, policyName, at.left, seconds(at.full)))
+	if at.again > 0 {
+		s.refuse(ctx, joinery.Later(joinery.Errorf(joinery.CodeRateLimited,
+			"this credential asks more often than %d times a minute; wait as long as Retry-After says", int(s.rates.quota)), at.again))
+		return
+	}
+	next(ctx)
+}
+
+// retryAfter is how many seconds to wait before asking again, by status, where
+// the refusal itself does not say.
+func retryAfter(status int, err error) int {
+	if after := joinery.RetryAfter(err); after > 0 {
+		return seconds(after)
+	}
+	switch status {
+	case http.StatusTooManyRequests:
+		return 60
+	case http.StatusServiceUnavailable:
+		return 5
+	}
+	return 0
+}
