@@ -7,7 +7,7 @@ import (
 	"joinery/lorawan"
 )
 
-// FromNow, as the place to begin, is the end of the feed of events.
+// FromNow is the end of the feed of events, as the place to begin.
 const FromNow = "now"
 
 // Event is something that happened to what an organisation holds. Webhooks get

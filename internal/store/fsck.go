@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"joinery"
 )
@@ -161,7 +162,7 @@ var simpleRules = []rule{
 }
 
 func (f *checkup) rules() error {
-	for _, rule := range simpleRules {
+	for _, rule := range slices.Concat(simpleRules, eventRules) {
 		err := f.c.each(rule.query, func(r *row) error {
 			f.report(rule.table, rule.name(r.int()), rule.text, rule.fix)
 			return nil

@@ -10,7 +10,7 @@ import (
 	"syscall"
 )
 
-// ErrAddress: the address is none that messages are sent to.
+// ErrAddress says that an address is none that messages are sent to.
 var ErrAddress = errors.New("this server sends nothing there")
 
 // Policy says where messages may go.
