@@ -199,6 +199,7 @@ func (d *DB) Sequence(ctx context.Context, touch bool) (more bool, err error) {
 		}
 	}
 	err = d.do(ctx, func(t *tx) error {
+		t.aside = true
 		if doubt {
 			if joins, err = t.stillLost(lost); err != nil {
 				return err

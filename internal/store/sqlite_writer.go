@@ -97,13 +97,25 @@ func (w *writer) loop() {
 				w.commitBatch(batch)
 			}
 			if other != nil {
-				err := w.transaction(other.run)
-				w.news.next() // before anybody relies on the change
-				other.result <- err
+				other.result <- w.otherTransaction(other)
 			}
 			w.checkpoint()
 		}
 	}
+}
+
+// otherTransaction runs a transaction that is not a join's.
+func (w *writer) otherTransaction(other *otherWrite) error {
+	aside := false
+	err := w.transaction(func(t *tx) error {
+		err := other.run(t)
+		aside = t.aside
+		return err
+	})
+	if !aside {
+		w.news.next() // before anybody relies on the change
+	}
+	return err
 }
 
 // take gives the next batch of joins and one other transaction. After stop it

@@ -144,6 +144,7 @@ func (d *DB) RemoveWebhook(ctx context.Context, id joinery.WebhookID, a joinery.
 // webhook is gone.
 func (d *DB) RecordDeliveries(ctx context.Context, id joinery.WebhookID, p joinery.WebhookProgress, attempts []joinery.Delivery) error {
 	return d.do(ctx, func(t *tx) error {
+		t.aside = true
 		n, err := t.changes("UPDATE webhook SET failing_since = ?, attempts = ?, next_at = ? WHERE id = ?",
 			optional{p.FailingSince}, p.Attempts, optional{p.NextAt}, id)
 		if err != nil || n == 0 {
