@@ -103,7 +103,7 @@ func (id EventID) MarshalText() ([]byte, error) { return []byte(id.String()), ni
 func (id *EventID) UnmarshalText(b []byte) error {
 	rest, ok := strings.CutPrefix(string(b), eventPrefix)
 	raw, err := idText.DecodeString(rest)
-	if !ok || err != nil || len(raw) != len(id) {
+	if !ok || err != nil || len(raw) != len(id) || EventID(raw).String() != string(b) {
 		return errors.New(`event: want "evt_" and 16 characters`)
 	}
 	*id = EventID(raw)
@@ -111,7 +111,7 @@ func (id *EventID) UnmarshalText(b []byte) error {
 }
 
 // EventCursor is a place in the feed: behind event Index of page Page. The zero
-// cursor is before everything. Its text form is 20 characters.
+// cursor is before everything. Its text form is 23 characters.
 type EventCursor struct {
 	Page  int64
 	Index uint16
@@ -155,7 +155,7 @@ func ParseEventCursor(s string) (c EventCursor, err error) {
 	if err == nil && len(b) == 14 {
 		c = EventCursor{int64(binary.BigEndian.Uint64(b)), binary.BigEndian.Uint16(b[8:]), binary.BigEndian.Uint32(b[10:])}
 	}
-	if err != nil || c.Page <= 0 {
+	if err != nil || c.Page <= 0 || c.String() != s {
 		return EventCursor{}, Errorf(CodeInvalid, "after: want the 'next' or the 'cursor' of an answer, as it came")
 	}
 	return c, nil
