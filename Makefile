@@ -9,7 +9,7 @@ LINT         := .tools/golangci-lint-$(LINT_VERSION)
 PROGRAMS     := joinery joinctl joinsim
 
 # Packages with goroutines of their own: these run under the race detector.
-CONCURRENT := . ./internal/activation ./internal/api ./internal/auth ./internal/claim ./internal/daemon \
+CONCURRENT := . ./internal/activation ./internal/api ./internal/auth ./internal/claim ./internal/daemon ./internal/events \
 	./internal/fleet ./internal/interop ./internal/keyring/... ./internal/provisioning ./internal/refusal ./internal/sim/... ./internal/store
 
 # What `make fuzz` spends on each target: a time (30s) or a count (100000x).

@@ -111,6 +111,15 @@ func (c *Client) AddSigner(ctx context.Context, in NewSigner, opts ...CallOption
 	return send[Signer](ctx, c, http.MethodPost, "/signers", in, opts...)
 }
 
+// AddWebhook: have events sent to an address.
+//
+// From now on. The answer holds the secret with which deliveries are signed. It
+// is stored nowhere and cannot be had again. Needs the right `events:write`,
+// which has: member, admin.
+func (c *Client) AddWebhook(ctx context.Context, in NewWebhook, opts ...CallOption) (MadeWebhook, error) {
+	return send[MadeWebhook](ctx, c, http.MethodPost, "/webhooks", in, opts...)
+}
+
 // AssignJoinEUIRange: assign a JoinEUI range to an organisation.
 //
 // For the operator. Ranges never overlap. Needs the right `server:write`, which
@@ -278,6 +287,13 @@ func (c *Client) DeleteDevice(ctx context.Context, id joinery.DeviceID, opts ...
 	return c.act(ctx, http.MethodDelete, "/devices/"+id.String(), nil, nil, opts...)
 }
 
+// Deliveries: the newest attempts to deliver to a webhook, newest first.
+//
+// Needs the right `events:read`, which has: viewer, member, admin.
+func (c *Client) Deliveries(ctx context.Context, id joinery.WebhookID, opts ...CallOption) ([]Delivery, error) {
+	return list[Delivery](ctx, c, "/webhooks/"+id.String()+"/deliveries", nil, opts...)
+}
+
 // Device: one device.
 //
 // Needs the right `devices:read`, which has: viewer, member, admin.
@@ -442,11 +458,54 @@ func (c *Client) DisputesPage(ctx context.Context, q DisputesQuery, opts ...Call
 	return get[Page[Dispute]](ctx, c, "/disputes", q.values(), opts...)
 }
 
+// EnableWebhook: send to a webhook again that was switched off, or that waits
+// for its next try.
+//
+// Needs the right `events:write`, which has: member, admin.
+func (c *Client) EnableWebhook(ctx context.Context, id joinery.WebhookID, in WebhookEnabling, opts ...CallOption) error {
+	return c.act(ctx, http.MethodPost, "/webhooks/"+id.String()+"/enable", nil, in, opts...)
+}
+
 // EndSession: sign out there, at once.
 //
 // Every caller may do this.
 func (c *Client) EndSession(ctx context.Context, id joinery.SessionID, opts ...CallOption) error {
 	return c.act(ctx, http.MethodDelete, "/me/sessions/"+id.String(), nil, nil, opts...)
+}
+
+// EventsPageQuery is what EventsPage may be told; zero members are left out.
+type EventsPageQuery struct {
+	// Only events behind this place: 'next' or a 'cursor' of an answer. 'now' is
+	// the end of the feed
+	After string
+	// Only events of these types, separated by commas
+	Types string
+	// At most this many
+	Limit int
+}
+
+func (q EventsPageQuery) values() url.Values {
+	v := url.Values{}
+	if q.After != "" {
+		v.Set("after", q.After)
+	}
+	if q.Types != "" {
+		v.Set("types", q.Types)
+	}
+	if q.Limit != 0 {
+		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	return v
+}
+
+// EventsPage: what happened, in the order in which it was committed.
+//
+// To the operator all, else what is the caller's organisation's. There is
+// always a 'next', behind which later events will come: ask again with it. An
+// event can come twice, with the same id. See docs/events.md. Needs the right
+// `events:read`, which has: viewer, member, admin.
+func (c *Client) EventsPage(ctx context.Context, q EventsPageQuery, opts ...CallOption) (EventPage, error) {
+	return get[EventPage](ctx, c, "/events", q.values(), opts...)
 }
 
 // ExplainDevice: why a device does not join.
@@ -769,6 +828,13 @@ func (c *Client) RemoveSigner(ctx context.Context, id joinery.SignerID, opts ...
 	return c.act(ctx, http.MethodDelete, "/signers/"+id.String(), nil, nil, opts...)
 }
 
+// RemoveWebhook: send nothing to a webhook any more, and forget it.
+//
+// Needs the right `events:write`, which has: member, admin.
+func (c *Client) RemoveWebhook(ctx context.Context, id joinery.WebhookID, opts ...CallOption) error {
+	return c.act(ctx, http.MethodDelete, "/webhooks/"+id.String(), nil, nil, opts...)
+}
+
 // ResetNonces: let one join within 24 hours set a new floor for the DevNonces.
 //
 // For the operator. While it is open, a recorded join-request of the device
@@ -813,6 +879,14 @@ func (c *Client) Roaming(ctx context.Context, organisation joinery.OrgID, opts .
 	return list[RoamingRule](ctx, c, "/roaming", v, opts...)
 }
 
+// RotateWebhook: give a webhook another secret.
+//
+// The present one signs beside it for a while. The answer holds the new one,
+// this once. Needs the right `events:write`, which has: member, admin.
+func (c *Client) RotateWebhook(ctx context.Context, id joinery.WebhookID, in WebhookRotation, opts ...CallOption) (MadeWebhook, error) {
+	return send[MadeWebhook](ctx, c, http.MethodPost, "/webhooks/"+id.String()+"/rotate", in, opts...)
+}
+
 // Sessions: where the caller is signed in.
 //
 // Every caller may do this.
@@ -848,6 +922,13 @@ func (c *Client) Status(ctx context.Context, opts ...CallOption) (Status, error)
 // Needs the right `devices:write`, which has: member, admin.
 func (c *Client) SuspendDevice(ctx context.Context, id joinery.DeviceID, opts ...CallOption) error {
 	return c.act(ctx, http.MethodPost, "/devices/"+id.String()+"/suspend", nil, nil, opts...)
+}
+
+// TestWebhook: send a test event now, and tell what became of it.
+//
+// Needs the right `events:write`, which has: member, admin.
+func (c *Client) TestWebhook(ctx context.Context, id joinery.WebhookID, opts ...CallOption) (Delivery, error) {
+	return send[Delivery](ctx, c, http.MethodPost, "/webhooks/"+id.String()+"/test", nil, opts...)
 }
 
 // Transfer: the offer of a device, for either side.
@@ -910,6 +991,20 @@ func (c *Client) TransportKey(ctx context.Context, opts ...CallOption) (Transpor
 // Needs the right `devices:bind`, which has: member, admin.
 func (c *Client) Unbind(ctx context.Context, id joinery.DeviceID, opts ...CallOption) error {
 	return c.act(ctx, http.MethodDelete, "/devices/"+id.String()+"/binding", nil, nil, opts...)
+}
+
+// Webhook: one webhook.
+//
+// Needs the right `events:read`, which has: viewer, member, admin.
+func (c *Client) Webhook(ctx context.Context, id joinery.WebhookID, opts ...CallOption) (Webhook, error) {
+	return get[Webhook](ctx, c, "/webhooks/"+id.String(), nil, opts...)
+}
+
+// Webhooks: webhooks, without their secrets.
+//
+// Needs the right `events:read`, which has: viewer, member, admin.
+func (c *Client) Webhooks(ctx context.Context, opts ...CallOption) ([]Webhook, error) {
+	return list[Webhook](ctx, c, "/webhooks", nil, opts...)
 }
 
 // WithdrawDispute: withdraw a dispute.

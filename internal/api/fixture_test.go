@@ -23,6 +23,7 @@ import (
 	"joinery/internal/api"
 	"joinery/internal/auth"
 	"joinery/internal/claim"
+	"joinery/internal/events"
 	"joinery/internal/fleet"
 	"joinery/internal/keyring"
 	"joinery/internal/keyring/soft"
@@ -30,6 +31,7 @@ import (
 	"joinery/internal/refusal"
 	"joinery/internal/seal"
 	"joinery/internal/store"
+	"joinery/internal/webhook"
 
 	"filippo.io/age"
 )
@@ -182,6 +184,7 @@ func startWith(t testing.TB, signIn auth.SignInOptions, change ...func(*api.Opti
 		Peers: devices, KEKs: devices, Devices: devices, Nonces: devices,
 		Ownership: owners, Disputes: owners,
 		Imports: provisioning.New(db, db, f.keys), Audit: devices, Refusals: refusal.New(db, f.refusals), Answers: db,
+		Events: events.New(db, f.keys, webhook.NewSender(webhook.Policy{}, "joinery/test", nil), events.Options{Encode: api.EncodeEvent}),
 	}
 	options := api.Options{Version: "1.2.3", Log: log, Services: f.services}
 	for _, c := range change {

@@ -26,8 +26,9 @@ the credential has left.
 Identifiers are hexadecimal as LoRaWAN prints them (JoinEUI, DevEUI and NSID 16 digits, NetID
 6, DevAddr 8), most significant digit first, upper case in answers, either case in requests.
 Members that are not known are refused. Refusals are RFC 9457 problems; their ` + "`code`" + ` is a word
-of a closed set, and they never repeat what was sent. No answer holds a key, but for the one
-that makes an API key, an invitation or a session and the ones that read owner tokens.`
+of a closed set, and they never repeat what was sent. No answer holds a key, but for those
+that make an API key, an invitation, a session or the secret of a webhook, and the ones that
+read owner tokens.`
 
 // config is huma's configuration: the document's head, strict JSON, no pages of
 // huma's own.
@@ -47,6 +48,7 @@ func (s *Server) config() huma.Config {
 				{Name: "peers", Description: "Network Servers and Application Servers, and the KEKs shared with them"},
 				{Name: "devices", Description: "End-devices, their owners and their bindings"},
 				{Name: "imports", Description: "Devices from signed manifests and sealed key lists"},
+				{Name: "events", Description: "What happened, to be read or sent to an address"},
 				{Name: "credentials", Description: "API keys"},
 				{Name: "people", Description: "People who sign in, what they may do, and the programs that act for them"},
 				{Name: "audit", Description: "The log of custody events"},

@@ -181,6 +181,15 @@ GET /me/passkeys
 DELETE /me/passkeys/{id}
 POST /login
 POST /login/token
+GET /events
+GET /webhooks
+POST /webhooks
+GET /webhooks/{id}
+DELETE /webhooks/{id}
+POST /webhooks/{id}/rotate
+POST /webhooks/{id}/enable
+POST /webhooks/{id}/test
+GET /webhooks/{id}/deliveries
 `
 
 func TestDocumentHasEveryRoute(t *testing.T) {

@@ -28,6 +28,7 @@ func (s *Server) register() {
 	s.registerImports()
 	s.registerAPIKeys()
 	s.registerPeople()
+	s.registerEvents()
 }
 
 func (s *Server) registerServer() {

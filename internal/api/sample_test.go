@@ -16,7 +16,7 @@ func absentIDs() map[string]string {
 		"org": joinery.NewOrgID().String(), "dev": joinery.NewDeviceID().String(), "peer": joinery.NewPeerID().String(),
 		"kek": joinery.NewKEKID().String(), "sgn": joinery.NewSignerID().String(), "imp": joinery.NewImportID().String(),
 		"key": joinery.NewAPIKeyID().String(), "per": joinery.NewPersonID().String(), "inv": joinery.NewInvitationID().String(),
-		"ses": joinery.NewSessionID().String(), "psk": joinery.NewPasskeyID().String(), "dsp": joinery.NewDisputeID().String(),
+		"ses": joinery.NewSessionID().String(), "psk": joinery.NewPasskeyID().String(), "dsp": joinery.NewDisputeID().String(), "whk": joinery.NewWebhookID().String(),
 	}
 }
 

@@ -36,6 +36,7 @@ type Services struct {
 	Imports       Imports
 	Audit         Audit
 	Refusals      Refusals
+	Events        Events
 	// Answers may be nil: then an Idempotency-Key has no effect.
 	Answers Answers
 	// V2 answers what lies under client.BasePathV2, in manners of its own; nil is

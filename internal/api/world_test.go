@@ -84,6 +84,9 @@ func (f *fixture) populate(t testing.TB) *world {
 	must(err)
 	f.populatePeople(t, w)
 	w.ids["org"] = f.orgA.String()
+	hook, err := f.as(t, f.keyA).AddWebhook(ctx, client.NewWebhook{URL: "https://events.example.com/joins"})
+	must(err)
+	w.ids["whk"] = hook.Webhook.ID.String()
 	return w
 }
 

@@ -37,6 +37,7 @@ var testModules = []string{
 	"github.com/makiuchi-d/gozxing", // reads our QR codes
 	"github.com/rogpeppe/go-internal",
 	"github.com/santhosh-tekuri/jsonschema/v6",
+	"github.com/standard-webhooks/standard-webhooks/libraries", // what receivers verify with
 	"github.com/tink-crypto/tink-go/v2",
 	"github.com/zitadel/oidc/v3", // an OpenID provider
 	"golang.org/x/tools",

@@ -34,6 +34,7 @@ func (c Config) Check() error {
 		address("ops.address", c.Ops.Address),
 		c.distinctAddresses(),
 		c.Limits.check(),
+		c.Webhooks.check(),
 		oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error"),
 		oneOf("log.format", c.Log.Format, "text", "json"),
 	)
@@ -111,6 +112,7 @@ func (c Config) CheckFiles(now time.Time) error {
 		c.Interop.pair().Check(now),
 		c.API.TLS.checkPair(now),
 		c.API.CheckSocket(),
+		exists("webhooks.ca_file", c.Webhooks.CAFile, ""),
 	)
 }
 

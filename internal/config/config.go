@@ -32,6 +32,9 @@ type Config struct {
 	// Bounds of the interop listener, which keep one slow or huge client from
 	// harming the others. The management API has bounds of its own.
 	Limits Limits `yaml:"limits"`
+	// Where events may be sent. Which addresses they are sent to is not configured
+	// here: organisations add webhooks while the server runs (`joinctl webhook`).
+	Webhooks Webhooks `yaml:"webhooks"`
 	// What is written to standard error. Keys and tokens are never logged, at
 	// any level.
 	Log Log `yaml:"log"`
@@ -190,6 +193,21 @@ type Limits struct {
 	DrainTimeout time.Duration `yaml:"drain_timeout"`
 }
 
+// Webhooks bounds where events may be sent. Organisations choose the addresses;
+// without these settings only such as the whole Internet can reach, by HTTPS.
+type Webhooks struct {
+	// Networks of your own that may be reached all the same, separated by spaces:
+	// 10.20.0.0/16 127.0.0.1/32. Whoever may add a webhook can then have this
+	// server connect to any port there, so name the receivers' networks and no more.
+	AllowNetworks string `yaml:"allow_networks"`
+	// Whether plain http: is allowed. Deliveries are signed either way; over http
+	// whoever is between can read them.
+	AllowHTTP bool `yaml:"allow_http"`
+	// Certificates of CAs, PEM, that receivers may be under; empty means the
+	// system's.
+	CAFile string `yaml:"ca_file"`
+}
+
 // Log is what is logged, and how.
 type Log struct {
 	// The least severe level that is logged: debug, info, warn or error.
@@ -226,6 +244,6 @@ func (c *Config) paths() []*string {
 		&c.Database.Path, &c.Database.PasswordFile,
 		&c.Keys.File, &c.Keys.PassphraseFile, &c.Keys.IdentityFile,
 		&c.Interop.Certificate, &c.Interop.Key,
-		&c.API.Socket, &c.API.TLS.Certificate, &c.API.TLS.Key, &c.SignIn.OIDC.ClientSecretFile,
+		&c.API.Socket, &c.API.TLS.Certificate, &c.API.TLS.Key, &c.SignIn.OIDC.ClientSecretFile, &c.Webhooks.CAFile,
 	}
 }

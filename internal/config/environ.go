@@ -44,7 +44,7 @@ func Variables() (names []string) {
 // joinery, or joinery-api, theirs begin like ours. _PORT alone may be somebody's
 // wish for a port; theirs is the address of a service.
 var (
-	ours = regexp.MustCompile(`^JOINERY_((DATABASE|KEYS|INTEROP|API|OPS|LIMITS|LOG)(_.*)?|(.*_)?(PATH|URL|FILE|ADDRESS|SOCKET|LEVEL))$`)
+	ours = regexp.MustCompile(`^JOINERY_((DATABASE|KEYS|INTEROP|API|OPS|LIMITS|WEBHOOKS|LOG)(_.*)?|(.*_)?(PATH|URL|FILE|ADDRESS|SOCKET|LEVEL))$`)
 
 	kubernetes        = regexp.MustCompile(`_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$`)
 	kubernetesPort    = regexp.MustCompile(`_PORT$`)

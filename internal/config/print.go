@@ -80,7 +80,7 @@ func scalar(value any) (string, error) {
 	if d, ok := value.(time.Duration); ok {
 		value = shortDuration(d)
 	}
-	text, err := yaml.Marshal(value)
+	text, err := yaml.MarshalWithOptions(value, yaml.Flow(reflect.TypeOf(value).Kind() == reflect.Slice))
 	return string(text), err
 }
 

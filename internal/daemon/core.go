@@ -13,6 +13,7 @@ import (
 
 	"joinery/internal/api"
 	"joinery/internal/config"
+	"joinery/internal/events"
 	"joinery/internal/handover"
 	"joinery/internal/interop"
 	"joinery/internal/refusal"
@@ -30,6 +31,7 @@ type core struct {
 	registry *prometheus.Registry
 	holders  holders
 	refusals *refusal.Recorder
+	events   *events.Runner
 	interop  *interop.Server
 	api      *api.Server
 	v2       *ttjs.Server
@@ -66,8 +68,11 @@ func (k *core) build(ctx context.Context, c config.Config, h holders, certs cert
 	if err := h.noteMasters(ctx); err != nil {
 		return err
 	}
-	rules, err := newRules(ctx, c.SignIn, h, k.refusals, k.log, k.now, k.registry)
+	rules, err := newRules(ctx, c, h, k.refusals, k.log, k.now, k.registry)
 	if err != nil {
+		return err
+	}
+	if k.events, err = startEvents(ctx, c, h, rules.events); err != nil {
 		return err
 	}
 	if k.interop, err = newInterop(c, rules, k.refusals, certs.interop, k.joins, k.log, k.now, k.registry); err != nil {
@@ -223,6 +228,9 @@ func (k *core) close() error {
 		return nil
 	}
 	k.refusals.Close() // writes what it has
+	if k.events != nil {
+		k.events.Close() // after the last event
+	}
 	var v2 error
 	if k.v2 != nil {
 		v2 = k.v2.Close()

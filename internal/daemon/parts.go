@@ -18,6 +18,7 @@ import (
 	"joinery/internal/auth"
 	"joinery/internal/claim"
 	"joinery/internal/config"
+	"joinery/internal/events"
 	"joinery/internal/fleet"
 	"joinery/internal/interop"
 	"joinery/internal/keyring"
@@ -137,9 +138,10 @@ type rules struct {
 	people       *auth.People
 	signIn       *auth.SignIn // nil where nobody signs in
 	refusal      *refusal.Service
+	events       *events.Service
 }
 
-func newRules(ctx context.Context, c config.SignIn, h holders, refusals *refusal.Recorder, log *slog.Logger, now func() time.Time, metrics prometheus.Registerer) (rules, error) {
+func newRules(ctx context.Context, c config.Config, h holders, refusals *refusal.Recorder, log *slog.Logger, now func() time.Time, metrics prometheus.Registerer) (rules, error) {
 	r := rules{
 		fleet:        fleet.New(h.db, h.keys, fleet.Options{Log: log, Now: now}),
 		provisioning: provisioning.New(h.db, h.db, h.keys),
@@ -150,7 +152,10 @@ func newRules(ctx context.Context, c config.SignIn, h holders, refusals *refusal
 	}
 	r.networks = claim.NewNetworks(h.db, h.keys, r.fleet, claim.NetworkOptions{Now: now})
 	var err error
-	if r.signIn, err = newSignIn(c, h, log, now); err != nil {
+	if r.signIn, err = newSignIn(c.SignIn, h, log, now); err != nil {
+		return rules{}, err
+	}
+	if r.events, err = newEvents(c.Webhooks, h, log, now); err != nil {
 		return rules{}, err
 	}
 	if err := r.fleet.Directory().Reload(ctx); err != nil {
@@ -173,7 +178,7 @@ func newRules(ctx context.Context, c config.SignIn, h holders, refusals *refusal
 		}
 		return 0
 	})
-	for _, c := range []prometheus.Collector{alarms, fenced, refusalMetrics{refusals}} {
+	for _, c := range []prometheus.Collector{alarms, fenced, refusalMetrics{refusals}, eventMetrics{r.events}} {
 		if err := metrics.Register(c); err != nil {
 			return rules{}, fmt.Errorf("metrics: %w", err)
 		}
@@ -214,7 +219,7 @@ func services(h holders, r rules, v2 http.Handler) api.Services {
 		System: system{h}, Keys: r.auth, People: r.people,
 		Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
 		Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Disputes: r.claim, Imports: r.provisioning, Audit: r.fleet,
-		Refusals: r.refusal, Answers: h.db, V2: v2,
+		Refusals: r.refusal, Events: r.events, Answers: h.db, V2: v2,
 	}
 	if r.signIn != nil { // an interface that holds nil is not nil
 		s.SignIn = r.signIn

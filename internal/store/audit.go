@@ -60,6 +60,9 @@ func decodeAudit(b []byte) (e joinery.AuditEntry, err error) {
 
 // audit writes entries into the transaction of their effect.
 func (t *tx) audit(entries ...joinery.AuditEntry) error {
+	if t.sequence != nil && len(entries) > 0 {
+		t.sequence.audited.Store(true)
+	}
 	for _, e := range entries {
 		payload, err := encodeAudit(e)
 		if err != nil {

@@ -25,6 +25,7 @@ type joinCommit struct {
 	nonces    []byte
 	at        time.Time
 	id        joinery.ActivationID
+	owner     joinery.OrgID
 	previous  joinery.ActivationID // zero for a key set's first
 	payload   []byte
 	salt      [auditlog.SaltSize]byte
@@ -90,7 +91,7 @@ func newJoinCommit(c joinery.ActivationCommit) (*joinCommit, error) {
 	}
 	j := &joinCommit{
 		keySet: c.KeySet, version: c.Version, joinNonce: c.Nonces.JoinNonce, nonces: c.Nonces.Encode(),
-		at: c.Activation.At, id: c.Activation.ID, payload: c.Activation.AppendPayload(nil),
+		at: c.Activation.At, id: c.Activation.ID, owner: c.Activation.Owner, payload: c.Activation.AppendPayload(nil),
 		result: make(chan error, 1),
 	}
 	if len(recent) > 1 {
@@ -146,6 +147,7 @@ func (w *writer) commitBatch(batch []*joinCommit) {
 	if err != nil && len(batch) > 1 && w.isBroken() == nil {
 		w.log.Warn("a batch of joins failed and is tried one by one", "joins", len(batch), "error", err)
 		w.news.next() // it may be on disk all the same
+		w.sequence.doubtful()
 		for _, j := range batch {
 			w.commitBatch([]*joinCommit{j})
 		}
@@ -153,8 +155,10 @@ func (w *writer) commitBatch(batch []*joinCommit) {
 	}
 	if err == nil {
 		w.news.tell(batch, outcomes)
+		w.sequence.tell(batch, outcomes)
 	} else {
 		w.news.next() // it may be on disk all the same
+		w.sequence.doubtful()
 	}
 	for i, j := range batch {
 		if err != nil {

@@ -43,6 +43,10 @@ func (c conn) integer(query string, args ...any) (n int64, err error) {
 type tx struct {
 	conn
 	operator joinery.OrgID
+	sequence *sequence // nil for a draft
+	// aside is set by a transaction that comes often and changes nothing that a
+	// join reads, so that readers of joins keep their snapshots.
+	aside bool
 }
 
 // row is the current row of a statement; its methods read the columns in order.

@@ -49,6 +49,7 @@ type DB struct {
 	fence    atomic.Pointer[Fence]
 	readOnly bool
 	witness  witness
+	sequence sequence
 	close    sync.Once
 }
 
@@ -75,6 +76,8 @@ type engine interface {
 	failure() error
 	// lockFleet is LockFleet.
 	lockFleet(ctx context.Context) (release func(), err error)
+	// lead is Lead.
+	lead(ctx context.Context) (held func() error, release func(), err error)
 	// follow is Follow.
 	follow(changed func(), current func(asOf time.Time), lost func(error))
 	// checkEngine reports what the engine itself finds broken: pages, references.
@@ -128,7 +131,7 @@ func write[T any](ctx context.Context, d *DB, fn func(*tx) (T, error)) (T, error
 	}
 	terms := joinery.TermsOf(ctx)
 	err := d.engine.transaction(ctx, func(t *tx) (err error) {
-		t.operator = d.operator
+		t.operator, t.sequence = d.operator, &d.sequence
 		if err := t.meet(terms); err != nil {
 			return err
 		}

@@ -64,6 +64,12 @@ func richDatabase(t *testing.T) string {
 		Devices: []joinery.RefusalCount{known}, Unknown: []joinery.RefusalCount{refused}, Peers: []joinery.RefusalCount{refused},
 	}))
 
+	must(d.BeginFeed(ctx))
+	must(d.CommitActivation(ctx, storetest.NextCommit(reload(t, d, 1))))
+	_, err := d.Sequence(ctx, false)
+	must(err)
+	_, err = d.AddWebhook(ctx, joinery.Webhook{ID: joinery.NewWebhookID(), Org: maker, URL: "https://example.com", Generation: 1, CreatedAt: testTime}, 1, a)
+	must(err)
 	i, err := d.BeginImport(ctx, joinery.Import{Org: maker, Kind: joinery.ImportKeyList, SHA256: sha256.Sum256([]byte("list")), CreatedAt: testTime})
 	must(err)
 	sealed := testDevice(0)
@@ -206,6 +212,13 @@ var damages = []struct{ name, table, rule, statement string }{
 	{"refusal that cannot be read", "refusal_device", "can be read", "UPDATE refusal_device SET decided = '{'"},
 	{"refusal for no reason", "refusal_peer", "one that is known", "UPDATE refusal_peer SET reason = 'x'"},
 
+	{"last page", "event_feed", "newest there is", "UPDATE event_feed SET last_page = last_page + 1"},
+	{"audit rows to come", "event_feed", "audit rows that there are", "UPDATE event_feed SET audited = 9999"},
+	{"page gone", "event_page", "without gaps", "DELETE FROM event_page WHERE id = 2"},
+	{"half a reference", "event_page", "are whole", "UPDATE event_page SET refs = CAST(refs || 'x' AS BLOB) WHERE kind = 'joins'"},
+	{"import of a page gone", "event_page", "import is there", "UPDATE event_page SET first = 5 WHERE kind = 'devices'"},
+	{"webhook beyond the feed", "webhook", "is in the feed", "UPDATE webhook SET page = 9999"},
+
 	{"owner epoch missing", "ownership", "one row for each epoch", "DELETE FROM ownership WHERE epoch = 1"},
 	{"owner chain", "ownership", "follows the link", "UPDATE ownership SET org = (SELECT id FROM organisation WHERE name = 'operator') WHERE epoch = 1"},
 	{"owner maker", "ownership", "follows the link", "UPDATE device SET maker = (SELECT id FROM organisation WHERE name = 'owner')"},
@@ -272,7 +285,7 @@ func TestFsckFinds(t *testing.T) {
 			}
 		})
 	}
-	for _, r := range slices.Concat(simpleRules, peopleRules) { // no rule that never finds anything
+	for _, r := range slices.Concat(simpleRules, peopleRules, eventRules) { // no rule that never finds anything
 		if !seen[r.table+": "+r.text] {
 			t.Errorf("no damage shows the rule %q of %s", r.text, r.table)
 		}

@@ -138,6 +138,7 @@ func (d *DB) CommitRows(ctx context.Context, rows joinery.ImportRows, a joinery.
 		return results, t.finish(inOrder(
 			func() error { return t.moveImport(i, rows, results) },
 			func() error { return t.noteRun(rows, results) },
+			func() error { return t.nameImport(i, rows, results) },
 		), a)
 	})
 }

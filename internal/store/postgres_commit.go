@@ -112,12 +112,14 @@ func (e *postgresDB) commitBatch(batch []*joinCommit) error {
 	outcomes, err := e.tryBatch(batch, end)
 	switch {
 	case err == nil:
+		e.sequence.tell(batch, outcomes)
 		e.tell(batch, outcomes)
 	case len(batch) > 1 && oneMayFail(err):
 		e.log.Warn("a batch of joins failed and is tried one by one", "joins", len(batch), "error", err)
 		e.commitOneByOne(batch, err, end)
 		return nil
 	default:
+		e.sequence.doubtful()
 		for _, j := range batch {
 			j.result <- err
 		}
@@ -135,6 +137,9 @@ func (e *postgresDB) commitOneByOne(batch []*joinCommit, cause error, end time.T
 		}
 		if err != nil {
 			outcomes = []error{err}
+			e.sequence.doubtful()
+		} else {
+			e.sequence.tell(one, outcomes)
 		}
 		e.tell(one, outcomes)
 	}
@@ -164,6 +169,9 @@ func (e *postgresDB) tell(batch []*joinCommit, outcomes []error) {
 		if time.Since(j.busySince) < busyLimit {
 			busy = append(busy, j)
 		} else {
+			if j.sent {
+				e.sequence.doubtful()
+			}
 			j.result <- errBusy
 		}
 	}

@@ -27,8 +27,9 @@ type postgresDB struct {
 	schema  int  // the last migration that this program knows
 	serves  bool // and so its connections hold pgServersLock
 
-	fence *atomic.Pointer[Fence] // of the DB
-	home  atomic.Value           // string: by what the database was known when it was opened; see pgHome
+	fence    *atomic.Pointer[Fence] // of the DB
+	sequence *sequence              // of the DB
+	home     atomic.Value           // string: by what the database was known when it was opened; see pgHome
 
 	joins  *pgxpool.Pool // for joins, which nobody else keeps waiting
 	others *pgxpool.Pool
@@ -57,7 +58,7 @@ type postgresDB struct {
 const (
 	joinConns   = 8 // batches in flight, and single look-ups of joins
 	readerConns = 4
-	otherConns  = readerConns + 2 // the writer, and whoever holds a lock for long
+	otherConns  = readerConns + 3 // the writer, who holds the fleet for long, and who leads
 )
 
 // connectTimeout bounds the making of one connection. Nobody waits that long for
@@ -131,7 +132,7 @@ func openPostgres(ctx context.Context, o Options, why purpose) (_ *DB, err error
 	}
 	e.life, e.end = context.WithCancel(context.Background())
 	d := &DB{engine: e, readOnly: why == toRead || why == toReadLive}
-	e.fence = &d.fence
+	e.fence, e.sequence = &d.fence, &d.sequence
 	defer func() {
 		if err != nil {
 			_ = d.Close()

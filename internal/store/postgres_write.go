@@ -126,22 +126,11 @@ const (
 
 // lockFleet implements engine.
 func (e *postgresDB) lockFleet(ctx context.Context) (release func(), err error) {
-	acquiring, cancel := context.WithTimeout(ctx, pgLimit)
-	defer cancel()
-	c, err := e.others.Acquire(acquiring)
+	l, giveBack, err := e.beginLock(ctx)
 	if err != nil {
-		return nil, storeError(contactError(err))
+		return nil, err
 	}
-	l := &fleetLock{s: &pgSession{ctx: context.WithoutCancel(ctx), conn: c.Conn(), limit: pgLimit}, ending: make(chan struct{})}
-	giveBack := func() {
-		_ = l.s.rollback() // where that fails the pool closes the connection
-		c.Release()
-	}
-	err = l.s.script("BEGIN; SET LOCAL idle_in_transaction_session_timeout = '" + fleetIdle + "'")
-	if err == nil {
-		err = e.lock(ctx, l.s, pgFleetLock)
-	}
-	if err != nil {
+	if err := e.lock(ctx, l.s, pgFleetLock); err != nil {
 		giveBack()
 		return nil, storeError(err)
 	}
@@ -153,6 +142,27 @@ func (e *postgresDB) lockFleet(ctx context.Context) (release func(), err error) 
 		l.ended.Wait()
 		giveBack()
 	}, nil
+}
+
+// beginLock begins a transaction that is to hold a lock for long.
+func (e *postgresDB) beginLock(ctx context.Context) (l *fleetLock, giveBack func(), err error) {
+	acquiring, cancel := context.WithTimeout(ctx, pgLimit)
+	defer cancel()
+	c, err := e.others.Acquire(acquiring)
+	if err != nil {
+		return nil, nil, storeError(contactError(err))
+	}
+	l = &fleetLock{s: &pgSession{ctx: context.WithoutCancel(ctx), conn: c.Conn(), limit: pgLimit}, ending: make(chan struct{})}
+	giveBack = func() {
+		_ = l.s.rollback() // where that fails the pool closes the connection
+		c.Release()
+	}
+	err = l.s.script("BEGIN; SET LOCAL idle_in_transaction_session_timeout = '" + fleetIdle + "'")
+	if err != nil {
+		giveBack()
+		return nil, nil, storeError(err)
+	}
+	return l, giveBack, nil
 }
 
 // live shows life until the lock is released.

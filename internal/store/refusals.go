@@ -111,6 +111,9 @@ func (t *tx) countDevices(counts []joinery.RefusalCount) error {
 	if err != nil {
 		return err
 	}
+	if err := t.tellRefusals(counts); err != nil {
+		return err
+	}
 	if err := t.boundDevices(inOrderOf(devices)); err != nil {
 		return err
 	}
@@ -273,13 +276,9 @@ func (d *DB) PeerRefusals(ctx context.Context, peer joinery.PeerID, limit int) (
 
 func (c conn) deviceRefusals(where string, args ...any) (list []joinery.RefusalCount, err error) {
 	err = c.each("SELECT peer, reason, count, first_at, last_at, received, device, owner, decided FROM refusal_device "+where, func(r *row) error {
-		count, err := scanRefusal(r)
-		if err != nil {
-			return err
-		}
-		count.Device, count.Owner = joinery.DeviceID(r.int()), joinery.OrgID(r.int())
+		count, err := scanDeviceRefusal(r)
 		list = append(list, count)
-		return json.Unmarshal([]byte(r.text()), &list[len(list)-1].Decided)
+		return err
 	}, args...)
 	return list, err
 }
@@ -291,6 +290,15 @@ func (c conn) refusals(query string, args ...any) (list []joinery.RefusalCount, 
 		return err
 	}, args...)
 	return list, err
+}
+
+// scanDeviceRefusal reads those, device, owner and decided.
+func scanDeviceRefusal(r *row) (c joinery.RefusalCount, err error) {
+	if c, err = scanRefusal(r); err != nil {
+		return c, err
+	}
+	c.Device, c.Owner = joinery.DeviceID(r.int()), joinery.OrgID(r.int())
+	return c, json.Unmarshal([]byte(r.text()), &c.Decided)
 }
 
 // scanRefusal reads the columns that all three tables have.

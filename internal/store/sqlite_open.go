@@ -16,16 +16,17 @@ import (
 
 // sqliteDB is the engine over one file: the lock, one writer and some readers.
 type sqliteDB struct {
-	path    string
-	log     *slog.Logger
-	lock    *fileLock // nil where opened beside a server
-	marks   *markFile // nil unless opened to serve
-	noted   mark      // what it says; the writer's
-	joins   *pool     // readers for joins
-	readers *pool     // readers for everybody else: a listing keeps no join waiting
-	news    *news     // for the readers of joins
-	w       *writer   // nil where opened for reading only
-	closed  chan struct{}
+	path     string
+	log      *slog.Logger
+	lock     *fileLock // nil where opened beside a server
+	marks    *markFile // nil unless opened to serve
+	noted    mark      // what it says; the writer's
+	joins    *pool     // readers for joins
+	readers  *pool     // readers for everybody else: a listing keeps no join waiting
+	news     *news     // for the readers of joins
+	sequence *sequence // of the DB
+	w        *writer   // nil where opened for reading only
+	closed   chan struct{}
 }
 
 // Memory for pages that one connection takes at most, in KiB, of what givePages
@@ -126,6 +127,7 @@ func openFile(ctx context.Context, o Options, why purpose) (_ *DB, err error) {
 		joins: newPool(n), readers: newPool(max(2, n/2)), news: newNews(), closed: make(chan struct{}),
 	}
 	d := &DB{engine: e, readOnly: why == toRead || why == toReadLive}
+	e.sequence = &d.sequence
 	defer func() {
 		if err != nil {
 			_ = d.Close()

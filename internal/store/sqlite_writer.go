@@ -17,14 +17,16 @@ import (
 // is taken as one batch, and between two batches runs at most one other
 // transaction, so that neither starves.
 type writer struct {
-	c       *sqliteConn
-	path    string
-	file    os.FileInfo // what stood at path when it was opened
-	epoch   int64
-	news    *news // what the readers of joins are told
-	readers *pool // those readers
-	stmts   joinStatements
-	log     *slog.Logger
+	c     *sqliteConn
+	path  string
+	file  os.FileInfo // what stood at path when it was opened
+	epoch int64
+	news  *news // what the readers of joins are told
+	// sequence is told what joins are on disk.
+	sequence *sequence
+	readers  *pool // those readers
+	stmts    joinStatements
+	log      *slog.Logger
 	// committed is told the last join of each batch that is on disk.
 	committed func(joinery.ActivationID)
 
@@ -53,7 +55,7 @@ const maxBatch = 512
 // startWriter starts a writer on c, which is the writer's to close from now on.
 func (e *sqliteDB) startWriter(c *sqliteConn, epoch int64, log *slog.Logger) (*writer, error) {
 	w := &writer{
-		c: c, path: e.path, epoch: epoch, news: e.news, readers: e.joins, log: log, committed: e.noteJoin,
+		c: c, path: e.path, epoch: epoch, news: e.news, sequence: e.sequence, readers: e.joins, log: log, committed: e.noteJoin,
 		checkpointAt: walPages, failed: make(chan struct{}), waiting: newWaiting(), done: make(chan struct{}),
 	}
 	err := w.stmts.prepare(c)
@@ -95,13 +97,25 @@ func (w *writer) loop() {
 				w.commitBatch(batch)
 			}
 			if other != nil {
-				err := w.transaction(other.run)
-				w.news.next() // before anybody relies on the change
-				other.result <- err
+				other.result <- w.otherTransaction(other)
 			}
 			w.checkpoint()
 		}
 	}
+}
+
+// otherTransaction runs a transaction that is not a join's.
+func (w *writer) otherTransaction(other *otherWrite) error {
+	aside := false
+	err := w.transaction(func(t *tx) error {
+		err := other.run(t)
+		aside = t.aside
+		return err
+	})
+	if !aside {
+		w.news.next() // before anybody relies on the change
+	}
+	return err
 }
 
 // take gives the next batch of joins and one other transaction. After stop it

@@ -35,6 +35,7 @@ func newPostgresFleet(t *testing.T, devices int) (*fleet, *pgtest.Server) {
 	server, err := programs.Quickstart(t.Context(), filepath.Join(dir, "a"), "--database", pg.Database(t), "--elements", "1")
 	ok(t, err)
 	f := &fleet{t: t, server: server, ids: map[lorawan.EUI64]joinery.DeviceID{}}
+	allowReceivers(t, server)
 	ok(t, server.Start(t.Context()))
 	t.Cleanup(func() { ok(t, server.Stop()) })
 	f.api, err = client.New(client.Options{Socket: server.Path("joinery.sock")})
@@ -117,13 +118,18 @@ func TestPostgres(t *testing.T) {
 
 // P3: two servers on one PostgreSQL, one of which is killed each second. No
 // JoinNonce repeats, no accepted DevNonce is accepted again at either, and no
-// join that either acknowledged is lost.
+// join that either acknowledged is lost; nor is the event of one, whichever
+// server delivers, and whichever names in the feed what a dead one left out.
 func (f *fleet) killedInTurns(other *rig.Server, otherNS *sim.NS) {
 	t, joins := f.t, 150
 	if os.Getenv("JOINERY_LONG") != "" {
 		joins = 20_000
 	}
 	servers, ways := []*rig.Server{f.server, other}, []*sim.NS{f.ns, otherNS}
+
+	r := newReceiver(t)
+	r.disorder = true
+	r.listens(f)
 
 	ctx, stop := context.WithCancel(t.Context())
 	var busy sync.WaitGroup
@@ -149,6 +155,9 @@ func (f *fleet) killedInTurns(other *rig.Server, otherNS *sim.NS) {
 	}
 	f.ns = ways[0]
 	f.checkJoins()
+	r.await(f, time.Minute)
+	f.checkFeed(r)
+	ok(t, f.api.RemoveWebhook(t.Context(), r.id))
 	f.fsck() // on the state of one instant, beside the servers
 	t.Logf("%d joins acknowledged over %d kills", f.acknowledged(), kills)
 }

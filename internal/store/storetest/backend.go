@@ -25,6 +25,8 @@ type Backend interface {
 	APIKeys
 	People
 	Refusals
+	Events
+	Webhooks
 	Life
 }
 
@@ -146,6 +148,7 @@ func Run(t *testing.T, open func(t testing.TB) Backend) {
 		{"Commit", runCommits}, {"Import", runImports}, {"Manifest", runManifests}, {"Delete", runDeletes}, {"Device", runDevices},
 		{"Ownership", runOwnership}, {"HandOver", runHandOver}, {"Fleet", runFleet}, {"Foreign", runForeign}, {"Refusals", runRefusals},
 		{"Meanwhile", runMeanwhile}, {"Labels", runLabels}, {"People", runPeople}, {"NetworkClaims", runNetworkClaims},
+		{"Events", runEvents}, {"Webhooks", runWebhooks},
 	} {
 		t.Run(group.name, func(t *testing.T) { group.run(t, open) })
 	}

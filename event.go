@@ -1,0 +1,209 @@
+package joinery
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"strings"
+	"time"
+
+	"joinery/lorawan"
+)
+
+// EventType says what an event is about, in a word of a closed set. Receivers
+// rely on the words: one that was given is never given another meaning.
+type EventType string
+
+// Event types.
+const (
+	EventImportFinished    EventType = "import.finished"    // a file was imported to its end; one an import
+	EventDeviceImported    EventType = "device.imported"    // one a device; sent to webhooks that ask for it by name only
+	EventDeviceClaimed     EventType = "device.claimed"     // the organisation became its owner
+	EventDeviceBound       EventType = "device.bound"       // a network may join it, another one, or none any more
+	EventDeviceReleased    EventType = "device.released"    // its owner let it go
+	EventTransferOffered   EventType = "transfer.offered"   // its owner offers it to somebody
+	EventTransferCancelled EventType = "transfer.cancelled" // and took that back
+	EventDeviceTransferred EventType = "device.transferred" // it changed hands
+	EventDeviceSuspended   EventType = "device.suspended"
+	EventDeviceResumed     EventType = "device.resumed"
+	EventDeviceDeleted     EventType = "device.deleted"
+	EventDeviceJoined      EventType = "device.joined"  // a join or rejoin was accepted
+	EventJoinRefused       EventType = "join.refused"   // at most one an hour of a device, peer and reason
+	EventKeysExposed       EventType = "keys.exposed"   // a root key was disclosed to somebody
+	EventServiceEnding     EventType = "service.ending" // the device's service term ends soon
+	EventWebhookAdded      EventType = "webhook.added"
+	EventWebhookRemoved    EventType = "webhook.removed"
+	EventWebhookRotated    EventType = "webhook.rotated"
+	EventWebhookEnabled    EventType = "webhook.enabled"
+	EventWebhookDisabled   EventType = "webhook.disabled" // nothing is sent to it any more
+	EventWebhookTest       EventType = "webhook.test"     // somebody asked for it; in no feed
+)
+
+// EventTypes is all types that a feed can have, in the order of a device's life.
+var EventTypes = []EventType{
+	EventImportFinished, EventDeviceImported, EventDeviceClaimed, EventDeviceBound, EventDeviceReleased,
+	EventTransferOffered, EventTransferCancelled, EventDeviceTransferred, EventDeviceSuspended, EventDeviceResumed,
+	EventDeviceDeleted, EventDeviceJoined, EventJoinRefused, EventKeysExposed, EventServiceEnding,
+	EventWebhookAdded, EventWebhookRemoved, EventWebhookRotated, EventWebhookEnabled, EventWebhookDisabled,
+}
+
+// auditedEvents says which audit entry is which event; one that is not here is
+// none. Whoever adds an AuditEvent decides it here.
+var auditedEvents = map[AuditEvent]EventType{
+	AuditDeviceClaimed:     EventDeviceClaimed,
+	AuditDeviceBound:       EventDeviceBound,
+	AuditDeviceSuspended:   EventDeviceSuspended,
+	AuditDeviceResumed:     EventDeviceResumed,
+	AuditDeviceDeleted:     EventDeviceDeleted,
+	AuditWebhookAdded:      EventWebhookAdded,
+	AuditWebhookRemoved:    EventWebhookRemoved,
+	AuditWebhookRotated:    EventWebhookRotated,
+	AuditWebhookEnabled:    EventWebhookEnabled,
+	AuditWebhookDisabled:   EventWebhookDisabled,
+	AuditDeviceReleased:    EventDeviceReleased,
+	AuditDeviceTransferred: EventDeviceTransferred,
+	AuditTransferOffered:   EventTransferOffered,
+	AuditTransferCancelled: EventTransferCancelled,
+	"keys.exposed":         EventKeysExposed,
+	"service.ending":       EventServiceEnding,
+}
+
+// EventOf gives the type of the event that an audit entry is, "" for none.
+func EventOf(e AuditEvent) EventType { return auditedEvents[e] }
+
+// EventID names one event for ever: the same wherever and however often it is
+// delivered, and after a restore never another event's. Its text form is
+// "evt_" and 16 characters.
+type EventID [10]byte
+
+const eventPrefix = "evt_"
+
+// NewEventID makes the id of an event from what it stands on: what kind of row,
+// and what tells that row from all others, those of a restored copy included.
+func NewEventID(kind string, of ...[]byte) EventID {
+	h := sha256.New()
+	part := func(b []byte) {
+		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(b))))
+		h.Write(b)
+	}
+	part([]byte(kind))
+	for _, b := range of {
+		part(b)
+	}
+	return EventID(h.Sum(nil)[:10])
+}
+
+// String gives the one text form.
+func (id EventID) String() string { return eventPrefix + idText.EncodeToString(id[:]) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (id EventID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (id *EventID) UnmarshalText(b []byte) error {
+	rest, ok := strings.CutPrefix(string(b), eventPrefix)
+	raw, err := idText.DecodeString(rest)
+	if !ok || err != nil || len(raw) != len(id) || EventID(raw).String() != string(b) {
+		return errors.New(`event: want "evt_" and 16 characters`)
+	}
+	*id = EventID(raw)
+	return nil
+}
+
+// EventCursor is a place in the feed: behind event Index of page Page. The zero
+// cursor is before everything. Its text form is 23 characters.
+type EventCursor struct {
+	Page  int64
+	Index uint16
+	// Tag tells the page from another of the same number, as there is one after a
+	// backup was restored; 0 is not looked at.
+	Tag uint32
+}
+
+// EndOfPage is the Index of a cursor behind all of a page.
+const EndOfPage = 1<<16 - 1
+
+// Before tells whether c is a place before o.
+func (c EventCursor) Before(o EventCursor) bool {
+	return c.Page < o.Page || c.Page == o.Page && c.Index < o.Index
+}
+
+// IsZero tells whether c is before everything.
+func (c EventCursor) IsZero() bool { return c.Page == 0 }
+
+// String gives the one text form; "" before everything.
+func (c EventCursor) String() string {
+	if c.IsZero() {
+		return ""
+	}
+	var b [14]byte
+	binary.BigEndian.PutUint64(b[:], uint64(c.Page))
+	binary.BigEndian.PutUint16(b[8:], c.Index)
+	binary.BigEndian.PutUint32(b[10:], c.Tag)
+	return idText.EncodeToString(b[:])
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (c EventCursor) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// ParseEventCursor reads the text form.
+func ParseEventCursor(s string) (c EventCursor, err error) {
+	if s == "" {
+		return c, nil
+	}
+	b, err := idText.DecodeString(s)
+	if err == nil && len(b) == 14 {
+		c = EventCursor{int64(binary.BigEndian.Uint64(b)), binary.BigEndian.Uint16(b[8:]), binary.BigEndian.Uint32(b[10:])}
+	}
+	if err != nil || c.Page <= 0 || c.String() != s {
+		return EventCursor{}, Errorf(CodeInvalid, "after: want the 'next' or the 'cursor' of an answer, as it came")
+	}
+	return c, nil
+}
+
+// Event is something that happened to what an organisation holds. Exactly one
+// of Audit, Join, Import, Imported and Refusal says what.
+type Event struct {
+	ID     EventID
+	Cursor EventCursor // behind it
+	Type   EventType
+	At     time.Time
+	Org    OrgID // whose it is; zero: the operator's alone
+
+	// Device is zero for what is about none; DevEUI and JoinEUI are its own.
+	Device  DeviceID
+	JoinEUI lorawan.EUI64
+	DevEUI  lorawan.EUI64
+
+	Audit    *AuditEntry
+	Join     *Activation
+	Import   *Import   // finished
+	Imported *ImportID // one device of it
+	Refusal  *RefusalCount
+}
+
+// EventQuery selects events of the feed.
+type EventQuery struct {
+	After EventCursor
+	Org   OrgID                // zero: of all, and what is nobody's
+	Wants func(EventType) bool // nil: every type
+	Limit int
+}
+
+// EventPage is what a query found, and from where to go on.
+type EventPage struct {
+	Events []Event
+	Next   EventCursor
+	// More tells whether there was more to look at.
+	More bool
+}
+
+// EventSource is a server as the feed knows it. Its joins that the feed does not
+// have, because it crashed, have ids above Mark.
+type EventSource struct {
+	Server   int64
+	Mark     ActivationID
+	MarkedAt time.Time
+	// Beat changes whenever the server named joins in the feed, and once in a while.
+	Beat int64
+}

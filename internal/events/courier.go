@@ -1,0 +1,211 @@
+package events
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"joinery"
+	"joinery/internal/webhook"
+)
+
+// Bounds of one round of deliveries to one webhook.
+const (
+	windowEvents = 256             // events that may be under way, or wait for one before them
+	atOnce       = 8               // requests to one webhook
+	roundTime    = 5 * time.Second // after which no request of a round begins
+	noteTimeout  = 2 * time.Second // for writing down what became of a round
+	skipPages    = 512             // pages without an event for a webhook, after which its place is written down
+)
+
+// courier delivers to one webhook, round by round. What is not written down in
+// the webhook's place is in its memory only.
+type courier struct {
+	*Service
+	w      joinery.Webhook
+	cursor joinery.EventCursor // up to which all is delivered; at or behind w.Cursor
+	// taken are events behind cursor that were delivered: one before them was not.
+	taken map[joinery.EventID]bool
+	// tries counts attempts for events that were not taken.
+	tries map[joinery.EventID]uint32
+}
+
+func newCourier(s *Service, w joinery.Webhook) *courier {
+	return &courier{Service: s, w: w, cursor: w.Cursor, taken: map[joinery.EventID]bool{}, tries: map[joinery.EventID]uint32{}}
+}
+
+// take brings the courier up to date with what is stored. A place other than the
+// one that it left there is somebody's wish: to begin at the end, for one.
+func (c *courier) take(w joinery.Webhook) {
+	if w.Cursor != c.w.Cursor {
+		*c = *newCourier(c.Service, w)
+	}
+	c.w = w
+}
+
+// round delivers what is in the window, once each, and writes down what became
+// of it. more tells that there is something to do at once.
+func (c *courier) round(ctx context.Context) (more bool, err error) {
+	q := joinery.EventQuery{After: c.cursor, Org: c.w.Org, Wants: c.w.Wants, Limit: windowEvents}
+	if c.w.AllOrgs {
+		q.Org = 0
+	}
+	p, err := c.store.Events(ctx, q)
+	if err != nil {
+		return false, err
+	}
+	if len(p.Events) == 0 {
+		c.cursor = p.Next
+		if c.cursor.Page-c.w.Cursor.Page < skipPages && c.w.FailingSince.IsZero() {
+			return p.More, nil
+		}
+		return p.More, c.note(joinery.WebhookProgress{Cursor: c.cursor}, nil)
+	}
+	r := c.deliver(ctx, p.Events)
+	c.advance(p)
+	if err := c.judge(ctx, r); err != nil {
+		return false, err
+	}
+	return ctx.Err() == nil && r.failure == nil, nil
+}
+
+// result is what became of a round.
+type result struct {
+	mu       sync.Mutex
+	attempts []joinery.Delivery
+	taken    []joinery.EventID
+	failure  *webhook.Answer // the last one
+	gone     bool
+	after    time.Duration // the longest that the receiver asked to wait
+}
+
+func (r *result) add(e joinery.Event, d joinery.Delivery, a webhook.Answer) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.attempts = append(r.attempts, d)
+	if a.Err == nil {
+		r.taken = append(r.taken, e.ID)
+		return
+	}
+	r.failure, r.gone, r.after = &a, r.gone || a.Gone(), max(r.after, a.RetryAfter)
+}
+
+// deliver makes one attempt for each event that was not taken: those of one
+// device one after another, up to the first that fails, those of several devices
+// at once. What is about no device is a line of its own.
+func (c *courier) deliver(ctx context.Context, events []joinery.Event) *result {
+	lines := map[joinery.DeviceID][]joinery.Event{}
+	var order []joinery.DeviceID
+	for _, e := range events {
+		if c.taken[e.ID] {
+			continue
+		}
+		if lines[e.Device] == nil {
+			order = append(order, e.Device)
+		}
+		lines[e.Device] = append(lines[e.Device], e)
+	}
+	r, began := &result{}, time.Now()
+	slots := make(chan struct{}, atOnce)
+	var running sync.WaitGroup
+	for _, device := range order {
+		slots <- struct{}{}
+		running.Go(func() {
+			defer func() { <-slots }()
+			for _, e := range lines[device] {
+				if ctx.Err() != nil || time.Since(began) > roundTime {
+					return
+				}
+				d, a := c.attempt(ctx, c.w, e, c.tries[e.ID]+1)
+				if a.Err != nil && ctx.Err() != nil {
+					return // we gave up, not the receiver
+				}
+				r.add(e, d, a)
+				if a.Err != nil {
+					return
+				}
+			}
+		})
+	}
+	running.Wait()
+	for _, d := range r.attempts {
+		c.tries[d.Event] = d.Attempt
+	}
+	for _, id := range r.taken {
+		c.taken[id] = true
+		delete(c.tries, id)
+	}
+	return r
+}
+
+// advance moves the cursor up to the first event that was not taken.
+func (c *courier) advance(p joinery.EventPage) {
+	for _, e := range p.Events {
+		if !c.taken[e.ID] {
+			return
+		}
+		delete(c.taken, e.ID)
+		c.cursor = e.Cursor
+	}
+	c.cursor = p.Next
+}
+
+// judge writes down a round, and switches off what is gone or hopeless.
+func (c *courier) judge(ctx context.Context, r *result) error {
+	progress := joinery.WebhookProgress{Cursor: c.cursor}
+	now := c.timestamp()
+	if r.failure != nil {
+		progress.FailingSince, progress.Attempts = c.w.FailingSince, c.w.Attempts+1
+		if progress.FailingSince.IsZero() || progress.FailingSince.After(now) {
+			progress.FailingSince = now
+		}
+		progress.NextAt = now.Add(max(wait(progress.Attempts), r.after))
+	}
+	c.say(ctx, progress, r)
+	if len(r.attempts) == 0 && c.cursor == c.w.Cursor {
+		return nil
+	}
+	if err := c.note(progress, r.attempts); err != nil {
+		return err
+	}
+	switch {
+	case r.gone:
+		return c.disable("the receiver answered 410: it wants nothing any more")
+	case r.failure != nil && hopeless(progress, now):
+		return c.disable("deliveries failed since " + progress.FailingSince.Format(time.RFC3339) + ", last: " + r.failure.Err.Error())
+	}
+	return nil
+}
+
+// say logs when deliveries begin to fail, and when they go on.
+func (c *courier) say(ctx context.Context, now joinery.WebhookProgress, r *result) {
+	switch failed, fails := !c.w.FailingSince.IsZero(), !now.FailingSince.IsZero(); {
+	case fails && !failed:
+		c.log.WarnContext(ctx, "deliveries to a webhook fail; they are tried again", slog.String("webhook", c.w.ID.String()),
+			slog.String("host", hostOf(c.w.URL)), slog.Any("error", r.failure.Err))
+	case failed && !fails:
+		c.log.InfoContext(ctx, "deliveries to a webhook go on", slog.String("webhook", c.w.ID.String()), slog.String("host", hostOf(c.w.URL)))
+	}
+}
+
+// note writes down how far the deliveries are. A server that is told to stop
+// does it all the same: what is not noted is delivered again.
+func (c *courier) note(p joinery.WebhookProgress, attempts []joinery.Delivery) error {
+	ctx, cancel := context.WithTimeout(context.Background(), noteTimeout)
+	defer cancel()
+	if err := c.store.RecordDeliveries(ctx, c.w.ID, p, attempts); err != nil {
+		return err
+	}
+	p.Cursor.Tag = 0 // as it is stored
+	c.w.WebhookProgress = p
+	return nil
+}
+
+func (c *courier) disable(why string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), noteTimeout)
+	defer cancel()
+	c.stats.disabled.Add(1)
+	c.log.Warn("a webhook was switched off", slog.String("webhook", c.w.ID.String()), slog.String("host", hostOf(c.w.URL)), slog.String("why", why))
+	return c.store.DisableWebhook(ctx, c.w.ID, why, c.entry("server", joinery.AuditWebhookDisabled, c.w, map[string]string{"why": why}))
+}

@@ -1,0 +1,270 @@
+package events
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"joinery"
+)
+
+// Sequencer names what was committed in the feed.
+type Sequencer interface {
+	// BeginFeed comes before the first join, and EndFeed after the last.
+	BeginFeed(ctx context.Context) error
+	EndFeed(ctx context.Context) error
+	// Sequence names what this server committed since the last call, and tells
+	// whether there was anything. With touch it says that this server lives.
+	Sequence(ctx context.Context, touch bool) (more bool, err error)
+}
+
+// Leader is what one server does for all.
+type Leader interface {
+	// Lead: held is nil where another server leads; else it tells whether the lead
+	// is lost by now, and release gives it back.
+	Lead(ctx context.Context) (held func() error, release func(), err error)
+	// Sources are the other servers that have, or had, the database open.
+	Sources(ctx context.Context) ([]joinery.EventSource, error)
+	// RecoverFeed names joins of another server that are missing, after giving
+	// those that live the time settle to do it themselves.
+	RecoverFeed(ctx context.Context, s joinery.EventSource, settle time.Duration) (n int, err error)
+	ForgetSource(ctx context.Context, s joinery.EventSource) error
+}
+
+// RunOptions say how a server runs its part.
+type RunOptions struct {
+	// Alone: no other server can have the database open.
+	Alone bool
+	// Hold is why nothing is to be delivered now, nil for no reason: a copy of a
+	// database must not speak for the one that it was copied from.
+	Hold func() error
+	// Keep is how long the feed is kept; 0 is 30 days.
+	Keep time.Duration
+}
+
+// How often things are done. Turns of the store's sequence are counted, so the
+// first of these is also what its bounds mean.
+const (
+	sequenceEvery = 250 * time.Millisecond
+	touchEvery    = 30 * time.Minute / sequenceEvery // in turns
+	lookEvery     = time.Second                      // for webhooks, and whether this server leads
+	leadAgain     = 2 * time.Second
+	sourcesEvery  = 10 * time.Second
+	// staleAfter is how long a source shows no life before it is looked into, and
+	// forgetAfter until it is forgotten; both as seen by this server's own clock.
+	staleAfter  = 15 * time.Second
+	forgetAfter = 3 * time.Hour
+	settleTime  = 3 * time.Second
+	pruneEvery  = 10 * time.Minute
+	prunePages  = 500
+	keepFor     = 30 * 24 * time.Hour
+	endTimeout  = 2 * time.Second
+)
+
+// Runner is a server's part in the feed and its deliveries, from Start to Close.
+type Runner struct {
+	*Service
+	sequencer Sequencer
+	leader    Leader
+	opt       RunOptions
+
+	wake    chan struct{} // holds one token when the feed has something new
+	stop    context.CancelFunc
+	running sync.WaitGroup
+	closing sync.Once
+}
+
+// Start begins to name what this server commits, and to deliver when this server
+// leads. It comes before the first join.
+func Start(ctx context.Context, s *Service, sequencer Sequencer, leader Leader, opt RunOptions) (*Runner, error) {
+	if err := sequencer.BeginFeed(ctx); err != nil {
+		return nil, err
+	}
+	if opt.Hold == nil {
+		opt.Hold = func() error { return nil }
+	}
+	if opt.Keep == 0 {
+		opt.Keep = keepFor
+	}
+	r := &Runner{Service: s, sequencer: sequencer, leader: leader, opt: opt, wake: make(chan struct{}, 1)}
+	life, stop := context.WithCancel(context.Background())
+	r.stop = stop
+	r.running.Go(func() { r.sequence(life) })
+	r.running.Go(func() { r.lead(life) })
+	return r, nil
+}
+
+// Close ends deliveries, names what is left, and gives the lead back. No join may
+// come after it.
+func (r *Runner) Close() {
+	r.closing.Do(func() {
+		r.stop()
+		r.running.Wait()
+		ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
+		defer cancel()
+		if err := r.sequencer.EndFeed(ctx); err != nil {
+			r.log.Warn("the last events are named in the feed at the next start", slog.Any("error", err))
+		}
+		r.sender.Close()
+	})
+}
+
+// sequence names what was committed, turn by turn.
+func (r *Runner) sequence(ctx context.Context) {
+	clock := time.NewTicker(sequenceEvery)
+	defer clock.Stop()
+	failing := false
+	for turn := time.Duration(1); ; turn++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-clock.C:
+		}
+		// Not cut off: what became of it would have to be looked for.
+		writing, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+		more, err := r.sequencer.Sequence(writing, turn%touchEvery == 0)
+		cancel()
+		if err != nil && ctx.Err() == nil && !failing {
+			r.log.Warn("events wait to be named in the feed", slog.Any("error", err))
+		}
+		failing = err != nil
+		if more {
+			r.hurry()
+		}
+	}
+}
+
+func (r *Runner) hurry() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// lead delivers whenever this server leads.
+func (r *Runner) lead(ctx context.Context) {
+	for {
+		held, release, err := r.leader.Lead(ctx)
+		switch {
+		case err != nil && ctx.Err() == nil:
+			r.log.Debug("nobody knows who delivers events", slog.Any("error", err))
+		case err == nil && held != nil:
+			r.stats.leads.Store(true)
+			r.reign(ctx, held)
+			r.stats.leads.Store(false)
+			release()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(leadAgain):
+		}
+	}
+}
+
+// reign does what the leader does until ctx ends or the lead is lost. Deliveries
+// under way end before it returns.
+func (r *Runner) reign(ctx context.Context, held func() error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var parts sync.WaitGroup
+	post := newPost(r)
+	defer parts.Wait()
+	defer post.wait()
+	defer cancel()
+	parts.Go(func() { r.recover(ctx) })
+	parts.Go(func() { r.prune(ctx) })
+	clock := time.NewTicker(lookEvery)
+	defer clock.Stop()
+	for {
+		if err := held(); err != nil {
+			r.log.Warn("this server delivers no events for now", slog.Any("error", err))
+			return
+		}
+		if r.opt.Hold() == nil {
+			if err := post.round(ctx); err != nil && ctx.Err() == nil {
+				r.log.Debug("webhooks cannot be read", slog.Any("error", err))
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-clock.C:
+		case <-r.wake:
+		}
+	}
+}
+
+// prune forgets what is older than the feed is kept.
+func (r *Runner) prune(ctx context.Context) {
+	for {
+		n, err := r.store.PruneEvents(ctx, r.now().Add(-r.opt.Keep), prunePages)
+		wait := pruneEvery
+		if err == nil && n == prunePages {
+			wait = lookEvery
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+// watched is a source as this server has seen it.
+type watched struct {
+	beat  int64
+	since time.Time // when it had this beat first, by this server's own clock
+	done  bool      // was looked into at this beat
+}
+
+// recover looks for joins that servers committed and did not come to name: all
+// of a server that is no more, whatever beat it had; of others, those that show
+// no life, which may also have nothing to do.
+func (r *Runner) recover(ctx context.Context) {
+	seen := map[int64]watched{}
+	for {
+		sources, err := r.leader.Sources(ctx)
+		if err == nil {
+			for _, source := range sources {
+				r.lookInto(ctx, source, seen)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(sourcesEvery):
+		}
+	}
+}
+
+func (r *Runner) lookInto(ctx context.Context, source joinery.EventSource, seen map[int64]watched) {
+	w, known := seen[source.Server]
+	if !known || w.beat != source.Beat {
+		w = watched{beat: source.Beat, since: time.Now()}
+		seen[source.Server] = w
+	}
+	age, settle := time.Since(w.since), settleTime
+	if r.opt.Alone {
+		age, settle = forgetAfter, 0
+	}
+	if age < staleAfter || w.done && age < forgetAfter {
+		return
+	}
+	n, err := r.leader.RecoverFeed(ctx, source, settle)
+	if err == nil && age >= forgetAfter {
+		err = r.leader.ForgetSource(ctx, source)
+		delete(seen, source.Server)
+	} else if err == nil {
+		w.done = true
+		seen[source.Server] = w
+	}
+	switch {
+	case err != nil && ctx.Err() == nil:
+		r.log.Warn("what a server left behind cannot be looked into", slog.Int64("server", source.Server), slog.Any("error", err))
+	case n > 0:
+		r.stats.found.Add(uint64(n))
+		r.log.Info("joins of a server that ended are in the feed now", slog.Int64("server", source.Server), slog.Int("joins", n))
+		r.hurry()
+	}
+}
