@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"joinery"
 	"joinery/client"
 	"joinery/lorawan"
 
@@ -32,6 +33,7 @@ var argumentCompleters = map[string]completer{
 	"DEVICE": completeDevices, "JOINEUI/DEVEUI": completeDevices,
 	"PEER": completePeers, "KEK": completeKEKs, "KEY": completeKeys, "SIGNER": completeSigners,
 	"ORG": completeOrgs, "ORGANISATION": completeOrgs, "PERSON": completePeople, "PROFILE": completeProfiles, "RANGE": completeRanges,
+	"WEBHOOK": completeWebhooks,
 }
 
 // flagCompleters are by the flag's name.
@@ -42,6 +44,7 @@ var flagCompleters = map[string]completer{
 	"mac-version": words("1.0.0", "1.0.1", "1.0.2", "1.0.3", "1.0.4", "1.1.0"),
 	"app-s-key":   words("clear", "wrapped", "session-key-id"), "app-s-key-at-least": words("clear", "wrapped", "session-key-id"),
 	"owner": completeOrgs, "status": words("active", "unbound", "suspended"), "sort": words("dev-eui", "-dev-eui", "last-join", "-last-join"),
+	"type": completeEventTypes,
 	"role": words("ns", "as"), "for": words(presetChirpStack, presetThingsTS), "root10": words("NwkKey", "AppKey"),
 }
 
@@ -193,6 +196,19 @@ func completeDevices(ctx context.Context, a *app, typed string) ([]string, error
 		}
 		return []string{described(name, d.JoinEUI.String(), stateOf(d))}
 	})
+}
+
+func completeWebhooks(ctx context.Context, a *app, _ string) ([]string, error) {
+	return completeFrom(ctx, a, func(ctx context.Context, api *client.Client) ([]client.Webhook, error) { return api.Webhooks(ctx) },
+		func(w client.Webhook) []string { return []string{described(w.ID.String(), w.URL, w.Description)} })
+}
+
+// completeEventTypes needs no server.
+func completeEventTypes(context.Context, *app, string) (types []string, err error) {
+	for _, t := range joinery.EventTypes {
+		types = append(types, string(t))
+	}
+	return types, nil
 }
 
 func completePeers(ctx context.Context, a *app, _ string) ([]string, error) {

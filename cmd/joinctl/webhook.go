@@ -2,9 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
+	"io"
 	"strings"
 	"time"
 
@@ -62,20 +61,11 @@ func (a *app) showSecret(path, done string, made client.MadeWebhook) error {
 		a.sayf("%s %s; its secret is shown this once:\n", done, w.ID)
 		return a.show(made, func() error { return a.printf("%s\n", made.Secret) })
 	}
-	if err := writeNew(path, made.Secret+"\n"); err != nil {
+	write := func(f io.Writer) error { _, err := io.WriteString(f, made.Secret+"\n"); return err }
+	if err := writeSecret(path, write); err != nil {
 		return fmt.Errorf("%s %s, but its secret could not be written: %w; 'joinctl webhook rotate %s --now' makes another", done, w.ID, err, w.ID)
 	}
 	return a.done(w, "%s %s; its secret is in %s", done, w.ID, path)
-}
-
-// writeNew writes a file that must not exist, for its owner alone.
-func writeNew(path, text string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(text)
-	return errors.Join(err, f.Close())
 }
 
 func (a *app) webhookListCommand() *cobra.Command {
@@ -230,17 +220,26 @@ passes over what was not delivered.`,
 }
 
 func (a *app) webhookRemoveCommand() *cobra.Command {
-	return a.webhookAct(&cobra.Command{
-		Use:     "remove WEBHOOK",
-		Short:   "Send nothing to a webhook any more, and forget it",
-		Long:    "Send nothing to a webhook any more, and forget it. The feed keeps its events.",
-		Example: "  joinctl webhook remove whk_0c3kd5vqmr2hx",
+	var yes bool
+	c := a.webhookAct(&cobra.Command{
+		Use:   "remove WEBHOOK",
+		Short: "Send nothing to a webhook any more, and forget it",
+		Long: `Send nothing to a webhook any more, and forget it with its secret and its place in
+the feed. The feed keeps its events.`,
+		Example: `  joinctl webhook remove whk_0c3kd5vqmr2hx
+  joinctl webhook remove whk_0c3kd5vqmr2hx --yes`,
 	}, func(ctx context.Context, api *client.Client, w client.Webhook) error {
+		question := fmt.Sprintf("Removing %s (%s) forgets its secret and what it was not sent yet", w.ID, clean(w.URL))
+		if err := a.confirm(yes, question, w.ID.String(), "--yes"); err != nil {
+			return err
+		}
 		if err := api.RemoveWebhook(ctx, w.ID); err != nil {
 			return err
 		}
-		return a.done(map[string]string{"webhook": w.ID.String()}, "removed %s (%s)", w.ID, w.URL)
+		return a.done(map[string]string{"webhook": w.ID.String()}, "removed %s (%s)", w.ID, clean(w.URL))
 	})
+	yesFlag(c, &yes)
+	return c
 }
 
 func (a *app) webhookDeliveriesCommand() *cobra.Command {
