@@ -11,7 +11,7 @@ import (
 type Page[T any] struct {
 	Items []T `json:"items" nullable:"false" doc:"What was asked for, in the listing's order"`
 	// Next is empty on the last page.
-	Next string `json:"next,omitzero" pattern:"^[A-Za-z0-9_-]{1,256}$" patternDescription:"the 'next' of a page" doc:"Give this as 'after' to get the next page; absent on the last one"`
+	Next string `json:"next,omitzero" maxLength:"256" pattern:"^[A-Za-z0-9_-]+$" patternDescription:"the 'next' of a page" doc:"Give this as 'after' to get the next page; absent on the last one"`
 }
 
 // List is one page of a listing of things of which there are few: the client
@@ -19,7 +19,7 @@ type Page[T any] struct {
 type List[T any] struct {
 	Items []T `json:"items" nullable:"false" doc:"What was asked for, in the listing's order"`
 	// Next is empty on the last page.
-	Next string `json:"next,omitzero" pattern:"^[A-Za-z0-9_-]{1,256}$" patternDescription:"the 'next' of a page" doc:"Give this as 'after' to get the next page; absent on the last one"`
+	Next string `json:"next,omitzero" maxLength:"256" pattern:"^[A-Za-z0-9_-]+$" patternDescription:"the 'next' of a page" doc:"Give this as 'after' to get the next page; absent on the last one"`
 }
 
 // EUIRange is a closed range of EUI-64s.

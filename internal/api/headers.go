@@ -28,10 +28,7 @@ func documentHeaders(d *huma.OpenAPI) {
 		r.Headers[name] = &huma.Header{Ref: "#/components/headers/" + name}
 	}
 	for _, item := range d.Paths {
-		for _, op := range []*huma.Operation{item.Get, item.Post, item.Put, item.Patch, item.Delete} {
-			if op == nil {
-				continue
-			}
+		for _, op := range operationsOf(item) {
 			for text, r := range op.Responses {
 				refer(r, client.RequestIDHeader)
 				status, _ := strconv.Atoi(text)

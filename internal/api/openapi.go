@@ -2,9 +2,14 @@ package api
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"slices"
+	"strings"
 
 	"joinery/client"
 
@@ -69,7 +74,8 @@ func (s *Server) config() huma.Config {
 	}
 }
 
-// Document is the OpenAPI document, for programs that are made from it.
+// Document is the OpenAPI document, for programs that are made from it. Attach
+// forgets most of it.
 func (s *Server) Document() *huma.OpenAPI { return s.huma.OpenAPI() }
 
 // serveDocument fixes the document, once all routes are registered, and serves
@@ -83,17 +89,61 @@ func (s *Server) serveDocument() error {
 	if err := leaveEntriesToDecoder(schemas); err != nil {
 		return err
 	}
-	plain, err := json.Marshal(s.huma.OpenAPI())
+	document, err := packDocument(s.huma.OpenAPI())
 	if err != nil {
 		return fmt.Errorf("write the OpenAPI document: %w", err)
 	}
-	var document bytes.Buffer
-	if err := json.Indent(&document, plain, "", "  "); err != nil {
-		return fmt.Errorf("write the OpenAPI document: %w", err)
-	}
-	s.mux.HandleFunc("GET "+full("/openapi.json"), func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/openapi+json")
-		_, _ = w.Write(document.Bytes()) // whoever went away needs no answer
-	})
+	s.mux.HandleFunc("GET "+full("/openapi.json"), func(w http.ResponseWriter, r *http.Request) { sendDocument(w, r, document) })
 	return nil
+}
+
+// packDocument writes the document as people read it, and packs it: it is a
+// megabyte that is seldom asked for.
+func packDocument(d *huma.OpenAPI) ([]byte, error) {
+	plain, err := json.Marshal(d)
+	if err != nil {
+		return nil, err
+	}
+	var indented, packed bytes.Buffer
+	if err := json.Indent(&indented, plain, "", "  "); err != nil {
+		return nil, err
+	}
+	w := gzip.NewWriter(&packed)
+	_, err = w.Write(indented.Bytes())
+	if err = errors.Join(err, w.Close()); err != nil {
+		return nil, err
+	}
+	return bytes.Clone(packed.Bytes()), nil
+}
+
+// sendDocument answers with the packed document, unpacked for who cannot.
+func sendDocument(w http.ResponseWriter, r *http.Request, packed []byte) {
+	h := w.Header()
+	h.Set("Content-Type", "application/openapi+json")
+	h.Set("Vary", "Accept-Encoding")
+	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+		h.Set("Content-Encoding", "gzip")
+		_, _ = w.Write(packed) // whoever went away needs no answer
+		return
+	}
+	if plain, err := gzip.NewReader(bytes.NewReader(packed)); err == nil {
+		_, _ = io.Copy(w, plain)
+	}
+}
+
+// forgetDocument drops what only the document needs. Requests are checked
+// against the schemas of bodies and parameters, which huma holds by themselves.
+func forgetDocument(d *huma.OpenAPI) {
+	for _, item := range d.Paths {
+		for _, op := range operationsOf(item) {
+			op.Responses, op.Parameters, op.Description = nil, nil, ""
+		}
+	}
+	d.Paths, d.Components.Headers = nil, nil
+}
+
+// operationsOf lists the operations of a path.
+func operationsOf(item *huma.PathItem) []*huma.Operation {
+	all := []*huma.Operation{item.Get, item.Post, item.Put, item.Patch, item.Delete}
+	return slices.DeleteFunc(all, func(op *huma.Operation) bool { return op == nil })
 }

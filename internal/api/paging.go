@@ -15,7 +15,7 @@ import (
 // Paging is where a page of a listing begins and how long it is at most. Its name
 // is exported because huma looks past embedded types of other names.
 type Paging struct {
-	After string `query:"after" pattern:"^[A-Za-z0-9_-]{1,256}$" patternDescription:"the 'next' of a page" doc:"Go on behind the page whose 'next' this is"`
+	After string `query:"after" maxLength:"256" pattern:"^[A-Za-z0-9_-]+$" patternDescription:"the 'next' of a page" doc:"Go on behind the page whose 'next' this is"`
 	Limit int    `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"At most this many items"`
 }
 

@@ -6,8 +6,6 @@ import (
 	"strings"
 
 	"joinery"
-
-	"github.com/danielgtaylor/huma/v2"
 )
 
 // What an operation needs, besides rights.
@@ -97,8 +95,8 @@ func needText(need joinery.Right) string {
 func (s *Server) unlisted() error {
 	var missing []string
 	for _, item := range s.huma.OpenAPI().Paths {
-		for _, op := range []*huma.Operation{item.Get, item.Put, item.Post, item.Delete, item.Patch} {
-			if op != nil && needs[op.OperationID] == "" {
+		for _, op := range operationsOf(item) {
+			if needs[op.OperationID] == "" {
 				missing = append(missing, op.OperationID)
 			}
 		}

@@ -116,7 +116,10 @@ func New(opt Options) (*Server, error) {
 }
 
 // Attach gives the door its services. It comes before Serve.
-func (s *Server) Attach(services Services) { s.Services = services }
+func (s *Server) Attach(services Services) {
+	s.Services = services
+	forgetDocument(s.huma.OpenAPI())
+}
 
 // count follows http.Server.ConnState.
 func (s *Server) count(_ net.Conn, state http.ConnState) {
