@@ -104,7 +104,7 @@ func TestAPIOverTLS(t *testing.T) {
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- second.Run(ctx) }()
-	waitFor(t, func() bool { return second.health.Load() != nil })
+	waitFor(t, func() bool { return second.health.Load() != nil && first.retired() })
 	if first.APITLSAddr().String() != second.APITLSAddr().String() {
 		t.Errorf("%v became %v", first.APITLSAddr(), second.APITLSAddr())
 	}

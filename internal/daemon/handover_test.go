@@ -46,7 +46,7 @@ func testHandOver(t *testing.T, c config.Config) {
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- second.Run(ctx) }()
-	waitFor(t, func() bool { return second.health.Load() != nil })
+	waitFor(t, func() bool { return second.health.Load() != nil && first.retired() })
 
 	// On the connection to the old server, by way of the new one.
 	_, err = operator.AddOrganisation(t.Context(), client.NewOrganisation{Name: "meanwhile"})
@@ -83,6 +83,10 @@ func testHandOver(t *testing.T, c config.Config) {
 		}
 	}
 }
+
+// retired tells whether each answer ends its connection. A successor may serve a
+// moment before; a connection whose last answer came then ends as idle ones do.
+func (r running) retired() bool { return r.core.retiring.Load() }
 
 // stopped waits for a server that ends by itself.
 func (r running) stopped(within time.Duration) error {
