@@ -63,12 +63,12 @@ demo: ## Devices join a server of their own, step by step; leaves nothing behind
 	@$(GO) run ./test/demo
 
 .PHONY: test
-test: need-cc need-pg need-poppler fmt vet lint build ## Everything that must pass before a change lands
+test: need-cc need-pg need-poppler need-chromium fmt vet lint build ## Everything that must pass before a change lands
 	$(GO) test -race -short -timeout 20m $(CONCURRENT) # -short: without the longest, which come next
 	$(GO) test -timeout 20m ./...
 
 .PHONY: test-long
-test-long: need-cc need-pg need-poppler ## The full figures of every promise: hours rather than minutes
+test-long: need-cc need-pg need-poppler need-chromium ## The full figures of every promise: hours rather than minutes
 	JOINERY_LONG=1 $(GO) test -count=1 -timeout 4h ./...
 	$(MAKE) fuzz FUZZTIME=1000000x
 
@@ -154,4 +154,18 @@ need-poppler:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends poppler-utils; \
 	else \
 		echo "without pdftoppm sheets of labels are tested by their own shapes only: sudo apt-get install poppler-utils" >&2; \
+	fi
+
+# The page for signing in is used in a real browser, which has an authenticator of
+# its own for that.
+.PHONY: need-chromium
+need-chromium:
+	@for name in chromium chromium-browser google-chrome; do \
+		if command -v "$$name" >/dev/null; then exit 0; fi; \
+	done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing Chromium for the tests of the page"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
+	else \
+		echo "without Chromium the page for signing in is tested by its requests only: sudo apt-get install chromium" >&2; \
 	fi

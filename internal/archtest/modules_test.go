@@ -32,6 +32,8 @@ var modules = map[string][]string{
 
 // testModules lists the modules that only tests import.
 var testModules = []string{
+	"github.com/chromedp/cdproto",
+	"github.com/chromedp/chromedp",       // a browser
 	"github.com/descope/virtualwebauthn", // authenticators
 	"github.com/go-jose/go-jose/v4",
 	"github.com/makiuchi-d/gozxing", // reads our QR codes
