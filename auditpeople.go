@@ -9,6 +9,7 @@ const (
 	AuditPersonJoined      AuditEvent = "person.joined"
 	AuditPersonRoleChanged AuditEvent = "person.role_changed"
 	AuditPersonRemoved     AuditEvent = "person.removed"
+	AuditPersonLeft        AuditEvent = "person.left"
 	AuditPasskeyAdded      AuditEvent = "person.passkey_added"
 	AuditPasskeyRemoved    AuditEvent = "person.passkey_removed"
 	AuditOperatorBootstrap AuditEvent = "operator.bootstrap_issued"

@@ -679,3 +679,84 @@ func TestWithoutSignIn(t *testing.T) {
 		t.Errorf("a cookie: %d", a.status)
 	}
 }
+
+// TestForeignLink: who is known joins nothing by signing in, whatever link they
+// came by: they see what it is, and take it themselves or not at all.
+func TestForeignLink(t *testing.T) {
+	f := startProvider(t)
+	f.invite(t, f.orgA, "ann@example.com", joinery.RoleMember)
+	f.browser(t).provider("ann", "")
+	foreign := f.invite(t, f.orgB, "mallory@example.com", joinery.RoleAdmin)
+	b := f.browser(t)
+	if end := b.provider("ann", foreign.Token); end.Fragment != "" {
+		t.Fatalf("ann is at %s", end)
+	}
+	if me := b.me(); me == nil || len(me.Memberships) != 1 {
+		t.Fatalf("a link drew her in: %+v", me)
+	}
+	// One that stands no more is no reason to keep her out either.
+	if end := f.browser(t).provider("ann", "joinery_invitation_x"); end.Fragment != "" {
+		t.Errorf("with a spoilt link ann is at %s", end)
+	}
+	var shown client.Offer
+	b.post("/invitation", map[string]string{"invitation": foreign.Token}, &shown)
+	want := client.Offer{
+		Organisation: f.orgB, Name: "Borealis", Role: joinery.RoleAdmin, Email: "mallory@example.com",
+		InvitedBy: foreign.Invitation.InvitedBy, ExpiresAt: foreign.Invitation.ExpiresAt,
+	}
+	if shown != want {
+		t.Errorf("the page shows %+v, want %+v", shown, want)
+	}
+	b.refused("/invitation", map[string]string{"invitation": "x"}, joinery.CodeForbidden)
+	b.refused("/invitation", struct{}{}, joinery.CodeForbidden)
+	body := marshal(t, client.AcceptedInvitation{Token: foreign.Token})
+	if a := b.do(http.MethodPost, "/api/v1/me/invitations/offer", body, "Sec-Fetch-Site", "same-origin"); a.status != http.StatusOK || !strings.Contains(a.body, `"Borealis"`) {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := b.do(http.MethodPost, "/api/v1/me/invitations", body, "Sec-Fetch-Site", "same-origin"); a.status != http.StatusNoContent || len(b.me().Memberships) != 2 {
+		t.Errorf("she takes it: %d %s", a.status, a.body)
+	}
+	b.refused("/invitation", map[string]string{"invitation": foreign.Token}, joinery.CodeForbidden)
+}
+
+// TestLeaving: whoever belongs to an organisation may leave it themselves, by the
+// rule by which others remove them; their keys go with them.
+func TestLeaving(t *testing.T) {
+	f := start(t)
+	ctx := t.Context()
+	ann, ben := f.signedIn(t, f.orgA, joinery.RoleAdmin, "ann"), f.signedIn(t, f.orgA, joinery.RoleMember, "ben")
+	asAnn, asBen := f.as(t, ann.token), f.as(t, ben.token)
+	key, err := asBen.MakeAPIKey(ctx, client.NewAPIKey{Name: "script", ExpiresAt: time.Now().Add(time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := asAnn.LeaveOrganisation(ctx, f.orgA); code(err) != "conflict" {
+		t.Errorf("the last admin leaves: %v", err)
+	}
+	for name, org := range map[string]joinery.OrgID{"another's": f.orgB, "nobody's": joinery.NewOrgID()} {
+		if err := asBen.LeaveOrganisation(ctx, org); code(err) != "not_found" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, c := range map[string]*client.Client{"an API key": f.as(t, f.keyA), "a key of a person": f.as(t, key.Text), "the socket": f.operator} {
+		if err := c.LeaveOrganisation(ctx, f.orgA); code(err) != "forbidden" {
+			t.Errorf("%s leaves: %v", name, err)
+		}
+	}
+	if err := asBen.LeaveOrganisation(ctx, f.orgA); err != nil {
+		t.Fatal(err)
+	}
+	for name, token := range map[string]string{"his session": ben.token, "his key": key.Text} {
+		if _, err := f.as(t, token).Status(ctx); code(err) != "unauthenticated" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// Who is alone may leave, admin or not.
+	if err := asAnn.LeaveOrganisation(ctx, f.orgA); err != nil {
+		t.Error(err)
+	}
+	if people, err := f.acting(t, f.orgA).People(ctx); err != nil || len(people) != 0 {
+		t.Errorf("%+v, %v", people, err)
+	}
+	f.checkAudit(t, "person.left")
+}

@@ -34,6 +34,10 @@ type PersonStore interface {
 	InvitationsOf(ctx context.Context, email string, at time.Time) ([]joinery.Invitation, error)
 	// Join uses an invitation up; CodeNotFound where it was taken meanwhile.
 	Join(ctx context.Context, j joinery.Joining, at time.Time, entries ...joinery.AuditEntry) error
+	// RemoveMember is PeopleStore's.
+	RemoveMember(ctx context.Context, org joinery.OrgID, person joinery.PersonID, keepKeys bool, entry joinery.AuditEntry) error
+	// Orgs lists all organisations.
+	Orgs(ctx context.Context) ([]joinery.Organisation, error)
 }
 
 // StepStore keeps the steps of signing in that wait for the next one. Each
@@ -239,6 +243,34 @@ func (s *SignIn) invitationOf(ctx context.Context, token string) (joinery.Invita
 	return i, nil
 }
 
+// Offer is an invitation with what whoever holds its token must know before they
+// take it.
+type Offer struct {
+	joinery.Invitation
+	OrgName string
+	// Operator is set where the organisation runs this server.
+	Operator bool
+}
+
+// Offer tells what an invitation is, to whoever holds its token; nothing changes.
+func (s *SignIn) Offer(ctx context.Context, token string) (Offer, error) {
+	i, err := s.invitationOf(ctx, token)
+	if err != nil {
+		return Offer{}, err
+	}
+	orgs, err := s.store.Orgs(ctx)
+	if err != nil {
+		return Offer{}, err
+	}
+	o := Offer{Invitation: i}
+	for _, org := range orgs {
+		if org.ID == i.Org {
+			o.OrgName, o.Operator = org.Name, org.Kinds.Is(joinery.KindServerOperator)
+		}
+	}
+	return o, nil
+}
+
 // Accept lets the caller join an organisation for a token.
 func (s *SignIn) Accept(ctx context.Context, caller joinery.Caller, token string) error {
 	if err := requirePerson(caller); err != nil {
@@ -249,6 +281,23 @@ func (s *SignIn) Accept(ctx context.Context, caller joinery.Caller, token string
 		return err
 	}
 	return s.join(ctx, joinery.Joining{Invitation: i, Person: joinery.Person{ID: caller.Person}})
+}
+
+// Leave ends the caller's own membership. The API keys that they made there are
+// revoked, always: were they kept, who left would go on to hold them. To anything
+// else they do not belong, and it is answered as absent.
+func (s *SignIn) Leave(ctx context.Context, caller joinery.Caller, org joinery.OrgID) error {
+	if err := requirePerson(caller); err != nil {
+		return err
+	}
+	entry := joinery.AuditEntry{At: s.timestamp(), Event: joinery.AuditPersonLeft, Actor: caller.Name, Org: org, Detail: map[string]string{
+		"person": caller.Person.String(), "keys": "revoked",
+	}}
+	err := s.store.RemoveMember(ctx, org, caller.Person, false, entry)
+	if joinery.CodeOf(err) == joinery.CodeNotFound {
+		return joinery.Errorf(joinery.CodeNotFound, "you do not belong to such an organisation")
+	}
+	return err
 }
 
 // join makes somebody a member, with the audit entry of that.
