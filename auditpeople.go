@@ -12,5 +12,6 @@ const (
 	AuditPersonLeft        AuditEvent = "person.left"
 	AuditPasskeyAdded      AuditEvent = "person.passkey_added"
 	AuditPasskeyRemoved    AuditEvent = "person.passkey_removed"
+	AuditProgramAgreed     AuditEvent = "person.program_agreed" // a program acts as them from then on
 	AuditOperatorBootstrap AuditEvent = "operator.bootstrap_issued"
 )

@@ -598,6 +598,7 @@ func TestProgramSignsInThroughTheBrowser(t *testing.T) {
 	if _, err := c.AddOrganisation(ctx, client.NewOrganisation{Name: "x"}); code(err) != "forbidden" {
 		t.Errorf("a member added an organisation: %v", err)
 	}
+	f.checkAudit(t, "person.program_agreed")
 	// The person ends the program's session.
 	if err := c.EndSession(ctx, got.Session); err != nil {
 		t.Fatal(err)

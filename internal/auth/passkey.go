@@ -16,7 +16,8 @@ import (
 	"joinery"
 )
 
-// PasskeyStore keeps WebAuthn credentials.
+// PasskeyStore keeps WebAuthn credentials. Entries are written for every
+// organisation of the person.
 type PasskeyStore interface {
 	AddPasskey(ctx context.Context, p joinery.Passkey, entry joinery.AuditEntry) error
 	PasskeyOf(ctx context.Context, credential []byte) (joinery.Passkey, error)

@@ -47,7 +47,8 @@ type StepStore interface {
 	SignIn(ctx context.Context, hash [32]byte) (joinery.SignIn, error)
 	SignInByCode(ctx context.Context, code string) (joinery.SignIn, error)
 	TakeSignIn(ctx context.Context, hash [32]byte) (joinery.SignIn, error)
-	AgreeToSignIn(ctx context.Context, hash [32]byte, person joinery.PersonID) error
+	// AgreeToSignIn writes its entry for every organisation of the person.
+	AgreeToSignIn(ctx context.Context, hash [32]byte, person joinery.PersonID, entry joinery.AuditEntry) error
 }
 
 // SignInOptions say how people sign in.
@@ -304,8 +305,12 @@ func (s *SignIn) Leave(ctx context.Context, caller joinery.Caller, org joinery.O
 func (s *SignIn) join(ctx context.Context, j joinery.Joining) error {
 	at := s.timestamp()
 	actor := "person " + j.Person.ID.String()
+	// The store says which role they have then: who has a higher one keeps it.
 	entry := joinery.AuditEntry{At: at, Event: joinery.AuditPersonJoined, Actor: actor, Org: j.Invitation.Org, Detail: map[string]string{
-		"person": j.Person.ID.String(), "role": string(j.Invitation.Role), "invitation": j.Invitation.ID.String(), "invitedBy": j.Invitation.InvitedBy,
+		"person": j.Person.ID.String(), "invitation": j.Invitation.ID.String(), "invitedBy": j.Invitation.InvitedBy, "offered": string(j.Invitation.Role),
 	}}
+	if j.Passkey != nil {
+		entry.Detail["passkey"] = j.Passkey.ID.String()
+	}
 	return s.store.Join(ctx, j, at, entry)
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"joinery"
@@ -41,14 +42,20 @@ const (
 
 // scanAPIKey reads a key. An operator's key of the operator's organisation acts
 // for none; a plain key made for that organisation acts for it.
-func (d *DB) scanAPIKey(r *row) (k joinery.APIKey) {
+func (d *DB) scanAPIKey(r *row) joinery.APIKey {
+	k := scanKeyRow(r)
+	if k.Operator && k.Org == d.operator {
+		k.Org = 0
+	}
+	return k
+}
+
+// scanKeyRow reads a key with the organisation of its row.
+func scanKeyRow(r *row) (k joinery.APIKey) {
 	k = joinery.APIKey{ID: joinery.APIKeyID(r.int()), Org: joinery.OrgID(r.int()), Operator: r.bool(), Name: r.text()}
 	r.into(k.Hash[:])
 	k.CreatedAt, k.ExpiresAt, k.RevokedAt = r.time(), r.time(), r.time()
 	k.Rights, k.Person, k.MadeBy, k.LastUsedAt = joinery.ParseRights(r.text()), joinery.PersonID(r.int()), joinery.APIKeyID(r.int()), r.time()
-	if k.Operator && k.Org == d.operator {
-		k.Org = 0
-	}
 	return k
 }
 
@@ -107,18 +114,45 @@ func (d *DB) APIKeys(ctx context.Context, org joinery.OrgID) (keys []joinery.API
 const keysBelow = `(WITH RECURSIVE below(id) AS (SELECT CAST(?1 AS BIGINT) UNION SELECT k.id FROM api_key k JOIN below b ON k.made_by = b.id)
 	SELECT id FROM below)`
 
+// keysWhere gives keys as their rows are, in order of their ids.
+func (c conn) keysWhere(where string, args ...any) (keys []joinery.APIKey, err error) {
+	err = c.each(apiKeyColumns+"WHERE "+where+" ORDER BY k.id", func(r *row) error {
+		keys = append(keys, scanKeyRow(r))
+		return nil
+	}, args...)
+	return keys, err
+}
+
+// keyEntry is the entry of a key that something else took along: what it was, and
+// what took it.
+func keyEntry(cause joinery.AuditEntry, event joinery.AuditEvent, k joinery.APIKey) joinery.AuditEntry {
+	return joinery.AuditEntry{At: cause.At, Event: event, Actor: cause.Actor, Org: k.Org, Detail: map[string]string{
+		"key": k.ID.String(), "name": k.Name, "operator": strconv.FormatBool(k.Operator), "scopes": k.Rights.String(), "because": string(cause.Event),
+	}}
+}
+
 // RevokeAPIKey ends a key, and all that were made by it, directly or not, with
-// the invitations that they made; revoking again changes nothing.
+// the invitations that they made; each that stood has an entry. Revoking again
+// changes nothing.
 func (d *DB) RevokeAPIKey(ctx context.Context, id joinery.APIKeyID, at time.Time, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
+		below, err := t.keysWhere("k.id IN "+keysBelow+" AND k.id <> ?1 AND k.revoked_at IS NULL", id)
+		if err != nil {
+			return err
+		}
 		n, err := t.changes("UPDATE api_key SET revoked_at = coalesce(revoked_at, ?2) WHERE id IN "+keysBelow, id, at)
 		if err == nil && n == 0 {
 			err = notFound("API key")
 		}
-		if err == nil {
-			err = t.exec("DELETE FROM invitation WHERE by_key IN "+keysBelow, id)
+		if err != nil {
+			return err
 		}
-		return t.finish(err, a)
+		ended, err := t.changes("DELETE FROM invitation WHERE by_key IN "+keysBelow, id)
+		entries := []joinery.AuditEntry{withCount(withCount(a, "endedInvitations", ended), "revokedKeys", len(below))}
+		for _, k := range below {
+			entries = append(entries, withDetail(keyEntry(a, joinery.AuditAPIKeyRevoked, k), "madeBy", k.MadeBy.String()))
+		}
+		return t.finish(err, entries...)
 	})
 }
 

@@ -48,14 +48,15 @@ func (t *tx) mayInvite(i joinery.Invitation) error {
 
 // endInvitationsBy removes what somebody who is no admin of an organisation any
 // more, or a key of theirs, made there, and as an operator anywhere: by it they
-// would have their role back.
-func (t *tx) endInvitationsBy(org joinery.OrgID, person joinery.PersonID) error {
-	return t.exec("DELETE FROM invitation WHERE by_person = ?2 AND (org = ?1 OR ?1 = (SELECT operator_org FROM store))", org, person)
+// would have their role back. It tells how many.
+func (t *tx) endInvitationsBy(org joinery.OrgID, person joinery.PersonID) (int, error) {
+	return t.changes("DELETE FROM invitation WHERE by_person = ?2 AND (org = ?1 OR ?1 = (SELECT operator_org FROM store))", org, person)
 }
 
-// endInvitationsTo removes what invites a person into an organisation.
-func (t *tx) endInvitationsTo(org joinery.OrgID, person joinery.PersonID) error {
-	return t.exec("DELETE FROM invitation WHERE org = ? AND email <> '' AND email = (SELECT email FROM person WHERE id = ?)", org, person)
+// endInvitationsTo removes what invites a person into an organisation, and tells
+// how many.
+func (t *tx) endInvitationsTo(org joinery.OrgID, person joinery.PersonID) (int, error) {
+	return t.changes("DELETE FROM invitation WHERE org = ? AND email <> '' AND email = (SELECT email FROM person WHERE id = ?)", org, person)
 }
 
 const invitationColumns = "SELECT id, org, role, email, hash, created_at, expires_at, invited_by, by_person, by_key FROM invitation "

@@ -10,7 +10,12 @@ import (
 // AddPasskey stores a passkey; CodeConflict where the authenticator's credential
 // is registered already.
 func (d *DB) AddPasskey(ctx context.Context, p joinery.Passkey, a joinery.AuditEntry) error {
-	return d.do(ctx, func(t *tx) error { return t.finish(t.addPasskey(p), a) })
+	return d.do(ctx, func(t *tx) error {
+		if err := t.addPasskey(p); err != nil {
+			return err
+		}
+		return t.auditEverywhere(p.Person, a)
+	})
 }
 
 func (t *tx) addPasskey(p joinery.Passkey) error {
@@ -74,6 +79,9 @@ func (d *DB) RemovePasskey(ctx context.Context, person joinery.PersonID, id join
 		if err == nil && ways == 0 {
 			err = joinery.Errorf(joinery.CodeConflict, "this is the only way in which you can sign in: add another passkey first")
 		}
-		return t.finish(err, a)
+		if err != nil {
+			return err
+		}
+		return t.auditEverywhere(person, a)
 	})
 }

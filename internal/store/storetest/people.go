@@ -39,7 +39,7 @@ type People interface {
 	SignIn(ctx context.Context, hash [32]byte) (joinery.SignIn, error)
 	SignInByCode(ctx context.Context, code string) (joinery.SignIn, error)
 	TakeSignIn(ctx context.Context, hash [32]byte) (joinery.SignIn, error)
-	AgreeToSignIn(ctx context.Context, hash [32]byte, person joinery.PersonID) error
+	AgreeToSignIn(ctx context.Context, hash [32]byte, person joinery.PersonID, a joinery.AuditEntry) error
 }
 
 func runPeople(t *testing.T, open func(testing.TB) Backend) {
@@ -463,8 +463,8 @@ func signIns(open func(testing.TB) Backend) func(*testing.T) {
 		w.equal(got, ch)
 		_, err = w.SignInByCode(w.ctx, "")
 		w.refused(err, joinery.CodeNotFound)
-		w.ok(w.AgreeToSignIn(w.ctx, ch.Hash, ann.ID))
-		w.refused(w.AgreeToSignIn(w.ctx, ch.Hash, ann.ID), joinery.CodeNotFound) // once
+		w.ok(w.AgreeToSignIn(w.ctx, ch.Hash, ann.ID, w.audit(joinery.AuditProgramAgreed)))
+		w.refused(w.AgreeToSignIn(w.ctx, ch.Hash, ann.ID, w.audit(joinery.AuditProgramAgreed)), joinery.CodeNotFound) // once
 		ch.Person = ann.ID
 		got, err = w.SignIn(w.ctx, ch.Hash)
 		w.ok(err)
