@@ -488,6 +488,34 @@ func TestPasskeysOfAPerson(t *testing.T) {
 	f.checkAudit(t, "person.passkey_added", "person.passkey_removed")
 }
 
+// TestStepsOfAnother: a step of registering a passkey serves whom it was begun for,
+// and is refused to everybody else as one that is not there.
+func TestStepsOfAnother(t *testing.T) {
+	f := start(t)
+	ann, ben := f.browser(t), f.browser(t)
+	ann.join(f.invite(t, f.orgA, "ann@example.com", joinery.RoleAdmin).Token, "Ann")
+	ben.join(f.invite(t, f.orgA, "ben@example.com", joinery.RoleAdmin).Token, "Ben")
+	one, two := f.invite(t, f.orgA, "x@example.com", joinery.RoleViewer).Token, f.invite(t, f.orgB, "x@example.com", joinery.RoleViewer).Token
+	byInvitation := func(token string) map[string]any { return map[string]any{"invitation": token, "name": "Eve"} }
+	for name, c := range map[string]struct {
+		begins, ends   *browser
+		with, finishes map[string]any
+	}{
+		"a member's, with an invitation":   {ann, ann, map[string]any{}, byInvitation(one)},
+		"an invitation's, as a member":     {ann, ann, byInvitation(one), map[string]any{}},
+		"of another member":                {ann, ben, map[string]any{}, map[string]any{}},
+		"of another invitation":            {ann, ann, byInvitation(one), byInvitation(two)},
+		"a stranger's with an invitation ": {ann, f.browser(t), map[string]any{}, byInvitation(one)},
+	} {
+		var options json.RawMessage
+		c.begins.post("/passkey/new", c.with, &options)
+		c.finishes["passkey"], c.finishes["credential"] = "first", c.begins.device().create(t, options)
+		if p := c.ends.refused("/passkey/new/finish", c.finishes, joinery.CodeUnauthenticated); !strings.Contains(p.Detail, "from the beginning") {
+			t.Errorf("%s: %s", name, p.Detail)
+		}
+	}
+}
+
 // TestOtherSitesCannotActThroughABrowser: a cookie counts only for what our own
 // page sends.
 func TestOtherSitesCannotActThroughABrowser(t *testing.T) {

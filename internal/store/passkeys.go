@@ -8,9 +8,16 @@ import (
 )
 
 // AddPasskey stores a passkey; CodeConflict where the authenticator's credential
-// is registered already.
-func (d *DB) AddPasskey(ctx context.Context, p joinery.Passkey, a joinery.AuditEntry) error {
+// is registered already, or its person has most already.
+func (d *DB) AddPasskey(ctx context.Context, p joinery.Passkey, most int, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
+		n, err := t.integer("SELECT count(*) FROM passkey WHERE person = ?", p.Person)
+		if err == nil && n >= int64(most) {
+			err = joinery.Errorf(joinery.CodeConflict, "you have %d passkeys, the most that one person may: remove one first", n)
+		}
+		if err != nil {
+			return err
+		}
 		if err := t.addPasskey(p); err != nil {
 			return err
 		}

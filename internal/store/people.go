@@ -42,7 +42,8 @@ func (d *DB) Join(ctx context.Context, j joinery.Joining, at time.Time, entries 
 
 func (t *tx) addPerson(j joinery.Joining) error {
 	p := j.Person
-	if err := t.exec("INSERT INTO person (id, name, email, created_at) VALUES (?, ?, ?, ?)", p.ID, p.Name, p.Email, p.CreatedAt); err != nil {
+	err := t.exec("INSERT INTO person (id, name, email, created_at) VALUES (?, ?, ?, ?)", p.ID, p.Name, p.Email, p.CreatedAt)
+	if err := conflict(err, "there is such a person already"); err != nil {
 		return err
 	}
 	if i := j.Identity; i != nil {

@@ -25,7 +25,7 @@ type People interface {
 	Invitations(ctx context.Context, org joinery.OrgID) ([]joinery.Invitation, error)
 	InvitationsOf(ctx context.Context, email string, at time.Time) ([]joinery.Invitation, error)
 	WithdrawInvitation(ctx context.Context, id joinery.InvitationID, a joinery.AuditEntry) error
-	AddPasskey(ctx context.Context, p joinery.Passkey, a joinery.AuditEntry) error
+	AddPasskey(ctx context.Context, p joinery.Passkey, most int, a joinery.AuditEntry) error
 	PasskeyOf(ctx context.Context, credential []byte) (joinery.Passkey, error)
 	Passkeys(ctx context.Context, person joinery.PersonID) ([]joinery.Passkey, error)
 	UsePasskey(ctx context.Context, id joinery.PasskeyID, record []byte, at time.Time) error
@@ -52,6 +52,7 @@ func runPeople(t *testing.T, open func(testing.TB) Backend) {
 	t.Run("passkeys", passkeys(open))
 	t.Run("sessions", sessions(open))
 	t.Run("sign-ins", signIns(open))
+	t.Run("what the audit log says of people", peopleAudit(open))
 }
 
 func hash() [sha256.Size]byte { return sha256.Sum256(randomBytes(32)) }
@@ -149,6 +150,8 @@ func memberships(open func(testing.TB) Backend) func(*testing.T) {
 		again := joinery.Joining{Invitation: w.invite(w.org, joinery.RoleViewer, "x"), Person: joinery.Person{ID: joinery.NewPersonID()}, New: true,
 			Identity: &joinery.Identity{Issuer: "https://id.example.com", Subject: "ann"}}
 		w.refused(w.Join(w.ctx, again, epoch), joinery.CodeConflict)
+		twice := joinery.Joining{Invitation: w.invite(w.org, joinery.RoleViewer, "x"), Person: ben, New: true}
+		w.refused(w.Join(w.ctx, twice, epoch), joinery.CodeConflict)
 		w.refused(w.SetRole(w.ctx, w.org, ann.ID, joinery.RoleMember, a), joinery.CodeConflict)
 		w.refused(w.RemoveMember(w.ctx, w.org, ann.ID, false, a), joinery.CodeConflict)
 		w.refused(w.SetRole(w.ctx, other, ben.ID, joinery.RoleAdmin, a), joinery.CodeNotFound)
@@ -409,11 +412,12 @@ func passkeys(open func(testing.TB) Backend) func(*testing.T) {
 		w.equal(list, []joinery.Passkey{first})
 
 		stolen := joinery.Passkey{ID: joinery.NewPasskeyID(), Person: ben.ID, Name: "mine", Credential: first.Credential, Record: []byte("{}"), CreatedAt: epoch}
-		w.refused(w.AddPasskey(w.ctx, stolen, a), joinery.CodeConflict)
+		w.refused(w.AddPasskey(w.ctx, stolen, 9, a), joinery.CodeConflict)
 		w.refused(w.RemovePasskey(w.ctx, ben.ID, first.ID, a), joinery.CodeNotFound)
 		w.refused(w.RemovePasskey(w.ctx, ann.ID, first.ID, a), joinery.CodeConflict) // her only way in
 		second := joinery.Passkey{ID: joinery.NewPasskeyID(), Person: ann.ID, Name: "key", Credential: randomBytes(16), Record: []byte("{}"), CreatedAt: epoch}
-		w.ok(w.AddPasskey(w.ctx, second, a))
+		w.refused(w.AddPasskey(w.ctx, second, 1, a), joinery.CodeConflict) // she has as many as she may
+		w.ok(w.AddPasskey(w.ctx, second, 2, a))
 		w.ok(w.RemovePasskey(w.ctx, ann.ID, first.ID, w.audit(joinery.AuditPasskeyRemoved)))
 		_, err = w.PasskeyOf(w.ctx, first.Credential)
 		w.refused(err, joinery.CodeNotFound)
