@@ -55,10 +55,13 @@ func ParsePasskeyID(s string) (PasskeyID, error) { return parseID[passkeyKind](s
 // Person is somebody who signs in. A person who belongs to no organisation any
 // more is forgotten: what is left is the ID, and no name.
 type Person struct {
-	ID        PersonID
-	Name      string // as their provider or they themselves gave it
-	Email     string // in lower case; "" where it is not known
-	CreatedAt time.Time
+	ID    PersonID
+	Name  string // as their provider or they themselves gave it
+	Email string // in lower case; "" where it is not known
+	// EmailVerified is set where their provider vouches for the address. Else it is
+	// the one to which they were invited, and whoever had the link came in.
+	EmailVerified bool
+	CreatedAt     time.Time
 }
 
 // Membership is one person's place in one organisation.

@@ -11,6 +11,8 @@ type Person struct {
 	ID    joinery.PersonID `json:"id" pattern:"^per_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"per_ and 13 characters" doc:"Identifier"`
 	Name  string           `json:"name" example:"Ann Smith" doc:"Name, as the person or their OpenID provider gave it"`
 	Email string           `json:"email,omitzero" example:"ann@example.com" doc:"Address, in lower case; absent where it is not known"`
+	// EmailVerified tells a provider's word from an invitation's.
+	EmailVerified bool `json:"emailVerified" doc:"Whether the OpenID provider vouches for the address; else it is the one to which the person was invited, and nobody checked that it is theirs"`
 }
 
 // Member is a person as an organisation sees them.

@@ -267,7 +267,7 @@ func callerOut(c joinery.Caller) client.Caller {
 }
 
 func person(p joinery.Person) client.Person {
-	return client.Person{ID: p.ID, Name: p.Name, Email: p.Email}
+	return client.Person{ID: p.ID, Name: p.Name, Email: p.Email, EmailVerified: p.EmailVerified}
 }
 
 func member(m joinery.Member) client.Member {

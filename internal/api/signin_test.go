@@ -190,7 +190,7 @@ func TestSignInAtTheProvider(t *testing.T) {
 		t.Fatalf("ann is at %s", end)
 	}
 	me := b.me()
-	if me == nil || me.Person.Name != "ann Smith" || me.Person.Email != "ann@example.com" || len(me.Memberships) != 1 ||
+	if me == nil || me.Person.Name != "ann Smith" || me.Person.Email != "ann@example.com" || !me.Person.EmailVerified || len(me.Memberships) != 1 ||
 		me.Memberships[0].Organisation != f.orgA || me.Memberships[0].Role != joinery.RoleMember || me.Caller.Operator {
 		t.Fatalf("me %+v", me)
 	}
@@ -460,6 +460,9 @@ func TestPasskeysOfAPerson(t *testing.T) {
 	ann := f.browser(t)
 	ann.join(f.invite(t, f.orgA, "ann@example.com", joinery.RoleAdmin).Token, "Ann")
 	ann.refused("/passkey/new/finish", map[string]any{"passkey": "x", "credential": struct{}{}}, joinery.CodeUnauthenticated)
+	if me := ann.me(); me.Person.Email != "ann@example.com" || me.Person.EmailVerified {
+		t.Errorf("nobody vouches for her address: %+v", me.Person)
+	}
 	second := ann.device()
 	var options json.RawMessage
 	ann.post("/passkey/new", struct{}{}, &options)

@@ -161,9 +161,20 @@ func (s *SignIn) BeginProvider(ctx context.Context, b Browser) (string, error) {
 
 // claims is what is read of an ID token.
 type claims struct {
-	Name          string `json:"name"`
-	Email         string `json:"email"`
-	EmailVerified bool   `json:"email_verified"`
+	Name          string   `json:"name"`
+	Email         string   `json:"email"`
+	EmailVerified verified `json:"email_verified"`
+}
+
+// verified is true for true, and for "true", which some providers send although
+// the claim is a boolean (OpenID Connect Core 1.0 §5.1). Anything else vouches for
+// nothing, and keeps nobody out.
+type verified bool
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (v *verified) UnmarshalJSON(text []byte) error {
+	*v = verified(string(text) == "true" || string(text) == `"true"`)
+	return nil
 }
 
 // FinishProvider takes what the provider sent a browser back with, and gives who
@@ -280,7 +291,9 @@ func (s *SignIn) admit(ctx context.Context, id joinery.Identity, c claims, token
 	case joinery.CodeOf(err) != joinery.CodeNotFound:
 		return 0, err
 	}
-	person = joinery.Person{ID: joinery.NewPersonID(), Name: personName(c.Name, email), Email: email, CreatedAt: s.timestamp()}
+	person = joinery.Person{
+		ID: joinery.NewPersonID(), Name: personName(c.Name, email), Email: email, EmailVerified: email != "", CreatedAt: s.timestamp(),
+	}
 	return person.ID, s.admitNew(ctx, joinery.Joining{Person: person, New: true, Identity: &id}, token)
 }
 
@@ -288,6 +301,9 @@ func (s *SignIn) admit(ctx context.Context, id joinery.Identity, c claims, token
 func (s *SignIn) note(ctx context.Context, person joinery.Person, name, email string) error {
 	before := person
 	person.Name, person.Email = firstOf(name, person.Name), firstOf(email, person.Email)
+	if email != "" { // else what the provider said before stays
+		person.EmailVerified = true
+	}
 	if person == before {
 		return nil
 	}

@@ -42,7 +42,7 @@ func (d *DB) Join(ctx context.Context, j joinery.Joining, at time.Time, entries 
 
 func (t *tx) addPerson(j joinery.Joining) error {
 	p := j.Person
-	err := t.exec("INSERT INTO person (id, name, email, created_at) VALUES (?, ?, ?, ?)", p.ID, p.Name, p.Email, p.CreatedAt)
+	err := t.exec("INSERT INTO person (id, name, email, email_verified, created_at) VALUES (?, ?, ?, ?, ?)", p.ID, p.Name, p.Email, p.EmailVerified, p.CreatedAt)
 	if err := conflict(err, "there is such a person already"); err != nil {
 		return err
 	}
@@ -248,7 +248,7 @@ func (t *tx) forget(person joinery.PersonID) error {
 	}
 	for _, query := range []string{
 		"DELETE FROM session WHERE person = ?", "DELETE FROM passkey WHERE person = ?", "DELETE FROM identity WHERE person = ?",
-		"DELETE FROM sign_in WHERE person = ?", "UPDATE person SET name = '', email = '' WHERE id = ?",
+		"DELETE FROM sign_in WHERE person = ?", "UPDATE person SET name = '', email = '', email_verified = 0 WHERE id = ?",
 	} {
 		if err := t.exec(query, person); err != nil {
 			return err
@@ -257,10 +257,10 @@ func (t *tx) forget(person joinery.PersonID) error {
 	return nil
 }
 
-const personColumns = "SELECT p.id, p.name, p.email, p.created_at "
+const personColumns = "SELECT p.id, p.name, p.email, p.email_verified, p.created_at "
 
 func scanPerson(r *row) joinery.Person {
-	return joinery.Person{ID: joinery.PersonID(r.int()), Name: r.text(), Email: r.text(), CreatedAt: r.time()}
+	return joinery.Person{ID: joinery.PersonID(r.int()), Name: r.text(), Email: r.text(), EmailVerified: r.bool(), CreatedAt: r.time()}
 }
 
 // Person finds a person; CodeNotFound also for one who is forgotten.
@@ -289,10 +289,11 @@ func (d *DB) PersonOf(ctx context.Context, i joinery.Identity) (p joinery.Person
 	return p, err
 }
 
-// NotePerson keeps name and address of a person up to date.
+// NotePerson keeps name and address of a person, and whether it is verified, up to
+// date.
 func (d *DB) NotePerson(ctx context.Context, p joinery.Person) error {
 	return d.do(ctx, func(t *tx) error {
-		return t.exec("UPDATE person SET name = ?, email = ? WHERE id = ?", p.Name, p.Email, p.ID)
+		return t.exec("UPDATE person SET name = ?, email = ?, email_verified = ? WHERE id = ?", p.Name, p.Email, p.EmailVerified, p.ID)
 	})
 }
 

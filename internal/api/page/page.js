@@ -118,7 +118,7 @@ async function showSignedOut() {
 
 async function showSignedIn(me) {
   $("who").textContent = me.person.name || me.person.id;
-  $("address").textContent = me.person.email || "";
+  $("address").textContent = (me.person.email || "") + (me.person.email && !me.person.emailVerified ? " (not verified)" : "");
   const memberships = $("memberships"), passkeys = $("passkeys"), sessions = $("sessions");
   memberships.replaceChildren();
   for (const m of me.memberships) item(memberships, `${m.name}: ${m.role}${m.operator ? " (runs this server)" : ""}`, "leave", () => leave(m));

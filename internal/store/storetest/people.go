@@ -67,7 +67,7 @@ func (w *world) invite(org joinery.OrgID, role joinery.Role, email string) joine
 // person makes somebody who belongs to org.
 func (w *world) person(org joinery.OrgID, role joinery.Role, name string) joinery.Person {
 	w.t.Helper()
-	p := joinery.Person{ID: joinery.NewPersonID(), Name: name, Email: name + "@example.com", CreatedAt: epoch}
+	p := joinery.Person{ID: joinery.NewPersonID(), Name: name, Email: name + "@example.com", EmailVerified: true, CreatedAt: epoch}
 	w.ok(w.Join(w.ctx, joinery.Joining{Invitation: w.invite(org, role, p.Email), Person: p, New: true, Identity: &joinery.Identity{Issuer: "https://id.example.com", Subject: name}},
 		epoch, w.audit(joinery.AuditPersonJoined)))
 	return p
@@ -126,7 +126,7 @@ func memberships(open func(testing.TB) Backend) func(*testing.T) {
 		w.equal(found, ann)
 		_, err = w.PersonOf(w.ctx, joinery.Identity{Issuer: "https://id.example.org", Subject: "ann"})
 		w.refused(err, joinery.CodeNotFound)
-		ann.Name = "Ann"
+		ann.Name, ann.EmailVerified = "Ann", false
 		w.ok(w.NotePerson(w.ctx, ann))
 		found, err = w.Person(w.ctx, ann.ID)
 		w.ok(err)
