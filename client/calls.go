@@ -665,7 +665,8 @@ func (c *Client) LeaveOrganisation(ctx context.Context, id joinery.OrgID, opts .
 //
 // The answer holds the key's text. It is not stored and cannot be had again. A
 // key never may more than who made it: not now, and not later, when its
-// organisation or the person who made it may less. Needs the right
+// organisation or the person who made it may less. What is made with the
+// session of a program ends after 366 days at the latest. Needs the right
 // `keys:write`, which has: member, admin.
 func (c *Client) MakeAPIKey(ctx context.Context, in NewAPIKey, opts ...CallOption) (MadeAPIKey, error) {
 	return send[MadeAPIKey](ctx, c, http.MethodPost, "/api-keys", in, opts...)
