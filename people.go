@@ -108,6 +108,16 @@ type Invitation struct {
 	ByKey    APIKeyID
 }
 
+// Bounds of what one organisation may have, which keep a runaway script from filling
+// the database.
+const (
+	// MaxAPIKeys is of keys that stand, with those made within a day, which others
+	// must not take the place of without end.
+	MaxAPIKeys = 1000
+	// MaxInvitations is of invitations that stand.
+	MaxInvitations = 1000
+)
+
 // SessionKind says what holds a session.
 type SessionKind string
 

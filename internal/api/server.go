@@ -44,7 +44,7 @@ type Options struct {
 	// Around wraps the whole door where it is served; nil does not.
 	Around func(http.Handler) http.Handler
 
-	// PerMinute is how many requests one credential may send in a minute; 0 is
+	// PerMinute is how many requests one caller may send in a minute; 0 is
 	// 6,000, and below 0 there is no bound.
 	PerMinute int
 

@@ -9,7 +9,8 @@ import (
 )
 
 // AddAPIKey stores a key's hash. Only an operator's key may have a
-// zero Org; its row is one of the operator's organisation.
+// zero Org; its row is one of the operator's organisation. CodeConflict where the
+// organisation has joinery.MaxAPIKeys already.
 func (d *DB) AddAPIKey(ctx context.Context, k joinery.APIKey, a joinery.AuditEntry) error {
 	if k.Org == 0 && !k.Operator {
 		return joinery.Errorf(joinery.CodeInvalid, "an API key that is not the operator's needs an organisation")
@@ -18,12 +19,30 @@ func (d *DB) AddAPIKey(ctx context.Context, k joinery.APIKey, a joinery.AuditEnt
 		if err := t.wantStandingKey(k.MadeBy); err != nil {
 			return err
 		}
+		if err := t.roomForKey(t.orOperator(k.Org), k.CreatedAt); err != nil {
+			return err
+		}
 		err := t.exec(`INSERT INTO api_key (id, org, operator, name, hash, created_at, expires_at, revoked_at, rights, person, made_by)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			k.ID, t.orOperator(k.Org), k.Operator, k.Name, k.Hash, k.CreatedAt, optional{k.ExpiresAt}, optional{k.RevokedAt},
 			k.Rights.String(), optional{k.Person}, optional{k.MadeBy})
 		return t.finish(conflict(err, "there is an API key of that id"), a)
 	})
+}
+
+// keyChurn is how long a key counts after it was made, revoked or not: the rows of
+// revoked keys stay.
+const keyChurn = 24 * time.Hour
+
+// roomForKey refuses one key more than an organisation may have.
+func (t *tx) roomForKey(org joinery.OrgID, at time.Time) error {
+	n, err := t.integer(`SELECT count(*) FROM api_key WHERE org = ?1
+		AND (revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?2) OR created_at > ?3)`, org, at, at.Add(-keyChurn))
+	if err == nil && n >= joinery.MaxAPIKeys {
+		err = joinery.Errorf(joinery.CodeConflict, "the organisation has %d API keys that stand or were made within a day, the most that it may: "+
+			"revoke those that nobody uses ('joinctl key list' shows when each was used last), or wait a day after many were made", n)
+	}
+	return err
 }
 
 // wantStandingKey refuses what a key asks for that was revoked since the request

@@ -52,6 +52,7 @@ func runPeople(t *testing.T, open func(testing.TB) Backend) {
 	t.Run("passkeys", passkeys(open))
 	t.Run("sessions", sessions(open))
 	t.Run("sign-ins", signIns(open))
+	t.Run("no more than an organisation may have", manyCredentials(open))
 	t.Run("what the audit log says of people", peopleAudit(open))
 }
 
@@ -497,5 +498,44 @@ func signIns(open func(testing.TB) Backend) func(*testing.T) {
 		w.ok(w.AddSignIn(w.ctx, joinery.SignIn{Hash: hash(), Kind: joinery.SignInPasskey, ExpiresAt: epoch.Add(time.Hour)}, epoch.Add(time.Minute)))
 		_, err = w.SignIn(w.ctx, taken.Hash)
 		w.refused(err, joinery.CodeNotFound)
+	}
+}
+
+func manyCredentials(open func(testing.TB) Backend) func(*testing.T) {
+	return func(t *testing.T) {
+		w := newWorld(t, open)
+		other, a := w.addOrg("other"), w.audit(joinery.AuditAPIKeyMade)
+		key := func(org joinery.OrgID, at time.Time) joinery.APIKey {
+			return joinery.APIKey{ID: joinery.NewAPIKeyID(), Org: org, Name: "k", Hash: hash(), CreatedAt: at}
+		}
+		ends := key(w.org, epoch)
+		ends.ExpiresAt = epoch.Add(25 * time.Hour)
+		w.ok(w.AddAPIKey(w.ctx, ends, a))
+		first := key(w.org, epoch)
+		w.ok(w.AddAPIKey(w.ctx, first, a))
+		for range joinery.MaxAPIKeys - 2 {
+			w.ok(w.AddAPIKey(w.ctx, key(w.org, epoch), a))
+		}
+		w.refused(w.AddAPIKey(w.ctx, key(w.org, epoch), a), joinery.CodeConflict)
+		w.ok(w.AddAPIKey(w.ctx, key(other, epoch), a)) // each organisation has its own
+		// One that was revoked makes room, but not on the day on which it was made.
+		w.ok(w.RevokeAPIKey(w.ctx, first.ID, epoch, a))
+		w.refused(w.AddAPIKey(w.ctx, key(w.org, epoch.Add(time.Hour)), a), joinery.CodeConflict)
+		w.ok(w.AddAPIKey(w.ctx, key(w.org, epoch.Add(24*time.Hour)), a))
+		w.refused(w.AddAPIKey(w.ctx, key(w.org, epoch.Add(24*time.Hour)), a), joinery.CodeConflict)
+		w.ok(w.AddAPIKey(w.ctx, key(w.org, ends.ExpiresAt), a)) // and so does one that has ended
+
+		i := w.invitedBy(w.org, 0, 0)
+		for range joinery.MaxInvitations {
+			i.ID = joinery.NewInvitationID()
+			w.ok(w.Invite(w.ctx, i, a))
+		}
+		more := w.invitedBy(w.org, 0, 0)
+		w.refused(w.Invite(w.ctx, more, a), joinery.CodeConflict)
+		w.ok(w.Invite(w.ctx, w.invitedBy(other, 0, 0), a))
+		w.ok(w.WithdrawInvitation(w.ctx, i.ID, a))
+		w.ok(w.Invite(w.ctx, more, a))
+		more.ID, more.CreatedAt = joinery.NewInvitationID(), i.ExpiresAt
+		w.ok(w.Invite(w.ctx, more, a)) // those before have ended
 	}
 }
