@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -48,6 +49,10 @@ type Options struct {
 	// 6,000, and below 0 there is no bound.
 	PerMinute int
 
+	// TrustedProxies are networks of proxies whose word on where a request came from
+	// is taken.
+	TrustedProxies []netip.Prefix
+
 	// Services may also come later, with Attach: to make the door takes a while,
 	// and needs none.
 	Services
@@ -67,6 +72,7 @@ type Server struct {
 	// crossOrigin tells what pages of other sites send.
 	crossOrigin *http.CrossOriginProtection
 
+	proxies proxies
 	rates   *rates
 	imports chan struct{} // holds one for each request that may have a large body
 	held    atomic.Int64  // connections
@@ -78,7 +84,7 @@ func New(opt Options) (*Server, error) {
 		Services: opt.Services, version: opt.Version, log: opt.Log,
 		crossOrigin: http.NewCrossOriginProtection(),
 		mux:         http.NewServeMux(), kinds: kinds(), imports: make(chan struct{}, importsAtOnce),
-		rates: newRates(opt.PerMinute),
+		rates: newRates(opt.PerMinute), proxies: opt.TrustedProxies,
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

@@ -185,16 +185,6 @@ func (s *Server) readSignIn(w http.ResponseWriter, r *http.Request) (in signInRe
 	return in, nil
 }
 
-// remote is the address from which a request came.
-func remote(ctx context.Context) netip.Addr {
-	text, _ := ctx.Value(remoteKey{}).(string)
-	from, err := netip.ParseAddrPort(text)
-	if err != nil {
-		return netip.Addr{} // a Unix socket
-	}
-	return from.Addr()
-}
-
 func (s *Server) servePage(w http.ResponseWriter, _ *http.Request, name, kind string) {
 	text, err := pageFiles.ReadFile(name)
 	if err == nil {

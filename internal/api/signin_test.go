@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -683,6 +684,29 @@ func TestSignInIsLimited(t *testing.T) {
 	}
 	if a := f.send(t, f.keyA, http.MethodGet, "/api/v1/devices", ""); a.status != http.StatusOK {
 		t.Errorf("an API key meanwhile: %d", a.status)
+	}
+}
+
+// TestSignInIsLimitedBehindAProxy: with a proxy whose word is taken, one address
+// that tries too often keeps no other out.
+func TestSignInIsLimitedBehindAProxy(t *testing.T) {
+	now := time.Now()
+	f := startWith(t, auth.SignInOptions{Now: func() time.Time { return now }},
+		func(o *api.Options) { o.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} })
+	try := func(forwarded string) int {
+		return f.send(t, "", http.MethodPost, "/sign-in/passkey/finish", `{"credential":{}}`, "X-Forwarded-For", forwarded).status
+	}
+	statuses := map[int]int{}
+	for range 100 {
+		statuses[try("203.0.113.9, 192.0.2.1")]++ // before the last anybody may write what they like
+	}
+	if statuses[http.StatusTooManyRequests] != 40 || statuses[http.StatusUnauthorized] != 60 {
+		t.Errorf("%v", statuses)
+	}
+	for _, other := range []string{"192.0.2.2", "192.0.2.1, 203.0.113.9"} {
+		if got := try(other); got != http.StatusUnauthorized {
+			t.Errorf("%s: %d", other, got)
+		}
 	}
 }
 
