@@ -195,8 +195,8 @@ func TestPersonSignsIn(t *testing.T) {
 // at it, and leave again.
 func joinAndLeave(t *testing.T, s server, run func(out any, args ...string) *exec.Cmd) {
 	t.Helper()
-	var any map[string]any
-	run(&any, "org", "add", "Meters")
+	var added map[string]any
+	run(&added, "org", "add", "Meters")
 	var invited struct{ URL string }
 	run(&invited, "person", "invite", "x@example.com", "--org", "Meters")
 	file := filepath.Join(t.TempDir(), "invitation")

@@ -196,6 +196,10 @@ func (s *Server) registerMe() {
 			}
 			return nil, s.SignIn.EndSession(ctx, caller, id)
 		})
+	s.registerMyPasskeys()
+}
+
+func (s *Server) registerMyPasskeys() {
 	route(s, spec{method: http.MethodGet, path: "/me/passkeys", id: "listPasskeys", tag: "people",
 		summary: "The caller's passkeys", description: "The page /sign-in adds some: only a browser can."},
 		func(ctx context.Context, caller joinery.Caller, in *Paging) (*body[client.List[client.Passkey]], error) {
