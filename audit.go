@@ -29,6 +29,7 @@ const (
 	AuditRoamingChanged   AuditEvent = "roaming.changed"
 	AuditAPIKeyMade       AuditEvent = "api_key.made"
 	AuditAPIKeyRevoked    AuditEvent = "api_key.revoked"
+	AuditAPIKeyKept       AuditEvent = "api_key.kept" // it is the organisation's own, who made it is gone
 	AuditOrgAdded         AuditEvent = "org.added"
 	AuditServerFenced     AuditEvent = "server.fenced"
 	AuditServerConfirmed  AuditEvent = "server.confirmed"

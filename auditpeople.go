@@ -9,7 +9,9 @@ const (
 	AuditPersonJoined      AuditEvent = "person.joined"
 	AuditPersonRoleChanged AuditEvent = "person.role_changed"
 	AuditPersonRemoved     AuditEvent = "person.removed"
+	AuditPersonLeft        AuditEvent = "person.left"
 	AuditPasskeyAdded      AuditEvent = "person.passkey_added"
 	AuditPasskeyRemoved    AuditEvent = "person.passkey_removed"
+	AuditProgramAgreed     AuditEvent = "person.program_agreed" // a program acts as them from then on
 	AuditOperatorBootstrap AuditEvent = "operator.bootstrap_issued"
 )

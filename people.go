@@ -55,10 +55,13 @@ func ParsePasskeyID(s string) (PasskeyID, error) { return parseID[passkeyKind](s
 // Person is somebody who signs in. A person who belongs to no organisation any
 // more is forgotten: what is left is the ID, and no name.
 type Person struct {
-	ID        PersonID
-	Name      string // as their provider or they themselves gave it
-	Email     string // in lower case; "" where it is not known
-	CreatedAt time.Time
+	ID    PersonID
+	Name  string // as their provider or they themselves gave it
+	Email string // in lower case; "" where it is not known
+	// EmailVerified is set where their provider vouches for the address. Else it is
+	// the one to which they were invited, and whoever had the link came in.
+	EmailVerified bool
+	CreatedAt     time.Time
 }
 
 // Membership is one person's place in one organisation.
@@ -104,6 +107,16 @@ type Invitation struct {
 	ByPerson PersonID
 	ByKey    APIKeyID
 }
+
+// Bounds of what one organisation may have, which keep a runaway script from filling
+// the database.
+const (
+	// MaxAPIKeys is of keys that stand, with those made within a day, which others
+	// must not take the place of without end.
+	MaxAPIKeys = 1000
+	// MaxInvitations is of invitations that stand.
+	MaxInvitations = 1000
+)
 
 // SessionKind says what holds a session.
 type SessionKind string

@@ -652,11 +652,21 @@ func (c *Client) KEKs(ctx context.Context, opts ...CallOption) ([]KEK, error) {
 	return list[KEK](ctx, c, "/keks", nil, opts...)
 }
 
+// LeaveOrganisation: leave an organisation, at once.
+//
+// For people who signed in. The API keys that they made for it are revoked. An
+// organisation keeps its last admin, unless nobody else belongs to it. Who
+// belongs to no organisation any more is forgotten. Every caller may do this.
+func (c *Client) LeaveOrganisation(ctx context.Context, id joinery.OrgID, opts ...CallOption) error {
+	return c.act(ctx, http.MethodDelete, "/me/organisations/"+id.String(), nil, nil, opts...)
+}
+
 // MakeAPIKey: make an API key.
 //
 // The answer holds the key's text. It is not stored and cannot be had again. A
 // key never may more than who made it: not now, and not later, when its
-// organisation or the person who made it may less. Needs the right
+// organisation or the person who made it may less. What is made with the
+// session of a program ends after 366 days at the latest. Needs the right
 // `keys:write`, which has: member, admin.
 func (c *Client) MakeAPIKey(ctx context.Context, in NewAPIKey, opts ...CallOption) (MadeAPIKey, error) {
 	return send[MadeAPIKey](ctx, c, http.MethodPost, "/api-keys", in, opts...)
@@ -762,6 +772,14 @@ func (c *Client) Peers(ctx context.Context, opts ...CallOption) ([]Peer, error) 
 // Needs the right `people:read`, which has: viewer, member, admin.
 func (c *Client) People(ctx context.Context, opts ...CallOption) ([]Member, error) {
 	return list[Member](ctx, c, "/people", nil, opts...)
+}
+
+// ReadOffer: what an invitation is, before it is taken.
+//
+// For whoever has its token. It changes nothing: 'acceptInvitation' takes the
+// invitation. Every caller may do this.
+func (c *Client) ReadOffer(ctx context.Context, in AcceptedInvitation, opts ...CallOption) (Offer, error) {
+	return send[Offer](ctx, c, http.MethodPost, "/me/invitations/offer", in, opts...)
 }
 
 // RegenerateOwnerToken: a new owner token for a device.

@@ -11,6 +11,8 @@ type Person struct {
 	ID    joinery.PersonID `json:"id" pattern:"^per_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"per_ and 13 characters" doc:"Identifier"`
 	Name  string           `json:"name" example:"Ann Smith" doc:"Name, as the person or their OpenID provider gave it"`
 	Email string           `json:"email,omitzero" example:"ann@example.com" doc:"Address, in lower case; absent where it is not known"`
+	// EmailVerified tells a provider's word from an invitation's.
+	EmailVerified bool `json:"emailVerified" doc:"Whether the OpenID provider vouches for the address; else it is the one to which the person was invited, and nobody checked that it is theirs"`
 }
 
 // Member is a person as an organisation sees them.
@@ -70,6 +72,17 @@ type MadeInvitation struct {
 // AcceptedInvitation takes an invitation.
 type AcceptedInvitation struct {
 	Token string `json:"token" minLength:"1" maxLength:"128" doc:"The invitation's token"`
+}
+
+// Offer is what whoever holds an invitation's token must know before they take it.
+type Offer struct {
+	Organisation joinery.OrgID `json:"organisation" pattern:"^org_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"org_ and 13 characters" doc:"Identifier of the organisation"`
+	Name         string        `json:"name" example:"Acme Metering" doc:"Its name"`
+	Operator     bool          `json:"operator" doc:"Whether it runs this server"`
+	Role         joinery.Role  `json:"role" enum:"viewer,member,admin" doc:"What the person may do once in it"`
+	Email        string        `json:"email,omitzero" example:"ann@example.com" doc:"The address to which it was made; absent for the operator's bootstrap token"`
+	InvitedBy    string        `json:"invitedBy" example:"person per_00wmnq30a1s88" doc:"Who invited, as in the audit log"`
+	ExpiresAt    time.Time     `json:"expiresAt" doc:"Until when it can be taken"`
 }
 
 // Session is one place where a person is signed in.

@@ -18,7 +18,7 @@ import (
 
 func (a *app) orgCommand() *cobra.Command {
 	c := &cobra.Command{Use: "org", Short: "Organisations, which hold devices, peers and API keys"}
-	c.AddCommand(a.orgAddCommand(), a.orgChangeCommand(), a.command(&cobra.Command{
+	c.AddCommand(a.orgAddCommand(), a.orgChangeCommand(), a.orgJoinCommand(), a.orgLeaveCommand(), a.command(&cobra.Command{
 		Use:     "list",
 		Short:   "List organisations",
 		Example: "  joinctl org list",

@@ -32,10 +32,20 @@ func (a *app) personListCommand() *cobra.Command {
 		}
 		return showList(a, people, columns[client.Member]{
 			names: []string{"name", "e-mail", "role", "since", "id"},
-			cells: func(m client.Member) []any { return []any{m.Name, m.Email, m.Role, when(m.Since, "?"), m.ID} },
+			cells: func(m client.Member) []any {
+				return []any{m.Name, emailText(m.Person), m.Role, when(m.Since, "?"), m.ID}
+			},
 			empty: "nobody; 'joinctl person invite EMAIL' invites somebody",
 		})
 	})
+}
+
+// emailText marks an address of which nobody knows that it is the person's.
+func emailText(p client.Person) string {
+	if p.Email == "" || p.EmailVerified {
+		return p.Email
+	}
+	return p.Email + " (not verified)"
 }
 
 func roleNames() string {
@@ -143,10 +153,18 @@ func findPerson(ctx context.Context, api *client.Client, text string) (client.Me
 	if err != nil {
 		return client.Member{}, err
 	}
+	var found []client.Member
 	for _, m := range people {
 		if m.ID.String() == text || m.Email != "" && strings.EqualFold(m.Email, text) {
-			return m, nil
+			found = append(found, m)
 		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+	default: // an address that nobody vouches for may be several people's
+		return client.Member{}, fmt.Errorf("%d people in the organisation have that address: name one by id, which 'joinctl person list' shows", len(found))
 	}
 	return client.Member{}, fmt.Errorf("nobody in the organisation has that address or id; 'joinctl person list' lists who belongs to it")
 }

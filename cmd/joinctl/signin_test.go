@@ -11,7 +11,9 @@ import (
 	"io"
 	"net/http"
 	"net/http/cookiejar"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -173,6 +175,7 @@ func TestPersonSignsIn(t *testing.T) {
 	if me.Person == nil || me.Person.Name != "Ann Smith" || !me.Caller.Operator || me.Profile != "ann" {
 		t.Errorf("%+v", me)
 	}
+	joinAndLeave(t, s, run)
 	list, err := loadProfiles()
 	if err != nil {
 		t.Fatal(err)
@@ -186,4 +189,32 @@ func TestPersonSignsIn(t *testing.T) {
 	if err := joinctl(t, s, "whoami", "--profile", "ann").Run(); err == nil {
 		t.Error("signed out, and still somebody")
 	}
+}
+
+// joinAndLeave has the person of the profile ann take an invitation, after a look
+// at it, and leave again.
+func joinAndLeave(t *testing.T, s server, run func(out any, args ...string) *exec.Cmd) {
+	t.Helper()
+	var added map[string]any
+	run(&added, "org", "add", "Meters")
+	var invited struct{ URL string }
+	run(&invited, "person", "invite", "x@example.com", "--org", "Meters")
+	file := filepath.Join(t.TempDir(), "invitation")
+	if err := os.WriteFile(file, []byte(invited.URL+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	asAnn := func(want string, args ...string) {
+		t.Helper()
+		text, _ := joinctl(t, s, append(args, "--profile", "ann")...).CombinedOutput()
+		if !strings.Contains(string(text), want) || strings.Contains(string(text), "joinery_invitation_") {
+			t.Errorf("%v: %s, want %q", args, text, want)
+		}
+	}
+	asAnn("invites you into Meters", "org", "join", "--invitation-file", file)
+	asAnn("you do not belong to Meters", "org", "leave", "Meters")
+	asAnn("you belong to Meters now", "org", "join", "--invitation-file", file, "--yes")
+	asAnn("was taken", "org", "join", "--invitation-file", file, "--yes")
+	asAnn("nothing was done", "org", "leave", "Meters")
+	asAnn("left Meters", "org", "leave", "Meters", "--yes")
+	asAnn("you do not belong to Meters", "org", "leave", "Meters", "--yes")
 }

@@ -36,6 +36,8 @@ key that devices need. What is missing is told. FILE may be - for standard input
 
 The new database is fenced: a server that opens it refuses joins. Devices may have
 joined since the backup was taken, and would be given the same JoinNonces again.
+Sessions, sign-ins under way and invitations end with it: some may have ended since.
+API keys stay as they were in the backup; revoke again those that were revoked since.
 Make sure that no other server answers for these devices, and then:
 
   joinery restore confirm --config …
@@ -120,8 +122,10 @@ func (r *restoring) report(w io.Writer, asJSON bool) error {
 			backup.Summary
 			Database string `json:"database"`
 			Fenced   bool   `json:"fenced"`
+			// Ended is what of the backup does not come back.
+			Ended store.Ended `json:"ended"`
 			faults
-		}{r.summary, r.config.Database.Name(), true, r.faults})
+		}{r.summary, r.config.Database.Name(), true, r.draft.Ended(), r.faults})
 		if err != nil {
 			return err
 		}
@@ -130,6 +134,9 @@ func (r *restoring) report(w io.Writer, asJSON bool) error {
 	fmt.Fprintf(w, "%s: restored, as of %s: %d devices, %d joins, %d rows in all\n", r.config.Database.Name(),
 		r.summary.TakenAt.Format(time.RFC3339), r.summary.Tables["device"], r.summary.Tables["activation"], r.summary.Rows)
 	r.faults.print(w)
+	ended := r.draft.Ended()
+	fmt.Fprintf(w, "%d sessions and %d invitations of the backup were ended: everybody signs in anew. API keys are as they were in the\n"+
+		"backup: one that was revoked since is valid again. Look with joinctl key list, and revoke those that are too many.\n", ended.Sessions, ended.Invitations)
 	fmt.Fprint(w, "It is fenced: joins are refused. When no other server answers for these devices any more:\n"+
 		"  joinery restore confirm\n")
 	return r.faults.exit()
@@ -350,7 +357,8 @@ func newRestoreFence() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "fence",
 		Short: "Fence the database by hand, after a disk or machine was put back",
-		Long: `Fences the database as restore does, until it is confirmed. A server notices by
+		Long: `Fences the database as restore does, until it is confirmed: everybody is signed out,
+and invitations end; API keys stay. A server notices by
 itself when its database file is a copy, or older than the joins it answered. It
 cannot notice when a whole disk or machine was put back from a snapshot, or was
 cloned: say so with this, before the server starts.`,

@@ -69,7 +69,7 @@ func (s *Server) outermost(next http.Handler) http.Handler {
 		w.Header().Set("Cache-Control", "no-store")
 		seen := &recorder{ResponseWriter: w}
 		began := time.Now()
-		ctx := context.WithValue(context.WithValue(r.Context(), requestIDKey{}, id), remoteKey{}, r.RemoteAddr)
+		ctx := context.WithValue(context.WithValue(r.Context(), requestIDKey{}, id), remoteKey{}, s.proxies.origin(r))
 		r = r.WithContext(ctx)
 		defer func() {
 			if v := recover(); v != nil {

@@ -26,7 +26,7 @@ operator who acts for one, names it in the header ` + "`" + client.OrganisationH
 Listings are read page by page: ` + "`after`" + ` is the ` + "`next`" + ` of the page before, and a page without one is
 the last. A page may be short and yet have a ` + "`next`" + `. A device and a peer have an ETag for If-Match; an
 Idempotency-Key makes it safe to send a request again. Each answer says in RateLimit how many requests
-the credential has left.
+the caller has left.
 
 Identifiers are hexadecimal as LoRaWAN prints them (JoinEUI, DevEUI and NSID 16 digits, NetID
 6, DevAddr 8), most significant digit first, upper case in answers, either case in requests.

@@ -175,6 +175,8 @@ DELETE /invitations/{id}
 POST /operator/bootstrap
 GET /me
 POST /me/invitations
+POST /me/invitations/offer
+DELETE /me/organisations/{id}
 GET /me/sessions
 DELETE /me/sessions/{id}
 GET /me/passkeys

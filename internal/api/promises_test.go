@@ -135,7 +135,7 @@ func TestP13SecretFields(t *testing.T) {
 	secret := regexp.MustCompile(`(?i)token|wrapped|nwkKey$|appKey$|secret|password|seal\.key$`)
 	want := map[string]bool{
 		"addPeer keks.[].wrapped": true, "addPeer keks.[].seal.key": true, "addKEK wrapped": true, "addKEK seal.key": true,
-		"acceptInvitation token": true, "finishLogin secret": true,
+		"acceptInvitation token": true, "readOffer token": true, "finishLogin secret": true,
 		"claimDevice ownerToken": true, "changeOwnership items.[].ownerToken": true, "openDispute ownerToken": true, "importRows keys.[].nwkKey": true, "importRows keys.[].appKey": true, "importRows seal.key": true,
 	}
 	for _, op := range d.operations() {

@@ -12,15 +12,15 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 )
 
-// What one credential may ask, unless Options say otherwise: a script that reads
-// a million devices needs 2,000 requests.
+// What one caller may ask, unless Options say otherwise: a script that reads a
+// million devices needs 2,000 requests.
 const (
 	defaultRate = 6000 // requests
 	rateWindow  = time.Minute
-	policyName  = "credential"
+	policyName  = "caller"
 )
 
-// rates bounds the requests of each credential: each has a bucket of as many
+// rates bounds the requests of each caller: each has a bucket of as many
 // requests as a window has, which fills evenly.
 type rates struct {
 	mu      sync.Mutex
@@ -34,14 +34,14 @@ type bucket struct {
 	at   time.Time // when left was that
 }
 
-// standing is how a credential stands behind a request.
+// standing is how a caller stands behind a request.
 type standing struct {
 	left  int
 	full  time.Duration // until the whole quota is there again
 	again time.Duration // until one more request is; 0: it is
 }
 
-// maxBuckets is when full buckets are thrown away: a credential without one has
+// maxBuckets is when full buckets are thrown away: a caller without one has
 // its whole quota.
 const maxBuckets = 10_000
 
@@ -100,7 +100,22 @@ func (r *rates) throwAway(now time.Time) {
 // seconds rounds up, so that who waits that long does not come too early.
 func seconds(d time.Duration) int { return int(math.Ceil(d.Seconds())) }
 
-// throttle bounds how often one credential asks, and says in each answer how it
+// bucketOf names the bucket of a caller: a person's, whatever they sign in or ask
+// with; else their organisation's, or the operator's. Keys have none of their own,
+// so that who makes more of them may not ask more.
+func bucketOf(caller joinery.Caller) string {
+	switch {
+	case caller.Person != 0:
+		return "person " + caller.Person.String()
+	case caller.Operator:
+		return "operator"
+	case caller.Org != 0:
+		return "organisation " + caller.Org.String()
+	}
+	return caller.Name // nobody: who begins to sign in
+}
+
+// throttle bounds how often one caller asks, and says in each answer how it
 // stands (draft-ietf-httpapi-ratelimit-headers). The operator socket has no
 // bound.
 func (s *Server) throttle(ctx huma.Context, next func(huma.Context)) {
@@ -110,12 +125,12 @@ func (s *Server) throttle(ctx huma.Context, next func(huma.Context)) {
 		next(ctx)
 		return
 	}
-	at := s.rates.take(caller.Name)
+	at := s.rates.take(bucketOf(caller))
 	ctx.SetHeader("RateLimit-Policy", fmt.Sprintf(`"%s";q=%d;w=%d`, policyName, int(s.rates.quota), seconds(rateWindow)))
 	ctx.SetHeader("RateLimit", fmt.Sprintf(`"%s";r=%d;t=%d`, policyName, at.left, seconds(at.full)))
 	if at.again > 0 {
 		s.refuse(ctx, joinery.Later(joinery.Errorf(joinery.CodeRateLimited,
-			"this credential asks more often than %d times a minute; wait as long as Retry-After says", int(s.rates.quota)), at.again))
+			"more than %d requests a minute came from you, by whatever key or session; wait as long as Retry-After says", int(s.rates.quota)), at.again))
 		return
 	}
 	next(ctx)

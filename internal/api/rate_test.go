@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"joinery"
 )
 
 // TestRates runs a bucket on a clock of the test's own.
@@ -52,5 +54,29 @@ func TestRatesForget(t *testing.T) {
 	}
 	if len(r.buckets) > maxBuckets+1 {
 		t.Errorf("%d buckets", len(r.buckets))
+	}
+}
+
+// TestBuckets: whoever makes more keys, or signs in more often, may not ask more.
+func TestBuckets(t *testing.T) {
+	a, b, ann := joinery.NewOrgID(), joinery.NewOrgID(), joinery.NewPersonID()
+	key := func() joinery.Caller { return joinery.Caller{Org: a, Name: "key", Key: joinery.NewAPIKeyID()} }
+	with := func(c joinery.Caller, change func(*joinery.Caller)) joinery.Caller { change(&c); return c }
+	for name, c := range map[string]struct {
+		one, two joinery.Caller
+		same     bool
+	}{
+		"two keys of an organisation":  {key(), key(), true},
+		"keys of two":                  {key(), with(key(), func(c *joinery.Caller) { c.Org = b }), false},
+		"a person's key and session":   {with(key(), func(c *joinery.Caller) { c.Person = ann }), joinery.Caller{Org: b, Person: ann, Session: 7, Name: "person"}, true},
+		"two people":                   {joinery.Caller{Org: a, Person: ann}, joinery.Caller{Org: a, Person: joinery.NewPersonID()}, false},
+		"a person and an organisation": {joinery.Caller{Org: a, Person: ann}, key(), false},
+		"operator's keys for two":      {joinery.Caller{Operator: true, Org: a, Key: 1}, joinery.Caller{Operator: true, Org: b, Key: 2}, true},
+		"the operator, and a tenant":   {joinery.Caller{Operator: true, Org: a}, key(), false},
+		"nobody, and the operator":     {joinery.Caller{}, joinery.Caller{Operator: true}, false},
+	} {
+		if same := bucketOf(c.one) == bucketOf(c.two); same != c.same {
+			t.Errorf("%s: %q and %q", name, bucketOf(c.one), bucketOf(c.two))
+		}
 	}
 }

@@ -54,7 +54,8 @@ var needs = map[string]joinery.Right{
 	"changePerson": joinery.RightPeopleWrite, "removePerson": joinery.RightPeopleWrite,
 	"invite": joinery.RightPeopleWrite, "withdrawInvitation": joinery.RightPeopleWrite,
 
-	"getMe": anyCaller, "acceptInvitation": anyCaller, "listSessions": anyCaller, "endSession": anyCaller,
+	"getMe": anyCaller, "acceptInvitation": anyCaller, "readOffer": anyCaller, "leaveOrganisation": anyCaller,
+	"listSessions": anyCaller, "endSession": anyCaller,
 	"listPasskeys": anyCaller, "removePasskey": anyCaller,
 	"beginLogin": everybody, "finishLogin": everybody,
 

@@ -144,6 +144,32 @@ func (s *Server) registerMe() {
 			}
 			return nil, s.SignIn.Accept(ctx, caller, in.Body.Token)
 		})
+	route(s, spec{method: http.MethodPost, path: "/me/invitations/offer", id: "readOffer", tag: "people",
+		summary:     "What an invitation is, before it is taken",
+		description: "For whoever has its token. It changes nothing: 'acceptInvitation' takes the invitation."},
+		func(ctx context.Context, _ joinery.Caller, in *body[client.AcceptedInvitation]) (*body[client.Offer], error) {
+			if err := s.hasSignIn(); err != nil {
+				return nil, err
+			}
+			o, err := s.SignIn.Offer(ctx, in.Body.Token)
+			return ok(offer(o)), err
+		})
+	route(s, spec{method: http.MethodDelete, path: "/me/organisations/{id}", id: "leaveOrganisation", tag: "people",
+		summary: "Leave an organisation, at once",
+		description: "For people who signed in. The API keys that they made for it are revoked. An organisation keeps its last admin, unless nobody else " +
+			"belongs to it. Who belongs to no organisation any more is forgotten."},
+		func(ctx context.Context, caller joinery.Caller, in *struct {
+			ID string `path:"id" pattern:"^org_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"org_ and 13 characters" doc:"The organisation's id"`
+		}) (*none, error) {
+			id, err := parse[joinery.OrgID](in.ID, "organisation")
+			if err == nil {
+				err = s.hasSignIn()
+			}
+			if err != nil {
+				return nil, err
+			}
+			return nil, s.SignIn.Leave(ctx, caller, id)
+		})
 	route(s, spec{method: http.MethodGet, path: "/me/sessions", id: "listSessions", tag: "people", summary: "Where the caller is signed in"},
 		func(ctx context.Context, caller joinery.Caller, in *Paging) (*body[client.List[client.Session]], error) {
 			var sessions []joinery.Session
@@ -170,6 +196,10 @@ func (s *Server) registerMe() {
 			}
 			return nil, s.SignIn.EndSession(ctx, caller, id)
 		})
+	s.registerMyPasskeys()
+}
+
+func (s *Server) registerMyPasskeys() {
 	route(s, spec{method: http.MethodGet, path: "/me/passkeys", id: "listPasskeys", tag: "people",
 		summary: "The caller's passkeys", description: "The page /sign-in adds some: only a browser can."},
 		func(ctx context.Context, caller joinery.Caller, in *Paging) (*body[client.List[client.Passkey]], error) {
@@ -241,7 +271,7 @@ func callerOut(c joinery.Caller) client.Caller {
 }
 
 func person(p joinery.Person) client.Person {
-	return client.Person{ID: p.ID, Name: p.Name, Email: p.Email}
+	return client.Person{ID: p.ID, Name: p.Name, Email: p.Email, EmailVerified: p.EmailVerified}
 }
 
 func member(m joinery.Member) client.Member {
@@ -255,6 +285,12 @@ func membership(m joinery.Membership) client.Membership {
 func invitation(i joinery.Invitation) client.Invitation {
 	return client.Invitation{
 		ID: i.ID, Organisation: i.Org, Email: i.Email, Role: i.Role, InvitedBy: i.InvitedBy, CreatedAt: utc(i.CreatedAt), ExpiresAt: utc(i.ExpiresAt),
+	}
+}
+
+func offer(o auth.Offer) client.Offer {
+	return client.Offer{
+		Organisation: o.Org, Name: o.OrgName, Operator: o.Operator, Role: o.Role, Email: o.Email, InvitedBy: o.InvitedBy, ExpiresAt: utc(o.ExpiresAt),
 	}
 }
 

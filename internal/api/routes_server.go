@@ -99,7 +99,7 @@ func (s *Server) registerAPIKeys() {
 	route(s, spec{method: http.MethodPost, path: "/api-keys", id: "makeAPIKey", secret: true, tag: "credentials", status: http.StatusCreated,
 		summary: "Make an API key",
 		description: "The answer holds the key's text. It is not stored and cannot be had again. A key never may more than who made it: " +
-			"not now, and not later, when its organisation or the person who made it may less."},
+			"not now, and not later, when its organisation or the person who made it may less. What is made with the session of a program ends after 366 days at the latest."},
 		func(ctx context.Context, caller joinery.Caller, in *body[client.NewAPIKey]) (*body[client.MadeAPIKey], error) {
 			text, key, err := s.Keys.Make(ctx, caller, auth.NewKey{
 				Name: in.Body.Name, Org: in.Body.Organisation, Operator: in.Body.Operator, ExpiresAt: in.Body.ExpiresAt, Rights: in.Body.Scopes,

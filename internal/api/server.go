@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -44,9 +45,13 @@ type Options struct {
 	// Around wraps the whole door where it is served; nil does not.
 	Around func(http.Handler) http.Handler
 
-	// PerMinute is how many requests one credential may send in a minute; 0 is
+	// PerMinute is how many requests one caller may send in a minute; 0 is
 	// 6,000, and below 0 there is no bound.
 	PerMinute int
+
+	// TrustedProxies are networks of proxies whose word on where a request came from
+	// is taken.
+	TrustedProxies []netip.Prefix
 
 	// Services may also come later, with Attach: to make the door takes a while,
 	// and needs none.
@@ -67,6 +72,7 @@ type Server struct {
 	// crossOrigin tells what pages of other sites send.
 	crossOrigin *http.CrossOriginProtection
 
+	proxies proxies
 	rates   *rates
 	imports chan struct{} // holds one for each request that may have a large body
 	held    atomic.Int64  // connections
@@ -78,7 +84,7 @@ func New(opt Options) (*Server, error) {
 		Services: opt.Services, version: opt.Version, log: opt.Log,
 		crossOrigin: http.NewCrossOriginProtection(),
 		mux:         http.NewServeMux(), kinds: kinds(), imports: make(chan struct{}, importsAtOnce),
-		rates: newRates(opt.PerMinute),
+		rates: newRates(opt.PerMinute), proxies: opt.TrustedProxies,
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

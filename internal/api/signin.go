@@ -59,7 +59,10 @@ type Logins interface {
 // Self is what people see and change of themselves.
 type Self interface {
 	Me(ctx context.Context, caller joinery.Caller) (joinery.Person, []joinery.Membership, error)
+	// Offer tells whoever holds an invitation's token what it is.
+	Offer(ctx context.Context, token string) (auth.Offer, error)
 	Accept(ctx context.Context, caller joinery.Caller, token string) error
+	Leave(ctx context.Context, caller joinery.Caller, org joinery.OrgID) error
 	Sessions(ctx context.Context, caller joinery.Caller) ([]joinery.Session, error)
 	// EndSession with the zero id ends the caller's own.
 	EndSession(ctx context.Context, caller joinery.Caller, id joinery.SessionID) error
@@ -109,6 +112,10 @@ func (s *Server) registerSignIn() {
 		return options(s.SignIn.BeginNewPasskey(r.Context(), who))
 	})
 	s.ask("POST", "/passkey/new/finish", s.finishNewPasskey)
+	s.ask("POST", "/invitation", func(_ http.ResponseWriter, r *http.Request, in signInRequest) (any, error) {
+		o, err := s.SignIn.Offer(r.Context(), in.Invitation)
+		return offer(o), err
+	})
 	s.ask("POST", "/program", s.programName)
 	s.ask("POST", "/program/agree", s.agree)
 	s.ask("POST", "/out", s.signOut)
@@ -176,16 +183,6 @@ func (s *Server) readSignIn(w http.ResponseWriter, r *http.Request) (in signInRe
 		return in, joinery.Errorf(joinery.CodeInvalid, "the body could not be read as JSON of this page")
 	}
 	return in, nil
-}
-
-// remote is the address from which a request came.
-func remote(ctx context.Context) netip.Addr {
-	text, _ := ctx.Value(remoteKey{}).(string)
-	from, err := netip.ParseAddrPort(text)
-	if err != nil {
-		return netip.Addr{} // a Unix socket
-	}
-	return from.Addr()
 }
 
 func (s *Server) servePage(w http.ResponseWriter, _ *http.Request, name, kind string) {

@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -190,7 +191,7 @@ func TestSignInAtTheProvider(t *testing.T) {
 		t.Fatalf("ann is at %s", end)
 	}
 	me := b.me()
-	if me == nil || me.Person.Name != "ann Smith" || me.Person.Email != "ann@example.com" || len(me.Memberships) != 1 ||
+	if me == nil || me.Person.Name != "ann Smith" || me.Person.Email != "ann@example.com" || !me.Person.EmailVerified || len(me.Memberships) != 1 ||
 		me.Memberships[0].Organisation != f.orgA || me.Memberships[0].Role != joinery.RoleMember || me.Caller.Operator {
 		t.Fatalf("me %+v", me)
 	}
@@ -460,6 +461,9 @@ func TestPasskeysOfAPerson(t *testing.T) {
 	ann := f.browser(t)
 	ann.join(f.invite(t, f.orgA, "ann@example.com", joinery.RoleAdmin).Token, "Ann")
 	ann.refused("/passkey/new/finish", map[string]any{"passkey": "x", "credential": struct{}{}}, joinery.CodeUnauthenticated)
+	if me := ann.me(); me.Person.Email != "ann@example.com" || me.Person.EmailVerified {
+		t.Errorf("nobody vouches for her address: %+v", me.Person)
+	}
 	second := ann.device()
 	var options json.RawMessage
 	ann.post("/passkey/new", struct{}{}, &options)
@@ -486,6 +490,34 @@ func TestPasskeysOfAPerson(t *testing.T) {
 	ann.post("/out", struct{}{}, nil)
 	ann.post("/passkey/finish", ann.usePasskey(second), nil)
 	f.checkAudit(t, "person.passkey_added", "person.passkey_removed")
+}
+
+// TestStepsOfAnother: a step of registering a passkey serves whom it was begun for,
+// and is refused to everybody else as one that is not there.
+func TestStepsOfAnother(t *testing.T) {
+	f := start(t)
+	ann, ben := f.browser(t), f.browser(t)
+	ann.join(f.invite(t, f.orgA, "ann@example.com", joinery.RoleAdmin).Token, "Ann")
+	ben.join(f.invite(t, f.orgA, "ben@example.com", joinery.RoleAdmin).Token, "Ben")
+	one, two := f.invite(t, f.orgA, "x@example.com", joinery.RoleViewer).Token, f.invite(t, f.orgB, "x@example.com", joinery.RoleViewer).Token
+	byInvitation := func(token string) map[string]any { return map[string]any{"invitation": token, "name": "Eve"} }
+	for name, c := range map[string]struct {
+		begins, ends   *browser
+		with, finishes map[string]any
+	}{
+		"a member's, with an invitation":   {ann, ann, map[string]any{}, byInvitation(one)},
+		"an invitation's, as a member":     {ann, ann, byInvitation(one), map[string]any{}},
+		"of another member":                {ann, ben, map[string]any{}, map[string]any{}},
+		"of another invitation":            {ann, ann, byInvitation(one), byInvitation(two)},
+		"a stranger's with an invitation ": {ann, f.browser(t), map[string]any{}, byInvitation(one)},
+	} {
+		var options json.RawMessage
+		c.begins.post("/passkey/new", c.with, &options)
+		c.finishes["passkey"], c.finishes["credential"] = "first", c.begins.device().create(t, options)
+		if p := c.ends.refused("/passkey/new/finish", c.finishes, joinery.CodeUnauthenticated); !strings.Contains(p.Detail, "from the beginning") {
+			t.Errorf("%s: %s", name, p.Detail)
+		}
+	}
 }
 
 // TestOtherSitesCannotActThroughABrowser: a cookie counts only for what our own
@@ -598,6 +630,7 @@ func TestProgramSignsInThroughTheBrowser(t *testing.T) {
 	if _, err := c.AddOrganisation(ctx, client.NewOrganisation{Name: "x"}); code(err) != "forbidden" {
 		t.Errorf("a member added an organisation: %v", err)
 	}
+	f.checkAudit(t, "person.program_agreed")
 	// The person ends the program's session.
 	if err := c.EndSession(ctx, got.Session); err != nil {
 		t.Fatal(err)
@@ -654,6 +687,29 @@ func TestSignInIsLimited(t *testing.T) {
 	}
 }
 
+// TestSignInIsLimitedBehindAProxy: with a proxy whose word is taken, one address
+// that tries too often keeps no other out.
+func TestSignInIsLimitedBehindAProxy(t *testing.T) {
+	now := time.Now()
+	f := startWith(t, auth.SignInOptions{Now: func() time.Time { return now }},
+		func(o *api.Options) { o.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} })
+	try := func(forwarded string) int {
+		return f.send(t, "", http.MethodPost, "/sign-in/passkey/finish", `{"credential":{}}`, "X-Forwarded-For", forwarded).status
+	}
+	statuses := map[int]int{}
+	for range 100 {
+		statuses[try("203.0.113.9, 192.0.2.1")]++ // before the last anybody may write what they like
+	}
+	if statuses[http.StatusTooManyRequests] != 40 || statuses[http.StatusUnauthorized] != 60 {
+		t.Errorf("%v", statuses)
+	}
+	for _, other := range []string{"192.0.2.2", "192.0.2.1, 203.0.113.9"} {
+		if got := try(other); got != http.StatusUnauthorized {
+			t.Errorf("%s: %d", other, got)
+		}
+	}
+}
+
 // TestWithoutSignIn: a server that signs nobody in says so.
 func TestWithoutSignIn(t *testing.T) {
 	f := start(t, func(o *api.Options) { o.SignIn = nil })
@@ -678,4 +734,85 @@ func TestWithoutSignIn(t *testing.T) {
 	if a := f.send(t, "", http.MethodGet, "/api/v1/me", "", "Cookie", fmt.Sprintf("joinery-session=%s", made.Token)); a.status != http.StatusUnauthorized {
 		t.Errorf("a cookie: %d", a.status)
 	}
+}
+
+// TestForeignLink: who is known joins nothing by signing in, whatever link they
+// came by: they see what it is, and take it themselves or not at all.
+func TestForeignLink(t *testing.T) {
+	f := startProvider(t)
+	f.invite(t, f.orgA, "ann@example.com", joinery.RoleMember)
+	f.browser(t).provider("ann", "")
+	foreign := f.invite(t, f.orgB, "mallory@example.com", joinery.RoleAdmin)
+	b := f.browser(t)
+	if end := b.provider("ann", foreign.Token); end.Fragment != "" {
+		t.Fatalf("ann is at %s", end)
+	}
+	if me := b.me(); me == nil || len(me.Memberships) != 1 {
+		t.Fatalf("a link drew her in: %+v", me)
+	}
+	// One that stands no more is no reason to keep her out either.
+	if end := f.browser(t).provider("ann", "joinery_invitation_x"); end.Fragment != "" {
+		t.Errorf("with a spoilt link ann is at %s", end)
+	}
+	var shown client.Offer
+	b.post("/invitation", map[string]string{"invitation": foreign.Token}, &shown)
+	want := client.Offer{
+		Organisation: f.orgB, Name: "Borealis", Role: joinery.RoleAdmin, Email: "mallory@example.com",
+		InvitedBy: foreign.Invitation.InvitedBy, ExpiresAt: foreign.Invitation.ExpiresAt,
+	}
+	if shown != want {
+		t.Errorf("the page shows %+v, want %+v", shown, want)
+	}
+	b.refused("/invitation", map[string]string{"invitation": "x"}, joinery.CodeForbidden)
+	b.refused("/invitation", struct{}{}, joinery.CodeForbidden)
+	body := marshal(t, client.AcceptedInvitation{Token: foreign.Token})
+	if a := b.do(http.MethodPost, "/api/v1/me/invitations/offer", body, "Sec-Fetch-Site", "same-origin"); a.status != http.StatusOK || !strings.Contains(a.body, `"Borealis"`) {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := b.do(http.MethodPost, "/api/v1/me/invitations", body, "Sec-Fetch-Site", "same-origin"); a.status != http.StatusNoContent || len(b.me().Memberships) != 2 {
+		t.Errorf("she takes it: %d %s", a.status, a.body)
+	}
+	b.refused("/invitation", map[string]string{"invitation": foreign.Token}, joinery.CodeForbidden)
+}
+
+// TestLeaving: whoever belongs to an organisation may leave it themselves, by the
+// rule by which others remove them; their keys go with them.
+func TestLeaving(t *testing.T) {
+	f := start(t)
+	ctx := t.Context()
+	ann, ben := f.signedIn(t, f.orgA, joinery.RoleAdmin, "ann"), f.signedIn(t, f.orgA, joinery.RoleMember, "ben")
+	asAnn, asBen := f.as(t, ann.token), f.as(t, ben.token)
+	key, err := asBen.MakeAPIKey(ctx, client.NewAPIKey{Name: "script", ExpiresAt: time.Now().Add(time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := asAnn.LeaveOrganisation(ctx, f.orgA); code(err) != "conflict" {
+		t.Errorf("the last admin leaves: %v", err)
+	}
+	for name, org := range map[string]joinery.OrgID{"another's": f.orgB, "nobody's": joinery.NewOrgID()} {
+		if err := asBen.LeaveOrganisation(ctx, org); code(err) != "not_found" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, c := range map[string]*client.Client{"an API key": f.as(t, f.keyA), "a key of a person": f.as(t, key.Text), "the socket": f.operator} {
+		if err := c.LeaveOrganisation(ctx, f.orgA); code(err) != "forbidden" {
+			t.Errorf("%s leaves: %v", name, err)
+		}
+	}
+	if err := asBen.LeaveOrganisation(ctx, f.orgA); err != nil {
+		t.Fatal(err)
+	}
+	for name, token := range map[string]string{"his session": ben.token, "his key": key.Text} {
+		if _, err := f.as(t, token).Status(ctx); code(err) != "unauthenticated" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// Who is alone may leave, admin or not.
+	if err := asAnn.LeaveOrganisation(ctx, f.orgA); err != nil {
+		t.Error(err)
+	}
+	if people, err := f.acting(t, f.orgA).People(ctx); err != nil || len(people) != 0 {
+		t.Errorf("%+v, %v", people, err)
+	}
+	f.checkAudit(t, "person.left")
 }

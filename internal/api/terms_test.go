@@ -210,8 +210,8 @@ func TestRateLimit(t *testing.T) {
 	f := start(t, func(o *api.Options) { o.PerMinute = 5 })
 	for left := 4; left >= 0; left-- {
 		a := f.send(t, f.keyA, http.MethodGet, "/api/v1/status", "")
-		if a.status != http.StatusOK || !strings.HasPrefix(a.header.Get("RateLimit"), fmt.Sprintf(`"credential";r=%d;t=`, left)) ||
-			a.header.Get("RateLimit-Policy") != `"credential";q=5;w=60` {
+		if a.status != http.StatusOK || !strings.HasPrefix(a.header.Get("RateLimit"), fmt.Sprintf(`"caller";r=%d;t=`, left)) ||
+			a.header.Get("RateLimit-Policy") != `"caller";q=5;w=60` {
 			t.Errorf("%d left: %d %v", left, a.status, a.header)
 		}
 	}

@@ -51,10 +51,11 @@ type NewKey struct {
 // may make a key for any organisation, and an operator's key; everybody else a key
 // of their own organisation only. Nobody gives a right that they do not have, and
 // what others than the operator make by a key that ends, ends with it at the
-// latest. Later the key may do no more than its maker then may.
+// latest; what is made with the session of a program has an end. Later the key may
+// do no more than its maker then may.
 func (s *Service) Make(ctx context.Context, caller joinery.Caller, n NewKey) (string, joinery.APIKey, error) {
 	now := s.timestamp()
-	if end := caller.ExpiresAt; !caller.Operator && !end.IsZero() && (n.ExpiresAt.IsZero() || n.ExpiresAt.After(end)) {
+	if end := latestEnd(caller, now); !end.IsZero() && (n.ExpiresAt.IsZero() || n.ExpiresAt.After(end)) {
 		n.ExpiresAt = end
 	}
 	rights, err := checkNewKey(caller, n, now)
@@ -82,6 +83,24 @@ func (s *Service) Make(ctx context.Context, caller joinery.Caller, n NewKey) (st
 		return "", joinery.APIKey{}, err
 	}
 	return c.text(), key, nil
+}
+
+// programKeyLife is how long a key lives at most that was made with the session of
+// a program: whoever takes that session, on some machine, must not have with it a
+// way in for ever.
+const programKeyLife = 366 * 24 * time.Hour
+
+// latestEnd is when what a caller makes ends at the latest; zero is never. An
+// operator's key that no person made is what they run the server with, and is
+// replaced by its likes.
+func latestEnd(caller joinery.Caller, now time.Time) time.Time {
+	switch {
+	case caller.SessionKind == joinery.SessionProgram:
+		return now.Add(programKeyLife)
+	case caller.Operator && caller.Person == 0:
+		return time.Time{}
+	}
+	return caller.ExpiresAt
 }
 
 // checkNewKey judges a wish, and gives the rights that the key is to have.

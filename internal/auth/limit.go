@@ -19,8 +19,9 @@ const (
 	maxAddresses    = 10000
 )
 
-// limiter counts tries by address. Behind a proxy on this machine everybody has
-// the same, loopback, for which only the bound of all together stands.
+// limiter counts tries by address. Behind a proxy on this machine whose word is not
+// taken everybody has the same, loopback, for which only the bound of all together
+// stands.
 type limiter struct {
 	now func() time.Time
 	all *rate.Limiter

@@ -161,14 +161,26 @@ func (s *SignIn) BeginProvider(ctx context.Context, b Browser) (string, error) {
 
 // claims is what is read of an ID token.
 type claims struct {
-	Name          string `json:"name"`
-	Email         string `json:"email"`
-	EmailVerified bool   `json:"email_verified"`
+	Name          string   `json:"name"`
+	Email         string   `json:"email"`
+	EmailVerified verified `json:"email_verified"`
+}
+
+// verified is true for true, and for "true", which some providers send although
+// the claim is a boolean (OpenID Connect Core 1.0 §5.1). Anything else vouches for
+// nothing, and keeps nobody out.
+type verified bool
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (v *verified) UnmarshalJSON(text []byte) error {
+	*v = verified(string(text) == "true" || string(text) == `"true"`)
+	return nil
 }
 
 // FinishProvider takes what the provider sent a browser back with, and gives who
-// it is. invitation is a token that the browser brought along, or "". Whoever
-// nobody invited is refused (joinery.CodeForbidden), and nothing of them is kept.
+// it is. invitation is a token that the browser brought along, or "": somebody new
+// may come in by it, and who is known is not asked about it here. Whoever nobody
+// invited is refused (joinery.CodeForbidden), and nothing of them is kept.
 func (s *SignIn) FinishProvider(ctx context.Context, b Browser, query url.Values, invitation string) (joinery.PersonID, error) {
 	began := time.Now()
 	if s.provider == nil {
@@ -265,50 +277,56 @@ func oauthError(code string) string {
 
 // admit finds the person of an account. Who is new needs an invitation: a token,
 // or one to an address that the provider vouches for; all that stand for that
-// address are taken then. Who is known joins another organisation by a token only.
+// address are taken then. Who is known joins nothing by signing in, whatever link
+// they came by: a link can be anybody's, and to take it is another step (Accept).
 func (s *SignIn) admit(ctx context.Context, id joinery.Identity, c claims, token string) (joinery.PersonID, error) {
 	email := ""
 	if c.EmailVerified {
 		email, _ = checkEmail(c.Email) // one that cannot be read is none
 	}
 	person, err := s.store.PersonOf(ctx, id)
-	known := err == nil
-	if err != nil && joinery.CodeOf(err) != joinery.CodeNotFound {
+	switch {
+	case err == nil:
+		return person.ID, s.note(ctx, person, personName(c.Name, email), email)
+	case joinery.CodeOf(err) != joinery.CodeNotFound:
 		return 0, err
 	}
-	address := email
-	if known { // else any organisation could draw them in
-		address = ""
+	person = joinery.Person{
+		ID: joinery.NewPersonID(), Name: personName(c.Name, email), Email: email, EmailVerified: email != "", CreatedAt: s.timestamp(),
 	}
-	invitations, err := s.invitationsFor(ctx, address, token)
+	return person.ID, s.admitNew(ctx, joinery.Joining{Person: person, New: true, Identity: &id}, token)
+}
+
+// note keeps up with what the provider says of somebody.
+func (s *SignIn) note(ctx context.Context, person joinery.Person, name, email string) error {
+	before := person
+	person.Name, person.Email = firstOf(name, person.Name), firstOf(email, person.Email)
+	if email != "" { // else what the provider said before stays
+		person.EmailVerified = true
+	}
+	if person == before {
+		return nil
+	}
+	return s.store.NotePerson(ctx, person)
+}
+
+// admitNew lets somebody in who was not known, by all their invitations.
+func (s *SignIn) admitNew(ctx context.Context, j joinery.Joining, token string) error {
+	invitations, err := s.invitationsFor(ctx, j.Person.Email, token)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	if !known {
-		if len(invitations) == 0 {
-			return 0, joinery.Errorf(joinery.CodeForbidden, "you are signed in at the provider, and nobody invited that account here: ask an admin of your organisation to invite your address")
-		}
-		person = joinery.Person{ID: joinery.NewPersonID(), CreatedAt: s.timestamp()}
+	if len(invitations) == 0 {
+		return joinery.Errorf(joinery.CodeForbidden, "you are signed in at the provider, and nobody invited that account here: ask an admin of your organisation to invite your address")
 	}
-	if name := personName(c.Name, email); name != person.Name && name != "" || email != person.Email && email != "" {
-		person.Name, person.Email = firstOf(name, person.Name), firstOf(email, person.Email)
-		if known {
-			if err := s.store.NotePerson(ctx, person); err != nil {
-				return 0, err
-			}
-		}
-	}
-	for i, invitation := range invitations {
-		j := joinery.Joining{Invitation: invitation, Person: person}
-		if !known && i == 0 {
-			j.New, j.Identity = true, &id
-		}
+	for _, j.Invitation = range invitations {
 		// One that was taken or withdrawn since is no reason to keep out who has others.
 		if err := s.join(ctx, j); err != nil && (j.New || joinery.CodeOf(err) != joinery.CodeNotFound) {
-			return 0, err
+			return err
 		}
+		j.New, j.Identity = false, nil
 	}
-	return person.ID, nil
+	return nil
 }
 
 func (s *SignIn) invitationsFor(ctx context.Context, email, token string) (list []joinery.Invitation, err error) {

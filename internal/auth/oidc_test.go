@@ -76,3 +76,20 @@ func TestProviderThatComesBack(t *testing.T) {
 		t.Errorf("the provider was asked %d times", n)
 	}
 }
+
+// An address counts as verified by true and "true" alone, and nothing that stands
+// there instead keeps anybody out.
+func TestVerifiedAddresses(t *testing.T) {
+	for text, want := range map[string]bool{
+		`true`: true, `"true"`: true, `false`: false, `"false"`: false, `"True"`: false, `1`: false, `"1"`: false, `null`: false, `{}`: false, `["true"]`: false,
+	} {
+		var c claims
+		if err := json.Unmarshal([]byte(`{"name":"Ann","email":"ann@example.com","email_verified":`+text+`}`), &c); err != nil || bool(c.EmailVerified) != want || c.Name != "Ann" {
+			t.Errorf("%s: %+v, %v", text, c, err)
+		}
+	}
+	var none claims
+	if err := json.Unmarshal([]byte(`{"email":"ann@example.com"}`), &none); err != nil || none.EmailVerified {
+		t.Errorf("without the claim: %+v, %v", none, err)
+	}
+}

@@ -16,9 +16,11 @@ import (
 	"joinery"
 )
 
-// PasskeyStore keeps WebAuthn credentials.
+// PasskeyStore keeps WebAuthn credentials. Entries are written for every
+// organisation of the person.
 type PasskeyStore interface {
-	AddPasskey(ctx context.Context, p joinery.Passkey, entry joinery.AuditEntry) error
+	// AddPasskey is CodeConflict where the person has most already.
+	AddPasskey(ctx context.Context, p joinery.Passkey, most int, entry joinery.AuditEntry) error
 	PasskeyOf(ctx context.Context, credential []byte) (joinery.Passkey, error)
 	Passkeys(ctx context.Context, person joinery.PersonID) ([]joinery.Passkey, error)
 	UsePasskey(ctx context.Context, id joinery.PasskeyID, record []byte, at time.Time) error
@@ -164,6 +166,15 @@ type Registrant struct {
 	Name       string
 }
 
+// step names a step of registering by its challenge and for whom it was begun: one
+// that was begun for somebody else, or with another invitation, is not found.
+func (r Registrant) step(challenge string) [sha256.Size]byte {
+	if r.Caller.Session != 0 {
+		return hashOf(challenge + " " + r.Caller.Person.String())
+	}
+	return hashOf(challenge + " " + r.Invitation)
+}
+
 // BeginNewPasskey gives the options of registering a passkey, as JSON for the
 // browser.
 func (s *SignIn) BeginNewPasskey(ctx context.Context, who Registrant) ([]byte, error) {
@@ -175,7 +186,7 @@ func (s *SignIn) BeginNewPasskey(ctx context.Context, who Registrant) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	ch := joinery.SignIn{Hash: hashOf(session.Challenge), Kind: joinery.SignInNewPasskey, Person: h.id, Name: h.name}
+	ch := joinery.SignIn{Hash: who.step(session.Challenge), Kind: joinery.SignInNewPasskey, Person: h.id, Name: h.name}
 	if err := s.remember(ctx, ch, ceremonyLife); err != nil {
 		return nil, err
 	}
@@ -228,7 +239,7 @@ func (s *SignIn) FinishNewPasskey(ctx context.Context, who Registrant, name stri
 		return 0, err
 	}
 	if who.Caller.Session != 0 {
-		return ch.Person, s.store.AddPasskey(ctx, passkey, s.passkeyEntry(who.Caller, joinery.AuditPasskeyAdded, passkey.ID))
+		return ch.Person, s.store.AddPasskey(ctx, passkey, maxPasskeys, s.passkeyEntry(who.Caller, joinery.AuditPasskeyAdded, passkey.ID))
 	}
 	person := joinery.Person{ID: ch.Person, Name: ch.Name, Email: invitation.Email, CreatedAt: passkey.CreatedAt}
 	return person.ID, s.join(ctx, joinery.Joining{Invitation: invitation, Person: person, New: true, Passkey: &passkey})
@@ -249,12 +260,9 @@ func (s *SignIn) checkNewPasskey(ctx context.Context, who Registrant, answer []b
 		return joinery.SignIn{}, nil, errors.New("the answer cannot be read")
 	}
 	challenge := parsed.Response.CollectedClientData.Challenge
-	ch, err := s.take(ctx, joinery.SignInNewPasskey, hashOf(challenge))
-	switch {
-	case err != nil:
+	ch, err := s.take(ctx, joinery.SignInNewPasskey, who.step(challenge))
+	if err != nil {
 		return ch, nil, err
-	case who.Caller.Session != 0 && ch.Person != who.Caller.Person:
-		return ch, nil, errors.New("the step is another person's")
 	}
 	made, err := s.passkeys.CreateCredential(holder{id: ch.Person}, webauthn.SessionData{
 		Challenge: challenge, RelyingPartyID: s.url.Hostname(), UserID: handle(ch.Person),

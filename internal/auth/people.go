@@ -17,7 +17,7 @@ type PeopleStore interface {
 	Orgs(ctx context.Context) ([]joinery.Organisation, error)
 	Members(ctx context.Context, org joinery.OrgID) ([]joinery.Member, error)
 	// SetRole and RemoveMember are CodeConflict where an organisation would lose
-	// its last admin. RemoveMember revokes the keys that the person made there, or
+	// its last admin; they add to the entry which role it was and is. RemoveMember revokes the keys that the person made there, or
 	// with keepKeys makes them the organisation's own. Invitations made by who is
 	// no admin any more, or by a key of theirs, end with it.
 	SetRole(ctx context.Context, org joinery.OrgID, person joinery.PersonID, role joinery.Role, entry joinery.AuditEntry) error
@@ -104,7 +104,7 @@ func (s *People) SetRole(ctx context.Context, caller joinery.Caller, person join
 	if err := mayGive(caller, org, member.Role, role); err != nil {
 		return joinery.Member{}, err
 	}
-	entry := s.entry(caller, joinery.AuditPersonRoleChanged, org.ID, map[string]string{"person": person.String(), "role": string(role), "before": string(member.Role)})
+	entry := s.entry(caller, joinery.AuditPersonRoleChanged, org.ID, map[string]string{"person": person.String()})
 	if err := s.store.SetRole(ctx, org.ID, person, role, entry); err != nil {
 		return joinery.Member{}, err
 	}
@@ -122,7 +122,7 @@ func (s *People) Remove(ctx context.Context, caller joinery.Caller, person joine
 	if err := mayGive(caller, org, member.Role); err != nil {
 		return err
 	}
-	detail := map[string]string{"person": person.String(), "role": string(member.Role), "keys": "revoked"}
+	detail := map[string]string{"person": person.String(), "keys": "revoked"}
 	if keepKeys {
 		detail["keys"] = "kept"
 	}

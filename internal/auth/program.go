@@ -79,7 +79,10 @@ func (s *SignIn) Agree(ctx context.Context, caller joinery.Caller, code string) 
 	if err != nil {
 		return err
 	}
-	if err := s.store.AgreeToSignIn(ctx, ch.Hash, caller.Person); joinery.CodeOf(err) != joinery.CodeNotFound {
+	entry := joinery.AuditEntry{At: s.timestamp(), Event: joinery.AuditProgramAgreed, Actor: caller.Name, Detail: map[string]string{
+		"person": caller.Person.String(), "program": ch.Name,
+	}}
+	if err := s.store.AgreeToSignIn(ctx, ch.Hash, caller.Person, entry); joinery.CodeOf(err) != joinery.CodeNotFound {
 		return err
 	}
 	return errNoProgram()

@@ -330,6 +330,41 @@ func TestKeysEndWithTheirMaker(t *testing.T) {
 	}
 }
 
+// What is made with the session of a program ends, and so does what that makes.
+func TestKeysOfProgramsEnd(t *testing.T) {
+	s, store, at := fixture(t)
+	ctx, org, person := t.Context(), store.addOrg(), joinery.NewPersonID()
+	store.roles = map[joinery.PersonID]joinery.Role{person: joinery.RoleAdmin}
+	last := at.at.UTC().Truncate(time.Millisecond).Add(programKeyLife)
+	session := func(kind joinery.SessionKind) joinery.Caller {
+		return joinery.Caller{Operator: true, Rights: joinery.AllRights(), Name: "person", Person: person, Session: joinery.NewSessionID(), SessionKind: kind}
+	}
+	var text string
+	for _, c := range []struct {
+		name        string
+		kind        joinery.SessionKind
+		asked, want time.Time
+	}{
+		{"a browser", joinery.SessionBrowser, time.Time{}, time.Time{}},
+		{"a program, sooner", joinery.SessionProgram, last.Add(-time.Hour), last.Add(-time.Hour)},
+		{"a program, later", joinery.SessionProgram, last.Add(time.Hour), last},
+		{"a program", joinery.SessionProgram, time.Time{}, last},
+	} {
+		var key joinery.APIKey
+		var err error
+		if text, key, err = s.Make(ctx, session(c.kind), NewKey{Name: "k", Operator: true, Org: org, ExpiresAt: c.asked}); err != nil || !key.ExpiresAt.Equal(c.want) {
+			t.Errorf("%s: ends at %v, %v; want %v", c.name, key.ExpiresAt, err, c.want)
+		}
+	}
+	caller, err := s.Authenticate(ctx, text, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, next, err := s.Make(ctx, caller, NewKey{Name: "next", Operator: true, Org: org}); err != nil || !next.ExpiresAt.Equal(last) {
+		t.Errorf("an operator's key of it makes one that ends at %v, %v", next.ExpiresAt, err)
+	}
+}
+
 func TestTenantCannotRevokeOperatorKeyOfItsOrganisation(t *testing.T) {
 	s, store, _ := fixture(t)
 	org := store.addOrg()

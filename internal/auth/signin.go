@@ -34,6 +34,10 @@ type PersonStore interface {
 	InvitationsOf(ctx context.Context, email string, at time.Time) ([]joinery.Invitation, error)
 	// Join uses an invitation up; CodeNotFound where it was taken meanwhile.
 	Join(ctx context.Context, j joinery.Joining, at time.Time, entries ...joinery.AuditEntry) error
+	// RemoveMember is PeopleStore's.
+	RemoveMember(ctx context.Context, org joinery.OrgID, person joinery.PersonID, keepKeys bool, entry joinery.AuditEntry) error
+	// Orgs lists all organisations.
+	Orgs(ctx context.Context) ([]joinery.Organisation, error)
 }
 
 // StepStore keeps the steps of signing in that wait for the next one. Each
@@ -43,7 +47,8 @@ type StepStore interface {
 	SignIn(ctx context.Context, hash [32]byte) (joinery.SignIn, error)
 	SignInByCode(ctx context.Context, code string) (joinery.SignIn, error)
 	TakeSignIn(ctx context.Context, hash [32]byte) (joinery.SignIn, error)
-	AgreeToSignIn(ctx context.Context, hash [32]byte, person joinery.PersonID) error
+	// AgreeToSignIn writes its entry for every organisation of the person.
+	AgreeToSignIn(ctx context.Context, hash [32]byte, person joinery.PersonID, entry joinery.AuditEntry) error
 }
 
 // SignInOptions say how people sign in.
@@ -239,6 +244,34 @@ func (s *SignIn) invitationOf(ctx context.Context, token string) (joinery.Invita
 	return i, nil
 }
 
+// Offer is an invitation with what whoever holds its token must know before they
+// take it.
+type Offer struct {
+	joinery.Invitation
+	OrgName string
+	// Operator is set where the organisation runs this server.
+	Operator bool
+}
+
+// Offer tells what an invitation is, to whoever holds its token; nothing changes.
+func (s *SignIn) Offer(ctx context.Context, token string) (Offer, error) {
+	i, err := s.invitationOf(ctx, token)
+	if err != nil {
+		return Offer{}, err
+	}
+	orgs, err := s.store.Orgs(ctx)
+	if err != nil {
+		return Offer{}, err
+	}
+	o := Offer{Invitation: i}
+	for _, org := range orgs {
+		if org.ID == i.Org {
+			o.OrgName, o.Operator = org.Name, org.Kinds.Is(joinery.KindServerOperator)
+		}
+	}
+	return o, nil
+}
+
 // Accept lets the caller join an organisation for a token.
 func (s *SignIn) Accept(ctx context.Context, caller joinery.Caller, token string) error {
 	if err := requirePerson(caller); err != nil {
@@ -251,12 +284,33 @@ func (s *SignIn) Accept(ctx context.Context, caller joinery.Caller, token string
 	return s.join(ctx, joinery.Joining{Invitation: i, Person: joinery.Person{ID: caller.Person}})
 }
 
+// Leave ends the caller's own membership. The API keys that they made there are
+// revoked, always: were they kept, who left would go on to hold them. To anything
+// else they do not belong, and it is answered as absent.
+func (s *SignIn) Leave(ctx context.Context, caller joinery.Caller, org joinery.OrgID) error {
+	if err := requirePerson(caller); err != nil {
+		return err
+	}
+	entry := joinery.AuditEntry{At: s.timestamp(), Event: joinery.AuditPersonLeft, Actor: caller.Name, Org: org, Detail: map[string]string{
+		"person": caller.Person.String(), "keys": "revoked",
+	}}
+	err := s.store.RemoveMember(ctx, org, caller.Person, false, entry)
+	if joinery.CodeOf(err) == joinery.CodeNotFound {
+		return joinery.Errorf(joinery.CodeNotFound, "you do not belong to such an organisation")
+	}
+	return err
+}
+
 // join makes somebody a member, with the audit entry of that.
 func (s *SignIn) join(ctx context.Context, j joinery.Joining) error {
 	at := s.timestamp()
 	actor := "person " + j.Person.ID.String()
+	// The store says which role they have then: who has a higher one keeps it.
 	entry := joinery.AuditEntry{At: at, Event: joinery.AuditPersonJoined, Actor: actor, Org: j.Invitation.Org, Detail: map[string]string{
-		"person": j.Person.ID.String(), "role": string(j.Invitation.Role), "invitation": j.Invitation.ID.String(), "invitedBy": j.Invitation.InvitedBy,
+		"person": j.Person.ID.String(), "invitation": j.Invitation.ID.String(), "invitedBy": j.Invitation.InvitedBy, "offered": string(j.Invitation.Role),
 	}}
+	if j.Passkey != nil {
+		entry.Detail["passkey"] = j.Passkey.ID.String()
+	}
 	return s.store.Join(ctx, j, at, entry)
 }

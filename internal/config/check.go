@@ -30,6 +30,7 @@ func (c Config) Check() error {
 		loopback("api.address", c.API.Address),
 		address("api.tls.address", c.API.TLS.Address),
 		c.API.TLS.check(),
+		c.API.checkProxies(),
 		c.SignIn.check(),
 		address("ops.address", c.Ops.Address),
 		c.distinctAddresses(),

@@ -114,6 +114,12 @@ type API struct {
 	// The same API over TLS, for clients from elsewhere, and the only place where
 	// the claims of The Things Stack are taken (under /api/v2).
 	TLS APITLS `yaml:"tls"`
+	// Networks of the proxies in front of this API whose X-Forwarded-For, or else
+	// Forwarded, is believed, separated by spaces: 127.0.0.1/32 10.20.0.0/16. Tries to
+	// sign in are then bounded by the address that a proxy names. Empty: no header is
+	// believed. Name proxies alone: whoever can connect from there can say they are
+	// anybody.
+	TrustedProxies string `yaml:"trusted_proxies"`
 }
 
 // APITLS is the management API's listener for other machines.

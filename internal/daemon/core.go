@@ -56,7 +56,7 @@ func newCore(c config.Config, log *slog.Logger, now func() time.Time) (_ *core, 
 		joins: handover.NewGate(c.Limits.AnswerTimeout), calls: handover.NewGate(callPatience),
 		taps: map[string]*handover.Tap{},
 	}
-	k.api, err = newAPI(k.aroundAPI, log, k.registry)
+	k.api, err = newAPI(c.API, k.aroundAPI, log, k.registry)
 	return k, err
 }
 

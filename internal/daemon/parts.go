@@ -210,8 +210,8 @@ func newInterop(c config.Config, r rules, refusals interop.Recorder, cert *certi
 }
 
 // newAPI makes the door for people and scripts, without services yet.
-func newAPI(around func(http.Handler) http.Handler, log *slog.Logger, metrics prometheus.Registerer) (*api.Server, error) {
-	return api.New(api.Options{Version: Version(), Log: log, Metrics: metrics, Around: around})
+func newAPI(c config.API, around func(http.Handler) http.Handler, log *slog.Logger, metrics prometheus.Registerer) (*api.Server, error) {
+	return api.New(api.Options{Version: Version(), Log: log, Metrics: metrics, Around: around, TrustedProxies: c.Proxies()})
 }
 
 func services(h holders, r rules, v2 http.Handler) api.Services {

@@ -15,6 +15,7 @@ type Draft struct {
 	c      conn
 	engine engine
 	tables []copied
+	ended  Ended
 }
 
 // draftEngine is what each database does in its own way for a draft.
@@ -100,12 +101,17 @@ func (d *Draft) insertAnd(ctx context.Context, name string, rows [][]any, more f
 }
 
 // Fence brings a draft that has all its rows to the newest schema and fences it
-// as restored. note says from what, for people; actor is who does it.
+// as restored. note says from what, for people; actor is who does it. Everybody is
+// signed out with it; Ended tells of how much.
 func (d *Draft) Fence(note, actor string) error {
-	return d.settle(func(t *tx) error {
-		return t.raiseFence(Fence{State: FenceRestored, Since: now(), Note: note}, actor)
+	return d.settle(func(t *tx) (err error) {
+		d.ended, err = t.raiseFenceAnd(Fence{State: FenceRestored, Since: now(), Note: note}, actor)
+		return err
 	})
 }
+
+// Ended is what Fence ended.
+func (d *Draft) Ended() Ended { return d.ended }
 
 // settle brings the draft to the newest schema and makes its store row that of a
 // database which no server has opened yet.

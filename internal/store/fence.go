@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"strconv"
 	"time"
 
 	"joinery"
@@ -83,14 +84,46 @@ func (c conn) storeRow() (s storeRow, found bool, err error) {
 	return s, found, err
 }
 
+// Ended is what a restored or copied state brought back of people, and what ended
+// with its fence: it may have ended before, in the state that is lost.
+type Ended struct {
+	Sessions    int `json:"sessions"`
+	SignIns     int `json:"signIns"` // that waited for their next step
+	Invitations int `json:"invitations"`
+}
+
+// endSignIns ends everything by which somebody is in, or comes in, without proving
+// anew who they are.
+func (t *tx) endSignIns() (e Ended, err error) {
+	for table, n := range map[string]*int{"session": &e.Sessions, "sign_in": &e.SignIns, "invitation": &e.Invitations} {
+		if *n, err = t.changes("DELETE FROM " + table); err != nil {
+			return e, err
+		}
+	}
+	return e, nil
+}
+
 // raiseFence raises the fence and records that. A confirmation that was under
-// way counts for nothing: what it raised may have been issued since.
+// way counts for nothing: what it raised may have been issued since. Where the
+// state may be an older one, everybody is signed out, and no invitation stands.
 func (t *tx) raiseFence(f Fence, actor string) error {
-	err := t.exec(`UPDATE store SET fence = ?, fence_at = ?, fence_note = ?,
+	_, err := t.raiseFenceAnd(f, actor)
+	return err
+}
+
+// raiseFenceAnd is raiseFence, and tells what ended.
+func (t *tx) raiseFenceAnd(f Fence, actor string) (ended Ended, err error) {
+	detail := map[string]string{"state": string(f.State), "reason": f.Note}
+	if f.State == FenceRestored || f.State == FenceForked {
+		if ended, err = t.endSignIns(); err != nil {
+			return ended, err
+		}
+		detail["endedSessions"], detail["endedInvitations"] = strconv.Itoa(ended.Sessions), strconv.Itoa(ended.Invitations)
+	}
+	err = t.exec(`UPDATE store SET fence = ?, fence_at = ?, fence_note = ?,
 		join_nonce_floor = join_nonce_floor - coalesce(jump, 0), jump = NULL, jumped = 0`, string(f.State), f.Since, f.Note)
-	return t.finish(err, joinery.AuditEntry{
-		At: f.Since, Event: joinery.AuditServerFenced, Actor: actor, Org: t.operator,
-		Detail: map[string]string{"state": string(f.State), "reason": f.Note},
+	return ended, t.finish(err, joinery.AuditEntry{
+		At: f.Since, Event: joinery.AuditServerFenced, Actor: actor, Org: t.operator, Detail: detail,
 	})
 }
 

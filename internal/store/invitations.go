@@ -10,7 +10,8 @@ import (
 // Invite stores an invitation. One of the operator's bootstrap tokens (without an
 // address) takes the place of those before. The zero organisation is the
 // operator's. Invitations that have ended are removed with it. CodeForbidden where
-// who makes it lost the right to meanwhile.
+// who makes it lost the right to meanwhile, CodeConflict where the organisation has
+// joinery.MaxInvitations already; a bootstrap token is always to be had.
 func (d *DB) Invite(ctx context.Context, i joinery.Invitation, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
 		if err := t.mayInvite(i); err != nil {
@@ -23,6 +24,8 @@ func (d *DB) Invite(ctx context.Context, i joinery.Invitation, a joinery.AuditEn
 			if err := t.exec("DELETE FROM invitation WHERE email = ''"); err != nil {
 				return err
 			}
+		} else if err := t.roomForInvitation(t.orOperator(i.Org)); err != nil {
+			return err
 		}
 		if a.Org == 0 {
 			a.Org = t.orOperator(i.Org)
@@ -30,6 +33,16 @@ func (d *DB) Invite(ctx context.Context, i joinery.Invitation, a joinery.AuditEn
 		return t.finish(t.exec("INSERT INTO invitation (id, org, role, email, hash, created_at, expires_at, invited_by, by_person, by_key) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 			i.ID, t.orOperator(i.Org), i.Role, i.Email, i.Hash, i.CreatedAt, i.ExpiresAt, i.InvitedBy, optional{i.ByPerson}, optional{i.ByKey}), a)
 	})
+}
+
+// roomForInvitation refuses one invitation more than an organisation may have.
+func (t *tx) roomForInvitation(org joinery.OrgID) error {
+	n, err := t.integer("SELECT count(*) FROM invitation WHERE org = ?", org)
+	if err == nil && n >= joinery.MaxInvitations {
+		err = joinery.Errorf(joinery.CodeConflict, "%d invitations into the organisation stand, the most that may: withdraw those that nobody will take "+
+			"('joinctl person invitations', 'joinctl person withdraw'), or wait until some have ended", n)
+	}
+	return err
 }
 
 // mayInvite refuses an invitation whose maker lost the right to make it after the
@@ -48,14 +61,15 @@ func (t *tx) mayInvite(i joinery.Invitation) error {
 
 // endInvitationsBy removes what somebody who is no admin of an organisation any
 // more, or a key of theirs, made there, and as an operator anywhere: by it they
-// would have their role back.
-func (t *tx) endInvitationsBy(org joinery.OrgID, person joinery.PersonID) error {
-	return t.exec("DELETE FROM invitation WHERE by_person = ?2 AND (org = ?1 OR ?1 = (SELECT operator_org FROM store))", org, person)
+// would have their role back. It tells how many.
+func (t *tx) endInvitationsBy(org joinery.OrgID, person joinery.PersonID) (int, error) {
+	return t.changes("DELETE FROM invitation WHERE by_person = ?2 AND (org = ?1 OR ?1 = (SELECT operator_org FROM store))", org, person)
 }
 
-// endInvitationsTo removes what invites a person into an organisation.
-func (t *tx) endInvitationsTo(org joinery.OrgID, person joinery.PersonID) error {
-	return t.exec("DELETE FROM invitation WHERE org = ? AND email <> '' AND email = (SELECT email FROM person WHERE id = ?)", org, person)
+// endInvitationsTo removes what invites a person into an organisation, and tells
+// how many.
+func (t *tx) endInvitationsTo(org joinery.OrgID, person joinery.PersonID) (int, error) {
+	return t.changes("DELETE FROM invitation WHERE org = ? AND email <> '' AND email = (SELECT email FROM person WHERE id = ?)", org, person)
 }
 
 const invitationColumns = "SELECT id, org, role, email, hash, created_at, expires_at, invited_by, by_person, by_key FROM invitation "

@@ -8,9 +8,21 @@ import (
 )
 
 // AddPasskey stores a passkey; CodeConflict where the authenticator's credential
-// is registered already.
-func (d *DB) AddPasskey(ctx context.Context, p joinery.Passkey, a joinery.AuditEntry) error {
-	return d.do(ctx, func(t *tx) error { return t.finish(t.addPasskey(p), a) })
+// is registered already, or its person has most already.
+func (d *DB) AddPasskey(ctx context.Context, p joinery.Passkey, most int, a joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error {
+		n, err := t.integer("SELECT count(*) FROM passkey WHERE person = ?", p.Person)
+		if err == nil && n >= int64(most) {
+			err = joinery.Errorf(joinery.CodeConflict, "you have %d passkeys, the most that one person may: remove one first", n)
+		}
+		if err != nil {
+			return err
+		}
+		if err := t.addPasskey(p); err != nil {
+			return err
+		}
+		return t.auditEverywhere(p.Person, a)
+	})
 }
 
 func (t *tx) addPasskey(p joinery.Passkey) error {
@@ -74,6 +86,9 @@ func (d *DB) RemovePasskey(ctx context.Context, person joinery.PersonID, id join
 		if err == nil && ways == 0 {
 			err = joinery.Errorf(joinery.CodeConflict, "this is the only way in which you can sign in: add another passkey first")
 		}
-		return t.finish(err, a)
+		if err != nil {
+			return err
+		}
+		return t.auditEverywhere(person, a)
 	})
 }

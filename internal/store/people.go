@@ -2,7 +2,9 @@ package store
 
 import (
 	"context"
+	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"joinery"
@@ -10,7 +12,7 @@ import (
 
 // Join makes a person a member, and gives CodeNotFound where the invitation was
 // taken or withdrawn meanwhile. Who is a member already gets the role that they
-// did not have, if it is the higher one.
+// did not have, if it is the higher one; the entries say which they have then.
 func (d *DB) Join(ctx context.Context, j joinery.Joining, at time.Time, entries ...joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
 		n, err := t.changes("DELETE FROM invitation WHERE id = ?", j.Invitation.ID)
@@ -25,16 +27,23 @@ func (d *DB) Join(ctx context.Context, j joinery.Joining, at time.Time, entries 
 				return err
 			}
 		}
-		if err := t.raiseMember(j, at); err != nil {
+		had, has, err := t.raiseMember(j, at)
+		if err != nil {
 			return err
 		}
-		return t.audit(entries...)
+		for _, e := range entries {
+			if err := t.audit(withRoles(e, had, has)); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
 func (t *tx) addPerson(j joinery.Joining) error {
 	p := j.Person
-	if err := t.exec("INSERT INTO person (id, name, email, created_at) VALUES (?, ?, ?, ?)", p.ID, p.Name, p.Email, p.CreatedAt); err != nil {
+	err := t.exec("INSERT INTO person (id, name, email, email_verified, created_at) VALUES (?, ?, ?, ?, ?)", p.ID, p.Name, p.Email, p.EmailVerified, p.CreatedAt)
+	if err := conflict(err, "there is such a person already"); err != nil {
 		return err
 	}
 	if i := j.Identity; i != nil {
@@ -49,17 +58,61 @@ func (t *tx) addPerson(j joinery.Joining) error {
 	return nil
 }
 
-func (t *tx) raiseMember(j joinery.Joining, at time.Time) error {
-	had, err := t.roleOf(j.Invitation.Org, j.Person.ID)
+// raiseMember gives the role that somebody had, "" for none, and has now.
+func (t *tx) raiseMember(j joinery.Joining, at time.Time) (had, has joinery.Role, err error) {
+	had, err = t.roleOf(j.Invitation.Org, j.Person.ID)
+	has = j.Invitation.Role
 	switch {
 	case err != nil:
-		return err
 	case had == "":
-		return t.exec("INSERT INTO membership (org, person, role, since) VALUES (?, ?, ?, ?)", j.Invitation.Org, j.Person.ID, j.Invitation.Role, at)
-	case slices.Index(joinery.Roles(), had) < slices.Index(joinery.Roles(), j.Invitation.Role):
-		return t.exec("UPDATE membership SET role = ? WHERE org = ? AND person = ?", j.Invitation.Role, j.Invitation.Org, j.Person.ID)
+		err = t.exec("INSERT INTO membership (org, person, role, since) VALUES (?, ?, ?, ?)", j.Invitation.Org, j.Person.ID, has, at)
+	case slices.Index(joinery.Roles(), had) < slices.Index(joinery.Roles(), has):
+		err = t.exec("UPDATE membership SET role = ? WHERE org = ? AND person = ?", has, j.Invitation.Org, j.Person.ID)
+	default:
+		has = had
 	}
-	return nil
+	return had, has, err
+}
+
+// withDetail gives an entry that says more: what only the transaction knows.
+func withDetail(a joinery.AuditEntry, name, value string) joinery.AuditEntry {
+	a.Detail = maps.Clone(a.Detail)
+	if a.Detail == nil {
+		a.Detail = map[string]string{}
+	}
+	a.Detail[name] = value
+	return a
+}
+
+// withRoles gives an entry that says which role somebody has now, and which they
+// had, if that was another place of theirs.
+func withRoles(a joinery.AuditEntry, had, has joinery.Role) joinery.AuditEntry {
+	if had != "" {
+		a = withDetail(a, "before", string(had))
+	}
+	return withDetail(a, "role", string(has))
+}
+
+// withCount gives an entry that says how many of something there were, if any.
+func withCount(a joinery.AuditEntry, name string, n int) joinery.AuditEntry {
+	if n == 0 {
+		return a
+	}
+	return withDetail(a, name, strconv.Itoa(n))
+}
+
+// auditEverywhere writes an entry about a person into the log of every organisation
+// for which they act: what changes how they come in concerns each.
+func (t *tx) auditEverywhere(person joinery.PersonID, a joinery.AuditEntry) error {
+	var entries []joinery.AuditEntry
+	if err := t.each("SELECT org FROM membership WHERE person = ? ORDER BY org", func(r *row) error {
+		a.Org = joinery.OrgID(r.int())
+		entries = append(entries, a)
+		return nil
+	}, person); err != nil {
+		return err
+	}
+	return t.audit(entries...)
 }
 
 // roleOf gives somebody's role; "" for none.
@@ -92,10 +145,11 @@ func (d *DB) SetRole(ctx context.Context, org joinery.OrgID, person joinery.Pers
 		if err == nil && had == joinery.RoleAdmin {
 			err = t.wantAdmin(org)
 		}
+		ended := 0
 		if err == nil && role != joinery.RoleAdmin {
-			err = t.endInvitationsBy(org, person)
+			ended, err = t.endInvitationsBy(org, person)
 		}
-		return t.finish(err, a)
+		return t.finish(err, withCount(withRoles(a, had, role), "endedInvitations", ended))
 	})
 }
 
@@ -127,38 +181,63 @@ func (d *DB) RemoveMember(ctx context.Context, org joinery.OrgID, person joinery
 		if err != nil {
 			return err
 		}
-		return t.finish(inOrder(
-			func() error { return t.endInvitationsBy(org, person) },
-			func() error { return t.endInvitationsTo(org, person) },
-			func() error { return t.letKeysGo(org, person, had, keepKeys, a.At) },
-			func() error { return t.forget(person) },
-		), a)
+		return t.dissolve(org, person, had, keepKeys, withDetail(a, "role", string(had)))
 	})
+}
+
+// dissolve settles what a membership that ended leaves behind.
+func (t *tx) dissolve(org joinery.OrgID, person joinery.PersonID, had joinery.Role, keepKeys bool, a joinery.AuditEntry) error {
+	by, err := t.endInvitationsBy(org, person)
+	if err != nil {
+		return err
+	}
+	to, err := t.endInvitationsTo(org, person)
+	if err != nil {
+		return err
+	}
+	keys, err := t.letKeysGo(org, person, had, keepKeys, a)
+	if err != nil {
+		return err
+	}
+	count := "revokedKeys"
+	if keepKeys {
+		count = "keptKeys"
+	}
+	a = withCount(withCount(a, "endedInvitations", by+to), count, len(keys))
+	return t.finish(t.forget(person), append([]joinery.AuditEntry{a}, keys...)...)
 }
 
 // letKeysGo settles what becomes of the keys that somebody made as a member of an
 // organisation: for that one, and as an operator for others. Keys that stay are
-// bounded by their role no more, and keep no right that it did not give.
-func (t *tx) letKeysGo(org joinery.OrgID, person joinery.PersonID, role joinery.Role, keep bool, at time.Time) error {
-	const theirs = ` WHERE person = ?2 AND (org = ?1 AND operator = 0 OR ?1 = (SELECT operator_org FROM store)
-		AND (operator = 1 OR NOT EXISTS (SELECT 1 FROM membership m WHERE m.org = api_key.org AND m.person = ?2)))`
-	if !keep {
-		return t.exec("UPDATE api_key SET revoked_at = coalesce(revoked_at, ?3)"+theirs, org, person, at)
+// bounded by their role no more, and keep no right that it did not give. It gives
+// an entry for each that stood, in the log of the key's organisation.
+func (t *tx) letKeysGo(org joinery.OrgID, person joinery.PersonID, role joinery.Role, keep bool, a joinery.AuditEntry) ([]joinery.AuditEntry, error) {
+	const theirs = `k.person = ?2 AND (k.org = ?1 AND k.operator = 0 OR ?1 = (SELECT operator_org FROM store)
+		AND (k.operator = 1 OR NOT EXISTS (SELECT 1 FROM membership m WHERE m.org = k.org AND m.person = ?2)))`
+	keys, err := t.keysWhere(theirs, org, person)
+	if err != nil {
+		return nil, err
 	}
-	rights := map[joinery.APIKeyID]joinery.Rights{}
-	if err := t.each("SELECT id, rights FROM api_key"+theirs, func(r *row) error {
-		id := joinery.APIKeyID(r.int())
-		rights[id] = joinery.ParseRights(r.text())
-		return nil
-	}, org, person); err != nil {
-		return err
+	event := joinery.AuditAPIKeyRevoked
+	if keep {
+		event = joinery.AuditAPIKeyKept
 	}
-	for id, had := range rights {
-		if err := t.exec("UPDATE api_key SET person = NULL, rights = ? WHERE id = ?", (had & role.Rights()).String(), id); err != nil {
-			return err
+	var entries []joinery.AuditEntry
+	for _, k := range keys {
+		if keep {
+			k.Rights &= role.Rights()
+			err = t.exec("UPDATE api_key SET person = NULL, rights = ? WHERE id = ?", k.Rights.String(), k.ID)
+		} else {
+			err = t.exec("UPDATE api_key SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?", a.At, k.ID)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if k.RevokedAt.IsZero() {
+			entries = append(entries, withDetail(keyEntry(a, event, k), "person", person.String()))
 		}
 	}
-	return nil
+	return entries, nil
 }
 
 // forget removes what is known of a person who belongs to nothing.
@@ -169,7 +248,7 @@ func (t *tx) forget(person joinery.PersonID) error {
 	}
 	for _, query := range []string{
 		"DELETE FROM session WHERE person = ?", "DELETE FROM passkey WHERE person = ?", "DELETE FROM identity WHERE person = ?",
-		"DELETE FROM sign_in WHERE person = ?", "UPDATE person SET name = '', email = '' WHERE id = ?",
+		"DELETE FROM sign_in WHERE person = ?", "UPDATE person SET name = '', email = '', email_verified = 0 WHERE id = ?",
 	} {
 		if err := t.exec(query, person); err != nil {
 			return err
@@ -178,10 +257,10 @@ func (t *tx) forget(person joinery.PersonID) error {
 	return nil
 }
 
-const personColumns = "SELECT p.id, p.name, p.email, p.created_at "
+const personColumns = "SELECT p.id, p.name, p.email, p.email_verified, p.created_at "
 
 func scanPerson(r *row) joinery.Person {
-	return joinery.Person{ID: joinery.PersonID(r.int()), Name: r.text(), Email: r.text(), CreatedAt: r.time()}
+	return joinery.Person{ID: joinery.PersonID(r.int()), Name: r.text(), Email: r.text(), EmailVerified: r.bool(), CreatedAt: r.time()}
 }
 
 // Person finds a person; CodeNotFound also for one who is forgotten.
@@ -210,10 +289,11 @@ func (d *DB) PersonOf(ctx context.Context, i joinery.Identity) (p joinery.Person
 	return p, err
 }
 
-// NotePerson keeps name and address of a person up to date.
+// NotePerson keeps name and address of a person, and whether it is verified, up to
+// date.
 func (d *DB) NotePerson(ctx context.Context, p joinery.Person) error {
 	return d.do(ctx, func(t *tx) error {
-		return t.exec("UPDATE person SET name = ?, email = ? WHERE id = ?", p.Name, p.Email, p.ID)
+		return t.exec("UPDATE person SET name = ?, email = ?, email_verified = ? WHERE id = ?", p.Name, p.Email, p.EmailVerified, p.ID)
 	})
 }
 

@@ -152,12 +152,15 @@ func (d *DB) TakeSignIn(ctx context.Context, hash [32]byte) (ch joinery.SignIn, 
 
 // AgreeToSignIn lets a program go on as a person; CodeNotFound where it does
 // not wait, or somebody agreed already.
-func (d *DB) AgreeToSignIn(ctx context.Context, hash [32]byte, person joinery.PersonID) error {
+func (d *DB) AgreeToSignIn(ctx context.Context, hash [32]byte, person joinery.PersonID, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
 		n, err := t.changes("UPDATE sign_in SET person = ? WHERE hash = ? AND person IS NULL AND kind = 'program'", person, hash)
 		if err == nil && n == 0 {
 			err = notFound("sign-in")
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return t.auditEverywhere(person, a)
 	})
 }

@@ -40,7 +40,7 @@ const api = (method, path) => request(method, "/api/v1" + path);
 // their provider. It leaves the address bar at once.
 function cameWith() {
   const from = new URLSearchParams(location.hash.slice(1));
-  const came = { invitation: "", login: "", error: from.get("error") || "" };
+  const came = { invitation: "", login: "", error: from.get("error") || "", byLink: from.has("invitation") };
   for (const name of ["invitation", "login"]) {
     came[name] = from.get(name) || sessionStorage.getItem(name) || "";
     if (came[name] !== "") sessionStorage.setItem(name, came[name]);
@@ -92,20 +92,36 @@ function item(list, text, label, work) {
 
 const date = (text) => (text ? new Date(text).toLocaleString() : "never");
 
+// showOffer says what the invitation is with which somebody came. Nothing joins by
+// itself: a link can be anybody's. One that was taken on the way here, by signing
+// in, is no news.
+async function showOffer(part, text) {
+  show(part, false);
+  if (came.invitation === "") return;
+  try {
+    const o = await post("/invitation", { invitation: came.invitation });
+    $(text).textContent = `${o.name}${o.operator ? " (who runs this server)" : ""}: you would be ${o.role} there. Invited by ${o.invitedBy}${o.email ? ", for " + o.email : ""}.`;
+    show(part, true);
+  } catch (error) {
+    if (error.status !== 403) throw error;
+    forget("invitation");
+    if (came.byLink) say(error.message);
+  }
+}
+
 async function showSignedOut() {
   const methods = await request("GET", "/sign-in/methods");
   $("provider").textContent = "Sign in with " + methods.provider;
   show("provider", methods.provider !== "");
-  show("invited", came.invitation !== "");
+  await showOffer("invited", "invited-to");
 }
 
 async function showSignedIn(me) {
   $("who").textContent = me.person.name || me.person.id;
-  $("address").textContent = me.person.email || "";
-  show("accept", came.invitation !== "");
+  $("address").textContent = (me.person.email || "") + (me.person.email && !me.person.emailVerified ? " (not verified)" : "");
   const memberships = $("memberships"), passkeys = $("passkeys"), sessions = $("sessions");
   memberships.replaceChildren();
-  for (const m of me.memberships) item(memberships, `${m.name}: ${m.role}${m.operator ? " (runs this server)" : ""}`);
+  for (const m of me.memberships) item(memberships, `${m.name}: ${m.role}${m.operator ? " (runs this server)" : ""}`, "leave", () => leave(m));
   passkeys.replaceChildren();
   for (const p of (await api("GET", "/me/passkeys")).items) {
     item(passkeys, `${p.name}, last used: ${date(p.lastUsedAt)}`, "remove", () => api("DELETE", "/me/passkeys/" + p.id));
@@ -114,7 +130,13 @@ async function showSignedIn(me) {
   for (const s of (await api("GET", "/me/sessions")).items) {
     item(sessions, `${s.name}, until ${date(s.expiresAt)}${s.current ? " (here)" : ""}`, s.current ? "" : "end", () => api("DELETE", "/me/sessions/" + s.id));
   }
+  await showOffer("accept", "accept-what");
   await showProgram();
+}
+
+async function leave(m) {
+  if (!confirm(`Leave ${m.name}? The API keys that you made for it are revoked for ever.`)) return;
+  await api("DELETE", "/me/organisations/" + m.organisation);
 }
 
 async function showProgram() {
@@ -171,6 +193,11 @@ on("accept-invitation", async () => {
   await request("POST", "/api/v1/me/invitations", { token: came.invitation });
   forget("invitation");
   await refresh();
+});
+
+on("decline-invitation", async () => {
+  forget("invitation");
+  show("accept", false);
 });
 
 on("agree", async () => {

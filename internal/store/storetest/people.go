@@ -25,7 +25,7 @@ type People interface {
 	Invitations(ctx context.Context, org joinery.OrgID) ([]joinery.Invitation, error)
 	InvitationsOf(ctx context.Context, email string, at time.Time) ([]joinery.Invitation, error)
 	WithdrawInvitation(ctx context.Context, id joinery.InvitationID, a joinery.AuditEntry) error
-	AddPasskey(ctx context.Context, p joinery.Passkey, a joinery.AuditEntry) error
+	AddPasskey(ctx context.Context, p joinery.Passkey, most int, a joinery.AuditEntry) error
 	PasskeyOf(ctx context.Context, credential []byte) (joinery.Passkey, error)
 	Passkeys(ctx context.Context, person joinery.PersonID) ([]joinery.Passkey, error)
 	UsePasskey(ctx context.Context, id joinery.PasskeyID, record []byte, at time.Time) error
@@ -39,7 +39,7 @@ type People interface {
 	SignIn(ctx context.Context, hash [32]byte) (joinery.SignIn, error)
 	SignInByCode(ctx context.Context, code string) (joinery.SignIn, error)
 	TakeSignIn(ctx context.Context, hash [32]byte) (joinery.SignIn, error)
-	AgreeToSignIn(ctx context.Context, hash [32]byte, person joinery.PersonID) error
+	AgreeToSignIn(ctx context.Context, hash [32]byte, person joinery.PersonID, a joinery.AuditEntry) error
 }
 
 func runPeople(t *testing.T, open func(testing.TB) Backend) {
@@ -52,6 +52,8 @@ func runPeople(t *testing.T, open func(testing.TB) Backend) {
 	t.Run("passkeys", passkeys(open))
 	t.Run("sessions", sessions(open))
 	t.Run("sign-ins", signIns(open))
+	t.Run("no more than an organisation may have", manyCredentials(open))
+	t.Run("what the audit log says of people", peopleAudit(open))
 }
 
 func hash() [sha256.Size]byte { return sha256.Sum256(randomBytes(32)) }
@@ -66,7 +68,7 @@ func (w *world) invite(org joinery.OrgID, role joinery.Role, email string) joine
 // person makes somebody who belongs to org.
 func (w *world) person(org joinery.OrgID, role joinery.Role, name string) joinery.Person {
 	w.t.Helper()
-	p := joinery.Person{ID: joinery.NewPersonID(), Name: name, Email: name + "@example.com", CreatedAt: epoch}
+	p := joinery.Person{ID: joinery.NewPersonID(), Name: name, Email: name + "@example.com", EmailVerified: true, CreatedAt: epoch}
 	w.ok(w.Join(w.ctx, joinery.Joining{Invitation: w.invite(org, role, p.Email), Person: p, New: true, Identity: &joinery.Identity{Issuer: "https://id.example.com", Subject: name}},
 		epoch, w.audit(joinery.AuditPersonJoined)))
 	return p
@@ -125,7 +127,7 @@ func memberships(open func(testing.TB) Backend) func(*testing.T) {
 		w.equal(found, ann)
 		_, err = w.PersonOf(w.ctx, joinery.Identity{Issuer: "https://id.example.org", Subject: "ann"})
 		w.refused(err, joinery.CodeNotFound)
-		ann.Name = "Ann"
+		ann.Name, ann.EmailVerified = "Ann", false
 		w.ok(w.NotePerson(w.ctx, ann))
 		found, err = w.Person(w.ctx, ann.ID)
 		w.ok(err)
@@ -149,6 +151,8 @@ func memberships(open func(testing.TB) Backend) func(*testing.T) {
 		again := joinery.Joining{Invitation: w.invite(w.org, joinery.RoleViewer, "x"), Person: joinery.Person{ID: joinery.NewPersonID()}, New: true,
 			Identity: &joinery.Identity{Issuer: "https://id.example.com", Subject: "ann"}}
 		w.refused(w.Join(w.ctx, again, epoch), joinery.CodeConflict)
+		twice := joinery.Joining{Invitation: w.invite(w.org, joinery.RoleViewer, "x"), Person: ben, New: true}
+		w.refused(w.Join(w.ctx, twice, epoch), joinery.CodeConflict)
 		w.refused(w.SetRole(w.ctx, w.org, ann.ID, joinery.RoleMember, a), joinery.CodeConflict)
 		w.refused(w.RemoveMember(w.ctx, w.org, ann.ID, false, a), joinery.CodeConflict)
 		w.refused(w.SetRole(w.ctx, other, ben.ID, joinery.RoleAdmin, a), joinery.CodeNotFound)
@@ -409,11 +413,12 @@ func passkeys(open func(testing.TB) Backend) func(*testing.T) {
 		w.equal(list, []joinery.Passkey{first})
 
 		stolen := joinery.Passkey{ID: joinery.NewPasskeyID(), Person: ben.ID, Name: "mine", Credential: first.Credential, Record: []byte("{}"), CreatedAt: epoch}
-		w.refused(w.AddPasskey(w.ctx, stolen, a), joinery.CodeConflict)
+		w.refused(w.AddPasskey(w.ctx, stolen, 9, a), joinery.CodeConflict)
 		w.refused(w.RemovePasskey(w.ctx, ben.ID, first.ID, a), joinery.CodeNotFound)
 		w.refused(w.RemovePasskey(w.ctx, ann.ID, first.ID, a), joinery.CodeConflict) // her only way in
 		second := joinery.Passkey{ID: joinery.NewPasskeyID(), Person: ann.ID, Name: "key", Credential: randomBytes(16), Record: []byte("{}"), CreatedAt: epoch}
-		w.ok(w.AddPasskey(w.ctx, second, a))
+		w.refused(w.AddPasskey(w.ctx, second, 1, a), joinery.CodeConflict) // she has as many as she may
+		w.ok(w.AddPasskey(w.ctx, second, 2, a))
 		w.ok(w.RemovePasskey(w.ctx, ann.ID, first.ID, w.audit(joinery.AuditPasskeyRemoved)))
 		_, err = w.PasskeyOf(w.ctx, first.Credential)
 		w.refused(err, joinery.CodeNotFound)
@@ -463,8 +468,8 @@ func signIns(open func(testing.TB) Backend) func(*testing.T) {
 		w.equal(got, ch)
 		_, err = w.SignInByCode(w.ctx, "")
 		w.refused(err, joinery.CodeNotFound)
-		w.ok(w.AgreeToSignIn(w.ctx, ch.Hash, ann.ID))
-		w.refused(w.AgreeToSignIn(w.ctx, ch.Hash, ann.ID), joinery.CodeNotFound) // once
+		w.ok(w.AgreeToSignIn(w.ctx, ch.Hash, ann.ID, w.audit(joinery.AuditProgramAgreed)))
+		w.refused(w.AgreeToSignIn(w.ctx, ch.Hash, ann.ID, w.audit(joinery.AuditProgramAgreed)), joinery.CodeNotFound) // once
 		ch.Person = ann.ID
 		got, err = w.SignIn(w.ctx, ch.Hash)
 		w.ok(err)
@@ -493,5 +498,44 @@ func signIns(open func(testing.TB) Backend) func(*testing.T) {
 		w.ok(w.AddSignIn(w.ctx, joinery.SignIn{Hash: hash(), Kind: joinery.SignInPasskey, ExpiresAt: epoch.Add(time.Hour)}, epoch.Add(time.Minute)))
 		_, err = w.SignIn(w.ctx, taken.Hash)
 		w.refused(err, joinery.CodeNotFound)
+	}
+}
+
+func manyCredentials(open func(testing.TB) Backend) func(*testing.T) {
+	return func(t *testing.T) {
+		w := newWorld(t, open)
+		other, a := w.addOrg("other"), w.audit(joinery.AuditAPIKeyMade)
+		key := func(org joinery.OrgID, at time.Time) joinery.APIKey {
+			return joinery.APIKey{ID: joinery.NewAPIKeyID(), Org: org, Name: "k", Hash: hash(), CreatedAt: at}
+		}
+		ends := key(w.org, epoch)
+		ends.ExpiresAt = epoch.Add(25 * time.Hour)
+		w.ok(w.AddAPIKey(w.ctx, ends, a))
+		first := key(w.org, epoch)
+		w.ok(w.AddAPIKey(w.ctx, first, a))
+		for range joinery.MaxAPIKeys - 2 {
+			w.ok(w.AddAPIKey(w.ctx, key(w.org, epoch), a))
+		}
+		w.refused(w.AddAPIKey(w.ctx, key(w.org, epoch), a), joinery.CodeConflict)
+		w.ok(w.AddAPIKey(w.ctx, key(other, epoch), a)) // each organisation has its own
+		// One that was revoked makes room, but not on the day on which it was made.
+		w.ok(w.RevokeAPIKey(w.ctx, first.ID, epoch, a))
+		w.refused(w.AddAPIKey(w.ctx, key(w.org, epoch.Add(time.Hour)), a), joinery.CodeConflict)
+		w.ok(w.AddAPIKey(w.ctx, key(w.org, epoch.Add(24*time.Hour)), a))
+		w.refused(w.AddAPIKey(w.ctx, key(w.org, epoch.Add(24*time.Hour)), a), joinery.CodeConflict)
+		w.ok(w.AddAPIKey(w.ctx, key(w.org, ends.ExpiresAt), a)) // and so does one that has ended
+
+		i := w.invitedBy(w.org, 0, 0)
+		for range joinery.MaxInvitations {
+			i.ID = joinery.NewInvitationID()
+			w.ok(w.Invite(w.ctx, i, a))
+		}
+		more := w.invitedBy(w.org, 0, 0)
+		w.refused(w.Invite(w.ctx, more, a), joinery.CodeConflict)
+		w.ok(w.Invite(w.ctx, w.invitedBy(other, 0, 0), a))
+		w.ok(w.WithdrawInvitation(w.ctx, i.ID, a))
+		w.ok(w.Invite(w.ctx, more, a))
+		more.ID, more.CreatedAt = joinery.NewInvitationID(), i.ExpiresAt
+		w.ok(w.Invite(w.ctx, more, a)) // those before have ended
 	}
 }
