@@ -47,7 +47,7 @@ type RunOptions struct {
 // first of these is also what its bounds mean.
 const (
 	sequenceEvery = 250 * time.Millisecond
-	touchEvery    = 30 * time.Minute / sequenceEvery // in turns
+	touchEvery    = 2 * time.Minute / sequenceEvery // in turns; a server with nothing to do is found again from here
 	lookEvery     = time.Second                      // for webhooks, and whether this server leads
 	leadAgain     = 2 * time.Second
 	sourcesEvery  = 10 * time.Second
@@ -55,6 +55,11 @@ const (
 	// forgetAfter until it is forgotten; both as seen by this server's own clock.
 	staleAfter  = 15 * time.Second
 	forgetAfter = 3 * time.Hour
+	// lookAgain is how often a source is looked into while it shows no life, and
+	// lookShare the part of its silence that is waited where that is longer: one
+	// that lives shows it every touchEvery, and one that is gone joins nobody.
+	lookAgain = 15 * time.Second
+	lookShare = 10
 	settleTime  = 3 * time.Second
 	pruneEvery  = 10 * time.Minute
 	prunePages  = 500
@@ -213,9 +218,22 @@ func (r *Runner) prune(ctx context.Context) {
 
 // watched is a source as this server has seen it.
 type watched struct {
-	beat  int64
-	since time.Time // when it had this beat first, by this server's own clock
-	done  bool      // was looked into at this beat
+	beat   int64
+	since  time.Time // when it had this beat first, by this server's own clock
+	looked time.Time // when it was looked into last at this beat
+}
+
+// due tells whether to look into a source that has shown no life for age. Once
+// is not enough: a server that had nothing to do may join a device later, and
+// crash before it names that.
+func (w watched) due(now time.Time, age time.Duration) bool {
+	switch {
+	case age < staleAfter:
+		return false
+	case w.looked.IsZero() || age >= forgetAfter:
+		return true
+	}
+	return now.Sub(w.looked) >= max(lookAgain, age/lookShare)
 }
 
 // recover looks for joins that servers committed and did not come to name: all
@@ -244,11 +262,12 @@ func (r *Runner) lookInto(ctx context.Context, source joinery.EventSource, seen 
 		w = watched{beat: source.Beat, since: time.Now()}
 		seen[source.Server] = w
 	}
-	age, settle := time.Since(w.since), settleTime
+	now := time.Now()
+	age, settle := now.Sub(w.since), settleTime
 	if r.opt.Alone {
 		age, settle = forgetAfter, 0
 	}
-	if age < staleAfter || w.done && age < forgetAfter {
+	if !w.due(now, age) {
 		return
 	}
 	n, err := r.leader.RecoverFeed(ctx, source, settle)
@@ -256,7 +275,7 @@ func (r *Runner) lookInto(ctx context.Context, source joinery.EventSource, seen 
 		err = r.leader.ForgetSource(ctx, source)
 		delete(seen, source.Server)
 	} else if err == nil {
-		w.done = true
+		w.looked = now
 		seen[source.Server] = w
 	}
 	switch {
