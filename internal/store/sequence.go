@@ -31,6 +31,9 @@ type sequence struct {
 	look  uint64
 	marks []floor // oldest first
 	turns uint64  // of Sequence
+	// written is the mark that was written last: whoever forgot this server, as one
+	// that stood still for hours, took it out of the database.
+	written floor
 
 	audited atomic.Bool // audit rows were written
 }
@@ -151,7 +154,7 @@ func (d *DB) BeginFeed(ctx context.Context) error {
 	defer s.mu.Unlock()
 	// A row of this number is that of a server in another life of this database:
 	// its mark stays until what it covers has been looked at.
-	s.on, s.marks = true, []floor{first}
+	s.on, s.marks, s.written = true, []floor{first}, first
 	if known {
 		s.look = s.turns + 1
 	}
@@ -208,24 +211,50 @@ func (d *DB) Sequence(ctx context.Context, touch bool) (more bool, err error) {
 		return inOrder(
 			func() error { more, err = t.nameAudit(); return err },
 			func() error { return t.nameJoins(joins) },
-			func() error {
-				return t.exec("UPDATE event_source SET mark = ?, marked_at = ?, beat = beat + 1 WHERE server = ?", m.id, m.at, d.epoch)
-			},
+			func() error { return t.markSource(d.epoch, m) },
 		)
 	})
+	if err == nil {
+		s.wrote(m)
+	}
 	if err == nil && doubt {
 		s.drop(lost.set())
 	}
 	return more || len(joins) > 0, err
 }
 
-// ownLost finds the joins of this server that no page names.
+// markSource writes the mark of a server, which it shows life with. Its row may
+// be gone: a server that stood still for hours is forgotten, and is found again
+// after a crash only if it stands there again. The beat of such a row is none
+// that the one before had, so that who forgets that one leaves this alone.
+func (t *tx) markSource(server int64, m floor) error {
+	return t.exec(`INSERT INTO event_source (server, mark, marked_at, beat) VALUES (?, ?, ?, ?)
+		ON CONFLICT (server) DO UPDATE SET mark = excluded.mark, marked_at = excluded.marked_at, beat = event_source.beat + 1`,
+		server, m.id, m.at, now())
+}
+
+// wrote notes that a mark is in the database.
+func (s *sequence) wrote(m floor) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.written = m
+}
+
+// ownLost finds the joins of this server that no page names. Where the database
+// has no mark of it, that which was written last counts: whoever forgot it named
+// what was there then.
 func (d *DB) ownLost(ctx context.Context) (u unsequenced, err error) {
 	sources, err := d.sources(ctx, "server = ?")
-	if err == nil && len(sources) > 0 {
-		u, err = d.findUnsequenced(ctx, sources[0])
+	if err != nil {
+		return u, err
 	}
-	return u, err
+	if len(sources) > 0 {
+		return d.findUnsequenced(ctx, sources[0])
+	}
+	d.sequence.mu.Lock()
+	m := d.sequence.written
+	d.sequence.mu.Unlock()
+	return d.findUnsequenced(ctx, joinery.EventSource{Server: d.epoch, Mark: m.id, MarkedAt: m.at})
 }
 
 // feedState is the row of the feed.

@@ -27,7 +27,7 @@ type Events interface {
 
 func runEvents(t *testing.T, open func(testing.TB) Backend) {
 	for name, test := range map[string]func(*world){
-		"Order": feedOrder, "Cursor": feedCursor, "Crash": feedCrash, "Refusals": feedRefusals, "Prune": feedPrune,
+		"Order": feedOrder, "Cursor": feedCursor, "Crash": feedCrash, "Forgotten": feedForgotten, "Refusals": feedRefusals, "Prune": feedPrune,
 		"WhileJoining": feedWhileJoining, "Organisations": feedOrganisations, "Lead": feedLead,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -191,6 +191,44 @@ func feedCrash(w *world) {
 	}
 	if got := len(w.feed(w.org, 100)); got != len(after)+1 {
 		w.t.Errorf("%d events, want %d", got, len(after)+1)
+	}
+}
+
+// A server that was forgotten, because it stood still for hours, stands among
+// the sources again when it goes on: what a crash keeps it from naming later is
+// found.
+func feedForgotten(w *world) {
+	s := w.add(derived(1))
+	w.join(s)
+	w.sequence()
+	w.Backend = w.Reopen(w.t)
+	w.ok(w.BeginFeed(w.ctx))
+	sources, err := w.Sources(w.ctx)
+	if w.ok(err); len(sources) != 1 {
+		w.t.Fatalf("%d sources, want that of the server before", len(sources))
+	}
+	gone := sources[0].Server
+	w.ok(w.ForgetSource(w.ctx, sources[0]))
+	w.join(s)
+	w.sequence()
+	for server := gone + 1; server < gone+10; server++ { // one of them is this server
+		for beat := range int64(10) {
+			w.ok(w.ForgetSource(w.ctx, joinery.EventSource{Server: server, Beat: beat}))
+		}
+	}
+	w.join(s)
+	w.sequence()
+	w.join(s) // and it crashes
+	before := len(w.feed(w.org, 100))
+	w.Backend = w.Reopen(w.t)
+	w.ok(w.BeginFeed(w.ctx))
+	sources, err = w.Sources(w.ctx)
+	if w.ok(err); len(sources) != 1 {
+		w.t.Fatalf("%d sources, want that of the server which was forgotten once", len(sources))
+	}
+	n, err := w.RecoverFeed(w.ctx, sources[0], 0)
+	if w.ok(err); n != 1 || len(w.feed(w.org, 100)) != before+1 {
+		w.t.Errorf("%d joins are found, want 1", n)
 	}
 }
 
