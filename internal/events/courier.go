@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"joinery"
@@ -42,6 +43,11 @@ func (c *courier) take(w joinery.Webhook) {
 		*c = *newCourier(c.Service, w)
 	}
 	c.w = w
+}
+
+// idle tells whether there is nothing to do before something is behind end.
+func (c *courier) idle(end joinery.EventCursor) bool {
+	return c.w.FailingSince.IsZero() && !c.cursor.Before(end)
 }
 
 // round delivers what is in the window, once each, and writes down what became
@@ -106,29 +112,12 @@ func (c *courier) deliver(ctx context.Context, events []joinery.Event) *result {
 		}
 		lines[e.Device] = append(lines[e.Device], e)
 	}
-	r, began := &result{}, time.Now()
-	slots := make(chan struct{}, atOnce)
-	var running sync.WaitGroup
+	queue := make(chan []joinery.Event, len(order))
 	for _, device := range order {
-		slots <- struct{}{}
-		running.Go(func() {
-			defer func() { <-slots }()
-			for _, e := range lines[device] {
-				if ctx.Err() != nil || time.Since(began) > roundTime {
-					return
-				}
-				d, a := c.attempt(ctx, c.w, e, c.tries[e.ID]+1)
-				if a.Err != nil && ctx.Err() != nil {
-					return // we gave up, not the receiver
-				}
-				r.add(e, d, a)
-				if a.Err != nil {
-					return
-				}
-			}
-		})
+		queue <- lines[device]
 	}
-	running.Wait()
+	close(queue)
+	r := c.walk(ctx, queue)
 	for _, d := range r.attempts {
 		c.tries[d.Event] = d.Attempt
 	}
@@ -137,6 +126,52 @@ func (c *courier) deliver(ctx context.Context, events []joinery.Event) *result {
 		delete(c.tries, id)
 	}
 	return r
+}
+
+// walk delivers lines: one after another, for which whoever calls it has a slot,
+// and as many at once beside that as nobody else needs.
+func (c *courier) walk(ctx context.Context, queue <-chan []joinery.Event) *result {
+	r, began := &result{}, time.Now()
+	var running sync.WaitGroup
+	var helpers atomic.Int64
+	help := func() {
+		defer helpers.Add(-1)
+		for {
+			line, more := <-queue
+			if more {
+				c.line(ctx, line, began, r)
+			}
+			// Given back after each line: somebody else may wait for it.
+			if c.slots.give(c.w.Org); !more || !c.slots.try(c.w.Org) {
+				return
+			}
+		}
+	}
+	for line := range queue {
+		for int(helpers.Load()) < min(atOnce-1, len(queue)) && c.slots.try(c.w.Org) {
+			helpers.Add(1)
+			running.Go(help)
+		}
+		c.line(ctx, line, began, r)
+	}
+	running.Wait()
+	return r
+}
+
+// line delivers events one after another, up to the first that fails.
+func (c *courier) line(ctx context.Context, events []joinery.Event, began time.Time, r *result) {
+	for _, e := range events {
+		if ctx.Err() != nil || time.Since(began) > roundTime {
+			return
+		}
+		d, a := c.attempt(ctx, c.w, e, c.tries[e.ID]+1)
+		if a.Err != nil && ctx.Err() != nil {
+			return // we gave up, not the receiver
+		}
+		if r.add(e, d, a); a.Err != nil {
+			return
+		}
+	}
 }
 
 // advance moves the cursor up to the first event that was not taken.

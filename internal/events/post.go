@@ -36,6 +36,10 @@ func (p *post) round(ctx context.Context) error {
 	p.looks++
 	look := p.looks
 	p.mu.Unlock()
+	end, err := p.r.store.FeedEnd(ctx)
+	if err != nil {
+		return err
+	}
 	list, err := p.r.store.Webhooks(ctx, 0)
 	if err != nil {
 		return err
@@ -65,7 +69,7 @@ func (p *post) round(ctx context.Context) error {
 			p.couriers[w.ID] = c
 		}
 		c.take(w)
-		if due(w, now) {
+		if due(w, now) && !c.idle(end) {
 			p.begin(ctx, c)
 		}
 	}
@@ -84,7 +88,7 @@ func (p *post) begin(ctx context.Context, c *courier) {
 	id := c.w.ID
 	p.busy[id] = true
 	p.running.Go(func() {
-		more, err := c.round(ctx)
+		more, err := p.inSlot(ctx, c)
 		if err != nil && ctx.Err() == nil {
 			p.r.log.Debug("a round of deliveries was cut off", slog.String("webhook", id.String()), slog.Any("error", err))
 		}
@@ -96,4 +100,15 @@ func (p *post) begin(ctx context.Context, c *courier) {
 			p.r.hurry()
 		}
 	})
+}
+
+// inSlot runs a round of c when it is its turn: what a round holds in memory is
+// bounded as requests are.
+func (p *post) inSlot(ctx context.Context, c *courier) (more bool, err error) {
+	org := c.w.Org
+	if err := p.r.slots.take(ctx, org); err != nil {
+		return false, err
+	}
+	defer p.r.slots.give(org)
+	return c.round(ctx)
 }

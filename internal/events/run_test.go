@@ -2,6 +2,7 @@ package events
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +14,7 @@ import (
 // neighbours is a Leader that knows another server, which left joins unnamed.
 type neighbours struct {
 	Leader
+	mu      sync.Mutex
 	source  joinery.EventSource
 	unnamed int
 	looks   int
@@ -20,6 +22,8 @@ type neighbours struct {
 }
 
 func (n *neighbours) Sources(context.Context) ([]joinery.EventSource, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if n.gone {
 		return nil, nil
 	}
@@ -27,6 +31,8 @@ func (n *neighbours) Sources(context.Context) ([]joinery.EventSource, error) {
 }
 
 func (n *neighbours) RecoverFeed(context.Context, joinery.EventSource, time.Duration) (int, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.looks++
 	found := n.unnamed
 	n.unnamed = 0
@@ -34,8 +40,17 @@ func (n *neighbours) RecoverFeed(context.Context, joinery.EventSource, time.Dura
 }
 
 func (n *neighbours) ForgetSource(context.Context, joinery.EventSource) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.gone = true
 	return nil
+}
+
+// set changes n.
+func (n *neighbours) set(change func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	change()
 }
 
 // watch lets a Runner look after n, in a bubble with a clock of its own.
@@ -55,10 +70,11 @@ func TestFindsJoinsOfAnIdleServerThatCrashed(t *testing.T) {
 		r := watch(t, n)
 		for range 4 {
 			time.Sleep(25 * time.Second) // its beat stands: nothing to name
+			synctest.Wait()
 			if n.looks == 0 {
 				t.Fatal("it was not looked into")
 			}
-			n.unnamed = 1
+			n.set(func() { n.unnamed = 1 })
 			time.Sleep(30*time.Second - settleTime)
 			synctest.Wait()
 			if n.unnamed != 0 {
@@ -92,7 +108,7 @@ func TestLeavesLivingServersAlone(t *testing.T) {
 		for range 60 {
 			time.Sleep(time.Second)
 			synctest.Wait()
-			n.source.Beat++
+			n.set(func() { n.source.Beat++ })
 		}
 		if n.looks != 0 {
 			t.Errorf("it was looked into %d times", n.looks)

@@ -49,6 +49,7 @@ type Service struct {
 	mu    sync.Mutex
 	tests map[joinery.OrgID]window
 
+	slots *slots
 	stats stats
 }
 
@@ -62,7 +63,7 @@ func New(store Store, keys Keys, sender *webhook.Sender, opt Options) *Service {
 	}
 	return &Service{
 		store: store, keys: keys, sender: sender, log: opt.Log, now: opt.Now, encode: opt.Encode,
-		tests: map[joinery.OrgID]window{},
+		tests: map[joinery.OrgID]window{}, slots: newSlots(),
 	}
 }
 
