@@ -53,6 +53,13 @@ func (n *neighbours) set(change func()) {
 	change()
 }
 
+// state gives how often n was looked into, and what is unnamed.
+func (n *neighbours) state() (looks, unnamed int, gone bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.looks, n.unnamed, n.gone
+}
+
 // watch lets a Runner look after n, in a bubble with a clock of its own.
 func watch(t *testing.T, n *neighbours) *Runner {
 	ctx, cancel := context.WithCancel(t.Context())
@@ -71,14 +78,14 @@ func TestFindsJoinsOfAnIdleServerThatCrashed(t *testing.T) {
 		for range 4 {
 			time.Sleep(25 * time.Second) // its beat stands: nothing to name
 			synctest.Wait()
-			if n.looks == 0 {
+			if looks, _, _ := n.state(); looks == 0 {
 				t.Fatal("it was not looked into")
 			}
 			n.set(func() { n.unnamed = 1 })
 			time.Sleep(30*time.Second - settleTime)
 			synctest.Wait()
-			if n.unnamed != 0 {
-				t.Fatalf("a join is unnamed for %s after %d looks", 30*time.Second-settleTime, n.looks)
+			if looks, unnamed, _ := n.state(); unnamed != 0 {
+				t.Fatalf("a join is unnamed for %s after %d looks", 30*time.Second-settleTime, looks)
 			}
 		}
 		if got := r.Stats().Recovered; got != 4 {
@@ -94,8 +101,8 @@ func TestForgetsServers(t *testing.T) {
 		watch(t, n)
 		time.Sleep(forgetAfter + time.Minute)
 		synctest.Wait()
-		if !n.gone || n.looks > 80 {
-			t.Errorf("forgotten: %v, after %d looks", n.gone, n.looks)
+		if looks, _, gone := n.state(); !gone || looks > 80 {
+			t.Errorf("forgotten: %v, after %d looks", gone, looks)
 		}
 	})
 }
@@ -110,8 +117,8 @@ func TestLeavesLivingServersAlone(t *testing.T) {
 			synctest.Wait()
 			n.set(func() { n.source.Beat++ })
 		}
-		if n.looks != 0 {
-			t.Errorf("it was looked into %d times", n.looks)
+		if looks, _, _ := n.state(); looks != 0 {
+			t.Errorf("it was looked into %d times", looks)
 		}
 	})
 }
