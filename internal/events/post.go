@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"time"
 
 	"joinery"
 )
@@ -14,7 +15,7 @@ type post struct {
 
 	mu       sync.Mutex
 	couriers map[joinery.WebhookID]*courier
-	busy     map[joinery.WebhookID]bool
+	busy     map[joinery.WebhookID]round
 	// looks counts looks at the webhooks; ended is during which one, or after
 	// which, a webhook's last round ended: what that look saw of it may be old.
 	looks   uint64
@@ -22,8 +23,21 @@ type post struct {
 	running sync.WaitGroup
 }
 
+// round is a round of deliveries under way, with the webhook as it was when that
+// began.
+type round struct {
+	w    joinery.Webhook
+	stop context.CancelFunc
+}
+
+// over tells whether a round signs with a secret that somebody took back.
+func (r round) over(w joinery.Webhook, now time.Time) bool {
+	was, is := r.w.Generation, w.Generation
+	return was != is && (was+1 != is || !w.Overlaps(now))
+}
+
 func newPost(r *Runner) *post {
-	return &post{r: r, couriers: map[joinery.WebhookID]*courier{}, busy: map[joinery.WebhookID]bool{}, ended: map[joinery.WebhookID]uint64{}}
+	return &post{r: r, couriers: map[joinery.WebhookID]*courier{}, busy: map[joinery.WebhookID]round{}, ended: map[joinery.WebhookID]uint64{}}
 }
 
 // wait waits for the deliveries under way.
@@ -49,6 +63,10 @@ func (p *post) round(ctx context.Context) error {
 	defer p.mu.Unlock()
 	there := make(map[joinery.WebhookID]bool, len(list))
 	for _, w := range list {
+		under, busy := p.busy[w.ID]
+		if busy && under.over(w, now) {
+			under.stop()
+		}
 		if w.Disabled != "" {
 			continue
 		}
@@ -57,7 +75,7 @@ func (p *post) round(ctx context.Context) error {
 			failing++
 		}
 		switch {
-		case p.busy[w.ID]:
+		case busy:
 			continue
 		case p.ended[w.ID] == look:
 			p.r.hurry()
@@ -73,21 +91,34 @@ func (p *post) round(ctx context.Context) error {
 			p.begin(ctx, c)
 		}
 	}
-	for id := range p.couriers {
-		if !there[id] && !p.busy[id] {
-			delete(p.couriers, id)
-			delete(p.ended, id)
-		}
-	}
+	p.forget(there)
 	p.r.stats.behind.Store(failing)
 	return nil
+}
+
+// forget ends what is under way for webhooks that are off or gone, and lets go of
+// their couriers. The caller holds the lock.
+func (p *post) forget(there map[joinery.WebhookID]bool) {
+	for id := range p.couriers {
+		if there[id] {
+			continue
+		}
+		if under, busy := p.busy[id]; busy {
+			under.stop()
+			continue
+		}
+		delete(p.couriers, id)
+		delete(p.ended, id)
+	}
 }
 
 // begin runs a round of c. The caller holds the lock.
 func (p *post) begin(ctx context.Context, c *courier) {
 	id := c.w.ID
-	p.busy[id] = true
+	ctx, stop := context.WithCancel(ctx)
+	p.busy[id] = round{c.w, stop}
 	p.running.Go(func() {
+		defer stop()
 		more, err := p.inSlot(ctx, c)
 		if err != nil && ctx.Err() == nil {
 			p.r.log.Debug("a round of deliveries was cut off", slog.String("webhook", id.String()), slog.Any("error", err))

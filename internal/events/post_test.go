@@ -109,3 +109,50 @@ func TestSlowReceiversAreBounded(t *testing.T) {
 	cancel()
 	open()
 }
+
+// What is under way ends when its secret is taken back, or the webhook is
+// removed; while two secrets sign it goes on.
+func TestRoundsEndWithTheirTerms(t *testing.T) {
+	ctx := t.Context()
+	for name, act := range map[string]struct {
+		do   func(f *fixture, id joinery.WebhookID) error
+		ends bool
+	}{
+		"rotate":     {func(f *fixture, id joinery.WebhookID) error { _, _, err := f.Rotate(ctx, f.ours, id, 0); return err }, false},
+		"rotate now": {func(f *fixture, id joinery.WebhookID) error { _, _, err := f.Rotate(ctx, f.ours, id, -1); return err }, true},
+		"remove":     {func(f *fixture, id joinery.WebhookID) error { return f.Remove(ctx, f.ours, id) }, true},
+		"off": {func(f *fixture, id joinery.WebhookID) error {
+			return f.db.DisableWebhook(ctx, id, "a test", joinery.AuditEntry{At: f.timestamp(), Event: joinery.AuditWebhookDisabled, Org: f.ours.Org})
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, r := newFixture(t), newReceiver(t)
+			c := f.add(r, joinery.EventDeviceSuspended)
+			entered, let := make(chan struct{}), make(chan struct{})
+			open := sync.OnceFunc(func() { close(let) })
+			t.Cleanup(open)
+			first := sync.OnceFunc(func() { close(entered); <-let })
+			r.answers(func(map[string]string) int { first(); return 200 })
+			f.happen(f.ours.Org, 1)
+			p := f.post()
+			ok(t, p.round(ctx))
+			<-entered
+			ok(t, act.do(f, c.w.ID))
+			ok(t, p.round(ctx))
+			ended := make(chan struct{})
+			go func() { p.wait(); close(ended) }()
+			select {
+			case <-ended:
+				if !act.ends {
+					t.Error("it ended")
+				}
+			case <-time.After(map[bool]time.Duration{true: 5 * time.Second, false: 100 * time.Millisecond}[act.ends]):
+				if act.ends {
+					t.Error("it goes on")
+				}
+			}
+			open()
+			<-ended
+		})
+	}
+}
