@@ -12,6 +12,9 @@ import (
 const (
 	firstWait = 2 * time.Second
 	longWait  = time.Hour
+	// longMiss is the longest wait for a database in which nothing can be written:
+	// that is no fault of the receiver's.
+	longMiss = time.Minute
 	// giveUpAfter is how long everything or something fails, with at least
 	// giveUpTries tries: a clock that jumps is no reason.
 	giveUpAfter = 72 * time.Hour
@@ -36,9 +39,12 @@ func wait(n uint32) time.Duration {
 const longest = 25 * time.Hour
 
 // due tells whether w may be tried.
-func due(w joinery.Webhook, now time.Time) bool {
-	ahead := w.NextAt.Sub(now)
-	return w.NextAt.IsZero() || ahead <= 0 || ahead > longest
+func due(w joinery.Webhook, now time.Time) bool { return reached(w.NextAt, now) }
+
+// reached tells whether a time has come; zero always has.
+func reached(at, now time.Time) bool {
+	ahead := at.Sub(now)
+	return at.IsZero() || ahead <= 0 || ahead > longest
 }
 
 // hopeless tells whether w is to be switched off.

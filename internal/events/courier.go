@@ -30,6 +30,11 @@ type courier struct {
 	taken map[joinery.EventID]bool
 	// tries counts attempts for events that were not taken.
 	tries map[joinery.EventID]uint32
+	// notBefore is when the next round may begin, where the last one could not be
+	// read or written down: what the database has of it is old. misses counts such
+	// rounds.
+	notBefore time.Time
+	misses    uint32
 }
 
 func newCourier(s *Service, w joinery.Webhook) *courier {
@@ -42,7 +47,26 @@ func (c *courier) take(w joinery.Webhook) {
 	if w.Cursor != c.w.Cursor {
 		*c = *newCourier(c.Service, w)
 	}
+	if w.WebhookProgress != c.w.WebhookProgress {
+		c.notBefore = time.Time{} // it is written down after all, or switched on anew
+	}
 	c.w = w
+}
+
+// due tells whether a round may begin, by what is stored and by what could not
+// be.
+func (c *courier) due(now time.Time) bool {
+	return due(c.w, now) && reached(c.notBefore, now)
+}
+
+// missed puts the next round off after one that could not be read or written
+// down, until at least next, when the receiver is to be tried again.
+func (c *courier) missed(next time.Time) {
+	c.misses++
+	c.notBefore = c.timestamp().Add(min(wait(c.misses), longMiss))
+	if next.After(c.notBefore) {
+		c.notBefore = next
+	}
 }
 
 // idle tells whether there is nothing to do before something is behind end.
@@ -59,6 +83,7 @@ func (c *courier) round(ctx context.Context) (more bool, err error) {
 	}
 	p, err := c.store.Events(ctx, q)
 	if err != nil {
+		c.missed(time.Time{})
 		return false, err
 	}
 	if len(p.Events) == 0 {
@@ -230,8 +255,10 @@ func (c *courier) note(p joinery.WebhookProgress, attempts []joinery.Delivery) e
 	ctx, cancel := context.WithTimeout(context.Background(), noteTimeout)
 	defer cancel()
 	if err := c.store.RecordDeliveries(ctx, c.w.ID, p, attempts); err != nil {
+		c.missed(p.NextAt)
 		return err
 	}
+	c.notBefore, c.misses = time.Time{}, 0
 	p.Cursor.Tag = 0 // as it is stored
 	c.w.WebhookProgress = p
 	return nil

@@ -166,6 +166,62 @@ func TestSwitchesOff(t *testing.T) {
 	}
 }
 
+// deaf is a store in which progress cannot be written.
+type deaf struct {
+	Store
+	deaf bool
+}
+
+func (d *deaf) RecordDeliveries(ctx context.Context, id joinery.WebhookID, p joinery.WebhookProgress, attempts []joinery.Delivery) error {
+	if d.deaf {
+		return joinery.Errorf(joinery.CodeUnavailable, "the disk is full")
+	}
+	return d.Store.RecordDeliveries(ctx, id, p, attempts)
+}
+
+// A receiver is not asked again and again because what it answered cannot be
+// written down; nor is one that takes everything given more and more.
+func TestBacksOffWithoutProgress(t *testing.T) {
+	f, r := newFixture(t), newReceiver(t)
+	c := f.add(r)
+	f.rounds(c)
+	store := &deaf{f.Service.store, true}
+	f.Service.store = store
+	r.header.Set("Retry-After", "600")
+	r.answers(always(http.StatusServiceUnavailable))
+	want := f.happen(f.ours.Org, 1)
+	for n := 1; n <= 3; n++ {
+		c.take(f.stored(c))
+		if !c.due(f.now()) {
+			t.Fatalf("it is not due before round %d", n)
+		}
+		if _, err := c.round(t.Context()); err == nil {
+			t.Fatal("progress was written")
+		}
+		c.take(f.stored(c))
+		f.clock.add(9 * time.Minute)
+		if c.due(f.now()) {
+			t.Error("the receiver asked for 10 minutes and gets 9")
+		}
+		f.clock.add(time.Minute)
+	}
+	r.header.Del("Retry-After")
+	r.answers(always(http.StatusOK))
+	if _, err := c.round(t.Context()); err == nil || c.due(f.now()) {
+		t.Errorf("it goes on while its place cannot be written: %v", err)
+	}
+	store.deaf = false
+	f.clock.add(2 * longMiss)
+	f.happen(f.ours.Org, 1)
+	if c.take(f.stored(c)); !c.due(f.now()) {
+		t.Error("it is not due when the database is there again")
+	}
+	f.rounds(c)
+	if got := r.got(); len(got) != 3 || got[1] != want || c.misses != 0 {
+		t.Errorf("got %v, %d misses", got, c.misses)
+	}
+}
+
 // What a receiver asks for with Retry-After is respected.
 func TestRetryAfter(t *testing.T) {
 	f, r := newFixture(t), newReceiver(t)

@@ -87,7 +87,7 @@ func (p *post) round(ctx context.Context) error {
 			p.couriers[w.ID] = c
 		}
 		c.take(w)
-		if due(w, now) && !c.idle(end) {
+		if c.due(now) && !c.idle(end) {
 			p.begin(ctx, c)
 		}
 	}
