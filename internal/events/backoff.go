@@ -16,9 +16,11 @@ const (
 	// that is no fault of the receiver's.
 	longMiss = time.Minute
 	// giveUpAfter is how long everything or something fails, with at least
-	// giveUpTries tries: a clock that jumps is no reason.
-	giveUpAfter = 72 * time.Hour
-	giveUpTries = 50
+	// giveUpTries tries: a clock that jumps is no reason. A receiver that asks for
+	// long waits has few tries, and giveUpAnyway.
+	giveUpAfter  = 72 * time.Hour
+	giveUpTries  = 50
+	giveUpAnyway = 7 * 24 * time.Hour
 )
 
 // wait is how long to wait after the nth failure in a row, n from 1: doubling
@@ -49,5 +51,6 @@ func reached(at, now time.Time) bool {
 
 // hopeless tells whether w is to be switched off.
 func hopeless(p joinery.WebhookProgress, now time.Time) bool {
-	return p.Attempts >= giveUpTries && !p.FailingSince.IsZero() && now.Sub(p.FailingSince) >= giveUpAfter
+	failing := now.Sub(p.FailingSince)
+	return !p.FailingSince.IsZero() && failing >= giveUpAfter && (p.Attempts >= giveUpTries || failing >= giveUpAnyway)
 }

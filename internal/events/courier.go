@@ -18,6 +18,7 @@ const (
 	roundTime    = 5 * time.Second // after which no request of a round begins
 	noteTimeout  = 2 * time.Second // for writing down what became of a round
 	skipPages    = 512             // pages without an event for a webhook, after which its place is written down
+	placeEvery   = time.Hour       // or this long after it was, if there were any: what is not, the feed keeps for it
 )
 
 // courier delivers to one webhook, round by round. What is not written down in
@@ -35,6 +36,7 @@ type courier struct {
 	// rounds.
 	notBefore time.Time
 	misses    uint32
+	noted     time.Time // when progress was written down last
 }
 
 func newCourier(s *Service, w joinery.Webhook) *courier {
@@ -71,7 +73,14 @@ func (c *courier) missed(next time.Time) {
 
 // idle tells whether there is nothing to do before something is behind end.
 func (c *courier) idle(end joinery.EventCursor) bool {
-	return c.w.FailingSince.IsZero() && !c.cursor.Before(end)
+	return c.w.FailingSince.IsZero() && !c.cursor.Before(end) && !c.unwritten()
+}
+
+// unwritten tells whether the place is to be written down though there is nothing
+// to deliver.
+func (c *courier) unwritten() bool {
+	pages, since := c.cursor.Page-c.w.Cursor.Page, c.now().Sub(c.noted)
+	return pages >= skipPages || pages > 0 && (since >= placeEvery || since < 0)
 }
 
 // round delivers what is in the window, once each, and writes down what became
@@ -88,7 +97,7 @@ func (c *courier) round(ctx context.Context) (more bool, err error) {
 	}
 	if len(p.Events) == 0 {
 		c.cursor = p.Next
-		if c.cursor.Page-c.w.Cursor.Page < skipPages && c.w.FailingSince.IsZero() {
+		if !c.unwritten() && c.w.FailingSince.IsZero() {
 			return p.More, nil
 		}
 		return p.More, c.note(joinery.WebhookProgress{Cursor: c.cursor}, nil)
@@ -258,16 +267,19 @@ func (c *courier) note(p joinery.WebhookProgress, attempts []joinery.Delivery) e
 		c.missed(p.NextAt)
 		return err
 	}
-	c.notBefore, c.misses = time.Time{}, 0
+	c.notBefore, c.misses, c.noted = time.Time{}, 0, c.now()
 	p.Cursor.Tag = 0 // as it is stored
 	c.w.WebhookProgress = p
 	return nil
 }
 
-func (c *courier) disable(why string) error {
+func (c *courier) disable(why string) error { return c.switchOff(c.w, why) }
+
+// switchOff sends nothing to w any more, and tells its owner why.
+func (s *Service) switchOff(w joinery.Webhook, why string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), noteTimeout)
 	defer cancel()
-	c.stats.disabled.Add(1)
-	c.log.Warn("a webhook was switched off", slog.String("webhook", c.w.ID.String()), slog.String("host", hostOf(c.w.URL)), slog.String("why", why))
-	return c.store.DisableWebhook(ctx, c.w.ID, why, c.entry("server", joinery.AuditWebhookDisabled, c.w, map[string]string{"why": why}))
+	s.stats.disabled.Add(1)
+	s.log.Warn("a webhook was switched off", slog.String("webhook", w.ID.String()), slog.String("host", hostOf(w.URL)), slog.String("why", why))
+	return s.store.DisableWebhook(ctx, w.ID, why, s.entry("server", joinery.AuditWebhookDisabled, w, map[string]string{"why": why}))
 }

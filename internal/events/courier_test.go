@@ -166,6 +166,29 @@ func TestSwitchesOff(t *testing.T) {
 	}
 }
 
+// A receiver that asks for long waits is given up, too.
+func TestLongWaitsAreHopelessInTheEnd(t *testing.T) {
+	now := time.Now()
+	for _, c := range []struct {
+		tries uint32
+		since time.Duration
+		want  bool
+	}{
+		{giveUpTries, giveUpAfter, true},
+		{giveUpTries, giveUpAfter - 1, false},
+		{giveUpTries - 1, giveUpAfter, false},
+		{8, giveUpAnyway - 1, false},
+		{8, giveUpAnyway, true},
+	} {
+		if got := hopeless(joinery.WebhookProgress{Attempts: c.tries, FailingSince: now.Add(-c.since)}, now); got != c.want {
+			t.Errorf("%d tries in %s: %v", c.tries, c.since, got)
+		}
+	}
+	if hopeless(joinery.WebhookProgress{Attempts: giveUpTries}, now) {
+		t.Error("one that does not fail")
+	}
+}
+
 // deaf is a store in which progress cannot be written.
 type deaf struct {
 	Store

@@ -2,7 +2,9 @@ package events
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -202,7 +204,11 @@ func (r *Runner) reign(ctx context.Context, held func() error) {
 
 // prune forgets what is older than the feed is kept.
 func (r *Runner) prune(ctx context.Context) {
+	late := map[joinery.WebhookID]time.Time{}
 	for {
+		if err := r.leaveLate(ctx, late); err != nil && ctx.Err() == nil {
+			r.log.Debug("nobody knows which webhooks are late", slog.Any("error", err))
+		}
 		n, err := r.store.PruneEvents(ctx, r.now().Add(-r.opt.Keep), prunePages)
 		wait := pruneEvery
 		if err == nil && n == prunePages {
@@ -214,6 +220,39 @@ func (r *Runner) prune(ctx context.Context) {
 		case <-time.After(wait):
 		}
 	}
+}
+
+// leaveLate switches off the webhooks that have not taken what is twice as old
+// as the feed is kept, however they came to that: else the feed of all would be
+// kept for ever for one of them. late is since when they are; one that was off
+// as long as this server, or whose server's clock has jumped, has pruneEvery to
+// go on.
+func (r *Runner) leaveLate(ctx context.Context, late map[joinery.WebhookID]time.Time) error {
+	if r.opt.Hold() != nil {
+		clear(late) // nothing is delivered
+		return nil
+	}
+	list, err := r.store.LateWebhooks(ctx, r.now().Add(-2*r.opt.Keep))
+	if err != nil {
+		return err
+	}
+	now, since := time.Now(), maps.Clone(late)
+	clear(late)
+	for _, w := range list {
+		first, known := since[w.ID]
+		if !known {
+			first = now
+		}
+		if now.Sub(first) < pruneEvery {
+			late[w.ID] = first
+			continue
+		}
+		why := fmt.Sprintf("it has not taken events that are %d days old, and they are not kept any longer", int(2*r.opt.Keep/(24*time.Hour)))
+		if err := r.switchOff(w, why); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // watched is a source as this server has seen it.

@@ -122,3 +122,42 @@ func TestLeavesLivingServersAlone(t *testing.T) {
 		}
 	})
 }
+
+// A webhook that has not taken what is twice as old as the feed is kept is
+// switched off, with notice, and the feed is pruned.
+func TestLeavesLateWebhooks(t *testing.T) {
+	f, r := newFixture(t), newReceiver(t)
+	late, has := f.add(r, joinery.EventDeviceSuspended), f.add(r, joinery.EventDeviceResumed)
+	r.verify = nil
+	for range 3 {
+		f.happen(f.ours.Org, 1)
+	}
+	f.rounds(has) // nothing for it; its place is written down all the same
+	held := error(nil)
+	run := &Runner{Service: f.Service, opt: RunOptions{Keep: keepFor, Hold: func() error { return held }}}
+	seen := map[joinery.WebhookID]time.Time{}
+	f.clock.add(2*keepFor - time.Hour)
+	if ok(t, run.leaveLate(t.Context(), seen)); len(seen) != 0 {
+		t.Errorf("%d are late too early", len(seen))
+	}
+	f.clock.add(2 * time.Hour)
+	ok(t, run.leaveLate(t.Context(), seen))
+	if len(seen) != 1 || f.stored(late).Disabled != "" {
+		t.Errorf("%d are late, and the first has no time to go on: %q", len(seen), f.stored(late).Disabled)
+	}
+	seen[late.w.ID] = seen[late.w.ID].Add(-pruneEvery)
+	held = joinery.Errorf(joinery.CodeUnavailable, "fenced")
+	ok(t, run.leaveLate(t.Context(), seen))
+	if len(seen) != 0 || f.stored(late).Disabled != "" {
+		t.Error("it is switched off by a server that delivers nothing")
+	}
+	held = nil
+	seen[late.w.ID] = time.Now().Add(-pruneEvery)
+	ok(t, run.leaveLate(t.Context(), seen))
+	if f.stored(late).Disabled == "" || f.stored(has).Disabled != "" {
+		t.Errorf("off: %q and %q", f.stored(late).Disabled, f.stored(has).Disabled)
+	}
+	if n, err := f.db.PruneEvents(t.Context(), f.now().Add(-keepFor), 100); err != nil || n == 0 {
+		t.Errorf("%d pages are forgotten, %v", n, err)
+	}
+}

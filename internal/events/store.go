@@ -24,6 +24,8 @@ type Feed interface {
 	Events(ctx context.Context, q joinery.EventQuery) (joinery.EventPage, error)
 	// FeedEnd is the place behind the last event.
 	FeedEnd(ctx context.Context) (joinery.EventCursor, error)
+	// LateWebhooks gives those that are on and wait for events from before a time.
+	LateWebhooks(ctx context.Context, before time.Time) ([]joinery.Webhook, error)
 	// PruneEvents forgets at most limit pages from before a time, none that an
 	// enabled webhook waits for, and tells how many.
 	PruneEvents(ctx context.Context, before time.Time, limit int) (int, error)

@@ -277,6 +277,17 @@ func (f *feedReader) nameDevices() error {
 	return err
 }
 
+// LateWebhooks gives the webhooks that are on and wait for a page from before a
+// time.
+func (d *DB) LateWebhooks(ctx context.Context, before time.Time) (list []joinery.Webhook, err error) {
+	err = d.read(ctx, func(c conn) error {
+		return c.each(webhookColumns+`WHERE disabled = ''
+			AND (SELECT p.at FROM event_page p WHERE p.id > webhook.page ORDER BY p.id LIMIT 1) < ? ORDER BY webhook.id`,
+			func(r *row) error { list = append(list, scanWebhook(r)); return nil }, before)
+	})
+	return list, err
+}
+
 // PruneEvents forgets pages from before a time, at most limit of them, but none
 // that a webhook waits for which is on, and never the last one. It gives how many
 // it forgot.

@@ -18,6 +18,7 @@ type Events interface {
 	Sequence(ctx context.Context, touch bool) (more bool, err error)
 	Events(ctx context.Context, q joinery.EventQuery) (joinery.EventPage, error)
 	FeedEnd(ctx context.Context) (joinery.EventCursor, error)
+	LateWebhooks(ctx context.Context, before time.Time) ([]joinery.Webhook, error)
 	PruneEvents(ctx context.Context, before time.Time, limit int) (int, error)
 	Sources(ctx context.Context) ([]joinery.EventSource, error)
 	RecoverFeed(ctx context.Context, s joinery.EventSource, settle time.Duration) (int, error)
@@ -27,7 +28,7 @@ type Events interface {
 
 func runEvents(t *testing.T, open func(testing.TB) Backend) {
 	for name, test := range map[string]func(*world){
-		"Order": feedOrder, "Cursor": feedCursor, "Crash": feedCrash, "Forgotten": feedForgotten, "Refusals": feedRefusals, "Prune": feedPrune,
+		"Order": feedOrder, "Cursor": feedCursor, "Crash": feedCrash, "Forgotten": feedForgotten, "Refusals": feedRefusals, "Prune": feedPrune, "Late": feedLate,
 		"WhileJoining": feedWhileJoining, "Organisations": feedOrganisations, "Lead": feedLead,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -298,6 +299,37 @@ func feedPrune(w *world) {
 	if w.ok(err); again != end {
 		w.t.Errorf("the end was %v and is %v", end, again)
 	}
+}
+
+// A webhook is late by the oldest page that it waits for; one that has all, or is
+// off, is not.
+func feedLate(w *world) {
+	w.importAs(w.org, derived(1))
+	hook, there, off := w.addWebhook(w.org), w.addWebhook(w.org), w.addWebhook(w.org)
+	late := func(want ...joinery.WebhookID) {
+		w.t.Helper()
+		list, err := w.LateWebhooks(w.ctx, time.Now().Add(time.Hour))
+		w.ok(err)
+		var got []joinery.WebhookID
+		for _, h := range list {
+			got = append(got, h.ID)
+		}
+		slices.Sort(want)
+		w.equal(got, want)
+	}
+	late()
+	w.importAs(w.org, derived(2))
+	late(hook.ID, there.ID, off.ID)
+	list, err := w.LateWebhooks(w.ctx, time.Now().Add(-time.Hour))
+	if w.ok(err); len(list) != 0 {
+		w.t.Errorf("%d webhooks wait for what is from this hour", len(list))
+	}
+	end, err := w.FeedEnd(w.ctx)
+	w.ok(err)
+	w.ok(w.RecordDeliveries(w.ctx, there.ID, joinery.WebhookProgress{Cursor: end}, nil))
+	w.ok(w.DisableWebhook(w.ctx, off.ID, "a test", w.audit(joinery.AuditWebhookDisabled)))
+	w.ok(w.EnableWebhook(w.ctx, hook.ID, false, w.audit(joinery.AuditWebhookEnabled)))
+	late(hook.ID)
 }
 
 // Joins from many sides, named meanwhile: each comes once, none is left out.
