@@ -288,6 +288,13 @@ func (s *Service) DecideDispute(ctx context.Context, caller joinery.Caller, id j
 		moved := s.entry(caller, joinery.AuditDeviceTransferred, p.Claimant, p.Device, map[string]string{"dispute": p.ID.String()})
 		entries = append(entries, moved, forOther(moved, p.Holder, moved.Detail))
 	}
+	if grant && p.AboutLock {
+		unbound, err := s.unboundBy(ctx, caller, p)
+		if err != nil {
+			return joinery.Dispute{}, err
+		}
+		entries = append(entries, unbound...)
+	}
 	if err := s.store.CloseDispute(ctx, p, entries...); err != nil {
 		return joinery.Dispute{}, err
 	}
@@ -295,6 +302,18 @@ func (s *Service) DecideDispute(ctx context.Context, caller joinery.Caller, id j
 		p.Holder = p.Claimant
 	}
 	return p, nil
+}
+
+// unboundBy tells of the binding that a granted dispute about its lock removes, as
+// it is told where a signature does.
+func (s *Service) unboundBy(ctx context.Context, caller joinery.Caller, p joinery.Dispute) ([]joinery.AuditEntry, error) {
+	state, err := s.store.Device(ctx, p.Device)
+	if err != nil || state.Binding == nil {
+		return nil, err
+	}
+	detail := map[string]string{"removed": "true", "overridden": "true", "dispute": p.ID.String()}
+	describe(detail, *state.Binding)
+	return []joinery.AuditEntry{s.entry(caller, joinery.AuditDeviceBound, p.Claimant, p.Device, detail)}, nil
 }
 
 // WithdrawDispute ends a dispute of the caller's organisation.

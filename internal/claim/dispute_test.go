@@ -308,6 +308,11 @@ func TestDisputeWithoutDeviceKey(t *testing.T) {
 	if s := f.state(t, d.ID); s.Binding != nil || s.Device.Ownership.Org != f.acme.Org {
 		t.Errorf("%+v", s)
 	}
+	told := f.audited(t, joinery.AuditDeviceBound)
+	if last := told[len(told)-1]; last.Org != f.acme.Org || last.Device != d.ID || last.Detail["removed"] != "true" ||
+		last.Detail["overridden"] != "true" || last.Detail["netID"] != lockedBy.NetID.String() || last.Detail["dispute"] != own.Dispute.ID.String() {
+		t.Errorf("the owner is told of the unbinding: %+v", last)
+	}
 	f.clean(t, tokens...)
 }
 
