@@ -339,6 +339,39 @@ func TestForeignWebhooks(t *testing.T) {
 	}
 }
 
+// A webhook for all organisations is the operator's, for whomever it is added,
+// and absent for everybody else, also where an organisation holds it.
+func TestWebhooksForAllAreTheOperators(t *testing.T) {
+	f, r := newFixture(t), newReceiver(t)
+	ctx := t.Context()
+	acting := f.boss
+	acting.Org = f.ours.Org
+	for _, boss := range []joinery.Caller{f.boss, acting} {
+		w, _, err := f.Add(ctx, boss, joinery.Webhook{URL: r.url(), AllOrgs: true})
+		if ok(t, err); w.Org == f.ours.Org || w.Org == f.theirs.Org || w.Org == 0 {
+			t.Errorf("it is held by %s", w.Org)
+		}
+	}
+	old, err := f.db.AddWebhook(ctx, joinery.Webhook{ID: joinery.NewWebhookID(), Org: f.ours.Org, URL: r.url(), AllOrgs: true, Generation: 1, CreatedAt: f.timestamp()},
+		maxWebhooks, joinery.AuditEntry{At: f.timestamp(), Event: joinery.AuditWebhookAdded, Org: f.ours.Org})
+	ok(t, err)
+	if _, secret, err := f.Rotate(ctx, f.ours, old.ID, 0); joinery.CodeOf(err) != joinery.CodeNotFound || secret != "" {
+		t.Errorf("a member gets its secret: %v", err)
+	}
+	if _, err := f.Get(ctx, f.ours, old.ID); joinery.CodeOf(err) != joinery.CodeNotFound {
+		t.Errorf("a member reads it: %v", err)
+	}
+	if list, err := f.List(ctx, f.ours); err != nil || len(list) != 0 {
+		t.Errorf("a member sees %v, %v", list, err)
+	}
+	if list, err := f.List(ctx, f.boss); err != nil || len(list) != 3 {
+		t.Errorf("the operator sees %d, %v", len(list), err)
+	}
+	if _, err := f.Get(ctx, f.boss, old.ID); err != nil {
+		t.Error(err)
+	}
+}
+
 // A test event is sent now, whatever else waits, and some a minute at most.
 func TestTest(t *testing.T) {
 	f, r := newFixture(t), newReceiver(t)

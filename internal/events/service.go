@@ -121,10 +121,16 @@ func checkTypes(types []joinery.EventType) error {
 	return nil
 }
 
+// mine tells whether a webhook is the caller's. One for all organisations is the
+// operator's, whoever it was made for: its secret signs what all of them get.
+func mine(caller joinery.Caller, w joinery.Webhook) bool {
+	return caller.Owns(w.Org) && (caller.Operator || !w.AllOrgs)
+}
+
 // own finds a webhook of the caller's; another's is absent.
 func (s *Service) own(ctx context.Context, caller joinery.Caller, id joinery.WebhookID) (joinery.Webhook, error) {
 	w, err := s.store.Webhook(ctx, id)
-	if joinery.CodeOf(err) == joinery.CodeNotFound || err == nil && !caller.Owns(w.Org) {
+	if joinery.CodeOf(err) == joinery.CodeNotFound || err == nil && !mine(caller, w) {
 		return joinery.Webhook{}, notFound("webhook")
 	}
 	return w, err
@@ -137,7 +143,8 @@ func (s *Service) List(ctx context.Context, caller joinery.Caller) ([]joinery.We
 	if err != nil {
 		return nil, err
 	}
-	return s.store.Webhooks(ctx, org)
+	list, err := s.store.Webhooks(ctx, org)
+	return slices.DeleteFunc(list, func(w joinery.Webhook) bool { return !mine(caller, w) }), err
 }
 
 // Get gives one webhook.
@@ -145,18 +152,31 @@ func (s *Service) Get(ctx context.Context, caller joinery.Caller, id joinery.Web
 	return s.own(ctx, caller, id)
 }
 
-// Add adds a webhook for the caller's organisation and gives its secret, which
-// cannot be had again. Of w URL, Description, Types and AllOrgs count.
-func (s *Service) Add(ctx context.Context, caller joinery.Caller, w joinery.Webhook) (joinery.Webhook, string, error) {
+// holder gives the organisation whose a new webhook of the caller's is: of one for
+// all organisations, the operator's own.
+func (s *Service) holder(ctx context.Context, caller joinery.Caller, all bool) (joinery.OrgID, error) {
 	orgs, err := s.store.Orgs(ctx)
-	if err != nil {
-		return w, "", err
+	switch {
+	case err != nil:
+		return 0, err
+	case !all:
+		return caller.ActingFor(0, orgs)
+	case !caller.Operator:
+		return 0, joinery.Errorf(joinery.CodeForbidden, "only the operator of this Join Server gets the events of all organisations")
 	}
-	if w.Org, err = caller.ActingFor(0, orgs); err != nil {
-		return w, "", err
+	i := slices.IndexFunc(orgs, func(o joinery.Organisation) bool { return o.Kinds.Is(joinery.KindServerOperator) })
+	if i < 0 {
+		return 0, joinery.Errorf(joinery.CodeInternal, "the operator has no organisation")
 	}
-	if w.AllOrgs && !caller.Operator {
-		return w, "", joinery.Errorf(joinery.CodeForbidden, "only the operator of this Join Server gets the events of all organisations")
+	return orgs[i].ID, nil
+}
+
+// Add adds a webhook for the caller's organisation, or the operator's where it is
+// for all, and gives its secret, which cannot be had again. Of w URL, Description, Types and AllOrgs count.
+func (s *Service) Add(ctx context.Context, caller joinery.Caller, w joinery.Webhook) (joinery.Webhook, string, error) {
+	var err error
+	if w.Org, err = s.holder(ctx, caller, w.AllOrgs); err != nil {
+		return w, "", err
 	}
 	u, err := s.sender.Policy().CheckURL(w.URL)
 	if err != nil {
