@@ -21,12 +21,12 @@ func newEvents(c config.Webhooks, h holders, log *slog.Logger, now func() time.T
 	}
 	policy := webhook.Policy{Networks: c.Networks(), PlainHTTP: c.AllowHTTP}
 	sender := webhook.NewSender(policy, "joinery/"+Version(), roots)
-	return events.New(h.db, h.keys, sender, events.Options{Log: log, Now: now, Encode: api.EncodeEvent}), nil
+	return events.New(h.db, h.keys, sender, events.Options{Log: log, Now: now, Hold: h.db.AnswersJoins, Encode: api.EncodeEvent}), nil
 }
 
 // startEvents begins to note events, before the first join, and to deliver them.
 func startEvents(ctx context.Context, c config.Config, h holders, s *events.Service) (*events.Runner, error) {
-	return events.Start(ctx, s, h.db, h.db, events.RunOptions{Alone: exclusive(c.Database), Hold: h.db.AnswersJoins})
+	return events.Start(ctx, s, h.db, h.db, events.RunOptions{Alone: exclusive(c.Database)})
 }
 
 // eventMetrics tells how deliveries go, at each scrape.

@@ -429,16 +429,20 @@ func TestHeld(t *testing.T) {
 	f, r := newFixture(t), newReceiver(t)
 	var held atomic.Bool
 	held.Store(true)
-	run, err := Start(t.Context(), f.Service, f.db, f.db, RunOptions{Alone: true, Hold: func() error {
+	f.Service.hold = func() error {
 		if held.Load() {
-			return joinery.Errorf(joinery.CodeUnavailable, "fenced")
+			return joinery.Errorf(joinery.CodeUnknownDevice, "fenced") // whatever the reason
 		}
 		return nil
-	}})
+	}
+	run, err := Start(t.Context(), f.Service, f.db, f.db, RunOptions{Alone: true})
 	ok(t, err)
 	defer run.Close()
-	f.add(r)
+	c := f.add(r)
 	run.hurry()
+	if _, err := f.Test(t.Context(), f.ours, c.w.ID); joinery.CodeOf(err) != joinery.CodeUnavailable {
+		t.Errorf("a test is sent: %v", err)
+	}
 	time.Sleep(100 * time.Millisecond)
 	if len(r.got()) != 0 {
 		t.Error("it delivers all the same")

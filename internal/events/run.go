@@ -38,9 +38,6 @@ type Leader interface {
 type RunOptions struct {
 	// Alone: no other server can have the database open.
 	Alone bool
-	// Hold is why nothing is to be delivered now, nil for no reason: a copy of a
-	// database must not speak for the one that it was copied from.
-	Hold func() error
 	// Keep is how long the feed is kept; 0 is 30 days.
 	Keep time.Duration
 }
@@ -87,9 +84,6 @@ type Runner struct {
 func Start(ctx context.Context, s *Service, sequencer Sequencer, leader Leader, opt RunOptions) (*Runner, error) {
 	if err := sequencer.BeginFeed(ctx); err != nil {
 		return nil, err
-	}
-	if opt.Hold == nil {
-		opt.Hold = func() error { return nil }
 	}
 	if opt.Keep == 0 {
 		opt.Keep = keepFor
@@ -188,7 +182,7 @@ func (r *Runner) reign(ctx context.Context, held func() error) {
 			r.log.Warn("this server delivers no events for now", slog.Any("error", err))
 			return
 		}
-		if r.opt.Hold() == nil {
+		if r.hold() == nil {
 			if err := post.round(ctx); err != nil && ctx.Err() == nil {
 				r.log.Debug("webhooks cannot be read", slog.Any("error", err))
 			}
@@ -228,7 +222,7 @@ func (r *Runner) prune(ctx context.Context) {
 // as long as this server, or whose server's clock has jumped, has pruneEvery to
 // go on.
 func (r *Runner) leaveLate(ctx context.Context, late map[joinery.WebhookID]time.Time) error {
-	if r.opt.Hold() != nil {
+	if r.hold() != nil {
 		clear(late) // nothing is delivered
 		return nil
 	}

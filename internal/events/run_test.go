@@ -134,7 +134,8 @@ func TestLeavesLateWebhooks(t *testing.T) {
 	}
 	f.rounds(has) // nothing for it; its place is written down all the same
 	held := error(nil)
-	run := &Runner{Service: f.Service, opt: RunOptions{Keep: keepFor, Hold: func() error { return held }}}
+	f.Service.hold = func() error { return held }
+	run := &Runner{Service: f.Service, opt: RunOptions{Keep: keepFor}}
 	seen := map[joinery.WebhookID]time.Time{}
 	f.clock.add(2*keepFor - time.Hour)
 	if ok(t, run.leaveLate(t.Context(), seen)); len(seen) != 0 {

@@ -33,6 +33,9 @@ type Options struct {
 	// Now is the clock of what is written down and of when something is tried
 	// again; nil is the system's.
 	Now func() time.Time
+	// Hold is why nothing is to be sent now, nil for no reason: a copy of a
+	// database must not speak for the one that it was copied from.
+	Hold func() error
 	// Encode makes the body of a delivery of an event.
 	Encode func(joinery.Event) ([]byte, error)
 }
@@ -44,6 +47,7 @@ type Service struct {
 	sender *webhook.Sender
 	log    *slog.Logger
 	now    func() time.Time
+	hold   func() error
 	encode func(joinery.Event) ([]byte, error)
 
 	mu    sync.Mutex
@@ -61,8 +65,11 @@ func New(store Store, keys Keys, sender *webhook.Sender, opt Options) *Service {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
+	if opt.Hold == nil {
+		opt.Hold = func() error { return nil }
+	}
 	return &Service{
-		store: store, keys: keys, sender: sender, log: opt.Log, now: opt.Now, encode: opt.Encode,
+		store: store, keys: keys, sender: sender, log: opt.Log, now: opt.Now, hold: opt.Hold, encode: opt.Encode,
 		tests: map[joinery.OrgID]window{}, slots: newSlots(),
 	}
 }
@@ -262,11 +269,16 @@ func (s *Service) Deliveries(ctx context.Context, caller joinery.Caller, id join
 }
 
 // Test sends a test event now, whether the webhook is on or off, and tells what
-// became of it. It is not in the feed, and changes nothing.
+// became of it. It is not in the feed, and changes nothing. CodeUnavailable while
+// nothing is to be sent.
 func (s *Service) Test(ctx context.Context, caller joinery.Caller, id joinery.WebhookID) (joinery.Delivery, error) {
 	w, err := s.own(ctx, caller, id)
 	if err != nil {
 		return joinery.Delivery{}, err
+	}
+	if s.hold() != nil {
+		return joinery.Delivery{}, joinery.Errorf(joinery.CodeUnavailable, "this server sends nothing: its database is not known to be the newest state, "+
+			"until the operator confirms it")
 	}
 	if err := s.mayTest(w.Org); err != nil {
 		return joinery.Delivery{}, err
