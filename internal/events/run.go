@@ -47,7 +47,7 @@ type RunOptions struct {
 const (
 	sequenceEvery = 250 * time.Millisecond
 	touchEvery    = 2 * time.Minute / sequenceEvery // in turns; a server with nothing to do is found again from here
-	lookEvery     = time.Second                      // for webhooks, and whether this server leads
+	lookEvery     = time.Second                     // for webhooks, and whether this server leads
 	leadAgain     = 2 * time.Second
 	sourcesEvery  = 10 * time.Second
 	// staleAfter is how long a source shows no life before it is looked into, and
@@ -57,13 +57,13 @@ const (
 	// lookAgain is how often a source is looked into while it shows no life, and
 	// lookShare the part of its silence that is waited where that is longer: one
 	// that lives shows it every touchEvery, and one that is gone joins nobody.
-	lookAgain = 15 * time.Second
-	lookShare = 10
-	settleTime  = 3 * time.Second
-	pruneEvery  = 10 * time.Minute
-	prunePages  = 500
-	keepFor     = 30 * 24 * time.Hour
-	endTimeout  = 2 * time.Second
+	lookAgain  = 15 * time.Second
+	lookShare  = 10
+	settleTime = 3 * time.Second
+	pruneEvery = 10 * time.Minute
+	prunePages = 500
+	keepFor    = 30 * 24 * time.Hour
+	endTimeout = 2 * time.Second
 )
 
 // Runner is a server's part in the feed and its deliveries, from Start to Close.
