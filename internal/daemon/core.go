@@ -42,6 +42,7 @@ type core struct {
 	joins    *handover.Gate
 	calls    *handover.Gate
 	retiring atomic.Bool // each connection of the API ends with its next answer
+	cutOff   atomic.Bool // joins were in flight when it ended, and may be committed yet
 	taps     map[string]*handover.Tap
 }
 
@@ -216,6 +217,9 @@ func (k *core) end(ctx context.Context) error {
 	doors.Go(func() { joins = k.interop.Shutdown(ctx) })
 	doors.Go(func() { calls = k.api.Shutdown(ctx) })
 	doors.Wait()
+	if joins != nil {
+		k.cutOff.Store(true)
+	}
 	if err := k.opsHTTP.Shutdown(ctx); err != nil {
 		_ = k.opsHTTP.Close()
 	}
@@ -229,7 +233,7 @@ func (k *core) close() error {
 	}
 	k.refusals.Close() // writes what it has
 	if k.events != nil {
-		k.events.Close() // after the last event
+		k.events.Close(!k.cutOff.Load()) // after the last event
 	}
 	var v2 error
 	if k.v2 != nil {

@@ -279,6 +279,9 @@ func (p *Program) drain() error {
 	p.closeSockets(socketOps)
 	k.interop.Drain(ctx, lastRequests)
 	p.lingerRelayed(ctx)
+	if ctx.Err() != nil { // what a predecessor relays may still be on its way
+		k.cutOff.Store(true)
+	}
 	return errors.Join(stopping, shut, k.end(ctx))
 }
 

@@ -407,8 +407,8 @@ func TestRunner(t *testing.T) {
 			t.Fatalf("got %v", r.got())
 		}
 	}
-	run.Close()
-	run.Close()
+	run.Close(true)
+	run.Close(true)
 	if s := f.Stats(); s.Leads || s.Taken < 2 {
 		t.Errorf("%+v", s)
 	}
@@ -437,7 +437,7 @@ func TestHeld(t *testing.T) {
 	}
 	run, err := Start(t.Context(), f.Service, f.db, f.db, RunOptions{Alone: true})
 	ok(t, err)
-	defer run.Close()
+	defer run.Close(true)
 	c := f.add(r)
 	run.hurry()
 	if _, err := f.Test(t.Context(), f.ours, c.w.ID); joinery.CodeOf(err) != joinery.CodeUnavailable {

@@ -96,19 +96,28 @@ func Start(ctx context.Context, s *Service, sequencer Sequencer, leader Leader, 
 	return r, nil
 }
 
-// Close ends deliveries, names what is left, and gives the lead back. No join may
-// come after it.
-func (r *Runner) Close() {
+// Close ends deliveries, names what is left, and gives the lead back. drained:
+// nobody joins any more. Else this server stays among the sources, so that what
+// it commits after this is found by another, or at the next start.
+func (r *Runner) Close(drained bool) {
 	r.closing.Do(func() {
 		r.stop()
 		r.running.Wait()
 		ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
 		defer cancel()
-		if err := r.sequencer.EndFeed(ctx); err != nil {
+		if err := r.endFeed(ctx, drained); err != nil {
 			r.log.Warn("the last events are named in the feed at the next start", slog.Any("error", err))
 		}
 		r.sender.Close()
 	})
+}
+
+func (r *Runner) endFeed(ctx context.Context, drained bool) error {
+	if drained {
+		return r.sequencer.EndFeed(ctx)
+	}
+	_, err := r.sequencer.Sequence(ctx, true)
+	return err
 }
 
 // sequence names what was committed, turn by turn.

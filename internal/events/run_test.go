@@ -162,3 +162,28 @@ func TestLeavesLateWebhooks(t *testing.T) {
 		t.Errorf("%d pages are forgotten, %v", n, err)
 	}
 }
+
+// ending is a Sequencer that knows whether it was ended.
+type ending struct {
+	Sequencer
+	ended, touched bool
+}
+
+func (e *ending) EndFeed(context.Context) error { e.ended = true; return nil }
+
+func (e *ending) Sequence(_ context.Context, touch bool) (bool, error) {
+	e.touched = e.touched || touch
+	return false, nil
+}
+
+// A server whose joins may go on is not forgotten.
+func TestStaysWhereJoinsGoOn(t *testing.T) {
+	for _, drained := range []bool{true, false} {
+		e := &ending{}
+		r := &Runner{Service: New(nil, nil, webhook.NewSender(home, "joinery/test", nil), Options{}), sequencer: e, stop: func() {}}
+		r.Close(drained)
+		if e.ended != drained || e.touched == drained {
+			t.Errorf("drained %v: ended %v, named what is left %v", drained, e.ended, e.touched)
+		}
+	}
+}
