@@ -143,15 +143,9 @@ func (t *tx) findRefused(counts []joinery.RefusalCount) (found []joinery.Refusal
 
 // oneOfEach makes one of counts that belong into the same row.
 func oneOfEach(counts []joinery.RefusalCount) (list []joinery.RefusalCount) {
-	type key struct {
-		device joinery.DeviceID
-		owner  joinery.OrgID
-		peer   joinery.PeerID
-		reason joinery.RefusalReason
-	}
-	places := map[key]int{}
+	places := map[refusalKey]int{}
 	for _, c := range counts {
-		k := key{c.Device, c.Owner, c.Peer, c.Reason}
+		k := keyOf(c)
 		place, known := places[k]
 		switch {
 		case !known:

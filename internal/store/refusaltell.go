@@ -2,6 +2,7 @@ package store
 
 import (
 	"encoding/json"
+	"maps"
 	"slices"
 	"time"
 
@@ -9,12 +10,50 @@ import (
 )
 
 // How often an event tells of refusals of one device, owner, peer and reason,
-// and how many events one transaction adds; the others wait for the next
-// refusal of theirs.
+// and how many events one transaction adds. The others are told by the turns of
+// Sequence that come, as many as are remembered; what is more than that, or was
+// remembered when the server crashed, waits for the next refusal of its kind.
 const (
-	tellEvery = time.Hour
-	tellMost  = 16
+	tellEvery  = time.Hour
+	tellMost   = 16
+	untoldMost = 1024
 )
+
+// refusalKey names one row of refusals of devices.
+type refusalKey struct {
+	device joinery.DeviceID
+	owner  joinery.OrgID
+	peer   joinery.PeerID
+	reason joinery.RefusalReason
+}
+
+func keyOf(c joinery.RefusalCount) refusalKey {
+	return refusalKey{c.Device, c.Owner, c.Peer, c.Reason}
+}
+
+// leave remembers refusals of which an event may be due.
+func (s *sequence) leave(counts []joinery.RefusalCount) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range counts {
+		if len(s.untold) >= untoldMost {
+			return
+		}
+		if s.untold == nil {
+			s.untold = map[refusalKey]joinery.RefusalCount{}
+		}
+		s.untold[keyOf(c)] = c
+	}
+}
+
+// takeUntold takes what leave remembered.
+func (s *sequence) takeUntold() []joinery.RefusalCount {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	untold := slices.Collect(maps.Values(s.untold))
+	s.untold = nil
+	return untold
+}
 
 // tellRefusals puts into the feed what owners were not told for a while. It
 // costs one look where all was told.
@@ -23,6 +62,9 @@ func (t *tx) tellRefusals(counts []joinery.RefusalCount) error {
 	due, err := t.dueRefusals(counts, at)
 	if err != nil || len(due) == 0 {
 		return err
+	}
+	if len(due) == tellMost {
+		t.leaveUntold(counts, due)
 	}
 	v := valuesOf("device INTEGER, owner INTEGER, peer INTEGER, reason TEXT")
 	pages := make([]eventPage, len(due))
@@ -42,13 +84,25 @@ func (t *tx) tellRefusals(counts []joinery.RefusalCount) error {
 	return t.addPages(pages...)
 }
 
-// dueRefusals gives what is stored of those counts of which an event is due. A
+// leaveUntold leaves for later what was not told for want of room.
+func (t *tx) leaveUntold(counts, told []joinery.RefusalCount) {
+	gone := make(map[refusalKey]bool, len(told))
+	for _, c := range told {
+		gone[keyOf(c)] = true
+	}
+	t.sequence.leave(slices.DeleteFunc(slices.Clone(counts), func(c joinery.RefusalCount) bool { return gone[keyOf(c)] || ours(c) }))
+}
+
+// ours tells whether a refusal is our own trouble, and no news of the device.
+func ours(c joinery.RefusalCount) bool {
+	return c.Reason == joinery.RefusedUnavailable || c.Reason == joinery.RefusedInternal || c.Reason == joinery.RefusedFenced
+}
+
+// dueRefusals gives what is stored of those counts of which an event is due, at
+// most tellMost. A
 // clock that went back makes all due.
 func (t *tx) dueRefusals(counts []joinery.RefusalCount, at time.Time) (due []joinery.RefusalCount, err error) {
-	counts = slices.DeleteFunc(slices.Clone(counts), func(c joinery.RefusalCount) bool {
-		// Our own trouble is no news of the device.
-		return c.Reason == joinery.RefusedUnavailable || c.Reason == joinery.RefusedInternal || c.Reason == joinery.RefusedFenced
-	})
+	counts = slices.DeleteFunc(slices.Clone(counts), ours)
 	err = inRuns(counts, func(run []joinery.RefusalCount) error {
 		if len(due) >= tellMost {
 			return nil
@@ -63,7 +117,7 @@ func (t *tx) dueRefusals(counts []joinery.RefusalCount, at time.Time) (due []joi
 			c, err := scanDeviceRefusal(r)
 			due = append(due, c)
 			return err
-		}, append(v.args, at.Add(-tellEvery), at, tellMost)...)
+		}, append(v.args, at.Add(-tellEvery), at, tellMost-len(due))...)
 	})
 	return due, err
 }

@@ -34,6 +34,8 @@ type sequence struct {
 	// written is the mark that was written last: whoever forgot this server, as one
 	// that stood still for hours, took it out of the database.
 	written floor
+	// untold is refusals of which an event may be due; see tellRefusals.
+	untold map[refusalKey]joinery.RefusalCount
 
 	audited atomic.Bool // audit rows were written
 }
@@ -187,12 +189,14 @@ func (d *DB) Sequence(ctx context.Context, touch bool) (more bool, err error) {
 	}
 	joins, doubt, m := s.turn()
 	audited := s.audited.Swap(false)
-	if len(joins) == 0 && !doubt && !audited && !touch {
+	untold := s.takeUntold()
+	if len(joins) == 0 && !doubt && !audited && !touch && len(untold) == 0 {
 		return false, nil
 	}
 	defer func() {
 		if err != nil {
 			s.failed()
+			s.leave(untold)
 		}
 	}()
 	var lost unsequenced
@@ -211,6 +215,7 @@ func (d *DB) Sequence(ctx context.Context, touch bool) (more bool, err error) {
 		return inOrder(
 			func() error { more, err = t.nameAudit(); return err },
 			func() error { return t.nameJoins(joins) },
+			func() error { return t.tellRefusals(untold) },
 			func() error { return t.markSource(d.epoch, m) },
 		)
 	})
@@ -220,7 +225,7 @@ func (d *DB) Sequence(ctx context.Context, touch bool) (more bool, err error) {
 	if err == nil && doubt {
 		s.drop(lost.set())
 	}
-	return more || len(joins) > 0, err
+	return more || len(joins) > 0 || len(untold) > 0, err
 }
 
 // markSource writes the mark of a server, which it shows life with. Its row may

@@ -28,7 +28,7 @@ type Events interface {
 
 func runEvents(t *testing.T, open func(testing.TB) Backend) {
 	for name, test := range map[string]func(*world){
-		"Order": feedOrder, "Cursor": feedCursor, "Crash": feedCrash, "Forgotten": feedForgotten, "Refusals": feedRefusals, "Prune": feedPrune, "Late": feedLate,
+		"Order": feedOrder, "Cursor": feedCursor, "Crash": feedCrash, "Forgotten": feedForgotten, "Refusals": feedRefusals, "ManyRefusals": feedManyRefusals, "Prune": feedPrune, "Late": feedLate,
 		"WhileJoining": feedWhileJoining, "Organisations": feedOrganisations, "Lead": feedLead,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -263,6 +263,43 @@ func feedRefusals(w *world) {
 	w.equal(got, []joinery.RefusalReason{joinery.RefusedMIC, joinery.RefusedOtherNetwork})
 	if len(ids) != 2 {
 		w.t.Error("two events have one id")
+	}
+}
+
+// Of many refusals at once, each that is new is told, though none comes after it.
+func feedManyRefusals(w *world) {
+	const devices = 50
+	p := joinery.Peer{ID: joinery.NewPeerID(), Org: w.org, Name: "network", CreatedAt: epoch}
+	w.ok(w.AddPeer(w.ctx, p, nil, w.audit(joinery.AuditPeerAdded)))
+	var batch joinery.RefusalBatch
+	for n := range devices {
+		s := w.add(derived(n))
+		for _, reason := range []joinery.RefusalReason{joinery.RefusedMIC, joinery.RefusedUnavailable} { // the second is ours
+			batch.Devices = append(batch.Devices, joinery.RefusalCount{Count: 1, First: epoch, Refusal: joinery.Refusal{
+				At: epoch, Peer: p.ID, Device: s.Device.ID, Owner: w.org, Reason: reason, Received: joinery.Received{Message: "JoinReq", NetID: netID},
+			}})
+		}
+	}
+	w.ok(w.RecordRefusals(w.ctx, batch))
+	for range 10 {
+		w.sequence()
+	}
+	told := map[joinery.DeviceID]int{}
+	for _, e := range w.feed(w.org, 100) {
+		if e.Type == joinery.EventJoinRefused {
+			told[e.Device]++
+		}
+	}
+	for device, n := range told {
+		if n != 1 {
+			w.t.Errorf("%s: told %d times", device, n)
+		}
+	}
+	if len(told) != devices {
+		w.t.Errorf("the refusals of %d devices are told, want %d", len(told), devices)
+	}
+	if more, err := w.Sequence(w.ctx, false); err != nil || more {
+		w.t.Errorf("there is more: %v", err)
 	}
 }
 
