@@ -175,6 +175,25 @@ func TestStopLetsRequestsInFlightFinish(t *testing.T) {
 		t.Errorf("answered %s %s", res.Status, answer)
 	}
 	must(t, <-stopped)
+	if p.core.cutOff.Load() {
+		t.Error("no join was cut off, and the server says so")
+	}
+}
+
+// Where requests of networks are cut off, the feed of events is told: what they
+// commit has to be found.
+func TestStopKnowsOfJoinsCutOff(t *testing.T) {
+	c := installation(t)
+	c.Limits.DrainTimeout = 200 * time.Millisecond
+	p := start(t, c, nil)
+	conn, err := net.Dial("tcp", p.InteropAddr().String())
+	must(t, err)
+	defer func() { _ = conn.Close() }()
+	waitFor(t, func() bool { return p.core.interop.Connections() > 0 })
+	_ = p.stop()
+	if !p.core.cutOff.Load() {
+		t.Error("a join may be in flight, and the server says it drained")
+	}
 }
 
 // requestInFlight begins a POST to /organisations on the operator socket and
