@@ -208,8 +208,8 @@ func TestBacksOffWithoutProgress(t *testing.T) {
 	f, r := newFixture(t), newReceiver(t)
 	c := f.add(r)
 	f.rounds(c)
-	store := &deaf{f.Service.store, true}
-	f.Service.store = store
+	store := &deaf{f.store, true}
+	f.store = store
 	r.header.Set("Retry-After", "600")
 	r.answers(always(http.StatusServiceUnavailable))
 	want := f.happen(f.ours.Org, 1)
@@ -429,7 +429,7 @@ func TestHeld(t *testing.T) {
 	f, r := newFixture(t), newReceiver(t)
 	var held atomic.Bool
 	held.Store(true)
-	f.Service.hold = func() error {
+	f.hold = func() error {
 		if held.Load() {
 			return joinery.Errorf(joinery.CodeUnknownDevice, "fenced") // whatever the reason
 		}

@@ -42,8 +42,8 @@ func (f *fixture) look(p *post, until func() bool) {
 // Where nothing is new, a look reads nothing for a webhook that has all.
 func TestNothingIsReadForNothing(t *testing.T) {
 	f, r := newFixture(t), newReceiver(t)
-	store := &asked{Store: f.Service.store}
-	f.Service.store = store
+	store := &asked{Store: f.store}
+	f.store = store
 	for range 3 {
 		f.add(r)
 	}

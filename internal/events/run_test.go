@@ -134,7 +134,7 @@ func TestLeavesLateWebhooks(t *testing.T) {
 	}
 	f.rounds(has) // nothing for it; its place is written down all the same
 	held := error(nil)
-	f.Service.hold = func() error { return held }
+	f.hold = func() error { return held }
 	run := &Runner{Service: f.Service, opt: RunOptions{Keep: keepFor}}
 	seen := map[joinery.WebhookID]time.Time{}
 	f.clock.add(2*keepFor - time.Hour)
