@@ -92,7 +92,9 @@ func (c *courier) round(ctx context.Context) (more bool, err error) {
 	}
 	p, err := c.store.Events(ctx, q)
 	if err != nil {
-		c.missed(time.Time{})
+		if ctx.Err() == nil { // else somebody ended the round
+			c.missed(time.Time{})
+		}
 		return false, err
 	}
 	if len(p.Events) == 0 {

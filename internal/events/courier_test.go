@@ -233,6 +233,12 @@ func TestBacksOffWithoutProgress(t *testing.T) {
 	if _, err := c.round(t.Context()); err == nil || c.due(f.now()) {
 		t.Errorf("it goes on while its place cannot be written: %v", err)
 	}
+	misses := c.misses
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if _, err := c.round(ended); err == nil || c.misses != misses {
+		t.Errorf("a round that somebody ended counts as one that could not be read: %v", err)
+	}
 	store.deaf = false
 	f.clock.add(2 * longMiss)
 	f.happen(f.ours.Org, 1)
