@@ -178,7 +178,8 @@ func (c *Client) AuditPage(ctx context.Context, q AuditQuery, opts ...CallOption
 //
 // A file is known by organisation, kind and SHA-256: an import that was cut off
 // goes on at its 'next'. With other settings than it was begun with it is a
-// conflict. Needs the right `devices:import`, which has: member, admin.
+// conflict. With a binding this needs the right `devices:bind` as well. Needs
+// the right `devices:import`, which has: member, admin.
 func (c *Client) BeginImport(ctx context.Context, in NewImport, opts ...CallOption) (Import, error) {
 	return send[Import](ctx, c, http.MethodPost, "/imports", in, opts...)
 }
