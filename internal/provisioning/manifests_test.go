@@ -449,3 +449,28 @@ func TestUnsignedMembersAreNotKept(t *testing.T) {
 		t.Errorf("%s, %v", kept, err)
 	}
 }
+
+// Whoever gives room for rows learns when these merely wait for the ones before them.
+func TestRowsThatWaitSaySo(t *testing.T) {
+	f := newFixture(t)
+	i := f.begin(t, f.acme, Spec{Kind: joinery.ImportManifest})
+	entries := f.maker.run(t, firstDevEUI, 2)
+	checked := make(chan struct{})
+	later := make(chan error, 1)
+	go func() {
+		_, _, err := f.Rows(t.Context(), f.acme, Chunk{Import: i.ID, From: 1, Entries: entries[1:], Last: true, Checked: func() { close(checked) }})
+		later <- err
+	}()
+	select {
+	case <-checked:
+	case err := <-later:
+		t.Fatalf("the second row was over before the first came: %v", err)
+	}
+	if _, _, err := f.Rows(t.Context(), f.acme, Chunk{Import: i.ID, Entries: entries[:1]}); err != nil {
+		t.Error(err)
+	}
+	// Where the first came too late the second says where the import stands.
+	if err := <-later; err != nil && joinery.CodeOf(err) != joinery.CodeConflict {
+		t.Error(err)
+	}
+}
