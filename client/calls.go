@@ -178,7 +178,8 @@ func (c *Client) AuditPage(ctx context.Context, q AuditQuery, opts ...CallOption
 //
 // A file is known by organisation, kind and SHA-256: an import that was cut off
 // goes on at its 'next'. With other settings than it was begun with it is a
-// conflict. Needs the right `devices:import`, which has: member, admin.
+// conflict. With a binding this needs the right `devices:bind` as well. Needs
+// the right `devices:import`, which has: member, admin.
 func (c *Client) BeginImport(ctx context.Context, in NewImport, opts ...CallOption) (Import, error) {
 	return send[Import](ctx, c, http.MethodPost, "/imports", in, opts...)
 }
@@ -674,9 +675,10 @@ func (c *Client) MakeAPIKey(ctx context.Context, in NewAPIKey, opts ...CallOptio
 
 // ManifestEntry: the signed manifest entry with which a device came in.
 //
-// Byte for byte as its maker signed it. Without members for a device that came
-// by a key list. Needs the right `devices:read`, which has: viewer, member,
-// admin.
+// What its maker signed, letter by letter: payload, protected header and
+// signature. What stood beside them unsigned is not kept. Without members for a
+// device that came by a key list. Needs the right `devices:read`, which has:
+// viewer, member, admin.
 func (c *Client) ManifestEntry(ctx context.Context, id joinery.DeviceID, opts ...CallOption) (ManifestEntry, error) {
 	return get[ManifestEntry](ctx, c, "/devices/"+id.String()+"/manifest-entry", nil, opts...)
 }

@@ -224,6 +224,19 @@ func TestBindingNeedsItsOwnRight(t *testing.T) {
 		_, err := c.ChangeOwnership(ctx, client.OwnershipBatch{Items: []client.OwnershipAct{{Action: client.ActionCancel, Device: id}, act}})
 		refused("batch with "+act.Action, err)
 	}
+	importer, err := f.acting(t, f.orgA).MakeAPIKey(ctx, client.NewAPIKey{
+		Name: "imports only", Scopes: []joinery.Right{joinery.RightDevicesImport},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := client.NewImport{Kind: "key-list", SHA256: strings.Repeat("ab", 32), Binding: binding}
+	_, err = f.as(t, importer.Text).BeginImport(ctx, file)
+	refused("import", err)
+	file.Binding = nil
+	if _, err := f.as(t, importer.Text).BeginImport(ctx, file); err != nil {
+		t.Error(err)
+	}
 	if after, err := c.Device(ctx, id); err != nil || !reflect.DeepEqual(after, before) {
 		t.Errorf("the device changed: %+v, %v", after, err)
 	}

@@ -38,7 +38,7 @@ type bucket struct {
 type standing struct {
 	left  int
 	full  time.Duration // until the whole quota is there again
-	again time.Duration // until one more request is; 0: it is
+	again time.Duration // until what was asked for is; 0: it is
 }
 
 // maxBuckets is when full buckets are thrown away: a caller without one has
@@ -52,8 +52,8 @@ func newRates(perMinute int) *rates {
 	return &rates{quota: float64(perMinute), now: time.Now, buckets: map[string]*bucket{}}
 }
 
-// take takes one request of name's quota.
-func (r *rates) take(name string) standing {
+// take takes n requests of name's quota, or none of them.
+func (r *rates) take(name string, n int) standing {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.now()
@@ -65,10 +65,10 @@ func (r *rates) take(name string) standing {
 	}
 	b.fill(now, r.quota)
 	var s standing
-	if b.left >= 1 {
-		b.left--
+	if want := min(float64(n), r.quota); b.left >= want {
+		b.left -= want
 	} else {
-		s.again = r.wait(1 - b.left)
+		s.again = r.wait(want - b.left)
 	}
 	s.left, s.full = int(b.left), r.wait(r.quota-b.left)
 	return s
@@ -125,15 +125,44 @@ func (s *Server) throttle(ctx huma.Context, next func(huma.Context)) {
 		next(ctx)
 		return
 	}
-	at := s.rates.take(bucketOf(caller))
+	at := s.rates.take(bucketOf(caller), 1)
 	ctx.SetHeader("RateLimit-Policy", fmt.Sprintf(`"%s";q=%d;w=%d`, policyName, int(s.rates.quota), seconds(rateWindow)))
 	ctx.SetHeader("RateLimit", fmt.Sprintf(`"%s";r=%d;t=%d`, policyName, at.left, seconds(at.full)))
 	if at.again > 0 {
-		s.refuse(ctx, joinery.Later(joinery.Errorf(joinery.CodeRateLimited,
-			"more than %d requests a minute came from you, by whatever key or session; wait as long as Retry-After says", int(s.rates.quota)), at.again))
+		s.refuse(ctx, s.tooMany(at.again))
 		return
 	}
 	next(ctx)
+}
+
+func (s *Server) tooMany(again time.Duration) error {
+	return joinery.Later(joinery.Errorf(joinery.CodeRateLimited,
+		"more than %d requests a minute came from you, by whatever key or session; wait as long as Retry-After says", int(s.rates.quota)), again)
+}
+
+// SpendCaller takes one request of a caller's quota, for doors that stand beside
+// this one's routes: what a caller asks of them counts for the same.
+// CodeRateLimited where nothing is left. The operator socket has no bound.
+func (s *Server) SpendCaller(caller joinery.Caller) error {
+	if caller.Socket {
+		return nil
+	}
+	return s.spend(bucketOf(caller), 1)
+}
+
+// SpendPeer takes requests of a peer's quota, which is as large as a caller's.
+func (s *Server) SpendPeer(peer joinery.PeerID, requests int) error {
+	return s.spend("peer "+peer.String(), requests)
+}
+
+func (s *Server) spend(name string, requests int) error {
+	if s.rates.quota < 0 {
+		return nil
+	}
+	if at := s.rates.take(name, requests); at.again > 0 {
+		return s.tooMany(at.again)
+	}
+	return nil
 }
 
 // retryAfter is how many seconds to wait before asking again, by status, where

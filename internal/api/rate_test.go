@@ -14,31 +14,41 @@ func TestRates(t *testing.T) {
 	r := newRates(60) // one a second
 	r.now = func() time.Time { return now }
 	for n := range 60 {
-		if s := r.take("a"); s.left != 59-n || s.again != 0 || s.full != time.Duration(n+1)*time.Second {
+		if s := r.take("a", 1); s.left != 59-n || s.again != 0 || s.full != time.Duration(n+1)*time.Second {
 			t.Fatalf("request %d: %+v", n, s)
 		}
 	}
-	if s := r.take("a"); s.again != time.Second || s.left != 0 {
+	if s := r.take("a", 1); s.again != time.Second || s.left != 0 {
 		t.Errorf("one too many: %+v", s)
 	}
-	if s := r.take("b"); s.again != 0 || s.left != 59 {
+	if s := r.take("b", 1); s.again != 0 || s.left != 59 {
 		t.Errorf("another: %+v", s)
 	}
 	now = now.Add(500 * time.Millisecond)
-	if s := r.take("a"); s.again != 500*time.Millisecond {
+	if s := r.take("a", 1); s.again != 500*time.Millisecond {
 		t.Errorf("after half a second: %+v", s)
 	}
 	now = now.Add(10 * time.Second)
-	if s := r.take("a"); s.again != 0 || s.left != 9 {
+	if s := r.take("a", 1); s.again != 0 || s.left != 9 {
 		t.Errorf("after ten: %+v", s)
 	}
 	now = now.Add(-time.Hour)
-	if s := r.take("a"); s.left != 8 {
+	if s := r.take("a", 1); s.left != 8 {
 		t.Errorf("with a clock that went back: %+v", s)
 	}
 	now = now.Add(48 * time.Hour)
-	if s := r.take("a"); s.left != 59 {
+	if s := r.take("a", 1); s.left != 59 {
 		t.Errorf("after two days: %+v", s)
+	}
+	// Many at once are taken together or not at all; more than there ever are, as all.
+	if s := r.take("a", 50); s.left != 9 || s.again != 0 {
+		t.Errorf("fifty: %+v", s)
+	}
+	if s := r.take("a", 50); s.left != 9 || s.again != 41*time.Second {
+		t.Errorf("fifty more: %+v", s)
+	}
+	if s := r.take("c", 1000); s.left != 0 || s.again != 0 {
+		t.Errorf("a thousand: %+v", s)
 	}
 }
 
@@ -50,7 +60,7 @@ func TestRatesForget(t *testing.T) {
 	r.now = func() time.Time { return now }
 	for n := range 3 * maxBuckets {
 		now = now.Add(2 * time.Second)
-		r.take(fmt.Sprint("key ", n))
+		r.take(fmt.Sprint("key ", n), 1)
 	}
 	if len(r.buckets) > maxBuckets+1 {
 		t.Errorf("%d buckets", len(r.buckets))

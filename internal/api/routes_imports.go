@@ -10,6 +10,7 @@ import (
 
 	"joinery"
 	"joinery/client"
+	"joinery/internal/claim"
 	"joinery/internal/provisioning"
 	"joinery/internal/seal"
 )
@@ -38,7 +39,7 @@ func (s *Server) registerImports() {
 	route(s, spec{method: http.MethodPost, path: "/imports", id: "beginImport", tag: "imports",
 		summary: "Begin an import, or find the one of the same file",
 		description: "A file is known by organisation, kind and SHA-256: an import that was cut off goes on at its 'next'. " +
-			"With other settings than it was begun with it is a conflict."},
+			"With other settings than it was begun with it is a conflict. With a binding this needs the right `devices:bind` as well."},
 		s.beginImport)
 	route(s, spec{method: http.MethodGet, path: "/imports/{id}", id: "getImport", tag: "imports", summary: "How far an import is"},
 		func(ctx context.Context, caller joinery.Caller, in *ImportPath) (*body[client.Import], error) {
@@ -64,6 +65,9 @@ func (s *Server) beginImport(ctx context.Context, caller joinery.Caller, in *bod
 	if err != nil {
 		return nil, err
 	}
+	if err := allowBinding(caller, claim.Act{Binding: b}); err != nil {
+		return nil, err
+	}
 	sum, err := hex.DecodeString(in.Body.SHA256)
 	if err != nil || len(sum) != sha256.Size {
 		return nil, joinery.Errorf(joinery.CodeInvalid, "sha256: want 64 hexadecimal digits")
@@ -87,6 +91,7 @@ func (s *Server) importRows(ctx context.Context, caller joinery.Caller, in *rows
 			return joinery.RowResult{Index: b.Index, Line: b.Line, Status: joinery.RowFailed, Reason: b.Reason}
 		}),
 		Entries: each(in.Body.Entries, func(e []byte) json.RawMessage { return e }),
+		Checked: func() { parkSlot(ctx) },
 	}
 	if in.Body.Seal != nil {
 		chunk.Seal = seal.Header(*in.Body.Seal)

@@ -73,7 +73,8 @@ func (n *Networks) UnclaimAll(ctx context.Context, peer joinery.Peer, devEUIs []
 		}
 	}
 	if len(failed) > 0 {
-		n.hideTime(ctx, peer, begun)
+		// As long for what it has to hide as that took, and in proportion.
+		n.hideTime(ctx, peer, begun.Add(time.Duration(len(failed)-1)*n.hold/50))
 	}
 	return failed
 }

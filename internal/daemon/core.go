@@ -79,7 +79,7 @@ func (k *core) build(ctx context.Context, c config.Config, h holders, certs cert
 	if k.interop, err = newInterop(c, rules, k.refusals, certs.interop, k.joins, k.log, k.now, k.registry); err != nil {
 		return err
 	}
-	if k.v2, err = newV2(h, rules, k.log, k.now); err != nil {
+	if k.v2, err = newV2(h, rules, k.api, k.log, k.now); err != nil {
 		return err
 	}
 	k.apiCert = certs.api

@@ -228,13 +228,13 @@ func services(h holders, r rules, v2 http.Handler) api.Services {
 }
 
 // newV2 makes the door that clients of The Things Join Server know.
-func newV2(h holders, r rules, log *slog.Logger, now func() time.Time) (*ttjs.Server, error) {
+func newV2(h holders, r rules, rates ttjs.Rates, log *slog.Logger, now func() time.Time) (*ttjs.Server, error) {
 	return ttjs.New(ttjs.Options{
 		Peers: r.fleet.Directory(), Claims: r.networks, Devices: r.fleet, Tokens: r.claim, Imports: r.provisioning,
 		Authenticate: func(ctx context.Context, bearer string) (joinery.Caller, error) {
 			return r.auth.Authenticate(ctx, bearer, 0) // these clients know no organisations
 		},
-		Local: api.LocalCaller, TransportKey: h.keys.TransportKey, Version: Version(), Log: log, Now: now,
+		Rates: rates, Local: api.LocalCaller, TransportKey: h.keys.TransportKey, Version: Version(), Log: log, Now: now,
 	})
 }
 

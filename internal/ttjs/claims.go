@@ -92,6 +92,10 @@ func (s *Server) unclaimAll(w http.ResponseWriter, r *http.Request, peer joinery
 		}
 		devEUIs[i] = devEUI
 	}
+	if err := s.Rates.SpendPeer(peer.ID, len(devEUIs)-1); err != nil { // each counts as one alone does
+		s.refuse(w, r, err)
+		return
+	}
 	failed := s.Claims.UnclaimAll(r.Context(), peer, devEUIs)
 	if len(failed) == 0 {
 		w.WriteHeader(http.StatusNoContent)

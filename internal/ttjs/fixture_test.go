@@ -52,6 +52,8 @@ var (
 // fixture is the door over real rules, store and keyring, behind the management
 // API's own TLS listener.
 type fixture struct {
+	perMinute int
+
 	db       *store.DB
 	fleet    *fleet.Service
 	claim    *claim.Service
@@ -104,8 +106,14 @@ func must[T any](t testing.TB) func(v T, err error) T {
 
 func start(t testing.TB) *fixture {
 	t.Helper()
+	return startLimited(t, 0)
+}
+
+// startLimited is start with so many requests a minute for each; 0 is as always.
+func startLimited(t testing.TB, perMinute int) *fixture {
+	t.Helper()
 	ctx := t.Context()
-	f := &fixture{db: sqlitetest.New(t), log: new(syncBuffer), ca: newAuthority(t)}
+	f := &fixture{perMinute: perMinute, db: sqlitetest.New(t), log: new(syncBuffer), ca: newAuthority(t)}
 	log := slog.New(slog.NewJSONHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	f.fleet = fleet.New(f.db, keys, fleet.Options{Log: log})
 	if err := f.fleet.Directory().Reload(ctx); err != nil {
@@ -114,7 +122,9 @@ func start(t testing.TB) *fixture {
 	f.claim = claim.New(f.db, f.db, keys, claim.Options{AnswerAfter: -1})
 	f.auth = auth.New(f.db, nil)
 	imports := provisioning.New(f.db, f.db, keys)
+	door := must[*api.Server](t)(api.New(api.Options{Log: log, PerMinute: f.perMinute}))
 	v2 := must[*ttjs.Server](t)(ttjs.New(ttjs.Options{
+		Rates: door,
 		Peers: f.fleet.Directory(), Claims: claim.NewNetworks(f.db, keys, f.fleet, claim.NetworkOptions{AnswerAfter: -1}),
 		Devices: f.fleet, Tokens: f.claim, Imports: imports, Local: api.LocalCaller, TransportKey: keys.TransportKey, Version: "1.2.3", Log: log,
 		Authenticate: func(ctx context.Context, bearer string) (joinery.Caller, error) {
@@ -126,7 +136,8 @@ func start(t testing.TB) *fixture {
 			t.Error(err)
 		}
 	})
-	f.serve(t, must[*api.Server](t)(api.New(api.Options{Log: log, Services: api.Services{V2: v2, Keys: f.auth}})))
+	door.Attach(api.Services{V2: v2, Keys: f.auth})
+	f.serve(t, door)
 
 	f.org = must[joinery.Organisation](t)(f.fleet.AddOrg(ctx, operator, "Acme", nil)).ID
 	f.key = f.newKey(t, f.org)

@@ -56,6 +56,12 @@ type Imports interface {
 	Errors(ctx context.Context, caller joinery.Caller, id joinery.ImportID, from uint64, limit int) ([]joinery.RowResult, error)
 }
 
+// Rates bounds who asks too often; CodeRateLimited.
+type Rates interface {
+	SpendCaller(caller joinery.Caller) error
+	SpendPeer(peer joinery.PeerID, requests int) error
+}
+
 // Options is all that the door needs.
 type Options struct {
 	Peers   Peers
@@ -63,6 +69,9 @@ type Options struct {
 	Devices Devices
 	Tokens  Tokens
 	Imports Imports
+	// Rates counts requests together with those at the other doors of people and
+	// scripts.
+	Rates Rates
 	// Authenticate checks an API key or session. These clients name no
 	// organisation: it acts for its own.
 	Authenticate func(ctx context.Context, bearer string) (joinery.Caller, error)
@@ -171,6 +180,9 @@ func (d discard) Write(b []byte) (int, error) { return len(b), nil }
 func (s *Server) asPeer(next func(http.ResponseWriter, *http.Request, joinery.Peer)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		peer, err := s.peerOf(r)
+		if err == nil {
+			err = s.Rates.SpendPeer(peer.ID, 1)
+		}
 		if err != nil {
 			s.refuse(w, r, err)
 			return
@@ -206,6 +218,9 @@ func (s *Server) asCaller(need joinery.Right, next func(http.ResponseWriter, *ht
 		if err == nil {
 			err = caller.Require(need)
 		}
+		if err == nil {
+			err = s.Rates.SpendCaller(caller)
+		}
 		if err != nil {
 			if joinery.CodeOf(err) == joinery.CodeUnauthenticated {
 				w.Header().Set("WWW-Authenticate", `Bearer realm="joinery"`)
@@ -223,7 +238,7 @@ func (s *Server) callerOf(r *http.Request) (joinery.Caller, error) {
 		if caller, ok := s.Local(r); ok {
 			return caller, nil
 		}
-		return joinery.Caller{}, joinery.Errorf(joinery.CodeUnauthenticated, "an API key is needed here: 'Authorization: Bearer jk_…'")
+		return joinery.Caller{}, joinery.Errorf(joinery.CodeUnauthenticated, "an API key is needed here: 'Authorization: Bearer joinery_key_…'")
 	}
 	key, ok := r.Header.Get("Authorization"), false
 	if _, password, basic := r.BasicAuth(); basic {
@@ -234,5 +249,9 @@ func (s *Server) callerOf(r *http.Request) (joinery.Caller, error) {
 	if !ok || len(values) > 1 {
 		return joinery.Caller{}, joinery.Errorf(joinery.CodeUnauthenticated, "want one header 'Authorization: Bearer' with an API key")
 	}
-	return s.Authenticate(r.Context(), key)
+	caller, err := s.Authenticate(r.Context(), key)
+	if err == nil && caller.Session != 0 && caller.Org == 0 && !caller.Operator {
+		return caller, joinery.Errorf(joinery.CodeForbidden, "this API knows no organisations, and you belong to several or to none: use an API key of the one that you mean")
+	}
+	return caller, err
 }
