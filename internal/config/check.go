@@ -45,7 +45,7 @@ func (c Config) Check() error {
 func (k Keys) checkUnlock() error {
 	var given []string
 	for name, value := range map[string]string{
-		"passphrase_file": k.PassphraseFile, "identity_file": k.IdentityFile, "credential": k.Credential,
+		"passphrase_file": k.PassphraseFile, "identity_file": k.IdentityFile, "credential": k.Credential, "command": k.Command,
 	} {
 		if value != "" {
 			given = append(given, name)
@@ -54,7 +54,7 @@ func (k Keys) checkUnlock() error {
 	slices.Sort(given)
 	switch len(given) {
 	case 0:
-		return wrong("keys", "nothing says how to open the key file: set one of passphrase_file, identity_file and credential")
+		return wrong("keys", "nothing says how to open the key file: set one of passphrase_file, identity_file, credential and command")
 	case 1:
 	default:
 		return wrong("keys", "%s are set: keep one way to open the key file", strings.Join(given, " and "))
@@ -109,6 +109,7 @@ func (c Config) CheckFiles(now time.Time) error {
 		secretFile("keys.passphrase_file", c.Keys.PassphraseFile, ""),
 		secretFile("keys.identity_file", c.Keys.IdentityFile, ""),
 		c.checkCredential(),
+		program("keys.command", c.Keys.Command),
 		c.SignIn.OIDC.CheckSecret(),
 		c.Interop.pair().Check(now),
 		c.API.TLS.checkPair(now),
@@ -229,6 +230,24 @@ func secretFile(name, path, hint string) error {
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
 		return wrong(name, "%s has mode %04o, others can read it: chmod 600 %s", path, mode, path)
+	}
+	return nil
+}
+
+// program wants a program that can be run, and that only its owner can change.
+func program(name, path string) error {
+	if err := exists(name, path, ""); err != nil || path == "" {
+		return err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return wrong(name, "%w", err)
+	}
+	switch mode := info.Mode(); {
+	case !mode.IsRegular() || mode.Perm()&0o111 == 0:
+		return wrong(name, "%s is no program: chmod 700 %s", path, path)
+	case mode.Perm()&0o022 != 0:
+		return wrong(name, "%s has mode %04o, others can change what it does: chmod go-w %s", path, mode.Perm(), path)
 	}
 	return nil
 }

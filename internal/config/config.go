@@ -14,7 +14,7 @@ type Config struct {
 	// Where the state lives: devices, peers, nonces, activations, audit log.
 	Database Database `yaml:"database"`
 	// The master keys and storage keys, sealed, and what opens them. Give
-	// exactly one of passphrase_file, identity_file and credential; there is no
+	// exactly one of passphrase_file, identity_file, credential and command; there is no
 	// default, so that a server never starts with a key that others know.
 	Keys Keys `yaml:"keys"`
 	// The door to Network Servers and Application Servers: LoRaWAN Backend
@@ -88,6 +88,10 @@ type Keys struct {
 	// reads it from the directory that LoadCredential= or
 	// LoadCredentialEncrypted= gives it.
 	Credential string `yaml:"credential"`
+	// A program that writes the passphrase, or an age identity, to its standard
+	// output: a script around the command line of a key management service. It is
+	// run without arguments, once at each start, and has 30 seconds.
+	Command string `yaml:"command"`
 }
 
 // Interop is the listener for Network Servers and Application Servers.
@@ -248,7 +252,7 @@ func Default() Config {
 func (c *Config) paths() []*string {
 	return []*string{
 		&c.Database.Path, &c.Database.PasswordFile,
-		&c.Keys.File, &c.Keys.PassphraseFile, &c.Keys.IdentityFile,
+		&c.Keys.File, &c.Keys.PassphraseFile, &c.Keys.IdentityFile, &c.Keys.Command,
 		&c.Interop.Certificate, &c.Interop.Key,
 		&c.API.Socket, &c.API.TLS.Certificate, &c.API.TLS.Key, &c.SignIn.OIDC.ClientSecretFile, &c.Webhooks.CAFile,
 	}

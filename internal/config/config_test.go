@@ -131,6 +131,7 @@ func TestCheckRefuses(t *testing.T) {
 		{"no way to unlock", func(c *Config) { c.Keys.PassphraseFile = "" }, "set one of passphrase_file"},
 		{"two ways to unlock", func(c *Config) { c.Keys.IdentityFile = "id" }, "identity_file and passphrase_file are set"},
 		{"three ways to unlock", func(c *Config) { c.Keys.IdentityFile, c.Keys.Credential = "id", "x" }, "keep one way"},
+		{"a command beside a file", func(c *Config) { c.Keys.Command = "unlock" }, "command and passphrase_file are set"},
 		{"credential is a path", func(c *Config) { c.Keys.PassphraseFile, c.Keys.Credential = "", "../x" }, "not a path"},
 		{"no database", func(c *Config) { c.Database.Path = "" }, "database.path: is missing"},
 		{"no key file", func(c *Config) { c.Keys.File = "" }, "keys.file: is missing"},

@@ -46,7 +46,7 @@ func OpenKeyring(ctx context.Context, c config.Keys, log *slog.Logger) (*keyring
 
 // Unlock says how the key file of c is opened.
 func Unlock(c config.Keys) soft.Unlock {
-	return soft.Unlock{PassphraseFile: c.PassphraseFile, IdentityFile: c.IdentityFile, Credential: c.Credential}
+	return soft.Unlock{PassphraseFile: c.PassphraseFile, IdentityFile: c.IdentityFile, Credential: c.Credential, Command: c.Command}
 }
 
 // DatabaseOptions says which database c names. What must outlive the database

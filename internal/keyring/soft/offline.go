@@ -206,6 +206,34 @@ func change(keyFile string, u Unlock, f func(*contents) error) (err error) {
 }
 
 func changeLocked(keyFile string, u Unlock, f func(*contents) error) error {
+	keep := func(l *lock, c *contents) (*lock, error) { return l, f(c) }
+	return rewrite(keyFile, u, keep, formatServer, formatFactory)
+}
+
+// Reseal writes a key file of a server or a factory, or a custody file, anew so
+// that it is opened by to, and no longer by from. In one step: after a crash there
+// is the one or the other, and a key file that to does not open is never left.
+// Copies of the old file, as backups are, go on being opened by from.
+func Reseal(keyFile string, from, to Unlock) (err error) {
+	if from == to {
+		return fmt.Errorf("%w: that is how it is sealed already", ErrUnlock)
+	}
+	defer scrub()
+	secret.Do(func() {
+		err = rewrite(keyFile, from, func(*lock, *contents) (*lock, error) {
+			next, err := to.read(context.Background())
+			if err != nil {
+				return nil, err
+			}
+			return next, next.forNewFile()
+		}, formatServer, formatFactory, formatCustody)
+	})
+	return err
+}
+
+// rewrite opens a key file, lets f change it and say how it is sealed from now
+// on, and writes it anew.
+func rewrite(keyFile string, u Unlock, f func(*lock, *contents) (*lock, error), formats ...string) error {
 	held, err := openLocked(keyFile)
 	if err != nil {
 		return fmt.Errorf("key file: %w", err)
@@ -215,20 +243,28 @@ func changeLocked(keyFile string, u Unlock, f func(*contents) error) error {
 	if err != nil {
 		return fmt.Errorf("key file: %w", err)
 	}
-	l, err := u.read()
+	l, err := u.read(context.Background())
 	if err != nil {
 		return err
 	}
-	c, err := l.open(sealed, formatServer, formatFactory)
+	c, err := l.open(sealed, formats...)
 	if err != nil {
 		return fmt.Errorf("key file: %s: %w", keyFile, err)
 	}
 	defer c.wipe()
-	if err := f(c); err != nil {
+	next, err := f(l, c)
+	if err != nil {
 		return err
 	}
-	if sealed, err = l.seal(c); err != nil {
+	if sealed, err = next.seal(c); err != nil {
 		return err
 	}
+	// What cannot be opened must not take the place of what can: a command may seal
+	// to one secret and give another the next time.
+	again, err := next.open(sealed, c.Format)
+	if err != nil {
+		return fmt.Errorf("key file: %s: as it would be written, it does not open: %w", keyFile, err)
+	}
+	again.wipe()
 	return replaceFile(keyFile, sealed)
 }

@@ -231,7 +231,7 @@ func newFactory(t *testing.T) (Options, []byte) {
 	if factory.Signer, factory.Certificate, err = newSigner(FactoryOptions{CommonName: "Test Signer 001", Organisation: "Test"}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	l, err := opt.Unlock.read()
+	l, err := opt.Unlock.read(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
