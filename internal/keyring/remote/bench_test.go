@@ -2,6 +2,7 @@ package remote_test
 
 import (
 	"context"
+	"io"
 	"testing"
 
 	"joinery"
@@ -65,5 +66,21 @@ func hotVerbs(b *testing.B, f keyringtest.Fixture) map[string]func() error {
 			return err
 		},
 		"Ready": func() error { return f.Keyring.Ready(ctx) },
+	}
+}
+
+// BenchmarkEcho is the least that two processes can do: a message of a join's
+// length there and back over the same kind of socket. What BenchmarkVerbs has
+// beyond it and the verb itself is the protocol's.
+func BenchmarkEcho(b *testing.B) {
+	conn, _ := startWorker(b, echo)
+	b.Cleanup(func() { must(b, conn.Close()) })
+	message := make([]byte, 400)
+	b.ReportAllocs()
+	for b.Loop() {
+		_, err := conn.Write(message)
+		must(b, err)
+		_, err = io.ReadFull(conn, message)
+		must(b, err)
 	}
 }

@@ -3,6 +3,7 @@ package remote_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -22,6 +23,9 @@ import (
 // backend: one process serves what another asks for, as it really is.
 const workerDir = "JOINERY_TEST_WORKER"
 
+// echo in its place makes a process that sends back whatever it gets.
+const echo = "echo"
+
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(workerDir); dir != "" {
 		if err := work(dir); err != nil {
@@ -36,6 +40,10 @@ func TestMain(m *testing.M) {
 func work(dir string) error {
 	conn, err := net.FileConn(os.NewFile(3, "keyring"))
 	if err != nil {
+		return err
+	}
+	if dir == echo {
+		_, err := io.Copy(struct{ io.Writer }{conn}, struct{ io.Reader }{conn})
 		return err
 	}
 	server, err := remote.AcceptClient(conn, slog.New(slog.NewTextHandler(os.Stderr, nil)))
