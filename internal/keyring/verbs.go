@@ -28,9 +28,6 @@ var (
 	// ErrTransport: imported ciphertext was not made for this keyring's
 	// transport key, or was damaged on the way.
 	ErrTransport = errors.New("keyring: not sealed to this server's transport key, or damaged")
-	// ErrUnavailable: the keys cannot be used now, through no fault of the
-	// request: it may be made again, with the same outcome.
-	ErrUnavailable = errors.New("keyring: the keys cannot be used now")
 	// ErrPIN: the token refused the PIN. It counts such tries and locks itself
 	// after a few, so nobody tries again but by an operator's order.
 	ErrPIN = errors.New("keyring: the token refused the PIN")
@@ -54,6 +51,7 @@ type Verbs interface {
 	CheckKEK(ctx context.Context, kek joinery.KEK) error
 	TransportKey() seal.PublicKey
 	Masters() []Master
+	Custody() []Custody
 	Ready(ctx context.Context) error
 	Close() error
 }

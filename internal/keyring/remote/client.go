@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -434,7 +435,10 @@ func (c *Client) CheckKEK(ctx context.Context, kek joinery.KEK) error {
 func (c *Client) TransportKey() seal.PublicKey { return c.info.Transport }
 
 // Masters is what the worker said at the beginning.
-func (c *Client) Masters() []keyring.Master { return append([]keyring.Master(nil), c.info.Masters...) }
+func (c *Client) Masters() []keyring.Master { return slices.Clone(c.info.Masters) }
+
+// Custody is what the worker said at the beginning.
+func (c *Client) Custody() []keyring.Custody { return slices.Clone(c.info.Custody) }
 
 // Ready is the verb of that name.
 func (c *Client) Ready(ctx context.Context) error { return c.do(ctx, Ready, nil, nil) }

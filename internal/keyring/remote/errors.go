@@ -22,7 +22,9 @@ var known = [...]error{
 	keyring.ErrTransport,
 	keyring.ErrRequest,
 	keyring.ErrClosed,
-	keyring.ErrUnavailable,
+	keyring.ErrToken,
+	keyring.ErrNotServed,
+	keyring.ErrLevel,
 	keyring.ErrPIN,
 	lorawan.ErrFrame,
 	context.Canceled,
@@ -113,7 +115,7 @@ func legible(text string) string {
 
 // ErrLost says that the connection ended before the answer came. Whether the
 // verb was done nobody knows, and it does not matter: all can be asked again.
-var ErrLost = fmt.Errorf("%w: the connection to its process was lost", keyring.ErrUnavailable)
+var ErrLost = fmt.Errorf("%w: the connection to its process was lost", keyring.ErrToken)
 
 // ErrVersion says that the other side speaks another version of the protocol.
 var ErrVersion = errors.New("the keyring's process is of another release")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 
+	"joinery"
 	"joinery/internal/keyring"
 	"joinery/internal/seal"
 )
@@ -29,30 +30,22 @@ type Info struct {
 	Backend string
 	// Token names it more closely, for people.
 	Token string
-	// Levels says how well keys are kept.
-	Levels []Level
-	// Transport and Masters are those of the keyring.
+	// The keyring's own; see there.
 	Transport seal.PublicKey
 	Masters   []keyring.Master
-}
-
-// Level is how well a token keeps keys of one origin and profile.
-type Level struct {
-	Origin  string // "derived", "sealed"
-	Profile string // of derived keys
-	Level   string // "in-token", "ecb-oracle", "in-memory"
-	Note    string // why no better; what it means
+	Custody   []keyring.Custody
 }
 
 func (e *encoder) info(i *Info) {
 	e.string(i.Backend)
 	e.string(i.Token)
-	e.length(len(i.Levels))
-	for _, l := range i.Levels {
-		e.string(l.Origin)
-		e.string(l.Profile)
-		e.string(l.Level)
-		e.string(l.Note)
+	e.length(len(i.Custody))
+	for _, c := range i.Custody {
+		e.u8(uint8(c.Origin))
+		e.string(c.Profile)
+		e.u8(uint8(c.Level))
+		e.bool(c.Served)
+		e.string(c.Why)
 	}
 	e.bytes(i.Transport.MarshalDER())
 	e.length(len(i.Masters))
@@ -65,9 +58,12 @@ func (e *encoder) info(i *Info) {
 
 func (d *decoder) info() (i Info) {
 	i.Backend, i.Token = d.string(), d.string()
-	i.Levels = make([]Level, d.length(4))
-	for n := range i.Levels {
-		i.Levels[n] = Level{d.string(), d.string(), d.string(), d.string()}
+	i.Custody = make([]keyring.Custody, d.length(5))
+	for n := range i.Custody {
+		i.Custody[n] = keyring.Custody{
+			Origin: joinery.Origin(d.u8()), Profile: d.string(),
+			Level: keyring.Level(d.u8()), Served: d.bool(), Why: d.string(),
+		}
 	}
 	if der := d.borrowed(); len(der) > 0 {
 		var err error
@@ -141,11 +137,11 @@ func (c *Client) hello(ctx context.Context) error {
 	}
 	switch {
 	case ctx.Err() != nil:
-		return fmt.Errorf("%w: its process does not open it in time: %w", keyring.ErrUnavailable, context.Cause(ctx))
+		return fmt.Errorf("%w: its process does not open it in time: %w", keyring.ErrToken, context.Cause(ctx))
 	case errors.Is(err, io.EOF):
-		return fmt.Errorf("%w: its process ended before it had opened it; its log says why", keyring.ErrUnavailable)
+		return fmt.Errorf("%w: its process ended before it had opened it; its log says why", keyring.ErrToken)
 	case err != nil:
-		return fmt.Errorf("%w: %w", keyring.ErrUnavailable, err)
+		return fmt.Errorf("%w: %w", keyring.ErrToken, err)
 	}
 	d := decoder{b: frame}
 	if err := d.greeting(); err != nil {

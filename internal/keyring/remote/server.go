@@ -55,7 +55,7 @@ func (s *Server) Refuse(reason error) error {
 // or ctx ends. It returns when the last answer is written or given up. Closing
 // keys is the caller's.
 func (s *Server) Serve(ctx context.Context, keys keyring.Verbs, info Info) error {
-	info.Transport, info.Masters = keys.TransportKey(), keys.Masters()
+	info.Transport, info.Masters, info.Custody = keys.TransportKey(), keys.Masters(), keys.Custody()
 	if err := s.answerHello(&info, nil); err != nil {
 		return errors.Join(err, s.conn.Close())
 	}
