@@ -14,6 +14,7 @@ import (
 	"joinery/internal/backup"
 	"joinery/internal/config"
 	"joinery/internal/daemon"
+	"joinery/internal/harden"
 	"joinery/internal/keyring"
 	"joinery/internal/store"
 	"joinery/lorawan"
@@ -265,7 +266,7 @@ behind it.`,
 		if err != nil {
 			return err
 		}
-		if err := daemon.Harden(); err != nil {
+		if err := harden.Process(); err != nil {
 			return err
 		}
 		if jump != 0 && lorawan.JoinNonce(jump) < store.DefaultJump {

@@ -10,6 +10,7 @@ import (
 
 	"joinery/internal/config"
 	"joinery/internal/daemon"
+	"joinery/internal/harden"
 )
 
 func newServe() *cobra.Command {
@@ -44,7 +45,7 @@ holds the database, --successor waits for that.`,
 		if err != nil {
 			return err
 		}
-		if err := daemon.Harden(); err != nil {
+		if err := harden.Process(); err != nil {
 			return err
 		}
 		p, err := daemon.Open(cmd.Context(), c, daemon.Options{

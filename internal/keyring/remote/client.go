@@ -61,13 +61,13 @@ func (c *Client) Info() Info { return c.info }
 // Lost is closed when the connection has ended, for whatever reason.
 func (c *Client) Lost() <-chan struct{} { return c.lost }
 
-// errRetired is what a request gets that came after Retire: it was not begun.
-var errRetired = fmt.Errorf("%w: this process ends", ErrLost)
+// ErrRetired is what a request gets that came after Retire: it was not begun.
+var ErrRetired = fmt.Errorf("%w: its process is being replaced", keyring.ErrToken)
 
 // Retire lets no request begin any more, and waits for those that have. Close
 // comes after it.
 func (c *Client) Retire(ctx context.Context) error {
-	c.end(errRetired)
+	c.end(ErrRetired)
 	select {
 	case <-c.empty:
 		return nil

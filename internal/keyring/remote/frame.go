@@ -51,6 +51,13 @@ func (in *inbox) frame(longest int) ([]byte, error) {
 	return frame, nil
 }
 
+// await waits until something comes, and leaves it there.
+func (in *inbox) await() error {
+	clear(in.buf[in.given:in.next])
+	in.given = in.next
+	return in.fill(1)
+}
+
 // fill reads until n bytes are there that were not given out.
 func (in *inbox) fill(n int) error {
 	if in.last-in.next >= n {

@@ -25,7 +25,9 @@ type Server struct {
 	in   inbox
 	out  outbox
 
-	slots   chan struct{} // one for each request that is worked on
+	first   chan error      // takes how the first request began to come
+	wanted  context.Context // ends when the client is gone before that
+	slots   chan struct{}   // one for each request that is worked on
 	running sync.WaitGroup
 
 	mu       sync.Mutex
@@ -35,7 +37,7 @@ type Server struct {
 
 // AcceptClient hears what a client says first. It gives an error that wraps ErrVersion
 // to one of another release, which is told so.
-func AcceptClient(conn net.Conn, log *slog.Logger) (*Server, error) {
+func AcceptClient(ctx context.Context, conn net.Conn, log *slog.Logger) (*Server, error) {
 	s := &Server{
 		conn: conn, log: log, in: inbox{from: conn}, out: outbox{to: conn},
 		slots: make(chan struct{}, maxInFlight), requests: map[uint64]*request{},
@@ -43,12 +45,28 @@ func AcceptClient(conn net.Conn, log *slog.Logger) (*Server, error) {
 	if err := s.welcome(); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
+	ctx, gone := context.WithCancel(ctx)
+	s.wanted, s.first = ctx, make(chan error, 1)
+	go func() {
+		err := s.in.await()
+		if err != nil {
+			gone()
+		}
+		s.first <- err
+	}()
 	return s, nil
 }
 
+// Wanted ends when the client is gone, while the keyring is being opened.
+func (s *Server) Wanted() context.Context { return s.wanted }
+
 // Refuse tells the client why no keyring is served, and ends the connection.
 func (s *Server) Refuse(reason error) error {
-	return errors.Join(s.answerHello(nil, reason), s.conn.Close())
+	err := s.answerHello(nil, reason)
+	if err == nil {
+		<-s.first // the client closes first, so that nothing unread cuts our answer off
+	}
+	return errors.Join(err, s.conn.Close())
 }
 
 // Serve answers requests until the client ends the connection, which gives nil,
@@ -61,7 +79,10 @@ func (s *Server) Serve(ctx context.Context, keys keyring.Verbs, info Info) error
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer context.AfterFunc(ctx, func() { _ = s.conn.Close() })()
-	err := s.read(ctx, keys)
+	err := <-s.first
+	if err == nil {
+		err = s.read(ctx, keys)
+	}
 	stop() // of requests in flight nobody wants an answer any more
 	s.running.Wait()
 	s.in.wipe()

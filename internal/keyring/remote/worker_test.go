@@ -46,7 +46,7 @@ func work(dir string) error {
 		_, err := io.Copy(struct{ io.Writer }{conn}, struct{ io.Reader }{conn})
 		return err
 	}
-	server, err := remote.AcceptClient(conn, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	server, err := remote.AcceptClient(context.Background(), conn, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
 		return err
 	}
