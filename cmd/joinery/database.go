@@ -138,7 +138,7 @@ func fsck(ctx context.Context, configFile string, withKeys, live bool) (found []
 	if err := harden.Process(); err != nil {
 		return nil, err
 	}
-	keys, err := daemon.OpenKeyring(ctx, c.Keys, slog.New(slog.DiscardHandler))
+	keys, err := daemon.OpenKeyring(ctx, c, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}

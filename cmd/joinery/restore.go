@@ -181,7 +181,7 @@ func (f faults) print(w io.Writer) {
 func findFaults(ctx context.Context, c config.Config, fsck func(context.Context, store.Checker) ([]store.Violation, error), needed func() ([]store.Master, error)) (f faults, err error) {
 	var check store.Checker
 	var have []keyring.Master
-	keys, err := daemon.OpenKeyring(ctx, c.Keys, slog.New(slog.DiscardHandler))
+	keys, err := daemon.OpenKeyring(ctx, c, slog.New(slog.DiscardHandler))
 	if err != nil {
 		f.Keys = err.Error()
 	} else {
