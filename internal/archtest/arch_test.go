@@ -91,7 +91,15 @@ func TestProgramsLinkOnlyWhatTheyMay(t *testing.T) {
 			r, known := roomOf(name)
 			return known && r.floor != ground && r.floor != apart && name != "cmd/joinsim" || isSQLite(name)
 		},
-		"cmd/joinery": func(name string) bool { return under(name, "internal/sim") },
+		"cmd/joinery": func(name string) bool {
+			return under(name, "internal/sim") || under(name, "internal/keyring/hsm")
+		},
+		// It has keys, and as little else as can be: no state, no door, no network.
+		"cmd/joinery-hsm": func(name string) bool {
+			r, known := roomOf(name)
+			return under(name, "internal/store") || under(name, "internal/sim") || under(name, "internal/keyring/soft") ||
+				known && r.floor >= rules && name != "cmd/joinery-hsm" || name == "net/http" || isSQLite(name)
+		},
 		"client": func(name string) bool {
 			return under(name, "internal/keyring") || under(name, "internal/store") || isSQLite(name)
 		},

@@ -29,6 +29,7 @@ var rooms = map[string]room{
 	"auditlog":         {ground, "leaf encoding and proof verification: what an auditor links"},
 	"internal/secret":  {ground, "a key in memory: used in a callback, never printed, wiped"},
 	"internal/cmac":    {ground, "AES-CMAC over opaque blocks: the key schedule and the sealing of keys both need it, and neither imports the other"},
+	"internal/harden":  {ground, "a process's memory kept out of dumps and away from debuggers; two programs hold keys"},
 	"internal/seal":    {ground, "encrypt to, and open with, a transport or recipient key"},
 	"internal/webhook": {ground, "one signed message to an address that a customer chose: checked as it is dialled, bounded"},
 	"internal/backup":  {ground, "the encrypted file of a backup: written and read row by row, of whatever engine"},
@@ -42,6 +43,8 @@ var rooms = map[string]room{
 	"internal/keyring":             {holders, "custody: LoRaWAN operations on keys that nobody can fetch"},
 	"internal/keyring/lwcrypto":    {holders, "the LoRaWAN key schedule over opaque block operations"},
 	"internal/keyring/soft":        {holders, "the keyring's software backend: keys sealed in a file"},
+	"internal/keyring/remote":      {holders, "the keyring's verbs between two processes; apart from worker, which knows of processes and not of frames"},
+	"internal/keyring/worker":      {holders, "the process that has the keys, watched: both halves, so that they stand beside each other"},
 	"internal/keyring/keyringtest": {holders, "the contract suite that every keyring backend passes"},
 	"internal/store":               {holders, "state in SQLite or PostgreSQL"},
 	"internal/store/storetest":     {holders, "the contract suite that every store passes"},
@@ -72,6 +75,7 @@ var rooms = map[string]room{
 	"internal/quickstart": {top, "a complete server in one directory, made through the same doors that people use; a package so that demo and tests build the same"},
 	"internal/manual":     {top, "manual pages from the help texts of the programs; a package because two programs write theirs"},
 	"cmd/joinery":         {top, "the server and all that touches keys or the database"},
+	"cmd/joinery-hsm":     {top, "the one process that links a hardware token's library"},
 	"cmd/joinctl":         {top, "people and scripts, over the HTTP API"},
 	"cmd/joinsim":         {top, "the simulator's command"},
 
@@ -89,6 +93,8 @@ var sideways = map[string][]string{
 	"client":                       {""},
 	"internal/keyring":             {"internal/keyring/lwcrypto"},
 	"internal/keyring/soft":        {"internal/keyring", "internal/keyring/lwcrypto"},
+	"internal/keyring/remote":      {"internal/keyring"},
+	"internal/keyring/worker":      {"internal/keyring", "internal/keyring/remote"},
 	"internal/keyring/keyringtest": {"internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft"},
 	"internal/store/storetest":     {"internal/store"},
 
@@ -106,8 +112,10 @@ var importers = map[string][]string{
 	// ttjs is the one door that touches a key in the clear, because clients send it
 	// so: a claim's KEK, decoded into this package's memory and sealed there.
 	"internal/secret":           {"internal/ttjs", "internal/seal", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft"},
-	"internal/seal":             {"internal/claim", "internal/ttjs", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/keyringtest", "internal/provisioning", "internal/fleet", "internal/factory", "internal/api", "internal/daemon", "client", "cmd/joinctl", "cmd/joinery", "internal/quickstart"},
-	"internal/keyring":          {"internal/keyring/soft", "internal/keyring/keyringtest", "internal/activation", "internal/provisioning", "internal/fleet", "internal/claim", "internal/daemon", "cmd/joinery"},
+	"internal/seal":             {"internal/claim", "internal/ttjs", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/remote", "internal/keyring/worker", "internal/keyring/keyringtest", "internal/provisioning", "internal/fleet", "internal/factory", "internal/api", "internal/daemon", "client", "cmd/joinctl", "cmd/joinery", "internal/quickstart"},
+	"internal/keyring":          {"internal/keyring/soft", "internal/keyring/remote", "internal/keyring/worker", "internal/keyring/keyringtest", "internal/activation", "internal/provisioning", "internal/fleet", "internal/claim", "internal/daemon", "cmd/joinery", "cmd/joinery-hsm"},
+	"internal/keyring/remote":   {"internal/keyring/worker"},
+	"internal/keyring/worker":   {"internal/daemon", "cmd/joinery-hsm"},
 	"internal/keyring/lwcrypto": {"internal/keyring", "internal/keyring/soft", "internal/keyring/keyringtest"},
 	"internal/keyring/soft":     {"internal/keyring/keyringtest", "internal/daemon", "cmd/joinery", "internal/quickstart"},
 	"crypto/aes":                {"internal/secret", "internal/seal", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/keyringtest", "internal/sim"},
