@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"joinery"
 	"joinery/internal/keyring"
@@ -40,6 +41,8 @@ func filled[T any](t *testing.T) (v T) {
 				t.Fatal(err)
 			}
 			v.Set(reflect.ValueOf(list))
+		case v.Type() == reflect.TypeFor[error]():
+			v.Set(reflect.ValueOf(&keyring.ErrTransport).Elem())
 		case k == reflect.Struct:
 			for i := range v.NumField() {
 				fill(v.Field(i), v.Type().Name()+"."+v.Type().Field(i).Name)
@@ -58,6 +61,8 @@ func filled[T any](t *testing.T) (v T) {
 			v.SetBool(true)
 		case k == reflect.String:
 			v.SetString(string(rune('a' + n)))
+		case v.CanInt():
+			v.SetInt(int64(n))
 		case v.CanUint():
 			v.SetUint(n)
 		default:
@@ -81,7 +86,7 @@ func through[T any](t *testing.T, encode func(*encoder, *T), decode func(*decode
 		if err := d.done(); err != nil {
 			t.Errorf("%T: %v", v, err)
 		}
-		if diff := cmp.Diff(want, got, cmp.AllowUnexported(lorawan.CFList{})); diff != "" {
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(lorawan.CFList{}), cmpopts.EquateErrors()); diff != "" {
 			t.Errorf("%T came out otherwise (-in +out):\n%s", v, diff)
 		}
 		for n := range e.b { // cut short it is malformed, and no panic
