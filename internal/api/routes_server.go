@@ -45,7 +45,7 @@ func (s *Server) registerServer() {
 				status.Ready, status.Reason = false, joinery.MessageOf(err)
 			}
 			if caller.Operator {
-				status.Masters = s.System.Masters()
+				status.Masters, status.Custody = s.System.Masters(), s.System.Custody()
 			}
 			return ok(status), nil
 		})

@@ -243,3 +243,13 @@ func (s system) Masters() []client.MasterKey {
 	}
 	return list
 }
+
+// Custody implements api.System.
+func (s system) Custody() (list []client.Custody) {
+	for _, c := range s.keys.Custody() {
+		list = append(list, client.Custody{
+			Origin: c.Origin.String(), Profile: c.Profile, Level: c.Level.String(), Served: c.Served, Why: c.Why,
+		})
+	}
+	return list
+}
