@@ -26,6 +26,11 @@ help: ## This list
 build: ## The programs, into bin/
 	CGO_ENABLED=0 $(GO) build -o bin/ $(PROGRAMS:%=./cmd/%)
 
+# The one program that is built with cgo, for it loads tokens' libraries.
+.PHONY: build-hsm
+build-hsm: need-cc ## joinery-hsm, which opens hardware tokens, into bin/ (needs a C compiler)
+	CGO_ENABLED=1 $(GO) build -o bin/ ./cmd/joinery-hsm
+
 .PHONY: build-secret
 build-secret: ## The same with the runtime's secret-erasing mode (linux, amd64 and arm64)
 	GOEXPERIMENT=runtimesecret $(MAKE) build
@@ -50,6 +55,7 @@ install: man ## Programs, manual pages, completions and systemd units, below PRE
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system $(SHARE)/man/man1 \
 		$(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d
 	install -m 755 $(PROGRAMS:%=bin/%) $(DESTDIR)$(PREFIX)/bin/
+	if [ -x bin/joinery-hsm ]; then install -m 755 bin/joinery-hsm $(DESTDIR)$(PREFIX)/bin/; fi # where `make build-hsm` made it
 	install -m 644 build/man1/*.1 $(SHARE)/man/man1/
 	for program in joinery joinctl; do \
 		install -m 644 build/completions/$$program.bash $(SHARE)/bash-completion/completions/$$program; \
@@ -63,7 +69,7 @@ demo: ## Devices join a server of their own, step by step; leaves nothing behind
 	@$(GO) run ./test/demo
 
 .PHONY: test
-test: need-cc need-pg need-poppler fmt vet lint build ## Everything that must pass before a change lands
+test: need-cc need-pg need-poppler fmt vet lint build build-hsm ## Everything that must pass before a change lands
 	$(GO) test -race -short -timeout 20m $(CONCURRENT) # -short: without the longest, which come next
 	$(GO) test -timeout 20m ./...
 

@@ -20,7 +20,8 @@ func newServe() *cobra.Command {
 		Short: "Run the Join Server",
 		Long: `Runs the Join Server until SIGTERM or SIGINT: it then accepts nothing more,
 finishes the requests in flight, and ends. SIGHUP reads the TLS certificates
-anew. Sockets that systemd opened are used under the names interop, api,
+anew, and tries a hardware token's PIN again that was refused; SIGUSR1 replaces
+the process that has the token, without a failed join. Sockets that systemd opened are used under the names interop, api,
 api-tls, api-socket and ops.
 
 With --successor it takes over from the server that runs with the same

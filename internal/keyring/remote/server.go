@@ -62,11 +62,11 @@ func (s *Server) Wanted() context.Context { return s.wanted }
 
 // Refuse tells the client why no keyring is served, and ends the connection.
 func (s *Server) Refuse(reason error) error {
-	err := s.answerHello(nil, reason)
-	if err == nil {
-		<-s.first // the client closes first, so that nothing unread cuts our answer off
+	if err := s.answerHello(nil, reason); err != nil {
+		return errors.Join(err, s.conn.Close())
 	}
-	return errors.Join(err, s.conn.Close())
+	<-s.wanted.Done() // the client closes first, so that nothing unread cuts our answer off
+	return s.conn.Close()
 }
 
 // Serve answers requests until the client ends the connection, which gives nil,
@@ -106,9 +106,6 @@ func (s *Server) fail(reason error) {
 	s.mu.Unlock()
 	_ = s.conn.Close()
 }
-
-// requestHead is number, verb and time left of a request.
-const requestHead = 8 + 1 + 4
 
 // read takes requests off the connection until that ends.
 func (s *Server) read(ctx context.Context, keys keyring.Verbs) error {

@@ -206,7 +206,7 @@ func (k *Keys) ask(ctx context.Context, ask func(*remote.Client) error) error {
 		case errors.Is(err, remote.ErrLost) && tries < maxTries:
 			tries++
 		case errors.Is(err, keyring.ErrPIN):
-			go k.order(toStop, nil)
+			go func() { _ = k.order(toStop, nil) }() // whoever closes the keys stops it, too
 			return fmt.Errorf("%w: %w", keyring.ErrToken, err)
 		default:
 			return err

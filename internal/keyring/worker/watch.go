@@ -46,7 +46,7 @@ func (k *Keys) watch() {
 		case <-lost:
 			w.lost(p)
 		case <-again:
-			w.restart()
+			_ = w.restart() // told, and tried again
 		case <-tick.C:
 			if p != nil {
 				w.look(p)
