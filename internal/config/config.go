@@ -111,8 +111,9 @@ type PKCS11 struct {
 	PINCredential string `yaml:"pin_credential"`
 	// The program joinery-hsm; empty means the one beside joinery.
 	Worker string `yaml:"worker"`
-	// How many operations the token is given at once. More help where each takes
-	// long, as over a network, and harm where the library works on one at a time.
+	// How many operations the token is given at once; 0 is what fits how fast it
+	// answers. More help where each takes long, as over a network, and harm where the
+	// library works on one at a time.
 	Sessions int `yaml:"sessions"`
 	// How well the token must keep keys, or the server does not start: in-token
 	// (root and session keys never are in a memory of ours), ecb-oracle (session
@@ -264,7 +265,7 @@ func Default() Config {
 		Database: Database{Path: "joinery.db"},
 		Keys: Keys{
 			Backend: BackendSoft, File: "keys/server.age",
-			PKCS11: PKCS11{Sessions: 4, MinimumLevel: "in-token", RecycleRSS: 192},
+			PKCS11: PKCS11{MinimumLevel: "in-token", RecycleRSS: 192},
 		},
 		Interop: Interop{Address: ":8443"},
 		API:     API{Socket: "joinery.sock", Address: "127.0.0.1:8444"},

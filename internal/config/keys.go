@@ -59,7 +59,7 @@ func (k Keys) checkToken() error {
 		required("keys.pkcs11.token", p.Token),
 		onlyOne("keys.pkcs11", "to learn the PIN", p.unlocks()),
 		credentialName("keys.pkcs11.pin_credential", p.PINCredential),
-		between("keys.pkcs11.sessions", p.Sessions, 1, 1024),
+		between("keys.pkcs11.sessions", p.Sessions, 0, 256),
 		oneOf("keys.pkcs11.minimum_level", p.MinimumLevel, levels...),
 		between("keys.pkcs11.recycle_rss", p.RecycleRSS, 0, 1<<20),
 	)
