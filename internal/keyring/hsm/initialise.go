@@ -7,20 +7,27 @@ import (
 	"github.com/miekg/pkcs11"
 )
 
-const flagTokenInitialised = 0x00000400
+const (
+	flagPINSet           = 0x00000008
+	flagTokenInitialised = 0x00000400
+)
 
 // Initialise makes an empty token of that label, with the PIN of opt for its user,
-// in the first slot that has none. Tokens of hardware are initialised by their
-// maker's tools; this is for those made of software. ErrExists where a token has
-// the label.
+// in the first slot that has none; a token that is there already and whose user has
+// no PIN yet (NSS) gets one. Tokens of hardware are initialised by their maker's
+// tools; this is for those made of software. ErrExists where a token in use has the
+// label.
 func Initialise(opt Options, securityOfficer []byte) (err error) {
 	m, err := openModule(opt.Module, opt.InitArgs)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, m.release()) }()
-	if _, err := slot(m.ctx, opt.Token); err == nil {
-		return fmt.Errorf("%w: a token %q", ErrExists, opt.Token)
+	if here, err := slot(m.ctx, opt.Token); err == nil {
+		if info, err := m.ctx.GetTokenInfo(here); err != nil || info.Flags&flagPINSet != 0 {
+			return errors.Join(fmt.Errorf("%w: a token %q", ErrExists, opt.Token), err)
+		}
+		return setPIN(m.ctx, here, securityOfficer, opt.PIN)
 	}
 	free, err := emptySlot(m.ctx)
 	if err != nil {

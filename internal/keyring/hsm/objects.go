@@ -44,7 +44,7 @@ type objects struct {
 
 type master struct {
 	handle  handle
-	profile string // CKA_ID
+	profile string
 }
 
 // findObjects finds every object once, and refuses a token in which one is
@@ -144,27 +144,40 @@ func findMasters(s *session) (map[string]master, error) {
 		if err := checkHidden(s, h, string(label)); err != nil {
 			return nil, err
 		}
-		profile, err := s.attribute(h, pkcs11.CKA_ID)
+		profile, err := s.kind(h)
 		if err != nil {
 			return nil, failed(string(label), err)
 		}
-		masters[name] = master{h, string(profile)}
+		masters[name] = master{h, profile}
 	}
 	return masters, nil
 }
 
-// readPublic reads an RSA public key. The algorithm that it is for stands in its
-// CKA_ID.
+// kindOf is the CKA_ID of an object: what kind of key it is (the profile of a
+// master key, the algorithm of a public key), and its label, since some tokens (NSS)
+// take two objects of one CKA_ID for the same key.
+func kindOf(kind, label string) *pkcs11.Attribute {
+	return pkcs11.NewAttribute(pkcs11.CKA_ID, []byte(kind+" "+label))
+}
+
+// kind reads the first word of an object's CKA_ID.
+func (s *session) kind(h handle) (string, error) {
+	id, err := s.attribute(h, pkcs11.CKA_ID)
+	kind, _, _ := strings.Cut(string(id), " ")
+	return kind, err
+}
+
+// readPublic reads an RSA public key and the algorithm that it is for.
 func readPublic(s *session, h handle) (seal.PublicKey, error) {
 	key, err := readRSA(s, h)
 	if err != nil {
 		return seal.PublicKey{}, err
 	}
-	alg, err := s.attribute(h, pkcs11.CKA_ID)
+	alg, err := s.kind(h)
 	if err != nil {
 		return seal.PublicKey{}, err
 	}
-	return seal.NewPublicKeyFor(key, string(alg))
+	return seal.NewPublicKeyFor(key, alg)
 }
 
 func readRSA(s *session, h handle) (*rsa.PublicKey, error) {

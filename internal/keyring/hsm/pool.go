@@ -30,30 +30,33 @@ type conn struct {
 
 // connect opens n sessions and logs in. A caller that gets an error has nothing
 // to close.
-func connect(p api, label string, pin []byte, flags uint, n int) (c *conn, err error) {
-	c = &conn{api: p, flags: flags, free: make(chan *session, n), gone: make(chan struct{})}
-	if c.slot, err = slot(p, label); err != nil {
+func connect(p api, label string, pin []byte, flags uint, n int) (*conn, error) {
+	c := &conn{api: p, flags: flags, free: make(chan *session, n), gone: make(chan struct{})}
+	if err := c.open(label, pin, n); err != nil {
+		c.close()
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			c.close()
-		}
-	}()
-	if c.keeper, err = openSession(p, c.slot, flags); err != nil {
-		return nil, err
+	return c, nil
+}
+
+func (c *conn) open(label string, pin []byte, n int) (err error) {
+	if c.slot, err = slot(c.api, label); err != nil {
+		return err
 	}
-	if err = login(p, c.slot, c.keeper.handle, pin); err != nil {
-		return nil, err
+	if c.keeper, err = openSession(c.api, c.slot, c.flags); err != nil {
+		return err
+	}
+	if err := login(c.api, c.slot, c.keeper.handle, pin); err != nil {
+		return err
 	}
 	for range n {
-		s, err := openSession(p, c.slot, flags)
+		s, err := openSession(c.api, c.slot, c.flags)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		c.free <- s
 	}
-	return c, nil
+	return nil
 }
 
 // lose makes an end of c: whoever waits for a session of it fails, and sessions in

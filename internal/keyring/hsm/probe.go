@@ -395,6 +395,17 @@ func (k known) signsLike(s *session) func(handle) error {
 	}
 }
 
+// shows gives the right and the operation by which the token shows what a key is.
+func (p *prober) shows(k known) (right, func(handle) error) {
+	switch {
+	case p.can.cmac:
+		return maySign, k.signsLike(p.s)
+	case p.can.encrypt:
+		return mayEncrypt, k.encryptsLike(p.s)
+	}
+	return mayDecrypt, k.decryptsLike(p.s)
+}
+
 // derives tries a derivation of one block, as of session keys, and of two, as of
 // the MAC key of a file, from keys of both lengths.
 func (p *prober) derives(k known) error {
@@ -414,11 +425,7 @@ func (p *prober) derives(k known) error {
 }
 
 func (p *prober) derivesLike(h handle, blocks []byte, want known) error {
-	// In whichever way the token shows what a key is.
-	use, like := maySign, want.signsLike(p.s)
-	if !p.can.cmac {
-		use, like = mayEncrypt, want.encryptsLike(p.s)
-	}
+	use, like := p.shows(want)
 	child, err := p.s.derive(h, blocks, ofLen(sessionKey(false, use), len(blocks)))
 	if err != nil {
 		return err
@@ -444,12 +451,13 @@ func (p *prober) wrapping() {
 			}); err != nil {
 				return err
 			}
-			opened, err := p.s.unwrap(h, wrapped, sessionKey(false, mayDecrypt))
+			use, like := p.shows(inner)
+			opened, err := p.s.unwrap(h, wrapped, sessionKey(false, use))
 			if err != nil {
 				return err
 			}
 			defer func() { _ = p.s.destroy(opened) }()
-			return inner.decryptsLike(p.s)(opened)
+			return like(opened)
 		})
 	})
 }
@@ -467,12 +475,13 @@ func (p *prober) goesOut() bool {
 			if err != nil {
 				return err
 			}
-			back, err := p.s.api.UnwrapKey(p.s.handle, m, p.o.transport, wrapped, sessionKey(false, mayDecrypt))
+			use, like := p.shows(k)
+			back, err := p.s.api.UnwrapKey(p.s.handle, m, p.o.transport, wrapped, sessionKey(false, use))
 			if err != nil {
 				return err
 			}
 			defer func() { _ = p.s.destroy(back) }()
-			return k.decryptsLike(p.s)(back)
+			return like(back)
 		})
 	})
 }

@@ -207,9 +207,9 @@ func (a *admin) provision(plan Plan) error {
 }
 
 // stored is the template of a secret key that stays and never leaves.
-func stored(label string, keyType uint, mechanisms []uint, rights ...right) template {
+func stored(label, kind string, keyType uint, mechanisms []uint, rights ...right) template {
 	t := append(secretKey(keyType, true, false), rightsOf(rights)...)
-	t = append(t, pkcs11.NewAttribute(pkcs11.CKA_LABEL, label))
+	t = append(t, pkcs11.NewAttribute(pkcs11.CKA_LABEL, label), kindOf(kind, label))
 	var allowed []byte
 	for _, m := range mechanisms {
 		allowed = append(allowed, ulong(m)...)
@@ -243,7 +243,7 @@ func (a *admin) generate(m []*pkcs11.Mechanism, t template) error {
 // newKEK makes a key under which nothing readable can be unwrapped, where the
 // token knows such templates.
 func (a *admin) newKEK(label string) error {
-	t := ofLen(stored(label, pkcs11.CKK_AES, []uint{pkcs11.CKM_AES_KEY_WRAP}, mayWrap, mayUnwrap), 32)
+	t := ofLen(stored(label, "kek", pkcs11.CKK_AES, []uint{pkcs11.CKM_AES_KEY_WRAP}, mayWrap, mayUnwrap), 32)
 	err := a.generate(mechNewAES, append(t, unwrapsHiddenOnly()))
 	if err != nil && !a.can.enforced {
 		err = a.generate(mechNewAES, t)
@@ -252,7 +252,7 @@ func (a *admin) newKEK(label string) error {
 }
 
 func (a *admin) newMACKey(label string) error {
-	err := a.generate(mechNewHMAC, ofLen(stored(label, pkcs11.CKK_GENERIC_SECRET, []uint{pkcs11.CKM_SHA256_HMAC}, maySign), 32))
+	err := a.generate(mechNewHMAC, ofLen(stored(label, "mac", pkcs11.CKK_GENERIC_SECRET, []uint{pkcs11.CKM_SHA256_HMAC}, maySign), 32))
 	return failed("making "+label, err)
 }
 
@@ -275,7 +275,7 @@ func (a *admin) newPair(label string) (seal.PublicKey, error) {
 func (a *admin) pair(label, alg string, token bool) (public, private handle, err error) {
 	common := template{
 		pkcs11.NewAttribute(pkcs11.CKA_LABEL, label), pkcs11.NewAttribute(pkcs11.CKA_TOKEN, token),
-		pkcs11.NewAttribute(pkcs11.CKA_ID, []byte(alg)),
+		kindOf(alg, label),
 	}
 	publicKey := append(common[:len(common):len(common)],
 		pkcs11.NewAttribute(pkcs11.CKA_MODULUS_BITS, rsaBits),
@@ -320,7 +320,7 @@ func publicKey(label string, p seal.PublicKey, token bool) template {
 		pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_RSA),
 		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, token),
 		pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
-		pkcs11.NewAttribute(pkcs11.CKA_ID, []byte(p.Alg())),
+		kindOf(p.Alg(), label),
 		pkcs11.NewAttribute(pkcs11.CKA_WRAP, true),
 		pkcs11.NewAttribute(pkcs11.CKA_MODULUS, key.N.Bytes()),
 		pkcs11.NewAttribute(pkcs11.CKA_PUBLIC_EXPONENT, exponent(key)),
@@ -358,6 +358,5 @@ func (a *admin) masterTemplate(name string) template {
 	if a.can.cmac {
 		rights, mechanisms = append(rights, maySign), append(mechanisms, pkcs11.CKM_AES_CMAC)
 	}
-	t := stored(labelMaster+name, pkcs11.CKK_AES, mechanisms, rights...)
-	return append(t, pkcs11.NewAttribute(pkcs11.CKA_ID, []byte(keyring.ProfileECBv1)))
+	return stored(labelMaster+name, keyring.ProfileECBv1, pkcs11.CKK_AES, mechanisms, rights...)
 }

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -100,6 +101,30 @@ func SoftHSM(tb testing.TB) hsm.Options {
 		tb.Fatal(err)
 	}
 	return opt
+}
+
+// Softokn makes two empty tokens of NSS and says how to open them: its library
+// learns of all that a process has when it starts.
+func Softokn(tb testing.TB) [2]hsm.Options {
+	tb.Helper()
+	module := SoftoknModule(tb)
+	var list [2]hsm.Options
+	var specs []string
+	for i := range list {
+		dir := filepath.Join(tb.TempDir(), "nss")
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			tb.Fatal(err)
+		}
+		list[i] = hsm.Options{Module: module, Token: label(), PIN: []byte(PIN)}
+		specs = append(specs, fmt.Sprintf("0x%x=[configDir='sql:%s' tokenDescription='%s']", 4+i, dir, list[i].Token))
+	}
+	for i := range list {
+		list[i].InitArgs = "tokens=<" + strings.Join(specs, " ") + ">"
+		if err := hsm.Initialise(list[i], nil); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return list
 }
 
 func label() string {
