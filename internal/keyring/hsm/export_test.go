@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/miekg/pkcs11"
+
+	"joinery/internal/keyring"
 )
 
 // TrustingStorage gives options that serve imported root keys though the token does
@@ -56,3 +58,75 @@ var (
 	}
 	HiddenOnly = unwrapsHiddenOnly
 )
+
+// Bare is the chain of calls of one join by a 1.0.x device, with nothing around
+// them: what a token can give at most.
+type Bare struct {
+	P                                 *pkcs11.Ctx
+	S                                 pkcs11.SessionHandle
+	master, joinKEK, rowMAC, kek      pkcs11.ObjectHandle
+	root, derivedRoot, derivedSession []*pkcs11.Attribute
+	block                             []*pkcs11.Mechanism
+}
+
+// NewBare prepares the chain on the token that t has open.
+func NewBare(t *Token, p *pkcs11.Ctx, s pkcs11.SessionHandle, master string) (*Bare, error) {
+	c := t.conn.Load()
+	b := &Bare{P: p, S: s, master: c.objects.masters[master].handle, joinKEK: c.objects.joinKEK, rowMAC: c.objects.rowMAC,
+		root: t.can.root, derivedRoot: t.can.derivedRoot, derivedSession: t.can.derived[keyring.UseSession]}
+	b.block = []*pkcs11.Mechanism{DerivationBlock(make([]byte, 16))}
+	kek, err := p.GenerateKey(s, mechNewAES, ofLen(sessionKey(false, mayWrap), 16))
+	b.kek = kek
+	return b, err
+}
+
+// Join makes the calls: of a derived root key, or of a sealed one whose blob is
+// given with its MAC's input.
+func (b *Bare) Join(sealed []byte) error {
+	var root pkcs11.ObjectHandle
+	var err error
+	if sealed == nil {
+		root, err = b.P.DeriveKey(b.S, b.block, b.master, b.derivedRoot)
+	} else {
+		if err := b.mac(mechHMAC, b.rowMAC, make([]byte, 46)); err != nil {
+			return err
+		}
+		root, err = b.P.UnwrapKey(b.S, mechKeyWrap, b.joinKEK, sealed, b.root)
+	}
+	if err != nil {
+		return err
+	}
+	if err := b.mac(mechCMAC, root, make([]byte, 19)); err != nil {
+		return err
+	}
+	for range 2 {
+		key, err := b.P.DeriveKey(b.S, b.block, root, b.derivedSession)
+		if err != nil {
+			return err
+		}
+		if _, err := b.P.WrapKey(b.S, mechKeyWrap, b.kek, key); err != nil {
+			return err
+		}
+		if err := b.P.DestroyObject(b.S, key); err != nil {
+			return err
+		}
+	}
+	if err := b.mac(mechCMAC, root, make([]byte, 13)); err != nil {
+		return err
+	}
+	if err := b.P.DecryptInit(b.S, mechECB, root); err != nil {
+		return err
+	}
+	if _, err := b.P.Decrypt(b.S, make([]byte, 16)); err != nil {
+		return err
+	}
+	return b.P.DestroyObject(b.S, root)
+}
+
+func (b *Bare) mac(m []*pkcs11.Mechanism, key pkcs11.ObjectHandle, msg []byte) error {
+	if err := b.P.SignInit(b.S, m, key); err != nil {
+		return err
+	}
+	_, err := b.P.Sign(b.S, msg)
+	return err
+}

@@ -8,7 +8,6 @@ import (
 
 	"github.com/miekg/pkcs11"
 
-	"joinery"
 	"joinery/internal/keyring"
 	"joinery/internal/keyring/hsm"
 	"joinery/internal/keyring/hsm/hsmtest"
@@ -185,7 +184,6 @@ func TestVerbsLeaveNothingBehind(t *testing.T) {
 			if _, err := f.Keyring.SealRoots(ctx, h, rows); err != nil {
 				t.Fatal(err)
 			}
-			f.Keyring.VerifyJoin(ctx, joinery.KeySet{}, nil)
 		}
 	}
 	work()

@@ -10,6 +10,9 @@ import (
 	"joinery/internal/keyring"
 )
 
+// maxSessions bounds how many sessions are opened.
+const maxSessions = 256
+
 // conn is everything that lives as long as one login: sessions, and the handles of
 // the objects that stay. It is lost as a whole, and another one is opened.
 type conn struct {
@@ -31,7 +34,7 @@ type conn struct {
 // connect opens n sessions and logs in. A caller that gets an error has nothing
 // to close.
 func connect(p api, label string, pin []byte, flags uint, n int) (*conn, error) {
-	c := &conn{api: p, flags: flags, free: make(chan *session, n), gone: make(chan struct{})}
+	c := &conn{api: p, flags: flags, free: make(chan *session, maxSessions), gone: make(chan struct{})}
 	if err := c.open(label, pin, n); err != nil {
 		c.close()
 		return nil, err
@@ -49,6 +52,11 @@ func (c *conn) open(label string, pin []byte, n int) (err error) {
 	if err := login(c.api, c.slot, c.keeper.handle, pin); err != nil {
 		return err
 	}
+	return c.add(n)
+}
+
+// add opens n sessions more.
+func (c *conn) add(n int) error {
 	for range n {
 		s, err := openSession(c.api, c.slot, c.flags)
 		if err != nil {
@@ -175,13 +183,3 @@ func (c *conn) discard(h handle) {
 // writable is the flag of a session that may change token objects. Serving takes
 // none such.
 const writable = pkcs11.CKF_RW_SESSION
-
-// delay puts p in the place of what sessions call. Nobody uses one yet.
-func (c *conn) delay(p api) {
-	c.api, c.keeper.api = p, p
-	for range cap(c.free) {
-		s := <-c.free
-		s.api = p
-		c.free <- s
-	}
-}

@@ -28,8 +28,8 @@ type Options struct {
 	// PIN is the user's. Open keeps it in protected memory, since a login that was
 	// lost is made again; the caller clears its own copy.
 	PIN []byte
-	// Sessions is how many operations the token is given at once; 0 is
-	// DefaultSessions.
+	// Sessions is how many operations the token is given at once, at most 256; 0 is
+	// what fits how fast the token answers when it is opened.
 	Sessions int
 	// Delay makes every operation take longer, for measurements: as long as it
 	// travels to a token behind a network.
@@ -39,9 +39,15 @@ type Options struct {
 	trustStorage bool          // for tests: serve imported roots though the template is not enforced
 }
 
-// DefaultSessions is the number of sessions where none is configured. See
-// docs/custody.md for what was measured.
-const DefaultSessions = 4
+// Numbers of sessions where none is configured, as measured (docs/custody.md): a
+// token in this process has locks of its own, and more sessions cost it speed; a
+// token behind a network answers many at a time.
+const (
+	sessionsNear = 2
+	sessionsFar  = 16
+	// near is how fast a token answers that is in this process, or in this machine.
+	near = 300 * time.Microsecond
+)
 
 // reopenPause is how long a token that could not be opened again is left alone.
 const reopenPause = time.Second
@@ -90,8 +96,8 @@ func open(ctx context.Context, opt Options) (*Token, error) {
 
 // start loads the library and puts the PIN away; it does not log in.
 func start(opt Options) (*Token, error) {
-	if opt.Sessions <= 0 {
-		opt.Sessions = DefaultSessions
+	if opt.Sessions < 0 || opt.Sessions > maxSessions {
+		return nil, fmt.Errorf("%w: %d sessions; want 1 to %d, or 0", keyring.ErrRequest, opt.Sessions, maxSessions)
 	}
 	m, err := openModule(opt.Module, opt.InitArgs)
 	if err != nil {
@@ -108,6 +114,9 @@ func start(opt Options) (*Token, error) {
 	t.opt = opt
 	if opt.through != nil {
 		t.api = opt.through(t.api)
+	}
+	if opt.Delay > 0 {
+		t.api = slow{t.api, opt.Delay}
 	}
 	return t, nil
 }
@@ -136,17 +145,39 @@ func (t *Token) begin(ctx context.Context) error {
 		t.masters, err = describeMasters(s, t.can, c.objects.masters)
 		return err
 	})
-	if err == nil && t.opt.Delay > 0 {
-		t.api = slow{t.api, t.opt.Delay}
-		c.delay(t.api)
+	if err != nil || t.opt.Sessions > 0 {
+		return err
 	}
-	return err
+	if t.opt.Sessions, err = t.fitting(ctx); err != nil {
+		return err
+	}
+	return c.add(t.opt.Sessions - 1)
+}
+
+// Sessions tells how many operations the token is given at once.
+func (t *Token) Sessions() int { return t.opt.Sessions }
+
+// fitting measures how fast the token answers, and gives the number of sessions
+// that fits.
+func (t *Token) fitting(ctx context.Context) (int, error) {
+	fastest := time.Hour
+	for range 5 {
+		begun := time.Now()
+		if err := t.Check(ctx); err != nil && !refused(err) {
+			return 0, err
+		}
+		fastest = min(fastest, time.Since(begun))
+	}
+	if fastest < near {
+		return sessionsNear, nil
+	}
+	return sessionsFar, nil
 }
 
 // connect logs in and finds the objects.
 func (t *Token) connect() (c *conn, err error) {
 	err = t.pin.Use(func(pin []byte) error {
-		c, err = connect(t.api, t.opt.Token, pin, 0, t.opt.Sessions)
+		c, err = connect(t.api, t.opt.Token, pin, 0, max(t.opt.Sessions, 1))
 		return err
 	})
 	if err != nil {
