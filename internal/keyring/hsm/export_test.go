@@ -130,3 +130,34 @@ func (b *Bare) mac(m []*pkcs11.Mechanism, key pkcs11.ObjectHandle, msg []byte) e
 	_, err := b.P.Sign(b.S, msg)
 	return err
 }
+
+// Labels of objects, by what they are for.
+const (
+	LabelMaster    = labelMaster
+	LabelJoinKEK   = labelJoinKEK
+	LabelRowMAC    = labelRowMAC
+	LabelTransport = labelTransport
+	LabelCustody   = labelCustody
+)
+
+// Find gives the only object of a class and label.
+func Find(p *pkcs11.Ctx, s pkcs11.SessionHandle, class uint, label string) (pkcs11.ObjectHandle, error) {
+	return findOne(&session{api: p, handle: s}, class, label)
+}
+
+// SessionKey and StoredKEK are the templates that the backend itself uses.
+func SessionKey(extractable bool, rights ...uint) []*pkcs11.Attribute {
+	list := make([]right, len(rights))
+	for i, r := range rights {
+		list[i] = right(r)
+	}
+	return sessionKey(extractable, list...)
+}
+
+// UntemplatedKEK is a join KEK whose maker forgot the template.
+func UntemplatedKEK() []*pkcs11.Attribute {
+	return ofLen(stored(labelJoinKEK, "kek", pkcs11.CKK_AES, []uint{pkcs11.CKM_AES_KEY_WRAP}, mayWrap, mayUnwrap), 32)
+}
+
+// Readable is the template of a key that anybody may read.
+func Readable() []*pkcs11.Attribute { return readable }

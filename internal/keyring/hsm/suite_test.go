@@ -179,6 +179,9 @@ func TestLevels(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			if testing.Short() && c.served && len(c.without) == 1 {
+				t.Skip("the lowest level that is served runs in every case")
+			}
 			provision := func(tb testing.TB) keyringtest.Fixture {
 				if !c.served {
 					// Its keys come from a better day.
