@@ -93,6 +93,10 @@ bench: ## What a join costs: server and client on a processor each, against a ba
 bench-growth: ## The same with a fleet a hundred times as large (JOINERY_LONG=1: a thousand times)
 	$(GO) run ./test/bench -growth $(BENCH)
 
+.PHONY: bench-hsm
+bench-hsm: need-cc need-hsm ## Joins on SoftHSM against the same PKCS #11 calls in a bare loop; sessions, near and far
+	$(GO) test -run '^$$' -bench . -benchtime 3000x ./internal/keyring/hsm
+
 .PHONY: bench-go
 bench-go: ## Go benchmarks of every package
 	$(GO) test -run '^$$' -bench . -benchmem $$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -n1 dirname | sort -u)
