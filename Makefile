@@ -69,12 +69,12 @@ demo: ## Devices join a server of their own, step by step; leaves nothing behind
 	@$(GO) run ./test/demo
 
 .PHONY: test
-test: need-cc need-pg need-poppler fmt vet lint build build-hsm ## Everything that must pass before a change lands
+test: need-cc need-pg need-poppler need-hsm fmt vet lint build build-hsm ## Everything that must pass before a change lands
 	$(GO) test -race -short -timeout 20m $(CONCURRENT) # -short: without the longest, which come next
 	$(GO) test -timeout 20m ./...
 
 .PHONY: test-long
-test-long: need-cc need-pg need-poppler ## The full figures of every promise: hours rather than minutes
+test-long: need-cc need-pg need-poppler need-hsm ## The full figures of every promise: hours rather than minutes
 	JOINERY_LONG=1 $(GO) test -count=1 -timeout 4h ./...
 	$(MAKE) fuzz FUZZTIME=1000000x
 
@@ -98,6 +98,10 @@ bench: ## What a join costs: server and client on a processor each, against a ba
 .PHONY: bench-growth
 bench-growth: ## The same with a fleet a hundred times as large (JOINERY_LONG=1: a thousand times)
 	$(GO) run ./test/bench -growth $(BENCH)
+
+.PHONY: bench-hsm
+bench-hsm: need-cc need-hsm ## Joins on SoftHSM against the same PKCS #11 calls in a bare loop; sessions, near and far
+	$(GO) test -run '^$$' -bench . -benchtime 3000x ./internal/keyring/hsm
 
 .PHONY: bench-go
 bench-go: ## Go benchmarks of every package
@@ -160,4 +164,22 @@ need-poppler:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends poppler-utils; \
 	else \
 		echo "without pdftoppm sheets of labels are tested by their own shapes only: sudo apt-get install poppler-utils" >&2; \
+	fi
+
+# Custody in a hardware token is tested on two of software, which have nothing in
+# common. Libraries are looked for where the tests look.
+.PHONY: need-hsm
+need-hsm:
+	@missing=; \
+	[ -n "$$(ls /usr/lib/softhsm/libsofthsm2.so \
+		/usr/lib/*/softhsm/libsofthsm2.so /usr/lib64/pkcs11/libsofthsm2.so /usr/local/lib/softhsm/libsofthsm2.so 2>/dev/null)" ] \
+		|| missing="$$missing softhsm2"; \
+	[ -n "$$(ls /usr/lib/*/libsoftokn3.so /usr/lib/*/nss/libsoftokn3.so /usr/lib64/libsoftokn3.so 2>/dev/null)" ] \
+		|| missing="$$missing libnss3"; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing$$missing for the tests of custody in a hardware token"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+	else \
+		echo "the tests of custody in a hardware token need SoftHSM2 and NSS: sudo apt-get install$$missing" >&2; exit 1; \
 	fi

@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 
 	"joinery/internal/keyring"
+	"joinery/internal/keyring/hsm"
 )
 
 // Options say which token to open.
@@ -12,12 +12,16 @@ type Options struct {
 	Module   string // path of the PKCS #11 library
 	InitArgs string // what that wants to be told when it starts
 	Token    string // the token's label
-	PIN      []byte // the user's; cleared when openToken returns
-	Sessions int
+	PIN      []byte // the user's; the caller clears it
+	Sessions int    // 0 is what fits how fast the token answers
 }
 
 // openToken opens a token. A PIN that it refuses is an error that wraps
 // keyring.ErrPIN.
-func openToken(context.Context, Options) (keyring.Token, error) {
-	return nil, errors.New("this build of joinery-hsm knows no hardware tokens")
+func openToken(ctx context.Context, o Options) (keyring.Token, error) {
+	token, err := hsm.Open(ctx, hsm.Options{Module: o.Module, InitArgs: o.InitArgs, Token: o.Token, PIN: o.PIN, Sessions: o.Sessions})
+	if err != nil {
+		return nil, err // an interface that holds nil is not nil
+	}
+	return token, nil
 }

@@ -17,6 +17,7 @@ var modules = map[string][]string{
 	"github.com/jackc/pgx/v5":             {"internal/store", "internal/store/storetest/pgtest"},
 	"github.com/jedib0t/go-pretty/v6":     {"cmd/joinctl"},
 	"github.com/klauspost/compress":       {"internal/backup"},
+	"github.com/miekg/pkcs11":             {"internal/keyring/hsm"}, // BSD; cgo
 	"github.com/prometheus/client_golang": {"internal/interop", "internal/api", "internal/daemon", "internal/store"},
 	"github.com/schollz/progressbar/v3":   {"cmd/joinery", "cmd/joinctl"},
 	"github.com/spf13/cobra":              {"cmd/joinery", "cmd/joinctl", "cmd/joinsim", "internal/manual", "internal/sim"},
