@@ -8,9 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"joinery"
 	"joinery/internal/keyring"
 	"joinery/internal/keyring/hsm/hsmtest"
 	"joinery/internal/keyring/keyringtest"
@@ -104,5 +107,53 @@ func TestRefusedPIN(t *testing.T) {
 	}
 	if err := keys.Replace(t.Context()); err != nil {
 		t.Errorf("two processes have the token for a moment: %v", err)
+	}
+}
+
+// P7: however many joins there are, the process that has the token stays small, and
+// none fails.
+func TestMemoryStaysSmall(t *testing.T) {
+	joins := 2000
+	if os.Getenv("JOINERY_LONG") != "" {
+		joins = 100_000
+	}
+	const most = 256 << 20
+	o, _, masterKey := token(t, "in-token")
+	o.MaxResident = 192 << 20 // what is configured by default
+	keys := start(t, o)
+	f := keyringtest.Fixture{Keyring: keys, Master: hsmtest.Master, MasterKey: masterKey}
+	kek := make([]byte, 16)
+	d := keyringtest.NewDevice(false)
+	ks := f.SealedKeySet(t, d)
+	r := keyring.AcceptRequest{
+		KeySet: ks, Frame: d.JoinRequest(1), NSKEK: f.KEK(t, kek, joinery.KEKForNS, "ns"), ASKEK: f.KEK(t, kek, joinery.KEKForAS, "as"),
+		Activation: joinery.Activation{
+			KeySet: ks.ID, Type: joinery.JoinTypeJoin, JoinEUI: d.JoinEUI, DevEUI: d.DevEUI,
+			Root: ks.Root10, Count: 1, JoinNonce: 1, Policy: joinery.AppSKeyWrapped,
+		},
+	}
+	var left, highest atomic.Int64
+	left.Store(int64(joins))
+	var busy sync.WaitGroup
+	for range 4 {
+		busy.Go(func() {
+			for left.Add(-1) >= 0 {
+				if _, err := keys.Accept(t.Context(), r); err != nil {
+					t.Errorf("a join failed: %v", err)
+					return
+				}
+				if now := keys.Stats().Resident; now > highest.Load() {
+					highest.Store(now)
+				}
+			}
+		})
+	}
+	busy.Wait()
+	time.Sleep(5 * time.Second) // for a last look at it
+	s := keys.Stats()
+	highest.Store(max(highest.Load(), s.Resident))
+	t.Logf("%d joins, at most %d MiB, replaced %d times for its memory", joins, highest.Load()>>20, s.Replaced["memory"])
+	if highest.Load() == 0 || highest.Load() > most || s.Restarts > 0 {
+		t.Errorf("at most %d bytes, %d restarts", highest.Load(), s.Restarts)
 	}
 }
