@@ -16,6 +16,7 @@ type watcher struct {
 	misses   int // looks at the worker that went wrong, one after the other
 	warned   bool
 	due      time.Time // when the next start is, while no worker serves
+	rest     time.Time // until when no replacement is tried but by order, since one failed
 }
 
 // watch keeps a worker serving until the end.
@@ -184,6 +185,7 @@ func (w *watcher) replace(p *process, why string) error {
 	}
 	next, err := w.next()
 	if err != nil {
+		w.rest = time.Now().Add(longestWait)
 		w.log.Error("the keyring's process cannot be replaced; the old one goes on", "why", why, "error", err)
 		if errors.Is(err, keyring.ErrPIN) {
 			w.refuse(err)
@@ -228,7 +230,7 @@ func (w *watcher) look(p *process) {
 		}
 		return
 	}
-	_ = w.replace(p, "memory") // told; the old one goes on
+	w.tryReplace(p, "memory")
 }
 
 // miss counts looks that went wrong. A worker that does not even say how large it
@@ -247,6 +249,14 @@ func (w *watcher) miss(p *process, err error, hangs bool) {
 		p.kill() // its connection ends with it
 	default:
 		w.misses = 0
-		_ = w.replace(p, "token")
+		w.tryReplace(p, "token")
+	}
+}
+
+// tryReplace replaces a worker that is better replaced, unless that failed a
+// moment ago. Where it fails the old one goes on, which replace tells.
+func (w *watcher) tryReplace(p *process, why string) {
+	if time.Now().After(w.rest) {
+		_ = w.replace(p, why)
 	}
 }
