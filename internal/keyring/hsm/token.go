@@ -103,7 +103,7 @@ func start(opt Options) (*Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Token{module: m, api: m.ctx}
+	t := &Token{module: m, api: m.api}
 	if t.memory, err = secret.NewMemory(); err != nil {
 		return nil, errors.Join(err, m.release())
 	}
