@@ -320,7 +320,7 @@ func TestKeyListsThatCustodyDoesNotTake(t *testing.T) {
 		f := newFixture(t)
 		i := f.begin(t, f.acme, Spec{Kind: joinery.ImportKeyList})
 		s := sealer(t)
-		f.Service.keys = failing{keys, cause}
+		f.keys = failing{keys, cause}
 		_, _, err := f.Rows(t.Context(), f.acme, Chunk{Import: i.ID, Seal: s.Header(), Keys: []seal.SealedRow{sealRow(t, s, 1)}})
 		wantCode(t, err, want)
 		if now, err := f.Status(t.Context(), f.acme, i.ID); err != nil || now.Next != 0 {

@@ -40,7 +40,7 @@ func RawSession(opt Options, f func(p *pkcs11.Ctx, s pkcs11.SessionHandle)) erro
 	if err != nil {
 		return err
 	}
-	c, err := connect(m.ctx, opt.Token, opt.PIN, writable, 0)
+	c, err := connect(m.api, opt.Token, opt.PIN, writable, 0)
 	if err != nil {
 		return err
 	}
@@ -142,7 +142,7 @@ const (
 
 // Find gives the only object of a class and label.
 func Find(p *pkcs11.Ctx, s pkcs11.SessionHandle, class uint, label string) (pkcs11.ObjectHandle, error) {
-	return findOne(&session{api: p, handle: s}, class, label)
+	return findOne(&session{api: direct{Ctx: p}, handle: s}, class, label)
 }
 
 // SessionKey and StoredKEK are the templates that the backend itself uses.

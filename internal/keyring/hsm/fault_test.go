@@ -113,11 +113,11 @@ func (f *Fault) lies() bool {
 	return f.Lie
 }
 
-func (p faulty) Login(s pkcs11.SessionHandle, user uint, pin string) error {
+func (p faulty) LoginBytes(s pkcs11.SessionHandle, user uint, pin []byte) error {
 	if err := p.f.get(func(f *Fault) { f.Logins++ }, func(f *Fault) error { return f.Login }); err != nil {
 		return err
 	}
-	return p.api.Login(s, user, pin)
+	return p.api.LoginBytes(s, user, pin)
 }
 
 func (p faulty) OpenSession(slot uint, flags uint) (pkcs11.SessionHandle, error) {

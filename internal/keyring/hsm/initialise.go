@@ -23,7 +23,7 @@ func Initialise(opt Options, securityOfficer []byte) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, m.release()) }()
-	if here, err := slot(m.ctx, opt.Token); err == nil {
+	if here, err := slot(m.api, opt.Token); err == nil {
 		if info, err := m.ctx.GetTokenInfo(here); err != nil || info.Flags&flagPINSet != 0 {
 			return errors.Join(fmt.Errorf("%w: a token %q", ErrExists, opt.Token), err)
 		}
@@ -36,7 +36,7 @@ func Initialise(opt Options, securityOfficer []byte) (err error) {
 	if err := m.ctx.InitToken(free, string(securityOfficer), opt.Token); err != nil {
 		return failed("initialising a token", err)
 	}
-	made, err := slot(m.ctx, opt.Token) // some libraries give it another number
+	made, err := slot(m.api, opt.Token) // some libraries give it another number
 	if err != nil {
 		return err
 	}

@@ -102,16 +102,11 @@ func reveal(s *session, base handle, block lwcrypto.Block, value *[lwcrypto.Bloc
 		return err
 	}
 	defer func() { _ = s.destroy(h) }()
-	have, err := s.attribute(h, pkcs11.CKA_VALUE)
-	if err != nil {
-		return err
+	n, err := s.api.Value(s.handle, h, value[:])
+	if err == nil && n != len(value) {
+		err = errNoAnswer
 	}
-	defer clear(have)
-	if len(have) != len(value) {
-		return errNoAnswer
-	}
-	copy(value[:], have)
-	return nil
+	return err
 }
 
 // Destroy implements keyring.Key.

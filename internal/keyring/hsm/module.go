@@ -10,20 +10,21 @@ import (
 	"github.com/miekg/pkcs11"
 )
 
-// api is what the backend calls of PKCS #11. The client's context implements it;
-// between the two stands whatever delays calls or makes mechanisms missing.
+// api is what the backend calls of PKCS #11. The client's context implements it,
+// with direct calls for what carries secrets; between the two stands whatever delays calls or makes mechanisms missing.
 type api interface {
 	GetSlotList(tokenPresent bool) ([]uint, error)
 	GetTokenInfo(slot uint) (pkcs11.TokenInfo, error)
 	OpenSession(slot uint, flags uint) (pkcs11.SessionHandle, error)
 	CloseSession(s pkcs11.SessionHandle) error
 	GetSessionInfo(s pkcs11.SessionHandle) (pkcs11.SessionInfo, error)
-	Login(s pkcs11.SessionHandle, user uint, pin string) error
+	LoginBytes(s pkcs11.SessionHandle, user uint, pin []byte) error
 
 	FindObjectsInit(s pkcs11.SessionHandle, template []*pkcs11.Attribute) error
 	FindObjects(s pkcs11.SessionHandle, most int) ([]pkcs11.ObjectHandle, bool, error)
 	FindObjectsFinal(s pkcs11.SessionHandle) error
 	GetAttributeValue(s pkcs11.SessionHandle, o pkcs11.ObjectHandle, a []*pkcs11.Attribute) ([]*pkcs11.Attribute, error)
+	Value(s pkcs11.SessionHandle, o pkcs11.ObjectHandle, out []byte) (int, error)
 	CreateObject(s pkcs11.SessionHandle, template []*pkcs11.Attribute) (pkcs11.ObjectHandle, error)
 	DestroyObject(s pkcs11.SessionHandle, o pkcs11.ObjectHandle) error
 
@@ -35,18 +36,17 @@ type api interface {
 	SignInit(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, o pkcs11.ObjectHandle) error
 	Sign(s pkcs11.SessionHandle, message []byte) ([]byte, error)
 	EncryptInit(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, o pkcs11.ObjectHandle) error
-	Encrypt(s pkcs11.SessionHandle, plain []byte) ([]byte, error)
+	EncryptInto(s pkcs11.SessionHandle, plain, out []byte) (int, error)
 	DecryptInit(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, o pkcs11.ObjectHandle) error
 	Decrypt(s pkcs11.SessionHandle, cipher []byte) ([]byte, error)
 }
-
-var _ api = (*pkcs11.Ctx)(nil)
 
 // module is a loaded library. A process can start a library once only, so that
 // all tokens of one share it; it ends with the last of them.
 type module struct {
 	name  [2]string // path and arguments
 	ctx   *pkcs11.Ctx
+	api   api
 	args  cBuffer
 	users int // guarded by modules.mu
 }
@@ -84,7 +84,12 @@ func startModule(name [2]string) (*module, error) {
 	if ctx == nil {
 		return nil, fmt.Errorf("%w: %s is not there, or is no PKCS #11 library", ErrModule, name[0])
 	}
-	m := &module{name: name, ctx: ctx}
+	calls, err := newDirect(ctx, name[0])
+	if err != nil {
+		ctx.Destroy()
+		return nil, err
+	}
+	m := &module{name: name, ctx: ctx, api: calls}
 	var options []pkcs11.InitializeOption
 	if name[1] != "" {
 		m.args = newCBuffer(len(name[1]) + 1)
@@ -160,7 +165,7 @@ func login(p api, slot uint, s pkcs11.SessionHandle, pin []byte) error {
 	case info.Flags&flagPINFinalTry != 0:
 		return fmt.Errorf("%w: one wrong PIN more would lock the token; log in once by its own tool first", ErrPIN)
 	}
-	err = p.Login(s, pkcs11.CKU_USER, string(pin))
+	err = p.LoginBytes(s, pkcs11.CKU_USER, pin)
 	rv, _ := answer(err)
 	switch {
 	case isAnswer(err, pkcs11.CKR_USER_ALREADY_LOGGED_IN):
@@ -208,9 +213,9 @@ func (p slow) Sign(s pkcs11.SessionHandle, message []byte) ([]byte, error) {
 	return p.api.Sign(s, message)
 }
 
-func (p slow) Encrypt(s pkcs11.SessionHandle, plain []byte) ([]byte, error) {
+func (p slow) EncryptInto(s pkcs11.SessionHandle, plain, out []byte) (int, error) {
 	p.wait()
-	return p.api.Encrypt(s, plain)
+	return p.api.EncryptInto(s, plain, out)
 }
 
 func (p slow) Decrypt(s pkcs11.SessionHandle, cipher []byte) ([]byte, error) {

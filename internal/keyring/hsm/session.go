@@ -115,10 +115,16 @@ func (s *session) sign(m []*pkcs11.Mechanism, key handle, msg, out []byte) error
 	}, out)
 }
 
-// encrypt encrypts whole blocks in place.
+// encrypt encrypts whole blocks in place: what comes out may be a session key.
 func (s *session) encrypt(key handle, blocks []byte) error {
 	return s.operation(func() error { return s.api.EncryptInit(s.handle, mechECB, key) }, func() ([]byte, error) {
-		return s.api.Encrypt(s.handle, blocks)
+		out := make([]byte, len(blocks))
+		n, err := s.api.EncryptInto(s.handle, blocks, out)
+		if err != nil || n > len(out) {
+			clear(out)
+			return nil, errors.Join(err, errNoAnswer)
+		}
+		return out[:n], nil
 	}, blocks)
 }
 

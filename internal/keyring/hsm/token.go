@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -37,6 +38,19 @@ type Options struct {
 
 	through      func(api) api // for tests: what stands before the library
 	trustStorage bool          // for tests: serve imported roots though the template is not enforced
+}
+
+// Format implements fmt.Formatter, so that no verb prints the PIN.
+func (o Options) Format(s fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(s, "token %q of %s", o.Token, o.Module)
+}
+
+// LogValue implements slog.LogValuer without the PIN.
+func (o Options) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(o)) }
+
+// MarshalJSON refuses: a PIN is in no file of ours.
+func (o Options) MarshalJSON() ([]byte, error) {
+	return nil, errors.New("hsm: options are not marshalled")
 }
 
 // Numbers of sessions where none is configured, as measured (docs/custody.md): a
@@ -103,7 +117,7 @@ func start(opt Options) (*Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Token{module: m, api: m.ctx}
+	t := &Token{module: m, api: m.api}
 	if t.memory, err = secret.NewMemory(); err != nil {
 		return nil, errors.Join(err, m.release())
 	}
