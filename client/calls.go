@@ -675,9 +675,10 @@ func (c *Client) MakeAPIKey(ctx context.Context, in NewAPIKey, opts ...CallOptio
 
 // ManifestEntry: the signed manifest entry with which a device came in.
 //
-// Byte for byte as its maker signed it. Without members for a device that came
-// by a key list. Needs the right `devices:read`, which has: viewer, member,
-// admin.
+// What its maker signed, letter by letter: payload, protected header and
+// signature. What stood beside them unsigned is not kept. Without members for a
+// device that came by a key list. Needs the right `devices:read`, which has:
+// viewer, member, admin.
 func (c *Client) ManifestEntry(ctx context.Context, id joinery.DeviceID, opts ...CallOption) (ManifestEntry, error) {
 	return get[ManifestEntry](ctx, c, "/devices/"+id.String()+"/manifest-entry", nil, opts...)
 }

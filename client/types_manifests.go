@@ -4,5 +4,5 @@ package client
 // it came by a key list.
 type ManifestEntry struct {
 	Serial string `json:"serial,omitzero" example:"0123aabbccddeeff27" doc:"Serial number of the element"`
-	Entry  []byte `json:"entry,omitzero" doc:"The entry, a JWS in flattened JSON form, byte for byte, in base64"`
+	Entry  []byte `json:"entry,omitzero" doc:"The entry, a JWS in flattened JSON form, in base64: payload, protected and signature as its maker signed them, and nothing that was not signed"`
 }

@@ -21,7 +21,9 @@ import (
 // sizeES256 is the length of an ES256 signature, r ‖ s (RFC 7518 §3.4).
 const sizeES256 = 64
 
-// entry is a flattened JWS (RFC 7515 §7.2.2) as it stands in the file.
+// entry is a flattened JWS (RFC 7515 §7.2.2) as it stands in the file. Of the
+// unprotected header, which is for searching, the serial number is compared with the
+// signed one, and nothing else is looked at; see SignedPart.
 type entry struct {
 	Payload   string `json:"payload"`
 	Protected string `json:"protected"`

@@ -3,7 +3,28 @@ package manifest
 import (
 	"crypto/ecdsa"
 	"fmt"
+
+	"github.com/go-json-experiment/json"
 )
+
+// signedPart is the members of an entry that its signature covers, and itself.
+type signedPart struct {
+	Payload   string `json:"payload"`
+	Protected string `json:"protected"`
+	Signature string `json:"signature"`
+}
+
+// SignedPart gives an entry without whatever nobody signed: the unprotected header
+// and members that are not known, in which whoever had the file in hands could have
+// written anything. What is signed stays letter by letter, so that the signature
+// still verifies. The entry is one that Verify takes, or took once.
+func SignedPart(raw []byte) ([]byte, error) {
+	var part signedPart
+	if err := unmarshal(raw, &part); err != nil || part.Payload == "" || part.Protected == "" || part.Signature == "" {
+		return nil, fmt.Errorf("kept entry: %w", ErrSyntax)
+	}
+	return json.Marshal(part)
+}
 
 // DeviceKeyOf gives the device key of an entry that was verified before and kept
 // since; nil where the entry names none. Its signature is not checked again: the

@@ -12,7 +12,9 @@
 // VendorID, then the vendor's own number of the product. An element is one
 // letter and its value: O (V in the drafts) the owner token, S the serial
 // number, P whatever the vendor wants; C, in the final form only, is a checksum
-// over all that stands before it.
+// over all that stands before it, and over nothing behind it: Label.Unchecked says
+// what that was. It finds what was misread; it is no signature, and whoever alters a
+// label can compute it anew.
 //
 // Whoever holds the owner token can claim the device, so the text of a label is
 // a secret until then: errors never repeat what was read, and a Label prints

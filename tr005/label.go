@@ -92,6 +92,11 @@ type Label struct {
 	// Checksum is the one that was read; "" for none. A text is written with the
 	// checksum that it has to have, whatever stands here.
 	Checksum string
+	// Unchecked is the tags of the elements that stood behind the checksum, "OS" for
+	// owner token and serial number: a checksum covers what stands before it, and
+	// tells nothing of these. Some write it first. "" where it covers all, and where
+	// there is none. It is not written.
+	Unchecked string
 }
 
 // String names the device, and nothing that is secret.

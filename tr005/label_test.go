@@ -43,6 +43,11 @@ func (l Label) with(token, serial, proprietary, checksum string) Label {
 	return l
 }
 
+func (l Label) unchecked(tags string) Label {
+	l.Unchecked = tags
+	return l
+}
+
 // vectors are texts, what they say, and how they are written again. The first is
 // the example of TR005; those with 42… and the console's are of The Things
 // Stack; the checksums of the others were computed apart from this package.
@@ -69,7 +74,7 @@ func vectors(t testing.TB) map[string]struct {
 		final42 + ":C:O::P": {label42(Final), final42 + ":C" + checksum(final42)},
 		// Any order, and what nobody defined.
 		final42 + ":PA B:XNEW:S$%*+-./:O0102":         {label42(Final).with("0102", "$%*+-./", "A B", ""), final42 + ":O0102:S$%*+-./:PA B:C" + checksum(final42+":O0102:S$%*+-./:PA B")},
-		final42 + ":C" + checksum(final42) + ":O0102": {label42(Final).with("0102", "", "", checksum(final42)), final42 + ":O0102:C" + checksum(final42+":O0102")},
+		final42 + ":C" + checksum(final42) + ":O0102": {label42(Final).with("0102", "", "", checksum(final42)).unchecked("O"), final42 + ":O0102:C" + checksum(final42+":O0102")},
 		draft2:                                  {label42(Draft2), draft2},
 		draft2 + ":":                            {label42(Draft2), draft2},
 		draft2 + ":%V%S%P":                      {label42(Draft2), draft2},
@@ -102,7 +107,7 @@ func TestVectors(t *testing.T) {
 // say that it is not to be believed.
 func TestWrongChecksum(t *testing.T) {
 	got, err := Parse(final42 + ":CCHECKSUM:O0102:SSERIAL:PPROPRIETARY")
-	if !errors.Is(err, ErrChecksum) || errors.Is(err, ErrSyntax) || got != label42(Final).with("0102", "SERIAL", "PROPRIETARY", "CHECKSUM") {
+	if !errors.Is(err, ErrChecksum) || errors.Is(err, ErrSyntax) || got != label42(Final).with("0102", "SERIAL", "PROPRIETARY", "CHECKSUM").unchecked("OSP") {
 		t.Errorf("%v, %v", got, err)
 	}
 	if _, err := Parse(strings.ToLower(ofSpec[len(ofSpec)-4:])); err == nil {
@@ -121,6 +126,20 @@ func TestWrongChecksum(t *testing.T) {
 			if _, err := Parse(misread); !errors.Is(err, ErrChecksum) && !errors.Is(err, ErrSyntax) {
 				t.Errorf("%s: %v", misread, err)
 			}
+		}
+	}
+}
+
+// A checksum is over what stands before it: what stands behind may have been misread.
+func TestUnchecked(t *testing.T) {
+	c := final42 + ":C" + checksum(final42)
+	inside := final42 + ":O0102"
+	for text, want := range map[string]string{
+		c: "", c + ":O:S:": "", c + ":O0102:SX:PY": "OSP", c + ":PY:XNEW:O1": "PXO", ofSpec: "",
+		inside + ":C" + checksum(inside) + ":SX": "S", final42 + ":O0102:SX": "", final42 + ":C:O0102": "",
+	} {
+		if l, err := Parse(text); err != nil || l.Unchecked != want {
+			t.Errorf("%s: %q, %v; want %q", text, l.Unchecked, err, want)
 		}
 	}
 }
@@ -233,7 +252,7 @@ func FuzzParse(f *testing.F) {
 		}
 		second, err := Parse(again)
 		if l.Format == Final {
-			l.Checksum = again[len(again)-4:]
+			l.Checksum, l.Unchecked = again[len(again)-4:], ""
 		}
 		if err != nil || second != l {
 			t.Errorf("%q was written as %q and read as %#v, %v", text, again, second, err)

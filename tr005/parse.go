@@ -70,8 +70,13 @@ func parseFinal(text, rest string) (Label, error) {
 		if err := e.take(part); err != nil {
 			return Label{}, err
 		}
-		if strings.HasPrefix(part, "C") && !strings.EqualFold(l.Checksum, checksum(text[:at])) {
-			wrong = fmt.Errorf("label: %w: read it again, or type it again", ErrChecksum)
+		switch {
+		case strings.HasPrefix(part, "C"):
+			if !strings.EqualFold(l.Checksum, checksum(text[:at])) {
+				wrong = fmt.Errorf("label: %w: read it again, or type it again", ErrChecksum)
+			}
+		case l.Checksum != "" && len(part) > 1:
+			l.Unchecked += part[:1]
 		}
 		at += 1 + len(part)
 	}

@@ -79,8 +79,14 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	runScripts(t, slices.DeleteFunc(files, func(file string) bool { return slices.Contains(rangeScripts, file) })...)
+	alone := append(slices.Clone(rangeScripts), labelScript)
+	runScripts(t, slices.DeleteFunc(files, func(file string) bool { return slices.Contains(alone, file) })...)
 }
+
+// labelScript compares the audit log of before with that of after.
+var labelScript = filepath.Join("testdata", "script", "labels.txtar")
+
+func TestScriptOfLabels(t *testing.T) { runScripts(t, labelScript) }
 
 // rangeScripts assign ranges and pin signers. With those a server begins imports
 // anew whose rows were refused, which another script may be about.

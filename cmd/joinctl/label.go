@@ -13,6 +13,7 @@ import (
 
 	"joinery/client"
 	"joinery/internal/label"
+	"joinery/lorawan"
 	"joinery/tr005"
 
 	"github.com/spf13/cobra"
@@ -94,6 +95,20 @@ func (s labelStyle) label(w wanted, t client.LabelToken) tr005.Label {
 	return l
 }
 
+// encode makes the text of a label, and its code.
+func (s labelStyle) encode(l tr005.Label) (text string, code label.Code, err error) {
+	if text, err = l.Encode(); err == nil {
+		code, err = label.Encode(text, s.level)
+	}
+	return text, code, err
+}
+
+// check tells whether a label has a text and a code.
+func (s labelStyle) check(l tr005.Label) error {
+	_, _, err := s.encode(l)
+	return err
+}
+
 func (a *app) labelShowCommand() *cobra.Command {
 	var p labelPrint
 	var out string
@@ -114,7 +129,12 @@ the name's end.` + labelHelp + deviceHelp,
 		if out != "" && drawing(out) == nil {
 			return usagef("--out: want a name that ends with .png or .svg")
 		}
-		job := &labelJob{a: a, api: api, style: style}
+		if out != "" {
+			if err := checkFree(out); err != nil {
+				return err
+			}
+		}
+		job := &labelJob{a: a, api: api, style: style, check: style.check}
 		var l tr005.Label
 		if err := job.run(ctx, namedDevices(ctx, api, args), func(made tr005.Label) error { l = made; return nil }); err != nil {
 			return err
@@ -131,11 +151,7 @@ the name's end.` + labelHelp + deviceHelp,
 }
 
 func (a *app) showLabel(l tr005.Label, style labelStyle, out string) error {
-	text, err := l.Encode()
-	if err != nil {
-		return err
-	}
-	code, err := label.Encode(text, style.level)
+	text, code, err := style.encode(l)
 	if err != nil {
 		return err
 	}
@@ -190,7 +206,7 @@ are given. Print it at its actual size ("100 %", not "fit to page").` + labelHel
 		if err != nil {
 			return usageError{err}
 		}
-		job := &labelJob{a: a, api: api, style: style}
+		job := &labelJob{a: a, api: api, style: style, check: sheet.Check, most: label.MaxSheet}
 		err = job.write(out, func(w io.Writer) error {
 			if err := job.picked(ctx, &pick, args, sheet.Add); err != nil || sheet.Len() == 0 {
 				return err
@@ -232,7 +248,7 @@ and Proprietary.` + labelHelp + pickHelp,
 		if n != len(divider) || !strings.ContainsRune(",;\t|", comma) {
 			return usagef("--divider: want one of comma, semicolon, tab and |")
 		}
-		job := &labelJob{a: a, api: api, style: style}
+		job := &labelJob{a: a, api: api, style: style, check: func(l tr005.Label) error { _, err := l.Encode(); return err }}
 		err = job.write(out, func(w io.Writer) error {
 			list, err := label.NewList(w, comma)
 			if err != nil {
@@ -283,18 +299,17 @@ that is made where it is not there. The files are named JOINEUI-DEVEUI.` + label
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}
-		job := &labelJob{a: a, api: api, style: style}
+		file := func(joinEUI, devEUI lorawan.EUI64) string {
+			return filepath.Join(dir, joinEUI.String()+"-"+devEUI.String()+"."+kind)
+		}
+		job := &labelJob{a: a, api: api, style: style, check: style.check}
+		job.free = func(joinEUI, devEUI lorawan.EUI64) error { return checkFree(file(joinEUI, devEUI)) }
 		err = job.picked(ctx, &pick, args, func(l tr005.Label) error {
-			text, err := l.Encode()
+			_, code, err := style.encode(l)
 			if err != nil {
 				return err
 			}
-			code, err := label.Encode(text, style.level)
-			if err != nil {
-				return err
-			}
-			name := filepath.Join(dir, l.JoinEUI.String()+"-"+l.DevEUI.String()+"."+kind)
-			return writeSecret(name, func(w io.Writer) error { return draw(code, w) })
+			return writeSecret(file(l.JoinEUI, l.DevEUI), func(w io.Writer) error { return draw(code, w) })
 		})
 		if err != nil {
 			return err
@@ -324,11 +339,25 @@ func writeSecret(path string, write func(io.Writer) error) error {
 	return nil
 }
 
+// errIsThere is the error of a file that is there and must not be.
+func errIsThere(path string) error {
+	return fmt.Errorf("%s is there already; name another file, or remove it", path)
+}
+
+// checkFree tells whether there is no file of that name yet, before anything secret is
+// read for it.
+func checkFree(path string) error {
+	if _, err := os.Lstat(path); err == nil {
+		return errIsThere(path)
+	}
+	return nil // what else may be wrong shows when it is made
+}
+
 // createSecret makes a file that nobody else can read, and that must not be there.
 func createSecret(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("%s is there already; name another file, or remove it", path)
+		return nil, errIsThere(path)
 	}
 	return f, err
 }

@@ -3,9 +3,14 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
+	"joinery"
 	"joinery/client"
 	"joinery/internal/label"
 	"joinery/lorawan"
@@ -108,5 +113,69 @@ func TestLabelPastedAsFile(t *testing.T) {
 				t.Errorf("%q: exit code %d: %s", args, code, shown)
 			}
 		}
+	}
+}
+
+// Whether a device has a serial number decides over its label: then that is asked for
+// first, and the token of one whose label cannot be made is never read.
+func TestNoTokenIsReadInVain(t *testing.T) {
+	ids := []joinery.DeviceID{joinery.NewDeviceID(), joinery.NewDeviceID(), joinery.NewDeviceID()}
+	var read []joinery.DeviceID
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.HasSuffix(r.URL.Path, ids[0].String()+"/manifest-entry"):
+			_, _ = w.Write([]byte(`{"serial":"0123aabbccddeeff27"}`))
+		case strings.HasSuffix(r.URL.Path, ids[1].String()+"/manifest-entry"):
+			_, _ = w.Write([]byte(`{}`))
+		case strings.HasSuffix(r.URL.Path, "/manifest-entry"):
+			refuse(http.StatusNotFound, joinery.CodeNotFound)(w)
+		default:
+			var in client.OwnerTokensRequest
+			if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+				t.Error(err)
+			}
+			var out client.OwnerTokens
+			for i, d := range in.Devices {
+				read = append(read, d.Device)
+				out.Results = append(out.Results, client.LabelToken{Index: i, Device: d.Device, OwnerToken: tokenStandIn})
+			}
+			_ = json.NewEncoder(w).Encode(out)
+		}
+	}))
+	defer s.Close()
+	api, err := client.New(client.Options{Server: s.URL, APIKey: "k"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer api.Close()
+	list := func(yield func(wanted, error) bool) {
+		for i, id := range ids {
+			if !yield(wanted{ref: client.DeviceRef{Device: id}, line: i + 1, where: "x"}, nil) {
+				return
+			}
+		}
+	}
+	small := errors.New("too small for a serial number")
+	job := &labelJob{api: api, most: 3, check: func(l tr005.Label) error {
+		if l.Serial != "" {
+			return small
+		}
+		return nil
+	}}
+	if err := job.run(t.Context(), list, func(tr005.Label) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(read, ids[1:]) || job.made != 2 || len(job.refused) != 1 || job.refused[0].Reason != small.Error() || job.refused[0].Line != 1 || job.refused[0].Device != ids[0] {
+		t.Errorf("read %v of %v; refused %+v", read, ids, job.refused)
+	}
+
+	// Nor is one read for which the sheet has no room.
+	read = nil
+	full := &labelJob{api: api, most: 1, check: func(tr005.Label) error { return nil }}
+	if err := full.run(t.Context(), list, func(tr005.Label) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if len(read) != 1 || len(full.refused) != 2 || full.refused[0].Reason != label.ErrFull.Error() {
+		t.Errorf("read %v; refused %+v", read, full.refused)
 	}
 }

@@ -46,9 +46,11 @@ func (p *labelPick) register(c *cobra.Command) {
 // wanted is a device whose label is wanted.
 type wanted struct {
 	ref   client.DeviceRef
-	where string // how people find it: a line of a list, or as it was named
-	bad   error  // why it names no device
-	place int    // among all that are wanted
+	where string  // how people find it: a line of a list, or as it was named
+	line  int     // of a list; 0: it stands in none
+	index *uint64 // of the row of an import; nil: it was not picked by one
+	bad   error   // why it names no device
+	place int     // among all that are wanted
 
 	// What a list says, before anything else that is known.
 	profile             *tr005.ProfileID
@@ -95,17 +97,22 @@ func namedDevices(ctx context.Context, api *client.Client, args []string) iter.S
 	return func(yield func(wanted, error) bool) {
 		for _, arg := range args {
 			d, err := findDevice(ctx, api, arg)
-			if !yield(wanted{ref: client.DeviceRef{Device: d.ID}, where: arg}, err) || err != nil {
+			if !yield(wanted{ref: refOf(d), where: arg}, err) || err != nil {
 				return
 			}
 		}
 	}
 }
 
+// refOf names a device by all that is known of it.
+func refOf(d client.Device) client.DeviceRef {
+	return client.DeviceRef{Device: d.ID, JoinEUI: d.JoinEUI, DevEUI: d.DevEUI}
+}
+
 func importedDevices(ctx context.Context, api *client.Client, id joinery.ImportID) iter.Seq2[wanted, error] {
 	return func(yield func(wanted, error) bool) {
 		for d, err := range api.ImportedDevices(ctx, id, client.ImportedDevicesQuery{Limit: 500}) {
-			if !yield(wanted{ref: client.DeviceRef{Device: d.Device}, where: fmt.Sprintf("row %d", d.Index+1)}, err) {
+			if !yield(wanted{ref: client.DeviceRef{Device: d.Device}, where: fmt.Sprintf("row %d", d.Index+1), index: &d.Index}, err) {
 				return
 			}
 		}
@@ -115,7 +122,7 @@ func importedDevices(ctx context.Context, api *client.Client, id joinery.ImportI
 func unclaimedDevices(ctx context.Context, api *client.Client, filter client.DevicesQuery) iter.Seq2[wanted, error] {
 	return func(yield func(wanted, error) bool) {
 		for d, err := range api.Devices(ctx, filter) {
-			if !yield(wanted{ref: client.DeviceRef{Device: d.ID}, where: deviceName(d)}, err) {
+			if !yield(wanted{ref: refOf(d), where: deviceName(d)}, err) {
 				return
 			}
 		}
@@ -136,7 +143,7 @@ func listedDevices(ctx context.Context, api *client.Client, path string, joinEUI
 			if err == nil && w.bad == nil && w.ref.Device == 0 && w.ref.JoinEUI.IsZero() {
 				var d client.Device
 				if d, err = findDevice(ctx, api, w.ref.DevEUI.String()); err == nil {
-					w.ref = client.DeviceRef{Device: d.ID, JoinEUI: d.JoinEUI, DevEUI: d.DevEUI}
+					w.ref = refOf(d)
 				} else if !errors.Is(err, client.ErrUnreachable) {
 					w.bad, err = err, nil
 				}
@@ -187,7 +194,7 @@ func plainList(in io.Reader, joinEUI lorawan.EUI64, yield func(wanted, error) bo
 		if text == "" || strings.HasPrefix(text, "#") {
 			continue
 		}
-		w := wanted{where: fmt.Sprintf("line %d", n)}
+		w := wanted{where: fmt.Sprintf("line %d", n), line: n}
 		w.ref, w.bad = deviceRef(text)
 		if w.ref.JoinEUI.IsZero() {
 			w.ref.JoinEUI = joinEUI
@@ -267,7 +274,7 @@ func (c *labelColumns) read(in io.Reader, joinEUI lorawan.EUI64, yield func(want
 			continue
 		}
 		line, _ := r.FieldPos(0)
-		w := wanted{where: fmt.Sprintf("line %d", line)}
+		w := wanted{where: fmt.Sprintf("line %d", line), line: line}
 		w.bad = c.row(&w, fields, joinEUI)
 		if !yield(w, nil) {
 			return

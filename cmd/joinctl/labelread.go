@@ -26,7 +26,10 @@ type labelFacts struct {
 	OwnerToken  string        `json:"ownerToken,omitzero"`
 	Serial      string        `json:"serial,omitzero"`
 	Proprietary string        `json:"proprietary,omitzero"`
-	Checksum    string        `json:"checksum,omitzero"` // right, wrong, none
+	// Checksum is fits, partial, wrong or none; partial fits, and Unchecked names the
+	// members that it does not cover.
+	Checksum  string   `json:"checksum,omitzero"`
+	Unchecked []string `json:"unchecked,omitempty"`
 }
 
 func labelJSON(l tr005.Label, text string) labelFacts {
@@ -46,7 +49,11 @@ func (a *app) labelReadCommand() *cobra.Command {
 		Short: "Say what the text of a scanned label is",
 		Long: `Say what the text of a scanned label is, from a file or from standard input. It is not
 an argument, because it holds the owner token and would show in the list of processes.
-No server is asked. The exit code is 1 for what is no label, and for a wrong checksum.`,
+No server is asked. The exit code is 1 for what is no label, and for a wrong checksum.
+
+A checksum that fits says that what stands before it was not misread, and no more:
+anybody can compute one, so it proves neither who made the label nor that it was not
+altered. Some software writes it before the owner token, which it then does not cover.`,
 		Example: `  joinctl label read scanned.txt
   xclip -o | joinctl label read --json`,
 		Args: cobra.MaximumNArgs(1),
@@ -77,8 +84,10 @@ func (a *app) tellLabel(l tr005.Label, wrong bool) error {
 	switch {
 	case wrong:
 		facts.Checksum = "wrong"
+	case l.Unchecked != "":
+		facts.Checksum, facts.Unchecked = "partial", uncheckedMembers(l)
 	case l.Checksum != "":
-		facts.Checksum = "right"
+		facts.Checksum = "fits"
 	case l.Format == tr005.Final:
 		facts.Checksum = "none"
 	}
@@ -91,8 +100,43 @@ func (a *app) tellLabel(l tr005.Label, wrong bool) error {
 			vendor = fmt.Sprintf("%04X, product %04X", l.ProfileID.Vendor, l.ProfileID.Profile)
 		}
 		return a.facts("form", facts.Form, "JoinEUI", joinEUI, "DevEUI", l.DevEUI, "ProfileID", facts.ProfileID, "vendor", vendor,
-			"owner token", l.OwnerToken, "serial number", l.Serial, "proprietary", l.Proprietary, "checksum", facts.Checksum)
+			"owner token", l.OwnerToken, "serial number", l.Serial, "proprietary", l.Proprietary, "checksum", checksumWords(l, facts.Checksum))
 	})
+}
+
+// labelMembers names the elements of a label, by their tags: as a member of labelFacts,
+// and for people.
+var labelMembers = map[rune][2]string{'O': {"ownerToken", "owner token"}, 'S': {"serial", "serial number"}, 'P': {"proprietary", "proprietary element"}}
+
+// uncheckedMembers names what the checksum of a label does not cover; elements that
+// nobody defined are not shown, and not named.
+func uncheckedMembers(l tr005.Label) (members []string) {
+	for _, tag := range l.Unchecked {
+		if m, known := labelMembers[tag]; known {
+			members = append(members, m[0])
+		}
+	}
+	return members
+}
+
+// checksumWords says for people what is known by a label's checksum.
+func checksumWords(l tr005.Label, verdict string) string {
+	switch verdict {
+	case "fits":
+		return "fits the text"
+	case "partial":
+		names := []string{}
+		for _, tag := range l.Unchecked {
+			if m, known := labelMembers[tag]; known {
+				names = append(names, m[1])
+			}
+		}
+		if len(names) == 0 {
+			names = append(names, "an element that nobody defined")
+		}
+		return "fits what stands before it; not covered by it: " + strings.Join(names, ", ")
+	}
+	return verdict
 }
 
 // scannedClaim is what became of one scanned label.

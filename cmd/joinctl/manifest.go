@@ -96,9 +96,11 @@ func checkIsManifest(path string) error {
 
 func (a *app) manifestEntryCommand() *cobra.Command {
 	return a.command(&cobra.Command{
-		Use:     "entry DEVICE",
-		Short:   "Show the signed entry with which a device came in",
-		Long:    "Write the entry of its maker's manifest with which a device came in, byte for byte.",
+		Use:   "entry DEVICE",
+		Short: "Show the signed entry with which a device came in",
+		Long: `Write the entry of its maker's manifest with which a device came in: what was signed of
+it, letter by letter. Members beside that, which anybody could have written, are not
+kept.`,
 		Example: "  joinctl manifest entry 70B3D57ED0000000/0004A310001AA90A > entry.json",
 		Args:    cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {

@@ -128,8 +128,9 @@ func (a *app) reportCheck(j *manifestCheck) error {
 	return err
 }
 
-// pins is the signers that a check goes by.
-type pins map[manifest.SignerID]pin
+// pins is the signers that a check goes by. Several organisations may have pinned one
+// certificate, each with rules and ranges of its own.
+type pins map[manifest.SignerID][]pin
 
 type pin struct {
 	*manifest.Signer
@@ -138,7 +139,18 @@ type pin struct {
 	joinEUIs, devEUIs joinery.EUIRange
 }
 
-func (p pins) lookup(id manifest.SignerID) *manifest.Signer { return p[id].Signer }
+// refuses gives why the signer may not provision an element, "" if it may.
+func (p pin) refuses(e manifest.Element) string {
+	switch none := (joinery.EUIRange{}); {
+	case p.joinEUIs == none:
+		return ""
+	case !p.joinEUIs.Contains(e.JoinEUI):
+		return "its signer may not provision this JoinEUI"
+	case !p.devEUIs.Contains(e.DevEUI):
+		return "its signer may not provision this DevEUI"
+	}
+	return ""
+}
 
 // pinned makes the pins of a check: of the flags, or of the server.
 func (a *app) pinned(ctx context.Context, f *manifestCheckFlags) (pins, error) {
@@ -155,7 +167,7 @@ func (a *app) pinned(ctx context.Context, f *manifestCheckFlags) (pins, error) {
 		if err != nil {
 			return nil, err
 		}
-		return pins{pinned.ID(): {Signer: pinned}}, nil
+		return pins{pinned.ID(): {{Signer: pinned}}}, nil
 	}
 	api, err := a.connect(ctx)
 	if err != nil {
@@ -175,9 +187,7 @@ func (a *app) pinned(ctx context.Context, f *manifestCheckFlags) (pins, error) {
 		if err != nil {
 			return nil, fmt.Errorf("signer %s: %w", s.Name, err)
 		}
-		if _, ok := found[pinned.ID()]; !ok {
-			found[pinned.ID()] = pin{pinned, joinEUIs, devEUIs}
-		}
+		found[pinned.ID()] = append(found[pinned.ID()], pin{pinned, joinEUIs, devEUIs})
 	}
 	return found, nil
 }
@@ -232,22 +242,37 @@ func (p pins) checkAll(entries [][]byte, from uint64) []client.RowResult {
 	return results
 }
 
-func (p pins) check(entry []byte) client.RowResult {
-	e, id, err := manifest.Verify(entry, p.lookup)
-	r := client.RowResult{JoinEUI: e.JoinEUI, DevEUI: e.DevEUI, Serial: e.UniqueID, Status: statusGood, Warning: e.Warning}
-	bounded := p[id].joinEUIs != (joinery.EUIRange{})
-	switch s := p[id]; {
-	case err != nil:
-		r.Reason = err.Error()
-	case bounded && !s.joinEUIs.Contains(e.JoinEUI):
-		r.Reason = "its signer may not provision this JoinEUI"
-	case bounded && !s.devEUIs.Contains(e.DevEUI):
-		r.Reason = "its signer may not provision this DevEUI"
-	}
-	if r.Reason != "" {
+// check checks an entry. Where its certificate is pinned more than once, the first
+// pin that lets it pass counts, and the first reason if none does: so does the server.
+func (p pins) check(entry []byte) (first client.RowResult) {
+	for try := 0; ; try++ {
+		var by pin
+		more := false
+		e, _, err := manifest.Verify(entry, func(id manifest.SignerID) *manifest.Signer {
+			list := p[id]
+			if try >= len(list) {
+				return nil
+			}
+			by, more = list[try], try+1 < len(list)
+			return by.Signer
+		})
+		r := client.RowResult{JoinEUI: e.JoinEUI, DevEUI: e.DevEUI, Serial: e.UniqueID, Status: statusGood, Warning: e.Warning}
+		if err != nil {
+			r.Reason = err.Error()
+		} else {
+			r.Reason = by.refuses(e)
+		}
+		if r.Reason == "" {
+			return r
+		}
 		r.Status = string(joinery.RowFailed)
+		if try == 0 {
+			first = r
+		}
+		if !more {
+			return first
+		}
 	}
-	return r
 }
 
 // checkList looks up the devices of a list of The Things Stack.

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"joinery/internal/backup"
-	"joinery/internal/daemon"
+	"joinery/internal/harden"
 	"joinery/internal/keyring/soft"
 )
 
@@ -124,7 +124,7 @@ ever overwritten.`,
 	newUnlockFlags(cmd, &unlock, "", "server.age")
 	newUnlockFlags(cmd, &custodyUnlock, "custody-", "custody.age")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := daemon.Harden(); err != nil {
+		if err := harden.Process(); err != nil {
 			return err
 		}
 		if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -49,5 +49,8 @@ func (k *keyFile) resolve() (string, soft.Unlock, error) {
 	if err != nil {
 		return "", soft.Unlock{}, fmt.Errorf("%w\n(or name a key file with --key-file)", err)
 	}
+	if c.Keys.Backend != config.BackendSoft {
+		return "", soft.Unlock{}, fmt.Errorf("the keys of %s are in a hardware token: this command is about a key file; name one with --key-file", *k.config)
+	}
 	return c.Keys.File, daemon.Unlock(c.Keys), nil
 }

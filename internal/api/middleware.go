@@ -268,11 +268,14 @@ func (s *Server) readBody(ctx huma.Context, next func(huma.Context)) {
 	}
 	limit := bodyLimit(op)
 	if limit > ordinaryBody {
-		if err := s.enterImport(ctx.Context()); err != nil {
+		caller, _ := ctx.Context().Value(callerKey{}).(joinery.Caller)
+		slot, err := s.imports.enter(ctx.Context(), caller.Org)
+		if err != nil {
 			s.refuse(ctx, err)
 			return
 		}
-		defer func() { <-s.imports }()
+		defer slot.leave()
+		ctx = huma.WithValue(ctx, slotKey{}, slot)
 	}
 	_ = ctx.SetReadDeadline(time.Now().Add(bodyTimeout)) // not every writer has one; the server's stands
 	body, err := readAll(ctx, limit)
@@ -303,19 +306,6 @@ func readAll(ctx huma.Context, limit int64) ([]byte, error) {
 	}
 	_, err := body.ReadFrom(io.LimitReader(ctx.BodyReader(), limit+1))
 	return body.Bytes(), err
-}
-
-// enterImport waits for room for a body of rows, for importWait at most. Where it
-// returns nil, take one out of s.imports after the request.
-func (s *Server) enterImport(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, importWait)
-	defer cancel()
-	select {
-	case s.imports <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return joinery.Errorf(joinery.CodeUnavailable, "as many large requests run as the server takes at once; send the same again later")
-	}
 }
 
 // bodyContext is a request whose body was read; each BodyReader begins anew.

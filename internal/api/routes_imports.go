@@ -91,6 +91,7 @@ func (s *Server) importRows(ctx context.Context, caller joinery.Caller, in *rows
 			return joinery.RowResult{Index: b.Index, Line: b.Line, Status: joinery.RowFailed, Reason: b.Reason}
 		}),
 		Entries: each(in.Body.Entries, func(e []byte) json.RawMessage { return e }),
+		Checked: func() { parkSlot(ctx) },
 	}
 	if in.Body.Seal != nil {
 		chunk.Seal = seal.Header(*in.Body.Seal)

@@ -30,8 +30,10 @@ const (
 	importBody    = 24 << 20 // 500 entries of a manifest, at most 32 kB each, in base64 and JSON
 	defaultLimit  = 100
 	maxLimit      = 500
-	importsAtOnce = 4                // large bodies in memory
-	importWait    = 20 * time.Second // for one of them
+	importsAtOnce = 8                            // large bodies that are read and checked
+	importsOfOrg  = 3                            // of them of one organisation; joinctl sends so many ahead
+	importsHeld   = 8                            // large bodies of one organisation in memory, parked ones counted
+	importWait    = bodyTimeout + 10*time.Second // for a slot: who has one is through by then
 	shutdownGrace = 10 * time.Second
 )
 
@@ -74,8 +76,8 @@ type Server struct {
 
 	proxies proxies
 	rates   *rates
-	imports chan struct{} // holds one for each request that may have a large body
-	held    atomic.Int64  // connections
+	imports slots        // of requests that may have a large body
+	held    atomic.Int64 // connections
 }
 
 // New makes the door; Serve opens it.
@@ -83,7 +85,7 @@ func New(opt Options) (*Server, error) {
 	s := &Server{
 		Services: opt.Services, version: opt.Version, log: opt.Log,
 		crossOrigin: http.NewCrossOriginProtection(),
-		mux:         http.NewServeMux(), kinds: kinds(), imports: make(chan struct{}, importsAtOnce),
+		mux:         http.NewServeMux(), kinds: kinds(),
 		rates: newRates(opt.PerMinute), proxies: opt.TrustedProxies,
 	}
 	if s.log == nil {

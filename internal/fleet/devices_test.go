@@ -39,7 +39,7 @@ func (f fixture) imports(t testing.TB, org joinery.OrgID, joinEUI uint64, n int)
 		rows.Devices = append(rows.Devices, joinery.NewDevice{Index: uint64(k), Device: d, KeySet: joinery.KeySet{
 			ID: joinery.NewKeySetID(), DeviceID: d.ID, DevEUI: d.DevEUI, Origin: joinery.OriginDerived,
 			Master: fmt.Sprint("m", joinEUI), Root10: joinery.NwkKey,
-		}})
+		}, Manifest: []byte(`{"payload":"cA","planted":1,"protected":"cQ","header":{"planted":2},"signature":"cg"}`), Serial: "S"})
 	}
 	results, err := f.db.CommitRows(t.Context(), rows, joinery.AuditEntry{At: time.Now(), Event: joinery.AuditDeviceImported, Actor: "key of test", Org: org})
 	if err != nil {
@@ -53,6 +53,16 @@ func (f fixture) imports(t testing.TB, org joinery.OrgID, joinEUI uint64, n int)
 		ids = append(ids, r.Device)
 	}
 	return ids
+}
+
+// An entry of before, when all of it was kept, is shown without what nobody signed.
+func TestManifestEntryIsWhatWasSigned(t *testing.T) {
+	f := newFixture(t)
+	id := f.imports(t, f.acme, 0x10, 1)[0]
+	entry, serial, err := f.ManifestEntry(t.Context(), f.tenant(f.acme), id)
+	if err != nil || serial != "S" || string(entry) != `{"payload":"cA","protected":"cQ","signature":"cg"}` {
+		t.Errorf("%s, %s, %v", entry, serial, err)
+	}
 }
 
 // TestForeignIsAbsent asks for a device of another organisation and for one

@@ -25,6 +25,9 @@ type Sheet struct {
 
 const pointsPerMM = 72 / 25.4
 
+// ErrFull is the error of a label for which a PDF has no room.
+var ErrFull = fmt.Errorf("a PDF takes at most %d labels; make several", MaxSheet)
+
 // NewSheet begins a sheet.
 func NewSheet(l Layout) (*Sheet, error) {
 	l, err := l.plan()
@@ -50,29 +53,41 @@ func (s *Sheet) Len() int { return s.count }
 // Pages is how many pages it has.
 func (s *Sheet) Pages() int { return s.pdf.PageCount() }
 
+// Check tells whether a label could be added, but for the room that is left.
+func (s *Sheet) Check(l tr005.Label) error {
+	_, _, err := s.prepare(l)
+	return err
+}
+
+// prepare makes the code of a label, and the words beside it.
+func (s *Sheet) prepare(l tr005.Label) (code Code, words words, err error) {
+	text, err := l.Encode()
+	if err != nil {
+		return code, words, err
+	}
+	if code, err = Encode(text, s.layout.Level); err != nil {
+		return code, words, err
+	}
+	at, room := s.layout.split()
+	if module := at.w / float64(code.Side()); module < minModule {
+		return code, words, fmt.Errorf("the code's modules would be %.2f mm, too fine for printers: its side needs %.0f mm and has %.0f; take a larger label, or a lower level of error correction",
+			module, minModule*float64(code.Side()), at.w)
+	}
+	words, err = s.fit(s.lines(l), room)
+	return code, words, err
+}
+
 // Add puts a label in the next place. A label that cannot be drawn is not
 // there, and its place is the next one's.
 func (s *Sheet) Add(l tr005.Label) error {
 	if s.count >= MaxSheet {
-		return fmt.Errorf("a PDF takes at most %d labels; make several", MaxSheet)
+		return ErrFull
 	}
-	text, err := l.Encode()
-	if err != nil {
-		return err
-	}
-	code, err := Encode(text, s.layout.Level)
+	code, words, err := s.prepare(l)
 	if err != nil {
 		return err
 	}
 	at, room := s.layout.split()
-	if module := at.w / float64(code.Side()); module < minModule {
-		return fmt.Errorf("the code's modules would be %.2f mm, too fine for printers: its side needs %.0f mm and has %.0f; take a larger label, or a lower level of error correction",
-			module, minModule*float64(code.Side()), at.w)
-	}
-	words, err := s.fit(s.lines(l), room)
-	if err != nil {
-		return err
-	}
 	page, x, y := s.layout.place(s.layout.Skip + s.count)
 	for s.pdf.PageCount() <= page {
 		s.pdf.AddPage()

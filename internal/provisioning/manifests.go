@@ -74,19 +74,19 @@ func (s *Service) planManifest(ctx context.Context, i joinery.Import, c Chunk) (
 		if e.Warning != "" {
 			p.warnings[index] = e.Warning
 		}
-		p.devices = append(p.devices, s.newElement(i, at, j.signer, e, c.Entries[k]))
+		p.devices = append(p.devices, s.newElement(i, at, j))
 	}
 	return p, nil
 }
 
 // newElement makes a device whose roots derive from its signer's master key.
 // An element serves 1.0.x with its NwkKey: its 1.0.x firmware uses that slot.
-func (s *Service) newElement(i joinery.Import, at row, signer joinery.Signer, e manifest.Element, raw []byte) joinery.NewDevice {
+func (s *Service) newElement(i joinery.Import, at row, j judgement) joinery.NewDevice {
 	n := s.newDevice(i, at)
 	n.KeySet.Origin = joinery.OriginDerived
-	n.KeySet.Master, n.KeySet.Generation = signer.Master, signer.Generation
+	n.KeySet.Master, n.KeySet.Generation = j.signer.Master, j.signer.Generation
 	n.KeySet.Root10 = joinery.NwkKey
-	n.Manifest, n.Serial, n.Signer = raw, e.UniqueID, signer.ID
+	n.Manifest, n.Serial, n.Signer = j.signed, j.element.UniqueID, j.signer.ID
 	return n
 }
 
@@ -94,6 +94,7 @@ func (s *Service) newElement(i joinery.Import, at row, signer joinery.Signer, e 
 type judgement struct {
 	element manifest.Element
 	signer  joinery.Signer
+	signed  []byte // the entry as it is kept: what its signer vouches for
 	reason  string
 }
 
@@ -133,6 +134,9 @@ func (a authority) judge(raw json.RawMessage) (first judgement) {
 		}
 		e, _, err := manifest.Verify(raw, lookup)
 		j.element = e
+		if err == nil {
+			j.signed, err = manifest.SignedPart(raw)
+		}
 		if err != nil {
 			j.reason = err.Error()
 		} else {

@@ -42,7 +42,7 @@ func TestManifest(t *testing.T) {
 			t.Errorf("%+v", s.Binding)
 		}
 		raw, serial, err := f.db.ManifestEntry(t.Context(), d.ID)
-		if err != nil || !bytes.Equal(raw, entries[k]) || serial != element(elements, firstDevEUI+uint64(k)).UniqueID {
+		if err != nil || !bytes.Equal(raw, signedPart(t, entries[k])) || serial != element(elements, firstDevEUI+uint64(k)).UniqueID {
 			t.Errorf("entry kept: %v, serial %s", err, serial)
 		}
 	}
@@ -418,4 +418,59 @@ func BenchmarkManifestRows(b *testing.B) {
 		f.take(b, f.acme, Chunk{Import: i.ID, Entries: entries})
 	}
 	b.ReportMetric(float64(b.N*len(entries))/b.Elapsed().Seconds(), "entries/s")
+}
+
+// signedPart is what is kept of an entry.
+func signedPart(t testing.TB, raw []byte) []byte {
+	t.Helper()
+	part, err := manifest.SignedPart(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return part
+}
+
+// Whoever hands a manifest on can write into its entries beside what is signed. None
+// of that is kept, and it decides nothing.
+func TestUnsignedMembersAreNotKept(t *testing.T) {
+	f := newFixture(t)
+	i := f.begin(t, f.acme, Spec{Kind: joinery.ImportManifest})
+	entry := f.maker.run(t, firstDevEUI, 1)[0]
+	planted := bytes.Replace(entry, []byte(`"header":{`), []byte(`"planted":"top","header":{"planted":"header",`), 1)
+	if bytes.Equal(planted, entry) {
+		t.Fatal("the entry has no header")
+	}
+	results, _ := f.take(t, f.acme, Chunk{Import: i.ID, Entries: []json.RawMessage{planted}, Last: true})
+	if results[0].Status != joinery.RowCreated {
+		t.Fatalf("%+v", results[0])
+	}
+	kept, _, err := f.db.ManifestEntry(t.Context(), results[0].Device)
+	if err != nil || !bytes.Equal(kept, signedPart(t, entry)) || bytes.Contains(kept, []byte("planted")) || bytes.Contains(kept, []byte("header")) {
+		t.Errorf("%s, %v", kept, err)
+	}
+}
+
+// Whoever gives room for rows learns when these merely wait for the ones before them.
+func TestRowsThatWaitSaySo(t *testing.T) {
+	f := newFixture(t)
+	i := f.begin(t, f.acme, Spec{Kind: joinery.ImportManifest})
+	entries := f.maker.run(t, firstDevEUI, 2)
+	checked := make(chan struct{})
+	later := make(chan error, 1)
+	go func() {
+		_, _, err := f.Rows(t.Context(), f.acme, Chunk{Import: i.ID, From: 1, Entries: entries[1:], Last: true, Checked: func() { close(checked) }})
+		later <- err
+	}()
+	select {
+	case <-checked:
+	case err := <-later:
+		t.Fatalf("the second row was over before the first came: %v", err)
+	}
+	if _, _, err := f.Rows(t.Context(), f.acme, Chunk{Import: i.ID, Entries: entries[:1]}); err != nil {
+		t.Error(err)
+	}
+	// Where the first came too late the second says where the import stands.
+	if err := <-later; err != nil && joinery.CodeOf(err) != joinery.CodeConflict {
+		t.Error(err)
+	}
 }

@@ -29,6 +29,10 @@ type Chunk struct {
 
 	// Manifests: entries as they stand in the file.
 	Entries []json.RawMessage
+
+	// Checked is called when the rows are checked, and only wait for their turn to be
+	// stored, which may take long; nil for nobody.
+	Checked func()
 }
 
 func (c Chunk) count() int { return len(c.Keys) + len(c.BadRows) + len(c.Entries) }
@@ -79,6 +83,9 @@ func (s *Service) Rows(ctx context.Context, caller joinery.Caller, c Chunk) ([]j
 	}
 	if err != nil {
 		return nil, i, err
+	}
+	if c.Checked != nil {
+		c.Checked()
 	}
 	i, err = turn.wait(ctx, func() (joinery.Import, error) { return s.Status(ctx, caller, c.Import) })
 	if err != nil {

@@ -93,7 +93,8 @@ func (t *tx) importDevice(i joinery.Import, n joinery.NewDevice) (joinery.RowRes
 // refuseImport gives why org may not import a row, "" if it may: its JoinEUI must
 // lie in a range of org or, where an entry was signed, in one of its signer's
 // organisation. The signer is looked at here again, because it may have been
-// removed since the entry was verified.
+// removed since the entry was verified. The CASTs are there for the reason that
+// loadQuery has them.
 func (t *tx) refuseImport(org joinery.OrgID, n joinery.NewDevice) (string, error) {
 	if n.Signer == 0 {
 		holder, err := t.rangeOrg(n.Device.JoinEUI)
@@ -103,8 +104,9 @@ func (t *tx) refuseImport(org joinery.OrgID, n joinery.NewDevice) (string, error
 		return reasonRange, nil
 	}
 	pins, err := t.integer(`SELECT count(*) FROM signer s JOIN join_eui_range r ON r.org = s.org
-		WHERE s.id = ?1 AND (s.org = ?4 OR s.shared = 1 AND r.elements = 1) AND r.first <= ?2 AND r.last >= ?2
-		AND s.join_eui_first <= ?2 AND s.join_eui_last >= ?2 AND s.dev_eui_first <= ?3 AND s.dev_eui_last >= ?3`,
+		WHERE s.id = CAST(?1 AS INTEGER) AND (s.org = CAST(?4 AS INTEGER) OR s.shared = 1 AND r.elements = 1)
+		AND CAST(?2 AS BLOB) BETWEEN r.first AND r.last AND CAST(?2 AS BLOB) BETWEEN s.join_eui_first AND s.join_eui_last
+		AND CAST(?3 AS BLOB) BETWEEN s.dev_eui_first AND s.dev_eui_last`,
 		n.Signer, n.Device.JoinEUI, n.Device.DevEUI, org)
 	if err != nil || pins == 1 {
 		return "", err

@@ -198,25 +198,31 @@ func (d *DB) Sequence(ctx context.Context, touch bool) (more bool, err error) {
 			return false, err
 		}
 	}
-	err = d.do(ctx, func(t *tx) error {
+	more, err = write(ctx, d, func(t *tx) (bool, error) {
+		// Where ctx ends this goes on beside the caller: it changes nothing of the
+		// caller's, the error least of all, which says whether the joins are named.
+		joins := joins
 		t.aside = true
 		if doubt {
+			var err error
 			if joins, err = t.stillLost(lost); err != nil {
-				return err
+				return false, err
 			}
 		}
-		return inOrder(
-			func() error { more, err = t.nameAudit(); return err },
+		audits := false
+		err := inOrder(
+			func() (err error) { audits, err = t.nameAudit(); return err },
 			func() error { return t.nameJoins(joins) },
 			func() error {
 				return t.exec("UPDATE event_source SET mark = ?, marked_at = ?, beat = beat + 1 WHERE server = ?", m.id, m.at, d.epoch)
 			},
 		)
+		return audits || len(joins) > 0, err
 	})
 	if err == nil && doubt {
 		s.drop(lost.set())
 	}
-	return more || len(joins) > 0, err
+	return more, err
 }
 
 // ownLost finds the joins of this server that no page names.

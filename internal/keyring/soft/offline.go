@@ -3,7 +3,6 @@ package soft
 import (
 	"context"
 	"crypto/subtle"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -43,22 +42,6 @@ func NewMaster(keyFile string, u Unlock, name string) (m keyring.Master, err err
 	return m, err
 }
 
-// shareFormat names the layout of a shared master key.
-const shareFormat = "joinery-master/1"
-
-// share is a master key on its way to another key file, sealed to the transport
-// key of that file. It may travel by any way; compare the key check value over
-// another one.
-type share struct {
-	Format  string      `json:"format"` // "joinery-master/1"
-	Name    string      `json:"name"`
-	Profile string      `json:"profile"`
-	KCV     string      `json:"kcv"`
-	Seal    seal.Header `json:"seal"`
-	Key     []byte      `json:"key"`
-	MAC     []byte      `json:"mac"` // binds name, profile and key
-}
-
 // ShareMaster writes a master key, sealed to the transport key of another key
 // file, to w. keyring.ErrUnknownMaster.
 func ShareMaster(keyFile string, u Unlock, name string, to seal.PublicKey, w io.Writer) (m keyring.Master, err error) {
@@ -74,17 +57,17 @@ func ShareMaster(keyFile string, u Unlock, name string, to seal.PublicKey, w io.
 		if err != nil {
 			return err
 		}
-		text, err := json.MarshalIndent(share{shareFormat, m.Name, m.Profile, m.KCV, header, wrapped, mac}, "", "  ")
+		text, err := seal.Master{Name: m.Name, Profile: m.Profile, KCV: m.KCV, Seal: header, Key: wrapped, MAC: mac}.Marshal()
 		if err != nil {
 			return err
 		}
-		_, err = w.Write(append(text, '\n'))
+		_, err = w.Write(text)
 		return err
 	})
 	return m, err
 }
 
-// maxShare bounds a shared master key, in bytes.
+// maxShare bounds what is read of a shared master key, in bytes.
 const maxShare = 64 << 10
 
 // AcceptMaster adds a master key that was shared with this key file under its
@@ -95,12 +78,12 @@ func AcceptMaster(keyFile string, u Unlock, r io.Reader) (m keyring.Master, err 
 	if err != nil {
 		return m, err
 	}
-	var s share
-	if err := json.Unmarshal(text, &s); err != nil || s.Format != shareFormat {
-		return m, fmt.Errorf("%w: it is not of format %s", ErrShare, shareFormat)
+	s, err := seal.ParseMaster(text)
+	if err != nil {
+		return m, fmt.Errorf("%w: it is not of format %s", ErrShare, seal.MasterFormat)
 	}
 	err = change(keyFile, u, func(c *contents) error {
-		opened, err := s.open(c)
+		opened, err := openShare(&s, c)
 		if err != nil {
 			return err
 		}
@@ -120,8 +103,8 @@ func AcceptMaster(keyFile string, u Unlock, r io.Reader) (m keyring.Master, err 
 	return m, err
 }
 
-// open opens the shared key with the transport key in c.
-func (s *share) open(c *contents) (m storedMaster, err error) {
+// openShare opens the shared key with the transport key in c.
+func openShare(s *seal.Master, c *contents) (m storedMaster, err error) {
 	memory, err := secret.NewMemory()
 	if err != nil {
 		return m, err
@@ -142,7 +125,7 @@ func (s *share) open(c *contents) (m storedMaster, err error) {
 	}
 	defer opener.Wipe()
 	m = storedMaster{Name: s.Name, Profile: s.Profile}
-	err = opener.Open(seal.MasterItem(s.Name, s.Profile, s.Key), s.MAC, func(keys [][]byte) error {
+	err = opener.Open(s.Item(), s.MAC, func(keys [][]byte) error {
 		m.Key = slices.Clone(keys[0])
 		return nil
 	})
