@@ -26,6 +26,11 @@ help: ## This list
 build: ## The programs, into bin/
 	CGO_ENABLED=0 $(GO) build -o bin/ $(PROGRAMS:%=./cmd/%)
 
+# The one program that is built with cgo, for it loads tokens' libraries.
+.PHONY: build-hsm
+build-hsm: need-cc ## joinery-hsm, which opens hardware tokens, into bin/ (needs a C compiler)
+	CGO_ENABLED=1 $(GO) build -o bin/ ./cmd/joinery-hsm
+
 .PHONY: build-secret
 build-secret: ## The same with the runtime's secret-erasing mode (linux, amd64 and arm64)
 	GOEXPERIMENT=runtimesecret $(MAKE) build
@@ -50,6 +55,7 @@ install: man ## Programs, manual pages, completions and systemd units, below PRE
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system $(SHARE)/man/man1 \
 		$(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d
 	install -m 755 $(PROGRAMS:%=bin/%) $(DESTDIR)$(PREFIX)/bin/
+	if [ -x bin/joinery-hsm ]; then install -m 755 bin/joinery-hsm $(DESTDIR)$(PREFIX)/bin/; fi # where `make build-hsm` made it
 	install -m 644 build/man1/*.1 $(SHARE)/man/man1/
 	for program in joinery joinctl; do \
 		install -m 644 build/completions/$$program.bash $(SHARE)/bash-completion/completions/$$program; \
@@ -63,12 +69,12 @@ demo: ## Devices join a server of their own, step by step; leaves nothing behind
 	@$(GO) run ./test/demo
 
 .PHONY: test
-test: need-cc need-pg need-poppler need-chromium fmt vet lint build ## Everything that must pass before a change lands
+test: need-cc need-pg need-poppler need-chromium need-hsm fmt vet lint build build-hsm ## Everything that must pass before a change lands
 	$(GO) test -race -short -timeout 20m $(CONCURRENT) # -short: without the longest, which come next
 	$(GO) test -timeout 20m ./...
 
 .PHONY: test-long
-test-long: need-cc need-pg need-poppler need-chromium ## The full figures of every promise: hours rather than minutes
+test-long: need-cc need-pg need-poppler need-chromium need-hsm ## The full figures of every promise: hours rather than minutes
 	JOINERY_LONG=1 $(GO) test -count=1 -timeout 4h ./...
 	$(MAKE) fuzz FUZZTIME=1000000x
 
@@ -92,6 +98,10 @@ bench: ## What a join costs: server and client on a processor each, against a ba
 .PHONY: bench-growth
 bench-growth: ## The same with a fleet a hundred times as large (JOINERY_LONG=1: a thousand times)
 	$(GO) run ./test/bench -growth $(BENCH)
+
+.PHONY: bench-hsm
+bench-hsm: need-cc need-hsm ## Joins on SoftHSM against the same PKCS #11 calls in a bare loop; sessions, near and far
+	$(GO) test -run '^$$' -bench . -benchtime 3000x ./internal/keyring/hsm
 
 .PHONY: bench-go
 bench-go: ## Go benchmarks of every package
@@ -168,4 +178,22 @@ need-chromium:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
 	else \
 		echo "without Chromium the page for signing in is tested by its requests only: sudo apt-get install chromium" >&2; \
+	fi
+
+# Custody in a hardware token is tested on two of software, which have nothing in
+# common. Libraries are looked for where the tests look.
+.PHONY: need-hsm
+need-hsm:
+	@missing=; \
+	[ -n "$$(ls /usr/lib/softhsm/libsofthsm2.so \
+		/usr/lib/*/softhsm/libsofthsm2.so /usr/lib64/pkcs11/libsofthsm2.so /usr/local/lib/softhsm/libsofthsm2.so 2>/dev/null)" ] \
+		|| missing="$$missing softhsm2"; \
+	[ -n "$$(ls /usr/lib/*/libsoftokn3.so /usr/lib/*/nss/libsoftokn3.so /usr/lib64/libsoftokn3.so 2>/dev/null)" ] \
+		|| missing="$$missing libnss3"; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing$$missing for the tests of custody in a hardware token"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+	else \
+		echo "the tests of custody in a hardware token need SoftHSM2 and NSS: sudo apt-get install$$missing" >&2; exit 1; \
 	fi

@@ -46,7 +46,17 @@ type Status struct {
 	Reason       string      `json:"reason,omitzero" doc:"Why not, if not"`
 	TransportKID string      `json:"transportKID" doc:"Key id of the transport key"`
 	Masters      []MasterKey `json:"masterKeys,omitzero" nullable:"false" doc:"Master keys in the keyring; shown to the operator"`
+	Custody      []Custody   `json:"custody,omitzero" nullable:"false" doc:"How keys are kept, by where they come from; shown to the operator"`
 	Caller       Caller      `json:"caller" doc:"Who is asking, as the server sees it"`
+}
+
+// Custody says how well keys of one origin and derivation profile are kept.
+type Custody struct {
+	Origin  string `json:"origin" enum:"derived,sealed,rekeyed" doc:"Where root keys come from: derived from a master key, or imported (sealed)"`
+	Profile string `json:"profile,omitzero" example:"ecb-v1" doc:"How derived ones are made"`
+	Level   string `json:"level" enum:"in-token,ecb-oracle,in-memory" doc:"in-token: root and session keys never are in the server's or its worker's memory; ecb-oracle: session keys briefly are; in-memory: root keys are for one join"`
+	Served  bool   `json:"served" doc:"Whether such keys are served at all"`
+	Why     string `json:"why,omitzero" doc:"Why not, or why at no higher level"`
 }
 
 // MasterKey names a master key without showing it.

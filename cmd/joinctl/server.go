@@ -72,7 +72,24 @@ func (a *app) statusFacts(s client.Status) error {
 		masters = append(masters, fmt.Sprintf("%s (%s, check value %s)", m.Name, m.Profile, m.KCV))
 	}
 	return a.facts("server", ready, "version", s.Version, "you", callerText(client.Me{Caller: s.Caller}),
-		"master keys", strings.Join(masters, "; "), "transport key", s.TransportKID)
+		"master keys", strings.Join(masters, "; "), "keys are kept", strings.Join(custodyTexts(s.Custody), "; "), "transport key", s.TransportKID)
+}
+
+// custodyTexts tells how keys are kept, by where they come from.
+func custodyTexts(list []client.Custody) (texts []string) {
+	for _, c := range list {
+		text := strings.TrimSpace(c.Origin + " " + c.Profile)
+		if c.Served {
+			text += " " + c.Level
+		} else {
+			text += " NOT SERVED"
+		}
+		if c.Why != "" {
+			text += " (" + c.Why + ")"
+		}
+		texts = append(texts, text)
+	}
+	return texts
 }
 
 func (a *app) keyCommand() *cobra.Command {

@@ -17,6 +17,7 @@ import (
 	"joinery/internal/backup"
 	"joinery/internal/config"
 	"joinery/internal/daemon"
+	"joinery/internal/harden"
 	"joinery/internal/store"
 )
 
@@ -184,7 +185,7 @@ input.`,
 
 // readBackup reads the backup in a file, or in stdin for "-", into target.
 func readBackup(ctx context.Context, file, identityFile string, stdin io.Reader, target backup.Target, progress backup.Progress) (backup.Summary, error) {
-	if err := daemon.Harden(); err != nil {
+	if err := harden.Process(); err != nil {
 		return backup.Summary{}, err
 	}
 	identities, err := backup.ReadIdentities(identityFile)

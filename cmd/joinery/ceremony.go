@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"joinery/internal/backup"
-	"joinery/internal/daemon"
+	"joinery/internal/harden"
 	"joinery/internal/keyring/soft"
 )
 
@@ -20,7 +20,7 @@ func newCeremony() *cobra.Command {
 		Short: "Make and exchange the keys behind a Join Server",
 		Long: `Makes and exchanges keys, offline, on key files that no running server needs: a
 server sees what changed when it starts next. Keys are never printed.`,
-	}, newCeremonyIdentity(), newCeremonySoft(), newCeremonyTransport(), newCeremonyMaster())
+	}, newCeremonyIdentity(), newCeremonySoft(), newCeremonyReseal(), newCeremonyTransport(), newCeremonyMaster())
 }
 
 // newKeyFile is a key file in the making.
@@ -62,7 +62,7 @@ func present(path string) bool {
 }
 
 func (k newKeyFile) String() string {
-	return k.path + ", opened by " + k.unlock.PassphraseFile + k.unlock.IdentityFile
+	return k.path + ", opened by " + k.unlock.String()
 }
 
 // newUnlockFlags adds flags that name what a new key file will be opened with.
@@ -124,7 +124,7 @@ ever overwritten.`,
 	newUnlockFlags(cmd, &unlock, "", "server.age")
 	newUnlockFlags(cmd, &custodyUnlock, "custody-", "custody.age")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := daemon.Harden(); err != nil {
+		if err := harden.Process(); err != nil {
 			return err
 		}
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -149,6 +149,44 @@ ever overwritten.`,
 made %v
 Keep a copy of the first two. Take the other two off this machine, to two places.
 `, server, custody)
+		return nil
+	}
+	return cmd
+}
+
+func newCeremonyReseal() *cobra.Command {
+	var to soft.Unlock
+	cmd := &cobra.Command{
+		Use:   "reseal",
+		Short: "Change what opens a key file",
+		Long: `Writes a key file anew, a server's, a factory's or a custody file, so that another
+passphrase, age identity, systemd credential or command opens it. The keys in it stay
+what they are, and a running server goes on; say in its configuration what opens the
+file from now on before it starts next. It is done in one step: a crash leaves the old
+file or the new one. Backups of the file are opened by what opened it before: make new
+ones, and destroy the old where the passphrase became known.`,
+		Example: `  joinery ceremony reseal --config /etc/joinery/joinery.yaml --to-command /usr/local/lib/joinery/unlock
+  joinery ceremony reseal --key-file custody.age --passphrase-file custody.passphrase --to-identity-file /media/stick/custody.identity`,
+		Args: cobra.NoArgs,
+	}
+	file := keyFileFlags(cmd, true)
+	flags := cmd.Flags()
+	flags.StringVar(&to.PassphraseFile, "to-passphrase-file", "", "file with the new passphrase")
+	flags.StringVar(&to.IdentityFile, "to-identity-file", "", "file with the new age identity")
+	flags.StringVar(&to.Credential, "to-credential", "", "systemd credential with the new passphrase or age identity")
+	flags.StringVar(&to.Command, "to-command", "", "program that writes the new passphrase or age identity")
+	names := []string{"to-passphrase-file", "to-identity-file", "to-credential", "to-command"}
+	cmd.MarkFlagsMutuallyExclusive(names...)
+	cmd.MarkFlagsOneRequired(names...)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		path, unlock, err := hardened(file)
+		if err != nil {
+			return err
+		}
+		if err := soft.Reseal(path, unlock, to); err != nil {
+			return err
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "resealed %s, opened by %s from now on\n", path, to)
 		return nil
 	}
 	return cmd

@@ -11,6 +11,7 @@ import (
 
 	"joinery/internal/config"
 	"joinery/internal/daemon"
+	"joinery/internal/harden"
 	"joinery/internal/store"
 )
 
@@ -134,10 +135,10 @@ func fsck(ctx context.Context, configFile string, withKeys, live bool) (found []
 	if !withKeys {
 		return db.Fsck(ctx, nil)
 	}
-	if err := daemon.Harden(); err != nil {
+	if err := harden.Process(); err != nil {
 		return nil, err
 	}
-	keys, err := daemon.OpenKeyring(ctx, c.Keys, slog.New(slog.DiscardHandler))
+	keys, err := daemon.OpenKeyring(ctx, c, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}

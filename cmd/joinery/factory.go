@@ -13,8 +13,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"joinery/internal/daemon"
 	"joinery/internal/factory"
+	"joinery/internal/harden"
 	"joinery/internal/keyring/soft"
 	"joinery/lorawan"
 )
@@ -60,7 +60,7 @@ one. The passphrase is drawn at random, unless you name a file with your own.`,
 	newUnlockFlags(cmd, &unlock, "", "factory.age")
 	require(cmd, "name")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := daemon.Harden(); err != nil {
+		if err := harden.Process(); err != nil {
 			return err
 		}
 		if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
-	"joinery/internal/daemon"
+	"joinery/internal/harden"
 	"joinery/internal/keyring"
 	"joinery/internal/keyring/soft"
 	"joinery/internal/seal"
@@ -170,7 +170,7 @@ func hardened(file *keyFile) (string, soft.Unlock, error) {
 	if err != nil {
 		return "", soft.Unlock{}, err
 	}
-	return path, unlock, daemon.Harden()
+	return path, unlock, harden.Process()
 }
 
 // readPublicKey reads a transport or recipient key, PEM.

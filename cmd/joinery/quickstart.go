@@ -12,6 +12,7 @@ import (
 
 	"joinery/internal/config"
 	"joinery/internal/daemon"
+	"joinery/internal/harden"
 	"joinery/internal/quickstart"
 )
 
@@ -42,7 +43,7 @@ devices of anybody.`,
 		if options.Port < 0 || options.Port > 65533 {
 			return errors.New("--port: want 1 to 65533, or 0 for free ports")
 		}
-		if err := daemon.Harden(); err != nil {
+		if err := harden.Process(); err != nil {
 			return err
 		}
 		out := cmd.OutOrStdout()

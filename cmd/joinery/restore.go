@@ -14,6 +14,7 @@ import (
 	"joinery/internal/backup"
 	"joinery/internal/config"
 	"joinery/internal/daemon"
+	"joinery/internal/harden"
 	"joinery/internal/keyring"
 	"joinery/internal/store"
 	"joinery/lorawan"
@@ -187,7 +188,7 @@ func (f faults) print(w io.Writer) {
 func findFaults(ctx context.Context, c config.Config, fsck func(context.Context, store.Checker) ([]store.Violation, error), needed func() ([]store.Master, error)) (f faults, err error) {
 	var check store.Checker
 	var have []keyring.Master
-	keys, err := daemon.OpenKeyring(ctx, c.Keys, slog.New(slog.DiscardHandler))
+	keys, err := daemon.OpenKeyring(ctx, c, slog.New(slog.DiscardHandler))
 	if err != nil {
 		f.Keys = err.Error()
 	} else {
@@ -272,7 +273,7 @@ behind it.`,
 		if err != nil {
 			return err
 		}
-		if err := daemon.Harden(); err != nil {
+		if err := harden.Process(); err != nil {
 			return err
 		}
 		if jump != 0 && lorawan.JoinNonce(jump) < store.DefaultJump {

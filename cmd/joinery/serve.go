@@ -10,6 +10,7 @@ import (
 
 	"joinery/internal/config"
 	"joinery/internal/daemon"
+	"joinery/internal/harden"
 )
 
 func newServe() *cobra.Command {
@@ -19,7 +20,8 @@ func newServe() *cobra.Command {
 		Short: "Run the Join Server",
 		Long: `Runs the Join Server until SIGTERM or SIGINT: it then accepts nothing more,
 finishes the requests in flight, and ends. SIGHUP reads the TLS certificates
-anew. Sockets that systemd opened are used under the names interop, api,
+anew, and tries a hardware token's PIN again that was refused; SIGUSR1 replaces
+the process that has the token, without a failed join. Sockets that systemd opened are used under the names interop, api,
 api-tls, api-socket and ops.
 
 With --successor it takes over from the server that runs with the same
@@ -44,7 +46,7 @@ holds the database, --successor waits for that.`,
 		if err != nil {
 			return err
 		}
-		if err := daemon.Harden(); err != nil {
+		if err := harden.Process(); err != nil {
 			return err
 		}
 		p, err := daemon.Open(cmd.Context(), c, daemon.Options{

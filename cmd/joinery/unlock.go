@@ -28,6 +28,7 @@ func keyFileFlags(cmd *cobra.Command, withConfig bool) *keyFile {
 	flags.StringVar(&k.unlock.PassphraseFile, "passphrase-file", "", "file with the passphrase of the key file")
 	flags.StringVar(&k.unlock.IdentityFile, "identity-file", "", "file with the age identity of the key file")
 	flags.StringVar(&k.unlock.Credential, "credential", "", "systemd credential with the passphrase of the key file")
+	flags.StringVar(&k.unlock.Command, "command", "", "program that writes the passphrase or age identity of the key file")
 	if withConfig {
 		k.config = configFlag(cmd)
 	}
@@ -38,7 +39,7 @@ func keyFileFlags(cmd *cobra.Command, withConfig bool) *keyFile {
 func (k *keyFile) resolve() (string, soft.Unlock, error) {
 	switch {
 	case k.path != "" && k.unlock == soft.Unlock{}:
-		return "", soft.Unlock{}, errors.New("say how to open the key file: --passphrase-file, --identity-file or --credential")
+		return "", soft.Unlock{}, errors.New("say how to open the key file: --passphrase-file, --identity-file, --credential or --command")
 	case k.path != "":
 		return k.path, k.unlock, nil
 	case k.unlock != soft.Unlock{} || k.config == nil:
@@ -47,6 +48,9 @@ func (k *keyFile) resolve() (string, soft.Unlock, error) {
 	c, err := config.Load(*k.config)
 	if err != nil {
 		return "", soft.Unlock{}, fmt.Errorf("%w\n(or name a key file with --key-file)", err)
+	}
+	if c.Keys.Backend != config.BackendSoft {
+		return "", soft.Unlock{}, fmt.Errorf("the keys of %s are in a hardware token: this command is about a key file; name one with --key-file", *k.config)
 	}
 	return c.Keys.File, daemon.Unlock(c.Keys), nil
 }

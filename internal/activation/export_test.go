@@ -12,3 +12,6 @@ func (s *Service) Hold(joinEUI, devEUI lorawan.EUI64) (release func()) {
 	release, _ = s.devices.lock(context.Background(), deviceKey{joinEUI, devEUI}, func(context.Context) error { return nil })
 	return release
 }
+
+// KeyringError gives an error of custody its code.
+func KeyringError(err error) error { return keyringError(err) }

@@ -128,6 +128,8 @@ func keyringError(err error) error {
 		return joinery.WrapError(joinery.CodeKEKMissing, err, "there is no KEK to wrap a session key under")
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return joinery.WrapError(joinery.CodeUnavailable, err, "the request took too long")
+	case errors.Is(err, keyring.ErrToken):
+		return joinery.WrapError(joinery.CodeUnavailable, err, "the device's keys cannot be used right now; try again")
 	default:
 		return joinery.WrapError(joinery.CodeInternal, err, "the device's keys cannot be used")
 	}

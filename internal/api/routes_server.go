@@ -36,14 +36,16 @@ func (s *Server) registerServer() {
 		summary: "Whether the server is ready, and who it takes the caller for"},
 		func(ctx context.Context, caller joinery.Caller, _ *none) (*body[client.Status], error) {
 			status := client.Status{
-				Version: s.version, Ready: true, TransportKID: s.System.TransportKey().KID(),
-				Caller: callerOut(caller),
+				Version: s.version, Ready: true, Caller: callerOut(caller),
+			}
+			if key := s.System.TransportKey(); !key.IsZero() {
+				status.TransportKID = key.KID()
 			}
 			if err := s.System.Ready(ctx); err != nil {
 				status.Ready, status.Reason = false, joinery.MessageOf(err)
 			}
 			if caller.Operator {
-				status.Masters = s.System.Masters()
+				status.Masters, status.Custody = s.System.Masters(), s.System.Custody()
 			}
 			return ok(status), nil
 		})
@@ -51,6 +53,9 @@ func (s *Server) registerServer() {
 		summary: "The public key to which key lists and KEKs are sealed"},
 		func(context.Context, joinery.Caller, *none) (*body[client.TransportKey], error) {
 			key := s.System.TransportKey()
+			if key.IsZero() {
+				return nil, joinery.Errorf(joinery.CodeUnavailable, "the keyring is not open; try again later")
+			}
 			return ok(client.TransportKey{KID: key.KID(), PEM: string(key.MarshalPEM())}), nil
 		})
 	route(s, spec{method: http.MethodGet, path: "/audit", id: "listAudit", tag: "audit",

@@ -26,7 +26,7 @@ func TestSocketIsTheOperator(t *testing.T) {
 	if !s.Caller.Operator || s.Caller.Organisation != 0 || !strings.HasPrefix(s.Caller.Name, "socket uid ") {
 		t.Errorf("caller %+v", s.Caller)
 	}
-	if !s.Ready || s.Version != "1.2.3" || len(s.Masters) != 1 || s.Masters[0].Name != "test-master" || s.TransportKID != f.keys.TransportKey().KID() {
+	if !s.Ready || s.Version != "1.2.3" || len(s.Masters) != 1 || s.Masters[0].Name != "test-master" || len(s.Custody) != 1 || s.TransportKID != f.keys.TransportKey().KID() {
 		t.Errorf("status %+v", s)
 	}
 	info, err := os.Stat(f.socket)

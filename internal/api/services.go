@@ -52,6 +52,8 @@ type System interface {
 	TransportKey() seal.PublicKey
 	// Masters names the master keys in the keyring.
 	Masters() []client.MasterKey
+	// Custody tells how keys are kept.
+	Custody() []client.Custody
 }
 
 // Keys makes, checks and revokes API keys; see the package auth.

@@ -91,7 +91,15 @@ func TestProgramsLinkOnlyWhatTheyMay(t *testing.T) {
 			r, known := roomOf(name)
 			return known && r.floor != ground && r.floor != apart && name != "cmd/joinsim" || isSQLite(name)
 		},
-		"cmd/joinery": func(name string) bool { return under(name, "internal/sim") },
+		"cmd/joinery": func(name string) bool {
+			return under(name, "internal/sim") || under(name, "internal/keyring/hsm")
+		},
+		// It has keys, and as little else as can be: no state, no door, no network.
+		"cmd/joinery-hsm": func(name string) bool {
+			r, known := roomOf(name)
+			return under(name, "internal/store") || under(name, "internal/sim") || under(name, "internal/keyring/soft") ||
+				known && r.floor >= rules && name != "cmd/joinery-hsm" || name == "net/http" || isSQLite(name)
+		},
 		"client": func(name string) bool {
 			return under(name, "internal/keyring") || under(name, "internal/store") || isSQLite(name)
 		},
@@ -121,12 +129,12 @@ func under(name, dir string) bool { return name == dir || strings.HasPrefix(name
 
 func isSQLite(name string) bool { return strings.Contains(name, "sqlite") }
 
-// All programs build without a C compiler. The standard library falls back to
+// All programs but the one that opens hardware tokens build without a C compiler. The standard library falls back to
 // Go where cgo is off; any other package with C in it would not.
 func TestNoCgo(t *testing.T) {
 	packages := load(t)
 	for _, p := range own(packages) {
-		if !strings.HasPrefix(p.name(), "cmd/") {
+		if !strings.HasPrefix(p.name(), "cmd/") || p.name() == "cmd/joinery-hsm" {
 			continue
 		}
 		for _, dep := range append([]string{p.ImportPath}, p.Deps...) {

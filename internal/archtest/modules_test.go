@@ -17,12 +17,13 @@ var modules = map[string][]string{
 	"github.com/jackc/pgx/v5":             {"internal/store", "internal/store/storetest/pgtest"},
 	"github.com/jedib0t/go-pretty/v6":     {"cmd/joinctl"},
 	"github.com/klauspost/compress":       {"internal/backup"},
+	"github.com/miekg/pkcs11":             {"internal/keyring/hsm"}, // BSD; cgo
 	"github.com/prometheus/client_golang": {"internal/interop", "internal/api", "internal/daemon", "internal/store"},
 	"github.com/schollz/progressbar/v3":   {"cmd/joinery", "cmd/joinctl"},
 	"github.com/spf13/cobra":              {"cmd/joinery", "cmd/joinctl", "cmd/joinsim", "internal/manual", "internal/sim"},
 	"github.com/spf13/pflag":              {"cmd/joinctl"}, // cobra's own: flags are walked for completion
 	"golang.org/x/oauth2":                 {"internal/auth"},
-	"golang.org/x/sys":                    {"internal/secret", "internal/store", "internal/auth", "internal/daemon", "internal/handover"},
+	"golang.org/x/sys":                    {"internal/secret", "internal/harden", "internal/store", "internal/auth", "internal/daemon", "internal/handover"},
 	"golang.org/x/term":                   {"cmd/joinery", "cmd/joinctl"},
 	"golang.org/x/time":                   {"internal/auth"},
 	"modernc.org/libc":                    {"internal/store"}, // with the next, to give SQLite its memory

@@ -29,6 +29,7 @@ var rooms = map[string]room{
 	"auditlog":         {ground, "leaf encoding and proof verification: what an auditor links"},
 	"internal/secret":  {ground, "a key in memory: used in a callback, never printed, wiped"},
 	"internal/cmac":    {ground, "AES-CMAC over opaque blocks: the key schedule and the sealing of keys both need it, and neither imports the other"},
+	"internal/harden":  {ground, "a process's memory kept out of dumps and away from debuggers; two programs hold keys"},
 	"internal/seal":    {ground, "encrypt to, and open with, a transport or recipient key"},
 	"internal/webhook": {ground, "one signed message to an address that a customer chose: checked as it is dialled, bounded"},
 	"internal/backup":  {ground, "the encrypted file of a backup: written and read row by row, of whatever engine"},
@@ -42,6 +43,10 @@ var rooms = map[string]room{
 	"internal/keyring":             {holders, "custody: LoRaWAN operations on keys that nobody can fetch"},
 	"internal/keyring/lwcrypto":    {holders, "the LoRaWAN key schedule over opaque block operations"},
 	"internal/keyring/soft":        {holders, "the keyring's software backend: keys sealed in a file"},
+	"internal/keyring/remote":      {holders, "the keyring's verbs between two processes; apart from worker, which knows of processes and not of frames"},
+	"internal/keyring/worker":      {holders, "the process that has the keys, watched: both halves, so that they stand beside each other"},
+	"internal/keyring/hsm":         {holders, "the keyring's backend over a hardware token: the only package with C in it, so that no server links it"},
+	"internal/keyring/hsm/hsmtest": {holders, "tokens of software for tests of several packages"},
 	"internal/keyring/keyringtest": {holders, "the contract suite that every keyring backend passes"},
 	"internal/store":               {holders, "state in SQLite or PostgreSQL"},
 	"internal/store/storetest":     {holders, "the contract suite that every store passes"},
@@ -72,6 +77,7 @@ var rooms = map[string]room{
 	"internal/quickstart": {top, "a complete server in one directory, made through the same doors that people use; a package so that demo and tests build the same"},
 	"internal/manual":     {top, "manual pages from the help texts of the programs; a package because two programs write theirs"},
 	"cmd/joinery":         {top, "the server and all that touches keys or the database"},
+	"cmd/joinery-hsm":     {top, "the one process that links a hardware token's library"},
 	"cmd/joinctl":         {top, "people and scripts, over the HTTP API"},
 	"cmd/joinsim":         {top, "the simulator's command"},
 
@@ -89,6 +95,10 @@ var sideways = map[string][]string{
 	"client":                       {""},
 	"internal/keyring":             {"internal/keyring/lwcrypto"},
 	"internal/keyring/soft":        {"internal/keyring", "internal/keyring/lwcrypto"},
+	"internal/keyring/remote":      {"internal/keyring"},
+	"internal/keyring/worker":      {"internal/keyring", "internal/keyring/remote"},
+	"internal/keyring/hsm":         {"internal/keyring", "internal/keyring/lwcrypto"},
+	"internal/keyring/hsm/hsmtest": {"internal/keyring", "internal/keyring/hsm", "internal/keyring/keyringtest"},
 	"internal/keyring/keyringtest": {"internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft"},
 	"internal/store/storetest":     {"internal/store"},
 
@@ -105,14 +115,16 @@ var importers = map[string][]string{
 	// Custody: who can hold a key, and who can ask for an operation on one.
 	// ttjs is the one door that touches a key in the clear, because clients send it
 	// so: a claim's KEK, decoded into this package's memory and sealed there.
-	"internal/secret":           {"internal/ttjs", "internal/seal", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft"},
-	"internal/seal":             {"internal/claim", "internal/ttjs", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/keyringtest", "internal/provisioning", "internal/fleet", "internal/factory", "internal/api", "internal/daemon", "client", "cmd/joinctl", "cmd/joinery", "internal/quickstart"},
-	"internal/keyring":          {"internal/keyring/soft", "internal/keyring/keyringtest", "internal/activation", "internal/provisioning", "internal/fleet", "internal/claim", "internal/daemon", "cmd/joinery"},
-	"internal/keyring/lwcrypto": {"internal/keyring", "internal/keyring/soft", "internal/keyring/keyringtest"},
+	"internal/secret":           {"internal/ttjs", "internal/seal", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/hsm"},
+	"internal/seal":             {"internal/claim", "internal/ttjs", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/remote", "internal/keyring/worker", "internal/keyring/keyringtest", "internal/provisioning", "internal/fleet", "internal/factory", "internal/api", "internal/daemon", "client", "cmd/joinctl", "cmd/joinery", "internal/quickstart", "internal/keyring/hsm/hsmtest", "internal/keyring/hsm"},
+	"internal/keyring":          {"internal/keyring/soft", "internal/keyring/remote", "internal/keyring/worker", "internal/keyring/keyringtest", "internal/activation", "internal/provisioning", "internal/fleet", "internal/claim", "internal/daemon", "cmd/joinery", "cmd/joinery-hsm", "internal/keyring/hsm/hsmtest", "internal/keyring/hsm"},
+	"internal/keyring/remote":   {"internal/keyring/worker"},
+	"internal/keyring/worker":   {"internal/daemon", "cmd/joinery-hsm"},
+	"internal/keyring/lwcrypto": {"internal/keyring", "internal/keyring/soft", "internal/keyring/keyringtest", "internal/keyring/hsm"},
 	"internal/keyring/soft":     {"internal/keyring/keyringtest", "internal/daemon", "cmd/joinery", "internal/quickstart"},
-	"crypto/aes":                {"internal/secret", "internal/seal", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/keyringtest", "internal/sim"},
-	"crypto/cipher":             {"internal/cmac", "internal/secret", "internal/seal", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/sim"},
-	"crypto/rsa":                {"internal/seal", "internal/keyring/soft", "internal/sim", "internal/quickstart", "internal/fleet"}, // fleet: how long a public key of a certificate is
+	"crypto/aes":                {"internal/secret", "internal/seal", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/hsm", "internal/keyring/keyringtest", "internal/sim"},
+	"crypto/cipher":             {"internal/cmac", "internal/secret", "internal/seal", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/hsm", "internal/sim"},
+	"crypto/rsa":                {"internal/keyring/hsm/hsmtest", "internal/seal", "internal/keyring/soft", "internal/keyring/hsm", "internal/sim", "internal/quickstart", "internal/fleet"}, // fleet: how long a public key of a certificate is
 	"runtime/secret":            {"internal/secret"},
 	"filippo.io/age":            {"internal/keyring/soft", "internal/backup"},
 
@@ -123,7 +135,9 @@ var importers = map[string][]string{
 
 	// The suites and the simulator are linked by tests, and the simulator by its
 	// own program.
-	"internal/keyring/keyringtest": {},
+	"internal/keyring/hsm":         {"internal/keyring/hsm/hsmtest", "cmd/joinery-hsm"},
+	"internal/keyring/hsm/hsmtest": {},
+	"internal/keyring/keyringtest": {"internal/keyring/hsm/hsmtest"},
 	"internal/store/storetest":     {},
 	"internal/sim":                 {"internal/sim", "cmd/joinsim"},
 	"internal/archtest":            {},

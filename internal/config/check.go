@@ -19,8 +19,7 @@ const maxSocketPath = 107
 func (c Config) Check() error {
 	return errors.Join(
 		c.Database.Check(),
-		required("keys.file", c.Keys.File),
-		c.Keys.checkUnlock(),
+		c.Keys.check(),
 		required("interop.address", c.Interop.Address),
 		address("interop.address", c.Interop.Address),
 		required("interop.certificate", c.Interop.Certificate),
@@ -39,30 +38,6 @@ func (c Config) Check() error {
 		oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error"),
 		oneOf("log.format", c.Log.Format, "text", "json"),
 	)
-}
-
-// checkUnlock wants exactly one way to open the key file.
-func (k Keys) checkUnlock() error {
-	var given []string
-	for name, value := range map[string]string{
-		"passphrase_file": k.PassphraseFile, "identity_file": k.IdentityFile, "credential": k.Credential,
-	} {
-		if value != "" {
-			given = append(given, name)
-		}
-	}
-	slices.Sort(given)
-	switch len(given) {
-	case 0:
-		return wrong("keys", "nothing says how to open the key file: set one of passphrase_file, identity_file and credential")
-	case 1:
-	default:
-		return wrong("keys", "%s are set: keep one way to open the key file", strings.Join(given, " and "))
-	}
-	if strings.ContainsAny(k.Credential, "/\x00") || k.Credential == "." || k.Credential == ".." {
-		return wrong("keys.credential", "want the name of a systemd credential, not a path")
-	}
-	return nil
 }
 
 func (l Limits) check() error {
@@ -105,23 +80,13 @@ func (c Config) CheckFiles(now time.Time) error {
 	return errors.Join(
 		exists("database.path", c.Database.Path, "make it with `joinery migrate --create`"),
 		secretFile("database.password_file", c.Database.PasswordFile, ""),
-		secretFile("keys.file", c.Keys.File, "make it with `joinery ceremony soft`"),
-		secretFile("keys.passphrase_file", c.Keys.PassphraseFile, ""),
-		secretFile("keys.identity_file", c.Keys.IdentityFile, ""),
-		c.checkCredential(),
+		c.Keys.checkFiles(),
 		c.SignIn.OIDC.CheckSecret(),
 		c.Interop.pair().Check(now),
 		c.API.TLS.checkPair(now),
 		c.API.CheckSocket(),
 		exists("webhooks.ca_file", c.Webhooks.CAFile, ""),
 	)
-}
-
-func (c Config) checkCredential() error {
-	if c.Keys.Credential != "" && os.Getenv("CREDENTIALS_DIRECTORY") == "" {
-		return wrong("keys.credential", "there is no $CREDENTIALS_DIRECTORY here: it exists only under systemd with LoadCredential=%s:…", c.Keys.Credential)
-	}
-	return nil
 }
 
 // CheckSocket tells when the path of the socket is too long to bind, or that of
@@ -229,6 +194,24 @@ func secretFile(name, path, hint string) error {
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
 		return wrong(name, "%s has mode %04o, others can read it: chmod 600 %s", path, mode, path)
+	}
+	return nil
+}
+
+// program wants a program that can be run, and that only its owner can change.
+func program(name, path string) error {
+	if err := exists(name, path, ""); err != nil || path == "" {
+		return err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return wrong(name, "%w", err)
+	}
+	switch mode := info.Mode(); {
+	case !mode.IsRegular() || mode.Perm()&0o111 == 0:
+		return wrong(name, "%s is no program: chmod 700 %s", path, path)
+	case mode.Perm()&0o022 != 0:
+		return wrong(name, "%s has mode %04o, others can change what it does: chmod go-w %s", path, mode.Perm(), path)
 	}
 	return nil
 }

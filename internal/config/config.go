@@ -13,8 +13,8 @@ import "time"
 type Config struct {
 	// Where the state lives: devices, peers, nonces, activations, audit log.
 	Database Database `yaml:"database"`
-	// The master keys and storage keys, sealed, and what opens them. Give
-	// exactly one of passphrase_file, identity_file and credential; there is no
+	// The master keys and storage keys, and what opens them. For a key file give
+	// exactly one of passphrase_file, identity_file, credential and command; there is no
 	// default, so that a server never starts with a key that others know.
 	Keys Keys `yaml:"keys"`
 	// The door to Network Servers and Application Servers: LoRaWAN Backend
@@ -75,8 +75,11 @@ func (d Database) Name() string {
 	return d.URL
 }
 
-// Keys says where the sealed key file lies and what opens it.
+// Keys says where the keys are: in a sealed key file, or in a hardware token.
 type Keys struct {
+	// What holds the keys: soft, the key file below and, while the server runs, its
+	// memory; or pkcs11, the hardware token below, which never gives them out.
+	Backend string `yaml:"backend"`
 	// The key file made by `joinery ceremony soft`. It must be readable by the
 	// server's user alone (mode 0600).
 	File string `yaml:"file"`
@@ -88,7 +91,50 @@ type Keys struct {
 	// reads it from the directory that LoadCredential= or
 	// LoadCredentialEncrypted= gives it.
 	Credential string `yaml:"credential"`
+	// A program that writes the passphrase, or an age identity, to its standard
+	// output: a script around the command line of a key management service. It is
+	// run without arguments, once at each start, and has 30 seconds.
+	Command string `yaml:"command"`
+	// The hardware token, where the backend is pkcs11.
+	PKCS11 PKCS11 `yaml:"pkcs11"`
 }
+
+// PKCS11 says which hardware token holds the keys. The server itself never opens
+// it: joinery-hsm does, a process that it starts and watches.
+type PKCS11 struct {
+	// The path of the token's PKCS #11 library, such as
+	// /usr/lib/softhsm/libsofthsm2.so.
+	Module string `yaml:"module"`
+	// What that library wants to be told when it starts: nothing, for most.
+	InitArgs string `yaml:"init_args"`
+	// The label of the token, as its ceremony gave it.
+	Token string `yaml:"token"`
+	// A file whose first line is the user PIN, mode 0600. joinery-hsm alone reads it.
+	PINFile string `yaml:"pin_file"`
+	// The name of a systemd credential that holds the PIN, instead of a file.
+	PINCredential string `yaml:"pin_credential"`
+	// The program joinery-hsm; empty means the one beside joinery.
+	Worker string `yaml:"worker"`
+	// How many operations the token is given at once; 0 is what fits how fast it
+	// answers. More help where each takes long, as over a network, and harm where the
+	// library works on one at a time.
+	Sessions int `yaml:"sessions"`
+	// How well the token must keep keys, or the server does not start: in-token
+	// (root and session keys never are in a memory of ours), ecb-oracle (session
+	// keys briefly are) or in-memory (root keys are for one join). The log and
+	// `joinctl status` tell what the token reaches.
+	MinimumLevel string `yaml:"minimum_level"`
+	// How much memory joinery-hsm may have, in MiB, before another takes its place,
+	// which no join notices: some libraries lose memory with every operation. 0 is
+	// any.
+	RecycleRSS int `yaml:"recycle_rss"`
+}
+
+// Backends of keys.
+const (
+	BackendSoft   = "soft"
+	BackendPKCS11 = "pkcs11"
+)
 
 // Interop is the listener for Network Servers and Application Servers.
 type Interop struct {
@@ -227,11 +273,14 @@ type Log struct {
 func Default() Config {
 	return Config{
 		Database: Database{Path: "joinery.db"},
-		Keys:     Keys{File: "keys/server.age"},
-		Interop:  Interop{Address: ":8443"},
-		API:      API{Socket: "joinery.sock", Address: "127.0.0.1:8444"},
-		SignIn:   SignIn{Session: 12 * time.Hour},
-		Ops:      Ops{Address: "127.0.0.1:8445"},
+		Keys: Keys{
+			Backend: BackendSoft, File: "keys/server.age",
+			PKCS11: PKCS11{MinimumLevel: "in-token", RecycleRSS: 192},
+		},
+		Interop: Interop{Address: ":8443"},
+		API:     API{Socket: "joinery.sock", Address: "127.0.0.1:8444"},
+		SignIn:  SignIn{Session: 12 * time.Hour},
+		Ops:     Ops{Address: "127.0.0.1:8445"},
 		Limits: Limits{
 			BodyBytes:      32 << 10,
 			Connections:    8192,
@@ -248,7 +297,8 @@ func Default() Config {
 func (c *Config) paths() []*string {
 	return []*string{
 		&c.Database.Path, &c.Database.PasswordFile,
-		&c.Keys.File, &c.Keys.PassphraseFile, &c.Keys.IdentityFile,
+		&c.Keys.File, &c.Keys.PassphraseFile, &c.Keys.IdentityFile, &c.Keys.Command,
+		&c.Keys.PKCS11.Module, &c.Keys.PKCS11.PINFile, &c.Keys.PKCS11.Worker,
 		&c.Interop.Certificate, &c.Interop.Key,
 		&c.API.Socket, &c.API.TLS.Certificate, &c.API.TLS.Key, &c.SignIn.OIDC.ClientSecretFile, &c.Webhooks.CAFile,
 	}

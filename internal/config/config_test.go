@@ -129,9 +129,24 @@ func TestCheckRefuses(t *testing.T) {
 		want string
 	}{
 		{"no way to unlock", func(c *Config) { c.Keys.PassphraseFile = "" }, "set one of passphrase_file"},
-		{"two ways to unlock", func(c *Config) { c.Keys.IdentityFile = "id" }, "identity_file and passphrase_file are set"},
+		{"two ways to unlock", func(c *Config) { c.Keys.IdentityFile = "id" }, "passphrase_file and identity_file are set"},
 		{"three ways to unlock", func(c *Config) { c.Keys.IdentityFile, c.Keys.Credential = "id", "x" }, "keep one way"},
+		{"a command beside a file", func(c *Config) { c.Keys.Command = "unlock" }, "passphrase_file and command are set"},
 		{"credential is a path", func(c *Config) { c.Keys.PassphraseFile, c.Keys.Credential = "", "../x" }, "not a path"},
+		{"unknown backend", func(c *Config) { c.Keys.Backend = "hsm" }, "keys.backend: want one of soft, pkcs11"},
+		{"token without its backend", func(c *Config) { c.Keys.PKCS11.Module = "/lib/p11.so" }, "keys.pkcs11.module: is set, and keys.backend is soft"},
+		{"backend without its token", func(c *Config) { c.Keys = inToken(); c.Keys.PKCS11.Module = "" }, "keys.pkcs11.module: is missing"},
+		{"token without label", func(c *Config) { c.Keys = inToken(); c.Keys.PKCS11.Token = "" }, "keys.pkcs11.token: is missing"},
+		{"token without PIN", func(c *Config) { c.Keys = inToken(); c.Keys.PKCS11.PINFile = "" }, "set one of pin_file and pin_credential"},
+		{"token with two PINs", func(c *Config) { c.Keys = inToken(); c.Keys.PKCS11.PINCredential = "pin" }, "pin_file and pin_credential are set"},
+		{"PIN in a path", func(c *Config) {
+			c.Keys = inToken()
+			c.Keys.PKCS11.PINFile, c.Keys.PKCS11.PINCredential = "", "/x"
+		}, "keys.pkcs11.pin_credential: want the name"},
+		{"token with a passphrase", func(c *Config) { c.Keys = inToken(); c.Keys.PassphraseFile = "x" }, "keys.passphrase_file: is set, and keys.backend is pkcs11"},
+		{"too many sessions", func(c *Config) { c.Keys = inToken(); c.Keys.PKCS11.Sessions = 257 }, "keys.pkcs11.sessions: is 257: want 0 to 256"},
+		{"unknown level of custody", func(c *Config) { c.Keys = inToken(); c.Keys.PKCS11.MinimumLevel = "high" }, "keys.pkcs11.minimum_level: want one of in-token"},
+		{"negative memory", func(c *Config) { c.Keys = inToken(); c.Keys.PKCS11.RecycleRSS = -1 }, "keys.pkcs11.recycle_rss: is -1"},
 		{"no database", func(c *Config) { c.Database.Path = "" }, "database.path: is missing"},
 		{"no key file", func(c *Config) { c.Keys.File = "" }, "keys.file: is missing"},
 		{"no certificate", func(c *Config) { c.Interop.Certificate = "" }, "interop.certificate: is missing"},
@@ -180,6 +195,39 @@ func TestCheckRefuses(t *testing.T) {
 				t.Errorf("want %q in the error, got: %v", tc.want, err)
 			}
 		})
+	}
+}
+
+// inToken is keys in a hardware token, as they should be configured.
+func inToken() Keys {
+	k := Default().Keys
+	k.Backend = BackendPKCS11
+	k.PKCS11.Module, k.PKCS11.Token, k.PKCS11.PINFile = "/lib/p11.so", "joinery", "pin"
+	return k
+}
+
+func TestTokenIsAccepted(t *testing.T) {
+	c, err := Parse([]byte(complete))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Keys = inToken()
+	if err := c.Check(); err != nil {
+		t.Error(err)
+	}
+	c = c.Resolve("/etc/joinery")
+	if p := c.Keys.PKCS11; p.PINFile != "/etc/joinery/pin" || p.Worker != "" {
+		t.Errorf("%+v", p)
+	}
+	// A missing library and PIN are told, and nothing about a key file.
+	err = c.Keys.checkFiles()
+	for _, want := range []string{"keys.pkcs11.module: /lib/p11.so does not exist", "keys.pkcs11.pin_file: /etc/joinery/pin does not exist"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q in: %v", want, err)
+		}
+	}
+	if err != nil && strings.Contains(err.Error(), "keys.file") {
+		t.Error(err)
 	}
 }
 

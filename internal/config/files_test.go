@@ -101,6 +101,13 @@ func TestCheckFiles(t *testing.T) {
 			chmod(t, c.API.TLS.Key, 0o644)
 		}, "api.tls.key"},
 		{"credential outside systemd", func(_ *testing.T, c *Config) { c.Keys.PassphraseFile, c.Keys.Credential = "", "joinery" }, "LoadCredential=joinery"},
+		{"a command that others can change", func(t *testing.T, c *Config) {
+			c.Keys.PassphraseFile, c.Keys.Command = "", c.Keys.PassphraseFile
+			chmod(t, c.Keys.Command, 0o770)
+		}, "chmod go-w"},
+		{"a command that cannot run", func(_ *testing.T, c *Config) {
+			c.Keys.PassphraseFile, c.Keys.Command = "", c.Keys.PassphraseFile
+		}, "is no program"},
 		{"socket path too long", func(_ *testing.T, c *Config) { c.API.Socket = "/" + strings.Repeat("s", 107) }, "choose a shorter one"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

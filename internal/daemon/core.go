@@ -84,7 +84,7 @@ func (k *core) build(ctx context.Context, c config.Config, h holders, certs cert
 	}
 	k.apiCert = certs.api
 	k.api.Attach(services(h, rules, k.v2))
-	k.ops = &ops{checks: h.checks(), gatherer: k.registry}
+	k.ops = &ops{checks: h.checks(), gatherer: k.registry, keysHint: h.keysHint}
 	k.opsHTTP = &http.Server{
 		Handler: k.ops.handler(), ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
 		IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,

@@ -22,11 +22,14 @@ type check struct {
 	run  func(context.Context) error
 }
 
-// ops serves monitoring. It tells names of parts and whether they answer, and
-// no error text: whoever asks is not authenticated.
+// ops serves monitoring. It tells names of parts and whether they answer, what an
+// operator must do where waiting does not help, and no error text: whoever asks is
+// not authenticated.
 type ops struct {
 	checks   []check
 	gatherer prometheus.Gatherer
+	// keysHint says what an operator must do about the keys; nil or empty: nothing.
+	keysHint func() string
 
 	mu       sync.Mutex
 	stopping bool
@@ -75,6 +78,11 @@ func (o *ops) ready(w http.ResponseWriter, r *http.Request) {
 	}
 	if failed[checkFence] {
 		fmt.Fprintln(w, "joins are refused until joinery restore confirm; the log says why")
+	}
+	if failed[checkKeyring] && o.keysHint != nil {
+		if hint := o.keysHint(); hint != "" {
+			fmt.Fprintln(w, hint)
+		}
 	}
 	fmt.Fprintln(w, verdict(status != http.StatusOK, "not ready"))
 }

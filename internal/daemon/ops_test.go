@@ -103,3 +103,22 @@ func TestMetricsTellTheBuild(t *testing.T) {
 		}
 	}
 }
+
+// What waiting does not mend is said to whoever asks.
+func TestReadyTellsWhatToDoAboutKeys(t *testing.T) {
+	hint := "do this"
+	o := &ops{
+		gatherer: newRegistry(),
+		checks:   []check{{checkKeyring, func(context.Context) error { return errors.New("detail for the log only") }}},
+		keysHint: func() string { return hint },
+	}
+	server := httptest.NewServer(o.handler())
+	defer server.Close()
+	if status, body := get(t, server.URL+"/readyz"); status != 503 || body != "do this\nnot ready\n" {
+		t.Errorf("%d %q", status, body)
+	}
+	hint = ""
+	if status, body := get(t, server.URL+"/readyz"); status != 503 || body != "not ready\n" {
+		t.Errorf("%d %q", status, body)
+	}
+}

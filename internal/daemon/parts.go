@@ -22,7 +22,6 @@ import (
 	"joinery/internal/fleet"
 	"joinery/internal/interop"
 	"joinery/internal/keyring"
-	"joinery/internal/keyring/soft"
 	"joinery/internal/provisioning"
 	"joinery/internal/refusal"
 	"joinery/internal/seal"
@@ -31,23 +30,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 )
-
-// OpenKeyring opens the key file that c names, and reports how its keys are
-// kept.
-func OpenKeyring(ctx context.Context, c config.Keys, log *slog.Logger) (*keyring.Keyring, error) {
-	token, err := soft.Open(ctx, soft.Options{KeyFile: c.File, Unlock: Unlock(c)})
-	if err != nil {
-		return nil, err
-	}
-	log.Info("key file opened", "backend", "soft", "level", "in-memory",
-		"protection", token.Protection().String(), "masters", len(token.Masters()))
-	return keyring.New(token), nil
-}
-
-// Unlock says how the key file of c is opened.
-func Unlock(c config.Keys) soft.Unlock {
-	return soft.Unlock{PassphraseFile: c.PassphraseFile, IdentityFile: c.IdentityFile, Credential: c.Credential}
-}
 
 // DatabaseOptions says which database c names. What must outlive the database
 // stands beside the key file.
@@ -101,28 +83,19 @@ func databaseName(c config.Database) string {
 // holders is floor 2: state and keys.
 type holders struct {
 	db   *store.DB
-	keys *keyring.Keyring
-}
-
-// noteMasters lets the database remember which master keys it is served with,
-// and refuses others of the same names.
-func (h holders) noteMasters(ctx context.Context) error {
-	var masters []store.Master
-	for _, m := range h.keys.Masters() {
-		masters = append(masters, store.Master{Name: m.Name, Profile: m.Profile, KCV: m.KCV})
-	}
-	return h.db.NoteMasters(ctx, masters...)
+	keys keyring.Verbs
 }
 
 // Checks that others ask for by name.
 const (
 	checkDatabase = "database"
+	checkKeyring  = "keyring"
 	checkFence    = "fence" // fails while joins are fenced off
 )
 
 // checks are what must answer before the server takes requests.
 func (h holders) checks() []check {
-	return []check{{checkDatabase, h.db.Ping}, {"keyring", h.keys.Ready}, {checkFence, h.answersJoins}}
+	return []check{{checkDatabase, h.db.Ping}, {checkKeyring, h.keys.Ready}, {checkFence, h.answersJoins}}
 }
 
 func (h holders) answersJoins(context.Context) error { return h.db.AnswersJoins() }
@@ -178,7 +151,7 @@ func newRules(ctx context.Context, c config.Config, h holders, refusals *refusal
 		}
 		return 0
 	})
-	for _, c := range []prometheus.Collector{alarms, fenced, refusalMetrics{refusals}, eventMetrics{r.events}} {
+	for _, c := range []prometheus.Collector{alarms, fenced, refusalMetrics{refusals}, eventMetrics{r.events}, keyMetrics{h.keys}} {
 		if err := metrics.Register(c); err != nil {
 			return rules{}, fmt.Errorf("metrics: %w", err)
 		}
@@ -249,6 +222,9 @@ func (s system) Ready(ctx context.Context) error {
 	}
 	for _, c := range s.checks() {
 		if err := c.run(ctx); err != nil {
+			if hint := s.keysHint(); hint != "" && c.name == checkKeyring {
+				return joinery.WrapError(joinery.CodeUnavailable, err, "%s", hint)
+			}
 			return joinery.WrapError(joinery.CodeUnavailable, err, "the %s does not answer", c.name)
 		}
 	}
@@ -264,6 +240,16 @@ func (s system) Masters() []client.MasterKey {
 	list := make([]client.MasterKey, len(masters))
 	for i, m := range masters {
 		list[i] = client.MasterKey{Name: m.Name, Profile: m.Profile, KCV: m.KCV}
+	}
+	return list
+}
+
+// Custody implements api.System.
+func (s system) Custody() (list []client.Custody) {
+	for _, c := range s.keys.Custody() {
+		list = append(list, client.Custody{
+			Origin: c.Origin.String(), Profile: c.Profile, Level: c.Level.String(), Served: c.Served, Why: c.Why,
+		})
 	}
 	return list
 }

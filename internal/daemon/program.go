@@ -43,7 +43,7 @@ type Program struct {
 	migrate bool
 	log     *slog.Logger
 	now     func() time.Time
-	keys    *keyring.Keyring
+	keys    keyring.Verbs
 	certs   certificates
 	sockets []handover.Socket
 	given   given
@@ -132,6 +132,9 @@ func (p *Program) openSuccessor(ctx context.Context, passed []handover.Socket) e
 		return err
 	}
 	p.predecessor = predecessor
+	if err := refusedPIN(p.keys); err != nil {
+		return err // that one has the keys, and goes on
+	}
 	if p.sockets, err = bind(p.config, append(inherited, passed...)); err != nil {
 		return err
 	}
@@ -168,8 +171,12 @@ func (p *Program) openKeys(ctx context.Context) (err error) {
 	if p.certs, err = newCertificates(p.config, p.now()); err != nil {
 		return err
 	}
-	p.keys, err = OpenKeyring(ctx, p.config.Keys, p.log)
-	return err
+	keys, err := openKeyring(ctx, p.config, p.log, true)
+	if err != nil {
+		return err // an interface that holds nil is not nil
+	}
+	p.keys = keys
+	return nil
 }
 
 // InteropAddr is where networks connect.
@@ -285,11 +292,12 @@ func (p *Program) drain() error {
 	return errors.Join(stopping, shut, k.end(ctx))
 }
 
-// onSignals reads the certificates anew at each SIGHUP, and starts a
+// onSignals reads the certificates anew at each SIGHUP, and tries a PIN again that
+// was refused; replaces the process that has the keys at each SIGUSR1, and starts a
 // successor at each SIGUSR2.
 func (p *Program) onSignals(ctx context.Context, running *sync.WaitGroup) {
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR2)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
 	running.Go(func() {
 		defer signal.Stop(signals)
 		for {
@@ -301,6 +309,11 @@ func (p *Program) onSignals(ctx context.Context, running *sync.WaitGroup) {
 					p.startSuccessor()
 					continue
 				}
+				if s == syscall.SIGUSR1 {
+					running.Go(func() { p.replaceKeys(ctx) })
+					continue
+				}
+				running.Go(func() { p.retryKeys(ctx) })
 				if err := p.certs.reload(p.now()); err != nil {
 					p.log.Error("the old certificate stays in force", "error", err)
 					continue

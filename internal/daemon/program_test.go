@@ -37,7 +37,7 @@ func installation(t *testing.T) config.Config {
 	t.Helper()
 	dir := t.TempDir()
 	c := config.Default()
-	c.Keys = config.Keys{File: "server.age", IdentityFile: "server.identity"}
+	c.Keys.File, c.Keys.IdentityFile = "server.age", "server.identity"
 	c.Interop = config.Interop{Address: "127.0.0.1:0", Certificate: "server.crt", Key: "server.key"}
 	c.API.Address, c.Ops.Address = "127.0.0.1:0", "127.0.0.1:0"
 	c.Limits.DrainTimeout = 5 * time.Second

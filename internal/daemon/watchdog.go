@@ -47,6 +47,9 @@ func (p *Program) works(ctx context.Context) bool {
 	if !exclusive(p.config.Database) {
 		delete(failed, checkDatabase) // a database elsewhere is mended there
 	}
+	if inWorker(p.keys) != nil {
+		delete(failed, checkKeyring) // it has a watch of its own, and a restart would try a wrong PIN again
+	}
 	delete(failed, checkFence) // no restart takes a fence down
 	return len(failed) == 0
 }

@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"context"
+	"errors"
 
 	"joinery"
 	"joinery/internal/seal"
@@ -25,7 +26,8 @@ type RootsOut struct {
 
 // SealRoots opens root keys that were sealed to the transport key, and seals each
 // to its key set. One RSA operation serves the batch. An error is about the whole
-// batch: ErrTransport where h is not for this keyring.
+// batch: ErrTransport where h is not for this keyring, ErrNotServed where the token
+// keeps no imported root keys, ErrToken where it went away: no row is at fault then.
 func (k *Keyring) SealRoots(ctx context.Context, h seal.Header, in []RootsIn) (out []RootsOut, err error) {
 	err = k.run(ctx, func() error {
 		batch, err := k.token.OpenBatch(ctx, h)
@@ -39,6 +41,9 @@ func (k *Keyring) SealRoots(ctx context.Context, h seal.Header, in []RootsIn) (o
 				return err
 			}
 			out[i] = k.sealRow(ctx, batch, row)
+			if err := out[i].Err; errors.Is(err, ErrToken) || errors.Is(err, ErrNotServed) {
+				return err
+			}
 		}
 		return nil
 	})

@@ -18,6 +18,8 @@ type Token interface {
 	Intake
 	// Masters lists the master keys in order of their names.
 	Masters() []Master
+	// Custody tells at which level keys of each origin and profile are kept.
+	Custody() []Custody
 	// Check tells whether the token can work now.
 	Check(ctx context.Context) error
 	Close() error
@@ -95,6 +97,8 @@ const (
 	FormatKeyWrap byte = 1
 	// FormatOAEP256: RSA-OAEP with SHA-256 and an empty label (RFC 8017 §7.1).
 	FormatOAEP256 byte = 2
+	// FormatOAEP1: the same with SHA-1, from tokens that know no other.
+	FormatOAEP1 byte = 3
 )
 
 // MACKey names a MAC key of a token.
@@ -127,6 +131,18 @@ type Derivation struct {
 	Root       joinery.RootKey
 	Generation uint32
 	DevEUI     lorawan.EUI64
+}
+
+// Block gives the block whose encryption under a master key of profile ecb-v1 is
+// the root key. ErrRequest where no root key is named.
+func (d Derivation) Block() (lwcrypto.Block, error) {
+	switch d.Root {
+	case joinery.NwkKey:
+		return lwcrypto.RootKey(lwcrypto.PurposeNwkKey, d.Generation, d.DevEUI), nil
+	case joinery.AppKey:
+		return lwcrypto.RootKey(lwcrypto.PurposeAppKey, d.Generation, d.DevEUI), nil
+	}
+	return lwcrypto.Block{}, mismatch("no root key is named")
 }
 
 // ProfileECBv1 is the derivation profile whose block lwcrypto.RootKey lays out.

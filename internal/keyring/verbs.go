@@ -1,12 +1,14 @@
 package keyring
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 
 	"joinery"
+	"joinery/internal/seal"
 )
 
 // Errors of the verbs. They say nothing about keys.
@@ -26,7 +28,35 @@ var (
 	// ErrTransport: imported ciphertext was not made for this keyring's
 	// transport key, or was damaged on the way.
 	ErrTransport = errors.New("keyring: not sealed to this server's transport key, or damaged")
+	// ErrPIN: the token refused the PIN. It counts such tries and locks itself
+	// after a few, so nobody tries again but by an operator's order.
+	ErrPIN = errors.New("keyring: the token refused the PIN")
 )
+
+// Verbs is what a Keyring offers, for those who may have it from another process;
+// see package remote.
+type Verbs interface {
+	VerifyJoin(ctx context.Context, ks joinery.KeySet, frame []byte) error
+	VerifyRejoin(ctx context.Context, ks joinery.KeySet, frame []byte, sessions []joinery.Activation) (int, error)
+	Accept(ctx context.Context, r AcceptRequest) (Answer, error)
+	AppSKey(ctx context.Context, ks joinery.KeySet, a joinery.Activation, as joinery.KEK) (Envelope, error)
+	OwnerToken(ctx context.Context, d joinery.DeviceID, generation uint32) (string, error)
+	CheckOwnerToken(ctx context.Context, d joinery.DeviceID, generation uint32, presented string) (bool, error)
+	WebhookSecret(ctx context.Context, id joinery.WebhookID, generation uint32) (string, error)
+	SignWebhook(ctx context.Context, id joinery.WebhookID, generation uint32, content []byte) (string, error)
+	SealRoots(ctx context.Context, h seal.Header, in []RootsIn) ([]RootsOut, error)
+	SealKEK(ctx context.Context, h seal.Header, in seal.SealedKEK, peer joinery.PeerID, version uint32) (joinery.Sealed, error)
+	IsKEK(ctx context.Context, h seal.Header, in seal.SealedKEK, kek joinery.KEK) (bool, error)
+	CheckKeySet(ctx context.Context, ks joinery.KeySet) error
+	CheckKEK(ctx context.Context, kek joinery.KEK) error
+	TransportKey() seal.PublicKey
+	Masters() []Master
+	Custody() []Custody
+	Ready(ctx context.Context) error
+	Close() error
+}
+
+var _ Verbs = (*Keyring)(nil)
 
 // AcceptRequest asks for the answer to one join-request or rejoin-request. The
 // same request gives the same answer, byte for byte, at any later time.

@@ -57,6 +57,13 @@ func (s *Service) sealRoots(ctx context.Context, h seal.Header, devices []joiner
 		return joinery.WrapError(joinery.CodeInvalid, err,
 			"the key list is not sealed to this server's transport key, or was damaged; fetch the key and seal the list again")
 	}
+	if errors.Is(err, keyring.ErrNotServed) {
+		return joinery.WrapError(joinery.CodeForbidden, err,
+			"this server's token does not protect imported root keys, so that it takes none; devices whose keys derive from a master key it does")
+	}
+	if errors.Is(err, keyring.ErrToken) {
+		return joinery.WrapError(joinery.CodeUnavailable, err, "the keys of this server cannot be reached now; try again later")
+	}
 	if err != nil {
 		return err
 	}

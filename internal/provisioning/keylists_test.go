@@ -2,6 +2,7 @@ package provisioning
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"errors"
@@ -296,6 +297,34 @@ func TestCleanReason(t *testing.T) {
 	} {
 		if got := cleanReason(dirty); got != "the row was refused before it was sent" {
 			t.Errorf("%q passes", got)
+		}
+	}
+}
+
+// failing is custody that takes nothing in, for a reason that is no row's.
+type failing struct {
+	Keys
+	err error
+}
+
+func (f failing) SealRoots(context.Context, seal.Header, []keyring.RootsIn) ([]keyring.RootsOut, error) {
+	return nil, f.err
+}
+
+// Where the token takes no imported keys, or is away, no row is at fault: the whole
+// chunk is refused and can be sent again.
+func TestKeyListsThatCustodyDoesNotTake(t *testing.T) {
+	for want, cause := range map[joinery.Code]error{
+		joinery.CodeForbidden: keyring.ErrNotServed, joinery.CodeUnavailable: keyring.ErrToken,
+	} {
+		f := newFixture(t)
+		i := f.begin(t, f.acme, Spec{Kind: joinery.ImportKeyList})
+		s := sealer(t)
+		f.keys = failing{keys, cause}
+		_, _, err := f.Rows(t.Context(), f.acme, Chunk{Import: i.ID, Seal: s.Header(), Keys: []seal.SealedRow{sealRow(t, s, 1)}})
+		wantCode(t, err, want)
+		if now, err := f.Status(t.Context(), f.acme, i.ID); err != nil || now.Next != 0 {
+			t.Errorf("%+v, %v", now, err)
 		}
 	}
 }

@@ -97,7 +97,7 @@ func checkDatabase(t *testing.T, c config.Config) {
 		t.Fatal(err)
 	}
 	defer func() { _ = db.Close() }()
-	keys, err := daemon.OpenKeyring(t.Context(), c.Keys, slog.New(slog.DiscardHandler))
+	keys, err := daemon.OpenKeyring(t.Context(), c, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

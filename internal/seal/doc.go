@@ -5,7 +5,8 @@
 // One AES-256 file key is drawn for each file and encrypted by RSA-OAEP with
 // SHA-256; each key of the file travels under it by AES key wrap (RFC 3394), so
 // that a hardware token can open both steps without ever showing the key. The
-// Header names the algorithms.
+// Header names the algorithms. A token that knows OAEP with SHA-1 only has a key
+// that says so (see PublicKey), and the Header then names that.
 //
 // Key wrap binds a key to the file and to nothing else, so each item of a file
 // (a row of a key list, a KEK, a master key, an element) has a MAC over what it is

@@ -62,6 +62,13 @@ func (r SealedRow) Item() Item {
 	}, r.NwkKey, r.AppKey)
 }
 
+// MACInput gives what the MAC of i is made of, for a token that makes it itself.
+func (i Item) MACInput() []byte { return i.encoded }
+
+// MACKeyBlocks gives the two blocks whose encryption under the file key is the key
+// of the MACs, for a token that derives it itself.
+func MACKeyBlocks() []byte { return []byte(macKeyBlocks) }
+
 // SealedKEK is a KEK of 16, 24 or 32 bytes on its way in. Its role ("ns" or
 // "as") and label are bound to it.
 type SealedKEK struct {

@@ -3,7 +3,6 @@ package seal
 import (
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -19,7 +18,10 @@ const Format = "joinery-seal/1"
 // Names of the algorithms, as RFC 7518 §4.3 and §4.4 have them.
 const (
 	AlgRSAOAEP256 = "RSA-OAEP-256"
-	WrapA256KW    = "A256KW"
+	// AlgRSAOAEP is OAEP with SHA-1: for keys in tokens that know no other. Only
+	// a key that names it is used with it; see PublicKey.
+	AlgRSAOAEP = "RSA-OAEP"
+	WrapA256KW = "A256KW"
 )
 
 const fileKeyLen = 32
@@ -39,7 +41,7 @@ var (
 type Header struct {
 	Format string `json:"format"` // "joinery-seal/1"
 	KID    string `json:"kid"`    // of the transport key, see PublicKey.KID
-	Alg    string `json:"alg"`    // "RSA-OAEP-256": how Key is encrypted
+	Alg    string `json:"alg"`    // "RSA-OAEP-256", or "RSA-OAEP" for a key that says so: how Key is encrypted
 	Wrap   string `json:"wrap"`   // "A256KW": how each key is wrapped
 	Key    []byte `json:"key"`    // the encrypted file key, base64 in JSON
 }
@@ -55,11 +57,12 @@ func ParseHeader(text []byte) (h Header, err error) {
 
 // Check tells whether h is well-formed and of algorithms that we do.
 func (h Header) Check() error {
+	_, unknown := hashOf(h.Alg)
 	switch {
 	case h.Format != Format:
 		return fmt.Errorf("%w: want format %q; a newer version of this program may read it", ErrHeader, Format)
-	case h.Alg != AlgRSAOAEP256:
-		return fmt.Errorf("%w: want alg %q", ErrHeader, AlgRSAOAEP256)
+	case unknown != nil:
+		return fmt.Errorf("%w: %w", ErrHeader, unknown)
 	case h.Wrap != WrapA256KW:
 		return fmt.Errorf("%w: want wrap %q", ErrHeader, WrapA256KW)
 	case len(h.KID) != 43:
@@ -90,7 +93,7 @@ func NewSealer(to PublicKey) (*Sealer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("seal: %w", err)
 	}
-	header := Header{Format: Format, KID: to.KID(), Alg: AlgRSAOAEP256, Wrap: WrapA256KW, Key: encrypted}
+	header := Header{Format: Format, KID: to.KID(), Alg: to.Alg(), Wrap: WrapA256KW, Key: encrypted}
 	return &Sealer{header, keys}, nil
 }
 
@@ -178,14 +181,18 @@ func NewOpener(private *rsa.PrivateKey, h Header) (*Opener, error) {
 	if err := h.Check(); err != nil {
 		return nil, err
 	}
-	public, err := NewPublicKey(&private.PublicKey)
+	public, err := NewPublicKeyFor(&private.PublicKey, h.Alg)
+	if err != nil {
+		return nil, err
+	}
+	oaep, err := hashOf(h.Alg)
 	if err != nil {
 		return nil, err
 	}
 	if h.KID != public.KID() {
 		return nil, ErrOtherKey
 	}
-	key, err := rsa.DecryptOAEP(sha256.New(), nil, private, h.Key, nil)
+	key, err := rsa.DecryptOAEP(oaep, nil, private, h.Key, nil)
 	if err != nil {
 		return nil, ErrOpen // the cause would tell an attacker which step failed
 	}

@@ -252,7 +252,7 @@ func TestOpenerRefuses(t *testing.T) {
 	}
 	for _, change := range []func(*Header){
 		func(h *Header) { h.Format = "joinery-seal/2" },
-		func(h *Header) { h.Alg = "RSA-OAEP" },
+		func(h *Header) { h.Alg = "RSA1_5" },
 		func(h *Header) { h.Wrap = "A128KW" },
 		func(h *Header) { h.KID = "" },
 		func(h *Header) { h.Key = h.Key[:100] },

@@ -103,8 +103,12 @@ func (s *Server) claimOf(body claimBody) (c claim.NetworkClaim, err error) {
 // sender should have done.
 func (s *Server) sealKEK(label string, key secret.Key) (*claim.NetworkKEK, error) {
 	var k claim.NetworkKEK
+	transport := s.TransportKey()
+	if transport.IsZero() {
+		return nil, joinery.Errorf(joinery.CodeUnavailable, "the keyring is not open; try again later")
+	}
 	err := key.Use(func(key []byte) (err error) {
-		k.Header, k.Sealed, err = seal.SealKEK(s.TransportKey(), string(joinery.KEKForAS), label, key)
+		k.Header, k.Sealed, err = seal.SealKEK(transport, string(joinery.KEKForAS), label, key)
 		return err
 	})
 	return &k, err

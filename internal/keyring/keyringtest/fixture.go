@@ -22,7 +22,7 @@ import (
 // Fixture is a keyring with keys of its own, and one master key that the test
 // knows.
 type Fixture struct {
-	Keyring   *keyring.Keyring
+	Keyring   keyring.Verbs
 	Master    string
 	MasterKey [32]byte
 }

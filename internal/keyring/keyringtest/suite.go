@@ -236,7 +236,7 @@ func testClose(t *testing.T, f Fixture) {
 func testOwnerTokens(t *testing.T, f, other Fixture) {
 	ctx := context.Background()
 	seen := map[string]bool{}
-	for _, k := range []*keyring.Keyring{f.Keyring, other.Keyring} {
+	for _, k := range []keyring.Verbs{f.Keyring, other.Keyring} {
 		for _, d := range []joinery.DeviceID{1, 2, 1 << 62} {
 			for _, g := range []uint32{1, 2, 1<<32 - 1} {
 				token, err := k.OwnerToken(ctx, d, g)
@@ -259,7 +259,7 @@ func testOwnerTokens(t *testing.T, f, other Fixture) {
 	}
 }
 
-func checkOwnerToken(t *testing.T, k *keyring.Keyring, d joinery.DeviceID, g uint32, token string) {
+func checkOwnerToken(t *testing.T, k keyring.Verbs, d joinery.DeviceID, g uint32, token string) {
 	t.Helper()
 	flipped := []byte(token)
 	flipped[12] ^= 1

@@ -1,6 +1,7 @@
 package soft
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -95,7 +96,7 @@ func newFileLock(path string, u Unlock) (*lock, error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
-	l, err := u.read()
+	l, err := u.read(context.Background())
 	if err != nil {
 		return nil, err
 	}

@@ -89,7 +89,7 @@ func newDumpPlan(t *testing.T) dumpPlan {
 		t.Fatal(err)
 	}
 	server.Masters = []storedMaster{master}
-	l, err := Unlock{IdentityFile: plan.Identity}.read()
+	l, err := Unlock{IdentityFile: plan.Identity}.read(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -92,7 +92,7 @@ func readContents(ctx context.Context, path string, u Unlock, formats ...string)
 	if err != nil {
 		return nil, fmt.Errorf("key file: %w", err)
 	}
-	l, err := u.read()
+	l, err := u.read(ctx)
 	if err != nil {
 		return nil, err
 	}

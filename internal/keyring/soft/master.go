@@ -65,11 +65,11 @@ func (m masters) derive(root *[lwcrypto.BlockLen]byte, name string, d keyring.De
 	if !ok {
 		return keyring.ErrUnknownMaster
 	}
-	purpose, err := purposeOf(d.Root)
+	block, err := d.Block()
 	if err != nil {
 		return err
 	}
-	*root = lwcrypto.RootKey(purpose, d.Generation, d.DevEUI)
+	*root = block
 	return master.cipher.Use(func(b cipher.Block) error {
 		b.Encrypt(root[:], root[:])
 		return nil

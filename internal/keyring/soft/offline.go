@@ -3,7 +3,6 @@ package soft
 import (
 	"context"
 	"crypto/subtle"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -43,22 +42,6 @@ func NewMaster(keyFile string, u Unlock, name string) (m keyring.Master, err err
 	return m, err
 }
 
-// shareFormat names the layout of a shared master key.
-const shareFormat = "joinery-master/1"
-
-// share is a master key on its way to another key file, sealed to the transport
-// key of that file. It may travel by any way; compare the key check value over
-// another one.
-type share struct {
-	Format  string      `json:"format"` // "joinery-master/1"
-	Name    string      `json:"name"`
-	Profile string      `json:"profile"`
-	KCV     string      `json:"kcv"`
-	Seal    seal.Header `json:"seal"`
-	Key     []byte      `json:"key"`
-	MAC     []byte      `json:"mac"` // binds name, profile and key
-}
-
 // ShareMaster writes a master key, sealed to the transport key of another key
 // file, to w. keyring.ErrUnknownMaster.
 func ShareMaster(keyFile string, u Unlock, name string, to seal.PublicKey, w io.Writer) (m keyring.Master, err error) {
@@ -74,17 +57,17 @@ func ShareMaster(keyFile string, u Unlock, name string, to seal.PublicKey, w io.
 		if err != nil {
 			return err
 		}
-		text, err := json.MarshalIndent(share{shareFormat, m.Name, m.Profile, m.KCV, header, wrapped, mac}, "", "  ")
+		text, err := seal.Master{Name: m.Name, Profile: m.Profile, KCV: m.KCV, Seal: header, Key: wrapped, MAC: mac}.Marshal()
 		if err != nil {
 			return err
 		}
-		_, err = w.Write(append(text, '\n'))
+		_, err = w.Write(text)
 		return err
 	})
 	return m, err
 }
 
-// maxShare bounds a shared master key, in bytes.
+// maxShare bounds what is read of a shared master key, in bytes.
 const maxShare = 64 << 10
 
 // AcceptMaster adds a master key that was shared with this key file under its
@@ -95,12 +78,12 @@ func AcceptMaster(keyFile string, u Unlock, r io.Reader) (m keyring.Master, err 
 	if err != nil {
 		return m, err
 	}
-	var s share
-	if err := json.Unmarshal(text, &s); err != nil || s.Format != shareFormat {
-		return m, fmt.Errorf("%w: it is not of format %s", ErrShare, shareFormat)
+	s, err := seal.ParseMaster(text)
+	if err != nil {
+		return m, fmt.Errorf("%w: it is not of format %s", ErrShare, seal.MasterFormat)
 	}
 	err = change(keyFile, u, func(c *contents) error {
-		opened, err := s.open(c)
+		opened, err := openShare(&s, c)
 		if err != nil {
 			return err
 		}
@@ -120,8 +103,8 @@ func AcceptMaster(keyFile string, u Unlock, r io.Reader) (m keyring.Master, err 
 	return m, err
 }
 
-// open opens the shared key with the transport key in c.
-func (s *share) open(c *contents) (m storedMaster, err error) {
+// openShare opens the shared key with the transport key in c.
+func openShare(s *seal.Master, c *contents) (m storedMaster, err error) {
 	memory, err := secret.NewMemory()
 	if err != nil {
 		return m, err
@@ -142,7 +125,7 @@ func (s *share) open(c *contents) (m storedMaster, err error) {
 	}
 	defer opener.Wipe()
 	m = storedMaster{Name: s.Name, Profile: s.Profile}
-	err = opener.Open(seal.MasterItem(s.Name, s.Profile, s.Key), s.MAC, func(keys [][]byte) error {
+	err = opener.Open(s.Item(), s.MAC, func(keys [][]byte) error {
 		m.Key = slices.Clone(keys[0])
 		return nil
 	})
@@ -206,6 +189,34 @@ func change(keyFile string, u Unlock, f func(*contents) error) (err error) {
 }
 
 func changeLocked(keyFile string, u Unlock, f func(*contents) error) error {
+	keep := func(l *lock, c *contents) (*lock, error) { return l, f(c) }
+	return rewrite(keyFile, u, keep, formatServer, formatFactory)
+}
+
+// Reseal writes a key file of a server or a factory, or a custody file, anew so
+// that it is opened by to, and no longer by from. In one step: after a crash there
+// is the one or the other, and a key file that to does not open is never left.
+// Copies of the old file, as backups are, go on being opened by from.
+func Reseal(keyFile string, from, to Unlock) (err error) {
+	if from == to {
+		return fmt.Errorf("%w: that is how it is sealed already", ErrUnlock)
+	}
+	defer scrub()
+	secret.Do(func() {
+		err = rewrite(keyFile, from, func(*lock, *contents) (*lock, error) {
+			next, err := to.read(context.Background())
+			if err != nil {
+				return nil, err
+			}
+			return next, next.forNewFile()
+		}, formatServer, formatFactory, formatCustody)
+	})
+	return err
+}
+
+// rewrite opens a key file, lets f change it and say how it is sealed from now
+// on, and writes it anew.
+func rewrite(keyFile string, u Unlock, f func(*lock, *contents) (*lock, error), formats ...string) error {
 	held, err := openLocked(keyFile)
 	if err != nil {
 		return fmt.Errorf("key file: %w", err)
@@ -215,20 +226,28 @@ func changeLocked(keyFile string, u Unlock, f func(*contents) error) error {
 	if err != nil {
 		return fmt.Errorf("key file: %w", err)
 	}
-	l, err := u.read()
+	l, err := u.read(context.Background())
 	if err != nil {
 		return err
 	}
-	c, err := l.open(sealed, formatServer, formatFactory)
+	c, err := l.open(sealed, formats...)
 	if err != nil {
 		return fmt.Errorf("key file: %s: %w", keyFile, err)
 	}
 	defer c.wipe()
-	if err := f(c); err != nil {
+	next, err := f(l, c)
+	if err != nil {
 		return err
 	}
-	if sealed, err = l.seal(c); err != nil {
+	if sealed, err = next.seal(c); err != nil {
 		return err
 	}
+	// What cannot be opened must not take the place of what can: a command may seal
+	// to one secret and give another the next time.
+	again, err := next.open(sealed, c.Format)
+	if err != nil {
+		return fmt.Errorf("key file: %s: as it would be written, it does not open: %w", keyFile, err)
+	}
+	again.wipe()
 	return replaceFile(keyFile, sealed)
 }

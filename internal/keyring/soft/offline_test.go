@@ -124,30 +124,30 @@ func TestShareMaster(t *testing.T) {
 		t.Error("the two derive different roots")
 	}
 
-	var s share
+	var s seal.Master
 	if err := json.Unmarshal(doc.Bytes(), &s); err != nil {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
-		change func(*share)
+		change func(*seal.Master)
 		want   error
 	}{
-		"KCV":     {func(s *share) { s.KCV = "000000" }, ErrShare},
-		"name":    {func(s *share) { s.Name = "a b" }, ErrShare},
-		"profile": {func(s *share) { s.Profile = "none" }, ErrShare},
-		"format":  {func(s *share) { s.Format = "joinery-master/2" }, ErrShare},
-		"key":     {func(s *share) { s.Key[3] ^= 1 }, ErrShare},
-		"MAC":     {func(s *share) { s.MAC[3] ^= 1 }, ErrShare},
-		"no MAC":  {func(s *share) { s.MAC = nil }, ErrShare},
-		"renamed": {func(s *share) { s.Name = "other" }, ErrShare},
-		"KEK":     {func(s *share) { s.sealAsKEK(t, transport) }, ErrShare},
-		"header":  {func(s *share) { s.Seal.Key[3] ^= 1 }, ErrShare},
-		"length": {func(s *share) {
+		"KCV":     {func(s *seal.Master) { s.KCV = "000000" }, ErrShare},
+		"name":    {func(s *seal.Master) { s.Name = "a b" }, ErrShare},
+		"profile": {func(s *seal.Master) { s.Profile = "none" }, ErrShare},
+		"format":  {func(s *seal.Master) { s.Format = "joinery-master/2" }, ErrShare},
+		"key":     {func(s *seal.Master) { s.Key[3] ^= 1 }, ErrShare},
+		"MAC":     {func(s *seal.Master) { s.MAC[3] ^= 1 }, ErrShare},
+		"no MAC":  {func(s *seal.Master) { s.MAC = nil }, ErrShare},
+		"renamed": {func(s *seal.Master) { s.Name = "other" }, ErrShare},
+		"KEK":     {func(s *seal.Master) { sealAsKEK(t, s, transport) }, ErrShare},
+		"header":  {func(s *seal.Master) { s.Seal.Key[3] ^= 1 }, ErrShare},
+		"length": {func(s *seal.Master) {
 			s.Seal, s.Key, s.MAC, _ = seal.SealMaster(transport, s.Name, s.Profile, make([]byte, 16))
 		}, ErrShare},
-		"another": {func(s *share) { s.reseal(t, transport) }, ErrMasterExists},
+		"another": {func(s *seal.Master) { reseal(t, s, transport) }, ErrMasterExists},
 	} {
-		var changed share
+		var changed seal.Master
 		if err := json.Unmarshal(doc.Bytes(), &changed); err != nil {
 			t.Fatal(err)
 		}
@@ -168,7 +168,7 @@ func TestShareMaster(t *testing.T) {
 }
 
 // reseal puts another key under the same name.
-func (s *share) reseal(t *testing.T, to seal.PublicKey) {
+func reseal(t *testing.T, s *seal.Master, to seal.PublicKey) {
 	t.Helper()
 	key := make([]byte, 32)
 	rand.Read(key)
@@ -183,9 +183,9 @@ func (s *share) reseal(t *testing.T, to seal.PublicKey) {
 }
 
 // sealAsKEK puts another key, sealed as a KEK, in its place.
-func (s *share) sealAsKEK(t *testing.T, to seal.PublicKey) {
+func sealAsKEK(t *testing.T, s *seal.Master, to seal.PublicKey) {
 	t.Helper()
-	s.reseal(t, to)
+	reseal(t, s, to)
 	key := make([]byte, 32)
 	rand.Read(key)
 	h, kek, err := seal.SealKEK(to, s.Name, s.Profile, key)
@@ -231,7 +231,7 @@ func newFactory(t *testing.T) (Options, []byte) {
 	if factory.Signer, factory.Certificate, err = newSigner(FactoryOptions{CommonName: "Test Signer 001", Organisation: "Test"}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	l, err := opt.Unlock.read()
+	l, err := opt.Unlock.read(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}

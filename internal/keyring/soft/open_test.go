@@ -95,7 +95,7 @@ func TestOpenErrors(t *testing.T) {
 // older or newer one.
 func TestContentsErrors(t *testing.T) {
 	f := newFiles(t)
-	l, err := f.unlock.read()
+	l, err := f.unlock.read(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +206,7 @@ func TestPassphraseCredential(t *testing.T) {
 func TestDefaultWorkFactor(t *testing.T) {
 	dir := t.TempDir()
 	u := Unlock{PassphraseFile: write(t, filepath.Join(dir, "passphrase"), rand.Text(), 0o600)}
-	l, err := u.read()
+	l, err := u.read(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,7 +61,7 @@ func newFiles(t testing.TB) files {
 		t.Fatal(err)
 	}
 	for i, path := range []string{f.keys, f.custody} {
-		l, err := []Unlock{f.unlock, f.apart}[i].read()
+		l, err := []Unlock{f.unlock, f.apart}[i].read(context.Background())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -91,6 +91,15 @@ func (t *Token) Protection() secret.Protection { return t.memory.Protection() }
 // Masters implements keyring.Token.
 func (t *Token) Masters() []keyring.Master { return t.masters.list() }
 
+// Custody implements keyring.Token: keys of every origin are in memory.
+func (t *Token) Custody() []keyring.Custody {
+	const why = "the software backend"
+	return []keyring.Custody{
+		{Origin: joinery.OriginDerived, Profile: keyring.ProfileECBv1, Level: keyring.LevelInMemory, Served: true, Why: why},
+		{Origin: joinery.OriginSealed, Level: keyring.LevelInMemory, Served: true, Why: why},
+	}
+}
+
 // Check implements keyring.Token: the keys are in memory.
 func (t *Token) Check(context.Context) error {
 	return t.joinKEK.Use(func(cipher.Block) error { return nil })
@@ -168,15 +177,4 @@ func integrity(err error) error {
 		return keyring.ErrIntegrity
 	}
 	return err
-}
-
-// purposeOf gives the purpose byte of a root key in profile ecb-v1.
-func purposeOf(root joinery.RootKey) (lwcrypto.Purpose, error) {
-	switch root {
-	case joinery.NwkKey:
-		return lwcrypto.PurposeNwkKey, nil
-	case joinery.AppKey:
-		return lwcrypto.PurposeAppKey, nil
-	}
-	return 0, fmt.Errorf("%w: no root key is named", keyring.ErrRequest)
 }

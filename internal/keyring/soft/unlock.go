@@ -2,6 +2,7 @@ package soft
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -24,7 +25,7 @@ const (
 	maxWorkFactor     = 20
 )
 
-// Unlock says how a key file is sealed: exactly one of the three. There is no
+// Unlock says how a key file is sealed: exactly one of the four. There is no
 // default.
 type Unlock struct {
 	// PassphraseFile holds a passphrase; a line end at its end does not count.
@@ -34,10 +35,22 @@ type Unlock struct {
 	// Credential is the name of a systemd credential, a file of that name in
 	// $CREDENTIALS_DIRECTORY: a passphrase or age identities.
 	Credential string
+	// Command is the path of a program that writes a passphrase or age identities
+	// to its standard output: a script around the command line of a key management
+	// service. See runCommand.
+	Command string
 
 	// workFactor is that of scrypt for files that are written; 0 is the default.
 	// Tests lower it.
 	workFactor int
+}
+
+// String names what unlocks.
+func (u Unlock) String() string {
+	if u.Credential != "" {
+		return "the credential " + u.Credential
+	}
+	return u.PassphraseFile + u.IdentityFile + u.Command
 }
 
 // lock is how a file is opened and sealed.
@@ -50,15 +63,15 @@ type lock struct {
 }
 
 // read reads the passphrase or identities.
-func (u Unlock) read() (*lock, error) {
+func (u Unlock) read(ctx context.Context) (*lock, error) {
 	n := 0
-	for _, s := range []string{u.PassphraseFile, u.IdentityFile, u.Credential} {
+	for _, s := range []string{u.PassphraseFile, u.IdentityFile, u.Credential, u.Command} {
 		if s != "" {
 			n++
 		}
 	}
 	if n != 1 {
-		return nil, fmt.Errorf("%w: name one of passphrase file, identity file and credential, not %d", ErrUnlock, n)
+		return nil, fmt.Errorf("%w: name one of passphrase file, identity file, credential and command, not %d", ErrUnlock, n)
 	}
 	switch {
 	case u.PassphraseFile != "":
@@ -75,9 +88,24 @@ func (u Unlock) read() (*lock, error) {
 		}
 		defer clear(text)
 		return identityLock(u.IdentityFile, text)
+	case u.Command != "":
+		text, err := runCommand(ctx, u.Command)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %s: %w", ErrUnlock, u.Command, err)
+		}
+		defer clear(text)
+		return u.textLock(u.Command, text)
 	default:
 		return u.readCredential()
 	}
+}
+
+// textLock takes a text for what it is: age identities, or else a passphrase.
+func (u Unlock) textLock(source string, text []byte) (*lock, error) {
+	if bytes.Contains(text, []byte("AGE-SECRET-KEY-")) {
+		return identityLock(source, text)
+	}
+	return u.passphraseLock(source, text)
 }
 
 func (u Unlock) readCredential() (*lock, error) {
@@ -97,10 +125,7 @@ func (u Unlock) readCredential() (*lock, error) {
 		return nil, fmt.Errorf("credential: %w", err)
 	}
 	defer clear(text)
-	if bytes.Contains(text, []byte("AGE-SECRET-KEY-")) {
-		return identityLock(path, text)
-	}
-	return u.passphraseLock(path, text)
+	return u.textLock(path, text)
 }
 
 func (u Unlock) passphraseLock(source string, text []byte) (*lock, error) {

@@ -59,7 +59,7 @@ type stepStore struct {
 
 // stepKeys is the same of the keyring.
 type stepKeys struct {
-	k *keyring.Keyring
+	k keyring.Verbs
 	s *steps
 }
 

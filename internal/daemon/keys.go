@@ -1,0 +1,206 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"joinery/internal/config"
+	"joinery/internal/keyring"
+	"joinery/internal/keyring/soft"
+	"joinery/internal/keyring/worker"
+	"joinery/internal/store"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// OpenKeyring opens the keys that c names, and reports how they are kept.
+func OpenKeyring(ctx context.Context, c config.Config, log *slog.Logger) (keyring.Verbs, error) {
+	return openKeyring(ctx, c, log, false)
+}
+
+// openKeyring with locked gives a keyring also where a token refuses the PIN: it
+// then waits for an operator.
+func openKeyring(ctx context.Context, c config.Config, log *slog.Logger, locked bool) (keyring.Verbs, error) {
+	if c.Keys.Backend == config.BackendPKCS11 {
+		o, err := workerOptions(c, log)
+		if err != nil {
+			return nil, err
+		}
+		o.Locked = locked
+		keys, err := worker.Start(ctx, o)
+		if err != nil {
+			return nil, fmt.Errorf("hardware token %q: %w", c.Keys.PKCS11.Token, err)
+		}
+		return keys, nil
+	}
+	token, err := soft.Open(ctx, soft.Options{KeyFile: c.Keys.File, Unlock: Unlock(c.Keys)})
+	if err != nil {
+		return nil, err
+	}
+	log.Info("key file opened", "backend", "soft", "level", "in-memory",
+		"protection", token.Protection().String(), "masters", len(token.Masters()))
+	return keyring.New(token), nil
+}
+
+// workerProgram is the name of the program that opens hardware tokens.
+const workerProgram = "joinery-hsm"
+
+// workerOptions says which worker to start.
+func workerOptions(c config.Config, log *slog.Logger) (worker.Options, error) {
+	p := c.Keys.PKCS11
+	if p.Worker == "" {
+		here, err := os.Executable()
+		if err != nil {
+			return worker.Options{}, fmt.Errorf("find %s: %w; say where it is with keys.pkcs11.worker", workerProgram, err)
+		}
+		p.Worker = filepath.Join(filepath.Dir(here), workerProgram)
+	}
+	if _, err := os.Stat(p.Worker); err != nil {
+		return worker.Options{}, fmt.Errorf("the program that opens hardware tokens: %w; say where it is with keys.pkcs11.worker", err)
+	}
+	told, err := json.Marshal(worker.TokenConfig{
+		Module: p.Module, InitArgs: p.InitArgs, Token: p.Token, PINFile: p.PINFile, PINCredential: p.PINCredential,
+		Sessions: p.Sessions, MinimumLevel: p.MinimumLevel, LogLevel: c.Log.Level, LogFormat: c.Log.Format,
+	})
+	if err != nil {
+		return worker.Options{}, err
+	}
+	return worker.Options{Program: p.Worker, Config: told, MaxResident: int64(p.RecycleRSS) << 20, Log: log}, nil
+}
+
+// Unlock says how the key file of c is opened.
+func Unlock(c config.Keys) soft.Unlock {
+	return soft.Unlock{PassphraseFile: c.PassphraseFile, IdentityFile: c.IdentityFile, Credential: c.Credential, Command: c.Command}
+}
+
+// inWorker gives the keys of h where they are in a process of their own, else nil.
+func inWorker(keys keyring.Verbs) *worker.Keys {
+	w, _ := keys.(*worker.Keys)
+	return w
+}
+
+// noteMasters lets the database remember which master keys it is served with,
+// and refuses others of the same names, also when the keys are opened anew.
+func (h holders) noteMasters(ctx context.Context) error {
+	note := func(ctx context.Context, list []keyring.Master) error {
+		var masters []store.Master
+		for _, m := range list {
+			masters = append(masters, store.Master{Name: m.Name, Profile: m.Profile, KCV: m.KCV})
+		}
+		return h.db.NoteMasters(ctx, masters...)
+	}
+	if w := inWorker(h.keys); w != nil {
+		return w.Admit(ctx, note)
+	}
+	return note(ctx, h.keys.Masters())
+}
+
+// keysHint says what is wrong with the keys, for whoever asks, where waiting does
+// not help; else it is empty.
+func (h holders) keysHint() string {
+	if w := inWorker(h.keys); w != nil && w.Refused() != nil {
+		return "the hardware token refused the PIN, which is not tried again: put the right one in place, then send SIGHUP to joinery"
+	}
+	return ""
+}
+
+// refusedPIN is why a token is not opened, if it refused the PIN.
+func refusedPIN(keys keyring.Verbs) error {
+	if w := inWorker(keys); w != nil {
+		return w.Refused()
+	}
+	return nil
+}
+
+// retryKeys tries a PIN once more that the token refused.
+func (p *Program) retryKeys(ctx context.Context) {
+	w := inWorker(p.keys)
+	if w == nil || w.Refused() == nil {
+		return
+	}
+	if err := w.Retry(ctx); err != nil {
+		p.log.Error("the keys stay closed", "error", err)
+	}
+}
+
+// replaceKeys puts another process in the place of the one that has the keys.
+func (p *Program) replaceKeys(ctx context.Context) {
+	w := inWorker(p.keys)
+	if w == nil {
+		p.log.Warn("asked to replace the process that has the keys, but this one has them itself")
+		return
+	}
+	if err := w.Replace(ctx); err != nil && !errors.Is(err, keyring.ErrClosed) {
+		p.log.Error("the process that has the keys was not replaced", "error", err)
+	}
+}
+
+// keyMetrics tells how well keys are kept, and how the process does that has
+// them, at each scrape. Nothing in it is about a device.
+type keyMetrics struct{ keys keyring.Verbs }
+
+var (
+	custodyLevel = prometheus.NewDesc("joinery_custody_level",
+		"How keys of one origin and derivation profile are kept: 3 in-token, 2 ecb-oracle, 1 in-memory, 0 not served.", []string{"origin", "profile"}, nil)
+	workerUp       = prometheus.NewDesc("joinery_hsm_up", "1 while a process with the hardware token serves, else 0.", nil, nil)
+	workerRefused  = prometheus.NewDesc("joinery_hsm_pin_refused", "1 where the token refused the PIN: nothing is tried until SIGHUP.", nil, nil)
+	workerRestarts = prometheus.NewDesc("joinery_hsm_restarts_total", "Processes with the hardware token that ended by themselves.", nil, nil)
+	workerReplaced = prometheus.NewDesc("joinery_hsm_replaced_total",
+		"Processes with the hardware token that were replaced, by why: 'memory', 'token' (it did not answer), 'ordered'.", []string{"why"}, nil)
+	workerResident = prometheus.NewDesc("joinery_hsm_resident_bytes", "Memory of the process with the hardware token.", nil, nil)
+	verbFailures   = prometheus.NewDesc("joinery_hsm_failures_total", "Operations that failed because the token could not be reached, by verb.", []string{"verb"}, nil)
+	verbTimes      = prometheus.NewDesc("joinery_hsm_duration_seconds", "Time of operations in the process with the hardware token, by verb.", []string{"verb"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (m keyMetrics) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{custodyLevel, workerUp, workerRefused, workerRestarts, workerReplaced, workerResident, verbFailures, verbTimes} {
+		to <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m keyMetrics) Collect(to chan<- prometheus.Metric) {
+	send := func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, kind, v, labels...)
+	}
+	for _, c := range m.keys.Custody() {
+		level := float64(c.Level)
+		if !c.Served {
+			level = 0
+		}
+		send(custodyLevel, prometheus.GaugeValue, level, c.Origin.String(), c.Profile)
+	}
+	w := inWorker(m.keys)
+	if w == nil {
+		return
+	}
+	s := w.Stats()
+	send(workerUp, prometheus.GaugeValue, truth(s.Serving))
+	send(workerRefused, prometheus.GaugeValue, truth(s.Refused))
+	send(workerRestarts, prometheus.CounterValue, float64(s.Restarts))
+	for why, n := range s.Replaced {
+		send(workerReplaced, prometheus.CounterValue, float64(n), why)
+	}
+	send(workerResident, prometheus.GaugeValue, float64(s.Resident))
+	for verb, v := range s.Verbs {
+		send(verbFailures, prometheus.CounterValue, float64(v.Failed), verb)
+		within := map[float64]uint64{}
+		for i, bound := range worker.Bounds {
+			within[bound.Seconds()] = v.Within[i]
+		}
+		to <- prometheus.MustNewConstHistogram(verbTimes, v.Count, v.Sum.Seconds(), within, verb)
+	}
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
