@@ -122,7 +122,7 @@ part (some rows of a file were refused).`,
 	for group, commands := range map[string][]*cobra.Command{
 		"devices":  {a.deviceCommand(), a.claimCommand(), a.labelCommand(), a.bindCommand(), a.unbindCommand(), a.releaseCommand(), a.transferCommand(), a.tokenCommand(), a.batchCommand(), a.disputeCommand(), a.manifestCommand(), a.importCommand(), a.sealCommand()},
 		"networks": {a.peerCommand(), a.kekCommand(), a.roamingCommand()},
-		"server":   {a.statusCommand(), a.orgCommand(), a.personCommand(), a.operatorCommand(), a.rangeCommand(), a.signerCommand(), a.keyCommand(), a.auditCommand(), a.eventsCommand(), a.webhookCommand()},
+		"server":   {a.statusCommand(), a.unsealCommand(), a.orgCommand(), a.personCommand(), a.operatorCommand(), a.rangeCommand(), a.signerCommand(), a.keyCommand(), a.auditCommand(), a.eventsCommand(), a.webhookCommand()},
 	} {
 		for _, c := range commands {
 			c.GroupID = group

@@ -42,6 +42,8 @@ type Services struct {
 	// V2 answers what lies under client.BasePathV2, in manners of its own; nil is
 	// nobody.
 	V2 http.Handler
+	// Unsealer opens the keys of a server that starts sealed.
+	Unsealer Unsealer
 }
 
 // System tells about the server itself.

@@ -19,7 +19,7 @@ var update = flag.Bool("update", false, "write testdata/keyring-surface.txt anew
 // custodyPackages are the packages behind which keys lie, and the nouns, of
 // which no field may be able to hold one.
 var custodyPackages = []string{
-	module + "/internal/keyring", module + "/internal/keyring/soft", module + "/internal/keyring/hsm", module + "/internal/keyring/remote", module + "/internal/keyring/worker",
+	module + "/internal/keyring", module + "/internal/keyring/soft", module + "/internal/keyring/hsm", module + "/internal/keyring/remote", module + "/internal/keyring/worker", module + "/internal/keyring/manual",
 }
 
 // TestKeyringSurface compares everything that the keyring exports with the list

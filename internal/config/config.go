@@ -14,7 +14,7 @@ type Config struct {
 	// Where the state lives: devices, peers, nonces, activations, audit log.
 	Database Database `yaml:"database"`
 	// The master keys and storage keys, and what opens them. For a key file give
-	// exactly one of passphrase_file, identity_file, credential and command; there is no
+	// exactly one of passphrase_file, identity_file, credential, command and manual; there is no
 	// default, so that a server never starts with a key that others know.
 	Keys Keys `yaml:"keys"`
 	// The door to Network Servers and Application Servers: LoRaWAN Backend
@@ -95,6 +95,10 @@ type Keys struct {
 	// output: a script around the command line of a key management service. It is
 	// run without arguments, once at each start, and has 30 seconds.
 	Command string `yaml:"command"`
+	// true: nothing here opens the key file. The server starts sealed, is not ready
+	// and refuses joins until an operator gives the passphrase or an age identity to
+	// `joinctl unseal` on the operator socket, after each start.
+	Manual bool `yaml:"manual"`
 	// The hardware token, where the backend is pkcs11.
 	PKCS11 PKCS11 `yaml:"pkcs11"`
 }

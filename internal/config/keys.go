@@ -37,7 +37,14 @@ type setting struct{ name, value string }
 
 // unlocks are the ways to open the key file.
 func (k Keys) unlocks() []setting {
-	return []setting{{"passphrase_file", k.PassphraseFile}, {"identity_file", k.IdentityFile}, {"credential", k.Credential}, {"command", k.Command}}
+	return []setting{{"passphrase_file", k.PassphraseFile}, {"identity_file", k.IdentityFile}, {"credential", k.Credential}, {"command", k.Command}, {"manual", isSet(k.Manual)}}
+}
+
+func isSet(b bool) string {
+	if b {
+		return "true"
+	}
+	return ""
 }
 
 // unlocks are the ways to learn the PIN.

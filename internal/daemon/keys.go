@@ -9,8 +9,10 @@ import (
 	"os"
 	"path/filepath"
 
+	"joinery"
 	"joinery/internal/config"
 	"joinery/internal/keyring"
+	"joinery/internal/keyring/manual"
 	"joinery/internal/keyring/soft"
 	"joinery/internal/keyring/worker"
 	"joinery/internal/store"
@@ -38,13 +40,28 @@ func openKeyring(ctx context.Context, c config.Config, log *slog.Logger, locked 
 		}
 		return keys, nil
 	}
-	token, err := soft.Open(ctx, soft.Options{KeyFile: c.Keys.File, Unlock: Unlock(c.Keys)})
-	if err != nil {
-		return nil, err
+	if c.Keys.Manual {
+		if !locked {
+			return nil, errors.New("the key file is opened by hand on the running server (keys.manual), and this program opens it by itself: " +
+				"name what opens it in a configuration for this program")
+		}
+		return manual.New(func(ctx context.Context, text []byte) (keyring.Verbs, error) {
+			return softKeyring(log)(soft.OpenWith(ctx, c.Keys.File, text))
+		}), nil
 	}
-	log.Info("key file opened", "backend", "soft", "level", "in-memory",
-		"protection", token.Protection().String(), "masters", len(token.Masters()))
-	return keyring.New(token), nil
+	return softKeyring(log)(soft.Open(ctx, soft.Options{KeyFile: c.Keys.File, Unlock: Unlock(c.Keys)}))
+}
+
+// softKeyring makes a keyring of a key file that was opened, and says so.
+func softKeyring(log *slog.Logger) func(*soft.Token, error) (keyring.Verbs, error) {
+	return func(token *soft.Token, err error) (keyring.Verbs, error) {
+		if err != nil {
+			return nil, err
+		}
+		log.Info("key file opened", "backend", "soft", "level", "in-memory",
+			"protection", token.Protection().String(), "masters", len(token.Masters()))
+		return keyring.New(token), nil
+	}
 }
 
 // workerProgram is the name of the program that opens hardware tokens.
@@ -97,6 +114,9 @@ func (h holders) noteMasters(ctx context.Context) error {
 	if w := inWorker(h.keys); w != nil {
 		return w.Admit(ctx, note)
 	}
+	if byHand, ok := h.keys.(*manual.Keys); ok {
+		return byHand.Admit(ctx, note)
+	}
 	return note(ctx, h.keys.Masters())
 }
 
@@ -106,13 +126,44 @@ func (h holders) keysHint() string {
 	if w := inWorker(h.keys); w != nil && w.Refused() != nil {
 		return "the hardware token refused the PIN, which is not tried again: put the right one in place, then send SIGHUP to joinery"
 	}
+	if sealed(h.keys) {
+		return "the keys are sealed, and joins are refused: an operator has to run joinctl unseal on this machine"
+	}
 	return ""
 }
 
-// refusedPIN is why a token is not opened, if it refused the PIN.
-func refusedPIN(keys keyring.Verbs) error {
+// sealed tells whether an operator has to open the keys first.
+func sealed(keys keyring.Verbs) bool {
+	byHand, ok := keys.(*manual.Keys)
+	return ok && byHand.Sealed()
+}
+
+// closedKeys is why keys are not open and no waiting helps: a token refused the
+// PIN, or an operator has to open them.
+func closedKeys(keys keyring.Verbs) error {
 	if w := inWorker(keys); w != nil {
 		return w.Refused()
+	}
+	if sealed(keys) {
+		return fmt.Errorf("%w: a server that starts now is sealed (keys.manual), and would end the joins of the one that runs; "+
+			"stop that one, start anew and run joinctl unseal", manual.ErrSealed)
+	}
+	return nil
+}
+
+// Unseal implements api.Unsealer.
+func (s system) Unseal(ctx context.Context, text []byte) error {
+	byHand, ok := s.keys.(*manual.Keys)
+	if !ok {
+		return joinery.Errorf(joinery.CodeConflict, "this server opens its keys by itself: keys.manual is not set")
+	}
+	switch err := byHand.Unseal(ctx, text); {
+	case errors.Is(err, manual.ErrOpen):
+		return joinery.Errorf(joinery.CodeConflict, "the keys are open already")
+	case errors.Is(err, soft.ErrPassphrase), errors.Is(err, soft.ErrUnlock):
+		return joinery.WrapError(joinery.CodeInvalid, err, "that does not open the key file")
+	case err != nil:
+		return joinery.WrapError(joinery.CodeUnavailable, err, "the keys could not be opened; the server's log says why")
 	}
 	return nil
 }

@@ -132,7 +132,7 @@ func (p *Program) openSuccessor(ctx context.Context, passed []handover.Socket) e
 		return err
 	}
 	p.predecessor = predecessor
-	if err := refusedPIN(p.keys); err != nil {
+	if err := closedKeys(p.keys); err != nil {
 		return err // that one has the keys, and goes on
 	}
 	if p.sockets, err = bind(p.config, append(inherited, passed...)); err != nil {

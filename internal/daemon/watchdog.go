@@ -47,8 +47,8 @@ func (p *Program) works(ctx context.Context) bool {
 	if !exclusive(p.config.Database) {
 		delete(failed, checkDatabase) // a database elsewhere is mended there
 	}
-	if inWorker(p.keys) != nil {
-		delete(failed, checkKeyring) // it has a watch of its own, and a restart would try a wrong PIN again
+	if inWorker(p.keys) != nil || sealed(p.keys) {
+		delete(failed, checkKeyring) // it has a watch of its own, or an operator has to come
 	}
 	delete(failed, checkFence) // no restart takes a fence down
 	return len(failed) == 0

@@ -85,6 +85,10 @@ func readOpenFile(f *os.File, forbidden fs.FileMode) ([]byte, error) {
 // readContents opens a key file of one of the formats. The caller wipes what it
 // gets.
 func readContents(ctx context.Context, path string, u Unlock, formats ...string) (*contents, error) {
+	return readContentsBy(ctx, path, u.read, formats...)
+}
+
+func readContentsBy(ctx context.Context, path string, read func(context.Context) (*lock, error), formats ...string) (*contents, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -92,7 +96,7 @@ func readContents(ctx context.Context, path string, u Unlock, formats ...string)
 	if err != nil {
 		return nil, fmt.Errorf("key file: %w", err)
 	}
-	l, err := u.read(ctx)
+	l, err := read(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -38,13 +38,23 @@ var _ keyring.Token = (*Token)(nil)
 // Open reads a key file into memory. The errors are those of this package, and
 // fs.ErrNotExist for a missing file.
 func Open(ctx context.Context, opt Options) (t *Token, err error) {
+	return openBy(ctx, opt.KeyFile, opt.Unlock.read)
+}
+
+// OpenWith is Open with what opens the file at hand: a passphrase, or age
+// identities. text is the caller's to clear.
+func OpenWith(ctx context.Context, keyFile string, text []byte) (*Token, error) {
+	return openBy(ctx, keyFile, func(context.Context) (*lock, error) { return Unlock{}.textLock("what was given", text) })
+}
+
+func openBy(ctx context.Context, keyFile string, read func(context.Context) (*lock, error)) (t *Token, err error) {
 	defer scrub()
-	secret.Do(func() { t, err = open(ctx, opt) })
+	secret.Do(func() { t, err = open(ctx, keyFile, read) })
 	return t, err
 }
 
-func open(ctx context.Context, opt Options) (*Token, error) {
-	c, err := readContents(ctx, opt.KeyFile, opt.Unlock, formatServer)
+func open(ctx context.Context, keyFile string, read func(context.Context) (*lock, error)) (*Token, error) {
+	c, err := readContentsBy(ctx, keyFile, read, formatServer)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +65,7 @@ func open(ctx context.Context, opt Options) (*Token, error) {
 	}
 	t := &Token{memory: memory}
 	if err := t.load(c); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", opt.KeyFile, err), memory.Close())
+		return nil, errors.Join(fmt.Errorf("%s: %w", keyFile, err), memory.Close())
 	}
 	return t, nil
 }
