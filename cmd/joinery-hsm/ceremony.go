@@ -71,9 +71,6 @@ func (c *conductor) conduct(ctx context.Context) ([]byte, error) {
 	if err := c.plan.Check(); err != nil {
 		return nil, err
 	}
-	if _, err := os.Lstat(c.plan.ReportFile()); err == nil {
-		return nil, fmt.Errorf("%s is there: this ceremony is done; give the next one another name", c.plan.ReportFile())
-	}
 	c.report = ceremony.Report{
 		Ceremony: c.plan.Name, Purpose: c.plan.Purpose, Participants: c.plan.Participants, Plan: c.job.SHA256,
 		Program: c.job.Program, Started: time.Now().UTC().Truncate(time.Second), Masters: []ceremony.Made{},
@@ -299,5 +296,5 @@ func readTransport(path string) (seal.PublicKey, error) {
 
 var errPart = errors.New("want a file with 64 hexadecimal digits, which others cannot read")
 
-// sameFold compares key check values and fingerprints as people write them.
+// sameFold compares key check values as people write them.
 func sameFold(one, other string) bool { return strings.EqualFold(one, other) }

@@ -220,7 +220,7 @@ func (c *conductor) recipients(o *hsm.Officer, m ceremony.Master) (list []seal.P
 		if err != nil {
 			return nil, err
 		}
-		if !sameFold(key.KID(), s.KID) {
+		if key.KID() != s.KID {
 			return nil, fmt.Errorf("%w: %s holds the key %s, and the plan names %s", hsm.ErrShare, s.To, key.KID(), s.KID)
 		}
 		if err := o.CanShare(key); err != nil {
@@ -355,7 +355,12 @@ func writeOnce(dir, name string, text []byte) (err error) {
 		return err
 	}
 	defer func() { _ = os.Remove(f.Name()) }() // it has its name, or is of no use
-	_, err = f.Write(text)
+	if filepath.Ext(name) == ".pub" {
+		err = f.Chmod(0o644) // for everybody
+	}
+	if err == nil {
+		_, err = f.Write(text)
+	}
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}

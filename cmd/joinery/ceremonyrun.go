@@ -60,7 +60,7 @@ A plan, with every way to have a master key; names of files are relative to it:
     - name: drawn-2026
       generate: true
       share:                        # may be left out; never possible afterwards
-        - {to: partner.pub, kid: 0c3c…, file: drawn-2026.master}
+        - {to: partner.pub, kid: WYhx2w…, file: drawn-2026.master}
     - name: maker-2026
       accept: maker-2026.master
       kcv: 5A2B11                   # as learnt from the maker over another way
@@ -80,6 +80,9 @@ A plan, with every way to have a master key; names of files are relative to it:
 		job, err := readPlan(args[0])
 		if err != nil {
 			return err
+		}
+		if present(job.Plan.ReportFile()) {
+			return fmt.Errorf("%s is there: this ceremony is done; give the next one another name", job.Plan.ReportFile())
 		}
 		job.Apply = yes
 		report, err := conduct(cmd.Context(), worker, job, cmd.OutOrStdout(), cmd.ErrOrStderr())
