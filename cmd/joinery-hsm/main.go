@@ -20,6 +20,11 @@ func main() { os.Exit(run(os.Args[1:], os.Stderr)) }
 
 // run is the program: it gives the exit code.
 func run(args []string, stderr io.Writer) int {
+	if len(args) == 1 && args[0] == ceremonyArgument {
+		if answer := os.NewFile(answerFD, "answer"); answer != nil {
+			return runCeremony(os.Stdin, answer, stderr)
+		}
+	}
 	if len(args) > 0 {
 		fmt.Fprintf(stderr, "joinery-hsm: %v\n", worker.ErrNoServer)
 		return 2

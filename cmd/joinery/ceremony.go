@@ -18,9 +18,10 @@ func newCeremony() *cobra.Command {
 	return group(&cobra.Command{
 		Use:   "ceremony",
 		Short: "Make and exchange the keys behind a Join Server",
-		Long: `Makes and exchanges keys, offline, on key files that no running server needs: a
-server sees what changed when it starts next. Keys are never printed.`,
-	}, newCeremonyIdentity(), newCeremonySoft(), newCeremonyReseal(), newCeremonyTransport(), newCeremonyMaster())
+		Long: `Makes and exchanges keys, offline, in a hardware token (run) or in key files (soft,
+master), that no running server needs: a server sees what changed when it starts
+next. Keys are never printed.`,
+	}, newCeremonyRun(), newCeremonyVerify(), newCeremonyIdentity(), newCeremonySoft(), newCeremonyReseal(), newCeremonyTransport(), newCeremonyMaster())
 }
 
 // newKeyFile is a key file in the making.

@@ -12,7 +12,7 @@ var modules = map[string][]string{
 	"github.com/go-json-experiment/json":  {"backend", "manifest", "internal/seal", "internal/sim", "internal/provisioning", "internal/api", "internal/ttjs", "internal/factory"},
 	"github.com/go-webauthn/webauthn":     {"internal/auth"},
 	"github.com/google/go-cmp":            {"internal/store/storetest", "internal/keyring/keyringtest"},
-	"github.com/goccy/go-yaml":            {"internal/config"},
+	"github.com/goccy/go-yaml":            {"internal/config", "cmd/joinery"}, // the command reads plans of ceremonies
 	"github.com/google/renameio/v2":       {"internal/keyring/soft", "internal/sim", "internal/store", "cmd/joinery"},
 	"github.com/jackc/pgx/v5":             {"internal/store", "internal/store/storetest/pgtest"},
 	"github.com/jedib0t/go-pretty/v6":     {"cmd/joinctl"},

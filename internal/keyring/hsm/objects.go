@@ -10,6 +10,7 @@ import (
 
 	"github.com/miekg/pkcs11"
 
+	"joinery/internal/ceremony"
 	"joinery/internal/seal"
 )
 
@@ -22,6 +23,7 @@ const (
 	labelOwnerTokens = "joinery.owner-tokens"
 	labelTransport   = "joinery.transport"
 	labelCustody     = "joinery.custody"
+	labelAudit       = ceremony.AuditLabel // signs reports; no server uses it
 )
 
 // masterName is the form of a master key's name, as in the software backend.

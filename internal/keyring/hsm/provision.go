@@ -147,6 +147,8 @@ func (a *admin) tryWith(opt Options, public, private handle) error {
 	}
 	p.wrapping()
 	p.can.enforced = opt.trustStorage || p.can.keyWrap && !p.unwrapsReadable(0)
+	p.can.hmac = p.tries(p.makesHMAC)
+	p.can.opens = len(a.in) > 0
 	a.can = p.can.complete()
 	return p.gone
 }

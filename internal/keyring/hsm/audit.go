@@ -1,0 +1,100 @@
+package hsm
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+
+	"github.com/miekg/pkcs11"
+)
+
+// The audit key: ECDSA on P-256.
+var (
+	mechNewEC = mechanism(pkcs11.CKM_EC_KEY_PAIR_GEN)
+	mechECDSA = mechanism(pkcs11.CKM_ECDSA)
+	// p256 is the curve's object identifier, 1.2.840.10045.3.1.7, in DER.
+	p256 = []byte{0x06, 0x08, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x03, 0x01, 0x07}
+)
+
+// scalarLen is the length of each of the two numbers of a signature on P-256.
+const scalarLen = 32
+
+// newAuditKey makes the pair that signs reports, and nothing else.
+func (a *admin) newAuditKey(label string) error {
+	common := template{
+		pkcs11.NewAttribute(pkcs11.CKA_LABEL, label), pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), kindOf("ecdsa-p256", label),
+	}
+	public := append(common[:len(common):len(common)],
+		pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, p256),
+		pkcs11.NewAttribute(pkcs11.CKA_VERIFY, true),
+	)
+	private := append(common[:len(common):len(common)],
+		pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true),
+		pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, true),
+		pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, false),
+		pkcs11.NewAttribute(pkcs11.CKA_SIGN, true),
+		pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, false),
+		pkcs11.NewAttribute(pkcs11.CKA_UNWRAP, false),
+		pkcs11.NewAttribute(pkcs11.CKA_DERIVE, false),
+		pkcs11.NewAttribute(pkcs11.CKA_ALLOWED_MECHANISMS, ulong(pkcs11.CKM_ECDSA)),
+	)
+	one, other, err := a.s.api.GenerateKeyPair(a.s.handle, mechNewEC, public, private)
+	if err != nil {
+		one, other, err = a.s.api.GenerateKeyPair(a.s.handle, mechNewEC, public, private.without(pkcs11.CKA_ALLOWED_MECHANISMS))
+	}
+	if err != nil {
+		return failed("making "+label, err)
+	}
+	a.made = append(a.made, one, other)
+	return nil
+}
+
+// Sign signs a SHA-256 digest with the audit key: ECDSA in ASN.1.
+func (o *Officer) Sign(digest []byte) ([]byte, error) {
+	h, err := findOne(o.a.s, pkcs11.CKO_PRIVATE_KEY, labelAudit)
+	if err != nil {
+		return nil, err
+	}
+	var raw [2 * scalarLen]byte
+	if err := o.a.s.sign(mechECDSA, h, digest, raw[:]); err != nil {
+		return nil, failed("signing with "+labelAudit, err)
+	}
+	return asn1.Marshal(struct{ R, S *big.Int }{
+		new(big.Int).SetBytes(raw[:scalarLen]), new(big.Int).SetBytes(raw[scalarLen:]),
+	})
+}
+
+// AuditKey gives the public half of the audit key, PEM.
+func (o *Officer) AuditKey() (string, error) {
+	h, err := findOne(o.a.s, pkcs11.CKO_PUBLIC_KEY, labelAudit)
+	if err != nil {
+		return "", err
+	}
+	return readEC(o.a.s, h)
+}
+
+// readEC reads a public key on P-256. Most tokens give its point as an octet string
+// in DER, some as it is.
+func readEC(s *session, h handle) (string, error) {
+	point, err := s.attribute(h, pkcs11.CKA_EC_POINT)
+	if err != nil {
+		return "", err
+	}
+	var inner []byte
+	if rest, err := asn1.Unmarshal(point, &inner); err == nil && len(rest) == 0 {
+		point = inner
+	}
+	key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point)
+	if err != nil {
+		return "", fmt.Errorf("%w: %s is no key on P-256", ErrObject, labelAudit)
+	}
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return "", err
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), nil
+}
