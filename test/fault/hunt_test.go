@@ -120,7 +120,7 @@ func allowWebhooks(t *testing.T, s *rig.Server) {
 	t.Helper()
 	c, err := config.Read(s.Path("joinery.yaml"))
 	ok(t, err)
-	c.Webhooks.AllowNetworks = []string{"127.0.0.0/8"}
+	c.Webhooks.AllowNetworks = "127.0.0.0/8"
 	var text bytes.Buffer
 	ok(t, config.Print(&text, c))
 	ok(t, os.WriteFile(s.Path("joinery.yaml"), text.Bytes(), 0o600))
@@ -196,7 +196,8 @@ func (h *hunt) joinElement() {
 		ok(t, err)
 		ok(t, r.Err())
 		h.answers.add(r.Reply.Body)
-		plantSession(t, &h.keys, h.roots[claim.DevEUI], d.Device, netID, r)
+		// Elements serve 1.0.x with NwkKey, as TS001-1.1 §6.1.1.3 has it.
+		plantSession(t, &h.keys, roots{app: h.roots[claim.DevEUI].nwk}, d.Device, netID, r)
 		h.sessions++
 	}
 }

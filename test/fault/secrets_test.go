@@ -21,7 +21,6 @@ import (
 	"sync"
 	"testing"
 
-
 	"joinery/client"
 	"joinery/internal/config"
 	"joinery/internal/sim"

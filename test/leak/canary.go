@@ -27,8 +27,11 @@ func WithCanary(pid int, text []byte, f func()) (places []Place, err error) {
 	}
 	done := map[Place]bool{}
 	for _, r := range regions {
+		if done[r.Place] || r.Shared { // others have what is shared, too
+			continue
+		}
 		undo := plantAt(mem, int64(r.From+(r.To-r.From)/2), text)
-		if done[r.Place] || undo == nil {
+		if undo == nil {
 			continue
 		}
 		done[r.Place] = true

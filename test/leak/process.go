@@ -32,6 +32,7 @@ type Region struct {
 	From, To uint64
 	Place    Place
 	Name     string // as the kernel tells it
+	Shared   bool   // with other processes, or a file
 }
 
 // Regions lists the writable memory of a process.
@@ -105,6 +106,7 @@ func parseHead(line string) (m mapping, ok bool) {
 		return m, false
 	}
 	m.rights, m.Name = fields[1], strings.Join(fields[5:], " ")
+	m.Shared = strings.Contains(m.rights, "s")
 	return m, true
 }
 
@@ -175,7 +177,7 @@ func (s *Secrets) inRegion(mem *os.File, r Region, hits Found) (searched int) {
 	for at := r.From; at < r.To; at += piece {
 		n := min(int(r.To-at), len(buf))
 		if _, err := mem.ReadAt(buf[:n], int64(at)); err != nil {
-			break // gone meanwhile, or never readable
+			continue // gone meanwhile, or never readable
 		}
 		s.each(buf[:n], func(i int, f form) {
 			if i < piece { // else it is in the next piece, too
