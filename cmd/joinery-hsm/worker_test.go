@@ -15,6 +15,7 @@ import (
 
 	"joinery"
 	"joinery/internal/keyring"
+	"joinery/internal/keyring/hsm"
 	"joinery/internal/keyring/hsm/hsmtest"
 	"joinery/internal/keyring/keyringtest"
 	"joinery/internal/keyring/worker"
@@ -35,7 +36,12 @@ func TestMain(m *testing.M) {
 // worker open it.
 func token(tb testing.TB, minimum string) (o worker.Options, pinFile string, masterKey [32]byte) {
 	tb.Helper()
-	opt := hsmtest.SoftHSM(tb)
+	return provisioned(tb, hsmtest.SoftHSM(tb), minimum)
+}
+
+// provisioned is token on an empty token.
+func provisioned(tb testing.TB, opt hsm.Options, minimum string) (o worker.Options, pinFile string, masterKey [32]byte) {
+	tb.Helper()
 	_, masterKey = hsmtest.Provision(tb, opt, seal.AlgRSAOAEP)
 	pinFile = filepath.Join(tb.TempDir(), "pin")
 	if err := os.WriteFile(pinFile, append(opt.PIN, '\n'), 0o600); err != nil {
