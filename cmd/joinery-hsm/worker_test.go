@@ -163,3 +163,41 @@ func TestMemoryStaysSmall(t *testing.T) {
 		t.Errorf("at most %d bytes, %d restarts", highest.Load(), s.Restarts)
 	}
 }
+
+// The process with the token counts and records by itself what it gives out.
+func TestLimitAndRecord(t *testing.T) {
+	o, _, masterKey := token(t, "in-token")
+	var c worker.TokenConfig
+	err := json.Unmarshal(o.Config, &c)
+	c.PerMinute, c.AuditFile = 3, filepath.Join(t.TempDir(), "audit")
+	if err == nil {
+		o.Config, err = json.Marshal(c)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := start(t, o)
+	f := keyringtest.Fixture{Keyring: keys, Master: hsmtest.Master, MasterKey: masterKey}
+	ks, _, _ := f.DerivedKeySet(t, keyringtest.NewDevice(true).DevEUI, 1)
+	as := f.KEK(t, make([]byte, 16), joinery.KEKForAS, "as")
+	a := joinery.Activation{KeySet: ks.ID, DevEUI: ks.DevEUI, Root: joinery.NwkKey, OptNeg: true, Count: 1, JoinNonce: 1}
+	ask := func() error {
+		_, err := keys.AppSKey(t.Context(), ks, a, as)
+		return err
+	}
+	for range c.PerMinute {
+		if err := ask(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := ask(); !errors.Is(err, keyring.ErrLimit) {
+		t.Errorf("one more: %v", err)
+	}
+	if n := keys.Stats().Verbs["appskey"].Limited; n != 1 {
+		t.Errorf("%d were counted", n)
+	}
+	text, err := os.ReadFile(c.AuditFile)
+	if err != nil || strings.Count(string(text), ks.DevEUI.String()) != c.PerMinute {
+		t.Errorf("recorded: %s, %v", text, err)
+	}
+}

@@ -62,6 +62,11 @@ func TestNoKeyLeavesTheToken(t *testing.T) {
 		needRoot(t)
 		h.searchMemory(t, "joinery-hsm", worker, leak.Ours())
 	})
+	recorded, err := os.ReadFile(h.f.server.Path(auditFile))
+	ok(t, err)
+	if n := bytes.Count(recorded, []byte(`"verb":"accept"`)); n < h.sessions {
+		t.Errorf("joinery-hsm recorded %d joins of %d", n, h.sessions)
+	}
 	t.Run("core dump of the process with the token", func(t *testing.T) {
 		noLimitOfCores(t, worker)
 		ok(t, syscall.Kill(worker, syscall.SIGABRT))

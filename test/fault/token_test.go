@@ -33,6 +33,9 @@ var buildHSM = sync.OnceValues(func() (string, error) {
 	return path, err
 })
 
+// auditFile is where joinery-hsm records its answers, in a server's directory.
+const auditFile = "keys-audit.jsonl"
+
 // withToken moves a server from its key file to a SoftHSM token: with the same
 // master key, so that its elements stay its own, and with other keys for all else.
 // It plants all keys that are known, and gives the master key.
@@ -61,6 +64,7 @@ func withToken(t *testing.T, s *rig.Server, keys *leak.Secrets) (master [32]byte
 	ok(t, os.WriteFile(pin, []byte(hsmtest.PIN+"\n"), 0o600))
 	c.Keys = config.Keys{Backend: config.BackendPKCS11, PKCS11: config.PKCS11{
 		Module: opt.Module, Token: opt.Token, PINFile: pin, Worker: program, MinimumLevel: "in-token", RecycleRSS: 192,
+		DevicePerMinute: 120, AuditFile: auditFile,
 	}}
 	var text bytes.Buffer
 	ok(t, config.Print(&text, c))
