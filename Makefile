@@ -63,6 +63,7 @@ install: man ## Programs, manual pages, completions and systemd units, below PRE
 		install -m 644 build/completions/$$program.fish $(SHARE)/fish/vendor_completions.d/$$program.fish; \
 	done
 	install -m 644 deploy/*.service deploy/*.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/
+	install -D -m 644 deploy/pkcs11.conf $(SHARE)/joinery/pkcs11.conf # for joinery.service.d, where keys are in a token
 
 .PHONY: demo
 demo: ## Devices join a server of their own, step by step; leaves nothing behind

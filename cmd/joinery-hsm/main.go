@@ -71,5 +71,19 @@ func openKeys(ctx context.Context, config []byte, log *logger, locked bool) (wor
 		_ = token.Close() // the first error is the one to tell
 		return worker.Opened{}, fmt.Errorf("%w; take a token that can do more, or lower keys.pkcs11.minimum_level", err)
 	}
-	return worker.Opened{Keys: keyring.New(token), Backend: "pkcs11", Token: c.Token}, nil
+	audit, err := openAudit(c.AuditFile)
+	if err != nil {
+		_ = token.Close()
+		return worker.Opened{}, err
+	}
+	keys := worker.Guard(keyring.New(token), worker.GuardOptions{PerMinute: c.PerMinute, Audit: audit, Log: slog.New(log)})
+	return worker.Opened{Keys: keys, Backend: "pkcs11", Token: c.Token}, nil
+}
+
+// openAudit opens the file in which answers are recorded; nil where there is none.
+func openAudit(path string) (*worker.Audit, error) {
+	if path == "" {
+		return nil, nil //nolint:nilnil // nothing is recorded then
+	}
+	return worker.OpenAudit(path)
 }

@@ -15,6 +15,7 @@ import (
 
 	"joinery"
 	"joinery/internal/keyring"
+	"joinery/internal/keyring/hsm"
 	"joinery/internal/keyring/hsm/hsmtest"
 	"joinery/internal/keyring/keyringtest"
 	"joinery/internal/keyring/worker"
@@ -35,7 +36,12 @@ func TestMain(m *testing.M) {
 // worker open it.
 func token(tb testing.TB, minimum string) (o worker.Options, pinFile string, masterKey [32]byte) {
 	tb.Helper()
-	opt := hsmtest.SoftHSM(tb)
+	return provisioned(tb, hsmtest.SoftHSM(tb), minimum)
+}
+
+// provisioned is token on an empty token.
+func provisioned(tb testing.TB, opt hsm.Options, minimum string) (o worker.Options, pinFile string, masterKey [32]byte) {
+	tb.Helper()
 	_, masterKey = hsmtest.Provision(tb, opt, seal.AlgRSAOAEP)
 	pinFile = filepath.Join(tb.TempDir(), "pin")
 	if err := os.WriteFile(pinFile, append(opt.PIN, '\n'), 0o600); err != nil {
@@ -155,5 +161,43 @@ func TestMemoryStaysSmall(t *testing.T) {
 	t.Logf("%d joins, at most %d MiB, replaced %d times for its memory", joins, highest.Load()>>20, s.Replaced["memory"])
 	if highest.Load() == 0 || highest.Load() > most || s.Restarts > 0 {
 		t.Errorf("at most %d bytes, %d restarts", highest.Load(), s.Restarts)
+	}
+}
+
+// The process with the token counts and records by itself what it gives out.
+func TestLimitAndRecord(t *testing.T) {
+	o, _, masterKey := token(t, "in-token")
+	var c worker.TokenConfig
+	err := json.Unmarshal(o.Config, &c)
+	c.PerMinute, c.AuditFile = 3, filepath.Join(t.TempDir(), "audit")
+	if err == nil {
+		o.Config, err = json.Marshal(c)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := start(t, o)
+	f := keyringtest.Fixture{Keyring: keys, Master: hsmtest.Master, MasterKey: masterKey}
+	ks, _, _ := f.DerivedKeySet(t, keyringtest.NewDevice(true).DevEUI, 1)
+	as := f.KEK(t, make([]byte, 16), joinery.KEKForAS, "as")
+	a := joinery.Activation{KeySet: ks.ID, DevEUI: ks.DevEUI, Root: joinery.NwkKey, OptNeg: true, Count: 1, JoinNonce: 1}
+	ask := func() error {
+		_, err := keys.AppSKey(t.Context(), ks, a, as)
+		return err
+	}
+	for range c.PerMinute {
+		if err := ask(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := ask(); !errors.Is(err, keyring.ErrLimit) {
+		t.Errorf("one more: %v", err)
+	}
+	if n := keys.Stats().Verbs["appskey"].Limited; n != 1 {
+		t.Errorf("%d were counted", n)
+	}
+	text, err := os.ReadFile(c.AuditFile)
+	if err != nil || strings.Count(string(text), ks.DevEUI.String()) != c.PerMinute {
+		t.Errorf("recorded: %s, %v", text, err)
 	}
 }

@@ -132,6 +132,13 @@ type PKCS11 struct {
 	// which no join notices: some libraries lose memory with every operation. 0 is
 	// any.
 	RecycleRSS int `yaml:"recycle_rss"`
+	// How many answers with keys of one device joinery-hsm gives in a minute: joins,
+	// AppSKeys and owner tokens. It limits what somebody can have who makes the
+	// server ask; a device joins a few times a day. 0 is any number.
+	DevicePerMinute int `yaml:"device_per_minute"`
+	// A file in which joinery-hsm records each such answer before it gives it: one
+	// line of JSON, on the disk. What cannot be recorded is refused. Empty: none.
+	AuditFile string `yaml:"audit_file"`
 }
 
 // Backends of keys.
@@ -279,7 +286,7 @@ func Default() Config {
 		Database: Database{Path: "joinery.db"},
 		Keys: Keys{
 			Backend: BackendSoft, File: "keys/server.age",
-			PKCS11: PKCS11{MinimumLevel: "in-token", RecycleRSS: 192},
+			PKCS11: PKCS11{MinimumLevel: "in-token", RecycleRSS: 192, DevicePerMinute: 120},
 		},
 		Interop: Interop{Address: ":8443"},
 		API:     API{Socket: "joinery.sock", Address: "127.0.0.1:8444"},
@@ -302,7 +309,7 @@ func (c *Config) paths() []*string {
 	return []*string{
 		&c.Database.Path, &c.Database.PasswordFile,
 		&c.Keys.File, &c.Keys.PassphraseFile, &c.Keys.IdentityFile, &c.Keys.Command,
-		&c.Keys.PKCS11.Module, &c.Keys.PKCS11.PINFile, &c.Keys.PKCS11.Worker,
+		&c.Keys.PKCS11.Module, &c.Keys.PKCS11.PINFile, &c.Keys.PKCS11.Worker, &c.Keys.PKCS11.AuditFile,
 		&c.Interop.Certificate, &c.Interop.Key,
 		&c.API.Socket, &c.API.TLS.Certificate, &c.API.TLS.Key, &c.SignIn.OIDC.ClientSecretFile, &c.Webhooks.CAFile,
 	}

@@ -146,6 +146,7 @@ func TestCheckRefuses(t *testing.T) {
 		{"token with a passphrase", func(c *Config) { c.Keys = inToken(); c.Keys.PassphraseFile = "x" }, "keys.passphrase_file: is set, and keys.backend is pkcs11"},
 		{"too many sessions", func(c *Config) { c.Keys = inToken(); c.Keys.PKCS11.Sessions = 257 }, "keys.pkcs11.sessions: is 257: want 0 to 256"},
 		{"unknown level of custody", func(c *Config) { c.Keys = inToken(); c.Keys.PKCS11.MinimumLevel = "high" }, "keys.pkcs11.minimum_level: want one of in-token"},
+		{"negative answers", func(c *Config) { c.Keys = inToken(); c.Keys.PKCS11.DevicePerMinute = -1 }, "keys.pkcs11.device_per_minute: is -1"},
 		{"negative memory", func(c *Config) { c.Keys = inToken(); c.Keys.PKCS11.RecycleRSS = -1 }, "keys.pkcs11.recycle_rss: is -1"},
 		{"no database", func(c *Config) { c.Database.Path = "" }, "database.path: is missing"},
 		{"no key file", func(c *Config) { c.Keys.File = "" }, "keys.file: is missing"},

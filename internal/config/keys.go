@@ -69,6 +69,7 @@ func (k Keys) checkToken() error {
 		between("keys.pkcs11.sessions", p.Sessions, 0, 256),
 		oneOf("keys.pkcs11.minimum_level", p.MinimumLevel, levels...),
 		between("keys.pkcs11.recycle_rss", p.RecycleRSS, 0, 1<<20),
+		between("keys.pkcs11.device_per_minute", p.DevicePerMinute, 0, 1<<20),
 	)
 }
 

@@ -82,7 +82,7 @@ func workerOptions(c config.Config, log *slog.Logger) (worker.Options, error) {
 	}
 	told, err := json.Marshal(worker.TokenConfig{
 		Module: p.Module, InitArgs: p.InitArgs, Token: p.Token, PINFile: p.PINFile, PINCredential: p.PINCredential,
-		Sessions: p.Sessions, MinimumLevel: p.MinimumLevel, LogLevel: c.Log.Level, LogFormat: c.Log.Format,
+		Sessions: p.Sessions, PerMinute: p.DevicePerMinute, AuditFile: p.AuditFile, MinimumLevel: p.MinimumLevel, LogLevel: c.Log.Level, LogFormat: c.Log.Format,
 	})
 	if err != nil {
 		return worker.Options{}, err
@@ -205,12 +205,13 @@ var (
 		"Processes with the hardware token that were replaced, by why: 'memory', 'token' (it did not answer), 'ordered'.", []string{"why"}, nil)
 	workerResident = prometheus.NewDesc("joinery_hsm_resident_bytes", "Memory of the process with the hardware token.", nil, nil)
 	verbFailures   = prometheus.NewDesc("joinery_hsm_failures_total", "Operations that failed because the token could not be reached, by verb.", []string{"verb"}, nil)
+	verbLimits     = prometheus.NewDesc("joinery_hsm_limited_total", "Operations that the process with the hardware token refused, since the device had all that it may have in a minute, by verb.", []string{"verb"}, nil)
 	verbTimes      = prometheus.NewDesc("joinery_hsm_duration_seconds", "Time of operations in the process with the hardware token, by verb.", []string{"verb"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (m keyMetrics) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{custodyLevel, workerUp, workerRefused, workerRestarts, workerReplaced, workerResident, verbFailures, verbTimes} {
+	for _, d := range []*prometheus.Desc{custodyLevel, workerUp, workerRefused, workerRestarts, workerReplaced, workerResident, verbFailures, verbLimits, verbTimes} {
 		to <- d
 	}
 }
@@ -241,6 +242,7 @@ func (m keyMetrics) Collect(to chan<- prometheus.Metric) {
 	send(workerResident, prometheus.GaugeValue, float64(s.Resident))
 	for verb, v := range s.Verbs {
 		send(verbFailures, prometheus.CounterValue, float64(v.Failed), verb)
+		send(verbLimits, prometheus.CounterValue, float64(v.Limited), verb)
 		within := map[float64]uint64{}
 		for i, bound := range worker.Bounds {
 			within[bound.Seconds()] = v.Within[i]

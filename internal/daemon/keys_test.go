@@ -76,7 +76,7 @@ func TestKeysInWorker(t *testing.T) {
 	_, metrics := get(t, ops+"/metrics")
 	for _, want := range []string{
 		`joinery_custody_level{origin="derived",profile="ecb-v1"} 1`, "joinery_hsm_up 1", "joinery_hsm_pin_refused 0",
-		"joinery_hsm_restarts_total 0", `joinery_hsm_replaced_total{why="memory"} 0`,
+		`joinery_hsm_limited_total{verb="ready"} 0`, "joinery_hsm_restarts_total 0", `joinery_hsm_replaced_total{why="memory"} 0`,
 		`joinery_hsm_duration_seconds_count{verb="ready"}`,
 	} {
 		if !strings.Contains(metrics, want) {

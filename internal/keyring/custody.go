@@ -14,6 +14,8 @@ var (
 	// ErrToken: the token cannot be reached, or forgot who asks. Nothing was
 	// done; the same request may succeed later.
 	ErrToken = errors.New("keyring: the token cannot be reached")
+	// ErrLimit: more was asked for one device than it may have in a minute.
+	ErrLimit = errors.New("keyring: too many answers with keys of one device")
 	// ErrNotServed: the token cannot keep keys of this origin as it must, so it
 	// serves none of them; Custody says why.
 	ErrNotServed = errors.New("keyring: this token does not serve keys of this origin")

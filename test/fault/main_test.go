@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 
+	"joinery/internal/keyring/hsm/hsmtest"
 	"joinery/test/rig"
 )
 
@@ -24,6 +25,10 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(programDir) }()
+	if err := hsmtest.Place(programDir); err != nil { // SoftHSM's library asks the environment
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	return m.Run()
 }
 

@@ -10,130 +10,32 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"joinery/client"
 	"joinery/internal/config"
 	"joinery/internal/sim"
+	"joinery/internal/sim/device"
 	"joinery/internal/sim/element"
 	"joinery/internal/sim/lab"
 	"joinery/lorawan"
+	"joinery/test/leak"
 	"joinery/test/rig"
 )
-
-// P12: no key material leaves. A server at debug level does everything that it
-// can do; then all that it wrote, answered and holds is searched for secrets that
-// the test knows. Answers whose purpose is to show a token or an API key are not
-// looked at.
-func TestNoKeyLeaves(t *testing.T) {
-	f := newFleetIn(t, dose{devices: 12, claims: 3}, t.TempDir(), func(s *rig.Server) { setLogLevel(t, s, "debug") })
-	var tokens, keys secrets // what is text and goes in and out, and what is a key
-	plantRoots(t, &keys, f.server.Path("devices.csv"))
-	plantKEKs(t, &keys, f.server.Path("sim", "sim.json"))
-	answers := &recorder{}
-	via := answers.proxy(t, f.server.Path("joinery.sock"))
-
-	made, err := f.api.MakeAPIKey(t.Context(), client.NewAPIKey{Operator: true, Name: "operator's"})
-	ok(t, err)
-	tokens.plantText("API key", made.Text)
-	for n, c := range f.unclaimed {
-		tokens.plantText(fmt.Sprintf("owner token %d", n), c.OwnerToken)
-	}
-	sessions := 0
-	roots := rootsOf(t, f.server.Path("devices.csv"))
-	for range 3 {
-		for _, m := range f.members {
-			r, err := f.ns.Join(t.Context(), m.Device, sim.JoinOptions{})
-			ok(t, err)
-			ok(t, r.Err())
-			answers.add(r.Reply.Body)
-			plantSession(t, &keys, roots[m.DevEUI()], m, f.ns.NetID(), r)
-			sessions++
-			refusals(t, f, m, r, answers)
-		}
-	}
-	apiCalls(t, f, made.Text, via)
-	for _, m := range f.members { // the memory is looked at right after joins
-		r, err := f.ns.Join(t.Context(), m.Device, sim.JoinOptions{})
-		ok(t, err)
-		plantSession(t, &keys, roots[m.DevEUI()], m, f.ns.NetID(), r)
-		sessions++
-	}
-
-	t.Run("memory", func(t *testing.T) {
-		if os.Geteuid() != 0 {
-			t.Skip("the server lets nobody but root read its memory")
-		}
-		hits, texts := found{}, found{}
-		searched := keys.inMemory(t, f.server.PID(), hits)
-		tokens.inMemory(t, f.server.PID(), texts)
-		t.Logf("%d MiB of memory, %d sessions: keys: %v; tokens and API keys, which net/http keeps a while: %v", searched>>20, sessions, hits, texts)
-		if len(hits) > 0 {
-			t.Errorf("keys are in memory that a core dump would hold: %v", hits)
-		}
-	})
-	all := func(where string, content []byte) {
-		t.Helper()
-		hits := found{}
-		keys.in(content, hits)
-		tokens.in(content, hits)
-		if len(hits) > 0 {
-			t.Errorf("%s: %v", where, hits)
-		}
-	}
-	all("answers", answers.content())
-	t.Run("core dump", func(t *testing.T) { noCore(t, f.server) })
-	log := []byte(f.server.Log())
-	if !bytes.Contains(log, []byte("level=DEBUG")) {
-		t.Error("nothing was logged at debug level")
-	}
-	all("log", log)
-	files := 0
-	ok(t, filepath.WalkDir(f.server.Dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() || ofOthers(path) {
-			return err
-		}
-		content, err := os.ReadFile(path)
-		all(d.Name(), content)
-		files++
-		return err
-	}))
-	f.fsck() // which copies the write-ahead log back
-	t.Logf("%d bytes of answers, %d bytes of log, %d files searched", len(answers.content()), len(log), files)
-}
 
 // ofOthers tells whether a file is not the server's own: those of simulated
 // parties and the list that the test imports hold keys.
 func ofOthers(path string) bool {
 	return strings.Contains(path, "/sim/") || strings.HasSuffix(path, "/devices.csv")
-}
-
-// noCore ends the server as a crash does: there is no core.
-func noCore(t *testing.T, s *rig.Server) {
-	limit := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
-	if err := unix.Prlimit(s.PID(), unix.RLIMIT_CORE, &limit, nil); err != nil {
-		t.Logf("the limit of core dumps cannot be raised for the server: %v", err)
-	}
-	state, err := s.Signal(syscall.SIGABRT)
-	ok(t, err)
-	status, is := state.Sys().(syscall.WaitStatus)
-	if !is || status.CoreDump() {
-		t.Errorf("the server left a core: %v", state)
-	}
 }
 
 func setLogLevel(t *testing.T, s *rig.Server, level string) {
@@ -173,21 +75,21 @@ func rootsOf(t *testing.T, list string) map[lorawan.EUI64]roots {
 	return all
 }
 
-func plantRoots(t *testing.T, s *secrets, list string) {
+func plantRoots(t *testing.T, s *leak.Secrets, list string) {
 	t.Helper()
 	for devEUI, r := range rootsOf(t, list) {
-		s.plant("AppKey of "+devEUI.String(), r.app)
+		s.PlantKey("AppKey of "+devEUI.String(), r.app)
 		if len(r.nwk) == 0 {
 			continue
 		}
-		s.plant("NwkKey of "+devEUI.String(), r.nwk)
+		s.PlantKey("NwkKey of "+devEUI.String(), r.nwk)
 		// TS001-1.1 §6.1.1.3
-		s.plant("JSIntKey of "+devEUI.String(), derived(t, r.nwk, 6, littleEndian(devEUI[:])))
-		s.plant("JSEncKey of "+devEUI.String(), derived(t, r.nwk, 5, littleEndian(devEUI[:])))
+		s.PlantKey("JSIntKey of "+devEUI.String(), derived(t, r.nwk, 6, littleEndian(devEUI[:])))
+		s.PlantKey("JSEncKey of "+devEUI.String(), derived(t, r.nwk, 5, littleEndian(devEUI[:])))
 	}
 }
 
-func plantKEKs(t *testing.T, s *secrets, simJSON string) {
+func plantKEKs(t *testing.T, s *leak.Secrets, simJSON string) {
 	t.Helper()
 	content, err := os.ReadFile(simJSON)
 	ok(t, err)
@@ -202,7 +104,7 @@ func plantKEKs(t *testing.T, s *secrets, simJSON string) {
 		for label, digits := range p.KEKs {
 			key, err := hex.DecodeString(digits)
 			ok(t, err)
-			s.plant("KEK "+label, key)
+			s.PlantKey("KEK "+label, key)
 			n++
 		}
 	}
@@ -213,7 +115,7 @@ func plantKEKs(t *testing.T, s *secrets, simJSON string) {
 
 // plantSession derives the session keys of a join by TS001-1.0.4 §6.2.6 or
 // TS001-1.1 §6.2.5; that they are right, the device says.
-func plantSession(t *testing.T, s *secrets, r roots, m *member, netID lorawan.NetID, joined *sim.Result) {
+func plantSession(t *testing.T, s *leak.Secrets, r roots, m *device.Device, netID lorawan.NetID, joined *sim.Result) {
 	t.Helper()
 	var nonce [4]byte
 	binary.LittleEndian.PutUint32(nonce[:], uint32(joined.Accepted.JoinNonce))
@@ -235,7 +137,7 @@ func plantSession(t *testing.T, s *secrets, r roots, m *member, netID lorawan.Ne
 		if !m.HoldsSessionKey(id, key) {
 			t.Fatalf("device %s (%s): the test derives another %s", m.DevEUI(), m.MACVersion(), id)
 		}
-		s.plant(fmt.Sprintf("%s of %s, JoinNonce %d", id, m.DevEUI(), joined.Accepted.JoinNonce), key)
+		s.PlantKey(fmt.Sprintf("%s of %s, JoinNonce %d", id, m.DevEUI(), joined.Accepted.JoinNonce), key)
 	}
 }
 

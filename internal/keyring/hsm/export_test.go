@@ -161,3 +161,38 @@ func UntemplatedKEK() []*pkcs11.Attribute {
 
 // Readable is the template of a key that anybody may read.
 func Readable() []*pkcs11.Attribute { return readable }
+
+// DirectCalls makes each of the calls that carry secrets, on a library that keeps
+// nothing, and clears what is the caller's to clear.
+func DirectCalls(module string, pin, value []byte) error {
+	d, err := newDirect(nil, module)
+	if err != nil {
+		return err
+	}
+	out := make([]byte, 61)
+	defer clear(out)
+	if err := d.LoginBytes(1, pkcs11.CKU_USER, pin); err != nil {
+		return err
+	}
+	if _, err := d.CreateObject(1, []*pkcs11.Attribute{{Type: pkcs11.CKA_VALUE, Value: value}}); err != nil {
+		return err
+	}
+	if _, err := d.Value(1, 1, out); err != nil {
+		return err
+	}
+	_, err = d.EncryptInto(1, value, out)
+	return err
+}
+
+// ClientCalls makes the same by the client.
+func ClientCalls(module string, pin, value []byte) error {
+	p := pkcs11.New(module)
+	if p == nil {
+		return ErrModule
+	}
+	if err := p.Login(1, pkcs11.CKU_USER, string(pin)); err != nil {
+		return err
+	}
+	_, err := p.CreateObject(1, []*pkcs11.Attribute{{Type: pkcs11.CKA_VALUE, Value: value}})
+	return err
+}

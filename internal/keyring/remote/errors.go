@@ -29,6 +29,7 @@ var known = [...]error{
 	lorawan.ErrFrame,
 	context.Canceled,
 	context.DeadlineExceeded,
+	keyring.ErrLimit,
 }
 
 // maxErrorText bounds the text of an error on the wire.

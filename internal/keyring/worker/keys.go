@@ -182,7 +182,7 @@ func (k *Keys) do(ctx context.Context, verb remote.Verb, ask func(*remote.Client
 	began := time.Now()
 	err := k.ask(ctx, ask)
 	k.stats.note(verb, time.Since(began), err)
-	if err != nil && errors.Is(err, keyring.ErrToken) {
+	if err != nil && (errors.Is(err, keyring.ErrToken) || errors.Is(err, keyring.ErrLimit)) {
 		return joinery.WrapError(joinery.CodeUnavailable, err, "the keys cannot be used right now; try again")
 	}
 	return err

@@ -29,9 +29,10 @@ type stats struct {
 }
 
 type verbStats struct {
-	failed atomic.Uint64 // for want of keys
-	nanos  atomic.Int64
-	times  [len(Bounds) + 1]atomic.Uint64
+	failed  atomic.Uint64 // for want of keys
+	limited atomic.Uint64
+	nanos   atomic.Int64
+	times   [len(Bounds) + 1]atomic.Uint64
 }
 
 func (s *stats) replaced(why string) {
@@ -50,6 +51,9 @@ func (s *stats) note(verb remote.Verb, took time.Duration, err error) {
 	v := &s.verbs[verb]
 	if err != nil && errors.Is(err, keyring.ErrToken) {
 		v.failed.Add(1)
+	}
+	if err != nil && errors.Is(err, keyring.ErrLimit) {
+		v.limited.Add(1)
 	}
 	v.nanos.Add(int64(took))
 	class := 0
@@ -73,7 +77,10 @@ type Stats struct {
 type VerbStats struct {
 	Count  uint64
 	Failed uint64 // of Count, for want of keys
-	Sum    time.Duration
+	// Limited is how many of Count a worker refused, since a device had all that it
+	// may have.
+	Limited uint64
+	Sum     time.Duration
 	// Within counts those that took no longer than each of Bounds.
 	Within [len(Bounds)]uint64
 }
@@ -88,7 +95,7 @@ func (k *Keys) Stats() Stats {
 	}
 	for _, verb := range remote.Verbs() {
 		v := &k.stats.verbs[verb]
-		out := VerbStats{Failed: v.failed.Load(), Sum: time.Duration(v.nanos.Load())}
+		out := VerbStats{Failed: v.failed.Load(), Limited: v.limited.Load(), Sum: time.Duration(v.nanos.Load())}
 		for i := range v.times {
 			out.Count += v.times[i].Load()
 			if i < len(Bounds) {

@@ -9,6 +9,8 @@ type TokenConfig struct {
 	PINFile       string `json:"pinFile,omitempty"`
 	PINCredential string `json:"pinCredential,omitempty"`
 	Sessions      int    `json:"sessions"`
+	PerMinute     int    `json:"perMinute"`
+	AuditFile     string `json:"auditFile,omitempty"`
 	MinimumLevel  string `json:"minimumLevel"`
 	LogLevel      string `json:"logLevel"`
 	LogFormat     string `json:"logFormat"`
