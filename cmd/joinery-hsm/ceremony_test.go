@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/aes"
 	"crypto/rand"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -150,6 +151,7 @@ func TestComponents(t *testing.T) {
 	if m := r.Masters[0]; m.KCV != master.KCV || len(m.Components) != 3 || m.Components[0].Holder != "Ada" {
 		t.Errorf("reported %+v", m)
 	}
+	s.leavesNothing(whole)
 	for _, part := range parts {
 		if err := os.Remove(part.File); err != nil {
 			t.Fatal(err)
@@ -160,6 +162,26 @@ func TestComponents(t *testing.T) {
 	}
 	s.plan.Masters[0].KCV = "123456"
 	s.refuses("another of that name", "the token has that already")
+}
+
+// leavesNothing searches all that came out for a key.
+func (s *scene) leavesNothing(key []byte) {
+	s.t.Helper()
+	files, err := filepath.Glob(filepath.Join(s.plan.Directory, "*"))
+	if err != nil || len(files) == 0 {
+		s.t.Fatalf("%v %v", files, err)
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for _, form := range []string{string(key), hex.EncodeToString(key), base64.StdEncoding.EncodeToString(key)} {
+			if strings.Contains(strings.ToLower(string(text)), strings.ToLower(form)) {
+				s.t.Errorf("%s holds the key", f)
+			}
+		}
+	}
 }
 
 // What a report says of the objects: nobody can read one, and the templates were
