@@ -110,13 +110,14 @@ func parseHead(line string) (m mapping, ok bool) {
 	return m, true
 }
 
-// far is how far Go's heap is from what the kernel places: all of that is near the
-// stack of the first thread, and Go asks for addresses of its own, at random.
-const far = 1 << 42
+// far is how far from the first thread's stack the kernel places nothing: it leaves
+// some room below that, and begins up to 2^28 pages further down (mmap_base in
+// arch/x86/mm/mmap.c). Go's heap is at an address of its own, at random.
+const far = 1<<40 + 1<<37
 
 // placeOf judges a region by its name, where the kernel tells one, and by where it
 // is. Go's heap is taken for C's other memory where chance puts it near that, once
-// in some thirty processes.
+// in a hundred processes.
 func placeOf(r Region, program, before string, stack uint64) Place {
 	adjoins := r.Name == "" && before != ""
 	switch {

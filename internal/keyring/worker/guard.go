@@ -60,17 +60,17 @@ func (g *guarded) Accept(ctx context.Context, r keyring.AcceptRequest) (answer k
 		})
 	})
 	if err != nil {
-		return forget(answer), err
+		forget(answer)
+		return keyring.Answer{}, err
 	}
 	return answer, nil
 }
 
 // forget clears the keys of an answer that is not given.
-func forget(a keyring.Answer) keyring.Answer {
+func forget(a keyring.Answer) {
 	for _, e := range []keyring.Envelope{a.NwkSKey, a.FNwkSIntKey, a.SNwkSIntKey, a.NwkSEncKey, a.AppSKey} {
 		clear(e.AESKey)
 	}
-	return keyring.Answer{}
 }
 
 // AppSKey is the verb of that name, counted and recorded.
