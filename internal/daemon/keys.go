@@ -87,17 +87,19 @@ func inWorker(keys keyring.Verbs) *worker.Keys {
 // noteMasters lets the database remember which master keys it is served with,
 // and refuses others of the same names, also when the keys are opened anew.
 func (h holders) noteMasters(ctx context.Context) error {
-	note := func(ctx context.Context, list []keyring.Master) error {
-		var masters []store.Master
-		for _, m := range list {
-			masters = append(masters, store.Master{Name: m.Name, Profile: m.Profile, KCV: m.KCV})
-		}
-		return h.db.NoteMasters(ctx, masters...)
-	}
+	note := func(ctx context.Context, list []keyring.Master) error { return noteMasters(ctx, h.db, list) }
 	if w := inWorker(h.keys); w != nil {
 		return w.Admit(ctx, note)
 	}
 	return note(ctx, h.keys.Masters())
+}
+
+func noteMasters(ctx context.Context, db *store.DB, list []keyring.Master) error {
+	var masters []store.Master
+	for _, m := range list {
+		masters = append(masters, store.Master{Name: m.Name, Profile: m.Profile, KCV: m.KCV})
+	}
+	return db.NoteMasters(ctx, masters...)
 }
 
 // keysHint says what is wrong with the keys, for whoever asks, where waiting does
@@ -113,6 +115,41 @@ func (h holders) keysHint() string {
 func refusedPIN(keys keyring.Verbs) error {
 	if w := inWorker(keys); w != nil {
 		return w.Refused()
+	}
+	return nil
+}
+
+// rereadKeys takes in what came into the key file, or left it, since it was opened:
+// new generations of storage keys and new master keys. Joins wait for the moment of
+// the change. Where the file does not open, the keys stay as they were.
+func (p *Program) rereadKeys(ctx context.Context) {
+	keys, is := p.keys.(*keyring.Keyring)
+	if !is {
+		return
+	}
+	p.rereading.Lock()
+	defer p.rereading.Unlock()
+	if err := p.renew(ctx, keys); err != nil && !errors.Is(err, keyring.ErrClosed) {
+		p.log.Error("the keys stay as they were", "error", err)
+		return
+	}
+	g := keys.Generations()
+	p.log.Info("key file read anew", "join_kek", g.Newest(), "custody", g.Custody, "masters", len(keys.Masters()))
+}
+
+func (p *Program) renew(ctx context.Context, keys *keyring.Keyring) error {
+	token, err := soft.Open(ctx, soft.Options{KeyFile: p.config.Keys.File, Unlock: Unlock(p.config.Keys)})
+	if err != nil {
+		return err
+	}
+	if o := p.health.Load(); o != nil && o.noteMasters != nil { // else a successor has the database
+		err = o.noteMasters(ctx, token.Masters())
+	}
+	if err == nil {
+		err = keys.Renew(ctx, token)
+	}
+	if err != nil {
+		return errors.Join(err, token.Close())
 	}
 	return nil
 }
