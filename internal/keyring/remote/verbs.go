@@ -24,6 +24,9 @@ const (
 	Rewrap
 	verbs // one above the last
 
+	// Last is the verb with the highest number.
+	Last = verbs - 1
+
 	// cancel says that nobody waits for the request of that number any more. It
 	// has no answer.
 	cancel Verb = 0xFF

@@ -25,8 +25,8 @@ type CustodyKey struct {
 	generation uint32
 }
 
-// ErrOtherCustody: a custody blob was sealed to another generation of the custody
-// key, or to another key.
+// ErrOtherCustody says that a custody blob was sealed to another generation of the
+// custody key, or to another key.
 var ErrOtherCustody = errors.New("not sealed to this custody key")
 
 // OpenCustody opens a custody file.
