@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -181,7 +180,7 @@ func TestGenerationHeads(t *testing.T) {
 	token := f.open(t)
 	for _, blob := range [][]byte{{keyring.FormatGeneration}, {keyring.FormatGeneration, 0, 0, 0, 2}, {keyring.FormatGeneration, 0, 0, 0, 1, 1, 2}, {keyring.FormatGeneration, 0, 0, 0, 9, 1, 2}} {
 		if _, err := token.OpenRoot(t.Context(), blob); !errors.Is(err, keyring.ErrIntegrity) {
-			t.Error(fmt.Sprint(blob), err)
+			t.Errorf("%x: %v", blob, err)
 		}
 	}
 	if keyring.GenerationOf(nil) != 0 || keyring.GenerationOf([]byte{keyring.FormatGeneration, 1}) != 0 {
