@@ -33,6 +33,7 @@ const (
 	AuditOrgAdded         AuditEvent = "org.added"
 	AuditServerFenced     AuditEvent = "server.fenced"
 	AuditServerConfirmed  AuditEvent = "server.confirmed"
+	AuditRootsRewrapped   AuditEvent = "roots.rewrapped" // sealed under newer storage keys
 )
 
 // AuditEntry is one custody event. Detail holds identifiers and settings only,

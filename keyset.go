@@ -69,6 +69,25 @@ func (k *RootKey) UnmarshalText(b []byte) error {
 	return errors.New("root key: want NwkKey or AppKey")
 }
 
+// StoredRoots is the imported root keys of one key set, as they are stored, and
+// what somebody needs who seals them anew.
+type StoredRoots struct {
+	KeySet     KeySetID
+	JoinEUI    lorawan.EUI64
+	DevEUI     lorawan.EUI64
+	MACVersion lorawan.MACVersion
+	Root10     RootKey
+	Nwk, App   SealedRoot
+}
+
+// NewRoots puts root keys that were sealed anew in the place of the old ones, if
+// those are still as they were.
+type NewRoots struct {
+	KeySet         KeySetID
+	OldNwk, OldApp SealedRoot
+	Nwk, App       SealedRoot
+}
+
 // SealedRoot is one imported root key in its two forms.
 type SealedRoot struct {
 	// Use is wrapped under the join KEK: a join can open it, and nothing that

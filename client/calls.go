@@ -271,6 +271,46 @@ func (c *Client) Claim(ctx context.Context, in NewClaim, opts ...CallOption) (De
 	return send[Device](ctx, c, http.MethodPost, "/claims", in, opts...)
 }
 
+// CustodyRootsQuery is what CustodyRoots may be told; zero members are left out.
+type CustodyRootsQuery struct {
+	// Go on behind the page whose 'next' this is
+	After string
+	// At most this many items
+	Limit int
+}
+
+func (q CustodyRootsQuery) values() url.Values {
+	v := url.Values{}
+	if q.After != "" {
+		v.Set("after", q.After)
+	}
+	if q.Limit != 0 {
+		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	return v
+}
+
+// CustodyRoots: imported root keys that are not under the newest storage keys,
+// sealed to the custody key.
+//
+// Only the holder of the custody key opens them. Needs the right
+// `server:write`, which has: admin.
+//
+// It ranges over all pages from q.After on, and ends with the first error,
+// which is the last pair.
+func (c *Client) CustodyRoots(ctx context.Context, q CustodyRootsQuery, opts ...CallOption) iter.Seq2[CustodyRoots, error] {
+	return pages(q.After, func(after string) (Page[CustodyRoots], error) {
+		q.After = after
+		return c.CustodyRootsPage(ctx, q, opts...)
+	})
+}
+
+// CustodyRootsPage reads one page of CustodyRoots. The Next of a page is the After of the one behind
+// it; the last has none.
+func (c *Client) CustodyRootsPage(ctx context.Context, q CustodyRootsQuery, opts ...CallOption) (Page[CustodyRoots], error) {
+	return get[Page[CustodyRoots]](ctx, c, "/rotation/roots", q.values(), opts...)
+}
+
 // DecideDispute: decide a dispute.
 //
 // For the operator. A claimant who is granted a device becomes its owner, with
@@ -888,6 +928,16 @@ func (c *Client) RevokeAPIKey(ctx context.Context, id joinery.APIKeyID, opts ...
 	return c.act(ctx, http.MethodDelete, "/api-keys/"+id.String(), nil, nil, opts...)
 }
 
+// RewrapRoots: have root keys sealed anew, which the holder of the custody key
+// sealed to the transport key; at most 500 key sets.
+//
+// They are stored in one transaction, and only where they are the keys that are
+// stored already. What was done before is skipped. Needs the right
+// `server:write`, which has: admin.
+func (c *Client) RewrapRoots(ctx context.Context, in RewrapRoots, opts ...CallOption) (Rewrapped, error) {
+	return send[Rewrapped](ctx, c, http.MethodPost, "/rotation/roots", in, opts...)
+}
+
 // Roaming: roaming rules: which networks may learn a device's home network.
 //
 // Needs the right `peers:read`, which has: viewer, member, admin.
@@ -905,6 +955,14 @@ func (c *Client) Roaming(ctx context.Context, organisation joinery.OrgID, opts .
 // this once. Needs the right `events:write`, which has: member, admin.
 func (c *Client) RotateWebhook(ctx context.Context, id joinery.WebhookID, in WebhookRotation, opts ...CallOption) (MadeWebhook, error) {
 	return send[MadeWebhook](ctx, c, http.MethodPost, "/webhooks/"+id.String()+"/rotate", in, opts...)
+}
+
+// Rotation: how far imported root keys are under the newest storage keys.
+//
+// It counts every imported key set; see docs/custody.md. Needs the right
+// `server:write`, which has: admin.
+func (c *Client) Rotation(ctx context.Context, opts ...CallOption) (Rotation, error) {
+	return get[Rotation](ctx, c, "/rotation", nil, opts...)
 }
 
 // Sessions: where the caller is signed in.

@@ -29,6 +29,7 @@ import (
 	"joinery/internal/keyring/soft"
 	"joinery/internal/provisioning"
 	"joinery/internal/refusal"
+	"joinery/internal/rotation"
 	"joinery/internal/seal"
 	"joinery/internal/store"
 	"joinery/internal/webhook"
@@ -189,7 +190,8 @@ func startWith(t testing.TB, signIn auth.SignInOptions, change ...func(*api.Opti
 		Peers: devices, KEKs: devices, Devices: devices, Nonces: devices,
 		Ownership: owners, Disputes: owners,
 		Imports: provisioning.New(db, db, f.keys), Audit: devices, Refusals: refusal.New(db, f.refusals), Answers: db,
-		Events: events.New(db, f.keys, webhook.NewSender(webhook.Policy{}, "joinery/test", nil), events.Options{Encode: api.EncodeEvent}),
+		Rotation: rotation.New(db, f.keys, time.Now),
+		Events:   events.New(db, f.keys, webhook.NewSender(webhook.Policy{}, "joinery/test", nil), events.Options{Encode: api.EncodeEvent}),
 	}
 	options := api.Options{Version: "1.2.3", Log: log, Services: f.services}
 	for _, c := range change {

@@ -49,6 +49,7 @@ var needs = map[string]joinery.Right{
 	"assignJoinEUIRange": joinery.RightServerWrite, "releaseJoinEUIRange": joinery.RightServerWrite,
 	"addSigner": joinery.RightServerWrite, "removeSigner": joinery.RightServerWrite,
 	"bootstrapOperator": joinery.RightServerWrite,
+	"getRotation":       joinery.RightServerWrite, "listCustodyRoots": joinery.RightServerWrite, "rewrapRoots": joinery.RightServerWrite,
 
 	"listPeople": joinery.RightPeopleRead, "listInvitations": joinery.RightPeopleRead,
 	"changePerson": joinery.RightPeopleWrite, "removePerson": joinery.RightPeopleWrite,

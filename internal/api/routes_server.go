@@ -29,6 +29,7 @@ func (s *Server) register() {
 	s.registerAPIKeys()
 	s.registerPeople()
 	s.registerEvents()
+	s.registerRotation()
 }
 
 func (s *Server) registerServer() {

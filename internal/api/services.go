@@ -37,6 +37,7 @@ type Services struct {
 	Audit         Audit
 	Refusals      Refusals
 	Events        Events
+	Rotation      Rotation
 	// Answers may be nil: then an Idempotency-Key has no effect.
 	Answers Answers
 	// V2 answers what lies under client.BasePathV2, in manners of its own; nil is

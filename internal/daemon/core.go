@@ -16,6 +16,7 @@ import (
 	"joinery/internal/events"
 	"joinery/internal/handover"
 	"joinery/internal/interop"
+	"joinery/internal/keyring"
 	"joinery/internal/refusal"
 	"joinery/internal/ttjs"
 
@@ -85,6 +86,7 @@ func (k *core) build(ctx context.Context, c config.Config, h holders, certs cert
 	k.apiCert = certs.api
 	k.api.Attach(services(h, rules, k.v2))
 	k.ops = &ops{checks: h.checks(), gatherer: k.registry, keysHint: h.keysHint}
+	k.ops.noteMasters = func(ctx context.Context, list []keyring.Master) error { return noteMasters(ctx, h.db, list) }
 	k.opsHTTP = &http.Server{
 		Handler: k.ops.handler(), ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
 		IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,

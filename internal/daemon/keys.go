@@ -104,13 +104,7 @@ func inWorker(keys keyring.Verbs) *worker.Keys {
 // noteMasters lets the database remember which master keys it is served with,
 // and refuses others of the same names, also when the keys are opened anew.
 func (h holders) noteMasters(ctx context.Context) error {
-	note := func(ctx context.Context, list []keyring.Master) error {
-		var masters []store.Master
-		for _, m := range list {
-			masters = append(masters, store.Master{Name: m.Name, Profile: m.Profile, KCV: m.KCV})
-		}
-		return h.db.NoteMasters(ctx, masters...)
-	}
+	note := func(ctx context.Context, list []keyring.Master) error { return noteMasters(ctx, h.db, list) }
 	if w := inWorker(h.keys); w != nil {
 		return w.Admit(ctx, note)
 	}
@@ -118,6 +112,14 @@ func (h holders) noteMasters(ctx context.Context) error {
 		return byHand.Admit(ctx, note)
 	}
 	return note(ctx, h.keys.Masters())
+}
+
+func noteMasters(ctx context.Context, db *store.DB, list []keyring.Master) error {
+	var masters []store.Master
+	for _, m := range list {
+		masters = append(masters, store.Master{Name: m.Name, Profile: m.Profile, KCV: m.KCV})
+	}
+	return db.NoteMasters(ctx, masters...)
 }
 
 // keysHint says what is wrong with the keys, for whoever asks, where waiting does
@@ -164,6 +166,41 @@ func (s system) Unseal(ctx context.Context, text []byte) error {
 		return joinery.WrapError(joinery.CodeInvalid, err, "that does not open the key file")
 	case err != nil:
 		return joinery.WrapError(joinery.CodeUnavailable, err, "the keys could not be opened; the server's log says why")
+	}
+	return nil
+}
+
+// rereadKeys takes in what came into the key file, or left it, since it was opened:
+// new generations of storage keys and new master keys. Joins wait for the moment of
+// the change. Where the file does not open, the keys stay as they were.
+func (p *Program) rereadKeys(ctx context.Context) {
+	keys, is := p.keys.(*keyring.Keyring)
+	if !is {
+		return
+	}
+	p.rereading.Lock()
+	defer p.rereading.Unlock()
+	if err := p.renew(ctx, keys); err != nil && !errors.Is(err, keyring.ErrClosed) {
+		p.log.Error("the keys stay as they were", "error", err)
+		return
+	}
+	g := keys.Generations()
+	p.log.Info("key file read anew", "join_kek", g.Newest(), "custody", g.Custody, "masters", len(keys.Masters()))
+}
+
+func (p *Program) renew(ctx context.Context, keys *keyring.Keyring) error {
+	token, err := soft.Open(ctx, soft.Options{KeyFile: p.config.Keys.File, Unlock: Unlock(p.config.Keys)})
+	if err != nil {
+		return err
+	}
+	if o := p.health.Load(); o != nil && o.noteMasters != nil { // else a successor has the database
+		err = o.noteMasters(ctx, token.Masters())
+	}
+	if err == nil {
+		err = keys.Renew(ctx, token)
+	}
+	if err != nil {
+		return errors.Join(err, token.Close())
 	}
 	return nil
 }

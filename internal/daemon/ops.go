@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"joinery/internal/keyring"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
@@ -30,6 +32,8 @@ type ops struct {
 	gatherer prometheus.Gatherer
 	// keysHint says what an operator must do about the keys; nil or empty: nothing.
 	keysHint func() string
+	// noteMasters lets the database know which master keys there are.
+	noteMasters func(context.Context, []keyring.Master) error
 
 	mu       sync.Mutex
 	stopping bool

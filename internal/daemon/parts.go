@@ -24,6 +24,7 @@ import (
 	"joinery/internal/keyring"
 	"joinery/internal/provisioning"
 	"joinery/internal/refusal"
+	"joinery/internal/rotation"
 	"joinery/internal/seal"
 	"joinery/internal/store"
 	"joinery/internal/ttjs"
@@ -112,6 +113,7 @@ type rules struct {
 	signIn       *auth.SignIn // nil where nobody signs in
 	refusal      *refusal.Service
 	events       *events.Service
+	rotation     *rotation.Service
 }
 
 func newRules(ctx context.Context, c config.Config, h holders, refusals *refusal.Recorder, log *slog.Logger, now func() time.Time, metrics prometheus.Registerer) (rules, error) {
@@ -122,6 +124,7 @@ func newRules(ctx context.Context, c config.Config, h holders, refusals *refusal
 		auth:         auth.New(h.db, now),
 		people:       auth.NewPeople(h.db, now),
 		refusal:      refusal.New(h.db, refusals),
+		rotation:     rotation.New(h.db, h.keys, now),
 	}
 	r.networks = claim.NewNetworks(h.db, h.keys, r.fleet, claim.NetworkOptions{Now: now})
 	var err error
@@ -192,7 +195,7 @@ func services(h holders, r rules, v2 http.Handler) api.Services {
 		System: system{h}, Keys: r.auth, People: r.people,
 		Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
 		Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Disputes: r.claim, Imports: r.provisioning, Audit: r.fleet,
-		Refusals: r.refusal, Events: r.events, Answers: h.db, V2: v2, Unsealer: system{h},
+		Refusals: r.refusal, Events: r.events, Rotation: r.rotation, Answers: h.db, V2: v2, Unsealer: system{h},
 	}
 	if r.signIn != nil { // an interface that holds nil is not nil
 		s.SignIn = r.signIn

@@ -61,6 +61,8 @@ type Program struct {
 	health  atomic.Pointer[ops]
 	letting atomic.Pointer[time.Time]
 
+	rereading sync.Mutex // the key file, by one at a time
+
 	close  sync.Once
 	closed error
 }
@@ -292,8 +294,8 @@ func (p *Program) drain() error {
 	return errors.Join(stopping, shut, k.end(ctx))
 }
 
-// onSignals reads the certificates anew at each SIGHUP, and tries a PIN again that
-// was refused; replaces the process that has the keys at each SIGUSR1, and starts a
+// onSignals reads the certificates and the key file anew at each SIGHUP, and tries a
+// PIN again that was refused; replaces the process that has the keys at each SIGUSR1, and starts a
 // successor at each SIGUSR2.
 func (p *Program) onSignals(ctx context.Context, running *sync.WaitGroup) {
 	signals := make(chan os.Signal, 1)
@@ -314,6 +316,7 @@ func (p *Program) onSignals(ctx context.Context, running *sync.WaitGroup) {
 					continue
 				}
 				running.Go(func() { p.retryKeys(ctx) })
+				running.Go(func() { p.rereadKeys(ctx) })
 				if err := p.certs.reload(p.now()); err != nil {
 					p.log.Error("the old certificate stays in force", "error", err)
 					continue

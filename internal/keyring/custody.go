@@ -94,6 +94,8 @@ func CheckCustody(list []Custody, minimum Level) error {
 
 // Custody tells at which level keys are kept, by origin and profile.
 func (k *Keyring) Custody() []Custody {
+	k.gate.RLock()
+	defer k.gate.RUnlock()
 	list := slices.Clone(k.token.Custody())
 	slices.SortStableFunc(list, func(a, b Custody) int { return cmp.Compare(a.Origin, b.Origin) })
 	return list

@@ -61,10 +61,18 @@ func (k *Keyring) run(ctx context.Context, f func() error) error {
 }
 
 // TransportKey gives the key to which others seal what this keyring imports.
-func (k *Keyring) TransportKey() seal.PublicKey { return k.token.TransportKey() }
+func (k *Keyring) TransportKey() seal.PublicKey {
+	k.gate.RLock()
+	defer k.gate.RUnlock()
+	return k.token.TransportKey()
+}
 
 // Masters lists the master keys in order of their names.
-func (k *Keyring) Masters() []Master { return k.token.Masters() }
+func (k *Keyring) Masters() []Master {
+	k.gate.RLock()
+	defer k.gate.RUnlock()
+	return k.token.Masters()
+}
 
 // Ready tells whether the keyring can work now.
 func (k *Keyring) Ready(ctx context.Context) error {

@@ -20,6 +20,8 @@ type Token interface {
 	Masters() []Master
 	// Custody tells at which level keys of each origin and profile are kept.
 	Custody() []Custody
+	// Generations tells which generations of its storage keys there are.
+	Generations() Generations
 	// Check tells whether the token can work now.
 	Check(ctx context.Context) error
 	Close() error
@@ -99,6 +101,9 @@ const (
 	FormatOAEP256 byte = 2
 	// FormatOAEP1: the same with SHA-1, from tokens that know no other.
 	FormatOAEP1 byte = 3
+	// FormatGeneration: the head of a generation above 1 comes first; see
+	// WithGeneration.
+	FormatGeneration byte = 4
 )
 
 // MACKey names a MAC key of a token.

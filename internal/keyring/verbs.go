@@ -45,6 +45,7 @@ type Verbs interface {
 	WebhookSecret(ctx context.Context, id joinery.WebhookID, generation uint32) (string, error)
 	SignWebhook(ctx context.Context, id joinery.WebhookID, generation uint32, content []byte) (string, error)
 	SealRoots(ctx context.Context, h seal.Header, in []RootsIn) ([]RootsOut, error)
+	Rewrap(ctx context.Context, h seal.Header, in []RewrapIn) ([]RootsOut, error)
 	SealKEK(ctx context.Context, h seal.Header, in seal.SealedKEK, peer joinery.PeerID, version uint32) (joinery.Sealed, error)
 	IsKEK(ctx context.Context, h seal.Header, in seal.SealedKEK, kek joinery.KEK) (bool, error)
 	CheckKeySet(ctx context.Context, ks joinery.KeySet) error
@@ -52,6 +53,7 @@ type Verbs interface {
 	TransportKey() seal.PublicKey
 	Masters() []Master
 	Custody() []Custody
+	Generations() Generations
 	Ready(ctx context.Context) error
 	Close() error
 }

@@ -264,6 +264,11 @@ func (t *Token) Masters() []keyring.Master { return slices.Clone(t.masters) }
 // Custody implements keyring.Token.
 func (t *Token) Custody() []keyring.Custody { return slices.Clone(t.custody) }
 
+// Generations implements keyring.Token. A hardware token has one of each.
+func (t *Token) Generations() keyring.Generations {
+	return keyring.Generations{JoinKEK: []uint32{1}, Custody: 1, Transport: []string{t.transport.KID()}}
+}
+
 // TransportKey implements keyring.Intake.
 func (t *Token) TransportKey() seal.PublicKey { return t.transport }
 

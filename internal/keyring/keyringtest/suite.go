@@ -27,6 +27,7 @@ func Run(t *testing.T, fresh func(tb testing.TB) Fixture) {
 	t.Run("AppSKey", func(t *testing.T) { testAppSKey(t, f) })
 	t.Run("Integrity", func(t *testing.T) { testIntegrity(t, f, other) })
 	t.Run("Import", func(t *testing.T) { testImport(t, f, other) })
+	t.Run("Rewrap", func(t *testing.T) { testRewrap(t, f) })
 	t.Run("Redirect", func(t *testing.T) { testRedirect(t, f) })
 	t.Run("OwnerTokens", func(t *testing.T) { testOwnerTokens(t, f, other) })
 	t.Run("Masters", func(t *testing.T) { testMasters(t, f, other) })

@@ -178,6 +178,15 @@ func (k *Keys) SealRoots(ctx context.Context, h seal.Header, in []keyring.RootsI
 	return inner.SealRoots(ctx, h, in)
 }
 
+// Rewrap is keyring.Verbs'.
+func (k *Keys) Rewrap(ctx context.Context, h seal.Header, in []keyring.RewrapIn) ([]keyring.RootsOut, error) {
+	inner, err := k.get()
+	if err != nil {
+		return nil, err
+	}
+	return inner.Rewrap(ctx, h, in)
+}
+
 // SealKEK is keyring.Verbs'.
 func (k *Keys) SealKEK(ctx context.Context, h seal.Header, in seal.SealedKEK, peer joinery.PeerID, version uint32) (joinery.Sealed, error) {
 	inner, err := k.get()
@@ -229,6 +238,14 @@ func (k *Keys) Masters() []keyring.Master {
 		return nil
 	}
 	return inner.Masters()
+}
+
+// Generations is keyring.Verbs'; none while the keys are sealed.
+func (k *Keys) Generations() (g keyring.Generations) {
+	if inner, err := k.get(); err == nil {
+		g = inner.Generations()
+	}
+	return g
 }
 
 // Custody is keyring.Verbs'; nothing while the keys are sealed.

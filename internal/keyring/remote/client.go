@@ -364,15 +364,25 @@ const (
 )
 
 // SealRoots is the verb of that name. A long list goes in several requests.
-func (c *Client) SealRoots(ctx context.Context, h seal.Header, in []keyring.RootsIn) (out []keyring.RootsOut, err error) {
+func (c *Client) SealRoots(ctx context.Context, h seal.Header, in []keyring.RootsIn) ([]keyring.RootsOut, error) {
+	return manyRows(ctx, c, SealRoots, h, in, rootsInSize, (*encoder).rootsIn)
+}
+
+// Rewrap is the verb of that name. A long list goes in several requests.
+func (c *Client) Rewrap(ctx context.Context, h seal.Header, in []keyring.RewrapIn) ([]keyring.RootsOut, error) {
+	return manyRows(ctx, c, Rewrap, h, in, rewrapInSize, (*encoder).rewrapIn)
+}
+
+// manyRows does a verb that seals many rows, in as many requests as they need.
+func manyRows[T any](ctx context.Context, c *Client, verb Verb, h seal.Header, in []T, size func(*T) int, encode func(*encoder, *T)) (out []keyring.RootsOut, err error) {
 	out = make([]keyring.RootsOut, 0, len(in))
 	for first := true; first || len(in) > 0; first = false {
-		n, size := 0, 0
-		for n < len(in) && n < sealedRows && (n == 0 || size+rootsInSize(&in[n]) <= sealedBytes) {
-			size += rootsInSize(&in[n])
+		n, total := 0, 0
+		for n < len(in) && n < sealedRows && (n == 0 || total+size(&in[n]) <= sealedBytes) {
+			total += size(&in[n])
 			n++
 		}
-		if out, err = c.sealRoots(ctx, h, in[:n], out); err != nil {
+		if out, err = someRows(ctx, c, verb, h, in[:n], encode, out); err != nil {
 			return nil, err
 		}
 		in = in[n:]
@@ -380,12 +390,12 @@ func (c *Client) SealRoots(ctx context.Context, h seal.Header, in []keyring.Root
 	return out, nil
 }
 
-func (c *Client) sealRoots(ctx context.Context, h seal.Header, in []keyring.RootsIn, out []keyring.RootsOut) ([]keyring.RootsOut, error) {
-	err := c.do(ctx, SealRoots, func(e *encoder) {
+func someRows[T any](ctx context.Context, c *Client, verb Verb, h seal.Header, in []T, encode func(*encoder, *T), out []keyring.RootsOut) ([]keyring.RootsOut, error) {
+	err := c.do(ctx, verb, func(e *encoder) {
 		e.header(&h)
 		e.length(len(in))
 		for i := range in {
-			e.rootsIn(&in[i])
+			encode(e, &in[i])
 		}
 	}, func(d *decoder) {
 		if d.length(rootsOutLen) != len(in) {
@@ -430,6 +440,9 @@ func (c *Client) CheckKeySet(ctx context.Context, ks joinery.KeySet) error {
 func (c *Client) CheckKEK(ctx context.Context, kek joinery.KEK) error {
 	return c.do(ctx, CheckKEK, func(e *encoder) { e.kek(&kek) }, nil)
 }
+
+// Generations are what the worker said at the beginning.
+func (c *Client) Generations() keyring.Generations { return c.info.Generations }
 
 // TransportKey is what the worker said at the beginning.
 func (c *Client) TransportKey() seal.PublicKey { return c.info.Transport }

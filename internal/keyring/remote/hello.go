@@ -34,6 +34,8 @@ type Info struct {
 	Transport seal.PublicKey
 	Masters   []keyring.Master
 	Custody   []keyring.Custody
+	// Generations are those of the token's storage keys.
+	Generations keyring.Generations
 }
 
 func (e *encoder) info(i *Info) {
@@ -54,6 +56,30 @@ func (e *encoder) info(i *Info) {
 		e.string(m.Profile)
 		e.string(m.KCV)
 	}
+	e.generations(&i.Generations)
+}
+
+func (e *encoder) generations(g *keyring.Generations) {
+	e.u32(g.Custody)
+	e.length(len(g.JoinKEK))
+	for _, n := range g.JoinKEK {
+		e.u32(n)
+	}
+	e.length(len(g.Transport))
+	for _, kid := range g.Transport {
+		e.string(kid)
+	}
+}
+
+func (d *decoder) generations() (g keyring.Generations) {
+	g.Custody = d.u32()
+	for range d.length(4) {
+		g.JoinKEK = append(g.JoinKEK, d.u32())
+	}
+	for range d.length(1) {
+		g.Transport = append(g.Transport, d.string())
+	}
+	return g
 }
 
 func (d *decoder) info() (i Info) {
@@ -75,6 +101,7 @@ func (d *decoder) info() (i Info) {
 	for n := range i.Masters {
 		i.Masters[n] = keyring.Master{Name: d.string(), Profile: d.string(), KCV: d.string()}
 	}
+	i.Generations = d.generations()
 	return i
 }
 

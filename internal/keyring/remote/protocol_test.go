@@ -27,6 +27,7 @@ type fake struct {
 	verify func(ctx context.Context, ks joinery.KeySet, frame []byte) error
 	token  string
 	seal   func(in []keyring.RootsIn) ([]keyring.RootsOut, error)
+	rewrap func(in []keyring.RewrapIn) ([]keyring.RootsOut, error)
 }
 
 func (f *fake) VerifyJoin(ctx context.Context, ks joinery.KeySet, frame []byte) error {
@@ -43,6 +44,14 @@ func (f *fake) OwnerToken(context.Context, joinery.DeviceID, uint32) (string, er
 
 func (f *fake) SealRoots(_ context.Context, _ seal.Header, in []keyring.RootsIn) ([]keyring.RootsOut, error) {
 	return f.seal(in)
+}
+
+func (f *fake) Generations() keyring.Generations {
+	return keyring.Generations{JoinKEK: []uint32{1, 2}, Custody: 3, Transport: []string{"a", "b"}}
+}
+
+func (f *fake) Rewrap(_ context.Context, _ seal.Header, in []keyring.RewrapIn) ([]keyring.RootsOut, error) {
+	return f.rewrap(in)
 }
 
 func (f *fake) TransportKey() seal.PublicKey { return seal.PublicKey{} }
@@ -583,6 +592,12 @@ func (*refusing) SignWebhook(context.Context, joinery.WebhookID, uint32, []byte)
 func (*refusing) SealRoots(_ context.Context, _ seal.Header, in []keyring.RootsIn) ([]keyring.RootsOut, error) {
 	return make([]keyring.RootsOut, len(in)), nil
 }
+
+func (*refusing) Rewrap(_ context.Context, _ seal.Header, in []keyring.RewrapIn) ([]keyring.RootsOut, error) {
+	return make([]keyring.RootsOut, len(in)), nil
+}
+
+func (*refusing) Generations() keyring.Generations { return keyring.Generations{} }
 
 func (*refusing) SealKEK(context.Context, seal.Header, seal.SealedKEK, joinery.PeerID, uint32) (joinery.Sealed, error) {
 	return nil, keyring.ErrTransport

@@ -73,7 +73,7 @@ func (s *Server) Refuse(reason error) error {
 // or ctx ends. It returns when the last answer is written or given up. Closing
 // keys is the caller's.
 func (s *Server) Serve(ctx context.Context, keys keyring.Verbs, info Info) error {
-	info.Transport, info.Masters, info.Custody = keys.TransportKey(), keys.Masters(), keys.Custody()
+	info.Transport, info.Masters, info.Custody, info.Generations = keys.TransportKey(), keys.Masters(), keys.Custody(), keys.Generations()
 	if err := s.answerHello(&info, nil); err != nil {
 		return errors.Join(err, s.conn.Close())
 	}
@@ -320,6 +320,23 @@ var handlers = [verbs]func(*call) error{
 			return err
 		}
 		out, err := c.keys.SealRoots(&c.r.ctx, h, in)
+		return c.reply(err, func(e *encoder) {
+			e.length(len(out))
+			for i := range out {
+				e.rootsOut(&out[i])
+			}
+		})
+	},
+	Rewrap: func(c *call) error {
+		h := c.header()
+		in := make([]keyring.RewrapIn, c.length(rewrapInLen))
+		for i := range in {
+			c.rewrapIn(&in[i])
+		}
+		if err := c.done(); err != nil {
+			return err
+		}
+		out, err := c.keys.Rewrap(&c.r.ctx, h, in)
 		return c.reply(err, func(e *encoder) {
 			e.length(len(out))
 			for i := range out {

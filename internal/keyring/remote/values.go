@@ -264,6 +264,36 @@ func (d *decoder) rootsIn(r *keyring.RootsIn) {
 	w.MAC = d.borrowed()
 }
 
+// rewrapIn takes of the stored roots what the keyring looks at.
+func (e *encoder) rewrapIn(r *keyring.RewrapIn) {
+	e.rootsIn(&keyring.RootsIn{KeySet: r.Stored.KeySet, Row: r.Row})
+	for _, s := range []*joinery.SealedRoot{&r.Stored.Nwk, &r.Stored.App} {
+		e.bytes(s.Use)
+		e.bytes(s.Custody)
+	}
+}
+
+// rewrapInLen and rewrapInSize are what rootsInLen and rootsInSize are.
+const rewrapInLen = rootsInLen + 4
+
+func rewrapInSize(r *keyring.RewrapIn) int {
+	size := rootsInSize(&keyring.RootsIn{Row: r.Row}) + 32
+	for _, s := range []joinery.SealedRoot{r.Stored.Nwk, r.Stored.App} {
+		size += len(s.Use) + len(s.Custody)
+	}
+	return size
+}
+
+func (d *decoder) rewrapIn(r *keyring.RewrapIn) {
+	var in keyring.RootsIn
+	d.rootsIn(&in)
+	r.Stored.KeySet, r.Row = in.KeySet, in.Row
+	for _, s := range []*joinery.SealedRoot{&r.Stored.Nwk, &r.Stored.App} {
+		s.Use = d.borrowed()
+		s.Custody = d.borrowed()
+	}
+}
+
 func (e *encoder) rootsOut(r *keyring.RootsOut) {
 	e.err(r.Err)
 	for _, s := range []*joinery.SealedRoot{&r.Nwk, &r.App} {

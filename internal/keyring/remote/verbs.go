@@ -21,7 +21,11 @@ const (
 	Ready
 	// State asks how the worker does. It touches no key.
 	State
+	Rewrap
 	verbs // one above the last
+
+	// Last is the verb with the highest number.
+	Last = verbs - 1
 
 	// cancel says that nobody waits for the request of that number any more. It
 	// has no answer.
@@ -42,7 +46,7 @@ var verbNames = [verbs]string{
 	OwnerToken: "owner-token", CheckOwnerToken: "check-owner-token",
 	WebhookSecret: "webhook-secret", SignWebhook: "sign-webhook",
 	SealRoots: "seal-roots", SealKEK: "seal-kek", IsKEK: "is-kek",
-	CheckKeySet: "check-key-set", CheckKEK: "check-kek", Ready: "ready", State: "state",
+	CheckKeySet: "check-key-set", CheckKEK: "check-kek", Ready: "ready", State: "state", Rewrap: "rewrap",
 }
 
 // String names the verb in logs and metrics.

@@ -12,7 +12,10 @@ import (
 
 // Formats of key files, and what says so inside of them.
 const (
-	formatServer  = "joinery-keys/1"
+	formatServer = "joinery-keys/1"
+	// formatRotated is formatServer with storage keys of later generations, which
+	// programs that do not know them must not take for all there is.
+	formatRotated = "joinery-keys/2"
 	formatFactory = "joinery-factory/1"
 	formatCustody = "joinery-custody/1"
 )
@@ -46,6 +49,27 @@ type contents struct {
 	RootCertificate   []byte `json:"rootCertificate"`
 
 	Masters []storedMaster `json:"masters"`
+
+	// JoinKEKs are the generations above the first, in rising order; JoinKEK is the
+	// first, and absent once it was retired.
+	JoinKEKs []storedKEK `json:"joinKEKs"`
+	// OldTransports are the transport keys before Transport that still open what was
+	// sealed to them, the oldest first.
+	OldTransports []storedTransport `json:"oldTransports"`
+	// CustodyGeneration is that of Custody or CustodyPrivate; 0 is the first.
+	CustodyGeneration uint32 `json:"custodyGeneration"`
+}
+
+// storedKEK is one generation of the join KEK.
+type storedKEK struct {
+	Generation uint32 `json:"generation"`
+	Key        []byte `json:"key"`
+}
+
+// storedTransport is a transport key, as Transport and TransportPublic are.
+type storedTransport struct {
+	Private []byte `json:"private"`
+	Public  []byte `json:"public"`
 }
 
 type storedMaster struct {
@@ -89,6 +113,12 @@ func (c *contents) wipe() {
 	for _, m := range c.Masters {
 		clear(m.Key)
 	}
+	for _, k := range c.JoinKEKs {
+		clear(k.Key)
+	}
+	for _, k := range c.OldTransports {
+		clear(k.Private)
+	}
 }
 
 // find gives the place of a master key, -1 if there is none of that name.
@@ -104,7 +134,10 @@ func (c *contents) encode() []byte {
 	for _, b := range c.binaries() {
 		size += 32 + base64.StdEncoding.EncodedLen(len(*b.value))
 	}
-	size += 256 * len(c.Masters)
+	size += 256*len(c.Masters) + 128*len(c.JoinKEKs)
+	for _, k := range c.OldTransports {
+		size += 64 + base64.StdEncoding.EncodedLen(len(k.Private)) + base64.StdEncoding.EncodedLen(len(k.Public))
+	}
 	text := make([]byte, 0, size)
 	text = append(text, `{"format":"`+c.Format+`"`...)
 	for _, b := range c.binaries() {
@@ -124,7 +157,43 @@ func (c *contents) encode() []byte {
 		}
 		text = append(text, ']')
 	}
+	text = c.encodeGenerations(text)
 	return append(text, '}')
+}
+
+// encodeGenerations is encode for what came in with rotation.
+func (c *contents) encodeGenerations(text []byte) []byte {
+	if c.CustodyGeneration > 0 {
+		text = fmt.Appendf(text, `,"custodyGeneration":%d`, c.CustodyGeneration)
+	}
+	for i, k := range c.JoinKEKs {
+		text = append(text, opening(i, `,"joinKEKs":[`)...)
+		text = fmt.Appendf(text, `{"generation":%d,"key":"`, k.Generation)
+		text = append(base64.StdEncoding.AppendEncode(text, k.Key), `"}`...)
+	}
+	text = closing(text, len(c.JoinKEKs))
+	for i, k := range c.OldTransports {
+		text = append(text, opening(i, `,"oldTransports":[`)...)
+		text = append(base64.StdEncoding.AppendEncode(append(text, `{"private":"`...), k.Private), `","public":"`...)
+		text = append(base64.StdEncoding.AppendEncode(text, k.Public), `"}`...)
+	}
+	return closing(text, len(c.OldTransports))
+}
+
+// opening is what stands before the i-th member of a list.
+func opening(i int, first string) string {
+	if i == 0 {
+		return first
+	}
+	return ","
+}
+
+// closing ends a list of n members, if there are any.
+func closing(text []byte, n int) []byte {
+	if n == 0 {
+		return text
+	}
+	return append(text, ']')
 }
 
 // decodeContents reads the JSON form; the format must be one of those given.
@@ -137,7 +206,7 @@ func decodeContents(text []byte, formats ...string) (*contents, error) {
 	if !slices.Contains(formats, c.Format) {
 		have := c.Format
 		c.wipe()
-		if slices.Contains([]string{formatServer, formatFactory, formatCustody}, have) {
+		if slices.Contains([]string{formatServer, formatRotated, formatFactory, formatCustody}, have) {
 			return nil, fmt.Errorf("%w: this is %s; want %s", ErrFormat, have, formats[0])
 		}
 		return nil, fmt.Errorf("%w: it was written by a newer version of this program; use that", ErrFormat)

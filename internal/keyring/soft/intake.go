@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 
 	"joinery"
 	"joinery/internal/keyring"
@@ -23,12 +24,50 @@ type transportKey struct {
 	public  seal.PublicKey
 }
 
-func loadTransport(m *secret.Memory, c *contents) (k transportKey, err error) {
-	if k.public, err = seal.ParsePublicKeyDER(c.TransportPublic); err != nil {
+func loadTransport(m *secret.Memory, private, public []byte) (k transportKey, err error) {
+	if k.public, err = seal.ParsePublicKeyDER(public); err != nil {
 		return k, fmt.Errorf("%w: transport key", ErrDamaged)
 	}
-	k.private, err = m.Key(c.Transport)
+	k.private, err = m.Key(private)
 	return k, err
+}
+
+// transportKeys are those that open what was sealed to them, the newest last.
+type transportKeys []transportKey
+
+// loadTransports moves the transport keys of c into m.
+func loadTransports(m *secret.Memory, c *contents) (list transportKeys, err error) {
+	all := append(slices.Clone(c.OldTransports), storedTransport{c.Transport, c.TransportPublic})
+	for _, stored := range all {
+		k, err := loadTransport(m, stored.Private, stored.Public)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, k)
+	}
+	return list, nil
+}
+
+// copyTransports gives contents with copies of the transport keys alone.
+func (c *contents) copyTransports() *contents {
+	made := &contents{Transport: slices.Clone(c.Transport), TransportPublic: c.TransportPublic}
+	for _, k := range c.OldTransports {
+		made.OldTransports = append(made.OldTransports, storedTransport{slices.Clone(k.Private), k.Public})
+	}
+	return made
+}
+
+// newest is the one to which others are told to seal.
+func (l transportKeys) newest() transportKey { return l[len(l)-1] }
+
+// opener opens the file key of h with the key that it names.
+func (l transportKeys) opener(h seal.Header) (*seal.Opener, error) {
+	for _, k := range l {
+		if k.public.KID() == h.KID {
+			return k.opener(h)
+		}
+	}
+	return l.newest().opener(h) // which says what is wrong with h
 }
 
 // opener opens the file key of h.
@@ -60,11 +99,11 @@ func wipeRSA(k *rsa.PrivateKey) {
 }
 
 // TransportKey implements keyring.Intake.
-func (t *Token) TransportKey() seal.PublicKey { return t.transport.public }
+func (t *Token) TransportKey() seal.PublicKey { return t.transports.newest().public }
 
 // OpenBatch implements keyring.Intake.
 func (t *Token) OpenBatch(_ context.Context, h seal.Header) (keyring.Batch, error) {
-	opener, err := t.transport.opener(h)
+	opener, err := t.transports.opener(h)
 	if err != nil {
 		return nil, transport(err)
 	}
@@ -101,12 +140,18 @@ func (b *batch) root(key []byte) (r joinery.SealedRoot, err error) {
 	default:
 		return r, keyring.ErrTransport
 	}
-	if r.Use, err = wrapUnder(b.token.joinKEK, key); err != nil {
+	newest := b.token.generations.Newest()
+	use, err := wrapUnder(b.token.joinKEKs[newest], key)
+	if err != nil {
 		return r, err
 	}
 	encrypted, err := b.token.custody.EncryptOAEP(key)
-	r.Custody = append([]byte{keyring.FormatOAEP256}, encrypted...)
-	return r, err
+	if err != nil {
+		return r, err
+	}
+	r.Use = keyring.WithGeneration(newest, use)
+	r.Custody = keyring.WithGeneration(b.token.generations.Custody, append([]byte{keyring.FormatOAEP256}, encrypted...))
+	return r, nil
 }
 
 // KEK implements keyring.Batch.

@@ -110,13 +110,11 @@ func openShare(s *seal.Master, c *contents) (m storedMaster, err error) {
 		return m, err
 	}
 	defer func() { err = errors.Join(err, memory.Close()) }()
-	transport, err := loadTransport(memory, &contents{
-		Transport: slices.Clone(c.Transport), TransportPublic: c.TransportPublic,
-	})
+	transports, err := loadTransports(memory, c.copyTransports())
 	if err != nil {
 		return m, err
 	}
-	opener, err := transport.opener(s.Seal)
+	opener, err := transports.opener(s.Seal)
 	if errors.Is(err, seal.ErrOtherKey) {
 		return m, fmt.Errorf("%w: it is sealed to another transport key; share it with that of this file", ErrShare)
 	}
@@ -167,7 +165,7 @@ func look(keyFile string, u Unlock, f func(*contents) error) (err error) {
 	defer scrub()
 	secret.Do(func() {
 		var c *contents
-		if c, err = readContents(context.Background(), keyFile, u, formatServer, formatFactory); err != nil {
+		if c, err = readContents(context.Background(), keyFile, u, formatServer, formatRotated, formatFactory); err != nil {
 			return
 		}
 		defer c.wipe()
@@ -190,7 +188,7 @@ func change(keyFile string, u Unlock, f func(*contents) error) (err error) {
 
 func changeLocked(keyFile string, u Unlock, f func(*contents) error) error {
 	keep := func(l *lock, c *contents) (*lock, error) { return l, f(c) }
-	return rewrite(keyFile, u, keep, formatServer, formatFactory)
+	return rewrite(keyFile, u, keep, formatServer, formatRotated, formatFactory)
 }
 
 // Reseal writes a key file of a server or a factory, or a custody file, anew so
@@ -209,7 +207,7 @@ func Reseal(keyFile string, from, to Unlock) (err error) {
 				return nil, err
 			}
 			return next, next.forNewFile()
-		}, formatServer, formatFactory, formatCustody)
+		}, formatServer, formatRotated, formatFactory, formatCustody)
 	})
 	return err
 }

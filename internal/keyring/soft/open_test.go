@@ -103,7 +103,7 @@ func TestContentsErrors(t *testing.T) {
 		change func(*contents)
 		want   error
 	}{
-		"newer format":   {func(c *contents) { c.Format = "joinery-keys/2" }, ErrFormat},
+		"newer format":   {func(c *contents) { c.Format = "joinery-keys/3" }, ErrFormat},
 		"factory":        {func(c *contents) { c.Format = formatFactory }, ErrFormat},
 		"short KEK":      {func(c *contents) { c.JoinKEK = c.JoinKEK[:5] }, nil},
 		"no storage KEK": {func(c *contents) { c.StorageKEK = nil }, nil},

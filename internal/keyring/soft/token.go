@@ -25,11 +25,12 @@ type Token struct {
 	memory  *secret.Memory
 	masters masters
 
-	joinKEK     secret.Cipher // root keys
-	storageKEK  secret.Cipher // peers' KEKs
+	generations keyring.Generations
+	joinKEKs    map[uint32]secret.Cipher // root keys, by generation
+	storageKEK  secret.Cipher            // peers' KEKs
 	rowMAC      secret.Key
 	ownerTokens secret.Key
-	transport   transportKey
+	transports  transportKeys
 	custody     seal.PublicKey
 }
 
@@ -54,7 +55,7 @@ func openBy(ctx context.Context, keyFile string, read func(context.Context) (*lo
 }
 
 func open(ctx context.Context, keyFile string, read func(context.Context) (*lock, error)) (*Token, error) {
-	c, err := readContentsBy(ctx, keyFile, read, formatServer)
+	c, err := readContentsBy(ctx, keyFile, read, formatServer, formatRotated)
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +73,7 @@ func open(ctx context.Context, keyFile string, read func(context.Context) (*lock
 
 // load moves what c holds into t's memory.
 func (t *Token) load(c *contents) (err error) {
-	if t.joinKEK, err = t.memory.Cipher(c.JoinKEK); err != nil {
+	if err := t.loadJoinKEKs(c); err != nil {
 		return err
 	}
 	if t.storageKEK, err = t.memory.Cipher(c.StorageKEK); err != nil {
@@ -84,15 +85,37 @@ func (t *Token) load(c *contents) (err error) {
 	if t.ownerTokens, err = t.memory.Key(c.OwnerTokens); err != nil {
 		return err
 	}
-	if t.transport, err = loadTransport(t.memory, c); err != nil {
+	if t.transports, err = loadTransports(t.memory, c); err != nil {
 		return err
+	}
+	for _, k := range t.transports {
+		t.generations.Transport = append(t.generations.Transport, k.public.KID())
 	}
 	if t.custody, err = seal.ParsePublicKeyDER(c.Custody); err != nil {
 		return fmt.Errorf("%w: custody key", ErrDamaged)
 	}
+	t.generations.Custody = max(c.CustodyGeneration, 1)
 	t.masters, err = loadMasters(t.memory, c.Masters)
 	return err
 }
+
+// loadJoinKEKs moves every generation of the join KEK into t's memory.
+func (t *Token) loadJoinKEKs(c *contents) (err error) {
+	t.joinKEKs = map[uint32]secret.Cipher{}
+	for _, k := range c.generationsOfJoinKEK() {
+		if k.Generation == 0 || k.Generation <= t.generations.Newest() {
+			return fmt.Errorf("%w: generations of the join KEK", ErrDamaged)
+		}
+		if t.joinKEKs[k.Generation], err = t.memory.Cipher(k.Key); err != nil {
+			return err
+		}
+		t.generations.JoinKEK = append(t.generations.JoinKEK, k.Generation)
+	}
+	return nil
+}
+
+// Generations implements keyring.Token.
+func (t *Token) Generations() keyring.Generations { return t.generations }
 
 // Protection tells how well the keys that stay are kept from leaving the
 // process.
@@ -112,7 +135,7 @@ func (t *Token) Custody() []keyring.Custody {
 
 // Check implements keyring.Token: the keys are in memory.
 func (t *Token) Check(context.Context) error {
-	return t.joinKEK.Use(func(cipher.Block) error { return nil })
+	return t.joinKEKs[t.generations.Newest()].Use(func(cipher.Block) error { return nil })
 }
 
 // Close implements keyring.Token: it wipes every key.
@@ -129,12 +152,17 @@ func (t *Token) DeriveRoot(_ context.Context, name string, d keyring.Derivation)
 
 // OpenRoot implements keyring.Vault.
 func (t *Token) OpenRoot(_ context.Context, blob []byte) (keyring.Key, error) {
+	generation, blob, err := keyring.SplitGeneration(blob)
+	if err != nil {
+		return nil, err
+	}
 	wrapped, ok := bytes.CutPrefix(blob, []byte{keyring.FormatKeyWrap})
-	if !ok {
+	kek, known := t.joinKEKs[generation]
+	if !ok || !known {
 		return nil, keyring.ErrIntegrity
 	}
 	k := &key{}
-	err := t.joinKEK.Use(func(b cipher.Block) error { return lwcrypto.UnwrapKey(&k.raw, b, wrapped) })
+	err = kek.Use(func(b cipher.Block) error { return lwcrypto.UnwrapKey(&k.raw, b, wrapped) })
 	if err != nil {
 		return nil, integrity(err)
 	}

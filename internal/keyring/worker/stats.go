@@ -16,7 +16,7 @@ var Bounds = [...]time.Duration{
 	50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond, 500 * time.Millisecond, time.Second,
 }
 
-const verbCount = int(remote.State) + 1
+const verbCount = int(remote.Last) + 1
 
 // stats counts what happens.
 type stats struct {

@@ -88,6 +88,15 @@ func (k *Keys) SealRoots(ctx context.Context, h seal.Header, in []keyring.RootsI
 	return out, err
 }
 
+// Rewrap is the verb of that name.
+func (k *Keys) Rewrap(ctx context.Context, h seal.Header, in []keyring.RewrapIn) (out []keyring.RootsOut, err error) {
+	err = k.do(ctx, remote.Rewrap, func(c *remote.Client) (err error) {
+		out, err = c.Rewrap(ctx, h, in)
+		return err
+	})
+	return out, err
+}
+
 // SealKEK is the verb of that name.
 func (k *Keys) SealKEK(ctx context.Context, h seal.Header, in seal.SealedKEK, peer joinery.PeerID, version uint32) (sealed joinery.Sealed, err error) {
 	err = k.do(ctx, remote.SealKEK, func(c *remote.Client) (err error) {
@@ -129,6 +138,9 @@ func (k *Keys) Masters() []keyring.Master { return slices.Clone(k.lastInfo().Mas
 
 // Custody is that of the worker that served last.
 func (k *Keys) Custody() []keyring.Custody { return slices.Clone(k.lastInfo().Custody) }
+
+// Generations are those of the worker that served last.
+func (k *Keys) Generations() keyring.Generations { return k.lastInfo().Generations }
 
 func (k *Keys) lastInfo() remote.Info {
 	k.mu.Lock()

@@ -20,6 +20,7 @@ type Backend interface {
 	Ownership
 	HandOver
 	Imports
+	Roots
 	Organisations
 	Peers
 	APIKeys
@@ -76,6 +77,14 @@ type HandOver interface {
 	Disputes(ctx context.Context, q joinery.DisputeQuery) ([]joinery.Dispute, error)
 	NoteClaimFailures(ctx context.Context, failures []joinery.ClaimFailure, since time.Time) error
 	ClaimFailures(ctx context.Context, since time.Time, limit int) ([]joinery.ClaimFailure, error)
+}
+
+// Roots is the imported root keys as they are stored.
+type Roots interface {
+	StoredRoots(ctx context.Context, after joinery.KeySetID, limit int) ([]joinery.StoredRoots, error)
+	RootsOf(ctx context.Context, ids []joinery.KeySetID) ([]joinery.StoredRoots, error)
+	EachRootHead(ctx context.Context, fn func(nwk, app joinery.SealedRoot)) error
+	ReplaceRoots(ctx context.Context, list []joinery.NewRoots, entry func(changed int) joinery.AuditEntry) (int, error)
 }
 
 // Imports brings devices in.
@@ -145,7 +154,7 @@ func Run(t *testing.T, open func(t testing.TB) Backend) {
 		name string
 		run  func(*testing.T, func(testing.TB) Backend)
 	}{
-		{"Commit", runCommits}, {"Import", runImports}, {"Manifest", runManifests}, {"Delete", runDeletes}, {"Device", runDevices},
+		{"Commit", runCommits}, {"Import", runImports}, {"Roots", runRoots}, {"Manifest", runManifests}, {"Delete", runDeletes}, {"Device", runDevices},
 		{"Ownership", runOwnership}, {"HandOver", runHandOver}, {"Fleet", runFleet}, {"Foreign", runForeign}, {"Refusals", runRefusals},
 		{"Meanwhile", runMeanwhile}, {"Labels", runLabels}, {"People", runPeople}, {"NetworkClaims", runNetworkClaims},
 		{"Events", runEvents}, {"Webhooks", runWebhooks},

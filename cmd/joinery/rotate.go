@@ -1,0 +1,376 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"joinery"
+	"joinery/client"
+	"joinery/internal/config"
+	"joinery/internal/harden"
+	"joinery/internal/keyring"
+	"joinery/internal/keyring/soft"
+	"joinery/internal/seal"
+)
+
+func newRotate() *cobra.Command {
+	return group(&cobra.Command{
+		Use:   "rotate",
+		Short: "Replace the keys that seal root keys, while joins go on",
+		Long: `Replaces a key by a new generation beside it:
+
+  1. joinery rotate join-kek --new        a new generation comes into the key file
+  2. systemctl reload joinery (SIGHUP)    the server seals under it, and opens both
+  3. joinery rotate roots …               what is stored is sealed anew
+  4. joinery rotate join-kek --retire     the old generation leaves the key file
+  5. systemctl reload joinery             and the server's memory
+
+Each step may be repeated, and may end at any point. Where several servers share a
+database each takes steps 1, 2, 4 and 5 before the next step is taken. A backup that
+was made before step 3 needs the old key file: keep the two together.`,
+	}, newRotateJoinKEK(), newRotateCustody(), newRotateTransport(), newRotateRoots(), newRotateStatus())
+}
+
+// generation is a command about one storage key: what it does with the key file.
+type generation struct {
+	use, short, long, example string
+	next, retire              func(keyFile string, u soft.Unlock) (keyring.Generations, error)
+	// needed tells why the old generations are still needed; "" where they are not.
+	needed func(client.Rotation, keyring.Generations) string
+}
+
+func (g generation) command() *cobra.Command {
+	var next, retire, yes bool
+	cmd := &cobra.Command{Use: g.use, Short: g.short, Long: g.long, Example: g.example, Args: cobra.NoArgs}
+	file := keyFileFlags(cmd, true)
+	cmd.Flags().BoolVar(&next, "new", false, "draw a new generation")
+	cmd.Flags().BoolVar(&retire, "retire", false, "take the old generations out; without --yes only say what would be done")
+	cmd.Flags().BoolVar(&yes, "yes", false, "with --retire: do it")
+	cmd.MarkFlagsMutuallyExclusive("new", "retire")
+	cmd.MarkFlagsOneRequired("new", "retire")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		path, unlock, err := hardened(file)
+		if err != nil {
+			return err
+		}
+		if next {
+			made, err := g.next(path, unlock)
+			return told(cmd.OutOrStdout(), made, err, "now have the server read its key file anew: systemctl reload joinery")
+		}
+		if err := g.mayRetire(cmd.Context(), *file.config, path, unlock); err != nil {
+			return err
+		}
+		if !yes {
+			fmt.Fprintln(cmd.OutOrStdout(), "nothing needs the old generations any more; to take them out of the key file, say --yes")
+			return nil
+		}
+		left, err := g.retire(path, unlock)
+		return told(cmd.OutOrStdout(), left, err, "now have the server read its key file anew: systemctl reload joinery")
+	}
+	return cmd
+}
+
+// mayRetire asks the running server.
+func (g generation) mayRetire(ctx context.Context, configFile, keyFile string, u soft.Unlock) error {
+	have, err := soft.Generations(keyFile, u)
+	if err != nil {
+		return err
+	}
+	api, err := ownServer(configFile)
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+	state, err := api.Rotation(ctx)
+	if err != nil {
+		return fmt.Errorf("ask the server whether the old generations are needed: %w", err)
+	}
+	if why := g.needed(state, have); why != "" {
+		return errors.New("nothing can be retired: " + why)
+	}
+	return nil
+}
+
+func told(w io.Writer, g keyring.Generations, err error, then string) error {
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "join KEK: generations %d\ncustody key: generation %d\ntransport keys: %s\n%s\n", g.JoinKEK, g.Custody, g.Transport, then)
+	return nil
+}
+
+func newRotateJoinKEK() *cobra.Command {
+	return generation{
+		use: "join-kek", short: "Draw a new join KEK, or retire the old ones",
+		long: `The join KEK wraps imported root keys for joins. --retire asks the running server
+first whether anything is left under an old generation.`,
+		example: `  joinery rotate join-kek --new --config /etc/joinery/joinery.yaml
+  joinery rotate join-kek --retire --yes --config /etc/joinery/joinery.yaml`,
+		next: soft.NewJoinKEK, retire: soft.RetireJoinKEKs,
+		needed: func(state client.Rotation, have keyring.Generations) string {
+			if len(have.JoinKEK) == 1 {
+				return "there is one join KEK only"
+			}
+			if !slices.Contains(state.JoinKEKs, have.Newest()) {
+				return "the server does not have the newest one yet; reload it"
+			}
+			for _, under := range state.Under {
+				if under.Key == "join-kek" && under.Generation != have.Newest() {
+					return fmt.Sprintf("%d key sets are under generation %d; see joinery rotate roots", under.KeySets, under.Generation)
+				}
+			}
+			return ""
+		},
+	}.command()
+}
+
+func newRotateTransport() *cobra.Command {
+	return generation{
+		use: "transport-key", short: "Draw a new transport key, or retire the old ones",
+		long: `The transport key is the one to which key lists, KEKs and master keys are sealed. What
+was sealed to the old one opens until it is retired; then it must be sealed again.`,
+		example: `  joinery rotate transport-key --new --config /etc/joinery/joinery.yaml
+  joinery rotate transport-key --retire --yes --config /etc/joinery/joinery.yaml`,
+		next: soft.NewTransportKey, retire: soft.RetireTransportKeys,
+		needed: func(state client.Rotation, have keyring.Generations) string {
+			if len(have.Transport) == 1 {
+				return "there is one transport key only"
+			}
+			if !slices.Equal(state.TransportKIDs, have.Transport) {
+				return "the server does not tell others to seal to the newest one yet; reload it"
+			}
+			return ""
+		},
+	}.command()
+}
+
+func newRotateCustody() *cobra.Command {
+	var file string
+	var unlock soft.Unlock
+	cmd := &cobra.Command{
+		Use:   "custody-key",
+		Short: "Draw a new custody key",
+		Long: `Makes a new custody file and puts its public half into the key file. Have the server
+read that anew, then seal what is stored to it with joinery rotate roots, which opens
+it with the OLD custody file. Then nothing of this server needs that one any more; a
+backup from before does.`,
+		Example: `  joinery rotate custody-key --new-custody-file custody-2.age --new-custody-passphrase-file custody-2.passphrase \
+    --config /etc/joinery/joinery.yaml`,
+		Args: cobra.NoArgs,
+	}
+	key := keyFileFlags(cmd, true)
+	cmd.Flags().StringVar(&file, "new-custody-file", "", "where the new custody file goes")
+	cmd.Flags().StringVar(&unlock.PassphraseFile, "new-custody-passphrase-file", "", "file with a passphrase for it")
+	cmd.Flags().StringVar(&unlock.IdentityFile, "new-custody-identity-file", "", "file with an age identity for it, instead of a passphrase")
+	cmd.MarkFlagsMutuallyExclusive("new-custody-passphrase-file", "new-custody-identity-file")
+	cmd.MarkFlagsOneRequired("new-custody-passphrase-file", "new-custody-identity-file")
+	require(cmd, "new-custody-file")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		path, keyUnlock, err := hardened(key)
+		if err != nil {
+			return err
+		}
+		made, err := soft.NewCustodyKey(soft.InitOptions{KeyFile: path, Unlock: keyUnlock, CustodyFile: file, CustodyUnlock: unlock})
+		return told(cmd.OutOrStdout(), made, err, "made "+file+": take it off this machine once the rotation is over")
+	}
+	return cmd
+}
+
+func newRotateStatus() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "status", Short: "Say how far what is stored is under the newest generations",
+		Example: `  joinery rotate status --config /etc/joinery/joinery.yaml`,
+		Args:    cobra.NoArgs,
+	}
+	path := configFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		api, err := ownServer(*path)
+		if err != nil {
+			return err
+		}
+		defer api.Close()
+		state, err := api.Rotation(cmd.Context())
+		if err != nil {
+			return err
+		}
+		return printJSON(cmd.OutOrStdout(), state)
+	}
+	return cmd
+}
+
+func newRotateRoots() *cobra.Command {
+	var file string
+	var unlock soft.Unlock
+	var batch int
+	cmd := &cobra.Command{
+		Use:   "roots",
+		Short: "Seal imported root keys anew under the newest generations, while joins go on",
+		Long: `Opens the custody key in this process, and never in the server: it asks the running
+server for the custody blobs of root keys that are under older generations, opens
+them, seals the keys to the server's transport key as an import does, and hands them
+in. The server makes sure that they are the keys that it has, seals them under its
+newest generations and stores them. It may be ended at any point, and goes on where
+it was: what is stored says what is left. Run as root or as the server's own user.`,
+		Example: `  joinery rotate roots --config /etc/joinery/joinery.yaml --custody-file /media/stick/custody.age \
+    --custody-passphrase-file /media/other/custody.passphrase`,
+		Args: cobra.NoArgs,
+	}
+	path := configFlag(cmd)
+	cmd.Flags().StringVar(&file, "custody-file", "", "the custody file under which the keys are now")
+	cmd.Flags().StringVar(&unlock.PassphraseFile, "custody-passphrase-file", "", "file with its passphrase")
+	cmd.Flags().StringVar(&unlock.IdentityFile, "custody-identity-file", "", "file with its age identity, instead of a passphrase")
+	cmd.Flags().IntVar(&batch, "batch", client.MaxRotationRows, "how many key sets at once, at most 500")
+	cmd.MarkFlagsMutuallyExclusive("custody-passphrase-file", "custody-identity-file")
+	cmd.MarkFlagsOneRequired("custody-passphrase-file", "custody-identity-file")
+	require(cmd, "custody-file")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		if err := harden.Process(); err != nil {
+			return err
+		}
+		custody, err := soft.OpenCustody(cmd.Context(), file, unlock)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, custody.Close()) }()
+		api, err := ownServer(*path)
+		if err != nil {
+			return err
+		}
+		defer api.Close()
+		r := &rewrapping{api: api, custody: custody, batch: min(max(batch, 1), client.MaxRotationRows), progress: cmd.ErrOrStderr()}
+		return r.run(cmd.Context(), cmd.OutOrStdout())
+	}
+	return cmd
+}
+
+// ownServer connects to the operator socket of a server on this machine.
+func ownServer(configFile string) (*client.Client, error) {
+	c, err := config.Load(configFile)
+	if err != nil {
+		return nil, err
+	}
+	return client.New(client.Options{Socket: c.API.Socket})
+}
+
+// rewrapping is one run of rotate roots.
+type rewrapping struct {
+	api      *client.Client
+	custody  *soft.CustodyKey
+	batch    int
+	progress io.Writer
+
+	done, left, skipped int64
+	failed              []joinery.KeySetID
+}
+
+func (r *rewrapping) run(ctx context.Context, out io.Writer) error {
+	state, err := r.api.Rotation(ctx)
+	if err != nil {
+		return err
+	}
+	r.left = state.Behind
+	fmt.Fprintf(r.progress, "%d of %d key sets are to be sealed anew\n", state.Behind, state.KeySets)
+	for after := ""; ; {
+		page, err := again(ctx, func() (client.Page[client.CustodyRoots], error) {
+			return r.api.CustodyRootsPage(ctx, client.CustodyRootsQuery{After: after, Limit: r.batch})
+		})
+		if err != nil {
+			return err
+		}
+		if err := r.rewrap(ctx, page.Items); err != nil {
+			return err
+		}
+		if after = page.Next; after == "" {
+			break
+		}
+	}
+	fmt.Fprintf(out, "%d key sets sealed anew, %d were gone or done already\n", r.done, r.skipped)
+	if n := len(r.failed); n > 0 {
+		return fmt.Errorf("%d key sets stay as they were, because their keys do not open or are not those that are stored (%s first); see joinery fsck --keys", n, r.failed[0])
+	}
+	return nil
+}
+
+// rewrap seals one page anew. The transport key is asked for each time, because it
+// may be replaced meanwhile.
+func (r *rewrapping) rewrap(ctx context.Context, items []client.CustodyRoots) error {
+	if len(items) == 0 {
+		return nil
+	}
+	o, err := again(ctx, func() (client.Rewrapped, error) { return r.handIn(ctx, items) })
+	if err != nil {
+		return err
+	}
+	r.done += int64(o.Changed)
+	r.skipped += int64(o.Skipped)
+	r.failed = append(r.failed, o.Failed...)
+	fmt.Fprintf(r.progress, "%d of %d\n", r.done, r.left)
+	return nil
+}
+
+func (r *rewrapping) handIn(ctx context.Context, items []client.CustodyRoots) (o client.Rewrapped, err error) {
+	told, err := r.api.TransportKey(ctx)
+	if err != nil {
+		return o, err
+	}
+	to, err := seal.ParsePublicKey([]byte(told.PEM))
+	if err != nil {
+		return o, err
+	}
+	roots := make([]joinery.StoredRoots, len(items))
+	for i, item := range items {
+		roots[i] = joinery.StoredRoots{
+			KeySet: item.KeySet, JoinEUI: item.JoinEUI, DevEUI: item.DevEUI, MACVersion: item.MACVersion,
+			Nwk: joinery.SealedRoot{Custody: item.Nwk}, App: joinery.SealedRoot{Custody: item.App},
+		}
+		if err := roots[i].Root10.UnmarshalText([]byte(item.Root10)); err != nil {
+			return o, err
+		}
+	}
+	header, rows, err := r.custody.Reseal(to, roots)
+	if err != nil {
+		return o, err
+	}
+	in := client.RewrapRoots{Seal: client.SealHeader(header), Rows: make([]client.RewrapRow, len(rows))}
+	for i, row := range rows {
+		in.Rows[i] = client.RewrapRow{KeySet: items[i].KeySet, Keys: client.SealedKeyRow(row)}
+	}
+	return r.api.RewrapRoots(ctx, in)
+}
+
+// How long a server that is away, because it is being started anew, is waited for.
+const (
+	awayFor  = time.Minute
+	awayPoll = 250 * time.Millisecond
+)
+
+// again asks anew while the server is away: every request of a rotation may be
+// repeated. What the server refuses is not asked again, but where it says that it
+// is a matter of time.
+func again[T any](ctx context.Context, ask func() (T, error)) (v T, err error) {
+	for end := time.Now().Add(awayFor); ; {
+		if v, err = ask(); err == nil || !isAway(err) || time.Now().After(end) {
+			return v, err
+		}
+		select {
+		case <-ctx.Done():
+			return v, ctx.Err()
+		case <-time.After(awayPoll):
+		}
+	}
+}
+
+// isAway tells whether a request failed because nobody answers now.
+func isAway(err error) bool {
+	if errors.Is(err, soft.ErrOtherCustody) || errors.Is(err, soft.ErrDamaged) || errors.Is(err, keyring.ErrIntegrity) {
+		return false
+	}
+	p, answered := errors.AsType[*client.Problem](err)
+	return !answered || p.Code == joinery.CodeUnavailable || p.Code == joinery.CodeRateLimited
+}
