@@ -288,9 +288,9 @@ func TestReplacedForItsMemory(t *testing.T) {
 	o.MaxResident = 48 << 20
 	k, log := started(t, o)
 	waitFor(t, "it is replaced", func() bool { return k.Stats().Replaced["memory"] > 0 })
-	if !strings.Contains(log.String(), "recycle_rss is too low") {
-		t.Errorf("nobody is told that the limit is too low:\n%s", log)
-	}
+	// Told of one that is looked at while it is young, which on a busy machine may
+	// not be the first.
+	waitFor(t, "somebody is told that the limit is too low", func() bool { return strings.Contains(log.String(), "recycle_rss is too low") })
 	if s := k.Stats(); s.Resident < 64<<20 {
 		t.Errorf("it is said to have %d bytes", s.Resident)
 	}
