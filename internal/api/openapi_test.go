@@ -192,6 +192,9 @@ POST /webhooks/{id}/rotate
 POST /webhooks/{id}/enable
 POST /webhooks/{id}/test
 GET /webhooks/{id}/deliveries
+GET /rotation
+GET /rotation/roots
+POST /rotation/roots
 `
 
 func TestDocumentHasEveryRoute(t *testing.T) {

@@ -137,6 +137,7 @@ func TestP13SecretFields(t *testing.T) {
 		"addPeer keks.[].wrapped": true, "addPeer keks.[].seal.key": true, "addKEK wrapped": true, "addKEK seal.key": true,
 		"acceptInvitation token": true, "readOffer token": true, "finishLogin secret": true,
 		"claimDevice ownerToken": true, "changeOwnership items.[].ownerToken": true, "openDispute ownerToken": true, "importRows keys.[].nwkKey": true, "importRows keys.[].appKey": true, "importRows seal.key": true,
+		"rewrapRoots rows.[].keys.nwkKey": true, "rewrapRoots rows.[].keys.appKey": true, "rewrapRoots seal.key": true,
 	}
 	for _, op := range d.operations() {
 		if op.RequestBody == nil {

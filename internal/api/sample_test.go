@@ -17,6 +17,7 @@ func absentIDs() map[string]string {
 		"kek": joinery.NewKEKID().String(), "sgn": joinery.NewSignerID().String(), "imp": joinery.NewImportID().String(),
 		"key": joinery.NewAPIKeyID().String(), "per": joinery.NewPersonID().String(), "inv": joinery.NewInvitationID().String(),
 		"ses": joinery.NewSessionID().String(), "psk": joinery.NewPasskeyID().String(), "dsp": joinery.NewDisputeID().String(), "whk": joinery.NewWebhookID().String(),
+		"kst": joinery.NewKeySetID().String(),
 	}
 }
 

@@ -87,6 +87,9 @@ func (f *fixture) populate(t testing.TB) *world {
 	hook, err := f.as(t, f.keyA).AddWebhook(ctx, client.NewWebhook{URL: "https://events.example.com/joins"})
 	must(err)
 	w.ids["whk"] = hook.Webhook.ID.String()
+	roots, err := f.db.StoredRoots(ctx, 0, 1)
+	must(err)
+	w.ids["kst"] = roots[0].KeySet.String()
 	return w
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -71,11 +72,16 @@ func TestRotationUnderLoad(t *testing.T) {
 	r.run("join-kek", "--retire", "--yes")
 	r.reload(func(s client.Rotation) bool { return len(s.JoinKEKs) == 1 })
 	r.newCustody()
+	_, err := f.server.Run(t.Context(), "", "joinery", "ceremony", "master", "new", "second", "--config", f.server.Path("joinery.yaml"))
+	ok(t, err)
 	r.run("transport-key", "--new")
 	r.reload(func(s client.Rotation) bool { return len(s.TransportKIDs) == 2 && s.Custody == 2 })
 	ok(t, r.start().cmd.Wait())
 	if s := r.state(); s.Behind != 0 || s.JoinKEKs[0] != 2 {
 		t.Errorf("%+v", s)
+	}
+	if s, err := f.api.Status(t.Context()); err != nil || !slices.ContainsFunc(s.Masters, func(m client.MasterKey) bool { return m.Name == "second" }) {
+		t.Errorf("the server does not have the new master key: %+v, %v", s.Masters, err)
 	}
 	r.run("transport-key", "--retire", "--yes")
 	r.reload(func(s client.Rotation) bool { return len(s.TransportKIDs) == 1 })
