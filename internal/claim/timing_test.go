@@ -43,6 +43,9 @@ func samples() int {
 // random order; a class mean moved by what the machine does meanwhile moves
 // both.
 func TestTiming(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it measures time, and -short goes with the race detector, which takes its own")
+	}
 	f := newFixture(t, unlimited)
 	elements := f.elements(t, 3, nil)
 	known, token := elements[0].Device, elements[0].token
