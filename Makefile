@@ -8,9 +8,11 @@ LINT_VERSION := v2.15.0
 LINT         := .tools/golangci-lint-$(LINT_VERSION)
 PROGRAMS     := joinery joinctl joinsim
 
-# Packages with goroutines of their own: these run under the race detector.
-CONCURRENT := . ./internal/activation ./internal/api ./internal/auth ./internal/claim ./internal/daemon ./internal/events \
-	./internal/fleet ./internal/interop ./internal/keyring/... ./internal/provisioning ./internal/refusal ./internal/sim/... ./internal/store
+# Packages with goroutines of their own: these run under the race detector. The
+# longest begin first, so that none is left alone at the end.
+CONCURRENT := ./internal/store ./internal/api ./internal/claim . ./internal/activation ./internal/auth ./internal/daemon ./internal/events \
+	./internal/fleet ./internal/interop ./internal/keyring/... ./internal/provisioning ./internal/refusal ./internal/sim/...
+LONGEST := ./test/fault ./internal/store ./cmd/joinery-hsm ./internal/keyring/hsm
 
 # What `make fuzz` spends on each target: a time (30s) or a count (100000x).
 FUZZTIME ?= 30s
@@ -72,7 +74,7 @@ demo: ## Devices join a server of their own, step by step; leaves nothing behind
 .PHONY: test
 test: need-cc need-pg need-poppler need-chromium need-hsm fmt vet lint build build-hsm ## Everything that must pass before a change lands
 	$(GO) test -race -short -timeout 20m $(CONCURRENT) # -short: without the longest, which come next
-	$(GO) test -timeout 20m ./...
+	$(GO) test -timeout 20m $(LONGEST) ./...
 
 .PHONY: test-long
 test-long: need-cc need-pg need-poppler need-chromium need-hsm ## The full figures of every promise: hours rather than minutes
