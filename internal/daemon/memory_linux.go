@@ -17,7 +17,8 @@ import (
 // that the mappings have.
 func forgetProgram() (mapped int) {
 	for _, m := range programMappings() {
-		// madvise(2): of a mapping of a file that nobody wrote to nothing can be lost.
+		// madvise(2): of a mapping of a file of which no page is our own nothing can be
+		// lost.
 		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, m.from, m.to-m.from, unix.MADV_DONTNEED); errno == 0 {
 			mapped += int(m.to - m.from)
 		}
@@ -28,32 +29,36 @@ func forgetProgram() (mapped int) {
 type mapping struct{ from, to uintptr }
 
 // programMappings gives the mappings of the file that this code is in that cannot
-// be written to: instructions and constants (proc_pid_maps(5)).
+// be written to and never were: instructions and constants (proc_pid_smaps(5)).
+// What a dynamic linker relocated and then protected (RELRO) is in such a mapping,
+// too, but no longer as it is in the file: it has anonymous pages.
 func programMappings() (all []mapping) {
-	f, err := os.Open("/proc/self/maps")
+	f, err := os.Open("/proc/self/smaps")
 	if err != nil {
 		return nil
 	}
 	defer func() { _ = f.Close() }()
 	here := reflect.ValueOf(forgetProgram).Pointer()
 	files := map[string][]mapping{}
-	program := ""
+	program, file := "", ""
+	var m mapping
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		fields := strings.Fields(lines.Text()) // from-to, rights, offset, device, inode, path
-		if len(fields) < 6 || strings.Contains(fields[1], "w") {
-			continue
-		}
-		first, last, _ := strings.Cut(fields[0], "-")
-		from, err1 := strconv.ParseUint(first, 16, 64)
-		to, err2 := strconv.ParseUint(last, 16, 64)
-		if err1 != nil || err2 != nil {
-			continue
-		}
-		file := fields[3] + " " + fields[4]
-		m := mapping{uintptr(from), uintptr(to)}
-		files[file] = append(files[file], m)
-		if m.from <= here && here < m.to {
-			program = file
+		fields := strings.Fields(lines.Text())
+		switch {
+		case len(fields) > 0 && !strings.HasSuffix(fields[0], ":"): // from-to, rights, offset, device, inode, path
+			file = ""
+			first, last, _ := strings.Cut(fields[0], "-")
+			from, err1 := strconv.ParseUint(first, 16, 64)
+			to, err2 := strconv.ParseUint(last, 16, 64)
+			if err1 != nil || err2 != nil || len(fields) < 6 || strings.Contains(fields[1], "w") {
+				continue
+			}
+			m, file = mapping{uintptr(from), uintptr(to)}, fields[3]+" "+fields[4]
+			if m.from <= here && here < m.to {
+				program = file
+			}
+		case len(fields) > 1 && fields[0] == "Anonymous:" && fields[1] == "0" && file != "":
+			files[file] = append(files[file], m)
 		}
 	}
 	return files[program]
