@@ -29,6 +29,12 @@ type RootsOut struct {
 // batch: ErrTransport where h is not for this keyring, ErrNotServed where the token
 // keeps no imported root keys, ErrToken where it went away: no row is at fault then.
 func (k *Keyring) SealRoots(ctx context.Context, h seal.Header, in []RootsIn) (out []RootsOut, err error) {
+	return inBatch(ctx, k, h, in, k.sealRow)
+}
+
+// inBatch does each row of a batch. What goes wrong with the token is no row's
+// fault, and ends the batch.
+func inBatch[In any](ctx context.Context, k *Keyring, h seal.Header, in []In, do func(context.Context, Batch, In) RootsOut) (out []RootsOut, err error) {
 	err = k.run(ctx, func() error {
 		batch, err := k.token.OpenBatch(ctx, h)
 		if err != nil {
@@ -40,7 +46,7 @@ func (k *Keyring) SealRoots(ctx context.Context, h seal.Header, in []RootsIn) (o
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			out[i] = k.sealRow(ctx, batch, row)
+			out[i] = do(ctx, batch, row)
 			if err := out[i].Err; errors.Is(err, ErrToken) || errors.Is(err, ErrNotServed) {
 				return err
 			}

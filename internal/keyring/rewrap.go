@@ -3,7 +3,6 @@ package keyring
 import (
 	"context"
 	"crypto/subtle"
-	"errors"
 
 	"joinery"
 	"joinery/internal/keyring/lwcrypto"
@@ -24,28 +23,7 @@ type RewrapIn struct {
 // and errors are those of SealRoots, and ErrIntegrity for a row whose old blobs do
 // not belong to it, do not open or hold other keys.
 func (k *Keyring) Rewrap(ctx context.Context, h seal.Header, in []RewrapIn) (out []RootsOut, err error) {
-	err = k.run(ctx, func() error {
-		batch, err := k.token.OpenBatch(ctx, h)
-		if err != nil {
-			return err
-		}
-		defer batch.Close()
-		out = make([]RootsOut, len(in))
-		for i, row := range in {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			out[i] = k.rewrapRow(ctx, batch, row)
-			if err := out[i].Err; errors.Is(err, ErrToken) || errors.Is(err, ErrNotServed) {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
+	return inBatch(ctx, k, h, in, k.rewrapRow)
 }
 
 func (k *Keyring) rewrapRow(ctx context.Context, batch Batch, in RewrapIn) RootsOut {
