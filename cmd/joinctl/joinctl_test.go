@@ -115,7 +115,7 @@ func runScripts(t *testing.T, files ...string) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"json": jsonCommand, "setjson": setJSONCommand, "keylist": keyListCommand, "devices": devicesCommand, "exitcode": exitCodeCommand,
-			"scan": scanCommand, "page": pageCommand,
+			"scan": scanCommand, "page": pageCommand, "eventually": eventuallyCommand,
 		},
 	})
 }
@@ -232,6 +232,24 @@ func scanCommand(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 	ts.Fatalf("no code can be read in %s", args[0])
+}
+
+// eventuallyCommand: eventually PATTERN COMMAND ARG…: gives a command again until its
+// output matches: some things are told a moment after they were done.
+func eventuallyCommand(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: eventually PATTERN COMMAND ARG…")
+	}
+	want := regexp.MustCompile("(?m)" + args[0])
+	for until := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		ts.Check(ts.Exec(args[1], args[2:]...))
+		switch {
+		case want.MatchString(ts.ReadFile("stdout")):
+			return
+		case time.Now().After(until):
+			ts.Fatalf("no match for %q in the output of %s", args[0], strings.Join(args[1:], " "))
+		}
+	}
 }
 
 // devicesCommand: devices FILE FIRST COUNT: writes a batch of COUNT devices from

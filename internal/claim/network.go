@@ -83,7 +83,7 @@ func NewNetworks(store NetworkStore, tokens Tokens, keks NetworkKEKs, opt Networ
 	}
 	return &Networks{
 		store: store, tokens: tokens, keks: keks, now: opt.Now,
-		hold:  max(0, orDefault(opt.AnswerAfter, 50*time.Millisecond)),
+		hold:  max(0, orDefault(opt.AnswerAfter, answerAfter)),
 		turns: turns{seed: maphash.MakeSeed()},
 		guard: newGuard(Options{
 			Window: opt.Window, PerDevice: opt.PerDevice, PerCaller: orDefault(opt.PerPeer, 1000), PerDeviceOfAll: opt.PerDeviceOfAll,

@@ -110,6 +110,9 @@ type Options struct {
 	AnswerAfter time.Duration
 }
 
+// answerAfter is what Options.AnswerAfter is where none is given.
+const answerAfter = 50 * time.Millisecond
+
 // Service is the rules of this package. It is safe for concurrent use.
 type Service struct {
 	store    Store
@@ -128,7 +131,7 @@ func New(store Store, registry Registry, tokens Tokens, opt Options) *Service {
 	}
 	return &Service{
 		store: store, registry: registry, tokens: tokens, now: opt.Now,
-		hold:  max(0, orDefault(opt.AnswerAfter, 50*time.Millisecond)),
+		hold:  max(0, orDefault(opt.AnswerAfter, answerAfter)),
 		guard: newGuard(opt),
 		turns: turns{seed: maphash.MakeSeed()},
 	}
