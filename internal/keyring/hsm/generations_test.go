@@ -51,6 +51,32 @@ func refusesGenerations(t *testing.T, opt hsm.Options) {
 		with(hsm.LabelJoinKEK+"-of-others", none, func() { refuse("another's", nil, "") })
 		readable := func(list []*pkcs11.Attribute) { set(list, pkcs11.CKA_EXTRACTABLE, true) }
 		with(next, readable, func() { refuse("a generation that can leave", hsm.ErrObject, "not extractable") })
+		// Keys that somebody knows: brought in, or read before they were hidden.
+		known := append(kekOf(next, none), pkcs11.NewAttribute(pkcs11.CKA_VALUE, make([]byte, 32)), hsm.HiddenOnly())
+		known = slices.DeleteFunc(known, func(a *pkcs11.Attribute) bool { return a.Type == pkcs11.CKA_VALUE_LEN })
+		h, err := p.CreateObject(s, known)
+		if err != nil {
+			t.Fatal(err)
+		}
+		refuse("a generation of a known value", hsm.ErrObject, "not made in the token")
+		if err := p.DestroyObject(s, h); err != nil {
+			t.Fatal(err)
+		}
+		open := func(list []*pkcs11.Attribute) {
+			set(list, pkcs11.CKA_EXTRACTABLE, true)
+			set(list, pkcs11.CKA_SENSITIVE, false)
+		}
+		if h, err = p.GenerateKey(s, mech(pkcs11.CKM_AES_KEY_GEN), append(kekOf(next, open), hsm.HiddenOnly())); err != nil {
+			t.Fatal(err)
+		}
+		hide := []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, true), pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, false)}
+		if err := p.SetAttributeValue(s, h, hide); err != nil {
+			t.Fatal(err)
+		}
+		refuse("a generation that was read before it was hidden", hsm.ErrObject, "could be read there once")
+		if err := p.DestroyObject(s, h); err != nil {
+			t.Fatal(err)
+		}
 		refuseHalves(t, opt, p, s)
 	})
 	refuse("whole", nil, "")
