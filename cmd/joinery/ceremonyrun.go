@@ -68,7 +68,11 @@ A plan, with every way to have a master key; names of files are relative to it:
       kcv: 9C3D07
       components:
         - {holder: Ada Lind, file: /media/ada/part, kcv: 11AA22}
-        - {holder: Bo Marsh, file: /media/bo/part, kcv: 33BB44}`,
+        - {holder: Bo Marsh, file: /media/bo/part, kcv: 33BB44}
+
+A later ceremony may give keys that are there a new generation beside the old ones:
+rotate: [join-kek, transport-key, custody-key, audit-key], or some of them. A new
+audit key is named in the report, which the one before signs.`,
 		Example: `  joinery ceremony run acme-2026.yaml
   joinery ceremony run acme-2026.yaml --yes
   joinery ceremony run acme-2026.yaml --yes --worker /opt/joinery/joinery-hsm`,
@@ -137,18 +141,24 @@ func readPlan(path string) (job ceremony.Job, err error) {
 
 // conduct has joinery-hsm carry out a plan, and prints its steps as they are done.
 func conduct(ctx context.Context, worker string, job ceremony.Job, out, stderr io.Writer) (report []byte, err error) {
+	last, err := askToken(ctx, worker, job, out, stderr)
+	return last.Report, err
+}
+
+// askToken has joinery-hsm do a job, prints its steps, and gives what came of it.
+func askToken(ctx context.Context, worker string, job ceremony.Job, out, stderr io.Writer) (last ceremony.Message, err error) {
 	if worker == "" {
 		if worker, err = workerBeside(); err != nil {
-			return nil, err
+			return last, err
 		}
 	}
 	told, err := json.Marshal(job)
 	if err != nil {
-		return nil, err
+		return last, err
 	}
 	answer, theirs, err := os.Pipe()
 	if err != nil {
-		return nil, err
+		return last, err
 	}
 	defer func() { _ = answer.Close() }()
 	child := exec.CommandContext(ctx, worker, "ceremony")
@@ -157,13 +167,13 @@ func conduct(ctx context.Context, worker string, job ceremony.Job, out, stderr i
 	err = child.Start()
 	_ = theirs.Close()
 	if err != nil {
-		return nil, fmt.Errorf("start the program that opens hardware tokens: %w; say where it is with --worker", err)
+		return last, fmt.Errorf("start the program that opens hardware tokens: %w; say where it is with --worker", err)
 	}
-	report, err = hear(answer, out)
+	last, err = hear(answer, out)
 	if ended := child.Wait(); err == nil && ended != nil {
 		err = fmt.Errorf("joinery-hsm: %w", ended)
 	}
-	return report, err
+	return last, err
 }
 
 // workerBeside is where joinery-hsm is, unless it is said.
@@ -175,21 +185,21 @@ func workerBeside() (string, error) {
 	return filepath.Join(filepath.Dir(here), "joinery-hsm"), nil
 }
 
-// hear prints steps until the report comes, or the reason why none does.
-func hear(answer io.Reader, out io.Writer) ([]byte, error) {
+// hear prints steps until the last message comes, or the reason why none does.
+func hear(answer io.Reader, out io.Writer) (last ceremony.Message, err error) {
 	lines := json.NewDecoder(answer)
 	for {
 		var m ceremony.Message
 		err := lines.Decode(&m)
 		switch {
 		case errors.Is(err, io.EOF):
-			return nil, errors.New("joinery-hsm ended before the ceremony did")
+			return last, errors.New("joinery-hsm ended before it was done")
 		case err != nil:
-			return nil, fmt.Errorf("joinery-hsm: %w", err)
+			return last, fmt.Errorf("joinery-hsm: %w", err)
 		case m.Error != "":
-			return nil, errors.New(m.Error)
+			return last, errors.New(m.Error)
 		case m.Step == nil:
-			return m.Report, nil
+			return m, nil
 		}
 		printStep(out, *m.Step)
 	}
@@ -218,18 +228,21 @@ func writeReport(out io.Writer, path string, report []byte) error {
 
 func newCeremonyVerify() *cobra.Command {
 	var key string
+	var after []string
 	cmd := &cobra.Command{
 		Use:   "verify REPORT",
 		Short: "Verify the signed report of a ceremony, and print what it says",
 		Long: `Checks the signature of a report, and prints what the ceremony made. The report
 names the key that signed it; that this is the token's audit key says its
 fingerprint, which the participants wrote down: give it with --key, or compare it.
-No token is needed.`,
+Where the audit key was replaced since, name the reports of that with --after, in
+their order: each is signed by the key before and names the next. No token is needed.`,
 		Example: `  joinery ceremony verify acme-2026/acme-2026.report.json
   joinery ceremony verify acme-2026/acme-2026.report.json --key 0c3c6d1f2a4b5e68790c1d2e3f405162738495a6b7c8d9eaf0b1c2d3e4f50617`,
 		Args: cobra.ExactArgs(1),
 	}
 	cmd.Flags().StringVar(&key, "key", "", "fingerprint that the audit key must have")
+	cmd.Flags().StringArrayVar(&after, "after", nil, "with --key: report of a ceremony that replaced the audit key of that fingerprint (repeatable)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		text, err := os.ReadFile(args[0])
 		if err != nil {
@@ -238,6 +251,9 @@ No token is needed.`,
 		r, fingerprint, err := ceremony.Verify(text)
 		if err != nil {
 			return fmt.Errorf("%s: %w", args[0], err)
+		}
+		if key, err = followed(key, after); err != nil {
+			return err
 		}
 		if key != "" && !strings.EqualFold(key, fingerprint) {
 			return fmt.Errorf("%s: it is signed by another key: %s", args[0], fingerprint)
@@ -253,6 +269,22 @@ No token is needed.`,
 	return cmd
 }
 
+// followed gives the fingerprint of the audit key after it was replaced.
+func followed(key string, after []string) (string, error) {
+	if len(after) > 0 && key == "" {
+		return "", errors.New("--after: say with --key which audit key is known")
+	}
+	var reports [][]byte
+	for _, path := range after {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return "", err
+		}
+		reports = append(reports, text)
+	}
+	return ceremony.Follow(key, reports...)
+}
+
 func printReport(out io.Writer, r ceremony.Report) {
 	fmt.Fprintf(out, "ceremony %s, %s to %s\n", r.Ceremony, r.Started.Format(time.DateTime), r.Finished.Format(time.DateTime))
 	for _, p := range r.Participants {
@@ -266,6 +298,16 @@ func printReport(out io.Writer, r ceremony.Report) {
 	}
 	for _, m := range r.Masters {
 		fmt.Fprintf(out, "master key %s, profile %s, check value %s, %s\n", m.Name, m.Profile, m.KCV, m.Origin)
+	}
+	for _, k := range r.Rotated {
+		fmt.Fprintf(out, "%s: new generation %d, %s", k.Key, k.Generation, k.Label)
+		if k.KID != "" {
+			fmt.Fprintf(out, ", fingerprint %s", k.KID)
+		}
+		if k.Key == ceremony.AuditKey {
+			fmt.Fprint(out, ", which signs the reports after this one")
+		}
+		fmt.Fprintln(out)
 	}
 	for _, l := range r.Levels {
 		fmt.Fprintf(out, "custody level of %s %s: %s\n", l.Origin, l.Profile, l.Level)

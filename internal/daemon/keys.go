@@ -45,23 +45,26 @@ func openKeyring(ctx context.Context, c config.Config, log *slog.Logger, locked 
 			return nil, errors.New("the key file is opened by hand on the running server (keys.manual), and this program opens it by itself: " +
 				"name what opens it in a configuration for this program")
 		}
-		return manual.New(func(ctx context.Context, text []byte) (keyring.Verbs, error) {
-			return softKeyring(log)(soft.OpenWith(ctx, c.Keys.File, text))
+		return manual.New(func(ctx context.Context, text []byte) (keyring.Token, error) {
+			token, err := soft.OpenWith(ctx, c.Keys.File, text)
+			if err != nil {
+				return nil, err // an interface that holds nil is not nil
+			}
+			tellOpened(log, token)
+			return token, nil
 		}), nil
 	}
-	return softKeyring(log)(soft.Open(ctx, soft.Options{KeyFile: c.Keys.File, Unlock: Unlock(c.Keys)}))
+	token, err := soft.Open(ctx, soft.Options{KeyFile: c.Keys.File, Unlock: Unlock(c.Keys)})
+	if err != nil {
+		return nil, err
+	}
+	tellOpened(log, token)
+	return keyring.New(token), nil
 }
 
-// softKeyring makes a keyring of a key file that was opened, and says so.
-func softKeyring(log *slog.Logger) func(*soft.Token, error) (keyring.Verbs, error) {
-	return func(token *soft.Token, err error) (keyring.Verbs, error) {
-		if err != nil {
-			return nil, err
-		}
-		log.Info("key file opened", "backend", "soft", "level", "in-memory",
-			"protection", token.Protection().String(), "masters", len(token.Masters()))
-		return keyring.New(token), nil
-	}
+func tellOpened(log *slog.Logger, token *soft.Token) {
+	log.Info("key file opened", "backend", "soft", "level", "in-memory",
+		"protection", token.Protection().String(), "masters", len(token.Masters()))
 }
 
 // workerProgram is the name of the program that opens hardware tokens.
@@ -160,8 +163,6 @@ func (s system) Unseal(ctx context.Context, text []byte) error {
 		return joinery.Errorf(joinery.CodeConflict, "this server opens its keys by itself: keys.manual is not set")
 	}
 	switch err := byHand.Unseal(ctx, text); {
-	case errors.Is(err, manual.ErrOpen):
-		return joinery.Errorf(joinery.CodeConflict, "the keys are open already")
 	case errors.Is(err, soft.ErrPassphrase), errors.Is(err, soft.ErrUnlock):
 		return joinery.WrapError(joinery.CodeInvalid, err, "that does not open the key file")
 	case err != nil:
@@ -170,16 +171,24 @@ func (s system) Unseal(ctx context.Context, text []byte) error {
 	return nil
 }
 
-// rereadKeys takes in what came into the key file, or left it, since it was opened:
-// new generations of storage keys and new master keys. Joins wait for the moment of
-// the change. Where the file does not open, the keys stay as they were.
+// rereadKeys takes in what came into the key file or the token, or left it, since it
+// was opened: new generations of storage keys and new master keys. With a key file
+// joins wait for the moment of the change; with a token another process takes the
+// place of the one that has it. Where that does not open, the keys stay as they were.
 func (p *Program) rereadKeys(ctx context.Context) {
-	keys, is := p.keys.(*keyring.Keyring)
-	if !is {
-		return
-	}
 	p.rereading.Lock()
 	defer p.rereading.Unlock()
+	if w := inWorker(p.keys); w != nil {
+		p.reopenToken(ctx, w)
+		return
+	}
+	keys, is := p.keys.(*keyring.Keyring)
+	if !is {
+		if _, byHand := p.keys.(*manual.Keys); byHand {
+			p.log.Info("the keys stay as they are: they were opened by hand; joinctl unseal has them read anew")
+		}
+		return
+	}
 	if err := p.renew(ctx, keys); err != nil && !errors.Is(err, keyring.ErrClosed) {
 		p.log.Error("the keys stay as they were", "error", err)
 		return
@@ -205,15 +214,16 @@ func (p *Program) renew(ctx context.Context, keys *keyring.Keyring) error {
 	return nil
 }
 
-// retryKeys tries a PIN once more that the token refused.
-func (p *Program) retryKeys(ctx context.Context) {
-	w := inWorker(p.keys)
-	if w == nil || w.Refused() == nil {
+// reopenToken has the token opened anew, also where it refused the PIN before.
+func (p *Program) reopenToken(ctx context.Context, w *worker.Keys) {
+	if err := w.Reopen(ctx); err != nil {
+		if !errors.Is(err, keyring.ErrClosed) {
+			p.log.Error("the keys stay as they were", "error", err)
+		}
 		return
 	}
-	if err := w.Retry(ctx); err != nil {
-		p.log.Error("the keys stay closed", "error", err)
-	}
+	g := w.Generations()
+	p.log.Info("token opened anew", "join_kek", g.Newest(), "custody", g.Custody, "masters", len(w.Masters()))
 }
 
 // replaceKeys puts another process in the place of the one that has the keys.

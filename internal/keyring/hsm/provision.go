@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 
 	"github.com/miekg/pkcs11"
 
@@ -64,7 +65,7 @@ func Provision(ctx context.Context, opt Options, plan Plan) (made Provisioned, e
 func NewCustodyKey(opt Options) (public seal.PublicKey, err error) {
 	err = administer(opt, func(a *admin) error {
 		return a.undoing(func() error {
-			if err := a.free(labelCustody); err != nil {
+			if err := a.unmade(labelCustody); err != nil {
 				return err
 			}
 			public, err = a.newPair(labelCustody)
@@ -81,6 +82,8 @@ type admin struct {
 	in   []string // algorithms by which keys come in, and go out
 	out  []string
 	made []handle
+	// trusts is set for tests: templates are taken for enforced though they are not.
+	trusts bool
 }
 
 // administer logs in for the length of f, and tries the token out with a key pair
@@ -103,7 +106,7 @@ func administerToken(opt Options, f func(*admin) error) (err error) {
 		}
 		t.conn.Store(c)
 		return c.use(context.Background(), func(s *session) error {
-			a := &admin{s: s}
+			a := &admin{s: s, trusts: opt.trustStorage}
 			if err := a.try(opt); err != nil {
 				return err
 			}
@@ -112,19 +115,19 @@ func administerToken(opt Options, f func(*admin) error) (err error) {
 	})
 }
 
-// try finds out what the token can do, with its own transport pair or, before it
-// has one, with a pair that is thrown away.
+// try finds out what the token can do, with its own transport or custody pair or,
+// before it has one, with a pair that is thrown away.
 func (a *admin) try(opt Options) error {
-	private, err := a.s.find(pkcs11.CKO_PRIVATE_KEY, labelTransport)
-	if err != nil {
-		return err
-	}
-	public, err := a.s.find(pkcs11.CKO_PUBLIC_KEY, labelTransport)
-	if err != nil {
-		return err
-	}
-	if len(private) == 1 && len(public) == 1 {
-		return a.tryWith(opt, public[0], private[0])
+	for _, label := range []string{labelTransport, labelCustody} {
+		list, err := a.s.everyGeneration(label, classesOf[label]...)
+		if err != nil {
+			return err
+		}
+		for _, g := range slices.Backward(list) {
+			if g.whole() {
+				return a.tryWith(opt, g.handles[0], g.handles[1])
+			}
+		}
 	}
 	thrown, hidden, err := a.pair("joinery throw-away", "", false)
 	if err != nil {
@@ -139,7 +142,7 @@ func (a *admin) tryWith(opt Options, public, private handle) error {
 	if err != nil {
 		return err
 	}
-	p := &prober{s: a.s, o: objects{transport: private, transportPublic: public}}
+	p := &prober{s: a.s, pair: pair{public: public, private: private}}
 	a.in, a.out = p.algorithms(key)
 	if len(a.in) == 0 {
 		p.transport = nil
@@ -164,6 +167,20 @@ func (a *admin) undoing(f func() error) error {
 	return err
 }
 
+// unmade makes sure that a key has no generation.
+func (a *admin) unmade(label string) error {
+	for _, class := range []uint{pkcs11.CKO_SECRET_KEY, pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_PUBLIC_KEY} {
+		list, err := a.s.labelled(class, label)
+		if err == nil && len(list) > 0 {
+			err = fmt.Errorf("%w: %s", ErrExists, label)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // free makes sure that no object has that label.
 func (a *admin) free(labels ...string) error {
 	for _, label := range labels {
@@ -181,8 +198,10 @@ func (a *admin) free(labels ...string) error {
 }
 
 func (a *admin) provision(plan Plan) error {
-	if err := a.free(labelJoinKEK, labelStorageKEK, labelRowMAC, labelOwnerTokens, labelTransport, labelCustody); err != nil {
-		return err
+	for _, label := range []string{labelJoinKEK, labelStorageKEK, labelRowMAC, labelOwnerTokens, labelTransport, labelCustody} {
+		if err := a.unmade(label); err != nil {
+			return err
+		}
 	}
 	for _, label := range []string{labelJoinKEK, labelStorageKEK} {
 		if err := a.newKEK(label); err != nil {
