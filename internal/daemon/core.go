@@ -18,6 +18,7 @@ import (
 	"joinery/internal/interop"
 	"joinery/internal/keyring"
 	"joinery/internal/refusal"
+	"joinery/internal/service"
 	"joinery/internal/ttjs"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,6 +34,7 @@ type core struct {
 	holders  holders
 	refusals *refusal.Recorder
 	events   *events.Runner
+	service  *service.Service
 	interop  *interop.Server
 	api      *api.Server
 	v2       *ttjs.Server
@@ -74,6 +76,7 @@ func (k *core) build(ctx context.Context, c config.Config, h holders, certs cert
 	if err != nil {
 		return err
 	}
+	k.service = rules.service
 	if k.events, err = startEvents(ctx, c, h, rules.events); err != nil {
 		return err
 	}
