@@ -1199,6 +1199,26 @@ func (c *Client) Unbind(ctx context.Context, id joinery.DeviceID, opts ...CallOp
 	return c.act(ctx, http.MethodDelete, "/devices/"+id.String()+"/binding", nil, nil, opts...)
 }
 
+// UsageQuery is what Usage may be told; zero members are left out.
+type UsageQuery struct {
+	// The month, in UTC; absent: the present one
+	Month string
+	// Only devices that this organisation made; for others than the operator their
+	// own
+	Maker joinery.OrgID
+}
+
+func (q UsageQuery) values() url.Values {
+	v := url.Values{}
+	if q.Month != "" {
+		v.Set("month", q.Month)
+	}
+	if q.Maker != 0 {
+		v.Set("maker", q.Maker.String())
+	}
+	return v
+}
+
 // Usage: what happened in a month, for whoever writes bills.
 //
 // First activations, active devices, extensions, lapses and amounts by maker,
@@ -1206,13 +1226,28 @@ func (c *Client) Unbind(ctx context.Context, id joinery.DeviceID, opts ...CallOp
 // happened, at the prices of that time: neither a new owner nor a changed plan
 // changes them. Of a month that goes on they grow. Needs the right `org:read`,
 // which has: viewer, member, admin.
-func (c *Client) Usage(ctx context.Context, month string, maker joinery.OrgID, opts ...CallOption) ([]Usage, error) {
+func (c *Client) Usage(ctx context.Context, q UsageQuery, opts ...CallOption) ([]Usage, error) {
+	return list[Usage](ctx, c, "/service/usage", q.values(), opts...)
+}
+
+// UsageCSVQuery is what UsageCSV may be told; zero members are left out.
+type UsageCSVQuery struct {
+	// The month, in UTC; absent: the present one
+	Month string
+	// Only devices that this organisation made; for others than the operator their
+	// own
+	Maker joinery.OrgID
+}
+
+func (q UsageCSVQuery) values() url.Values {
 	v := url.Values{}
-	v.Set("month", month)
-	if maker != 0 {
-		v.Set("maker", maker.String())
+	if q.Month != "" {
+		v.Set("month", q.Month)
 	}
-	return list[Usage](ctx, c, "/service/usage", v, opts...)
+	if q.Maker != 0 {
+		v.Set("maker", q.Maker.String())
+	}
+	return v
 }
 
 // UsageCSV: what happened in a month, as a CSV.
@@ -1222,13 +1257,8 @@ func (c *Client) Usage(ctx context.Context, month string, maker joinery.OrgID, o
 // happened, at the prices of that time: neither a new owner nor a changed plan
 // changes them. Of a month that goes on they grow. Needs the right `org:read`,
 // which has: viewer, member, admin.
-func (c *Client) UsageCSV(ctx context.Context, month string, maker joinery.OrgID, opts ...CallOption) ([]byte, error) {
-	v := url.Values{}
-	v.Set("month", month)
-	if maker != 0 {
-		v.Set("maker", maker.String())
-	}
-	return raw(ctx, c, http.MethodGet, "/service/usage.csv", v, "", nil, opts...)
+func (c *Client) UsageCSV(ctx context.Context, q UsageCSVQuery, opts ...CallOption) ([]byte, error) {
+	return raw(ctx, c, http.MethodGet, "/service/usage.csv", q.values(), "", nil, opts...)
 }
 
 // Webhook: one webhook.

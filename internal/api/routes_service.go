@@ -219,7 +219,7 @@ func (s *Server) extendService(ctx context.Context, caller joinery.Caller, in *b
 // UsageInput selects a report. Its name is exported because huma looks past embedded
 // types of other names.
 type UsageInput struct {
-	Month string `query:"month" required:"true" pattern:"^[0-9]{4}-[0-9]{2}$" patternDescription:"a year and a month" example:"2026-10" doc:"The month, in UTC"`
+	Month string `query:"month" pattern:"^[0-9]{4}-[0-9]{2}$" patternDescription:"a year and a month" example:"2026-10" doc:"The month, in UTC; absent: the present one"`
 	Maker string `query:"maker" pattern:"^org_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"org_ and 13 characters" doc:"Only devices that this organisation made; for others than the operator their own"`
 }
 
@@ -265,7 +265,10 @@ func usageKey(u client.Usage) string {
 }
 
 func (s *Server) usage(ctx context.Context, caller joinery.Caller, in UsageInput) (rows []client.Usage, err error) {
-	month, err := joinery.ParseMonth(in.Month)
+	month := joinery.MonthOf(time.Now())
+	if in.Month != "" {
+		month, err = joinery.ParseMonth(in.Month)
+	}
 	if err != nil {
 		return nil, joinery.WrapError(joinery.CodeInvalid, err, "month: want one such as 2026-10")
 	}
