@@ -35,12 +35,15 @@ type core struct {
 	refusals *refusal.Recorder
 	events   *events.Runner
 	service  *service.Service
-	interop  *interop.Server
-	api      *api.Server
-	v2       *ttjs.Server
-	apiCert  *certificate
-	ops      *ops
-	opsHTTP  *http.Server
+	// serving ends when the core gives its database back; see lookAfterTerms.
+	serving    context.Context //nolint:containedctx // a life, and no request
+	endServing context.CancelFunc
+	interop    *interop.Server
+	api        *api.Server
+	v2         *ttjs.Server
+	apiCert    *certificate
+	ops        *ops
+	opsHTTP    *http.Server
 
 	joins    *handover.Gate
 	calls    *handover.Gate
@@ -77,6 +80,7 @@ func (k *core) build(ctx context.Context, c config.Config, h holders, certs cert
 		return err
 	}
 	k.service = rules.service
+	k.serving, k.endServing = context.WithCancel(context.Background())
 	if k.events, err = startEvents(ctx, c, h, rules.events); err != nil {
 		return err
 	}
@@ -151,6 +155,15 @@ func (k *core) followJoins(ctx context.Context) {
 	k.holders.db.FollowJoins(ctx, func(err error) {
 		k.log.Warn("listings by last join do not follow the joins now", "error", err)
 	})
+}
+
+// lookAfterTerms reminds owners of the ends of service terms and watches the
+// clock, until ctx ends or the database is given back.
+func (k *core) lookAfterTerms(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(k.serving, cancel)()
+	k.service.Run(ctx)
 }
 
 func (k *core) serveOps(l net.Listener) error {
@@ -235,6 +248,9 @@ func (k *core) end(ctx context.Context) error {
 func (k *core) close() error {
 	if k.holders.db == nil {
 		return nil
+	}
+	if k.endServing != nil {
+		k.endServing()
 	}
 	k.refusals.Close() // writes what it has
 	if k.events != nil {
