@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -159,11 +160,26 @@ func (s *Service) PutPlan(ctx context.Context, caller joinery.Caller, p joinery.
 	entry := s.entry(caller, joinery.AuditPlanChanged, 0, map[string]string{
 		"plan": p.Name, "includedMonths": strconv.Itoa(p.IncludedMonths), "graceDays": strconv.Itoa(p.GraceDays), "currency": p.Currency,
 		"activationPrice": p.ActivationPrice.String(), "monthPrice": p.MonthPrice.String(), "sharePercent": p.Share.String(), "default": strconv.FormatBool(p.Default),
+		"makers": texts(p.Makers), "joinEUIs": texts(p.JoinEUIs),
 	})
 	if err := s.store.PutPlan(ctx, p, i >= 0, entry); err != nil {
 		return p, err
 	}
 	return p, s.reload(context.WithoutCancel(ctx))
+}
+
+// maxTexts is how many assignments an audit entry names.
+const maxTexts = 20
+
+func texts[T any](list []T) string {
+	names := make([]string, min(len(list), maxTexts))
+	for i := range names {
+		names[i] = strings.Trim(fmt.Sprint(list[i]), "{}")
+	}
+	if more := len(list) - len(names); more > 0 {
+		names = append(names, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(names, ", ")
 }
 
 func checkPlan(p joinery.Plan) error {
