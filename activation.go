@@ -217,4 +217,7 @@ type ActivationCommit struct {
 	Version    uint64
 	Nonces     Nonces
 	Activation Activation
+	// Begin is set where the device's service begins with this activation: then
+	// its term appears with the rest, unless it has begun already.
+	Begin *ServiceBegin
 }

@@ -34,6 +34,15 @@ const (
 	AuditServerFenced     AuditEvent = "server.fenced"
 	AuditServerConfirmed  AuditEvent = "server.confirmed"
 	AuditRootsRewrapped   AuditEvent = "roots.rewrapped" // sealed under newer storage keys
+	AuditServiceEnding    AuditEvent = "service.ending"  // a term ends soon
+	AuditServiceEnded     AuditEvent = "service.ended"   // its days of grace began
+	AuditServiceLapsed    AuditEvent = "service.lapsed"  // joins are refused
+	AuditServiceExtended  AuditEvent = "service.extended"
+	AuditServiceCredited  AuditEvent = "service.credited" // an organisation may extend by so many months
+	AuditPlanChanged      AuditEvent = "plan.changed"     // made or changed
+	AuditPlanRemoved      AuditEvent = "plan.removed"
+	AuditClockDoubted     AuditEvent = "server.clock_doubted"   // nothing lapses until it is confirmed
+	AuditClockConfirmed   AuditEvent = "server.clock_confirmed" // by the operator
 )
 
 // AuditEntry is one custody event. Detail holds identifiers and settings only,

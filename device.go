@@ -33,6 +33,8 @@ type Device struct {
 	CreatedAt time.Time
 	// LastJoinAt is the time of the newest activation; zero before the first.
 	LastJoinAt time.Time
+	// Service is until when joins are answered. Nothing else looks at it.
+	Service ServiceTerm
 }
 
 // Ownership is who holds a device. Epoch 0 is the maker before the first claim.

@@ -28,6 +28,7 @@ const (
 	CodeUnknownReceiver Code = "unknown_receiver" // ReceiverID is no JoinEUI of ours
 	CodeUnknownDevice   Code = "unknown_device"   // no such device, or none that this peer may join
 	CodeSuspended       Code = "suspended"        // the owner or operator suspended the device
+	CodeLapsed          Code = "service_lapsed"   // the device's service term is over
 	CodeMIC             Code = "mic_failed"       // the frame was not made with the device's key
 	CodeReplay          Code = "replay"           // DevNonce or RJcount was used, or went backwards
 	CodeExhausted       Code = "exhausted"        // a counter reached its end

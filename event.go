@@ -31,6 +31,9 @@ const (
 	EventJoinRefused       EventType = "join.refused"   // at most one an hour of a device, peer and reason
 	EventKeysExposed       EventType = "keys.exposed"   // a root key was disclosed to somebody
 	EventServiceEnding     EventType = "service.ending" // the device's service term ends soon
+	EventServiceEnded      EventType = "service.ended"  // it ended, and its days of grace run
+	EventServiceLapsed     EventType = "service.lapsed" // they are over: joins are refused
+	EventServiceExtended   EventType = "service.extended"
 	EventWebhookAdded      EventType = "webhook.added"
 	EventWebhookRemoved    EventType = "webhook.removed"
 	EventWebhookRotated    EventType = "webhook.rotated"
@@ -43,7 +46,8 @@ const (
 var EventTypes = []EventType{
 	EventImportFinished, EventDeviceImported, EventDeviceClaimed, EventDeviceBound, EventDeviceReleased,
 	EventTransferOffered, EventTransferCancelled, EventDeviceTransferred, EventDeviceSuspended, EventDeviceResumed,
-	EventDeviceDeleted, EventDeviceJoined, EventJoinRefused, EventKeysExposed, EventServiceEnding,
+	EventDeviceDeleted, EventDeviceJoined, EventJoinRefused, EventKeysExposed,
+	EventServiceEnding, EventServiceEnded, EventServiceLapsed, EventServiceExtended,
 	EventWebhookAdded, EventWebhookRemoved, EventWebhookRotated, EventWebhookEnabled, EventWebhookDisabled,
 }
 
@@ -65,7 +69,10 @@ var auditedEvents = map[AuditEvent]EventType{
 	AuditTransferOffered:   EventTransferOffered,
 	AuditTransferCancelled: EventTransferCancelled,
 	"keys.exposed":         EventKeysExposed,
-	"service.ending":       EventServiceEnding,
+	AuditServiceEnding:     EventServiceEnding,
+	AuditServiceEnded:      EventServiceEnded,
+	AuditServiceLapsed:     EventServiceLapsed,
+	AuditServiceExtended:   EventServiceExtended,
 }
 
 // EventOf gives the type of the event that an audit entry is, "" for none.

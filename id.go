@@ -157,6 +157,9 @@ func FirstActivationID(at time.Time) ActivationID {
 	return ActivationID(max(0, int64(at.Sub(idEpoch)/time.Minute)) << 35)
 }
 
+// Minute is when id was drawn, to the minute, by a process whose clock was right.
+func (id ID[K]) Minute() time.Time { return idEpoch.Add(time.Duration(id>>35) * time.Minute) }
+
 // NewActivationID draws the identifier of an activation.
 func NewActivationID() ActivationID { return newID[activationKind]() }
 

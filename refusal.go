@@ -34,6 +34,7 @@ const (
 	RefusedOtherNSID       RefusalReason = "other-nsid"       // right NetID, another NSID
 	RefusedSuspended       RefusalReason = "suspended"
 	RefusedMACVersion      RefusalReason = "mac-version"    // a 1.0.x device asked for as 1.1
+	RefusedLapsed          RefusalReason = "service-lapsed" // the service term and its days of grace are over
 	RefusedMIC             RefusalReason = "mic"            // the frame was not made with the device's key
 	RefusedNoSession       RefusalReason = "no-session"     // a rejoin of type 0 or 2, and no 1.1 session to speak from
 	RefusedRejoinNetID     RefusalReason = "rejoin-net-id"  // the session's network is not the device's home any more
@@ -58,7 +59,7 @@ const (
 var RefusalReasons = []RefusalReason{
 	RefusedUnreadable, RefusedProtocolVersion, RefusedMalformed, RefusedSenderNetID, RefusedSenderNSID, RefusedSenderASID,
 	RefusedPeerRemoved, RefusedFrame, RefusedJoinEUI, RefusedEUIMismatch, RefusedOptNeg, RefusedFenced, RefusedUnknownDevice, RefusedNotBound,
-	RefusedOtherNetwork, RefusedNSIDMissing, RefusedOtherNSID, RefusedSuspended, RefusedMACVersion, RefusedMIC, RefusedNoSession,
+	RefusedOtherNetwork, RefusedNSIDMissing, RefusedOtherNSID, RefusedSuspended, RefusedMACVersion, RefusedLapsed, RefusedMIC, RefusedNoSession,
 	RefusedRejoinNetID, RefusedDevNonceUsed, RefusedDevNonceLow, RefusedRJCountLow, RefusedDevNonceEnd, RefusedRJCountEnd,
 	RefusedJoinNonceEnd, RefusedNSKEK, RefusedNoAS, RefusedASKEK, RefusedSessionUnknown, RefusedOtherAS, RefusedSessionEnded,
 	RefusedNoRoaming, RefusedUnavailable, RefusedInternal,
@@ -108,6 +109,9 @@ type Decided struct {
 	// Next is the lowest DevNonce or RJcount that would have been accepted, where
 	// it was what decided.
 	Next uint32 `json:"next,omitzero"`
+	// ServiceEnd is when the service term ended, where that was what decided:
+	// RFC 3339, UTC.
+	ServiceEnd string `json:"serviceEnd,omitzero"`
 }
 
 // Refusal is one refused request.
@@ -201,6 +205,8 @@ func reasonOfCode(c Code) RefusalReason {
 		return RefusedUnknownDevice
 	case CodeSuspended:
 		return RefusedSuspended
+	case CodeLapsed:
+		return RefusedLapsed
 	case CodeMIC:
 		return RefusedMIC
 	case CodeNoRoaming:

@@ -27,6 +27,7 @@ const (
 	RightEventsRead    Right = "events:read"    // the feed of events
 	RightEventsWrite   Right = "events:write"   // where events are sent
 	RightAuditRead     Right = "audit:read"     // the log of custody events
+	RightServiceExtend Right = "service:extend" // spend the organisation's credit on the service of its devices
 	RightServerWrite   Right = "server:write"   // what only the server's operator changes: organisations, ranges, signers
 )
 
@@ -35,7 +36,7 @@ const (
 var rightsInOrder = []Right{
 	RightDevicesRead, RightDevicesWrite, RightDevicesImport, RightDevicesOwn, RightDevicesBind, RightTokensRead,
 	RightPeersRead, RightPeersWrite, RightOrgRead, RightPeopleRead, RightPeopleWrite,
-	RightKeysRead, RightKeysWrite, RightEventsRead, RightEventsWrite, RightAuditRead, RightServerWrite,
+	RightKeysRead, RightKeysWrite, RightEventsRead, RightEventsWrite, RightAuditRead, RightServiceExtend, RightServerWrite,
 }
 
 // AllRightsInOrder lists every right, in the order in which people read them.
@@ -97,7 +98,7 @@ func Roles() []Role { return []Role{RoleViewer, RoleMember, RoleAdmin} }
 // no role, nothing.
 func (r Role) Rights() Rights {
 	viewer := RightsOf(RightDevicesRead, RightPeersRead, RightOrgRead, RightPeopleRead, RightKeysRead, RightEventsRead, RightAuditRead)
-	member := viewer | RightsOf(RightDevicesWrite, RightDevicesImport, RightDevicesOwn, RightDevicesBind, RightTokensRead, RightKeysWrite, RightEventsWrite)
+	member := viewer | RightsOf(RightDevicesWrite, RightDevicesImport, RightDevicesOwn, RightDevicesBind, RightTokensRead, RightKeysWrite, RightEventsWrite, RightServiceExtend)
 	switch r {
 	case RoleViewer:
 		return viewer
@@ -133,7 +134,7 @@ func OrgKindsInOrder() []OrgKind {
 func (k OrgKind) Rights() Rights {
 	every := RightsOf(RightDevicesRead, RightPeersRead, RightOrgRead, RightPeopleRead, RightPeopleWrite,
 		RightKeysRead, RightKeysWrite, RightEventsRead, RightEventsWrite, RightAuditRead)
-	holder := every | RightsOf(RightDevicesWrite, RightDevicesOwn, RightDevicesBind, RightTokensRead)
+	holder := every | RightsOf(RightDevicesWrite, RightDevicesOwn, RightDevicesBind, RightTokensRead, RightServiceExtend)
 	switch k {
 	case KindElementMaker:
 		return every | RightsOf(RightDevicesImport, RightDevicesOwn, RightTokensRead)

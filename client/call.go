@@ -3,7 +3,9 @@ package client
 import (
 	"context"
 	"fmt"
+	"io"
 	"iter"
+	"maps"
 	"net/http"
 	"net/url"
 	"time"
@@ -126,4 +128,28 @@ func (c *Client) WaitReady(ctx context.Context) error {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+// raw sends body, which is of a kind, and gives an answer that is no JSON as it
+// came.
+func raw(ctx context.Context, c *Client, method, path string, query url.Values, kind string, body io.Reader, opts ...CallOption) ([]byte, error) {
+	req, err := c.newRequest(ctx, method, path, query, nil)
+	if err != nil {
+		return nil, err
+	}
+	if body != nil {
+		req.Body = io.NopCloser(body)
+		req.Header.Set("Content-Type", kind)
+	}
+	req.Header.Set("Accept", "*/*")
+	maps.Copy(req.Header, optionsOf(opts).header)
+	res, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.unreachable(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	if res.StatusCode < 200 || res.StatusCode > 299 {
+		return nil, readProblem(res)
+	}
+	return io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 }

@@ -271,6 +271,23 @@ func (c *Client) Claim(ctx context.Context, in NewClaim, opts ...CallOption) (De
 	return send[Device](ctx, c, http.MethodPost, "/claims", in, opts...)
 }
 
+// Clock: whether the clock is believed by which service terms end.
+//
+// For the operator. After a step of more than a day nothing lapses, begins or
+// is reminded of until the clock is confirmed. Needs the right `server:write`,
+// which has: admin.
+func (c *Client) Clock(ctx context.Context, opts ...CallOption) (Clock, error) {
+	return get[Clock](ctx, c, "/service/clock", nil, opts...)
+}
+
+// ConfirmClock: say that the server's clock is right.
+//
+// For the operator. Terms that are over by it lapse from then on. Needs the
+// right `server:write`, which has: admin.
+func (c *Client) ConfirmClock(ctx context.Context, opts ...CallOption) (Clock, error) {
+	return send[Clock](ctx, c, http.MethodPost, "/service/clock/confirm", nil, opts...)
+}
+
 // CustodyRootsQuery is what CustodyRoots may be told; zero members are left out.
 type CustodyRootsQuery struct {
 	// Go on behind the page whose 'next' this is
@@ -340,6 +357,13 @@ func (c *Client) Deliveries(ctx context.Context, id joinery.WebhookID, opts ...C
 // Needs the right `devices:read`, which has: viewer, member, admin.
 func (c *Client) Device(ctx context.Context, id joinery.DeviceID, opts ...CallOption) (Device, error) {
 	return get[Device](ctx, c, "/devices/"+id.String(), nil, opts...)
+}
+
+// DeviceService: until when joins of a device are answered.
+//
+// Needs the right `devices:read`, which has: viewer, member, admin.
+func (c *Client) DeviceService(ctx context.Context, id joinery.DeviceID, opts ...CallOption) (DeviceService, error) {
+	return get[DeviceService](ctx, c, "/devices/"+id.String()+"/service", nil, opts...)
 }
 
 // DevicesQuery is what Devices may be told; zero members are left out.
@@ -559,11 +583,31 @@ func (c *Client) ExplainDevice(ctx context.Context, id joinery.DeviceID, opts ..
 	return get[DeviceExplanation](ctx, c, "/devices/"+id.String()+"/refusals", nil, opts...)
 }
 
+// ExtendService: extend the service of devices, at most 10,000.
+//
+// The operator extends any; an organisation extends its own, and spends its
+// credit: months times devices. Each device has a result of its own. The same
+// reference extends no device twice. A term goes on from its end or, where
+// joins are refused already, from now. Needs the right `service:extend`, which
+// has: member, admin.
+func (c *Client) ExtendService(ctx context.Context, in ServiceExtension, opts ...CallOption) (ServiceResults, error) {
+	return send[ServiceResults](ctx, c, http.MethodPost, "/service/extensions", in, opts...)
+}
+
 // FinishLogin: ask whether the person has agreed, and get the session.
 //
 // The session is given once. Needs no credential.
 func (c *Client) FinishLogin(ctx context.Context, in LoginPoll, opts ...CallOption) (FinishedLogin, error) {
 	return send[FinishedLogin](ctx, c, http.MethodPost, "/login/token", in, opts...)
+}
+
+// GrantServiceCredit: let an organisation extend its devices by so many months
+// more.
+//
+// For the operator. The same reference never adds twice. Needs the right
+// `server:write`, which has: admin.
+func (c *Client) GrantServiceCredit(ctx context.Context, in ServiceGrant, opts ...CallOption) (ServiceCredit, error) {
+	return send[ServiceCredit](ctx, c, http.MethodPost, "/service/credits", in, opts...)
 }
 
 // Import: how far an import is.
@@ -816,6 +860,21 @@ func (c *Client) People(ctx context.Context, opts ...CallOption) ([]Member, erro
 	return list[Member](ctx, c, "/people", nil, opts...)
 }
 
+// Plans: on what terms the activation service is given.
+//
+// For the operator. Needs the right `server:write`, which has: admin.
+func (c *Client) Plans(ctx context.Context, opts ...CallOption) ([]Plan, error) {
+	return list[Plan](ctx, c, "/service/plans", nil, opts...)
+}
+
+// PutPlan: make a plan, or replace the one of its name.
+//
+// For the operator. Terms that were granted stay as they are. Needs the right
+// `server:write`, which has: admin.
+func (c *Client) PutPlan(ctx context.Context, in Plan, opts ...CallOption) (Plan, error) {
+	return send[Plan](ctx, c, http.MethodPut, "/service/plans", in, opts...)
+}
+
 // ReadOffer: what an invitation is, before it is taken.
 //
 // For whoever has its token. It changes nothing: 'acceptInvitation' takes the
@@ -878,6 +937,16 @@ func (c *Client) RemovePerson(ctx context.Context, id joinery.PersonID, keepKeys
 		v.Set("keepKeys", strconv.FormatBool(keepKeys))
 	}
 	return c.act(ctx, http.MethodDelete, "/people/"+id.String(), v, nil, opts...)
+}
+
+// RemovePlan: take a plan away.
+//
+// For the operator. Terms that were granted under it stay as they are. Needs
+// the right `server:write`, which has: admin.
+func (c *Client) RemovePlan(ctx context.Context, name string, opts ...CallOption) error {
+	v := url.Values{}
+	v.Set("name", name)
+	return c.act(ctx, http.MethodDelete, "/service/plans", v, nil, opts...)
 }
 
 // RemoveSigner: trust a signer no longer.
@@ -963,6 +1032,65 @@ func (c *Client) RotateWebhook(ctx context.Context, id joinery.WebhookID, in Web
 // `server:write`, which has: admin.
 func (c *Client) Rotation(ctx context.Context, opts ...CallOption) (Rotation, error) {
 	return get[Rotation](ctx, c, "/rotation", nil, opts...)
+}
+
+// ServiceCredits: by how many months organisations may extend their devices.
+//
+// To the operator all, else the caller's own. Needs the right `org:read`, which
+// has: viewer, member, admin.
+func (c *Client) ServiceCredits(ctx context.Context, opts ...CallOption) ([]ServiceCredit, error) {
+	return list[ServiceCredit](ctx, c, "/service/credits", nil, opts...)
+}
+
+// ServiceDevicesQuery is what ServiceDevices may be told; zero members are left out.
+type ServiceDevicesQuery struct {
+	// Go on behind the page whose 'next' this is
+	After string
+	// At most this many items
+	Limit int
+	// Only devices whose term ends before this time
+	EndingBefore time.Time
+	// Only devices whose term ends after this time
+	EndingAfter time.Time
+}
+
+func (q ServiceDevicesQuery) values() url.Values {
+	v := url.Values{}
+	if q.After != "" {
+		v.Set("after", q.After)
+	}
+	if q.Limit != 0 {
+		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	if !q.EndingBefore.IsZero() {
+		v.Set("endingBefore", q.EndingBefore.Format(time.RFC3339Nano))
+	}
+	if !q.EndingAfter.IsZero() {
+		v.Set("endingAfter", q.EndingAfter.Format(time.RFC3339Nano))
+	}
+	return v
+}
+
+// ServiceDevices: devices whose service has begun, in the order in which it
+// ends.
+//
+// To the operator all, or those of the organisation for which it acts; else the
+// caller's own. Needs the right `devices:read`, which has: viewer, member,
+// admin.
+//
+// It ranges over all pages from q.After on, and ends with the first error,
+// which is the last pair.
+func (c *Client) ServiceDevices(ctx context.Context, q ServiceDevicesQuery, opts ...CallOption) iter.Seq2[DeviceService, error] {
+	return pages(q.After, func(after string) (Page[DeviceService], error) {
+		q.After = after
+		return c.ServiceDevicesPage(ctx, q, opts...)
+	})
+}
+
+// ServiceDevicesPage reads one page of ServiceDevices. The Next of a page is the After of the one behind
+// it; the last has none.
+func (c *Client) ServiceDevicesPage(ctx context.Context, q ServiceDevicesQuery, opts ...CallOption) (Page[DeviceService], error) {
+	return get[Page[DeviceService]](ctx, c, "/service/devices", q.values(), opts...)
 }
 
 // Sessions: where the caller is signed in.
@@ -1069,6 +1197,68 @@ func (c *Client) TransportKey(ctx context.Context, opts ...CallOption) (Transpor
 // Needs the right `devices:bind`, which has: member, admin.
 func (c *Client) Unbind(ctx context.Context, id joinery.DeviceID, opts ...CallOption) error {
 	return c.act(ctx, http.MethodDelete, "/devices/"+id.String()+"/binding", nil, nil, opts...)
+}
+
+// UsageQuery is what Usage may be told; zero members are left out.
+type UsageQuery struct {
+	// The month, in UTC; absent: the present one
+	Month string
+	// Only devices that this organisation made; for others than the operator their
+	// own
+	Maker joinery.OrgID
+}
+
+func (q UsageQuery) values() url.Values {
+	v := url.Values{}
+	if q.Month != "" {
+		v.Set("month", q.Month)
+	}
+	if q.Maker != 0 {
+		v.Set("maker", q.Maker.String())
+	}
+	return v
+}
+
+// Usage: what happened in a month, for whoever writes bills.
+//
+// First activations, active devices, extensions, lapses and amounts by maker,
+// plan, currency and share. The figures are what was written down when it
+// happened, at the prices of that time: neither a new owner nor a changed plan
+// changes them. Of a month that goes on they grow. Needs the right `org:read`,
+// which has: viewer, member, admin.
+func (c *Client) Usage(ctx context.Context, q UsageQuery, opts ...CallOption) ([]Usage, error) {
+	return list[Usage](ctx, c, "/service/usage", q.values(), opts...)
+}
+
+// UsageCSVQuery is what UsageCSV may be told; zero members are left out.
+type UsageCSVQuery struct {
+	// The month, in UTC; absent: the present one
+	Month string
+	// Only devices that this organisation made; for others than the operator their
+	// own
+	Maker joinery.OrgID
+}
+
+func (q UsageCSVQuery) values() url.Values {
+	v := url.Values{}
+	if q.Month != "" {
+		v.Set("month", q.Month)
+	}
+	if q.Maker != 0 {
+		v.Set("maker", q.Maker.String())
+	}
+	return v
+}
+
+// UsageCSV: what happened in a month, as a CSV.
+//
+// First activations, active devices, extensions, lapses and amounts by maker,
+// plan, currency and share. The figures are what was written down when it
+// happened, at the prices of that time: neither a new owner nor a changed plan
+// changes them. Of a month that goes on they grow. Needs the right `org:read`,
+// which has: viewer, member, admin.
+func (c *Client) UsageCSV(ctx context.Context, q UsageCSVQuery, opts ...CallOption) ([]byte, error) {
+	return raw(ctx, c, http.MethodGet, "/service/usage.csv", q.values(), "", nil, opts...)
 }
 
 // Webhook: one webhook.

@@ -47,6 +47,7 @@ type Status struct {
 	TransportKID string      `json:"transportKID" doc:"Key id of the transport key"`
 	Masters      []MasterKey `json:"masterKeys,omitzero" nullable:"false" doc:"Master keys in the keyring; shown to the operator"`
 	Custody      []Custody   `json:"custody,omitzero" nullable:"false" doc:"How keys are kept, by where they come from; shown to the operator"`
+	ClockDoubted string      `json:"clockDoubted,omitzero" doc:"Why the clock is in doubt, so that no service lapses until it is confirmed; shown to the operator"`
 	Caller       Caller      `json:"caller" doc:"Who is asking, as the server sees it"`
 }
 

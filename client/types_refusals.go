@@ -35,6 +35,7 @@ type Decided struct {
 	MACVersion string        `json:"macVersion,omitzero" example:"1.0.4" doc:"Provisioned LoRaWAN version"`
 	Root10     string        `json:"root10,omitzero" enum:"NwkKey,AppKey" doc:"The root key that served LoRaWAN 1.0.x"`
 	Next       uint32        `json:"next,omitzero" maximum:"65536" doc:"The lowest DevNonce or RJcount that would have been accepted, where that decided"`
+	ServiceEnd string        `json:"serviceEnd,omitzero" example:"2027-11-22T14:03:11Z" doc:"When its service term ended, where that decided"`
 }
 
 // Refusal is refused requests that have device, peer and reason in common.

@@ -43,7 +43,7 @@ var flagCompleters = map[string]completer{
 	"net-id": completeNetIDs, "bind-net-id": completeNetIDs, "as-id": completeASIDs, "bind-as-id": completeASIDs,
 	"mac-version": words("1.0.0", "1.0.1", "1.0.2", "1.0.3", "1.0.4", "1.1.0"),
 	"app-s-key":   words("clear", "wrapped", "session-key-id"), "app-s-key-at-least": words("clear", "wrapped", "session-key-id"),
-	"owner": completeOrgs, "status": words("active", "unbound", "suspended"), "sort": words("dev-eui", "-dev-eui", "last-join", "-last-join"),
+	"owner": completeOrgs, "maker": completeOrgs, "status": words("active", "unbound", "suspended"), "sort": words("dev-eui", "-dev-eui", "last-join", "-last-join"),
 	"type": completeEventTypes,
 	"role": words("ns", "as"), "for": words(presetChirpStack, presetThingsTS), "root10": words("NwkKey", "AppKey"),
 }

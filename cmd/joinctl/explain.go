@@ -153,6 +153,7 @@ func decidedText(d *client.Decided) string {
 	}
 	list.add("provisioned as LoRaWAN ", d.MACVersion)
 	list.add("1.0.x served with ", d.Root10)
+	list.add("service ended ", d.ServiceEnd)
 	if d.Next > 0 {
 		list.add("next counter from ", fmt.Sprint(d.Next))
 	}

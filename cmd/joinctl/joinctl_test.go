@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"image"
 	"image/png"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -13,12 +14,14 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"joinery/internal/config"
 	"joinery/internal/daemon"
 	"joinery/internal/quickstart"
+	"joinery/internal/sim/command"
 
 	"github.com/makiuchi-d/gozxing"
 	"github.com/makiuchi-d/gozxing/qrcode"
@@ -26,7 +29,15 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"joinctl": main})
+	testscript.Main(m, map[string]func(){"joinctl": main, "joinsim": simulate})
+}
+
+// simulate is joinsim, for scripts in which devices join.
+func simulate() {
+	if err := command.New().ExecuteContext(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, "joinsim:", err)
+		os.Exit(1)
+	}
 }
 
 // server is the real server that all scripts speak to, made as a newcomer makes
@@ -44,6 +55,12 @@ func startServer(t *testing.T) server {
 // startServerWith starts a server whose configuration was changed.
 func startServerWith(t *testing.T, change func(*config.Config)) server {
 	t.Helper()
+	return startServerAt(t, change, nil)
+}
+
+// startServerAt starts one with a clock of its own; nil is the system's.
+func startServerAt(t *testing.T, change func(*config.Config), now func() time.Time) server {
+	t.Helper()
 	dir := filepath.Join(t.TempDir(), "qs")
 	if err := quickstart.Prepare(t.Context(), quickstart.Options{Dir: dir, Elements: 3}); err != nil {
 		t.Fatal(err)
@@ -53,7 +70,7 @@ func startServerWith(t *testing.T, change func(*config.Config)) server {
 		t.Fatal(err)
 	}
 	change(&c)
-	p, err := daemon.Open(t.Context(), c, daemon.Options{})
+	p, err := daemon.Open(t.Context(), c, daemon.Options{Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +96,7 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	alone := append(slices.Clone(rangeScripts), labelScript)
+	alone := append(slices.Clone(rangeScripts), labelScript, serviceScript)
 	runScripts(t, slices.DeleteFunc(files, func(file string) bool { return slices.Contains(alone, file) })...)
 }
 
@@ -96,10 +113,37 @@ var rangeScripts = []string{
 
 func TestScriptsOfRanges(t *testing.T) { runScripts(t, rangeScripts...) }
 
+// serviceScript sets the clock of its server.
+var serviceScript = filepath.Join("testdata", "script", "service.txtar")
+
+// A service lapses, is explained and extended. The clock command sets the server's
+// clock forward, which the server takes for what it is: a step.
+func TestScriptOfService(t *testing.T) {
+	var ahead atomic.Int64
+	s := startServerAt(t, func(*config.Config) {}, func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) })
+	runScriptsOn(t, s, map[string]func(*testscript.TestScript, bool, []string){
+		"clock": func(ts *testscript.TestScript, _ bool, args []string) {
+			d, err := time.ParseDuration(args[0])
+			ts.Check(err)
+			ahead.Store(int64(d))
+		},
+	}, serviceScript)
+}
+
 // runScripts runs scripts at once on a server of their own.
 func runScripts(t *testing.T, files ...string) {
 	t.Helper()
-	s := startServer(t)
+	runScriptsOn(t, startServer(t), nil, files...)
+}
+
+// runScriptsOn runs scripts on a server, with more commands.
+func runScriptsOn(t *testing.T, s server, more map[string]func(*testscript.TestScript, bool, []string), files ...string) {
+	t.Helper()
+	commands := map[string]func(*testscript.TestScript, bool, []string){
+		"json": jsonCommand, "setjson": setJSONCommand, "keylist": keyListCommand, "devices": devicesCommand, "exitcode": exitCodeCommand,
+		"scan": scanCommand, "page": pageCommand, "eventually": eventuallyCommand,
+	}
+	maps.Copy(commands, more)
 	testscript.Run(t, testscript.Params{
 		Files:               files,
 		RequireExplicitExec: true,
@@ -113,10 +157,7 @@ func runScripts(t *testing.T, files ...string) {
 			env.Setenv("NEXT_MONTH", time.Now().AddDate(0, 0, 30).UTC().Format(time.DateOnly))
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"json": jsonCommand, "setjson": setJSONCommand, "keylist": keyListCommand, "devices": devicesCommand, "exitcode": exitCodeCommand,
-			"scan": scanCommand, "page": pageCommand, "eventually": eventuallyCommand,
-		},
+		Cmds: commands,
 	})
 }
 

@@ -67,11 +67,15 @@ func (a *app) statusFacts(s client.Status) error {
 	if !s.Ready {
 		ready = "NOT READY: " + s.Reason
 	}
+	doubt := ""
+	if s.ClockDoubted != "" {
+		doubt = "IN DOUBT, so no service lapses: " + s.ClockDoubted + "; 'joinctl server confirm-clock' confirms it"
+	}
 	var masters []string
 	for _, m := range s.Masters {
 		masters = append(masters, fmt.Sprintf("%s (%s, check value %s)", m.Name, m.Profile, m.KCV))
 	}
-	return a.facts("server", ready, "version", s.Version, "you", callerText(client.Me{Caller: s.Caller}),
+	return a.facts("server", ready, "clock", doubt, "version", s.Version, "you", callerText(client.Me{Caller: s.Caller}),
 		"master keys", strings.Join(masters, "; "), "keys are kept", strings.Join(custodyTexts(s.Custody), "; "), "transport key", s.TransportKID)
 }
 

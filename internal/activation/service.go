@@ -21,6 +21,7 @@ type Service struct {
 	log     *slog.Logger
 	alarm   func(counter string)
 	fence   func() error
+	terms   Terms
 	devices deviceLocks
 }
 
@@ -38,11 +39,13 @@ type Options struct {
 	// Fence tells why no join and no rejoin may be answered now, or nil. It is
 	// asked at each; nil is a fence that is never up.
 	Fence func() error
+	// Terms decides about service terms; nil gives none, and nothing lapses.
+	Terms Terms
 }
 
 // New makes a Service.
 func New(store Store, keys Keys, peers Directory, opt Options) *Service {
-	s := &Service{store: store, keys: keys, peers: peers, now: opt.Now, log: opt.Log, alarm: opt.Alarm, fence: opt.Fence}
+	s := &Service{store: store, keys: keys, peers: peers, now: opt.Now, log: opt.Log, alarm: opt.Alarm, fence: opt.Fence, terms: opt.Terms}
 	if s.now == nil {
 		s.now = time.Now
 	}
@@ -103,7 +106,7 @@ func (s *Service) currentPeer(id joinery.PeerID) (joinery.Peer, error) {
 // before commit returned nil.
 func (s *Service) commit(ctx context.Context, state joinery.ActivationState, nonces joinery.Nonces, a joinery.Activation) error {
 	err := s.store.CommitActivation(ctx, joinery.ActivationCommit{
-		KeySet: state.KeySet.ID, Version: state.KeySet.Version, Nonces: nonces, Activation: a,
+		KeySet: state.KeySet.ID, Version: state.KeySet.Version, Nonces: nonces, Activation: a, Begin: s.begin(state.Device, a.At),
 	})
 	if err != nil {
 		return storeError(err)

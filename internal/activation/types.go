@@ -110,6 +110,16 @@ type Directory interface {
 	KEK(id joinery.KEKID) (joinery.KEK, bool)
 }
 
+// Terms is the activation service as joins see it, at this moment and without
+// reading the store.
+type Terms interface {
+	// Begins gives the plan under which the service of a device begins with an
+	// activation; false where none begins now, as the clock is in doubt.
+	Begins(maker joinery.OrgID, joinEUI lorawan.EUI64) (joinery.Plan, bool)
+	// Lapses tells whether a term that is over by the clock is over.
+	Lapses() bool
+}
+
 // newSessionKeyID names the session of activation id: the id, big-endian, and 8
 // random bytes.
 func newSessionKeyID(id joinery.ActivationID, random [8]byte) (s joinery.SessionKeyID) {

@@ -31,6 +31,7 @@ import (
 	"joinery/internal/refusal"
 	"joinery/internal/rotation"
 	"joinery/internal/seal"
+	"joinery/internal/service"
 	"joinery/internal/store"
 	"joinery/internal/webhook"
 
@@ -185,8 +186,13 @@ func startWith(t testing.TB, signIn auth.SignInOptions, change ...func(*api.Opti
 	f.refusals = refusal.NewRecorder(db, log)
 	t.Cleanup(f.refusals.Close)
 	owners := claim.New(db, db, f.keys, claim.Options{AnswerAfter: -1, PerCaller: 1 << 20, PerDevice: 1 << 20})
+	terms, err := service.Start(t.Context(), db, service.Options{Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
 	f.services = api.Services{
-		System: system{f.keys}, Keys: f.auth, People: auth.NewPeople(db, nil), SignIn: f.signIn, Organisations: devices, Ranges: devices, Signers: devices,
+		Service: terms,
+		System:  system{f.keys}, Keys: f.auth, People: auth.NewPeople(db, nil), SignIn: f.signIn, Organisations: devices, Ranges: devices, Signers: devices,
 		Peers: devices, KEKs: devices, Devices: devices, Nonces: devices,
 		Ownership: owners, Disputes: owners,
 		Imports: provisioning.New(db, db, f.keys), Audit: devices, Refusals: refusal.New(db, f.refusals), Answers: db,

@@ -35,6 +35,7 @@ func kinds() map[joinery.Code]kind {
 		joinery.CodeUnknownReceiver: {http.StatusNotFound, "JoinEUI not served"},
 		joinery.CodeUnknownDevice:   {http.StatusNotFound, "Unknown device"},
 		joinery.CodeSuspended:       {http.StatusConflict, "Suspended"},
+		joinery.CodeLapsed:          {http.StatusConflict, "Service lapsed"},
 		joinery.CodeMIC:             {http.StatusUnprocessableEntity, "MIC does not match"},
 		joinery.CodeReplay:          {http.StatusConflict, "Nonce already used"},
 		joinery.CodeExhausted:       {http.StatusConflict, "Counter at its end"},

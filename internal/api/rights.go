@@ -51,6 +51,12 @@ var needs = map[string]joinery.Right{
 	"bootstrapOperator": joinery.RightServerWrite,
 	"getRotation":       joinery.RightServerWrite, "listCustodyRoots": joinery.RightServerWrite, "rewrapRoots": joinery.RightServerWrite,
 
+	"getDeviceService": joinery.RightDevicesRead, "listServiceDevices": joinery.RightDevicesRead,
+	"extendService": joinery.RightServiceExtend, "listServiceCredits": joinery.RightOrgRead, "grantServiceCredit": joinery.RightServerWrite,
+	"listPlans": joinery.RightServerWrite, "putPlan": joinery.RightServerWrite, "removePlan": joinery.RightServerWrite,
+	"getUsage": joinery.RightOrgRead, "getUsageCSV": joinery.RightOrgRead,
+	"getClock": joinery.RightServerWrite, "confirmClock": joinery.RightServerWrite,
+
 	"listPeople": joinery.RightPeopleRead, "listInvitations": joinery.RightPeopleRead,
 	"changePerson": joinery.RightPeopleWrite, "removePerson": joinery.RightPeopleWrite,
 	"invite": joinery.RightPeopleWrite, "withdrawInvitation": joinery.RightPeopleWrite,

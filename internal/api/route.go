@@ -34,6 +34,7 @@ type spec struct {
 	secret       bool   // its answer holds a secret, which is never stored
 	status       int    // of success; 0: 200, or 204 without a body
 	maxBody      int64  // 0: ordinaryBody
+	csv          bool   // its answer is a CSV
 }
 
 // none is the input of a route without parameters, or the output of one without
@@ -77,6 +78,11 @@ func route[I, O any](s *Server, sp spec, h func(ctx context.Context, caller join
 	}
 	if sp.maxBody != 0 {
 		op.MaxBodyBytes = sp.maxBody + 1
+	}
+	if sp.csv {
+		op.Responses[strconv.Itoa(http.StatusOK)] = &huma.Response{
+			Description: http.StatusText(http.StatusOK), Content: map[string]*huma.MediaType{"text/csv": {Schema: &huma.Schema{Type: huma.TypeString}}},
+		}
 	}
 	if needs[sp.id] == everybody {
 		op.Security = []map[string][]string{{}}

@@ -69,7 +69,7 @@ func received(r joinery.Received) client.Received {
 func decided(d joinery.Decided) *client.Decided {
 	return &client.Decided{
 		Bound: d.Bound, NetID: d.NetID, NSID: d.NSID, ASID: d.ASID,
-		MACVersion: macText(d.MACVersion), Root10: d.Root10.String(), Next: d.Next,
+		MACVersion: macText(d.MACVersion), Root10: d.Root10.String(), Next: d.Next, ServiceEnd: d.ServiceEnd,
 	}
 }
 

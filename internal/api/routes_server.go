@@ -30,6 +30,7 @@ func (s *Server) register() {
 	s.registerPeople()
 	s.registerEvents()
 	s.registerRotation()
+	s.registerService()
 }
 
 func (s *Server) registerServer() {
@@ -47,6 +48,7 @@ func (s *Server) registerServer() {
 			}
 			if caller.Operator {
 				status.Masters, status.Custody = s.System.Masters(), s.System.Custody()
+				status.ClockDoubted = s.Service.Doubt()
 			}
 			return ok(status), nil
 		})

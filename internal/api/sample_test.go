@@ -59,6 +59,14 @@ func sampleText(t testing.TB, s *schema, ids map[string]string) string {
 		return "as.example.com"
 	case s.Pattern == "^[0-9A-Fa-f]{1,16}$":
 		return "0004"
+	case s.Pattern == "^[a-z0-9][a-z0-9-]{0,31}$":
+		return "standard"
+	case s.Pattern == "^([A-Z]{3})?$":
+		return "EUR"
+	case s.Pattern == "^[0-9]{1,10}([.][0-9]{1,4})?$":
+		return "12.5"
+	case s.Pattern == "^[0-9]{4}-[0-9]{2}$":
+		return "2026-10"
 	case s.Pattern == "^[0-9a-f]{0,18}$":
 		return "27"
 	case strings.Contains(s.Pattern, "{6}"):

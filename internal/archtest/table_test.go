@@ -62,6 +62,7 @@ var rooms = map[string]room{
 	"internal/claim":        {rules, "owner token to owner; bindings"},
 	"internal/fleet":        {rules, "devices, peers, KEKs: list, suspend, rotate, delete"},
 	"internal/events":       {rules, "the feed of events and webhooks: what owners are told of"},
+	"internal/service":      {rules, "the activation service: until when joins are answered, on what terms, and what is reported; clock in doubt"},
 	"internal/rotation":     {rules, "imported root keys sealed anew under newer storage keys, while joins go on"},
 	"internal/refusal":      {rules, "why requests were refused: kept off the answer path, explained to owner and operator"},
 	"internal/factory":      {rules, "elements made offline: manifest and silicon file; the server never links it, the command and quickstart do"},

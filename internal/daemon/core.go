@@ -18,6 +18,7 @@ import (
 	"joinery/internal/interop"
 	"joinery/internal/keyring"
 	"joinery/internal/refusal"
+	"joinery/internal/service"
 	"joinery/internal/ttjs"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,12 +34,16 @@ type core struct {
 	holders  holders
 	refusals *refusal.Recorder
 	events   *events.Runner
-	interop  *interop.Server
-	api      *api.Server
-	v2       *ttjs.Server
-	apiCert  *certificate
-	ops      *ops
-	opsHTTP  *http.Server
+	service  *service.Service
+	// serving ends when the core gives its database back; see lookAfterTerms.
+	serving    context.Context //nolint:containedctx // a life, and no request
+	endServing context.CancelFunc
+	interop    *interop.Server
+	api        *api.Server
+	v2         *ttjs.Server
+	apiCert    *certificate
+	ops        *ops
+	opsHTTP    *http.Server
 
 	joins    *handover.Gate
 	calls    *handover.Gate
@@ -74,6 +79,8 @@ func (k *core) build(ctx context.Context, c config.Config, h holders, certs cert
 	if err != nil {
 		return err
 	}
+	k.service = rules.service
+	k.serving, k.endServing = context.WithCancel(context.Background())
 	if k.events, err = startEvents(ctx, c, h, rules.events); err != nil {
 		return err
 	}
@@ -148,6 +155,15 @@ func (k *core) followJoins(ctx context.Context) {
 	k.holders.db.FollowJoins(ctx, func(err error) {
 		k.log.Warn("listings by last join do not follow the joins now", "error", err)
 	})
+}
+
+// lookAfterTerms reminds owners of the ends of service terms and watches the
+// clock, until ctx ends or the database is given back.
+func (k *core) lookAfterTerms(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(k.serving, cancel)()
+	k.service.Run(ctx)
 }
 
 func (k *core) serveOps(l net.Listener) error {
@@ -232,6 +248,9 @@ func (k *core) end(ctx context.Context) error {
 func (k *core) close() error {
 	if k.holders.db == nil {
 		return nil
+	}
+	if k.endServing != nil {
+		k.endServing()
 	}
 	k.refusals.Close() // writes what it has
 	if k.events != nil {

@@ -26,6 +26,7 @@ import (
 	"joinery/internal/refusal"
 	"joinery/internal/rotation"
 	"joinery/internal/seal"
+	"joinery/internal/service"
 	"joinery/internal/store"
 	"joinery/internal/ttjs"
 
@@ -114,6 +115,7 @@ type rules struct {
 	refusal      *refusal.Service
 	events       *events.Service
 	rotation     *rotation.Service
+	service      *service.Service
 }
 
 func newRules(ctx context.Context, c config.Config, h holders, refusals *refusal.Recorder, log *slog.Logger, now func() time.Time, metrics prometheus.Registerer) (rules, error) {
@@ -140,6 +142,9 @@ func newRules(ctx context.Context, c config.Config, h holders, refusals *refusal
 	if err := errors.Join(r.claim.Recall(ctx), r.networks.Recall(ctx)); err != nil {
 		return rules{}, err
 	}
+	if r.service, err = service.Start(ctx, h.db, service.Options{Now: now, Log: log, Hold: h.db.AnswersJoins}); err != nil {
+		return rules{}, err
+	}
 	r.fleet.Follow()
 	alarms := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "joinery_counter_alarms_total",
@@ -154,7 +159,16 @@ func newRules(ctx context.Context, c config.Config, h holders, refusals *refusal
 		}
 		return 0
 	})
-	for _, c := range []prometheus.Collector{alarms, fenced, refusalMetrics{refusals}, eventMetrics{r.events}, keyMetrics{h.keys}} {
+	doubted := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "joinery_clock_doubted",
+		Help: "1 while no service lapses because the clock stepped by more than a day, until the operator confirms it, else 0.",
+	}, func() float64 {
+		if r.service.Doubt() != "" {
+			return 1
+		}
+		return 0
+	})
+	for _, c := range []prometheus.Collector{alarms, fenced, doubted, refusalMetrics{refusals}, eventMetrics{r.events}, keyMetrics{h.keys}} {
 		if err := metrics.Register(c); err != nil {
 			return rules{}, fmt.Errorf("metrics: %w", err)
 		}
@@ -163,6 +177,7 @@ func newRules(ctx context.Context, c config.Config, h holders, refusals *refusal
 		Now:   now,
 		Log:   log,
 		Fence: h.db.AnswersJoins,
+		Terms: r.service,
 		Alarm: func(counter string) { alarms.WithLabelValues(counter).Inc() },
 	})
 	return r, nil
@@ -195,7 +210,7 @@ func services(h holders, r rules, v2 http.Handler) api.Services {
 		System: system{h}, Keys: r.auth, People: r.people,
 		Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
 		Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Disputes: r.claim, Imports: r.provisioning, Audit: r.fleet,
-		Refusals: r.refusal, Events: r.events, Rotation: r.rotation, Answers: h.db, V2: v2, Unsealer: system{h},
+		Refusals: r.refusal, Events: r.events, Rotation: r.rotation, Service: r.service, Answers: h.db, V2: v2, Unsealer: system{h},
 	}
 	if r.signIn != nil { // an interface that holds nil is not nil
 		s.SignIn = r.signIn

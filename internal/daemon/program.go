@@ -205,6 +205,7 @@ func (p *Program) Run(ctx context.Context) error {
 	p.core.serve(p.sockets, &running, fail)
 	running.Go(func() { endWithDatabase(ctx, p.core.holders, fail) })
 	running.Go(func() { p.core.followJoins(ctx) })
+	running.Go(func() { p.core.lookAfterTerms(ctx) })
 	p.health.Store(p.core.ops)
 	if err := p.confirm(); err != nil {
 		fail(err)

@@ -24,6 +24,7 @@ var resultCodes = map[joinery.Code]backend.ResultCode{
 	joinery.CodeUnknownReceiver: backend.UnknownReceiver,
 	joinery.CodeUnknownDevice:   backend.UnknownDevEUI,
 	joinery.CodeSuspended:       backend.ActivationDisallowed,
+	joinery.CodeLapsed:          backend.ActivationDisallowed,
 	joinery.CodeMIC:             backend.MICFailed,
 	joinery.CodeReplay:          backend.FrameReplayed,
 	joinery.CodeExhausted:       backend.JoinReqFailed,

@@ -146,6 +146,7 @@ func TestResultCodes(t *testing.T) {
 		{joinery.CodeUnknownReceiver, "UnkownReceiver", "UnkownReceiver"},
 		{joinery.CodeUnknownDevice, "UnknownDevEUI", "UnknownDevEUI"},
 		{joinery.CodeSuspended, "ActivationDisallowed", "ActivationDisallowed"},
+		{joinery.CodeLapsed, "ActivationDisallowed", "ActivationDisallowed"},
 		{joinery.CodeMIC, "MICFailed", "MICFailed"},
 		{joinery.CodeReplay, "JoinReqFailed", "FrameReplayed"},
 		{joinery.CodeExhausted, "JoinReqFailed", "JoinReqFailed"},

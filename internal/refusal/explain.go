@@ -58,6 +58,10 @@ func settled(c joinery.RefusalCount, now joinery.ActivationState) string {
 		if !now.Device.Suspended {
 			return "The device was resumed since."
 		}
+	case joinery.RefusedLapsed:
+		if now.Device.Service.RefuseAt.After(c.At) {
+			return "The service was extended since."
+		}
 	case joinery.RefusedDevNonceLow, joinery.RefusedDevNonceUsed:
 		if now.KeySet.Nonces.ResetAt.After(c.At) {
 			return "A reset of its DevNonces was opened since."

@@ -216,6 +216,15 @@ var wordings = []wording{
 		nil,
 	},
 	{
+		joinery.RefusedLapsed,
+		"The service term of the device is over, and so are its days of grace. Joins are refused; sessions that run go on, and nothing else is kept from its owner.",
+		"Extend it: 'joinctl service extend DEVICE --months 12 --reference ORDER'. If that takes credit which there is not, ask the operator for it. To leave, export, rekey, transfer and release work as before.",
+		func(x *joinery.Refusal, v voice) string {
+			return fmt.Sprintf("%s asked for %s, whose service ended on %s", who(x), v.device, x.Decided.ServiceEnd)
+		},
+		nil,
+	},
+	{
 		joinery.RefusedMIC,
 		"The frame was not made with the device's root key, or it was damaged, or somebody made it up.",
 		"Compare the root key in the device with the imported one: usual mistakes are AppKey and NwkKey swapped, reversed bytes, and the key of another device.",

@@ -30,6 +30,8 @@ type joinCommit struct {
 	payload   []byte
 	salt      [auditlog.SaltSize]byte
 	leaf      auditlog.Record
+	device    joinery.DeviceID
+	begin     *joinery.ServiceBegin // nil but for a device's first
 
 	// PostgreSQL only: since when the key set was found held by somebody else, and
 	// whether it was sent without an answer, and so may be on disk.
@@ -92,7 +94,7 @@ func newJoinCommit(c joinery.ActivationCommit) (*joinCommit, error) {
 	j := &joinCommit{
 		keySet: c.KeySet, version: c.Version, joinNonce: c.Nonces.JoinNonce, nonces: c.Nonces.Encode(),
 		at: c.Activation.At, id: c.Activation.ID, owner: c.Activation.Owner, payload: c.Activation.AppendPayload(nil),
-		result: make(chan error, 1),
+		device: c.Activation.Device, begin: c.Begin, result: make(chan error, 1),
 	}
 	if len(recent) > 1 {
 		j.previous = recent[1].ID
@@ -119,7 +121,7 @@ func takeBatch(queue []*joinCommit) (batch, rest []*joinCommit) {
 }
 
 // joinStatements are the statements of a batch.
-type joinStatements struct{ begin, swap, insert, find, commit, rollback *sqlite.Stmt }
+type joinStatements struct{ begin, swap, insert, term, fact, find, commit, rollback *sqlite.Stmt }
 
 func (s *joinStatements) prepare(c *sqliteConn) (err error) {
 	for _, p := range []struct {
@@ -129,6 +131,8 @@ func (s *joinStatements) prepare(c *sqliteConn) (err error) {
 		{&s.begin, "BEGIN IMMEDIATE"},
 		{&s.swap, "UPDATE key_set SET version = version + 1, join_nonce = ?, nonces = ?, last_join_at = ? WHERE id = ? AND version = ?"},
 		{&s.insert, "INSERT INTO activation (id, key_set, previous, payload, salt, leaf) VALUES (?, ?, ?, ?, ?, ?)"},
+		{&s.term, beginTerm},
+		{&s.fact, noteTerm},
 		{&s.find, "SELECT key_set FROM activation WHERE id = ?"},
 		{&s.commit, "COMMIT"},
 		{&s.rollback, "ROLLBACK"},
@@ -225,7 +229,47 @@ func (w *writer) swapAndInsert(j *joinCommit) (outcome, err error) {
 	s.BindBytes(4, j.payload)
 	s.BindBytes(5, j.salt[:])
 	s.BindBytes(6, j.leaf[:])
-	return nil, run(s)
+	if err := run(s); err != nil || j.begin == nil {
+		return nil, err
+	}
+	return nil, w.beginService(j)
+}
+
+// What a first activation writes beside its two rows.
+const (
+	beginTerm = `UPDATE device SET service_plan = ?, service_ends_at = ?, service_refuse_at = ?, service_remind_at = ?, service_prepaid = 0
+		WHERE id = ? AND service_ends_at IS NULL`
+	noteTerm = `INSERT INTO service_fact (device, kind, org, reference, maker, at, ends_at, months, plan, currency, amount, share, credit)
+		VALUES (?, 'included', ?, '', ?, ?, ?, ?, ?, ?, ?, ?, 0) ON CONFLICT DO NOTHING`
+)
+
+// beginService lets the service of a device begin with its first activation.
+func (w *writer) beginService(j *joinCommit) error {
+	b := j.begin
+	s := w.stmts.term
+	s.BindText(1, b.Term.Plan)
+	s.BindInt64(2, b.Term.EndsAt.UnixMilli())
+	s.BindInt64(3, b.Term.RefuseAt.UnixMilli())
+	s.BindNull(4)
+	if next := b.Term.NextNotice(j.at); !next.IsZero() {
+		s.BindInt64(4, next.UnixMilli())
+	}
+	s.BindInt64(5, int64(j.device))
+	if err := run(s); err != nil || w.c.Changes() == 0 {
+		return err
+	}
+	s = w.stmts.fact
+	s.BindInt64(1, int64(j.device))
+	s.BindInt64(2, int64(j.owner))
+	s.BindInt64(3, int64(b.Maker))
+	s.BindInt64(4, j.at.UnixMilli())
+	s.BindInt64(5, b.Term.EndsAt.UnixMilli())
+	s.BindInt64(6, int64(b.Plan.IncludedMonths))
+	s.BindText(7, b.Plan.Name)
+	s.BindText(8, b.Plan.Currency)
+	s.BindInt64(9, int64(b.Plan.ActivationPrice))
+	s.BindInt64(10, int64(b.Plan.Share))
+	return run(s)
 }
 
 // lookAgain decides after a COMMIT that reported cause: the batch was one

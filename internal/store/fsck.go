@@ -137,6 +137,17 @@ var simpleRules = []rule{
 		"SELECT b.device FROM binding b JOIN device d ON d.id = b.device WHERE b.epoch <> d.binding_epoch"},
 	{"last_join", deviceID, "it is listed under its owner", "delete the rows of last_join and last_join_seen; joins fill them again",
 		"SELECT j.device FROM last_join j JOIN device d ON d.id = j.device WHERE j.org <> d.org"},
+	{"device", deviceID, "its service ends before joins are refused, and has a plan", fixTamper,
+		`SELECT d.id FROM device d WHERE (d.service_ends_at IS NULL) <> (d.service_refuse_at IS NULL) OR d.service_refuse_at < d.service_ends_at
+		OR d.service_plan IS NULL AND (d.service_ends_at IS NOT NULL OR d.service_prepaid > 0) OR d.service_prepaid > 0 AND d.service_ends_at IS NOT NULL`},
+	{"device", deviceID, "its service ends when the last fact about it says", fixTamper,
+		`SELECT d.id FROM device d WHERE d.service_ends_at IS NOT NULL
+		AND d.service_ends_at <> (SELECT coalesce(max(f.ends_at), 0) FROM service_fact f WHERE f.device = d.id)`},
+	{"service_credit", orgID, "it is what was granted less what was spent", fixTamper,
+		`SELECT c.org FROM service_credit c WHERE c.months <> (SELECT coalesce(sum(g.months), 0) FROM service_grant g WHERE g.org = c.org)
+		- (SELECT coalesce(sum(f.months), 0) FROM service_fact f WHERE f.org = c.org AND f.credit = 1)`},
+	{"service_plan_range", plain, "it overlaps no other", "change one of the plans",
+		"SELECT 1 FROM service_plan_range a JOIN service_plan_range b ON a.first < b.first AND b.first <= a.last"},
 	{"manifest_entry", deviceID, "it belongs to the maker of its device", fixTamper,
 		"SELECT m.device FROM manifest_entry m JOIN device d ON d.id = m.device WHERE m.org <> d.maker"},
 	{"roaming_rule", deviceID, "a rule for a device is its owner's", fixTamper,

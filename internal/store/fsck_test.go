@@ -46,6 +46,7 @@ func richDatabase(t *testing.T) string {
 		must(d.CommitActivation(ctx, storetest.NextCommit(reload(t, d, 0))))
 	}
 	must(d.CommitActivation(ctx, rejoin1(reload(t, d, 0))))
+	serve(t, d, maker, states[1].Device.ID, a)
 	must(d.CommitActivation(ctx, storetest.NextCommit(reload(t, d, 1))))
 
 	peers := [2]joinery.Peer{}
@@ -82,6 +83,22 @@ func richDatabase(t *testing.T) string {
 	clean(t, d)
 	must(d.Close())
 	return o.Path
+}
+
+// serve begins the service of device 3, and has a plan, a credit and an extension.
+func serve(t *testing.T, d *DB, org joinery.OrgID, extended joinery.DeviceID, a joinery.AuditEntry) {
+	t.Helper()
+	ctx := t.Context()
+	plan := joinery.BuiltInPlan()
+	plan.Name, plan.CreatedAt = "gold", testTime
+	plan.JoinEUIs = []joinery.EUIRange{{First: lorawan.EUI64{1}, Last: lorawan.EUI64{2}}, {First: lorawan.EUI64{3}, Last: lorawan.EUI64{4}}}
+	c := storetest.NextCommit(reload(t, d, 3))
+	c.Begin = &joinery.ServiceBegin{Plan: plan, Term: joinery.ServiceTerm{}.Begin(plan, c.Activation.At), Maker: org}
+	_, granted := d.GrantService(ctx, joinery.ServiceGrant{Org: org, Months: 9, Reference: "G", At: testTime}, a)
+	_, spent := d.ExtendService(ctx, joinery.ServiceExtension{Devices: []joinery.DeviceID{extended}, Months: 4, Reference: "E", Org: org, Credit: true, At: testTime})
+	if err := errors.Join(d.PutPlan(ctx, plan, false, a), d.CommitActivation(ctx, c), granted, spent); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // handOver offers, releases and disputes devices.
@@ -254,6 +271,11 @@ var damages = []struct{ name, table, rule, statement string }{
 	{"activation twice", "activation", "none is issued twice",
 		"UPDATE activation SET (payload, salt, leaf) = (SELECT payload, salt, leaf FROM activation WHERE id = " + newestOfFirst + ") WHERE key_set = " + firstKeySet},
 	{"binding epoch never given", "activation", "epoch was given", "UPDATE device SET binding_epoch = 0; DELETE FROM binding"},
+
+	{"refusal before the end", "device", "before joins are refused", "UPDATE device SET service_refuse_at = 1 WHERE service_ends_at > 0"},
+	{"end without a fact", "device", "last fact", "DELETE FROM service_fact WHERE kind = 'included'"},
+	{"credit out of nothing", "service_credit", "less what was spent", "UPDATE service_credit SET months = 9"},
+	{"ranges of plans that overlap", "service_plan_range", "overlaps no other", "UPDATE service_plan_range SET last = x'0400000000000000'"},
 
 	{"audit payload", "audit", "not what the record covers", "UPDATE audit SET payload = CAST(replace(CAST(payload AS TEXT), 'test', 'best') AS BLOB) WHERE id = 2"},
 	{"audit columns", "audit", "what its payload says", "UPDATE audit SET event = 'x' WHERE id = 2"},

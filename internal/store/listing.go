@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -360,10 +361,13 @@ func (d *DB) NoteJoins(ctx context.Context, upTo joinery.ActivationID) (more boo
 		var last joinery.ActivationID
 		var n int
 		at := map[joinery.DeviceID]lastJoin{}
-		err := t.each(`SELECT a.id, d.id, d.org, k.last_join_at FROM activation a JOIN key_set k ON k.id = a.key_set JOIN device d ON d.id = k.device
+		active := map[activeDevice]activeUnder{}
+		err := t.each(`SELECT a.id, d.id, d.org, k.last_join_at, d.maker, coalesce(d.service_plan, '') FROM activation a JOIN key_set k ON k.id = a.key_set JOIN device d ON d.id = k.device
 			WHERE a.id > coalesce((SELECT activation FROM last_join_seen), 0) AND a.id <= ? ORDER BY a.id LIMIT ?`, func(r *row) error {
 			last = joinery.ActivationID(r.int())
-			at[joinery.DeviceID(r.int())] = lastJoin{joinery.OrgID(r.int()), r.time()}
+			device := joinery.DeviceID(r.int())
+			at[device] = lastJoin{joinery.OrgID(r.int()), r.time()}
+			active[activeDevice{joinery.MonthOf(last.Minute()).Number(), device}] = activeUnder{joinery.OrgID(r.int()), r.text()}
 			n++
 			return nil
 		}, upTo, noteJoins)
@@ -371,6 +375,9 @@ func (d *DB) NoteJoins(ctx context.Context, upTo joinery.ActivationID) (more boo
 			return false, err
 		}
 		if err := t.noteJoins(at); err != nil {
+			return false, err
+		}
+		if err := t.noteActive(active); err != nil {
 			return false, err
 		}
 		return n == noteJoins, t.exec("INSERT INTO last_join_seen (id, activation) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET activation = excluded.activation", last)
@@ -390,6 +397,33 @@ func (t *tx) noteJoins(at map[joinery.DeviceID]lastJoin) error {
 		}
 		return t.exec(v.with(`INSERT INTO last_join (device, org, at) SELECT v.device, v.org, v.at FROM v WHERE v.device > 0
 			ON CONFLICT (device) DO UPDATE SET org = excluded.org, at = excluded.at`), v.args...)
+	})
+}
+
+// activeDevice is a device in a month, activeUnder what a report counts it under.
+type (
+	activeDevice struct {
+		month  int
+		device joinery.DeviceID
+	}
+	activeUnder struct {
+		maker joinery.OrgID
+		plan  string
+	}
+)
+
+// noteActive notes which devices joined in which month.
+func (t *tx) noteActive(active map[activeDevice]activeUnder) error {
+	list := slices.SortedFunc(maps.Keys(active), func(a, b activeDevice) int {
+		return cmp.Or(cmp.Compare(a.month, b.month), cmp.Compare(a.device, b.device))
+	})
+	return inRuns(list, func(run []activeDevice) error {
+		v := valuesOf("month INTEGER, device INTEGER, maker INTEGER, plan TEXT")
+		for _, a := range run {
+			v.add(a.month, a.device, active[a].maker, active[a].plan)
+		}
+		return t.exec(v.with(`INSERT INTO service_active (month, device, maker, plan) SELECT v.month, v.device, v.maker, v.plan FROM v WHERE v.device > 0
+			ON CONFLICT (month, device) DO NOTHING`), v.args...)
 	})
 }
 

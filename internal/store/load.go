@@ -15,6 +15,7 @@ const (
 	stateColumns     = "SELECT " + stateColumnNames
 	stateColumnNames = `d.id, d.join_eui, d.dev_eui, d.mac_version, d.maker, d.suspended, d.disclosed, d.created_at,
 	d.org, d.owner_epoch, d.token_generation, coalesce(d.owned_since, d.created_at), d.released,
+	d.service_plan, d.service_ends_at, d.service_refuse_at, d.service_prepaid,
 	k.id, k.origin, k.master, k.generation, k.root10, k.version, k.join_nonce, k.nonces, k.last_join_at, k.disclosed,
 	b.epoch, b.net_id, b.ns_id, b.as_id, b.app_s_key, b.clear_nwk_keys, b.source, b.locked, b.since, b.kek,
 	s.nwk_use, s.app_use, `
@@ -84,6 +85,7 @@ func scanState(r *row) (s joinery.ActivationState, err error) {
 	d.ID, d.JoinEUI, d.DevEUI, d.MACVersion = joinery.DeviceID(r.int()), r.eui(), r.eui(), macVersion(r.int())
 	d.Maker, d.Suspended, d.Disclosed, d.CreatedAt = joinery.OrgID(r.int()), r.bool(), r.bool(), r.time()
 	d.Ownership = joinery.Ownership{Org: joinery.OrgID(r.int()), Epoch: uint32(r.int()), TokenGeneration: uint32(r.int()), Since: r.time(), Released: r.bool()}
+	d.Service = scanTerm(r)
 
 	k.ID, k.DeviceID, k.DevEUI = joinery.KeySetID(r.int()), d.ID, d.DevEUI
 	k.Origin, k.Master, k.Generation = joinery.Origin(r.int()), r.text(), uint32(r.int())
@@ -97,6 +99,11 @@ func scanState(r *row) (s joinery.ActivationState, err error) {
 	s.Binding = scanBinding(r)
 	k.Nwk.Use, k.App.Use, k.Nwk.Custody, k.App.Custody = r.blob(), r.blob(), r.blob(), r.blob()
 	return s, nil
+}
+
+// scanTerm reads plan, end, refusal and prepaid months.
+func scanTerm(r *row) joinery.ServiceTerm {
+	return joinery.ServiceTerm{Plan: r.text(), EndsAt: r.time(), RefuseAt: r.time(), Prepaid: int(r.int())}
 }
 
 // bindingColumns is how many columns scanBinding reads.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,6 +33,32 @@ const pgBatch = `WITH held AS (
 	added AS (
 	INSERT INTO activation (id, key_set, previous, payload, salt, leaf)
 	SELECT id, key_set, previous, payload, salt, leaf FROM moved RETURNING key_set)
+	SELECT key_set, 1 FROM added UNION ALL SELECT key_set, 0 FROM held`
+
+// pgBatchBegin is pgBatch for batches in which the service of a device begins. It
+// holds the devices' rows, too: where somebody else has one, its key set is left
+// out, so that nobody who holds one of the two waits for the other.
+const pgBatchBegin = `WITH held AS (
+	SELECT w.* FROM unnest(CAST(? AS bigint[]), CAST(? AS bigint[]), CAST(? AS bigint[]), CAST(? AS bytea[]), CAST(? AS bigint[]),
+		CAST(? AS bigint[]), CAST(? AS bigint[]), CAST(? AS bytea[]), CAST(? AS bytea[]), CAST(? AS bytea[]),
+		CAST(? AS bigint[]), CAST(? AS bigint[]), CAST(? AS bigint[]), CAST(? AS bigint[]), CAST(? AS bigint[]), CAST(? AS bigint[]),
+		CAST(? AS bigint[]), CAST(? AS text[]), CAST(? AS text[]), CAST(? AS bigint[]), CAST(? AS bigint[]))
+		AS w(key_set, version, join_nonce, nonces, at, id, previous, payload, salt, leaf,
+			device, owner, ends, refuse, remind, maker, months, plan, currency, amount, share)
+	JOIN key_set k ON k.id = w.key_set JOIN device d ON d.id = w.device FOR NO KEY UPDATE OF k, d SKIP LOCKED),
+	moved AS (
+	UPDATE key_set k SET version = k.version + 1, join_nonce = w.join_nonce, nonces = w.nonces, last_join_at = w.at
+	FROM held AS w WHERE k.id = w.key_set AND k.version = w.version AND (SELECT fence FROM store WHERE id = 1) = 'none'
+	RETURNING w.*),
+	added AS (
+	INSERT INTO activation (id, key_set, previous, payload, salt, leaf)
+	SELECT id, key_set, previous, payload, salt, leaf FROM moved RETURNING key_set),
+	begun AS (
+	UPDATE device d SET service_plan = w.plan, service_ends_at = w.ends, service_refuse_at = w.refuse, service_remind_at = w.remind, service_prepaid = 0
+	FROM moved AS w WHERE d.id = w.device AND w.ends IS NOT NULL AND d.service_ends_at IS NULL RETURNING w.*),
+	noted AS (
+	INSERT INTO service_fact (device, kind, org, reference, maker, at, ends_at, months, plan, currency, amount, share, credit)
+	SELECT device, 'included', owner, '', maker, at, ends, months, plan, currency, amount, share, 0 FROM begun ON CONFLICT DO NOTHING)
 	SELECT key_set, 1 FROM added UNION ALL SELECT key_set, 0 FROM held`
 
 // How long a join may wait that goes wrong; see pgLimit.
@@ -271,7 +298,11 @@ func (f fates) outcomes(batch []*joinCommit) []error {
 func (e *postgresDB) sendBatch(batch []*joinCommit, limit time.Duration) (done fates, err error) {
 	send := func() error {
 		return e.using(context.Background(), e.joins, limit, func(s *pgSession) error {
-			done, err = s.fates(pgBatch, batchArrays(batch)...)
+			if slices.ContainsFunc(batch, func(j *joinCommit) bool { return j.begin != nil }) {
+				done, err = s.fates(pgBatchBegin, append(batchArrays(batch), beginArrays(batch)...)...)
+			} else {
+				done, err = s.fates(pgBatch, batchArrays(batch)...)
+			}
 			return err
 		})
 	}
@@ -334,6 +365,48 @@ func batchArrays(batch []*joinCommit) []any {
 		a[7].bytes(j.payload)
 		a[8].bytes(j.salt[:])
 		a[9].bytes(j.leaf[:])
+	}
+	args := make([]any, columns)
+	for i := range a {
+		args[i] = a[i].b
+	}
+	return args
+}
+
+// beginArrays are the further arguments of pgBatchBegin.
+func beginArrays(batch []*joinCommit) []any {
+	const columns, plan, currency = 11, 7, 8
+	var a [columns]*pgArray
+	for i := range a {
+		oid := uint32(pgtype.Int8OID)
+		if i == plan || i == currency {
+			oid = pgtype.TextOID
+		}
+		a[i] = newArray(len(batch), oid)
+	}
+	for _, j := range batch {
+		a[0].integer(int64(j.device))
+		a[1].integer(int64(j.owner))
+		b := j.begin
+		if b == nil {
+			for i := 2; i < columns; i++ {
+				a[i].null()
+			}
+			continue
+		}
+		a[2].integer(b.Term.EndsAt.UnixMilli())
+		a[3].integer(b.Term.RefuseAt.UnixMilli())
+		if next := b.Term.NextNotice(j.at); next.IsZero() {
+			a[4].null()
+		} else {
+			a[4].integer(next.UnixMilli())
+		}
+		a[5].integer(int64(b.Maker))
+		a[6].integer(int64(b.Plan.IncludedMonths))
+		a[plan].bytes([]byte(b.Plan.Name))
+		a[currency].bytes([]byte(b.Plan.Currency))
+		a[9].integer(int64(b.Plan.ActivationPrice))
+		a[10].integer(int64(b.Plan.Share))
 	}
 	args := make([]any, columns)
 	for i := range a {

@@ -205,7 +205,7 @@ func TestPostgresBatchPlan(t *testing.T) {
 			}
 		}
 		e := inPostgres(d)
-		for query, want := range map[string]string{pgBatch: "Function Scan on w", manyLoads: "Function Scan on w"} {
+		for query, want := range map[string]string{pgBatch: "Function Scan on w", pgBatchBegin: "Function Scan on w", manyLoads: "Function Scan on w"} {
 			var plan string
 			err := e.using(t.Context(), e.joins, pgLimit, func(s *pgSession) error {
 				var err error

@@ -32,6 +32,7 @@ type moved struct {
 	joinNonce lorawan.JoinNonce
 	nonces    []byte
 	at        time.Time
+	service   *joinery.ServiceTerm // that began in this generation
 }
 
 // maxNews bounds a generation.
@@ -54,7 +55,11 @@ func (n *news) tell(batch []*joinCommit, outcomes []error) {
 	defer n.mu.Unlock()
 	for i, j := range batch {
 		if outcomes[i] == nil {
-			n.now[j.keySet] = moved{j.version + 1, j.joinNonce, j.nonces, j.at}
+			service := n.now[j.keySet].service
+			if j.begin != nil {
+				service = &j.begin.Term
+			}
+			n.now[j.keySet] = moved{j.version + 1, j.joinNonce, j.nonces, j.at, service}
 		}
 	}
 	if len(n.now) >= maxNews {
@@ -98,6 +103,9 @@ func (n *news) update(s *joinery.ActivationState, snapshot uint64) (ok bool, err
 		return ok, nil
 	}
 	s.KeySet.Version, s.Device.LastJoinAt = m.version, m.at
+	if m.service != nil {
+		s.Device.Service = *m.service
+	}
 	s.KeySet.Nonces, err = joinery.DecodeNonces(m.joinNonce, m.nonces)
 	return ok, err
 }

@@ -28,6 +28,7 @@ type Backend interface {
 	Refusals
 	Events
 	Webhooks
+	Services
 	Life
 }
 
@@ -154,7 +155,7 @@ func Run(t *testing.T, open func(t testing.TB) Backend) {
 		name string
 		run  func(*testing.T, func(testing.TB) Backend)
 	}{
-		{"Commit", runCommits}, {"Import", runImports}, {"Roots", runRoots}, {"Manifest", runManifests}, {"Delete", runDeletes}, {"Device", runDevices},
+		{"Commit", runCommits}, {"Service", runServices}, {"Import", runImports}, {"Roots", runRoots}, {"Manifest", runManifests}, {"Delete", runDeletes}, {"Device", runDevices},
 		{"Ownership", runOwnership}, {"HandOver", runHandOver}, {"Fleet", runFleet}, {"Foreign", runForeign}, {"Refusals", runRefusals},
 		{"Meanwhile", runMeanwhile}, {"Labels", runLabels}, {"People", runPeople}, {"NetworkClaims", runNetworkClaims},
 		{"Events", runEvents}, {"Webhooks", runWebhooks},
