@@ -14,8 +14,8 @@ import (
 // the copy was taken, because it has no more DevNonces. Rejoins come on top.
 const DefaultJump lorawan.JoinNonce = 1 << 16
 
-// jumpBatch is how many key sets rise in one transaction.
-const jumpBatch = 5000
+// jumpSize is how many key sets rise in one transaction.
+const jumpSize = 5000
 
 // maxExhaustedListed bounds Confirmed.Exhausted.
 const maxExhaustedListed = 1000
@@ -63,14 +63,15 @@ type ExhaustedDevice struct {
 // again. CodeConflict where no fence is up, CodeInvalid for a jump that cannot
 // be.
 func (d *DB) ConfirmFence(ctx context.Context, o Confirmation) (done Confirmed, err error) {
-	if done.Fence, done.Jump, err = d.beginJump(ctx, o); err != nil {
+	b, err := d.beginJump(ctx, o)
+	if err != nil {
 		return done, err
 	}
+	done.Fence, done.Jump = b.fence, b.jump
 	var all int64
 	err = d.engine.copying(ctx, func(c conn) (err error) { all, err = c.integer("SELECT count(*) FROM key_set"); return err })
-	for more := true; err == nil && more; {
-		var n int64
-		if n, more, err = d.jumpBatch(ctx, done.Jump); err == nil {
+	for n := int64(jumpSize); err == nil && n == jumpSize; {
+		if n, err = d.jumpBatch(ctx, done.Jump); err == nil {
 			done.KeySets += n
 			if o.Progress != nil {
 				o.Progress(min(done.KeySets, all), all)
@@ -92,60 +93,64 @@ func (d *DB) ConfirmFence(ctx context.Context, o Confirmation) (done Confirmed, 
 	return done, err
 }
 
-// beginJump writes down by how much JoinNonces rise, before the first does.
-func (d *DB) beginJump(ctx context.Context, o Confirmation) (f Fence, jump lorawan.JoinNonce, err error) {
-	err = d.do(ctx, func(t *tx) error {
-		s, _, err := t.storeRow()
-		if err != nil {
-			return err
-		}
-		f, jump = s.fence, o.Jump
-		switch {
-		case f.State != FenceRestored && f.State != FenceForked:
-			return joinery.Errorf(joinery.CodeConflict, "the database is not fenced: there is nothing to confirm")
-		case f.Jump != 0 && jump != 0 && jump != f.Jump:
-			return joinery.Errorf(joinery.CodeInvalid, "a confirmation with a jump of %d was begun; go on with that one, or without naming any", f.Jump)
-		case f.Jump != 0:
-			jump = f.Jump
-			return nil
-		case jump == 0:
-			jump = DefaultJump
-		}
-		above, err := d.witness.earlier(s, o, jump)
-		if err != nil {
-			return err
-		}
-		if uint64(jump)+uint64(above)+uint64(s.floor) >= uint64(lorawan.MaxJoinNonce) {
-			return joinery.Errorf(joinery.CodeInvalid, "a jump of %d would use up every JoinNonce: earlier jumps took %d of %d", jump, s.floor+above, lorawan.MaxJoinNonce)
-		}
-		jump += above
-		return t.exec("UPDATE store SET jump = ?, jumped = 0, join_nonce_floor = join_nonce_floor + ?", jump, jump)
-	})
-	return f, jump, err
+// begun is how a confirmation began.
+type begun struct {
+	fence Fence
+	jump  lorawan.JoinNonce
 }
 
-// jumpBatch raises the next key sets and tells how many, and whether more may
-// follow. Another confirmation may be at it at the same time, and then be done:
-// no key set rises twice, and none once the fence is down.
-func (d *DB) jumpBatch(ctx context.Context, jump lorawan.JoinNonce) (n int64, more bool, err error) {
-	err = d.do(ctx, func(t *tx) error {
+// beginJump writes down by how much JoinNonces rise, before the first does.
+func (d *DB) beginJump(ctx context.Context, o Confirmation) (begun, error) {
+	return write(ctx, d, func(t *tx) (b begun, err error) {
+		s, _, err := t.storeRow()
+		if err != nil {
+			return b, err
+		}
+		b = begun{s.fence, o.Jump}
+		switch {
+		case s.fence.State != FenceRestored && s.fence.State != FenceForked:
+			return b, joinery.Errorf(joinery.CodeConflict, "the database is not fenced: there is nothing to confirm")
+		case s.fence.Jump != 0 && o.Jump != 0 && o.Jump != s.fence.Jump:
+			return b, joinery.Errorf(joinery.CodeInvalid, "a confirmation with a jump of %d was begun; go on with that one, or without naming any", s.fence.Jump)
+		case s.fence.Jump != 0:
+			b.jump = s.fence.Jump
+			return b, nil
+		case b.jump == 0:
+			b.jump = DefaultJump
+		}
+		above, err := d.witness.earlier(s, o, b.jump)
+		if err != nil {
+			return b, err
+		}
+		if uint64(b.jump)+uint64(above)+uint64(s.floor) >= uint64(lorawan.MaxJoinNonce) {
+			return b, joinery.Errorf(joinery.CodeInvalid, "a jump of %d would use up every JoinNonce: earlier jumps took %d of %d", b.jump, s.floor+above, lorawan.MaxJoinNonce)
+		}
+		b.jump += above
+		return b, t.exec("UPDATE store SET jump = ?, jumped = 0, join_nonce_floor = join_nonce_floor + ?", b.jump, b.jump)
+	})
+}
+
+// jumpBatch raises the next key sets and tells how many; fewer than jumpSize are
+// the last. Another confirmation may be at it at the same time, and then be done: no
+// key set rises twice, and none once the fence is down.
+func (d *DB) jumpBatch(ctx context.Context, jump lorawan.JoinNonce) (int64, error) {
+	return write(ctx, d, func(t *tx) (n int64, err error) {
 		if err := t.jumping(jump); err != nil {
-			return err
+			return 0, err
 		}
 		var last int64
-		_, err := t.one("SELECT count(*), coalesce(max(id), 0) FROM (SELECT id FROM key_set WHERE id > (SELECT jumped FROM store) ORDER BY id LIMIT ?) AS batch",
-			func(r *row) error { n, last = r.int(), r.int(); return nil }, jumpBatch)
+		_, err = t.one("SELECT count(*), coalesce(max(id), 0) FROM (SELECT id FROM key_set WHERE id > (SELECT jumped FROM store) ORDER BY id LIMIT ?) AS batch",
+			func(r *row) error { n, last = r.int(), r.int(); return nil }, jumpSize)
 		if err != nil || n == 0 {
-			return err
+			return 0, err
 		}
 		err = t.exec(`UPDATE key_set SET version = version + 1, join_nonce = CASE WHEN join_nonce > ? THEN ? ELSE join_nonce + ? END
 			WHERE id > (SELECT jumped FROM store) AND id <= ?`, lorawan.MaxJoinNonce-jump, lorawan.MaxJoinNonce, jump, last)
 		if err != nil {
-			return err
+			return 0, err
 		}
-		return t.exec("UPDATE store SET jumped = ?", last)
+		return n, t.exec("UPDATE store SET jumped = ?", last)
 	})
-	return n, n == jumpBatch, err
 }
 
 // jumping refuses to go on with a jump that is not the one under way any more.

@@ -86,21 +86,21 @@ func TestTwoConfirmationsAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := joinNonces(t, d)
-	_, jump, err := d.beginJump(ctx, Confirmation{}) // the slow one
+	slow, err := d.beginJump(ctx, Confirmation{}) // the slow one
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := d.ConfirmFence(ctx, Confirmation{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := d.jumpBatch(ctx, jump); joinery.CodeOf(err) != joinery.CodeConflict {
+	if _, err := d.jumpBatch(ctx, slow.jump); joinery.CodeOf(err) != joinery.CodeConflict {
 		t.Errorf("raised behind the end: %v", err)
 	}
-	if err := d.endJump(ctx, Confirmed{Jump: jump}, "tester"); joinery.CodeOf(err) != joinery.CodeConflict {
+	if err := d.endJump(ctx, Confirmed{Jump: slow.jump}, "tester"); joinery.CodeOf(err) != joinery.CodeConflict {
 		t.Errorf("ended twice: %v", err)
 	}
 	for id, now := range joinNonces(t, d) {
-		if now != before[id]+jump {
+		if now != before[id]+slow.jump {
 			t.Errorf("key set %d: JoinNonce %d after %d", id, now, before[id])
 		}
 	}

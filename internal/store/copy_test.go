@@ -156,10 +156,10 @@ func TestCopyOfAHalfConfirmedDatabase(t *testing.T) {
 	if err := from.RaiseFence(ctx, "a test", "tester"); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := from.beginJump(ctx, Confirmation{Jump: 1000}); err != nil {
+	if _, err := from.beginJump(ctx, Confirmation{Jump: 1000}); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := from.jumpBatch(ctx, 1000); err != nil {
+	if _, err := from.jumpBatch(ctx, 1000); err != nil {
 		t.Fatal(err)
 	}
 	o := Options{Path: filepath.Join(t.TempDir(), "joinery.db"), UnsafeNoSync: true}

@@ -205,10 +205,10 @@ func TestConfirmedJoinNoncesJump(t *testing.T) {
 		t.Fatalf("a jump over all JoinNonces: %v", err)
 	}
 	// Cut off behind the first batch.
-	if _, _, err := d.beginJump(ctx, Confirmation{Jump: 2000}); err != nil {
+	if _, err := d.beginJump(ctx, Confirmation{Jump: 2000}); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := d.jumpBatch(ctx, 2000); err != nil {
+	if _, err := d.jumpBatch(ctx, 2000); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.Close(); err != nil {

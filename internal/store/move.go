@@ -97,20 +97,18 @@ func (f Fence) alreadyMoved(err error, m Move) error {
 }
 
 // beginMove marks the database as moving, or finds that it is.
-func (d *DB) beginMove(ctx context.Context, m Move) (f Fence, err error) {
-	err = d.do(ctx, func(t *tx) error {
+func (d *DB) beginMove(ctx context.Context, m Move) (Fence, error) {
+	return write(ctx, d, func(t *tx) (Fence, error) {
 		s, _, err := t.storeRow()
 		if err != nil {
-			return err
+			return Fence{}, err
 		}
-		f = s.fence
-		if err := f.movable(m); err != nil || f.Up() {
-			return err
+		if err := s.fence.movable(m); err != nil || s.fence.Up() {
+			return s.fence, err
 		}
-		f = Fence{State: FenceMoving, Since: now(), Note: m.ToName}
-		return t.raiseFence(f, m.Actor)
+		f := Fence{State: FenceMoving, Since: now(), Note: m.ToName}
+		return f, t.raiseFence(f, m.Actor)
 	})
-	return f, err
 }
 
 // moving is one run of MoveState behind its first step.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"sync"
 	"time"
 
 	"joinery"
@@ -36,6 +37,36 @@ const (
 	formatMicrochip = "microchip-atecc608"
 	formatCSV       = "csv"
 )
+
+// importsAtOnce bounds the bodies of imports in memory.
+const importsAtOnce = 2
+
+// importing is the organisations of which an import runs, one each, so that no
+// organisation takes the room of another.
+type importing struct {
+	mu   sync.Mutex
+	orgs map[joinery.OrgID]bool
+}
+
+// enter begins an import, or says that there is no room now. leave ends it.
+func (i *importing) enter(org joinery.OrgID) (leave func(), err error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	switch {
+	case i.orgs[org]:
+		return nil, joinery.Later(joinery.Errorf(joinery.CodeRateLimited, "an import of this organisation runs; send the file when it has ended"), 10*time.Second)
+	case len(i.orgs) >= importsAtOnce:
+		return nil, joinery.Errorf(joinery.CodeUnavailable, "as many imports run as the server takes at once; try again")
+	case i.orgs == nil:
+		i.orgs = map[joinery.OrgID]bool{}
+	}
+	i.orgs[org] = true
+	return func() {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		delete(i.orgs, org)
+	}, nil
+}
 
 // listFormats tells what importDevices takes: GET /devices/import/formats.
 func (s *Server) listFormats(w http.ResponseWriter, _ *http.Request) {
@@ -76,13 +107,12 @@ func (s *Server) importDevices(w http.ResponseWriter, r *http.Request, caller jo
 		writeMessage(w, http.StatusNotFound, "no such format; "+Base+"/devices/import/formats lists them")
 		return
 	}
-	select {
-	case s.imports <- struct{}{}:
-		defer func() { <-s.imports }()
-	default:
-		s.refuse(w, r, joinery.Errorf(joinery.CodeUnavailable, "as many imports run as the server takes at once; try again"))
+	leave, err := s.imports.enter(caller.Org)
+	if err != nil {
+		s.refuse(w, r, err)
 		return
 	}
+	defer leave()
 	ctx, cancel := context.WithTimeout(r.Context(), importTimeout)
 	defer cancel()
 	answer, err := s.importManifest(ctx, w, r, caller)

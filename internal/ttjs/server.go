@@ -86,15 +86,12 @@ type Options struct {
 	Now     func() time.Time // nil is the system's clock; it judges certificates
 }
 
-// importsAtOnce bounds the bodies of imports in memory.
-const importsAtOnce = 2
-
 // Server is the door: a handler for paths below Base.
 type Server struct {
 	Options
 	mux      *http.ServeMux
 	memory   *secret.Memory
-	imports  chan struct{} // holds one for each import under way
+	imports  importing
 	document []byte
 }
 
@@ -115,7 +112,7 @@ func New(opt Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		Options: opt, mux: http.NewServeMux(), memory: memory, imports: make(chan struct{}, importsAtOnce), document: document,
+		Options: opt, mux: http.NewServeMux(), memory: memory, document: document,
 	}
 	for _, r := range s.routes() {
 		s.mux.Handle(r.method+" "+Base+r.path, r.handler)
