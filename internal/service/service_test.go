@@ -1,7 +1,6 @@
 package service_test
 
 import (
-	"context"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -345,11 +344,4 @@ func TestPlansAndRights(t *testing.T) {
 	if list, err := h.Devices(ctx, stranger, joinery.ServiceQuery{Limit: 10}); err != nil || len(list) != 0 {
 		t.Errorf("%+v %v", list, err)
 	}
-}
-
-func TestRunLooks(t *testing.T) {
-	h := newHouse(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	h.Run(ctx) // ends with its context
 }
