@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
+	"slices"
 
 	"github.com/miekg/pkcs11"
 )
@@ -53,28 +54,42 @@ func (a *admin) newAuditKey(label string) error {
 	return nil
 }
 
-// Sign signs a SHA-256 digest with the audit key: ECDSA in ASN.1.
-func (o *Officer) Sign(digest []byte) ([]byte, error) {
-	h, err := findOne(o.a.s, pkcs11.CKO_PRIVATE_KEY, labelAudit)
+// Auditor is a generation of the audit key.
+type Auditor struct {
+	Generation uint32
+	// Key is its public half, PEM.
+	Key string
+
+	o       *Officer
+	private handle
+}
+
+// Auditor gives that generation of the audit key, or the newest for 0.
+func (o *Officer) Auditor(number uint32) (a Auditor, err error) {
+	list, err := o.a.s.someGenerations(labelAudit, classesOf[labelAudit]...)
 	if err != nil {
-		return nil, err
+		return a, err
 	}
+	i := len(list) - 1
+	if number != 0 {
+		i = slices.IndexFunc(list, func(g generation) bool { return g.number == number })
+	}
+	if i < 0 {
+		return a, fmt.Errorf("%w: there is no %s", ErrObject, generationLabel(labelAudit, number))
+	}
+	key, err := readEC(o.a.s, list[i].handles[0])
+	return Auditor{list[i].number, key, o, list[i].handles[1]}, err
+}
+
+// Sign signs a SHA-256 digest with the audit key: ECDSA in ASN.1.
+func (a Auditor) Sign(digest []byte) ([]byte, error) {
 	var raw [2 * scalarLen]byte
-	if err := o.a.s.sign(mechECDSA, h, digest, raw[:]); err != nil {
+	if err := a.o.a.s.sign(mechECDSA, a.private, digest, raw[:]); err != nil {
 		return nil, failed("signing with "+labelAudit, err)
 	}
 	return asn1.Marshal(struct{ R, S *big.Int }{
 		new(big.Int).SetBytes(raw[:scalarLen]), new(big.Int).SetBytes(raw[scalarLen:]),
 	})
-}
-
-// AuditKey gives the public half of the audit key, PEM.
-func (o *Officer) AuditKey() (string, error) {
-	h, err := findOne(o.a.s, pkcs11.CKO_PUBLIC_KEY, labelAudit)
-	if err != nil {
-		return "", err
-	}
-	return readEC(o.a.s, h)
 }
 
 // readEC reads a public key on P-256. Most tokens give its point as an octet string

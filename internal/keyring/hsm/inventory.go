@@ -3,36 +3,53 @@ package hsm
 import (
 	"bytes"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/miekg/pkcs11"
 
 	"joinery/internal/ceremony"
 )
 
-// Inventory describes every object of that label, as the token itself does. A
-// report has no other source.
+// Inventory describes every object of that label, and of the generations that come
+// after it, as the token itself does. A report has no other source.
 func (o *Officer) Inventory(label string) (list []ceremony.Object, err error) {
 	for _, class := range []uint{pkcs11.CKO_SECRET_KEY, pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_PUBLIC_KEY} {
-		handles, err := o.a.s.find(class, label)
+		found, err := o.a.shelf(class, label)
 		if err != nil {
 			return nil, err
 		}
-		for _, h := range handles {
-			object, err := o.a.inspect(class, h, label)
-			if err != nil {
-				return nil, failed("looking at "+label, err)
+		for _, number := range slices.Sorted(maps.Keys(found)) {
+			for _, h := range found[number] {
+				object, err := o.a.inspect(class, h, generationLabel(label, number))
+				if err != nil {
+					return nil, failed("looking at "+generationLabel(label, number), err)
+				}
+				list = append(list, object)
 			}
-			list = append(list, object)
 		}
 	}
 	return list, nil
 }
 
+// shelf lists the objects of a key by generations: one only, of a key that has none.
+// The names of master keys may look like generations of others.
+func (a *admin) shelf(class uint, label string) (map[uint32][]handle, error) {
+	if classesOf[label] != nil {
+		return a.s.labelled(class, label)
+	}
+	list, err := a.s.find(class, label)
+	return map[uint32][]handle{1: list}, err
+}
+
 // MasterLabel is the label of a master key.
 func MasterLabel(name string) string { return labelMaster + name }
 
-// CustodyLabel is the label of both halves of the custody key.
-func CustodyLabel() string { return labelCustody }
+// CustodyLabel is the label of both halves of the custody key, TransportLabel that of
+// the transport key, JoinKEKLabel that of the join KEK: of their first generations.
+func CustodyLabel() string   { return labelCustody }
+func TransportLabel() string { return labelTransport }
+func JoinKEKLabel() string   { return labelJoinKEK }
 
 func (a *admin) inspect(class uint, h handle, label string) (o ceremony.Object, err error) {
 	o = ceremony.Object{Label: label, Class: className[class], Type: a.typeOf(h)}
@@ -115,7 +132,7 @@ func (a *admin) rightsOf(h handle) []string {
 }
 
 func (a *admin) inspectPublic(h handle, o *ceremony.Object) error {
-	if o.Label == labelAudit {
+	if ceremony.IsAudit(o.Label) {
 		key, err := readEC(a.s, h)
 		o.PublicKey, o.KID = key, ceremony.Fingerprint(key)
 		return err
