@@ -16,7 +16,9 @@ import (
 // CustodyToken is what a custodian opens keys with: a backend. It is used by one
 // goroutine.
 type CustodyToken interface {
-	Generation() uint32
+	// Generations are those of the custody keys at hand, in rising order; none where
+	// there is no custody key.
+	Generations() []uint32
 	Signer() exportfile.Signer
 	Wrappings() []exportfile.Wrapping
 	// Checks tells whether the server's keys are at hand: master keys, and the row
@@ -47,9 +49,11 @@ type RootSource struct {
 	// Master is the name of the master key from which Derivation derives it.
 	Master     string
 	Derivation Derivation
-	// Blob is a custody blob that belongs to its key set and is of the custodian's
-	// own generation: format ‖ ciphertext. It is empty for a derived root.
-	Blob []byte
+	// Blob is a custody blob that belongs to its key set, without head and MAC: format
+	// ‖ ciphertext. It is empty for a derived root. Generation is one of the custody
+	// keys that are at hand.
+	Blob       []byte
+	Generation uint32
 }
 
 // NewCustodian gives a Custodian over t, which it closes when it is closed.
@@ -58,7 +62,13 @@ func NewCustodian(t CustodyToken) Custodian { return &custodian{t} }
 type custodian struct{ token CustodyToken }
 
 // Generation implements Custodian.
-func (c *custodian) Generation() uint32 { return c.token.Generation() }
+func (c *custodian) Generation() uint32 {
+	list := c.token.Generations()
+	if len(list) == 0 {
+		return 0
+	}
+	return list[len(list)-1]
+}
 
 // Signer implements Custodian.
 func (c *custodian) Signer() exportfile.Signer { return c.token.Signer() }
@@ -237,35 +247,34 @@ func (c *custodian) sealed(ctx context.Context, about exportfile.Metadata, id jo
 		if len(stored) == 0 {
 			return nil, ErrNoRoot
 		}
-		blob, err := c.custodyBlob(ctx, rootBinding(kindCustody, id, root), stored)
+		source, err := c.custodyBlob(ctx, rootBinding(kindCustody, id, root), stored)
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, RootSource{Blob: blob})
+		list = append(list, source)
 	}
 	return list, nil
 }
 
 // custodyBlob takes MAC and generation off a stored custody blob.
-func (c *custodian) custodyBlob(ctx context.Context, b binding, stored joinery.Sealed) ([]byte, error) {
+func (c *custodian) custodyBlob(ctx context.Context, b binding, stored joinery.Sealed) (source RootSource, err error) {
 	blob, err := CustodyBlob(stored)
 	if err != nil {
-		return nil, err
+		return source, err
 	}
 	if c.token.Checks() {
 		if blob, err = unbindBy(b, stored, func(msg []byte) ([macLen]byte, error) { return c.token.MAC(ctx, msg) }); err != nil {
-			return nil, err
+			return source, err
 		}
 	}
-	generation, blob, err := SplitGeneration(blob)
-	if err != nil {
-		return nil, err
+	if source.Generation, source.Blob, err = SplitGeneration(blob); err != nil {
+		return source, err
 	}
-	switch have := c.token.Generation(); {
-	case have == 0:
-		return nil, fmt.Errorf("%w: imported root keys open with the custody key of generation %d, which is not at hand", ErrOtherCustody, generation)
-	case generation != have:
-		return nil, fmt.Errorf("%w: it is of generation %d, this key of %d", ErrOtherCustody, generation, have)
+	switch have := c.token.Generations(); {
+	case len(have) == 0:
+		return source, fmt.Errorf("%w: imported root keys open with the custody key of generation %d, which is not at hand", ErrOtherCustody, source.Generation)
+	case !slices.Contains(have, source.Generation):
+		return source, fmt.Errorf("%w: it is of generation %d, and at hand is %d", ErrOtherCustody, source.Generation, have)
 	}
-	return blob, nil
+	return source, nil
 }

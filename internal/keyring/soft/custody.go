@@ -122,8 +122,13 @@ func (t *custodyToken) loadServer(c *contents) (err error) {
 	return err
 }
 
-// Generation implements keyring.CustodyToken.
-func (t *custodyToken) Generation() uint32 { return t.generation }
+// Generations implements keyring.CustodyToken.
+func (t *custodyToken) Generations() []uint32 {
+	if t.generation == 0 {
+		return nil
+	}
+	return []uint32{t.generation}
+}
 
 // Signer implements keyring.CustodyToken.
 func (t *custodyToken) Signer() exportfile.Signer { return t.signer }
