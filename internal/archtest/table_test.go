@@ -22,19 +22,20 @@ type room struct {
 // the module. A package that is missing here fails the tests: add it with its
 // floor and a line on why it must be a package of its own.
 var rooms = map[string]room{
-	"lorawan":           {ground, "TS001 identifiers, MAC versions, join and rejoin frames"},
-	"backend":           {ground, "TS002 messages, result codes per protocol version, KeyEnvelope"},
-	"manifest":          {ground, "signed device manifests"},
-	"tr005":             {ground, "the text of a label's QR code"},
-	"auditlog":          {ground, "leaf encoding and proof verification: what an auditor links"},
-	"internal/secret":   {ground, "a key in memory: used in a callback, never printed, wiped"},
-	"internal/cmac":     {ground, "AES-CMAC over opaque blocks: the key schedule and the sealing of keys both need it, and neither imports the other"},
-	"internal/harden":   {ground, "a process's memory kept out of dumps and away from debuggers; two programs hold keys"},
-	"internal/seal":     {ground, "encrypt to, and open with, a transport or recipient key"},
-	"internal/webhook":  {ground, "one signed message to an address that a customer chose: checked as it is dialled, bounded"},
-	"internal/backup":   {ground, "the encrypted file of a backup: written and read row by row, of whatever engine"},
-	"internal/ceremony": {ground, "the plan and the signed report of a ceremony of keys: whoever verifies one has none"},
-	"internal/label":    {ground, "labels drawn: QR codes, sheets as PDF, lists; apart from tr005, which is for others to import"},
+	"lorawan":             {ground, "TS001 identifiers, MAC versions, join and rejoin frames"},
+	"backend":             {ground, "TS002 messages, result codes per protocol version, KeyEnvelope"},
+	"manifest":            {ground, "signed device manifests"},
+	"tr005":               {ground, "the text of a label's QR code"},
+	"auditlog":            {ground, "leaf encoding and proof verification: what an auditor links"},
+	"internal/secret":     {ground, "a key in memory: used in a callback, never printed, wiped"},
+	"internal/cmac":       {ground, "AES-CMAC over opaque blocks: the key schedule and the sealing of keys both need it, and neither imports the other"},
+	"internal/harden":     {ground, "a process's memory kept out of dumps and away from debuggers; two programs hold keys"},
+	"internal/seal":       {ground, "encrypt to, and open with, a transport or recipient key"},
+	"internal/exportfile": {ground, "root keys on their way to their owner: recipients, the signed file, and its opening, which programs do that link no keyring"},
+	"internal/webhook":    {ground, "one signed message to an address that a customer chose: checked as it is dialled, bounded"},
+	"internal/backup":     {ground, "the encrypted file of a backup: written and read row by row, of whatever engine"},
+	"internal/ceremony":   {ground, "the plan and the signed report of a ceremony of keys: whoever verifies one has none"},
+	"internal/label":      {ground, "labels drawn: QR codes, sheets as PDF, lists; apart from tr005, which is for others to import"},
 
 	"manifest/manifesttest": {ground, "manifests in the shapes of real makers, with keys of their own; apart from manifest because several packages test with them"},
 
@@ -95,6 +96,7 @@ var sideways = map[string][]string{
 	"tr005":                        {"lorawan"},
 	"internal/label":               {"tr005"},
 	"internal/seal":                {"internal/cmac", "internal/secret", "lorawan"},
+	"internal/exportfile":          {"internal/cmac", "internal/seal", "internal/secret", "lorawan"},
 	"client":                       {""},
 	"internal/keyring":             {"internal/keyring/lwcrypto"},
 	"internal/keyring/soft":        {"internal/keyring", "internal/keyring/lwcrypto"},
@@ -119,17 +121,17 @@ var importers = map[string][]string{
 	// Custody: who can hold a key, and who can ask for an operation on one.
 	// ttjs is the one door that touches a key in the clear, because clients send it
 	// so: a claim's KEK, decoded into this package's memory and sealed there.
-	"internal/secret":           {"internal/ttjs", "internal/seal", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/hsm"},
-	"internal/seal":             {"internal/claim", "internal/ttjs", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/remote", "internal/keyring/worker", "internal/keyring/manual", "internal/keyring/keyringtest", "internal/provisioning", "internal/fleet", "internal/factory", "internal/api", "internal/daemon", "client", "cmd/joinctl", "cmd/joinery", "internal/quickstart", "internal/keyring/hsm/hsmtest", "internal/keyring/hsm", "cmd/joinery-hsm", "internal/rotation"},
+	"internal/secret":           {"internal/ttjs", "internal/exportfile", "internal/seal", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/hsm"},
+	"internal/seal":             {"internal/claim", "internal/exportfile", "internal/ttjs", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/remote", "internal/keyring/worker", "internal/keyring/manual", "internal/keyring/keyringtest", "internal/provisioning", "internal/fleet", "internal/factory", "internal/api", "internal/daemon", "client", "cmd/joinctl", "cmd/joinery", "internal/quickstart", "internal/keyring/hsm/hsmtest", "internal/keyring/hsm", "cmd/joinery-hsm", "internal/rotation"},
 	"internal/keyring":          {"internal/keyring/soft", "internal/keyring/remote", "internal/keyring/worker", "internal/keyring/manual", "internal/keyring/keyringtest", "internal/activation", "internal/provisioning", "internal/fleet", "internal/claim", "internal/daemon", "cmd/joinery", "cmd/joinery-hsm", "internal/keyring/hsm/hsmtest", "internal/keyring/hsm", "internal/rotation"},
 	"internal/keyring/remote":   {"internal/keyring/worker"},
 	"internal/keyring/worker":   {"internal/daemon", "cmd/joinery-hsm"},
 	"internal/keyring/manual":   {"internal/daemon"},
 	"internal/keyring/lwcrypto": {"internal/keyring", "internal/keyring/soft", "internal/keyring/keyringtest", "internal/keyring/hsm"},
 	"internal/keyring/soft":     {"internal/keyring/keyringtest", "internal/daemon", "cmd/joinery", "internal/quickstart"},
-	"crypto/aes":                {"internal/secret", "internal/seal", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/hsm", "internal/keyring/keyringtest", "internal/sim"},
+	"crypto/aes":                {"internal/exportfile", "internal/secret", "internal/seal", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/hsm", "internal/keyring/keyringtest", "internal/sim"},
 	"crypto/cipher":             {"internal/cmac", "internal/secret", "internal/seal", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/hsm", "internal/sim"},
-	"crypto/rsa":                {"internal/keyring/hsm/hsmtest", "internal/seal", "internal/keyring/soft", "internal/keyring/hsm", "internal/sim", "internal/quickstart", "internal/fleet"}, // fleet: how long a public key of a certificate is
+	"crypto/rsa":                {"internal/exportfile", "internal/keyring/hsm/hsmtest", "internal/seal", "internal/keyring/soft", "internal/keyring/hsm", "internal/sim", "internal/quickstart", "internal/fleet"}, // fleet: how long a public key of a certificate is
 	"runtime/secret":            {"internal/secret"},
 	"filippo.io/age":            {"internal/keyring/soft", "internal/backup"},
 
