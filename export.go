@@ -177,6 +177,7 @@ type Export struct {
 	RecipientName string
 	Kind          RecipientKind
 	Thumbprint    string
+	Form          string // "raw", "jwe", "seal", or "" for the best that there is
 
 	Devices int64             // in the set
 	Wrapped int64             // disclosed with it

@@ -11,7 +11,7 @@ import (
 // script that fails does not fill the database with wrapped keys.
 const maxOpenExports = 100
 
-const exportColumns = `SELECT e.id, e.org, e.state, e.recipient, p.name, p.kind, p.thumbprint, e.devices, e.wrapped, e.dropped, e.digest, e.header, e.needs_approval,
+const exportColumns = `SELECT e.id, e.org, e.state, e.recipient, p.name, p.kind, p.thumbprint, e.devices, e.wrapped, e.dropped, e.digest, e.form, e.header, e.needs_approval,
 	e.requested_by, e.requested_person, e.requested_at, e.decided_by, e.decided_at, e.note, e.ready_at, e.ended_at, e.expires_at
 	FROM export e JOIN export_recipient p ON p.id = e.recipient `
 
@@ -23,7 +23,7 @@ func (c conn) exports(where string, args ...any) (list []joinery.Export, err err
 			Devices: r.int(), Wrapped: r.int(), Dropped: r.int(),
 		}
 		r.into(e.Digest[:])
-		e.Header, e.NeedsApproval, e.RequestedBy, e.RequestedPerson, e.RequestedAt = r.blob(), r.bool(), r.text(), joinery.PersonID(r.int()), r.time()
+		e.Form, e.Header, e.NeedsApproval, e.RequestedBy, e.RequestedPerson, e.RequestedAt = r.text(), r.blob(), r.bool(), r.text(), joinery.PersonID(r.int()), r.time()
 		e.DecidedBy, e.DecidedAt, e.Note, e.ReadyAt, e.EndedAt, e.ExpiresAt = r.text(), r.time(), r.text(), r.time(), r.time(), r.time()
 		list = append(list, e)
 		return nil
@@ -95,9 +95,9 @@ func (d *DB) BeginExport(ctx context.Context, e joinery.Export) error {
 		case open >= maxOpenExports:
 			return joinery.Errorf(joinery.CodeRateLimited, "%d exports of this organisation are under way; acknowledge or withdraw some first", open)
 		}
-		err = t.exec(`INSERT INTO export (id, org, recipient, state, devices, wrapped, dropped, needs_approval, requested_by, requested_person,
-			requested_at, note, expires_at) VALUES (?, ?, ?, ?, 0, 0, 0, 0, ?, ?, ?, '', ?)`,
-			e.ID, e.Org, e.Recipient, joinery.ExportCollecting, e.RequestedBy, optional{e.RequestedPerson}, e.RequestedAt, e.ExpiresAt)
+		err = t.exec(`INSERT INTO export (id, org, recipient, form, state, devices, wrapped, dropped, needs_approval, requested_by, requested_person,
+			requested_at, note, expires_at) VALUES (?, ?, ?, ?, ?, 0, 0, 0, 0, ?, ?, ?, '', ?)`,
+			e.ID, e.Org, e.Recipient, e.Form, joinery.ExportCollecting, e.RequestedBy, optional{e.RequestedPerson}, e.RequestedAt, e.ExpiresAt)
 		return conflict(err, "there is such an export")
 	})
 }

@@ -41,6 +41,7 @@ CREATE TABLE export (
     wrapped          bigint NOT NULL CHECK (wrapped >= 0),
     dropped          bigint NOT NULL CHECK (dropped >= 0),
     digest           bytea CHECK (length(digest) = 32),
+    form             text COLLATE "C" NOT NULL CHECK (form IN ('', 'raw', 'jwe', 'seal')), -- of the wrapped keys; '': the best that there is
     header           bytea, -- first line of the file; NULL before the first device is wrapped
     needs_approval   smallint NOT NULL CHECK (needs_approval IN (0, 1)),
     requested_by     text COLLATE "C" NOT NULL,

@@ -41,6 +41,7 @@ CREATE TABLE export (
     wrapped          INTEGER NOT NULL CHECK (wrapped >= 0),
     dropped          INTEGER NOT NULL CHECK (dropped >= 0),
     digest           BLOB    CHECK (length(digest) = 32),
+    form             TEXT    NOT NULL CHECK (form IN ('', 'raw', 'jwe', 'seal')), -- of the wrapped keys; '': the best that there is
     header           BLOB, -- first line of the file; NULL before the first device is wrapped
     needs_approval   INTEGER NOT NULL CHECK (needs_approval IN (0, 1)),
     requested_by     TEXT    NOT NULL,
