@@ -270,13 +270,6 @@ type ExportItem struct {
 	Reason string // of a dropped one
 }
 
-// ExportWork is a device whose root keys are to be wrapped.
-type ExportWork struct {
-	Index uint64
-	// State is as of now, custody blobs included.
-	State ActivationState
-}
-
 // WrappedItem is what the custody process made of one device: Blob, or a Reason
 // why it could not.
 type WrappedItem struct {

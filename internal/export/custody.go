@@ -7,6 +7,7 @@ import (
 
 	"joinery"
 	"joinery/internal/exportfile"
+	"joinery/internal/keyring"
 )
 
 // Job is an export that waits for the custody process, with what that needs.
@@ -124,10 +125,17 @@ func (s *Service) working(ctx context.Context, caller joinery.Caller, id joinery
 	return e, nil
 }
 
+// Device is one whose root keys are to be wrapped.
+type Device struct {
+	Index  uint64
+	KeySet joinery.KeySet // with its custody blobs
+	About  exportfile.Metadata
+}
+
 // Work gives devices that wait to be wrapped, from index from on, and from where to
 // go on, 0 where there are no more. Those that are gone, or another's by now, are
 // dropped and not given.
-func (s *Service) Work(ctx context.Context, caller joinery.Caller, id joinery.ExportID, from uint64, limit int) (work []joinery.ExportWork, next uint64, err error) {
+func (s *Service) Work(ctx context.Context, caller joinery.Caller, id joinery.ExportID, from uint64, limit int) (work []Device, next uint64, err error) {
 	e, err := s.working(ctx, caller, id)
 	if err != nil {
 		return nil, 0, err
@@ -147,7 +155,7 @@ func (s *Service) Work(ctx context.Context, caller joinery.Caller, id joinery.Ex
 			drop = append(drop, joinery.WrappedItem{Index: item.Index, KeySet: item.KeySet, Reason: joinery.DropOwner})
 			continue
 		}
-		work = append(work, joinery.ExportWork{Index: item.Index, State: states[i]})
+		work = append(work, Device{item.Index, k, keyring.ExportMetadata(k, d.JoinEUI, d.MACVersion)})
 	}
 	if len(items) == limit {
 		next = items[len(items)-1].Index + 1
