@@ -37,7 +37,14 @@ func runCeremony(stdin io.Reader, answer io.Writer, stderr io.Writer) int {
 	out := json.NewEncoder(answer)
 	var job ceremony.Job
 	err := json.NewDecoder(io.LimitReader(stdin, maxJob)).Decode(&job)
-	if err == nil {
+	switch {
+	case err != nil:
+	case job.Change != nil:
+		var left ceremony.Generations
+		if left, err = change(context.Background(), *job.Change); err == nil {
+			err = out.Encode(ceremony.Message{Generations: &left})
+		}
+	default:
 		c := &conductor{job: job, plan: job.Plan, said: func(s ceremony.Step) error { return out.Encode(ceremony.Message{Step: &s}) }}
 		var report []byte
 		if report, err = c.conduct(context.Background()); err == nil {
@@ -64,7 +71,10 @@ type conductor struct {
 	plan    ceremony.Plan
 	said    func(ceremony.Step) error
 	report  ceremony.Report
-	custody seal.PublicKey
+	custody hsm.CustodyKey
+	// targets are the generations that keys get which the plan rotates, by its names
+	// for them.
+	targets map[string]uint32
 }
 
 func (c *conductor) conduct(ctx context.Context) ([]byte, error) {
@@ -79,6 +89,9 @@ func (c *conductor) conduct(ctx context.Context) ([]byte, error) {
 		if err := os.MkdirAll(c.plan.Directory, 0o700); err != nil {
 			return nil, err
 		}
+	}
+	if err := c.setTargets(); err != nil {
+		return nil, err
 	}
 	if err := c.custodyKey(); err != nil {
 		return nil, err
@@ -104,8 +117,13 @@ func (c *conductor) login(t ceremony.Token, f func(*hsm.Officer) error) error {
 	if err != nil {
 		return err
 	}
+	return conductWith(t, pin, f)
+}
+
+// conductWith logs in to a token with a PIN, which it clears.
+func conductWith(t ceremony.Token, pin []byte, f func(*hsm.Officer) error) error {
 	defer clear(pin)
-	err = hsm.Conduct(hsm.Options{Module: t.Module, InitArgs: t.InitArgs, Token: t.Label, PIN: pin}, f)
+	err := hsm.Conduct(hsm.Options{Module: t.Module, InitArgs: t.InitArgs, Token: t.Label, PIN: pin}, f)
 	if err != nil {
 		return fmt.Errorf("token %q: %w", t.Label, err)
 	}
@@ -133,8 +151,8 @@ func (c *conductor) custodyKey() error {
 		if err != nil {
 			return err
 		}
-		c.custody = key
-		return c.step(ceremony.Checked, "fingerprint "+key.KID(), "public half of the custody key in %s", path)
+		c.custody = hsm.CustodyKey{Public: key}
+		return c.step(ceremony.Checked, fingerprint(key), "public half of the custody key in %s", path)
 	}
 	return c.login(c.plan.Custody.Token, func(o *hsm.Officer) error {
 		if err := c.device("custody", c.plan.Custody.Token, o); err != nil {
@@ -145,10 +163,14 @@ func (c *conductor) custodyKey() error {
 			return err
 		}
 		c.custody = key
-		if err := c.step(outcome, fingerprint(key), "custody key pair %s", hsm.CustodyLabel()); err != nil {
+		if err := c.step(outcome, fingerprint(key.Public), "custody key pair %s", hsm.CustodyLabel()); err != nil {
 			return err
 		}
-		return c.inventory(o, c.plan.Custody.Label, hsm.CustodyLabel(), outcome)
+		made, err := c.rotateCustodyPair(o)
+		if err != nil {
+			return err
+		}
+		return c.inventory(o, c.plan.Custody.Label, hsm.CustodyLabel(), outcome, made)
 	})
 }
 
@@ -159,11 +181,12 @@ func fingerprint(key seal.PublicKey) string {
 	return "fingerprint " + key.KID()
 }
 
-// inventory lists the objects of a label for the report.
-func (c *conductor) inventory(o *hsm.Officer, token, label string, outcome ceremony.Outcome) error {
+// inventory lists the objects of a label and its generations for the report; made is
+// the label of a generation that was not there before, if there is one.
+func (c *conductor) inventory(o *hsm.Officer, token, label string, outcome ceremony.Outcome, made string) error {
 	list, err := o.Inventory(label)
 	for _, object := range list {
-		object.Token, object.Found = token, outcome == ceremony.WasThere
+		object.Token, object.Found = token, outcome == ceremony.WasThere && object.Label != made
 		c.report.Objects = append(c.report.Objects, object)
 	}
 	return err
@@ -176,7 +199,7 @@ func (c *conductor) serverToken(ctx context.Context, o *hsm.Officer) ([]byte, er
 	}
 	if !c.job.Apply {
 		// Before anything is said to be made: will it do?
-		if err := c.levels(o.Expected(c.custody.Alg())); err != nil {
+		if err := c.levels(o.Expected(c.custody.Public.Alg())); err != nil {
 			return nil, err
 		}
 	}
@@ -204,7 +227,8 @@ func (c *conductor) serverToken(ctx context.Context, o *hsm.Officer) ([]byte, er
 	return c.sign(o)
 }
 
-// keys makes the keys that every Join Server has.
+// keys makes the keys that every Join Server has, and new generations of those that
+// the plan rotates.
 func (c *conductor) keys(o *hsm.Officer) error {
 	for _, label := range hsm.Labels() {
 		outcome, err := o.Ensure(label, c.job.Apply)
@@ -214,18 +238,37 @@ func (c *conductor) keys(o *hsm.Officer) error {
 		if err := c.step(outcome, "", "key %s", label); err != nil {
 			return err
 		}
-		if err := c.inventory(o, c.plan.Token.Label, label, outcome); err != nil {
+		made, err := c.rotateKey(o, label)
+		if err != nil {
+			return err
+		}
+		if err := c.inventory(o, c.plan.Token.Label, label, outcome, made); err != nil {
 			return err
 		}
 	}
-	outcome, err := o.EnsureCustody(c.custody, c.job.Apply)
+	return c.custodyHalf(o)
+}
+
+// custodyHalf puts the public half of the custody key into the server's token.
+func (c *conductor) custodyHalf(o *hsm.Officer) error {
+	rotates := c.plan.Rotates(ceremony.CustodyKey)
+	label, outcome, err := o.EnsureCustody(c.custody, rotates, c.job.Apply)
 	if err != nil {
 		return err
 	}
-	if err := c.step(outcome, fingerprint(c.custody), "public half of %s", hsm.CustodyLabel()); err != nil {
+	if err := c.step(outcome, fingerprint(c.custody.Public), "public half of %s", label); err != nil {
 		return err
 	}
-	return c.inventory(o, c.plan.Token.Label, hsm.CustodyLabel(), outcome)
+	if rotates {
+		if err := c.rotatedCustody(label); err != nil {
+			return err
+		}
+	}
+	made := ""
+	if outcome == ceremony.WasMade {
+		made = label
+	}
+	return c.inventory(o, c.plan.Token.Label, hsm.CustodyLabel(), ceremony.WasThere, made)
 }
 
 // levels notes how the token keeps keys, and refuses less than the plan wants.
@@ -243,34 +286,57 @@ func (c *conductor) levels(list []keyring.Custody) error {
 	return keyring.CheckCustody(list, minimum)
 }
 
-// publish writes the public keys for those who need them.
+// publish writes the public keys for those who need them. Those of later generations
+// have their number in the name.
 func (c *conductor) publish(o *hsm.Officer) error {
 	transport, err := o.TransportKey()
 	if err != nil {
 		return err
 	}
-	audit, err := o.AuditKey()
+	audit, err := o.Auditor(0)
 	if err != nil {
 		return err
 	}
-	for name, text := range map[string][]byte{
-		"transport.pub": transport.MarshalPEM(), "custody.pub": c.custody.MarshalPEM(), "audit.pub": []byte(audit),
+	custody, err := o.NewestCustody()
+	if err != nil {
+		return err
+	}
+	number, err := o.Newest(hsm.TransportLabel())
+	if err != nil {
+		return err
+	}
+	for _, key := range []struct {
+		name       string
+		generation uint32
+		text       []byte
+	}{
+		{"transport", number, transport.MarshalPEM()}, {"custody", custody.Generation, custody.Public.MarshalPEM()},
+		{"audit", audit.Generation, []byte(audit.Key)},
 	} {
-		if err := writeOnce(c.plan.Directory, name, text); err != nil {
+		name := key.name + ".pub"
+		if key.generation > 1 {
+			name = fmt.Sprintf("%s-%d.pub", key.name, key.generation)
+		}
+		if err := writeOnce(c.plan.Directory, name, key.text); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// sign ends the ceremony: the audit key signs what was done.
+// sign ends the ceremony: the audit key signs what was done; where it is rotated, the
+// one before, which is what the participants know.
 func (c *conductor) sign(o *hsm.Officer) ([]byte, error) {
-	key, err := o.AuditKey()
+	before := uint32(0)
+	if number, rotated := c.targets[ceremony.AuditKey]; rotated {
+		before = number - 1
+	}
+	key, err := o.Auditor(before)
 	if err != nil {
 		return nil, err
 	}
 	c.report.Finished = time.Now().UTC().Truncate(time.Second)
-	signed, err := ceremony.Sign(c.report, key, o.Sign)
+	signed, err := ceremony.Sign(c.report, key.Key, key.Sign)
 	if err != nil {
 		return nil, err
 	}

@@ -60,7 +60,7 @@ func (c *conductor) haveMaster(o *hsm.Officer, m ceremony.Master, have keyring.M
 	if err := c.step(outcome, "key check value "+have.KCV, "master key %s, %s", m.Name, origin(m)); err != nil {
 		return err
 	}
-	return c.inventory(o, c.plan.Token.Label, hsm.MasterLabel(m.Name), outcome)
+	return c.inventory(o, c.plan.Token.Label, hsm.MasterLabel(m.Name), outcome, "")
 }
 
 // origin says where the plan has a master key from.

@@ -233,7 +233,7 @@ it was: what is stored says what is left. Run as root or as the server's own use
 		if err := harden.Process(); err != nil {
 			return err
 		}
-		custody, err := soft.OpenCustody(cmd.Context(), file, unlock)
+		custody, err := soft.OpenCustodian(cmd.Context(), soft.CustodianOptions{CustodyFile: file, CustodyUnlock: unlock})
 		if err != nil {
 			return err
 		}
@@ -261,7 +261,7 @@ func ownServer(configFile string) (*client.Client, error) {
 // rewrapping is one run of rotate roots.
 type rewrapping struct {
 	api      *client.Client
-	custody  *soft.CustodyKey
+	custody  keyring.Custodian
 	batch    int
 	progress io.Writer
 
@@ -333,7 +333,7 @@ func (r *rewrapping) handIn(ctx context.Context, items []client.CustodyRoots) (o
 			return o, err
 		}
 	}
-	header, rows, err := r.custody.Reseal(to, roots)
+	header, rows, err := r.custody.Reseal(ctx, to, roots)
 	if err != nil {
 		return o, err
 	}
@@ -368,7 +368,7 @@ func again[T any](ctx context.Context, ask func() (T, error)) (v T, err error) {
 
 // isAway tells whether a request failed because nobody answers now.
 func isAway(err error) bool {
-	if errors.Is(err, soft.ErrOtherCustody) || errors.Is(err, soft.ErrDamaged) || errors.Is(err, keyring.ErrIntegrity) {
+	if errors.Is(err, keyring.ErrOtherCustody) || errors.Is(err, soft.ErrDamaged) || errors.Is(err, keyring.ErrIntegrity) {
 		return false
 	}
 	p, answered := errors.AsType[*client.Problem](err)

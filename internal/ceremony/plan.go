@@ -24,7 +24,17 @@ type Plan struct {
 	// MinimumLevel is what the token must reach for every kind of keys.
 	MinimumLevel string   `yaml:"minimum_level" json:"minimumLevel"`
 	Masters      []Master `yaml:"masters" json:"masters"`
+	// Rotate names the keys that get a new generation beside the old ones.
+	Rotate []string `yaml:"rotate" json:"rotate,omitempty"`
 }
+
+// Keys that have generations, as plans and commands name them.
+const (
+	JoinKEK      = "join-kek"
+	TransportKey = "transport-key"
+	CustodyKey   = "custody-key"
+	AuditKey     = "audit-key"
+)
 
 // Participant is somebody who takes part in a ceremony.
 type Participant struct {
@@ -107,8 +117,15 @@ func (p Plan) Check() error {
 		seen[m.Name] = true
 		c.master(m)
 	}
+	for i, key := range p.Rotate {
+		c.want(slices.Contains([]string{JoinKEK, TransportKey, CustodyKey, AuditKey}, key), "rotate: want %s, %s, %s or %s", JoinKEK, TransportKey, CustodyKey, AuditKey)
+		c.want(!slices.Contains(p.Rotate[:i], key), "rotate: %s is there twice", key)
+	}
 	return c.err()
 }
+
+// Rotates tells whether a key gets a new generation.
+func (p Plan) Rotates(key string) bool { return slices.Contains(p.Rotate, key) }
 
 // checker collects what is wrong, so that a reviewer reads all of it at once.
 type checker struct{ wrong []error }
@@ -210,3 +227,8 @@ func (p Plan) ReportFile() string { return filepath.Join(p.Directory, p.Name+".r
 // ResumeFile is what a ceremony keeps, sealed to its own token, until a shared
 // master key is in place everywhere.
 func (p Plan) ResumeFile() string { return filepath.Join(p.Directory, p.Name+".resume.json") }
+
+// RotationFile is where a ceremony notes which generations it makes, before it makes
+// them: so that one that was cut off makes no others when it goes on. It holds no
+// secret, and stays.
+func (p Plan) RotationFile() string { return filepath.Join(p.Directory, p.Name+".rotation.json") }

@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -34,6 +35,7 @@ type Report struct {
 	Tokens   []Device  `json:"tokens"`
 	Objects  []Object  `json:"objects"`
 	Masters  []Made    `json:"masters"`
+	Rotated  []Rotated `json:"rotated,omitempty"`
 	Levels   []Level   `json:"levels"`
 }
 
@@ -97,6 +99,16 @@ type Made struct {
 	Found      bool        `json:"wasThere"`
 	Components []Component `json:"components,omitempty"`
 	Shares     []Share     `json:"shares,omitempty"`
+}
+
+// Rotated is the generation of a key that a ceremony was to make beside the old ones.
+type Rotated struct {
+	Key        string `json:"key"`   // as the plan names it
+	Label      string `json:"label"` // of its objects
+	Generation uint32 `json:"generation"`
+	// KID is the fingerprint of a key that has a public half. That of an audit key is
+	// signed by the one before, so that who trusts that one trusts it.
+	KID string `json:"fingerprint,omitempty"`
 }
 
 // Level is how the token keeps keys of one origin, as it was tried.
@@ -186,15 +198,21 @@ func Verify(text []byte) (r Report, fingerprint string, err error) {
 // names makes sure that the report itself lists the key that signed it.
 func (r Report) names(key string) error {
 	for _, o := range r.Objects {
-		if o.Label == AuditLabel && o.PublicKey == key {
+		if IsAudit(o.Label) && o.PublicKey == key {
 			return nil
 		}
 	}
 	return fmt.Errorf("%w: the key that signed it is no object of the report", ErrReport)
 }
 
-// AuditLabel is the label of the key that signs reports.
+// AuditLabel is the label of the key that signs reports; its later generations have
+// their number behind it.
 const AuditLabel = "joinery.audit"
+
+// IsAudit tells whether a label is that of an audit key, of whatever generation.
+func IsAudit(label string) bool {
+	return label == AuditLabel || strings.HasPrefix(label, AuditLabel+".")
+}
 
 // strictly reads JSON with known names only.
 func strictly(text []byte, v any) error {
@@ -233,18 +251,49 @@ func Fingerprint(key string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Job is what joinery-hsm is asked to do.
+// Job is what joinery-hsm is asked to do: to carry out a plan or, where it is there,
+// a change.
 type Job struct {
-	Plan    Plan   `json:"plan"`
-	SHA256  string `json:"planSHA256"`
-	Program string `json:"program"`
-	Apply   bool   `json:"apply"`
+	Plan    Plan    `json:"plan"`
+	SHA256  string  `json:"planSHA256"`
+	Program string  `json:"program"`
+	Apply   bool    `json:"apply"`
+	Change  *Change `json:"change,omitempty"`
+}
+
+// Change is one step of the rotation of one key, in a server's token.
+type Change struct {
+	Key   string `json:"key"` // as a plan names it: all but AuditKey
+	What  What   `json:"what"`
+	Token Token  `json:"token"`
+	// PINCredential names a systemd credential, in place of Token.PINFile.
+	PINCredential string `json:"pinCredential,omitempty"`
+	// Custody is the token of the custody key, where that is changed.
+	Custody *Token `json:"custody,omitempty"`
+}
+
+// What is to be done.
+type What string
+
+// Kinds of changes. Each is answered with the generations that there are afterwards.
+const (
+	ToLook   What = "look"   // nothing
+	ToMake   What = "make"   // the next generation
+	ToRetire What = "retire" // the old ones
+)
+
+// Generations are those of the keys in a server's token, as keyring.Generations.
+type Generations struct {
+	JoinKEK   []uint32 `json:"joinKEK"`
+	Custody   uint32   `json:"custody"`
+	Transport []string `json:"transport"`
 }
 
 // Message is a line of what joinery-hsm answers: a step, then the signed report of
-// one that was carried out, or why not.
+// a ceremony that was carried out or what came of a change, or why not.
 type Message struct {
-	Step   *Step  `json:"step,omitempty"`
-	Report []byte `json:"report,omitempty"`
-	Error  string `json:"error,omitempty"`
+	Step        *Step        `json:"step,omitempty"`
+	Report      []byte       `json:"report,omitempty"`
+	Generations *Generations `json:"generations,omitempty"`
+	Error       string       `json:"error,omitempty"`
 }

@@ -252,7 +252,7 @@ func (d Device) WithoutBlobs() Device {
 // its last one. What a row cannot say is left out: the nonces of other JoinEUIs, and
 // RJcount1.
 func (d Device) Row() seal.SealedRow {
-	row := d.Metadata.row()
+	row := d.row()
 	for _, k := range d.Keys {
 		if k.Root == NwkKey {
 			row.NwkKey = k.Wrapped

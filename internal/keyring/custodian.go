@@ -19,8 +19,8 @@ var ErrOtherCustody = errors.New("not sealed to this custody key")
 // of its own, never in a server, and for as long as that one task takes. It has the
 // server's row MAC and master keys, and the custody key, each where it needs it.
 type Custodian interface {
-	// Generation is which custody key it has, from 1; 0 for none: then it opens
-	// derived key sets only.
+	// Generation is that of the newest custody key it has, from 1; 0 for none: then
+	// it opens derived key sets only.
 	Generation() uint32
 	// Signer is the public half of the key that signs exports.
 	Signer() exportfile.Signer

@@ -8,8 +8,11 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
+	"slices"
 
 	"github.com/miekg/pkcs11"
+
+	"joinery/internal/exportfile"
 )
 
 // The audit key: ECDSA on P-256.
@@ -23,7 +26,7 @@ var (
 // scalarLen is the length of each of the two numbers of a signature on P-256.
 const scalarLen = 32
 
-// newAuditKey makes the pair that signs reports, and nothing else.
+// newAuditKey makes a pair that signs, reports or exports, and does nothing else.
 func (a *admin) newAuditKey(label string) error {
 	common := template{
 		pkcs11.NewAttribute(pkcs11.CKA_LABEL, label), pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), kindOf("ecdsa-p256", label),
@@ -53,14 +56,37 @@ func (a *admin) newAuditKey(label string) error {
 	return nil
 }
 
-// Sign signs a SHA-256 digest with the audit key: ECDSA in ASN.1.
-func (o *Officer) Sign(digest []byte) ([]byte, error) {
-	h, err := findOne(o.a.s, pkcs11.CKO_PRIVATE_KEY, labelAudit)
+// Auditor is a generation of the audit key.
+type Auditor struct {
+	Generation uint32
+	// Key is its public half, PEM.
+	Key string
+
+	o       *Officer
+	private handle
+}
+
+// Auditor gives that generation of the audit key, or the newest for 0.
+func (o *Officer) Auditor(number uint32) (a Auditor, err error) {
+	list, err := o.a.s.someGenerations(labelAudit, classesOf[labelAudit]...)
 	if err != nil {
-		return nil, err
+		return a, err
 	}
+	i := len(list) - 1
+	if number != 0 {
+		i = slices.IndexFunc(list, func(g generation) bool { return g.number == number })
+	}
+	if i < 0 {
+		return a, fmt.Errorf("%w: there is no %s", ErrObject, generationLabel(labelAudit, number))
+	}
+	key, err := readEC(o.a.s, list[i].handles[0])
+	return Auditor{list[i].number, key, o, list[i].handles[1]}, err
+}
+
+// Sign signs a SHA-256 digest with the audit key: ECDSA in ASN.1.
+func (a Auditor) Sign(digest []byte) ([]byte, error) {
 	var raw [2 * scalarLen]byte
-	if err := o.a.s.sign(mechECDSA, h, digest, raw[:]); err != nil {
+	if err := a.o.a.s.sign(mechECDSA, a.private, digest, raw[:]); err != nil {
 		return nil, failed("signing with "+labelAudit, err)
 	}
 	return asn1.Marshal(struct{ R, S *big.Int }{
@@ -68,13 +94,22 @@ func (o *Officer) Sign(digest []byte) ([]byte, error) {
 	})
 }
 
-// AuditKey gives the public half of the audit key, PEM.
-func (o *Officer) AuditKey() (string, error) {
-	h, err := findOne(o.a.s, pkcs11.CKO_PUBLIC_KEY, labelAudit)
-	if err != nil {
-		return "", err
+// findSigner gives the public half of the key that signs exports; the zero Signer
+// where the token has none, from before there were exports.
+func findSigner(s *session) (signer exportfile.Signer, err error) {
+	list, err := s.find(pkcs11.CKO_PUBLIC_KEY, labelExport)
+	if err != nil || len(list) == 0 {
+		return signer, err
 	}
-	return readEC(o.a.s, h)
+	if len(list) > 1 {
+		return signer, fmt.Errorf("%w: there are %d objects %s; want 1", ErrObject, len(list), labelExport)
+	}
+	text, err := readEC(s, list[0])
+	if err != nil {
+		return signer, failed(labelExport, err)
+	}
+	block, _ := pem.Decode([]byte(text))
+	return exportfile.ParseSignerDER(block.Bytes)
 }
 
 // readEC reads a public key on P-256. Most tokens give its point as an octet string
@@ -90,7 +125,7 @@ func readEC(s *session, h handle) (string, error) {
 	}
 	key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point)
 	if err != nil {
-		return "", fmt.Errorf("%w: %s is no key on P-256", ErrObject, labelAudit)
+		return "", fmt.Errorf("%w: a public key is none on P-256", ErrObject)
 	}
 	der, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {

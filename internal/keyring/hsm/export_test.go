@@ -72,7 +72,7 @@ type Bare struct {
 // NewBare prepares the chain on the token that t has open.
 func NewBare(t *Token, p *pkcs11.Ctx, s pkcs11.SessionHandle, master string) (*Bare, error) {
 	c := t.conn.Load()
-	b := &Bare{P: p, S: s, master: c.objects.masters[master].handle, joinKEK: c.objects.joinKEK, rowMAC: c.objects.rowMAC,
+	b := &Bare{P: p, S: s, master: c.objects.masters[master].handle, joinKEK: c.objects.newestJoinKEK().handles[0], rowMAC: c.objects.rowMAC,
 		root: t.can.root, derivedRoot: t.can.derivedRoot, derivedSession: t.can.derived[keyring.UseSession]}
 	b.block = []*pkcs11.Mechanism{DerivationBlock(make([]byte, 16))}
 	kek, err := p.GenerateKey(s, mechNewAES, ofLen(sessionKey(false, mayWrap), 16))

@@ -23,19 +23,30 @@ func (t *Token) OpenBatch(ctx context.Context, h seal.Header) (keyring.Batch, er
 	if err := h.Check(); err != nil {
 		return nil, foreign(err)
 	}
-	if h.KID != t.transport.KID() || h.Alg != t.transport.Alg() {
-		return nil, foreign(seal.ErrOtherKey)
-	}
 	b := &batch{ctx: ctx, token: t}
-	err := t.use(ctx, func(c *conn, s *session) (err error) {
+	err := t.use(ctx, func(c *conn, s *session) error {
+		key, err := opener(c.objects.transports, h)
+		if err != nil {
+			return foreign(err)
+		}
 		b.conn = c
-		b.file, err = openFile(s, t.can, c.objects.transport, h)
+		b.file, err = openFile(s, t.can, key.private, h)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	return b, nil
+}
+
+// opener finds the transport key to which something was sealed.
+func opener(transports []pair, h seal.Header) (pair, error) {
+	for _, p := range transports {
+		if p.key.KID() == h.KID && p.key.Alg() == h.Alg {
+			return p, nil
+		}
+	}
+	return pair{}, seal.ErrOtherKey
 }
 
 // foreign names the failures of a foreign or damaged file.
@@ -171,17 +182,18 @@ func (b *batch) root(s *session, wrapped []byte) (r joinery.SealedRoot, err erro
 		return r, foreign(seal.ErrKeyWrap)
 	}
 	err = b.transit(s, wrapped, func(root handle) error {
-		use, err := s.wrap(b.conn.objects.joinKEK, root)
+		kek, to := b.conn.objects.newestJoinKEK(), b.conn.objects.newestCustody()
+		use, err := s.wrap(kek.handles[0], root)
 		if err != nil {
 			return failed("wrapping a root key for use", err)
 		}
 		alg := b.token.can.custody
-		custody, err := s.api.WrapKey(s.handle, oaep(alg), b.conn.objects.custody, root)
+		custody, err := s.api.WrapKey(s.handle, oaep(alg), to.public, root)
 		if err != nil {
 			return failed("wrapping a root key for custody", err)
 		}
-		r.Use = append([]byte{keyring.FormatKeyWrap}, use...)
-		r.Custody = append([]byte{formatOf(alg)}, custody...)
+		r.Use = keyring.WithGeneration(kek.number, append([]byte{keyring.FormatKeyWrap}, use...))
+		r.Custody = keyring.WithGeneration(to.number, append([]byte{formatOf(alg)}, custody...))
 		return nil
 	})
 	return r, err

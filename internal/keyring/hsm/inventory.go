@@ -3,36 +3,53 @@ package hsm
 import (
 	"bytes"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/miekg/pkcs11"
 
 	"joinery/internal/ceremony"
 )
 
-// Inventory describes every object of that label, as the token itself does. A
-// report has no other source.
+// Inventory describes every object of that label, and of the generations that come
+// after it, as the token itself does. A report has no other source.
 func (o *Officer) Inventory(label string) (list []ceremony.Object, err error) {
 	for _, class := range []uint{pkcs11.CKO_SECRET_KEY, pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_PUBLIC_KEY} {
-		handles, err := o.a.s.find(class, label)
+		found, err := o.a.shelf(class, label)
 		if err != nil {
 			return nil, err
 		}
-		for _, h := range handles {
-			object, err := o.a.inspect(class, h, label)
-			if err != nil {
-				return nil, failed("looking at "+label, err)
+		for _, number := range slices.Sorted(maps.Keys(found)) {
+			for _, h := range found[number] {
+				object, err := o.a.inspect(class, h, generationLabel(label, number))
+				if err != nil {
+					return nil, failed("looking at "+generationLabel(label, number), err)
+				}
+				list = append(list, object)
 			}
-			list = append(list, object)
 		}
 	}
 	return list, nil
 }
 
+// shelf lists the objects of a key by generations: one only, of a key that has none.
+// The names of master keys may look like generations of others.
+func (a *admin) shelf(class uint, label string) (map[uint32][]handle, error) {
+	if classesOf[label] != nil {
+		return a.s.labelled(class, label)
+	}
+	list, err := a.s.find(class, label)
+	return map[uint32][]handle{1: list}, err
+}
+
 // MasterLabel is the label of a master key.
 func MasterLabel(name string) string { return labelMaster + name }
 
-// CustodyLabel is the label of both halves of the custody key.
-func CustodyLabel() string { return labelCustody }
+// CustodyLabel is the label of both halves of the custody key, TransportLabel that of
+// the transport key, JoinKEKLabel that of the join KEK: of their first generations.
+func CustodyLabel() string   { return labelCustody }
+func TransportLabel() string { return labelTransport }
+func JoinKEKLabel() string   { return labelJoinKEK }
 
 func (a *admin) inspect(class uint, h handle, label string) (o ceremony.Object, err error) {
 	o = ceremony.Object{Label: label, Class: className[class], Type: a.typeOf(h)}
@@ -115,7 +132,7 @@ func (a *admin) rightsOf(h handle) []string {
 }
 
 func (a *admin) inspectPublic(h handle, o *ceremony.Object) error {
-	if o.Label == labelAudit {
+	if ceremony.IsAudit(o.Label) || o.Label == labelExport {
 		key, err := readEC(a.s, h)
 		o.PublicKey, o.KID = key, ceremony.Fingerprint(key)
 		return err
@@ -131,6 +148,7 @@ func (a *admin) inspectPublic(h handle, o *ceremony.Object) error {
 // What a report says of unwrap templates.
 const (
 	templateHolds  = "sensitive, not extractable: tried, and enforced"
+	templateLeaves = "sensitive, extractable, so that it can be wrapped for its owner: tried, and nothing comes in readable"
 	templateStored = "sensitive, not extractable: stored; the token does not enforce it"
 	templateNone   = "none: a key came in readable when it was tried"
 )
@@ -142,10 +160,15 @@ func (a *admin) templateOf(h handle, class uint, label string) string {
 		return ""
 	}
 	var leaves bool
-	if class == pkcs11.CKO_SECRET_KEY {
+	switch {
+	case class == pkcs11.CKO_SECRET_KEY:
 		leaves = a.unwrapsReadable(h)
-	} else {
-		leaves = a.opensReadable(h, label)
+	case isCustody(label):
+		if leaves = a.opensReadable(h, label, readable); !leaves {
+			return templateLeaves
+		}
+	default:
+		leaves = a.opensReadable(h, label, sessionKey(true), readable)
 	}
 	switch {
 	case !leaves:
@@ -157,7 +180,8 @@ func (a *admin) templateOf(h handle, class uint, label string) string {
 }
 
 // opensReadable tries whether a key that was encrypted to a pair comes in readable.
-func (a *admin) opensReadable(private handle, label string) bool {
+// templates are those of keys that must not come in.
+func (a *admin) opensReadable(private handle, label string, templates ...template) bool {
 	public, err := findOne(a.s, pkcs11.CKO_PUBLIC_KEY, label)
 	if err != nil {
 		return true
@@ -172,8 +196,8 @@ func (a *admin) opensReadable(private handle, label string) bool {
 	if err != nil {
 		return true
 	}
-	for _, t := range []template{sessionKey(true), readable.without(pkcs11.CKA_VALUE_LEN)} {
-		h, err := a.s.api.UnwrapKey(a.s.handle, oaep(key.Alg()), private, wrapped, t)
+	for _, t := range templates {
+		h, err := a.s.api.UnwrapKey(a.s.handle, oaep(key.Alg()), private, wrapped, t.without(pkcs11.CKA_VALUE_LEN))
 		if err != nil {
 			continue // refused, as it must be
 		}

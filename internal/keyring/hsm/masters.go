@@ -119,28 +119,21 @@ func (a *admin) accept(share seal.Master) (m keyring.Master, err error) {
 	return m, a.s.destroy(h)
 }
 
-// openShare opens the file key of a share by the token's transport key, and checks
+// openShare opens the file key of a share by a transport key of the token, and checks
 // the share's MAC.
 func (a *admin) openShare(share seal.Master) (f file, err error) {
 	if err := share.Seal.Check(); err != nil {
 		return f, fmt.Errorf("%w (%w)", ErrShare, err)
 	}
-	private, err := findOne(a.s, pkcs11.CKO_PRIVATE_KEY, labelTransport)
+	transports, err := bothHalves(a.s, labelTransport)
 	if err != nil {
 		return f, err
 	}
-	h, err := findOne(a.s, pkcs11.CKO_PUBLIC_KEY, labelTransport)
+	key, err := opener(transports, share.Seal)
 	if err != nil {
-		return f, err
-	}
-	public, err := readPublic(a.s, h)
-	if err != nil {
-		return f, err
-	}
-	if share.Seal.KID != public.KID() || share.Seal.Alg != public.Alg() {
 		return f, fmt.Errorf("%w: it is sealed to another transport key", ErrShare)
 	}
-	if f, err = openFile(a.s, a.can, private, share.Seal); err != nil {
+	if f, err = openFile(a.s, a.can, key.private, share.Seal); err != nil {
 		return f, fmt.Errorf("%w: it is damaged (%w)", ErrShare, err)
 	}
 	if err := f.check(a.s, a.can, share.Item(), share.MAC); err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/miekg/pkcs11"
 
 	"joinery/internal/ceremony"
+	"joinery/internal/exportfile"
 	"joinery/internal/seal"
 )
 
@@ -24,24 +25,23 @@ const (
 	labelTransport   = "joinery.transport"
 	labelCustody     = "joinery.custody"
 	labelAudit       = ceremony.AuditLabel // signs reports; no server uses it
+	labelExport      = "joinery.export"    // signs exports; no server uses it
 )
 
 // masterName is the form of a master key's name, as in the software backend.
 var masterName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
-// objects are the handles of a token's objects.
+// objects are the handles of a token's objects; of those with generations, in
+// rising order, the last of which seals.
 type objects struct {
 	masters     map[string]master
-	joinKEK     handle
+	joinKEKs    []generation
 	storageKEK  handle
 	rowMAC      handle
 	ownerTokens handle
-	// The private half of the transport key, its public half, and the public half
-	// of the custody key, whose private one is not here.
-	transport, transportPublic handle
-	custody                    handle
-
-	transportKey, custodyKey seal.PublicKey
+	transports  []pair
+	custodies   []pair // public halves: the private ones are not here
+	signer      exportfile.Signer
 }
 
 type master struct {
@@ -52,34 +52,35 @@ type master struct {
 // findObjects finds every object once, and refuses a token in which one is
 // missing, is there twice or could be read.
 func findObjects(s *session) (o objects, err error) {
+	if o.joinKEKs, err = s.someGenerations(labelJoinKEK, pkcs11.CKO_SECRET_KEY); err != nil {
+		return o, err
+	}
 	for _, want := range []struct {
 		to    *handle
-		class uint
 		label string
 	}{
-		{&o.joinKEK, pkcs11.CKO_SECRET_KEY, labelJoinKEK},
-		{&o.storageKEK, pkcs11.CKO_SECRET_KEY, labelStorageKEK},
-		{&o.rowMAC, pkcs11.CKO_SECRET_KEY, labelRowMAC},
-		{&o.ownerTokens, pkcs11.CKO_SECRET_KEY, labelOwnerTokens},
-		{&o.transport, pkcs11.CKO_PRIVATE_KEY, labelTransport},
-		{&o.transportPublic, pkcs11.CKO_PUBLIC_KEY, labelTransport},
-		{&o.custody, pkcs11.CKO_PUBLIC_KEY, labelCustody},
+		{&o.storageKEK, labelStorageKEK},
+		{&o.rowMAC, labelRowMAC},
+		{&o.ownerTokens, labelOwnerTokens},
 	} {
-		if *want.to, err = findOne(s, want.class, want.label); err != nil {
+		if *want.to, err = findOne(s, pkcs11.CKO_SECRET_KEY, want.label); err != nil {
 			return o, err
 		}
 	}
-	if err := findNone(s, pkcs11.CKO_PRIVATE_KEY, labelCustody); err != nil {
+	if o.transports, err = bothHalves(s, labelTransport); err != nil {
 		return o, err
 	}
-	if o.masters, err = findMasters(s); err != nil {
+	if err := noPrivateHalf(s); err != nil {
 		return o, err
 	}
-	if o.transportKey, err = readPublic(s, o.transportPublic); err != nil {
-		return o, failed(labelTransport, err)
+	if o.custodies, err = publicHalves(s, labelCustody); err != nil {
+		return o, err
 	}
-	o.custodyKey, err = readPublic(s, o.custody)
-	return o, failed(labelCustody, err)
+	if o.signer, err = findSigner(s); err != nil {
+		return o, err
+	}
+	o.masters, err = findMasters(s)
+	return o, err
 }
 
 // findOne finds the only object of a label; one that holds a secret must be such
@@ -96,15 +97,6 @@ func findOne(s *session, class uint, label string) (handle, error) {
 		return list[0], nil
 	}
 	return list[0], checkHidden(s, list[0], label)
-}
-
-// findNone makes sure that the custody key's private half is kept elsewhere.
-func findNone(s *session, class uint, label string) error {
-	list, err := s.find(class, label)
-	if err == nil && len(list) > 0 {
-		return fmt.Errorf("%w: the private half of %s is in the token of the Join Server; it belongs to another role, with its own PIN", ErrObject, label)
-	}
-	return err
 }
 
 // checkHidden refuses a key whose value could leave the token.
@@ -246,6 +238,10 @@ func ofLen(t template, n int) template {
 // hiddenOnly is the template that whatever a KEK unwraps must fit: sensitive and
 // not extractable.
 var hiddenOnly = boolTemplate(map[uint]bool{pkcs11.CKA_SENSITIVE: true, pkcs11.CKA_EXTRACTABLE: false})
+
+// sensitiveOnly is the template that whatever a custody key opens must fit: nobody
+// reads it, and it can be wrapped for its owner. PKCS #11 has no way to say for whom.
+var sensitiveOnly = boolTemplate(map[uint]bool{pkcs11.CKA_SENSITIVE: true, pkcs11.CKA_EXTRACTABLE: true})
 
 // unwrapsHiddenOnly is the attribute that says so.
 func unwrapsHiddenOnly() *pkcs11.Attribute {

@@ -44,7 +44,7 @@ func (o *Officer) Device() (d ceremony.Device, err error) {
 	}, nil
 }
 
-// maker is of a key that a Join Server's token has once.
+// maker is of a key that every Join Server's token has.
 type maker struct {
 	label   string
 	classes []uint
@@ -57,13 +57,27 @@ var makers = []maker{
 	{labelStorageKEK, []uint{pkcs11.CKO_SECRET_KEY}, (*admin).newKEK},
 	{labelRowMAC, []uint{pkcs11.CKO_SECRET_KEY}, (*admin).newMACKey},
 	{labelOwnerTokens, []uint{pkcs11.CKO_SECRET_KEY}, (*admin).newMACKey},
-	{labelTransport, []uint{pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_PUBLIC_KEY}, (*admin).newTransport},
-	{labelAudit, []uint{pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_PUBLIC_KEY}, (*admin).newAuditKey},
+	{labelTransport, classesOf[labelTransport], (*admin).newRSA},
+	{labelAudit, classesOf[labelAudit], (*admin).newAuditKey},
+	{labelExport, []uint{pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_PUBLIC_KEY}, (*admin).newAuditKey},
 }
 
-func (a *admin) newTransport(label string) error {
+func (a *admin) newRSA(label string) error {
 	_, err := a.newPair(label)
 	return err
+}
+
+// makerOf finds the maker of a key; the custody key's makes it in the token of its
+// own role.
+func makerOf(label string) (maker, error) {
+	if label == labelCustody {
+		return maker{labelCustody, classesOf[labelCustody], (*admin).newRSA}, nil
+	}
+	i := slices.IndexFunc(makers, func(m maker) bool { return m.label == label })
+	if i < 0 {
+		return maker{}, fmt.Errorf("%w: %q is none that a ceremony makes", ErrObject, label)
+	}
+	return makers[i], nil
 }
 
 // Labels gives the labels of the keys that every Join Server's token has, and a
@@ -76,29 +90,149 @@ func Labels() (list []string) {
 }
 
 // Ensure makes the key of that label if it is missing and apply is set, and checks
-// it if it is there. A key that is not as it must be is ErrObject, or ErrTemplate.
+// it if it is there, in all of its generations. A key that is not as it must be is
+// ErrObject, or ErrTemplate.
 func (o *Officer) Ensure(label string, apply bool) (ceremony.Outcome, error) {
-	i := slices.IndexFunc(makers, func(m maker) bool { return m.label == label })
-	if i < 0 {
-		return "", fmt.Errorf("%w: %q is none that a ceremony makes", ErrObject, label)
+	m, err := makerOf(label)
+	if err != nil {
+		return "", err
 	}
-	m := makers[i]
-	there, err := o.a.present(label, m.classes...)
+	there, err := o.a.labelsOf(m)
 	switch {
 	case err != nil:
 		return "", err
-	case there:
-		return ceremony.WasThere, o.a.fits(label)
+	case len(there) > 0:
+		for _, each := range there {
+			if err := o.a.fits(each); err != nil {
+				return "", err
+			}
+		}
+		return ceremony.WasThere, nil
 	case !apply:
 		return ceremony.Planned, nil
 	}
-	err = o.step(func() error {
+	return ceremony.WasMade, o.make(m, label)
+}
+
+// labelsOf lists the labels under which a key is there, whole: one of each
+// generation.
+func (a *admin) labelsOf(m maker) (list []string, err error) {
+	if classesOf[m.label] == nil {
+		there, err := a.present(m.label, m.classes...)
+		if err == nil && there {
+			list = []string{m.label}
+		}
+		return list, err
+	}
+	generations, err := a.s.generations(m.label, m.classes...)
+	for _, g := range generations {
+		list = append(list, g.label)
+	}
+	return list, err
+}
+
+// make makes a key under a label that is free.
+func (o *Officer) make(m maker, label string) error {
+	return o.step(func() error {
+		if err := o.a.free(label); err != nil {
+			return err
+		}
 		if err := m.make(o.a, label); err != nil {
 			return err
 		}
 		return o.a.fits(label)
 	})
-	return ceremony.WasMade, err
+}
+
+// Newest tells which generation of a key is the newest; 0 where there is none.
+func (o *Officer) Newest(label string) (uint32, error) {
+	m, err := makerOf(label)
+	if err != nil {
+		return 0, err
+	}
+	return o.a.newest(m.label, m.classes...)
+}
+
+func (a *admin) newest(label string, classes ...uint) (uint32, error) {
+	list, err := a.s.generations(label, classes...)
+	if err != nil || len(list) == 0 {
+		return 0, err
+	}
+	return list[len(list)-1].number, nil
+}
+
+// MakeGeneration makes that generation of a key if it is the next one and apply is
+// set, and checks it if it is the newest that is there. Any other is ErrObject: what
+// was planned is not what is to be done any more.
+func (o *Officer) MakeGeneration(label string, number uint32, apply bool) (ceremony.Outcome, error) {
+	m, err := makerOf(label)
+	if err != nil {
+		return "", err
+	}
+	newest, err := o.Newest(label)
+	if err != nil {
+		return "", err
+	}
+	if newest == number {
+		return ceremony.WasThere, o.a.fits(generationLabel(label, number))
+	}
+	next, err := following(newest)
+	if err != nil {
+		return "", err
+	}
+	if newest == 0 || next != number {
+		return "", fmt.Errorf("%w: generation %d of %s was to be made, and the newest is %d", ErrObject, number, label, newest)
+	}
+	if !apply {
+		return ceremony.Planned, nil
+	}
+	if err := o.a.clearNewest(label); err != nil {
+		return "", err
+	}
+	return ceremony.WasMade, o.make(m, generationLabel(label, number))
+}
+
+// GenerationLabel is the label of a generation of a key.
+func GenerationLabel(label string, number uint32) string { return generationLabel(label, number) }
+
+// Retire destroys every generation of a key but the newest, of the custody key what
+// this token has of it. What they sealed does not open any more. ErrRetire where there
+// is one only.
+func (o *Officer) Retire(label string) error {
+	m, err := makerOf(label)
+	if err != nil {
+		return err
+	}
+	if label == labelCustody && noPrivateHalf(o.a.s) == nil {
+		m.classes = []uint{pkcs11.CKO_PUBLIC_KEY}
+	}
+	return o.a.retire(label, m.classes...)
+}
+
+// FollowingInServer is the generation that comes after the newest of a key in a Join
+// Server's token, of the custody key's public half as well. There must be one.
+func (o *Officer) FollowingInServer(label string) (uint32, error) {
+	m, err := makerOf(label)
+	if err != nil {
+		return 0, err
+	}
+	if label == labelCustody {
+		m.classes = []uint{pkcs11.CKO_PUBLIC_KEY}
+	}
+	list, err := o.a.s.someGenerations(label, m.classes...)
+	if err != nil {
+		return 0, err
+	}
+	return following(list[len(list)-1].number)
+}
+
+// Generations tells which generations a Join Server's token has.
+func (o *Officer) Generations() (keyring.Generations, error) {
+	objects, err := findObjects(o.a.s)
+	if err != nil {
+		return keyring.Generations{}, err
+	}
+	return objects.generations(), nil
 }
 
 // step makes something, whole or not at all.
@@ -140,7 +274,10 @@ func (a *admin) fits(label string) error {
 			}
 		}
 	}
-	if label != labelJoinKEK && label != labelStorageKEK || !a.can.enforced {
+	if isCustody(label) {
+		return a.fitsCustody(label)
+	}
+	if !isKEK(label) || !a.can.enforced {
 		return nil
 	}
 	h, err := findOne(a.s, pkcs11.CKO_SECRET_KEY, label)
@@ -153,89 +290,101 @@ func (a *admin) fits(label string) error {
 	return nil
 }
 
+// isKEK tells whether a label is that of a key under which others come in.
+func isKEK(label string) bool {
+	for _, base := range []string{labelJoinKEK, labelStorageKEK} {
+		if n, err := generationOf(base, label); err == nil && n > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // unwrapsReadable tries whether a key comes in readable under kek.
 func (a *admin) unwrapsReadable(kek handle) bool {
 	p := &prober{s: a.s}
 	return p.unwrapsReadable(kek)
 }
 
+// CustodyKey is a generation of a custody key: its public half.
+type CustodyKey struct {
+	// Generation is 0 where nobody says which one it is.
+	Generation uint32
+	Public     seal.PublicKey
+}
+
 // EnsureCustodyPair makes the custody key in the token of its own role, or finds
-// it, and gives its public half: none where apply is not set and there is none.
-func (o *Officer) EnsureCustodyPair(apply bool) (public seal.PublicKey, out ceremony.Outcome, err error) {
-	there, err := o.a.present(labelCustody, pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_PUBLIC_KEY)
+// it, and gives the public half of its newest generation: none where apply is not
+// set and there is none.
+func (o *Officer) EnsureCustodyPair(apply bool) (key CustodyKey, out ceremony.Outcome, err error) {
+	if out, err = o.Ensure(labelCustody, apply); err != nil || out == ceremony.Planned {
+		return key, out, err
+	}
+	key, err = o.NewestCustody()
+	return key, out, err
+}
+
+// NewestCustody gives the newest custody key of either token. It must be there.
+func (o *Officer) NewestCustody() (CustodyKey, error) {
+	list, err := publicHalves(o.a.s, labelCustody)
 	if err != nil {
-		return public, "", err
+		return CustodyKey{}, err
 	}
-	if !there {
-		if !apply {
-			return public, ceremony.Planned, nil
-		}
-		err = o.step(func() (err error) {
-			public, err = o.a.newPair(labelCustody)
-			return err
-		})
-		return public, ceremony.WasMade, err
-	}
-	if err := o.a.fits(labelCustody); err != nil {
-		return public, "", err
-	}
-	public, err = o.publicKey(labelCustody)
-	return public, ceremony.WasThere, err
+	newest := list[len(list)-1]
+	return CustodyKey{newest.number, newest.key}, nil
 }
 
 // EnsureCustody puts the public half of the custody key into the token, which must
-// not have the private one.
-func (o *Officer) EnsureCustody(public seal.PublicKey, apply bool) (ceremony.Outcome, error) {
-	if err := findNone(o.a.s, pkcs11.CKO_PRIVATE_KEY, labelCustody); err != nil {
-		return "", err
+// not have the private one. With next set it may be the generation after the newest
+// that is there; else it must be that one, or the first.
+func (o *Officer) EnsureCustody(key CustodyKey, next, apply bool) (label string, out ceremony.Outcome, err error) {
+	if err := noPrivateHalf(o.a.s); err != nil {
+		return "", "", err
 	}
-	there, err := o.a.present(labelCustody, pkcs11.CKO_PUBLIC_KEY)
+	list, err := o.a.s.generations(labelCustody, pkcs11.CKO_PUBLIC_KEY)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	if there {
-		return ceremony.WasThere, o.sameCustody(public)
+	number := max(key.Generation, 1)
+	if len(list) > 0 {
+		have, err := o.NewestCustody()
+		if err != nil {
+			return "", "", err
+		}
+		same := !key.Public.IsZero() && have.Public.KID() == key.Public.KID()
+		switch {
+		case key.Public.IsZero() && !next:
+			return "", "", fmt.Errorf("%w: the token knows the custody key %s, and the token of custody has none", ErrObject, have.Public.KID())
+		case same && (key.Generation == 0 || key.Generation == have.Generation):
+			return generationLabel(labelCustody, have.Generation), ceremony.WasThere, nil
+		case same || !next:
+			return "", "", fmt.Errorf("%w: another custody key, %s, of generation %d", ErrExists, have.Public.KID(), have.Generation)
+		}
+		if number, err = following(have.Generation); err != nil {
+			return "", "", err
+		}
+		if key.Generation != 0 && key.Generation != number {
+			return "", "", fmt.Errorf("%w: generation %d of the custody key does not follow generation %d, which the token knows", ErrObject, key.Generation, have.Generation)
+		}
 	}
-	if !public.IsZero() && !slices.Contains(o.a.out, public.Alg()) {
-		return "", fmt.Errorf("%w: the token does not wrap by %s, which the custody key is for", ErrObject, public.Alg())
+	if !key.Public.IsZero() && !slices.Contains(o.a.out, key.Public.Alg()) {
+		return "", "", fmt.Errorf("%w: the token does not wrap by %s, which the custody key is for", ErrObject, key.Public.Alg())
 	}
+	label = generationLabel(labelCustody, number)
 	if !apply {
-		return ceremony.Planned, nil
+		return label, ceremony.Planned, nil
 	}
-	return ceremony.WasMade, o.step(func() error { return o.a.storePublic(labelCustody, public) })
+	return label, ceremony.WasMade, o.step(func() error { return o.a.storePublic(label, key.Public) })
 }
 
-// sameCustody refuses a custody key that is another one than the token has.
-func (o *Officer) sameCustody(want seal.PublicKey) error {
-	have, err := o.publicKey(labelCustody)
-	if err != nil {
-		return err
-	}
-	if want.IsZero() {
-		return fmt.Errorf("%w: the token knows the custody key %s, and the token of custody has none", ErrObject, have.KID())
-	}
-	if have.KID() != want.KID() {
-		return fmt.Errorf("%w: another custody key, %s", ErrExists, have.KID())
-	}
-	return nil
-}
-
-func (o *Officer) publicKey(label string) (seal.PublicKey, error) {
-	h, err := findOne(o.a.s, pkcs11.CKO_PUBLIC_KEY, label)
-	if err != nil {
-		return seal.PublicKey{}, err
-	}
-	return readPublic(o.a.s, h)
-}
-
-// TransportKey gives the public half of the transport key; none where there is no
-// such key yet.
+// TransportKey gives the public half of the newest transport key; none where there
+// is no such key yet.
 func (o *Officer) TransportKey() (seal.PublicKey, error) {
-	there, err := o.a.present(labelTransport, pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_PUBLIC_KEY)
-	if err != nil || !there {
+	there, err := o.a.s.generations(labelTransport, classesOf[labelTransport]...)
+	if err != nil || len(there) == 0 {
 		return seal.PublicKey{}, err
 	}
-	return o.publicKey(labelTransport)
+	return readPublic(o.a.s, there[len(there)-1].handles[0])
 }
 
 // Expected gives the levels at which the token will keep keys once all are made,
@@ -331,9 +480,12 @@ func (o *Officer) CanShare(to seal.PublicKey) error {
 // of the transport keys and, last, to the token's own, with which it is accepted
 // when the others are safe on disk.
 func (o *Officer) DrawShared(name string, to ...seal.PublicKey) (shares []seal.Master, err error) {
-	own, err := o.publicKey(labelTransport)
+	own, err := o.TransportKey()
 	if err != nil {
 		return nil, err
+	}
+	if own.IsZero() {
+		return nil, fmt.Errorf("%w: there is no transport key", ErrObject)
 	}
 	if err := o.a.freeMaster(name); err != nil {
 		return nil, err

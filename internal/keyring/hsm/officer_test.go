@@ -31,7 +31,7 @@ func ensureAll(t *testing.T, opt hsm.Options, custody seal.PublicKey, want cerem
 			}
 			objects = append(objects, list...)
 		}
-		if outcome, err := o.EnsureCustody(custody, true); err != nil || outcome != want {
+		if _, outcome, err := o.EnsureCustody(hsm.CustodyKey{Public: custody}, false, true); err != nil || outcome != want {
 			t.Errorf("custody: %s, %v", outcome, err)
 		}
 		levels, err := o.Levels(t.Context())
@@ -47,17 +47,17 @@ func ensureAll(t *testing.T, opt hsm.Options, custody seal.PublicKey, want cerem
 }
 
 func checkSignature(o *hsm.Officer) error {
-	text, err := o.AuditKey()
+	auditor, err := o.Auditor(0)
 	if err != nil {
 		return err
 	}
-	block, _ := pem.Decode([]byte(text))
+	block, _ := pem.Decode([]byte(auditor.Key))
 	key, err := x509.ParsePKIXPublicKey(block.Bytes)
 	if err != nil {
 		return err
 	}
 	digest := sha256.Sum256([]byte("a report"))
-	signature, err := o.Sign(digest[:])
+	signature, err := auditor.Sign(digest[:])
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func TestOfficerRefuses(t *testing.T) {
 		if _, err := o.NewMaster("not good"); !errors.Is(err, hsm.ErrObject) {
 			t.Errorf("a bad name: %v", err)
 		}
-		if public, outcome, err := o.EnsureCustodyPair(false); err != nil || outcome != ceremony.Planned || !public.IsZero() {
+		if public, outcome, err := o.EnsureCustodyPair(false); err != nil || outcome != ceremony.Planned || !public.Public.IsZero() {
 			t.Errorf("a custody key, dry: %v %v", outcome, err)
 		}
 		return nil

@@ -153,39 +153,42 @@ func (r revealing) EncryptBlock(b *[lwcrypto.BlockLen]byte) error {
 // probed is what was found out about a token.
 type probed struct {
 	can capabilities
-	// joinKEKHides is not set where the token unwrapped a key as readable under
-	// the join KEK itself.
-	joinKEKHides bool
+	// joinKEKsHide is not set where the token unwrapped a key as readable under a
+	// join KEK itself, of whatever generation.
+	joinKEKsHide bool
 }
 
 // prober tries a token out. What a token refuses it cannot do; only a lost session
 // is an error.
 type prober struct {
 	s         *session
-	o         objects
-	transport *seal.PublicKey
+	pair      pair            // a transport key, or one that is thrown away
+	transport *seal.PublicKey // what comes in by it
 	can       capabilities
 	gone      error
 }
 
-// probe finds out what a token can do, with the help of its transport key. Where
-// there is a join KEK, that is tried as well.
+// probe finds out what a token can do, with the help of its transport key, and
+// tries every join KEK.
 func probe(s *session, o objects) (probed, error) {
-	p := &prober{s: s, o: o}
-	in, out := p.algorithms(o.transportKey.RSA())
+	p := &prober{s: s, pair: o.newestTransport()}
+	in, out := p.algorithms(p.pair.key.RSA())
 	if len(in) == 0 {
 		p.transport = nil
 		p.basics()
 	}
-	p.can.opens = slices.Contains(in, o.transportKey.Alg())
-	if alg := o.custodyKey.Alg(); slices.Contains(out, alg) {
+	p.can.opens = slices.Contains(in, p.pair.key.Alg())
+	if alg := o.newestCustody().key.Alg(); slices.Contains(out, alg) {
 		p.can.custody = alg
 	}
 	p.wrapping()
 	p.can.hmac = p.tries(p.makesHMAC)
 	p.can.enforced = p.can.keyWrap && !p.unwrapsReadable(0)
-	hides := o.joinKEK == 0 || !p.unwrapsReadable(o.joinKEK)
-	return probed{p.can, hides}, p.gone
+	hide := true
+	for _, kek := range o.joinKEKs {
+		hide = !p.unwrapsReadable(kek.handles[0]) && hide
+	}
+	return probed{p.can, hide}, p.gone
 }
 
 // algorithms tells by which algorithms keys truly come in under the transport key,
@@ -262,7 +265,7 @@ func (p *prober) put(value []byte, t template) (handle, error) {
 	if err != nil {
 		return 0, err
 	}
-	return p.s.api.UnwrapKey(p.s.handle, oaep(p.transport.Alg()), p.o.transport, wrapped, t)
+	return p.s.api.UnwrapKey(p.s.handle, oaep(p.transport.Alg()), p.pair.private, wrapped, t)
 }
 
 // bringOut makes a throw-away key of a known value that can be wrapped. The
@@ -471,12 +474,12 @@ func (p *prober) goesOut() bool {
 	return p.tries(func() error {
 		return p.bringOut(k.value, func(h handle) error {
 			m := oaep(p.transport.Alg())
-			wrapped, err := p.s.api.WrapKey(p.s.handle, m, p.o.transportPublic, h)
+			wrapped, err := p.s.api.WrapKey(p.s.handle, m, p.pair.public, h)
 			if err != nil {
 				return err
 			}
 			use, like := p.shows(k)
-			back, err := p.s.api.UnwrapKey(p.s.handle, m, p.o.transport, wrapped, sessionKey(false, use))
+			back, err := p.s.api.UnwrapKey(p.s.handle, m, p.pair.private, wrapped, sessionKey(false, use))
 			if err != nil {
 				return err
 			}

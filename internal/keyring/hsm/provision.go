@@ -64,7 +64,7 @@ func Provision(ctx context.Context, opt Options, plan Plan) (made Provisioned, e
 func NewCustodyKey(opt Options) (public seal.PublicKey, err error) {
 	err = administer(opt, func(a *admin) error {
 		return a.undoing(func() error {
-			if err := a.free(labelCustody); err != nil {
+			if err := a.unmade(labelCustody); err != nil {
 				return err
 			}
 			public, err = a.newPair(labelCustody)
@@ -115,16 +115,12 @@ func administerToken(opt Options, f func(*admin) error) (err error) {
 // try finds out what the token can do, with its own transport pair or, before it
 // has one, with a pair that is thrown away.
 func (a *admin) try(opt Options) error {
-	private, err := a.s.find(pkcs11.CKO_PRIVATE_KEY, labelTransport)
+	list, err := a.s.generations(labelTransport, classesOf[labelTransport]...)
 	if err != nil {
 		return err
 	}
-	public, err := a.s.find(pkcs11.CKO_PUBLIC_KEY, labelTransport)
-	if err != nil {
-		return err
-	}
-	if len(private) == 1 && len(public) == 1 {
-		return a.tryWith(opt, public[0], private[0])
+	if n := len(list); n > 0 {
+		return a.tryWith(opt, list[n-1].handles[0], list[n-1].handles[1])
 	}
 	thrown, hidden, err := a.pair("joinery throw-away", "", false)
 	if err != nil {
@@ -139,7 +135,7 @@ func (a *admin) tryWith(opt Options, public, private handle) error {
 	if err != nil {
 		return err
 	}
-	p := &prober{s: a.s, o: objects{transport: private, transportPublic: public}}
+	p := &prober{s: a.s, pair: pair{public: public, private: private}}
 	a.in, a.out = p.algorithms(key)
 	if len(a.in) == 0 {
 		p.transport = nil
@@ -164,6 +160,20 @@ func (a *admin) undoing(f func() error) error {
 	return err
 }
 
+// unmade makes sure that a key has no generation.
+func (a *admin) unmade(label string) error {
+	for _, class := range []uint{pkcs11.CKO_SECRET_KEY, pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_PUBLIC_KEY} {
+		list, err := a.s.labelled(class, label)
+		if err == nil && len(list) > 0 {
+			err = fmt.Errorf("%w: %s", ErrExists, label)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // free makes sure that no object has that label.
 func (a *admin) free(labels ...string) error {
 	for _, label := range labels {
@@ -181,8 +191,10 @@ func (a *admin) free(labels ...string) error {
 }
 
 func (a *admin) provision(plan Plan) error {
-	if err := a.free(labelJoinKEK, labelStorageKEK, labelRowMAC, labelOwnerTokens, labelTransport, labelCustody); err != nil {
-		return err
+	for _, label := range []string{labelJoinKEK, labelStorageKEK, labelRowMAC, labelOwnerTokens, labelTransport, labelCustody, labelExport} {
+		if err := a.unmade(label); err != nil {
+			return err
+		}
 	}
 	for _, label := range []string{labelJoinKEK, labelStorageKEK} {
 		if err := a.newKEK(label); err != nil {
@@ -198,6 +210,9 @@ func (a *admin) provision(plan Plan) error {
 		return err
 	}
 	if err := a.storePublic(labelCustody, plan.Custody); err != nil {
+		return err
+	}
+	if err := a.newAuditKey(labelExport); err != nil {
 		return err
 	}
 	for _, name := range plan.Masters {
@@ -272,8 +287,14 @@ func (a *admin) newPair(label string) (seal.PublicKey, error) {
 	return readPublic(a.s, public)
 }
 
-// pair makes an RSA pair. The private half unwraps hidden keys only, and does
-// nothing else.
+// isCustody tells whether a label is that of a generation of the custody key.
+func isCustody(label string) bool {
+	n, err := generationOf(labelCustody, label)
+	return err == nil && n > 0
+}
+
+// pair makes an RSA pair. The private half unwraps hidden keys only, a custody key's
+// such as can be wrapped for their owners; it does nothing else.
 func (a *admin) pair(label, alg string, token bool) (public, private handle, err error) {
 	common := template{
 		pkcs11.NewAttribute(pkcs11.CKA_LABEL, label), pkcs11.NewAttribute(pkcs11.CKA_TOKEN, token),
@@ -294,7 +315,10 @@ func (a *admin) pair(label, alg string, token bool) (public, private handle, err
 		pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, false),
 		pkcs11.NewAttribute(pkcs11.CKA_SIGN, false),
 	)
-	if token {
+	switch {
+	case token && isCustody(label):
+		privateKey = append(privateKey, pkcs11.NewAttribute(pkcs11.CKA_UNWRAP_TEMPLATE, sensitiveOnly))
+	case token:
 		privateKey = append(privateKey, unwrapsHiddenOnly())
 	}
 	public, private, err = a.s.api.GenerateKeyPair(a.s.handle, mechNewRSA, publicKey, privateKey)

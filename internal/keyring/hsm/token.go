@@ -74,10 +74,12 @@ type Token struct {
 	memory *secret.Memory
 	pin    secret.Key
 
-	can       *capabilities
-	custody   []keyring.Custody
-	masters   []keyring.Master
-	transport seal.PublicKey
+	can     *capabilities
+	custody []keyring.Custody
+	masters []keyring.Master
+	// begun is what was found when the token was opened: a login that is made again
+	// uses no generation beyond it.
+	begun objects
 
 	conn atomic.Pointer[conn]
 
@@ -142,13 +144,13 @@ func (t *Token) begin(ctx context.Context) error {
 		return err
 	}
 	t.conn.Store(c)
-	t.transport = c.objects.transportKey
+	t.begun = c.objects
 	err = c.use(ctx, func(s *session) error {
 		p, err := probe(s, c.objects)
 		if err != nil {
 			return err
 		}
-		if p.can.enforced && !p.joinKEKHides {
+		if p.can.enforced && !p.joinKEKsHide {
 			return ErrTemplate
 		}
 		if t.opt.trustStorage {
@@ -227,9 +229,10 @@ func (t *Token) live() (*conn, error) {
 	}
 	c.close()
 	fresh, err := t.connect()
-	if err == nil && fresh.objects.transportKey.KID() != t.transport.KID() {
-		fresh.close()
-		err = fmt.Errorf("%w: it has other keys than before", ErrNoToken)
+	if err == nil {
+		if err = fresh.objects.keepTo(&t.begun); err != nil {
+			fresh.close()
+		}
 	}
 	t.tried, t.failed = time.Now(), nil
 	if err != nil {
@@ -264,13 +267,12 @@ func (t *Token) Masters() []keyring.Master { return slices.Clone(t.masters) }
 // Custody implements keyring.Token.
 func (t *Token) Custody() []keyring.Custody { return slices.Clone(t.custody) }
 
-// Generations implements keyring.Token. A hardware token has one of each.
-func (t *Token) Generations() keyring.Generations {
-	return keyring.Generations{JoinKEK: []uint32{1}, Custody: 1, Transport: []string{t.transport.KID()}}
-}
+// Generations implements keyring.Token: those that there were when the token was
+// opened.
+func (t *Token) Generations() keyring.Generations { return t.begun.generations() }
 
 // TransportKey implements keyring.Intake.
-func (t *Token) TransportKey() seal.PublicKey { return t.transport }
+func (t *Token) TransportKey() seal.PublicKey { return t.begun.newestTransport().key }
 
 // Check implements keyring.Token: it has the token make a MAC.
 func (t *Token) Check(ctx context.Context) error {
@@ -333,12 +335,20 @@ func (t *Token) OpenRoot(ctx context.Context, blob []byte) (k keyring.Key, err e
 	if !t.can.servesSealed() {
 		return nil, keyring.ErrNotServed
 	}
+	generation, blob, err := keyring.SplitGeneration(blob)
+	if err != nil {
+		return nil, err
+	}
 	wrapped, ok := bytes.CutPrefix(blob, []byte{keyring.FormatKeyWrap})
 	if !ok || len(wrapped) != lwcrypto.WrappedKeyLen {
 		return nil, keyring.ErrIntegrity
 	}
 	err = t.use(ctx, func(c *conn, s *session) error {
-		h, err := s.unwrap(c.objects.joinKEK, wrapped, t.can.root)
+		kek, known := c.objects.joinKEK(generation)
+		if !known {
+			return keyring.ErrIntegrity
+		}
+		h, err := s.unwrap(kek, wrapped, t.can.root)
 		k = newRoot(c, t.can, h)
 		return err
 	})
