@@ -35,6 +35,8 @@ type Config struct {
 	// Where events may be sent. Which addresses they are sent to is not configured
 	// here: organisations add webhooks while the server runs (`joinctl webhook`).
 	Webhooks Webhooks `yaml:"webhooks"`
+	// How root keys leave that were approved to be exported (`joinctl export`).
+	Export Export `yaml:"export"`
 	// What is written to standard error. Keys and tokens are never logged, at
 	// any level.
 	Log Log `yaml:"log"`
@@ -312,5 +314,6 @@ func (c *Config) paths() []*string {
 		&c.Keys.PKCS11.Module, &c.Keys.PKCS11.PINFile, &c.Keys.PKCS11.Worker, &c.Keys.PKCS11.AuditFile,
 		&c.Interop.Certificate, &c.Interop.Key,
 		&c.API.Socket, &c.API.TLS.Certificate, &c.API.TLS.Key, &c.SignIn.OIDC.ClientSecretFile, &c.Webhooks.CAFile,
+		&c.Export.Custody.File, &c.Export.Custody.PassphraseFile, &c.Export.Custody.IdentityFile, &c.Export.Custody.Module, &c.Export.Custody.PINFile,
 	}
 }
