@@ -27,6 +27,8 @@ const (
 	RightEventsRead    Right = "events:read"    // the feed of events
 	RightEventsWrite   Right = "events:write"   // where events are sent
 	RightAuditRead     Right = "audit:read"     // the log of custody events
+	RightExportRequest Right = "export:request" // have root keys exported, and say to which keys
+	RightExportApprove Right = "export:approve" // approve exports of others, and say when that is needed; a person only
 	RightServerWrite   Right = "server:write"   // what only the server's operator changes: organisations, ranges, signers
 )
 
@@ -35,7 +37,7 @@ const (
 var rightsInOrder = []Right{
 	RightDevicesRead, RightDevicesWrite, RightDevicesImport, RightDevicesOwn, RightDevicesBind, RightTokensRead,
 	RightPeersRead, RightPeersWrite, RightOrgRead, RightPeopleRead, RightPeopleWrite,
-	RightKeysRead, RightKeysWrite, RightEventsRead, RightEventsWrite, RightAuditRead, RightServerWrite,
+	RightKeysRead, RightKeysWrite, RightEventsRead, RightEventsWrite, RightAuditRead, RightExportRequest, RightExportApprove, RightServerWrite,
 }
 
 // AllRightsInOrder lists every right, in the order in which people read them.
@@ -97,7 +99,7 @@ func Roles() []Role { return []Role{RoleViewer, RoleMember, RoleAdmin} }
 // no role, nothing.
 func (r Role) Rights() Rights {
 	viewer := RightsOf(RightDevicesRead, RightPeersRead, RightOrgRead, RightPeopleRead, RightKeysRead, RightEventsRead, RightAuditRead)
-	member := viewer | RightsOf(RightDevicesWrite, RightDevicesImport, RightDevicesOwn, RightDevicesBind, RightTokensRead, RightKeysWrite, RightEventsWrite)
+	member := viewer | RightsOf(RightDevicesWrite, RightDevicesImport, RightDevicesOwn, RightDevicesBind, RightTokensRead, RightKeysWrite, RightEventsWrite, RightExportRequest)
 	switch r {
 	case RoleViewer:
 		return viewer
@@ -133,10 +135,11 @@ func OrgKindsInOrder() []OrgKind {
 func (k OrgKind) Rights() Rights {
 	every := RightsOf(RightDevicesRead, RightPeersRead, RightOrgRead, RightPeopleRead, RightPeopleWrite,
 		RightKeysRead, RightKeysWrite, RightEventsRead, RightEventsWrite, RightAuditRead)
-	holder := every | RightsOf(RightDevicesWrite, RightDevicesOwn, RightDevicesBind, RightTokensRead)
+	export := RightsOf(RightExportRequest, RightExportApprove)
+	holder := every | export | RightsOf(RightDevicesWrite, RightDevicesOwn, RightDevicesBind, RightTokensRead)
 	switch k {
 	case KindElementMaker:
-		return every | RightsOf(RightDevicesImport, RightDevicesOwn, RightTokensRead)
+		return every | export | RightsOf(RightDevicesImport, RightDevicesOwn, RightTokensRead)
 	case KindDeviceMaker, KindDistributor:
 		return holder | RightsOf(RightDevicesImport)
 	case KindOwner:

@@ -51,6 +51,16 @@ var needs = map[string]joinery.Right{
 	"bootstrapOperator": joinery.RightServerWrite,
 	"getRotation":       joinery.RightServerWrite, "listCustodyRoots": joinery.RightServerWrite, "rewrapRoots": joinery.RightServerWrite,
 
+	"listExports": joinery.RightDevicesRead, "getExport": joinery.RightDevicesRead, "listExportDevices": joinery.RightDevicesRead,
+	"listRecipients": joinery.RightDevicesRead, "getExportPolicy": joinery.RightDevicesRead, "listDisclosures": joinery.RightDevicesRead,
+	"requestExport": joinery.RightExportRequest, "addExportDevices": joinery.RightExportRequest, "withdrawExport": joinery.RightExportRequest,
+	"getExportFile": joinery.RightExportRequest, "acknowledgeExport": joinery.RightExportRequest,
+	"addRecipient": joinery.RightExportRequest, "removeRecipient": joinery.RightExportRequest,
+	"approveExport": joinery.RightExportApprove, "rejectExport": joinery.RightExportApprove,
+	"setExportPolicy": joinery.RightExportApprove, "approveExportPolicy": joinery.RightExportApprove,
+	"listCustodyExports": joinery.RightServerWrite, "startExport": joinery.RightServerWrite,
+	"listCustodyExportDevices": joinery.RightServerWrite, "handInExport": joinery.RightServerWrite,
+
 	"listPeople": joinery.RightPeopleRead, "listInvitations": joinery.RightPeopleRead,
 	"changePerson": joinery.RightPeopleWrite, "removePerson": joinery.RightPeopleWrite,
 	"invite": joinery.RightPeopleWrite, "withdrawInvitation": joinery.RightPeopleWrite,

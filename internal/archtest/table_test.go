@@ -64,6 +64,7 @@ var rooms = map[string]room{
 	"internal/claim":        {rules, "owner token to owner; bindings"},
 	"internal/fleet":        {rules, "devices, peers, KEKs: list, suspend, rotate, delete"},
 	"internal/events":       {rules, "the feed of events and webhooks: what owners are told of"},
+	"internal/export":       {rules, "root keys to their owner, or another Join Server: recipients, approval by another person, the custody process's work"},
 	"internal/rotation":     {rules, "imported root keys sealed anew under newer storage keys, while joins go on"},
 	"internal/refusal":      {rules, "why requests were refused: kept off the answer path, explained to owner and operator"},
 	"internal/factory":      {rules, "elements made offline: manifest and silicon file; the server never links it, the command and quickstart do"},
@@ -125,7 +126,7 @@ var importers = map[string][]string{
 	// so: a claim's KEK, decoded into this package's memory and sealed there.
 	"internal/secret":           {"internal/ttjs", "internal/exportfile", "internal/seal", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/hsm"},
 	"internal/seal":             {"internal/claim", "internal/exportfile", "internal/ttjs", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/remote", "internal/keyring/worker", "internal/keyring/manual", "internal/keyring/custody", "internal/keyring/keyringtest", "internal/provisioning", "internal/fleet", "internal/factory", "internal/api", "internal/daemon", "client", "cmd/joinctl", "cmd/joinery", "internal/quickstart", "internal/keyring/hsm/hsmtest", "internal/keyring/hsm", "cmd/joinery-hsm", "internal/rotation"},
-	"internal/keyring":          {"internal/keyring/soft", "internal/keyring/remote", "internal/keyring/worker", "internal/keyring/manual", "internal/keyring/custody", "internal/keyring/keyringtest", "internal/activation", "internal/provisioning", "internal/fleet", "internal/claim", "internal/daemon", "cmd/joinery", "cmd/joinery-hsm", "internal/keyring/hsm/hsmtest", "internal/keyring/hsm", "internal/rotation"},
+	"internal/keyring":          {"internal/keyring/soft", "internal/keyring/remote", "internal/keyring/worker", "internal/keyring/manual", "internal/keyring/custody", "internal/keyring/keyringtest", "internal/activation", "internal/provisioning", "internal/fleet", "internal/claim", "internal/daemon", "cmd/joinery", "cmd/joinery-hsm", "internal/keyring/hsm/hsmtest", "internal/keyring/hsm", "internal/rotation", "internal/export"},
 	"internal/keyring/remote":   {"internal/keyring/worker"},
 	"internal/keyring/worker":   {"internal/daemon", "cmd/joinery-hsm"},
 	"internal/keyring/manual":   {"internal/daemon"},

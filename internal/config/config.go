@@ -35,6 +35,8 @@ type Config struct {
 	// Where events may be sent. Which addresses they are sent to is not configured
 	// here: organisations add webhooks while the server runs (`joinctl webhook`).
 	Webhooks Webhooks `yaml:"webhooks"`
+	// How root keys leave that were approved to be exported (`joinctl export`).
+	Export Export `yaml:"export"`
 	// What is written to standard error. Keys and tokens are never logged, at
 	// any level.
 	Log Log `yaml:"log"`
@@ -101,30 +103,6 @@ type Keys struct {
 	Manual bool `yaml:"manual"`
 	// The hardware token, where the backend is pkcs11.
 	PKCS11 PKCS11 `yaml:"pkcs11"`
-	// Where the custody key is, which opens imported root keys for an approved export
-	// or a rotation. Leave it out where it is kept away from this machine: an operator
-	// then names it on a command line. The server never opens it.
-	Custody Custody `yaml:"custody"`
-}
-
-// Custody says where the custody key is: in a file where the backend is soft, else in
-// a token of its own role. A second process opens it, and ends with its one task.
-type Custody struct {
-	// The custody file made by `joinery ceremony soft`.
-	File string `yaml:"file"`
-	// A file whose first line is its passphrase, mode 0600.
-	PassphraseFile string `yaml:"passphrase_file"`
-	// A file with the age identity to which it is encrypted, mode 0600.
-	IdentityFile string `yaml:"identity_file"`
-	// The path of the custody token's PKCS #11 library; empty means that of the
-	// server's token.
-	Module string `yaml:"module"`
-	// What that library wants to be told when it starts: nothing, for most.
-	InitArgs string `yaml:"init_args"`
-	// The label of the custody token, as its ceremony gave it.
-	Token string `yaml:"token"`
-	// A file whose first line is its PIN, mode 0600. joinery-hsm alone reads it.
-	PINFile string `yaml:"pin_file"`
 }
 
 // PKCS11 says which hardware token holds the keys. The server itself never opens
@@ -333,9 +311,9 @@ func (c *Config) paths() []*string {
 	return []*string{
 		&c.Database.Path, &c.Database.PasswordFile,
 		&c.Keys.File, &c.Keys.PassphraseFile, &c.Keys.IdentityFile, &c.Keys.Command,
-		&c.Keys.Custody.File, &c.Keys.Custody.PassphraseFile, &c.Keys.Custody.IdentityFile, &c.Keys.Custody.Module, &c.Keys.Custody.PINFile,
 		&c.Keys.PKCS11.Module, &c.Keys.PKCS11.PINFile, &c.Keys.PKCS11.Worker, &c.Keys.PKCS11.AuditFile,
 		&c.Interop.Certificate, &c.Interop.Key,
 		&c.API.Socket, &c.API.TLS.Certificate, &c.API.TLS.Key, &c.SignIn.OIDC.ClientSecretFile, &c.Webhooks.CAFile,
+		&c.Export.Custody.File, &c.Export.Custody.PassphraseFile, &c.Export.Custody.IdentityFile, &c.Export.Custody.Module, &c.Export.Custody.PINFile,
 	}
 }

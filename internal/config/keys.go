@@ -15,10 +15,6 @@ func (k Keys) check() error {
 	if err := oneOf("keys.backend", k.Backend, BackendSoft, BackendPKCS11); err != nil {
 		return err
 	}
-	return errors.Join(k.checkBackend(), k.Custody.Check(k.Backend))
-}
-
-func (k Keys) checkBackend() error {
 	if k.Backend == BackendPKCS11 {
 		return k.checkToken()
 	}
@@ -127,29 +123,4 @@ func credentialThere(name, value string) error {
 		return wrong(name, "there is no $CREDENTIALS_DIRECTORY here: it exists only under systemd with LoadCredential=%s:…", value)
 	}
 	return nil
-}
-
-// IsZero tells whether no custody key is named.
-func (c Custody) IsZero() bool { return c == Custody{} }
-
-// Check judges where the custody key is, beside a backend.
-func (c Custody) Check(backend string) error {
-	if c.IsZero() {
-		return nil
-	}
-	file := []setting{{"file", c.File}, {"passphrase_file", c.PassphraseFile}, {"identity_file", c.IdentityFile}}
-	token := []setting{{"module", c.Module}, {"init_args", c.InitArgs}, {"token", c.Token}, {"pin_file", c.PINFile}}
-	stray := token
-	if backend == BackendPKCS11 {
-		stray = file
-	}
-	for _, s := range stray {
-		if s.value != "" {
-			return wrong("keys.custody."+s.name, "is set, and keys.backend is %s: the custody key is kept in the same way as the others", backend)
-		}
-	}
-	if backend == BackendPKCS11 {
-		return errors.Join(required("keys.custody.token", c.Token), required("keys.custody.pin_file", c.PINFile))
-	}
-	return errors.Join(required("keys.custody.file", c.File), onlyOne("keys.custody", "to open the custody file", file[1:]))
 }

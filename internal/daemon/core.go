@@ -14,6 +14,7 @@ import (
 	"joinery/internal/api"
 	"joinery/internal/config"
 	"joinery/internal/events"
+	"joinery/internal/export"
 	"joinery/internal/handover"
 	"joinery/internal/interop"
 	"joinery/internal/keyring"
@@ -33,6 +34,7 @@ type core struct {
 	holders  holders
 	refusals *refusal.Recorder
 	events   *events.Runner
+	export   *export.Service
 	interop  *interop.Server
 	api      *api.Server
 	v2       *ttjs.Server
@@ -77,6 +79,7 @@ func (k *core) build(ctx context.Context, c config.Config, h holders, certs cert
 	if k.events, err = startEvents(ctx, c, h, rules.events); err != nil {
 		return err
 	}
+	k.export = rules.export
 	if k.interop, err = newInterop(c, rules, k.refusals, certs.interop, k.joins, k.log, k.now, k.registry); err != nil {
 		return err
 	}

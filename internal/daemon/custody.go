@@ -30,10 +30,10 @@ const (
 // in tokens. The caller is never the server itself, which opens no custody key.
 func OpenCustodian(ctx context.Context, c config.Config, named config.Custody, use CustodyUse) (keyring.Custodian, error) {
 	if named.IsZero() {
-		named = c.Keys.Custody
+		named = c.Export.Custody
 	}
 	if named.IsZero() && use == ToReseal {
-		return nil, errors.New("say where the custody key is: with --custody-file or --custody-token, or with keys.custody in the configuration")
+		return nil, errors.New("say where the custody key is: with --custody-file or --custody-token, or with export.custody in the configuration")
 	}
 	if err := named.Check(c.Keys.Backend); err != nil {
 		return nil, err
