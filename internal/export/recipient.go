@@ -73,7 +73,7 @@ func parseKey(n NewRecipient) (exportfile.Recipient, error) {
 	case joinery.RecipientFile:
 	case joinery.RecipientServer:
 		if _, err := key.TransportKey(); err != nil {
-			return key, joinery.Errorf(joinery.CodeInvalid, "key: the transport key of a Join Server is an RSA key; ask that server with joinctl transport-key")
+			return key, joinery.Errorf(joinery.CodeInvalid, "key: the transport key of a Join Server is an RSA key; ask its operator for it, or that server with joinctl seal transport-key")
 		}
 	default:
 		return key, joinery.Errorf(joinery.CodeInvalid, "kind: want file or join-server")
