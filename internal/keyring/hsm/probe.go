@@ -156,6 +156,7 @@ type probed struct {
 	// joinKEKsHide is not set where the token unwrapped a key as readable under a
 	// join KEK itself, of whatever generation.
 	joinKEKsHide bool
+	births       []uint // see checkBirths
 }
 
 // prober tries a token out. What a token refuses it cannot do; only a lost session
@@ -188,7 +189,7 @@ func probe(s *session, o objects) (probed, error) {
 	for _, kek := range o.joinKEKs {
 		hide = !p.unwrapsReadable(kek.handles[0]) && hide
 	}
-	return probed{p.can, hide}, p.gone
+	return probed{p.can, hide, p.births()}, p.gone
 }
 
 // algorithms tells by which algorithms keys truly come in under the transport key,
