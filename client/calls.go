@@ -379,8 +379,8 @@ func (q CustodyRootsQuery) values() url.Values {
 // CustodyRoots: imported root keys that are not under the newest storage keys,
 // sealed to the custody key.
 //
-// Only the holder of the custody key opens them. Needs the right
-// `server:write`, which has: admin.
+// On the operator socket alone. Only the holder of the custody key opens them.
+// Needs the right `server:write`, which has: admin.
 //
 // It ranges over all pages from q.After on, and ends with the first error,
 // which is the last pair.
@@ -1192,9 +1192,9 @@ func (c *Client) RevokeAPIKey(ctx context.Context, id joinery.APIKeyID, opts ...
 // RewrapRoots: have root keys sealed anew, which the holder of the custody key
 // sealed to the transport key; at most 500 key sets.
 //
-// They are stored in one transaction, and only where they are the keys that are
-// stored already. What was done before is skipped. Needs the right
-// `server:write`, which has: admin.
+// On the operator socket alone. They are stored in one transaction, and only
+// where they are the keys that are stored already. What was done before is
+// skipped. Needs the right `server:write`, which has: admin.
 func (c *Client) RewrapRoots(ctx context.Context, in RewrapRoots, opts ...CallOption) (Rewrapped, error) {
 	return send[Rewrapped](ctx, c, http.MethodPost, "/rotation/roots", in, opts...)
 }

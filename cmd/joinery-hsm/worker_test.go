@@ -105,7 +105,7 @@ func TestRefusedPIN(t *testing.T) {
 	if err := os.WriteFile(pinFile, right, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := keys.Retry(t.Context()); err != nil {
+	if err := keys.Reopen(t.Context()); err != nil {
 		t.Errorf("with the right PIN: %v", err)
 	}
 	if err := keys.Ready(t.Context()); err != nil {

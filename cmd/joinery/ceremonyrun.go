@@ -68,7 +68,11 @@ A plan, with every way to have a master key; names of files are relative to it:
       kcv: 9C3D07
       components:
         - {holder: Ada Lind, file: /media/ada/part, kcv: 11AA22}
-        - {holder: Bo Marsh, file: /media/bo/part, kcv: 33BB44}`,
+        - {holder: Bo Marsh, file: /media/bo/part, kcv: 33BB44}
+
+A later ceremony may give keys that are there a new generation beside the old ones:
+rotate: [join-kek, transport-key, custody-key, audit-key], or some of them. A new
+audit key is named in the report, which the one before signs.`,
 		Example: `  joinery ceremony run acme-2026.yaml
   joinery ceremony run acme-2026.yaml --yes
   joinery ceremony run acme-2026.yaml --yes --worker /opt/joinery/joinery-hsm`,
@@ -137,18 +141,24 @@ func readPlan(path string) (job ceremony.Job, err error) {
 
 // conduct has joinery-hsm carry out a plan, and prints its steps as they are done.
 func conduct(ctx context.Context, worker string, job ceremony.Job, out, stderr io.Writer) (report []byte, err error) {
+	last, err := askToken(ctx, worker, job, out, stderr)
+	return last.Report, err
+}
+
+// askToken has joinery-hsm do a job, prints its steps, and gives what came of it.
+func askToken(ctx context.Context, worker string, job ceremony.Job, out, stderr io.Writer) (last ceremony.Message, err error) {
 	if worker == "" {
 		if worker, err = workerBeside(); err != nil {
-			return nil, err
+			return last, err
 		}
 	}
 	told, err := json.Marshal(job)
 	if err != nil {
-		return nil, err
+		return last, err
 	}
 	answer, theirs, err := os.Pipe()
 	if err != nil {
-		return nil, err
+		return last, err
 	}
 	defer func() { _ = answer.Close() }()
 	child := exec.CommandContext(ctx, worker, "ceremony")
@@ -157,13 +167,13 @@ func conduct(ctx context.Context, worker string, job ceremony.Job, out, stderr i
 	err = child.Start()
 	_ = theirs.Close()
 	if err != nil {
-		return nil, fmt.Errorf("start the program that opens hardware tokens: %w; say where it is with --worker", err)
+		return last, fmt.Errorf("start the program that opens hardware tokens: %w; say where it is with --worker", err)
 	}
-	report, err = hear(answer, out)
+	last, err = hear(answer, out)
 	if ended := child.Wait(); err == nil && ended != nil {
 		err = fmt.Errorf("joinery-hsm: %w", ended)
 	}
-	return report, err
+	return last, err
 }
 
 // workerBeside is where joinery-hsm is, unless it is said.
@@ -175,21 +185,21 @@ func workerBeside() (string, error) {
 	return filepath.Join(filepath.Dir(here), "joinery-hsm"), nil
 }
 
-// hear prints steps until the report comes, or the reason why none does.
-func hear(answer io.Reader, out io.Writer) ([]byte, error) {
+// hear prints steps until the last message comes, or the reason why none does.
+func hear(answer io.Reader, out io.Writer) (last ceremony.Message, err error) {
 	lines := json.NewDecoder(answer)
 	for {
 		var m ceremony.Message
 		err := lines.Decode(&m)
 		switch {
 		case errors.Is(err, io.EOF):
-			return nil, errors.New("joinery-hsm ended before the ceremony did")
+			return last, errors.New("joinery-hsm ended before it was done")
 		case err != nil:
-			return nil, fmt.Errorf("joinery-hsm: %w", err)
+			return last, fmt.Errorf("joinery-hsm: %w", err)
 		case m.Error != "":
-			return nil, errors.New(m.Error)
+			return last, errors.New(m.Error)
 		case m.Step == nil:
-			return m.Report, nil
+			return m, nil
 		}
 		printStep(out, *m.Step)
 	}
@@ -266,6 +276,16 @@ func printReport(out io.Writer, r ceremony.Report) {
 	}
 	for _, m := range r.Masters {
 		fmt.Fprintf(out, "master key %s, profile %s, check value %s, %s\n", m.Name, m.Profile, m.KCV, m.Origin)
+	}
+	for _, k := range r.Rotated {
+		fmt.Fprintf(out, "%s: new generation %d, %s", k.Key, k.Generation, k.Label)
+		if k.KID != "" {
+			fmt.Fprintf(out, ", fingerprint %s", k.KID)
+		}
+		if k.Key == ceremony.AuditKey {
+			fmt.Fprint(out, ", which signs the reports after this one")
+		}
+		fmt.Fprintln(out)
 	}
 	for _, l := range r.Levels {
 		fmt.Fprintf(out, "custody level of %s %s: %s\n", l.Origin, l.Profile, l.Level)

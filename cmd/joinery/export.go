@@ -18,7 +18,6 @@ import (
 	"joinery/internal/exportfile"
 	"joinery/internal/harden"
 	"joinery/internal/keyring"
-	"joinery/internal/keyring/soft"
 )
 
 func newExport() *cobra.Command {
@@ -32,14 +31,7 @@ the server starts it by itself.`,
 	}, newExportRun())
 }
 
-// custodyKey is where the custody key is, as flags and configuration name it.
-type custodyKey struct {
-	file   string
-	unlock soft.Unlock
-}
-
 func newExportRun() *cobra.Command {
-	var key custodyKey
 	var only string
 	cmd := &cobra.Command{
 		Use:   "run",
@@ -47,22 +39,22 @@ func newExportRun() *cobra.Command {
 		Long: `Fetches from the running server, over its operator socket, the devices of approved
 exports, one page after another, wraps their root keys for the recipient and hands
 them in. For keys that derive from a master key the server's own key file is enough;
-for imported ones it opens the custody file, in this process alone.
+for imported ones it opens the custody file, in this process alone. Where keys are in
+hardware tokens it starts joinery-hsm, which opens the server's token and that of the
+custody key; the tokens wrap the keys, which are never readable outside of them.
 
 It may be ended at any point and goes on where it was: what was handed in stays, and
-the same device is never disclosed twice. Without the custody file devices with
+the same device is never disclosed twice. Without the custody key devices with
 imported keys stay waiting, and the exit status is 1. Run as root or as the server's
 own user.`,
 		Example: `  joinery export run --config /etc/joinery/joinery.yaml --custody-file /media/stick/custody.age \
-    --custody-passphrase-file /media/other/custody.passphrase`,
+    --custody-passphrase-file /media/other/custody.passphrase
+  joinery export run --config /etc/joinery/joinery.yaml --custody-token joinery-custody --custody-pin-file /media/stick/custody.pin`,
 		Args: cobra.NoArgs,
 	}
 	path := configFlag(cmd)
-	cmd.Flags().StringVar(&key.file, "custody-file", "", "the custody file; without it what the configuration names (export.custody)")
-	cmd.Flags().StringVar(&key.unlock.PassphraseFile, "custody-passphrase-file", "", "file with its passphrase")
-	cmd.Flags().StringVar(&key.unlock.IdentityFile, "custody-identity-file", "", "file with its age identity, instead of a passphrase")
+	named := custodyFlags(cmd)
 	cmd.Flags().StringVar(&only, "export", "", "do this export alone: exp_…")
-	cmd.MarkFlagsMutuallyExclusive("custody-passphrase-file", "custody-identity-file")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		c, err := config.Load(*path)
 		if err != nil {
@@ -71,7 +63,7 @@ own user.`,
 		if err := harden.Process(); err != nil {
 			return err
 		}
-		custodian, err := openCustodian(cmd.Context(), c, key)
+		custodian, err := daemon.OpenCustodian(cmd.Context(), c, *named, daemon.ToExport)
 		if err != nil {
 			return err
 		}
@@ -85,30 +77,6 @@ own user.`,
 		return x.run(cmd.Context(), only)
 	}
 	return cmd
-}
-
-// openCustodian opens what wraps keys: the server's key file, and the custody key
-// where there is one.
-func openCustodian(ctx context.Context, c config.Config, key custodyKey) (keyring.Custodian, error) {
-	if key.file == "" {
-		if key.unlock != (soft.Unlock{}) {
-			return nil, errors.New("name the custody file with --custody-file")
-		}
-		in := c.Export.Custody
-		key = custodyKey{in.File, soft.Unlock{PassphraseFile: in.PassphraseFile, IdentityFile: in.IdentityFile}}
-	}
-	if key.file != "" && key.unlock == (soft.Unlock{}) {
-		return nil, errors.New("say how to open the custody file: --custody-passphrase-file or --custody-identity-file")
-	}
-	if c.Keys.Backend != config.BackendSoft || c.Export.Custody.Module != "" {
-		return nil, errors.New("keys in a hardware token are not exported by this version; those of a key file are")
-	}
-	if c.Keys.Manual {
-		return nil, errors.New("the key file of this server is opened by hand after each start, and nothing here opens it for an export")
-	}
-	return soft.OpenCustodian(ctx, soft.CustodianOptions{
-		CustodyFile: key.file, CustodyUnlock: key.unlock, KeyFile: c.Keys.File, Unlock: daemon.Unlock(c.Keys),
-	})
 }
 
 // custodyCommand is how the server starts this command for itself; nil where its

@@ -12,7 +12,9 @@ import (
 
 	"joinery"
 	"joinery/client"
+	"joinery/internal/ceremony"
 	"joinery/internal/config"
+	"joinery/internal/daemon"
 	"joinery/internal/harden"
 	"joinery/internal/keyring"
 	"joinery/internal/keyring/soft"
@@ -25,60 +27,114 @@ func newRotate() *cobra.Command {
 		Short: "Replace the keys that seal root keys, while joins go on",
 		Long: `Replaces a key by a new generation beside it:
 
-  1. joinery rotate join-kek --new        a new generation comes into the key file
+  1. joinery rotate join-kek --new        a new generation comes beside the old one
   2. systemctl reload joinery (SIGHUP)    the server seals under it, and opens both
   3. joinery rotate roots …               what is stored is sealed anew
-  4. joinery rotate join-kek --retire     the old generation leaves the key file
-  5. systemctl reload joinery             and the server's memory
+  4. joinery rotate join-kek --retire     the old generation goes
+  5. systemctl reload joinery             and leaves the server's memory
 
-Each step may be repeated, and may end at any point. Where several servers share a
-database each takes steps 1, 2, 4 and 5 before the next step is taken. A backup that
-was made before step 3 needs the old key file: keep the two together.`,
+Each step may be repeated, and may end at any point. The keys are where the
+configuration says: in the key file, or in a hardware token, which joinery-hsm opens
+for the length of the command. Where several servers share a database each takes
+steps 1, 2, 4 and 5 before the next step is taken; where they share a token, 1 and 4
+are taken once. A backup that was made before step 3 needs the old key file: keep the
+two together. A token does not give back what it destroyed.`,
 	}, newRotateJoinKEK(), newRotateCustody(), newRotateTransport(), newRotateRoots(), newRotateStatus())
 }
 
-// generation is a command about one storage key: what it does with the key file.
+// generation is a command about one storage key.
 type generation struct {
-	use, short, long, example string
-	next, retire              func(keyFile string, u soft.Unlock) (keyring.Generations, error)
+	key                  string // as a ceremony's plan names it
+	short, long, example string
 	// needed tells why the old generations are still needed; "" where they are not.
 	needed func(client.Rotation, keyring.Generations) string
 }
 
+// storage is where a server's storage keys are.
+type storage interface {
+	look(ctx context.Context) (keyring.Generations, error)
+	next(ctx context.Context, key string) (keyring.Generations, error)
+	retire(ctx context.Context, key string) (keyring.Generations, error)
+}
+
+// inFile is a server's key file.
+type inFile struct {
+	path   string
+	unlock soft.Unlock
+}
+
+func (f inFile) look(context.Context) (keyring.Generations, error) {
+	return soft.Generations(f.path, f.unlock)
+}
+
+func (f inFile) next(_ context.Context, key string) (keyring.Generations, error) {
+	if key == ceremony.TransportKey {
+		return soft.NewTransportKey(f.path, f.unlock)
+	}
+	return soft.NewJoinKEK(f.path, f.unlock)
+}
+
+func (f inFile) retire(_ context.Context, key string) (keyring.Generations, error) {
+	if key == ceremony.TransportKey {
+		return soft.RetireTransportKeys(f.path, f.unlock)
+	}
+	return soft.RetireJoinKEKs(f.path, f.unlock)
+}
+
 func (g generation) command() *cobra.Command {
-	var next, retire, yes bool
-	cmd := &cobra.Command{Use: g.use, Short: g.short, Long: g.long, Example: g.example, Args: cobra.NoArgs}
-	file := keyFileFlags(cmd, true)
-	cmd.Flags().BoolVar(&next, "new", false, "draw a new generation")
-	cmd.Flags().BoolVar(&retire, "retire", false, "take the old generations out; without --yes only say what would be done")
-	cmd.Flags().BoolVar(&yes, "yes", false, "with --retire: do it")
-	cmd.MarkFlagsMutuallyExclusive("new", "retire")
+	cmd := &cobra.Command{Use: g.key, Short: g.short, Long: g.long, Example: g.example, Args: cobra.NoArgs}
+	file, token := keyFileFlags(cmd, true), tokenFlags(cmd)
+	step := stepFlags(cmd)
 	cmd.MarkFlagsOneRequired("new", "retire")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		path, unlock, err := hardened(file)
+		keys, err := token.open(file, cmd.ErrOrStderr())
 		if err != nil {
 			return err
 		}
-		if next {
-			made, err := g.next(path, unlock)
-			return told(cmd.OutOrStdout(), made, err, "now have the server read its key file anew: systemctl reload joinery")
+		if keys == nil {
+			path, unlock, err := hardened(file)
+			if err != nil {
+				return err
+			}
+			return g.run(cmd, step, *file.config, inFile{path, unlock})
 		}
-		if err := g.mayRetire(cmd.Context(), *file.config, path, unlock); err != nil {
-			return err
-		}
-		if !yes {
-			fmt.Fprintln(cmd.OutOrStdout(), "nothing needs the old generations any more; to take them out of the key file, say --yes")
-			return nil
-		}
-		left, err := g.retire(path, unlock)
-		return told(cmd.OutOrStdout(), left, err, "now have the server read its key file anew: systemctl reload joinery")
+		return g.run(cmd, step, *file.config, keys)
 	}
 	return cmd
 }
 
+// step is which step of a rotation is to be taken.
+type step struct{ next, retire, yes bool }
+
+func stepFlags(cmd *cobra.Command) *step {
+	s := &step{}
+	cmd.Flags().BoolVar(&s.next, "new", false, "draw a new generation")
+	cmd.Flags().BoolVar(&s.retire, "retire", false, "take the old generations out; without --yes only say what would be done")
+	cmd.Flags().BoolVar(&s.yes, "yes", false, "with --retire: do it")
+	cmd.MarkFlagsMutuallyExclusive("new", "retire")
+	return s
+}
+
+func (g generation) run(cmd *cobra.Command, s *step, configFile string, keys storage) error {
+	const then = "now have the server read its keys anew: systemctl reload joinery"
+	if s.next {
+		made, err := keys.next(cmd.Context(), g.key)
+		return told(cmd.OutOrStdout(), made, err, then)
+	}
+	if err := g.mayRetire(cmd.Context(), configFile, keys); err != nil {
+		return err
+	}
+	if !s.yes {
+		fmt.Fprintln(cmd.OutOrStdout(), "nothing needs the old generations any more; to take them out for ever, say --yes")
+		return nil
+	}
+	left, err := keys.retire(cmd.Context(), g.key)
+	return told(cmd.OutOrStdout(), left, err, then)
+}
+
 // mayRetire asks the running server.
-func (g generation) mayRetire(ctx context.Context, configFile, keyFile string, u soft.Unlock) error {
-	have, err := soft.Generations(keyFile, u)
+func (g generation) mayRetire(ctx context.Context, configFile string, keys storage) error {
+	have, err := keys.look(ctx)
 	if err != nil {
 		return err
 	}
@@ -105,14 +161,23 @@ func told(w io.Writer, g keyring.Generations, err error, then string) error {
 	return nil
 }
 
+// behind tells which key sets are under another generation of a key than newest.
+func behind(state client.Rotation, key string, newest uint32) string {
+	for _, under := range state.Under {
+		if under.Key == key && under.Generation != newest {
+			return fmt.Sprintf("%d key sets are under generation %d; see joinery rotate roots", under.KeySets, under.Generation)
+		}
+	}
+	return ""
+}
+
 func newRotateJoinKEK() *cobra.Command {
 	return generation{
-		use: "join-kek", short: "Draw a new join KEK, or retire the old ones",
+		key: ceremony.JoinKEK, short: "Draw a new join KEK, or retire the old ones",
 		long: `The join KEK wraps imported root keys for joins. --retire asks the running server
 first whether anything is left under an old generation.`,
 		example: `  joinery rotate join-kek --new --config /etc/joinery/joinery.yaml
   joinery rotate join-kek --retire --yes --config /etc/joinery/joinery.yaml`,
-		next: soft.NewJoinKEK, retire: soft.RetireJoinKEKs,
 		needed: func(state client.Rotation, have keyring.Generations) string {
 			if len(have.JoinKEK) == 1 {
 				return "there is one join KEK only"
@@ -120,24 +185,18 @@ first whether anything is left under an old generation.`,
 			if !slices.Contains(state.JoinKEKs, have.Newest()) {
 				return "the server does not have the newest one yet; reload it"
 			}
-			for _, under := range state.Under {
-				if under.Key == "join-kek" && under.Generation != have.Newest() {
-					return fmt.Sprintf("%d key sets are under generation %d; see joinery rotate roots", under.KeySets, under.Generation)
-				}
-			}
-			return ""
+			return behind(state, "join-kek", have.Newest())
 		},
 	}.command()
 }
 
 func newRotateTransport() *cobra.Command {
 	return generation{
-		use: "transport-key", short: "Draw a new transport key, or retire the old ones",
+		key: ceremony.TransportKey, short: "Draw a new transport key, or retire the old ones",
 		long: `The transport key is the one to which key lists, KEKs and master keys are sealed. What
 was sealed to the old one opens until it is retired; then it must be sealed again.`,
 		example: `  joinery rotate transport-key --new --config /etc/joinery/joinery.yaml
   joinery rotate transport-key --retire --yes --config /etc/joinery/joinery.yaml`,
-		next: soft.NewTransportKey, retire: soft.RetireTransportKeys,
 		needed: func(state client.Rotation, have keyring.Generations) string {
 			if len(have.Transport) == 1 {
 				return "there is one transport key only"
@@ -150,36 +209,69 @@ was sealed to the old one opens until it is retired; then it must be sealed agai
 	}.command()
 }
 
+// newRotateCustody is about key files and tokens in two ways: a custody file is made
+// whole, and its old one is a file to be put away; a token has generations.
 func newRotateCustody() *cobra.Command {
-	var file string
-	var unlock soft.Unlock
+	var made soft.InitOptions
 	cmd := &cobra.Command{
 		Use:   "custody-key",
-		Short: "Draw a new custody key",
-		Long: `Makes a new custody file and puts its public half into the key file. Have the server
-read that anew, then seal what is stored to it with joinery rotate roots, which opens
-it with the OLD custody file. Then nothing of this server needs that one any more; a
-backup from before does.`,
+		Short: "Draw a new custody key, or retire the old ones of a token",
+		Long: `With a key file: makes a new custody file and puts its public half into the key file.
+Have the server read that anew, then seal what is stored to it with joinery rotate
+roots, which opens it with the OLD custody file. Then nothing of this server needs
+that one any more; a backup from before does.
+
+With a hardware token: makes a new pair in the token of the custody key, which is
+named by flags and has a PIN of its own, and puts its public half into the server's
+token. --retire destroys the old pairs, after it asked the running server whether
+anything is left under them.`,
 		Example: `  joinery rotate custody-key --new-custody-file custody-2.age --new-custody-passphrase-file custody-2.passphrase \
+    --config /etc/joinery/joinery.yaml
+  joinery rotate custody-key --new --custody-token joinery-custody --custody-pin-file /media/stick/custody.pin \
     --config /etc/joinery/joinery.yaml`,
 		Args: cobra.NoArgs,
 	}
-	key := keyFileFlags(cmd, true)
-	cmd.Flags().StringVar(&file, "new-custody-file", "", "where the new custody file goes")
-	cmd.Flags().StringVar(&unlock.PassphraseFile, "new-custody-passphrase-file", "", "file with a passphrase for it")
-	cmd.Flags().StringVar(&unlock.IdentityFile, "new-custody-identity-file", "", "file with an age identity for it, instead of a passphrase")
+	key, token := keyFileFlags(cmd, true), tokenFlags(cmd)
+	step := stepFlags(cmd)
+	token.custodyFlags(cmd)
+	cmd.Flags().StringVar(&made.CustodyFile, "new-custody-file", "", "where the new custody file goes")
+	cmd.Flags().StringVar(&made.CustodyUnlock.PassphraseFile, "new-custody-passphrase-file", "", "file with a passphrase for it")
+	cmd.Flags().StringVar(&made.CustodyUnlock.IdentityFile, "new-custody-identity-file", "", "file with an age identity for it, instead of a passphrase")
 	cmd.MarkFlagsMutuallyExclusive("new-custody-passphrase-file", "new-custody-identity-file")
-	cmd.MarkFlagsOneRequired("new-custody-passphrase-file", "new-custody-identity-file")
-	require(cmd, "new-custody-file")
+	cmd.MarkFlagsOneRequired("new", "retire", "new-custody-file")
+	for _, of := range []string{"new", "retire", "custody-token", "custody-pin-file"} {
+		cmd.MarkFlagsMutuallyExclusive("new-custody-file", of)
+	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		path, keyUnlock, err := hardened(key)
-		if err != nil {
+		inToken, err := token.open(key, cmd.ErrOrStderr())
+		switch {
+		case err != nil:
+			return err
+		case inToken != nil && made.CustodyFile != "":
+			return errors.New("the keys are in a hardware token: say --new or --retire, and name the token of the custody key")
+		case inToken != nil:
+			return custodyInToken.run(cmd, step, *key.config, inToken)
+		case made.CustodyFile == "" || made.CustodyUnlock == soft.Unlock{}:
+			return errors.New("the keys are in a key file: say --new-custody-file, and --new-custody-passphrase-file or --new-custody-identity-file")
+		}
+		if made.KeyFile, made.Unlock, err = hardened(key); err != nil {
 			return err
 		}
-		made, err := soft.NewCustodyKey(soft.InitOptions{KeyFile: path, Unlock: keyUnlock, CustodyFile: file, CustodyUnlock: unlock})
-		return told(cmd.OutOrStdout(), made, err, "made "+file+": take it off this machine once the rotation is over")
+		g, err := soft.NewCustodyKey(made)
+		return told(cmd.OutOrStdout(), g, err, "made "+made.CustodyFile+": take it off this machine once the rotation is over")
 	}
 	return cmd
+}
+
+// custodyInToken is what a token can do with custody keys.
+var custodyInToken = generation{
+	key: ceremony.CustodyKey,
+	needed: func(state client.Rotation, have keyring.Generations) string {
+		if state.Custody != have.Custody {
+			return "the server does not seal to the newest one yet; reload it"
+		}
+		return behind(state, "custody", have.Custody)
+	},
 }
 
 func newRotateStatus() *cobra.Command {
@@ -205,35 +297,31 @@ func newRotateStatus() *cobra.Command {
 }
 
 func newRotateRoots() *cobra.Command {
-	var file string
-	var unlock soft.Unlock
 	var batch int
 	cmd := &cobra.Command{
 		Use:   "roots",
 		Short: "Seal imported root keys anew under the newest generations, while joins go on",
-		Long: `Opens the custody key in this process, and never in the server: it asks the running
-server for the custody blobs of root keys that are under older generations, opens
-them, seals the keys to the server's transport key as an import does, and hands them
-in. The server makes sure that they are the keys that it has, seals them under its
-newest generations and stores them. It may be ended at any point, and goes on where
-it was: what is stored says what is left. Run as root or as the server's own user.`,
+		Long: `Opens the custody key in a process of its own, and never in the server: it asks the
+running server for the custody blobs of root keys that are under older generations,
+opens them, seals the keys to the server's transport key as an import does, and hands
+them in. The server makes sure that they are the keys that it has, seals them under
+its newest generations and stores them. Keys in a custody token never leave it
+readable: joinery-hsm, started for this, has the token open and seal them. It may be
+ended at any point, and goes on where it was: what is stored says what is left. Run as
+root or as the server's own user.`,
 		Example: `  joinery rotate roots --config /etc/joinery/joinery.yaml --custody-file /media/stick/custody.age \
-    --custody-passphrase-file /media/other/custody.passphrase`,
+    --custody-passphrase-file /media/other/custody.passphrase
+  joinery rotate roots --config /etc/joinery/joinery.yaml --custody-token joinery-custody --custody-pin-file /media/stick/custody.pin`,
 		Args: cobra.NoArgs,
 	}
 	path := configFlag(cmd)
-	cmd.Flags().StringVar(&file, "custody-file", "", "the custody file under which the keys are now")
-	cmd.Flags().StringVar(&unlock.PassphraseFile, "custody-passphrase-file", "", "file with its passphrase")
-	cmd.Flags().StringVar(&unlock.IdentityFile, "custody-identity-file", "", "file with its age identity, instead of a passphrase")
+	named := custodyFlags(cmd)
 	cmd.Flags().IntVar(&batch, "batch", client.MaxRotationRows, "how many key sets at once, at most 500")
-	cmd.MarkFlagsMutuallyExclusive("custody-passphrase-file", "custody-identity-file")
-	cmd.MarkFlagsOneRequired("custody-passphrase-file", "custody-identity-file")
-	require(cmd, "custody-file")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		if err := harden.Process(); err != nil {
 			return err
 		}
-		custody, err := soft.OpenCustodian(cmd.Context(), soft.CustodianOptions{CustodyFile: file, CustodyUnlock: unlock})
+		custody, err := openCustodian(cmd.Context(), *path, *named, daemon.ToReseal)
 		if err != nil {
 			return err
 		}

@@ -326,7 +326,25 @@ func (f *fixture) send(t testing.TB, key, method, path, body string, header ...s
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	res, err := http.DefaultTransport.RoundTrip(req)
+	return f.roundTrip(t, http.DefaultTransport, req)
+}
+
+// sendOnSocket is send by the operator, on his socket.
+func (f *fixture) sendOnSocket(t testing.TB, method, path string) answer {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://server"+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", f.socket)
+	}, DisableKeepAlives: true}
+	return f.roundTrip(t, socket, req)
+}
+
+func (f *fixture) roundTrip(t testing.TB, by http.RoundTripper, req *http.Request) answer {
+	t.Helper()
+	res, err := by.RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,6 +28,7 @@ type document struct {
 type operation struct {
 	OperationID string   `json:"operationId"`
 	Summary     string   `json:"summary"`
+	Description string   `json:"description"`
 	Tags        []string `json:"tags"`
 	Parameters  []struct {
 		Name, In, Description string
@@ -349,6 +350,12 @@ func TestAnswersFitTheDocument(t *testing.T) {
 			credential = w.exporterKey
 		}
 		a := f.send(t, credential, http.MethodGet, path, "", header...)
+		if strings.Contains(op.Description, "On the operator socket alone") {
+			if a.status != http.StatusForbidden {
+				t.Errorf("%s, with the key of an operator: %d %s", path, a.status, a.body)
+			}
+			a = f.sendOnSocket(t, http.MethodGet, path)
+		}
 		if a.status != http.StatusOK {
 			t.Errorf("%s: %d %s", path, a.status, a.body)
 			continue

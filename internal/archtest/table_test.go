@@ -47,6 +47,7 @@ var rooms = map[string]room{
 	"internal/keyring/soft":        {holders, "the keyring's software backend: keys sealed in a file"},
 	"internal/keyring/remote":      {holders, "the keyring's verbs between two processes; apart from worker, which knows of processes and not of frames"},
 	"internal/keyring/manual":      {holders, "keys that an operator opens by hand after each start"},
+	"internal/keyring/custody":     {holders, "a custodian in a process of its own, both halves; apart from worker, which is watched and lives as long as the server"},
 	"internal/keyring/worker":      {holders, "the process that has the keys, watched: both halves, so that they stand beside each other"},
 	"internal/keyring/hsm":         {holders, "the keyring's backend over a hardware token: the only package with C in it, so that no server links it"},
 	"internal/keyring/hsm/hsmtest": {holders, "tokens of software for tests of several packages"},
@@ -103,6 +104,7 @@ var sideways = map[string][]string{
 	"internal/keyring/soft":        {"internal/keyring", "internal/keyring/lwcrypto"},
 	"internal/keyring/remote":      {"internal/keyring"},
 	"internal/keyring/worker":      {"internal/keyring", "internal/keyring/remote"},
+	"internal/keyring/custody":     {"internal/keyring"},
 	"internal/keyring/manual":      {"internal/keyring"},
 	"internal/keyring/hsm":         {"internal/keyring", "internal/keyring/lwcrypto"},
 	"internal/keyring/hsm/hsmtest": {"internal/keyring", "internal/keyring/hsm", "internal/keyring/keyringtest"},
@@ -123,16 +125,17 @@ var importers = map[string][]string{
 	// ttjs is the one door that touches a key in the clear, because clients send it
 	// so: a claim's KEK, decoded into this package's memory and sealed there.
 	"internal/secret":           {"internal/ttjs", "internal/exportfile", "internal/seal", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/hsm"},
-	"internal/seal":             {"internal/claim", "internal/exportfile", "internal/ttjs", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/remote", "internal/keyring/worker", "internal/keyring/manual", "internal/keyring/keyringtest", "internal/provisioning", "internal/fleet", "internal/factory", "internal/api", "internal/daemon", "client", "cmd/joinctl", "cmd/joinery", "internal/quickstart", "internal/keyring/hsm/hsmtest", "internal/keyring/hsm", "cmd/joinery-hsm", "internal/rotation"},
-	"internal/keyring":          {"internal/keyring/soft", "internal/keyring/remote", "internal/keyring/worker", "internal/keyring/manual", "internal/keyring/keyringtest", "internal/activation", "internal/provisioning", "internal/fleet", "internal/claim", "internal/daemon", "cmd/joinery", "cmd/joinery-hsm", "internal/keyring/hsm/hsmtest", "internal/keyring/hsm", "internal/rotation", "internal/export"},
+	"internal/seal":             {"internal/claim", "internal/exportfile", "internal/ttjs", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/remote", "internal/keyring/worker", "internal/keyring/manual", "internal/keyring/custody", "internal/keyring/keyringtest", "internal/provisioning", "internal/fleet", "internal/factory", "internal/api", "internal/daemon", "client", "cmd/joinctl", "cmd/joinery", "internal/quickstart", "internal/keyring/hsm/hsmtest", "internal/keyring/hsm", "cmd/joinery-hsm", "internal/rotation"},
+	"internal/keyring":          {"internal/keyring/soft", "internal/keyring/remote", "internal/keyring/worker", "internal/keyring/manual", "internal/keyring/custody", "internal/keyring/keyringtest", "internal/activation", "internal/provisioning", "internal/fleet", "internal/claim", "internal/daemon", "cmd/joinery", "cmd/joinery-hsm", "internal/keyring/hsm/hsmtest", "internal/keyring/hsm", "internal/rotation", "internal/export"},
 	"internal/keyring/remote":   {"internal/keyring/worker"},
 	"internal/keyring/worker":   {"internal/daemon", "cmd/joinery-hsm"},
 	"internal/keyring/manual":   {"internal/daemon"},
+	"internal/keyring/custody":  {"internal/daemon", "cmd/joinery-hsm"},
 	"internal/keyring/lwcrypto": {"internal/keyring", "internal/keyring/soft", "internal/keyring/keyringtest", "internal/keyring/hsm"},
 	"internal/keyring/soft":     {"internal/keyring/keyringtest", "internal/daemon", "cmd/joinery", "internal/quickstart"},
 	"crypto/aes":                {"internal/exportfile", "internal/secret", "internal/seal", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/hsm", "internal/keyring/keyringtest", "internal/sim"},
 	"crypto/cipher":             {"internal/cmac", "internal/secret", "internal/seal", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/hsm", "internal/sim"},
-	"crypto/rsa":                {"internal/exportfile", "internal/keyring/hsm/hsmtest", "internal/seal", "internal/keyring/soft", "internal/keyring/hsm", "internal/sim", "internal/quickstart", "internal/fleet"}, // fleet: how long a public key of a certificate is
+	"crypto/rsa":                {"internal/keyring/keyringtest", "internal/exportfile", "internal/keyring/hsm/hsmtest", "internal/seal", "internal/keyring/soft", "internal/keyring/hsm", "internal/sim", "internal/quickstart", "internal/fleet"}, // fleet: how long a public key of a certificate is
 	"runtime/secret":            {"internal/secret"},
 	"filippo.io/age":            {"internal/keyring/soft", "internal/backup"},
 

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 
 	"joinery"
 	"joinery/internal/config"
@@ -69,17 +67,11 @@ const workerProgram = "joinery-hsm"
 
 // workerOptions says which worker to start.
 func workerOptions(c config.Config, log *slog.Logger) (worker.Options, error) {
+	program, err := hsmProgram(c)
+	if err != nil {
+		return worker.Options{}, err
+	}
 	p := c.Keys.PKCS11
-	if p.Worker == "" {
-		here, err := os.Executable()
-		if err != nil {
-			return worker.Options{}, fmt.Errorf("find %s: %w; say where it is with keys.pkcs11.worker", workerProgram, err)
-		}
-		p.Worker = filepath.Join(filepath.Dir(here), workerProgram)
-	}
-	if _, err := os.Stat(p.Worker); err != nil {
-		return worker.Options{}, fmt.Errorf("the program that opens hardware tokens: %w; say where it is with keys.pkcs11.worker", err)
-	}
 	told, err := json.Marshal(worker.TokenConfig{
 		Module: p.Module, InitArgs: p.InitArgs, Token: p.Token, PINFile: p.PINFile, PINCredential: p.PINCredential,
 		Sessions: p.Sessions, PerMinute: p.DevicePerMinute, AuditFile: p.AuditFile, MinimumLevel: p.MinimumLevel, LogLevel: c.Log.Level, LogFormat: c.Log.Format,
@@ -87,7 +79,7 @@ func workerOptions(c config.Config, log *slog.Logger) (worker.Options, error) {
 	if err != nil {
 		return worker.Options{}, err
 	}
-	return worker.Options{Program: p.Worker, Config: told, MaxResident: int64(p.RecycleRSS) << 20, Log: log}, nil
+	return worker.Options{Program: program, Config: told, MaxResident: int64(p.RecycleRSS) << 20, Log: log}, nil
 }
 
 // Unlock says how the key file of c is opened.
@@ -170,16 +162,24 @@ func (s system) Unseal(ctx context.Context, text []byte) error {
 	return nil
 }
 
-// rereadKeys takes in what came into the key file, or left it, since it was opened:
-// new generations of storage keys and new master keys. Joins wait for the moment of
-// the change. Where the file does not open, the keys stay as they were.
+// rereadKeys takes in what came into the key file or the token, or left it, since it
+// was opened: new generations of storage keys and new master keys. With a key file
+// joins wait for the moment of the change; with a token another process takes the
+// place of the one that has it. Where that does not open, the keys stay as they were.
 func (p *Program) rereadKeys(ctx context.Context) {
-	keys, is := p.keys.(*keyring.Keyring)
-	if !is {
-		return
-	}
 	p.rereading.Lock()
 	defer p.rereading.Unlock()
+	if w := inWorker(p.keys); w != nil {
+		p.reopenToken(ctx, w)
+		return
+	}
+	keys, is := p.keys.(*keyring.Keyring)
+	if !is {
+		if _, byHand := p.keys.(*manual.Keys); byHand {
+			p.log.Info("the keys stay as they are: they were opened by hand, and are read anew when the server starts anew")
+		}
+		return
+	}
 	if err := p.renew(ctx, keys); err != nil && !errors.Is(err, keyring.ErrClosed) {
 		p.log.Error("the keys stay as they were", "error", err)
 		return
@@ -205,15 +205,16 @@ func (p *Program) renew(ctx context.Context, keys *keyring.Keyring) error {
 	return nil
 }
 
-// retryKeys tries a PIN once more that the token refused.
-func (p *Program) retryKeys(ctx context.Context) {
-	w := inWorker(p.keys)
-	if w == nil || w.Refused() == nil {
+// reopenToken has the token opened anew, also where it refused the PIN before.
+func (p *Program) reopenToken(ctx context.Context, w *worker.Keys) {
+	if err := w.Reopen(ctx); err != nil {
+		if !errors.Is(err, keyring.ErrClosed) {
+			p.log.Error("the keys stay as they were", "error", err)
+		}
 		return
 	}
-	if err := w.Retry(ctx); err != nil {
-		p.log.Error("the keys stay closed", "error", err)
-	}
+	g := w.Generations()
+	p.log.Info("token opened anew", "join_kek", g.Newest(), "custody", g.Custody, "masters", len(w.Masters()))
 }
 
 // replaceKeys puts another process in the place of the one that has the keys.

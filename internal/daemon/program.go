@@ -299,8 +299,8 @@ func (p *Program) drain() error {
 	return errors.Join(stopping, shut, k.end(ctx))
 }
 
-// onSignals reads the certificates and the key file anew at each SIGHUP, and tries a
-// PIN again that was refused; replaces the process that has the keys at each SIGUSR1, and starts a
+// onSignals reads the certificates anew at each SIGHUP, and the key file or the token,
+// whose PIN it tries again if that was refused; replaces the process that has the keys at each SIGUSR1, and starts a
 // successor at each SIGUSR2.
 func (p *Program) onSignals(ctx context.Context, running *sync.WaitGroup) {
 	signals := make(chan os.Signal, 1)
@@ -320,7 +320,6 @@ func (p *Program) onSignals(ctx context.Context, running *sync.WaitGroup) {
 					running.Go(func() { p.replaceKeys(ctx) })
 					continue
 				}
-				running.Go(func() { p.retryKeys(ctx) })
 				running.Go(func() { p.rereadKeys(ctx) })
 				if err := p.certs.reload(p.now()); err != nil {
 					p.log.Error("the old certificate stays in force", "error", err)

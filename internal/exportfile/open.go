@@ -10,6 +10,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/go-jose/go-jose/v4"
 
@@ -61,6 +62,9 @@ func (k *PrivateKey) Open(h Header, use func(*Opener) error) (err error) {
 	})
 	return err
 }
+
+// Format implements fmt.Formatter, so that no verb prints a key.
+func (o *Opener) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[opener]") }
 
 func (o *Opener) close() {
 	if o.file != nil {

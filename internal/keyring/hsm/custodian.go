@@ -17,7 +17,7 @@ import (
 	"joinery/internal/secret"
 )
 
-// ErrCustodyTemplate: the custody key opens root keys such that they can never leave
+// ErrCustodyTemplate says that the custody key opens root keys such that they can never leave
 // the token: an early ceremony made it so.
 var ErrCustodyTemplate = errors.New("what the custody key opens can never leave its token: it was made by a version without exports; make a new one in a ceremony, and import the key lists again")
 

@@ -249,7 +249,7 @@ func (o *objects) keepTo(before *objects) error {
 	return nil
 }
 
-// ErrRetire: there is one generation only, which stays.
+// ErrRetire says that there is one generation only, which stays.
 var ErrRetire = errors.New("nothing can be retired")
 
 // classesOf are those of a key that has generations, by its label.

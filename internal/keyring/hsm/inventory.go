@@ -45,11 +45,14 @@ func (a *admin) shelf(class uint, label string) (map[uint32][]handle, error) {
 // MasterLabel is the label of a master key.
 func MasterLabel(name string) string { return labelMaster + name }
 
-// CustodyLabel is the label of both halves of the custody key, TransportLabel that of
-// the transport key, JoinKEKLabel that of the join KEK: of their first generations.
-func CustodyLabel() string   { return labelCustody }
+// CustodyLabel is the label of both halves of the custody key's first generation.
+func CustodyLabel() string { return labelCustody }
+
+// TransportLabel is that of the transport key.
 func TransportLabel() string { return labelTransport }
-func JoinKEKLabel() string   { return labelJoinKEK }
+
+// JoinKEKLabel is that of the join KEK.
+func JoinKEKLabel() string { return labelJoinKEK }
 
 func (a *admin) inspect(class uint, h handle, label string) (o ceremony.Object, err error) {
 	o = ceremony.Object{Label: label, Class: className[class], Type: a.typeOf(h)}

@@ -300,6 +300,36 @@ func testReseal(t *testing.T, f Fixture, c keyring.Custodian) {
 	expect(t, "blobs of another key set", err, keyring.ErrIntegrity)
 }
 
+// RunResealOnly tests a custodian that has the custody key and nothing of the server's:
+// it seals anew, for a server that checks, and exports nothing.
+func RunResealOnly(t *testing.T, f Fixture, c keyring.Custodian) {
+	t.Helper()
+	ctx := context.Background()
+	one, other := f.SealedKeySet(t, NewDevice(false)), f.SealedKeySet(t, NewDevice(false))
+	stored := func(id joinery.KeySetID, from joinery.KeySet) joinery.StoredRoots {
+		return joinery.StoredRoots{KeySet: id, DevEUI: from.DevEUI, MACVersion: lorawan.MAC1_0_3, Root10: joinery.AppKey, App: from.App}
+	}
+	swapped := stored(one.ID, other)
+	h, rows, err := c.Reseal(ctx, f.Keyring.TransportKey(), []joinery.StoredRoots{stored(one.ID, one), swapped})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := f.Keyring.Rewrap(ctx, h, []keyring.RewrapIn{{Stored: stored(one.ID, one), Row: rows[0]}, {Stored: stored(one.ID, one), Row: rows[1]}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "sealed anew", out[0].Err, nil)
+	expect(t, "another device's", out[1].Err, keyring.ErrIntegrity)
+	to := Recipient(t).Recipient().WithSHA1()
+	w, err := exportfile.Choose(to, c.Wrappings(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Export(ctx, ExportHeader(c, to, w, 0), to, nil); err == nil {
+		t.Error("an export without the server's keys")
+	}
+}
+
 // RefusesSealed checks a custodian that does not have the custody key under which f
 // seals: it says so, and derived key sets go on.
 func RefusesSealed(t *testing.T, f Fixture, c keyring.Custodian) {

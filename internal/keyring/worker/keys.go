@@ -28,7 +28,7 @@ type Options struct {
 	// replaced; 0 is any.
 	MaxResident int64
 	// Locked lets Start succeed where the token refuses the PIN: every verb fails
-	// then, until Retry. A service that ended instead would be started again by its
+	// then, until Reopen. A service that ended instead would be started again by its
 	// manager, and try the PIN again.
 	Locked bool
 	// Log is where what happens to workers is told; nil is nowhere.
@@ -80,7 +80,7 @@ type what int
 
 const (
 	toReplace what = iota // the worker by another
-	toRetry               // the PIN
+	toReopen              // the token, also where it refused the PIN
 	toStop                // since the token refused the PIN in the worker's own try
 	toEnd
 )
@@ -229,8 +229,10 @@ func (k *Keys) order(w what, done chan error) error {
 // one finish what it has. Where no other can be started the old one stays.
 func (k *Keys) Replace(ctx context.Context) error { return k.await(ctx, toReplace) }
 
-// Retry tries a PIN that was refused once more. It does nothing where none was.
-func (k *Keys) Retry(ctx context.Context) error { return k.await(ctx, toRetry) }
+// Reopen opens the token anew: it tries a PIN that was refused once more, and puts
+// another worker in the place of one that serves, which sees what came into the token
+// meanwhile. Where no other can be started the old one stays.
+func (k *Keys) Reopen(ctx context.Context) error { return k.await(ctx, toReopen) }
 
 func (k *Keys) await(ctx context.Context, w what) error {
 	done := make(chan error, 1)
@@ -258,7 +260,7 @@ func (k *Keys) Admit(ctx context.Context, f func(context.Context, []keyring.Mast
 	return f(ctx, masters)
 }
 
-// Refused is why nothing is tried any more until Retry; nil where all is tried.
+// Refused is why nothing is tried any more until Reopen; nil where all is tried.
 func (k *Keys) Refused() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -68,14 +68,14 @@ func (w *watcher) obey(what what, p *process) error {
 		if p != nil && w.Refused() == nil {
 			w.stop(p, keyring.ErrPIN)
 		}
-	case toRetry:
-		if w.Refused() == nil {
-			return nil
+	case toReopen:
+		if w.Refused() != nil {
+			w.change(func() { w.refused = nil })
 		}
-		w.change(func() { w.refused = nil })
 		if p == nil {
 			return w.restart()
 		}
+		return w.replace(p, "ordered")
 	case toReplace:
 		return w.replace(p, "ordered")
 	}

@@ -332,16 +332,16 @@ func TestWrongPIN(t *testing.T) {
 		}
 	}
 	refused(2)
-	if err := k.Retry(t.Context()); !errors.Is(err, keyring.ErrPIN) {
-		t.Errorf("retry: %v", err)
+	if err := k.Reopen(t.Context()); !errors.Is(err, keyring.ErrPIN) {
+		t.Errorf("reopen: %v", err)
 	}
 	refused(3)
 	must(t, os.WriteFile(o.PIN, []byte("right"), 0o600))
 	refused(3) // nobody looks at the file by himself
-	must(t, k.Retry(t.Context()))
+	must(t, k.Reopen(t.Context()))
 	must(t, k.Ready(t.Context()))
-	must(t, k.Retry(t.Context())) // nothing to do
-	if n := tries(t, o); n != 4 {
+	must(t, k.Reopen(t.Context())) // another in the place of the one that serves
+	if n := tries(t, o); n != 5 {
 		t.Errorf("the PIN was tried %d times", n)
 	}
 
@@ -357,7 +357,7 @@ func TestWrongPIN(t *testing.T) {
 	}
 	must(t, k.current.Load().cmd.Process.Kill())
 	waitFor(t, "nobody serves", func() bool { return k.current.Load() == nil })
-	refused(5)
+	refused(6)
 	if s := k.Stats(); !s.Refused || s.Serving {
 		t.Errorf("%+v", s)
 	}

@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -149,6 +150,72 @@ func CustodyKey(tb testing.TB, alg string) (*rsa.PrivateKey, seal.PublicKey) {
 		tb.Fatal(err)
 	}
 	return private, public
+}
+
+// NextCustodyKey gives the public half of another custody key.
+func NextCustodyKey(tb testing.TB, alg string) seal.PublicKey {
+	tb.Helper()
+	private, err := rsa.GenerateKey(rand.Reader, 3072)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	public, err := seal.NewPublicKeyFor(&private.PublicKey, alg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return public
+}
+
+// Rotating lets a test replace the storage keys of an open token. Each keyring of f
+// is over a token of opt.
+func Rotating(f keyringtest.Fixture, opt hsm.Options, custodyAlg string) keyringtest.Rotating {
+	reopen := func(tb testing.TB) {
+		tb.Helper()
+		token, err := hsm.Open(context.Background(), opt)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		k, is := f.Keyring.(*keyring.Keyring)
+		if !is {
+			tb.Fatal("the keyring is not over a token")
+		}
+		if err := k.Renew(context.Background(), token); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	conduct := func(tb testing.TB, step func(o *hsm.Officer) error) {
+		tb.Helper()
+		if err := hsm.Conduct(opt, step); err != nil {
+			tb.Fatal(err)
+		}
+		reopen(tb)
+	}
+	return keyringtest.Rotating{
+		Fixture: f,
+		Next: func(tb testing.TB) {
+			tb.Helper()
+			custody := NextCustodyKey(tb, custodyAlg)
+			conduct(tb, func(o *hsm.Officer) error {
+				_, _, err := o.EnsureCustody(hsm.CustodyKey{Public: custody}, true, true)
+				return errors.Join(err, makeNext(o, hsm.JoinKEKLabel()), makeNext(o, hsm.TransportLabel()))
+			})
+		},
+		Retire: func(tb testing.TB) {
+			tb.Helper()
+			conduct(tb, func(o *hsm.Officer) error {
+				return errors.Join(o.Retire(hsm.JoinKEKLabel()), o.Retire(hsm.TransportLabel()), o.Retire(hsm.CustodyLabel()))
+			})
+		},
+	}
+}
+
+func makeNext(o *hsm.Officer, label string) error {
+	next, err := o.FollowingInServer(label)
+	if err != nil {
+		return err
+	}
+	_, err = o.MakeGeneration(label, next, true)
+	return err
 }
 
 // Provision makes a Join Server's keys in an empty token, and brings in a master
