@@ -319,10 +319,10 @@ func whatNext(e client.Export) string {
 	switch {
 	case e.WaitsFor == "approval":
 		return head + "it waits for another admin of the organisation: joinctl export show " + e.ID.String()
+	case e.State == "working":
+		return head + fmt.Sprintf("%d of %d are done; the others wait for the custody process and its key", e.Wrapped+e.Dropped, e.Devices)
 	case e.WaitsFor == "custody-key":
 		return head + "it waits for the custody key, which this server's operator or the server itself brings; then: joinctl export download " + e.ID.String() + " --out FILE"
-	case e.State == "working":
-		return head + fmt.Sprintf("%d of %d are wrapped", e.Wrapped+e.Dropped, e.Devices)
 	case e.State == "ready":
 		return head + fmt.Sprintf("it is ready, with %d left out: joinctl export download %s --out FILE", e.Dropped, e.ID)
 	}

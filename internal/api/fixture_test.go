@@ -24,6 +24,7 @@ import (
 	"joinery/internal/auth"
 	"joinery/internal/claim"
 	"joinery/internal/events"
+	"joinery/internal/export"
 	"joinery/internal/fleet"
 	"joinery/internal/keyring"
 	"joinery/internal/keyring/soft"
@@ -191,6 +192,7 @@ func startWith(t testing.TB, signIn auth.SignInOptions, change ...func(*api.Opti
 		Ownership: owners, Disputes: owners,
 		Imports: provisioning.New(db, db, f.keys), Audit: devices, Refusals: refusal.New(db, f.refusals), Answers: db,
 		Rotation: rotation.New(db, f.keys, time.Now),
+		Exports:  export.New(db, export.Options{Server: "js.example.com", Log: log}),
 		Events:   events.New(db, f.keys, webhook.NewSender(webhook.Policy{}, "joinery/test", nil), events.Options{Encode: api.EncodeEvent}),
 	}
 	options := api.Options{Version: "1.2.3", Log: log, Services: f.services}
@@ -235,6 +237,9 @@ func (f *fixture) serve(t testing.TB, tcp net.Listener, options api.Options) {
 	t.Cleanup(f.operator.Close)
 }
 
+// scriptRights is all that an API key of an organisation can have.
+var scriptRights = (joinery.EveryKind().Rights() &^ joinery.RightsOf(joinery.RightExportApprove)).List()
+
 func (f *fixture) addOrganisations(t testing.TB) {
 	t.Helper()
 	for _, o := range []struct {
@@ -246,7 +251,7 @@ func (f *fixture) addOrganisations(t testing.TB) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		key, err := f.operator.MakeAPIKey(t.Context(), client.NewAPIKey{Name: o.name + " script", Organisation: made.ID})
+		key, err := f.operator.MakeAPIKey(t.Context(), client.NewAPIKey{Name: o.name + " script", Organisation: made.ID, Scopes: scriptRights})
 		if err != nil {
 			t.Fatal(err)
 		}

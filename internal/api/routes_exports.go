@@ -372,7 +372,7 @@ func exportOf(e joinery.Export) client.Export {
 	switch e.State {
 	case joinery.ExportRequested:
 		out.WaitsFor = "approval"
-	case joinery.ExportApproved:
+	case joinery.ExportApproved, joinery.ExportWorking:
 		out.WaitsFor = "custody-key"
 	}
 	if h, err := exportfile.ParseHeader(e.Header); err == nil {
