@@ -125,7 +125,7 @@ func (a *admin) try(opt Options) error {
 		}
 		for _, g := range slices.Backward(list) {
 			if g.whole() {
-				return a.tryWith(opt, g.handles[0], g.handles[1])
+				return a.tryWith(opt, g.handles[0], g.handles[1], label == labelCustody)
 			}
 		}
 	}
@@ -134,15 +134,15 @@ func (a *admin) try(opt Options) error {
 		return failed("making a throw-away key pair", err)
 	}
 	defer func() { _, _ = a.s.destroy(thrown), a.s.destroy(hidden) }()
-	return a.tryWith(opt, thrown, hidden)
+	return a.tryWith(opt, thrown, hidden, false)
 }
 
-func (a *admin) tryWith(opt Options, public, private handle) error {
+func (a *admin) tryWith(opt Options, public, private handle, leaving bool) error {
 	key, err := readRSA(a.s, public)
 	if err != nil {
 		return err
 	}
-	p := &prober{s: a.s, pair: pair{public: public, private: private}}
+	p := &prober{s: a.s, pair: pair{public: public, private: private}, leaving: leaving}
 	a.in, a.out = p.algorithms(key)
 	if len(a.in) == 0 {
 		p.transport = nil
