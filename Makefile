@@ -103,8 +103,9 @@ bench-growth: ## The same with a fleet a hundred times as large (JOINERY_LONG=1:
 	$(GO) run ./test/bench -growth $(BENCH)
 
 .PHONY: bench-hsm
-bench-hsm: need-cc need-hsm ## Joins on SoftHSM against the same PKCS #11 calls in a bare loop; sessions, near and far
+bench-hsm: need-cc need-hsm ## Joins on SoftHSM against the same PKCS #11 calls in a bare loop; sessions, near and far; then a whole server (BENCH=-short)
 	$(GO) test -run '^$$' -bench . -benchtime 3000x ./internal/keyring/hsm
+	$(GO) run ./test/bench -hsm $(BENCH)
 
 .PHONY: bench-go
 bench-go: ## Go benchmarks of every package

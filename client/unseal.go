@@ -14,8 +14,9 @@ const UnsealPath = "/unseal"
 const MaxUnseal = 16 << 10
 
 // Unseal gives a server that starts sealed what opens its key file: a passphrase, or
-// age identities. It goes through the operator socket alone; text is the caller's
-// to clear. A CodeConflict is a server whose keys are open already.
+// age identities. One whose keys are open reads its key file anew. It goes through the
+// operator socket alone; text is the caller's to clear. A CodeConflict is a server that
+// opens its keys by itself.
 func (c *Client) Unseal(ctx context.Context, text []byte) error {
 	req, err := c.newRequest(ctx, http.MethodPost, UnsealPath, nil, nil)
 	if err != nil {

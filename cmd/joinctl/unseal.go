@@ -20,7 +20,8 @@ func (a *app) unsealCommand() *cobra.Command {
 		Long: `Give a server with keys.manual what opens its key file: the passphrase, or an age
 identity. It is read from FILE, from standard input, or from you at a prompt that does
 not show it, and goes through the operator socket of this machine alone. Until then
-the server is not ready and refuses joins; it needs this after each start.`,
+the server is not ready and refuses joins; it needs this after each start, and again
+after joinery rotate and joinery ceremony master, so that it reads its key file anew.`,
 		Example: `  sudo joinctl unseal
   age --decrypt passphrase.age | sudo joinctl unseal
   sudo joinctl unseal /media/stick/server.passphrase`,

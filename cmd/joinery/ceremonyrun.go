@@ -228,18 +228,21 @@ func writeReport(out io.Writer, path string, report []byte) error {
 
 func newCeremonyVerify() *cobra.Command {
 	var key string
+	var after []string
 	cmd := &cobra.Command{
 		Use:   "verify REPORT",
 		Short: "Verify the signed report of a ceremony, and print what it says",
 		Long: `Checks the signature of a report, and prints what the ceremony made. The report
 names the key that signed it; that this is the token's audit key says its
 fingerprint, which the participants wrote down: give it with --key, or compare it.
-No token is needed.`,
+Where the audit key was replaced since, name the reports of that with --after, in
+their order: each is signed by the key before and names the next. No token is needed.`,
 		Example: `  joinery ceremony verify acme-2026/acme-2026.report.json
   joinery ceremony verify acme-2026/acme-2026.report.json --key 0c3c6d1f2a4b5e68790c1d2e3f405162738495a6b7c8d9eaf0b1c2d3e4f50617`,
 		Args: cobra.ExactArgs(1),
 	}
 	cmd.Flags().StringVar(&key, "key", "", "fingerprint that the audit key must have")
+	cmd.Flags().StringArrayVar(&after, "after", nil, "with --key: report of a ceremony that replaced the audit key of that fingerprint (repeatable)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		text, err := os.ReadFile(args[0])
 		if err != nil {
@@ -248,6 +251,9 @@ No token is needed.`,
 		r, fingerprint, err := ceremony.Verify(text)
 		if err != nil {
 			return fmt.Errorf("%s: %w", args[0], err)
+		}
+		if key, err = followed(key, after); err != nil {
+			return err
 		}
 		if key != "" && !strings.EqualFold(key, fingerprint) {
 			return fmt.Errorf("%s: it is signed by another key: %s", args[0], fingerprint)
@@ -261,6 +267,22 @@ No token is needed.`,
 		return nil
 	}
 	return cmd
+}
+
+// followed gives the fingerprint of the audit key after it was replaced.
+func followed(key string, after []string) (string, error) {
+	if len(after) > 0 && key == "" {
+		return "", errors.New("--after: say with --key which audit key is known")
+	}
+	var reports [][]byte
+	for _, path := range after {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return "", err
+		}
+		reports = append(reports, text)
+	}
+	return ceremony.Follow(key, reports...)
 }
 
 func printReport(out io.Writer, r ceremony.Report) {

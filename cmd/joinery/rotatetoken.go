@@ -75,6 +75,9 @@ func (t *tokenFlag) open(file *keyFile, stderr io.Writer) (storage, error) {
 		if custody.Module == p.Module && custody.Label == p.Token {
 			return nil, errors.New("--custody-token: want a token of another role: the server must not be able to open it")
 		}
+		if custody.PINFile, err = absolute(custody.PINFile); err != nil {
+			return nil, err
+		}
 		in.change.Custody = &custody
 	}
 	for _, path := range []*string{&in.change.Token.PINFile, &in.worker} {

@@ -20,8 +20,9 @@ func newServe() *cobra.Command {
 		Short: "Run the Join Server",
 		Long: `Runs the Join Server until SIGTERM or SIGINT: it then accepts nothing more,
 finishes the requests in flight, and ends. SIGHUP reads the TLS certificates
-anew, and tries a hardware token's PIN again that was refused; SIGUSR1 replaces
-the process that has the token, without a failed join. Sockets that systemd opened are used under the names interop, api,
+and the key file anew, or has a hardware token opened anew by another process in
+the place of the one that has it, without a failed join; a PIN that was refused is
+tried again then. SIGUSR1 replaces that process, and nothing else. Sockets that systemd opened are used under the names interop, api,
 api-tls, api-socket and ops.
 
 With --successor it takes over from the server that runs with the same

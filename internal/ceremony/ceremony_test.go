@@ -53,6 +53,8 @@ func TestCheck(t *testing.T) {
 		"and its identifier":         func(p *ceremony.Plan) { p.Masters[0].Share[0].KID = "" },
 		"want 2 or 3":                func(p *ceremony.Plan) { p.Masters[2].Components = p.Masters[2].Components[:1] },
 		"A holds two":                func(p *ceremony.Plan) { p.Masters[2].Components[1].Holder = "A" },
+		"rotate: want":               func(p *ceremony.Plan) { p.Rotate = []string{"row-mac"} },
+		"join-kek is there twice":    func(p *ceremony.Plan) { p.Rotate = []string{ceremony.JoinKEK, ceremony.JoinKEK} },
 		"want holder, file and the ": func(p *ceremony.Plan) { p.Masters[2].Components[1].KCV = "" },
 	} {
 		p := plan()
@@ -141,6 +143,66 @@ func TestSignedReport(t *testing.T) {
 		"signed by a key that it does not list": signed(t, false),
 	} {
 		if _, _, err := ceremony.Verify(changed); !errors.Is(err, ceremony.ErrReport) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// auditor is an audit key of a test.
+type auditor struct {
+	t       *testing.T
+	label   string
+	private *ecdsa.PrivateKey
+	public  string
+}
+
+func newAuditor(t *testing.T, label string) auditor {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(&private.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return auditor{t, label, private, string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))}
+}
+
+// signs signs a report, of a ceremony that replaced the audit key where next is one.
+func (a auditor) signs(next *auditor) []byte {
+	a.t.Helper()
+	r := ceremony.Report{Ceremony: "test", Objects: []ceremony.Object{{Label: a.label, PublicKey: a.public}}}
+	if next != nil {
+		r.Rotated = []ceremony.Rotated{
+			{Key: ceremony.JoinKEK, Label: "joinery.join-kek.2", Generation: 2},
+			{Key: ceremony.AuditKey, Label: next.label, Generation: 2, KID: ceremony.Fingerprint(next.public)},
+		}
+	}
+	text, err := ceremony.Sign(r, a.public, func(digest []byte) ([]byte, error) { return ecdsa.SignASN1(rand.Reader, a.private, digest) })
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return text
+}
+
+// Who trusts one audit key trusts those that follow it, and no others.
+func TestFollow(t *testing.T) {
+	one, two, three, other := newAuditor(t, "joinery.audit"), newAuditor(t, "joinery.audit.2"), newAuditor(t, "joinery.audit.3"), newAuditor(t, "joinery.audit")
+	first := ceremony.Fingerprint(one.public)
+	got, err := ceremony.Follow(first, one.signs(&two), two.signs(&three))
+	if err != nil || got != ceremony.Fingerprint(three.public) {
+		t.Errorf("%s, %v", got, err)
+	}
+	if got, err = ceremony.Follow(strings.ToUpper(first)); err != nil || !strings.EqualFold(got, first) {
+		t.Errorf("nothing was replaced: %s, %v", got, err)
+	}
+	changed := bytes.Replace(one.signs(&two), []byte("joinery.audit.2"), []byte("joinery.audit.9"), 1)
+	for name, reports := range map[string][][]byte{
+		"out of order": {two.signs(&three), one.signs(&two)}, "of another token": {other.signs(&three)},
+		"without a replacement": {one.signs(nil)}, "changed": {changed},
+	} {
+		if _, err := ceremony.Follow(first, reports...); !errors.Is(err, ceremony.ErrReport) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -193,6 +194,27 @@ func Verify(text []byte) (r Report, fingerprint string, err error) {
 		return r, "", fmt.Errorf("%w: want format %s", ErrReport, Format)
 	}
 	return r, Fingerprint(s.Key), r.names(s.Key)
+}
+
+// Follow gives the fingerprint of the audit key that who trusts the one of that
+// fingerprint may trust, after these reports of its replacement, in their order:
+// each is signed by the key before, and names the next. ErrReport where one is not.
+func Follow(fingerprint string, replaced ...[]byte) (string, error) {
+	for _, text := range replaced {
+		r, by, err := Verify(text)
+		if err != nil {
+			return "", err
+		}
+		if !strings.EqualFold(by, fingerprint) {
+			return "", fmt.Errorf("%w: the report of %s is signed by %s, not by %s", ErrReport, r.Ceremony, by, fingerprint)
+		}
+		i := slices.IndexFunc(r.Rotated, func(k Rotated) bool { return k.Key == AuditKey })
+		if i < 0 {
+			return "", fmt.Errorf("%w: in %s no audit key was replaced", ErrReport, r.Ceremony)
+		}
+		fingerprint = r.Rotated[i].KID
+	}
+	return fingerprint, nil
 }
 
 // names makes sure that the report itself lists the key that signed it.

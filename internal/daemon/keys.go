@@ -43,23 +43,26 @@ func openKeyring(ctx context.Context, c config.Config, log *slog.Logger, locked 
 			return nil, errors.New("the key file is opened by hand on the running server (keys.manual), and this program opens it by itself: " +
 				"name what opens it in a configuration for this program")
 		}
-		return manual.New(func(ctx context.Context, text []byte) (keyring.Verbs, error) {
-			return softKeyring(log)(soft.OpenWith(ctx, c.Keys.File, text))
+		return manual.New(func(ctx context.Context, text []byte) (keyring.Token, error) {
+			token, err := soft.OpenWith(ctx, c.Keys.File, text)
+			if err != nil {
+				return nil, err // an interface that holds nil is not nil
+			}
+			tellOpened(log, token)
+			return token, nil
 		}), nil
 	}
-	return softKeyring(log)(soft.Open(ctx, soft.Options{KeyFile: c.Keys.File, Unlock: Unlock(c.Keys)}))
+	token, err := soft.Open(ctx, soft.Options{KeyFile: c.Keys.File, Unlock: Unlock(c.Keys)})
+	if err != nil {
+		return nil, err
+	}
+	tellOpened(log, token)
+	return keyring.New(token), nil
 }
 
-// softKeyring makes a keyring of a key file that was opened, and says so.
-func softKeyring(log *slog.Logger) func(*soft.Token, error) (keyring.Verbs, error) {
-	return func(token *soft.Token, err error) (keyring.Verbs, error) {
-		if err != nil {
-			return nil, err
-		}
-		log.Info("key file opened", "backend", "soft", "level", "in-memory",
-			"protection", token.Protection().String(), "masters", len(token.Masters()))
-		return keyring.New(token), nil
-	}
+func tellOpened(log *slog.Logger, token *soft.Token) {
+	log.Info("key file opened", "backend", "soft", "level", "in-memory",
+		"protection", token.Protection().String(), "masters", len(token.Masters()))
 }
 
 // workerProgram is the name of the program that opens hardware tokens.
@@ -152,8 +155,6 @@ func (s system) Unseal(ctx context.Context, text []byte) error {
 		return joinery.Errorf(joinery.CodeConflict, "this server opens its keys by itself: keys.manual is not set")
 	}
 	switch err := byHand.Unseal(ctx, text); {
-	case errors.Is(err, manual.ErrOpen):
-		return joinery.Errorf(joinery.CodeConflict, "the keys are open already")
 	case errors.Is(err, soft.ErrPassphrase), errors.Is(err, soft.ErrUnlock):
 		return joinery.WrapError(joinery.CodeInvalid, err, "that does not open the key file")
 	case err != nil:
@@ -176,7 +177,7 @@ func (p *Program) rereadKeys(ctx context.Context) {
 	keys, is := p.keys.(*keyring.Keyring)
 	if !is {
 		if _, byHand := p.keys.(*manual.Keys); byHand {
-			p.log.Info("the keys stay as they are: they were opened by hand, and are read anew when the server starts anew")
+			p.log.Info("the keys stay as they are: they were opened by hand; joinctl unseal has them read anew")
 		}
 		return
 	}

@@ -86,6 +86,12 @@ func TestKeysInWorker(t *testing.T) {
 	waitFor(t, func() bool { return strings.Contains(log.String(), "msg=serving") })
 	must(t, syscall.Kill(os.Getpid(), syscall.SIGUSR1))
 	waitFor(t, func() bool { return inWorker(p.keys).Stats().Replaced["ordered"] == 1 })
+	// SIGHUP has the token opened anew: what came into it is there.
+	hangUp(t)
+	waitFor(t, func() bool { return strings.Contains(log.String(), "token opened anew") })
+	if n := inWorker(p.keys).Stats().Replaced["ordered"]; n != 2 {
+		t.Errorf("replaced %d times", n)
+	}
 	must(t, p.stop())
 	if err := p.keys.Ready(t.Context()); !errors.Is(err, keyring.ErrClosed) {
 		t.Errorf("the keys of a server that stopped: %v", err)

@@ -5,11 +5,13 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"joinery"
 	"joinery/client"
+	"joinery/internal/keyring/soft"
 )
 
 // TestSealedStart: a server whose keys are opened by hand serves everything that
@@ -74,8 +76,20 @@ func TestSealedStart(t *testing.T) {
 	if _, err := operator.TransportKey(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if err := operator.Unseal(t.Context(), identity); code(err) != joinery.CodeConflict {
-		t.Errorf("again: %v", err)
+	// Once more, it reads its key file anew.
+	identityFile := filepath.Join(t.TempDir(), "identity")
+	must(t, os.WriteFile(identityFile, identity, 0o600))
+	_, err = soft.NewJoinKEK(c.Keys.File, soft.Unlock{IdentityFile: identityFile})
+	must(t, err)
+	must(t, operator.Unseal(t.Context(), identity))
+	if s, err := operator.Rotation(t.Context()); err != nil || len(s.JoinKEKs) != 2 {
+		t.Errorf("unsealed again: %+v, %v", s.JoinKEKs, err)
+	}
+	if err := operator.Unseal(t.Context(), []byte(wrong)); code(err) != joinery.CodeInvalid {
+		t.Errorf("unsealed again, wrongly: %v", err)
+	}
+	if status, text := get(t, readyz); status != http.StatusOK {
+		t.Errorf("%d %s", status, text)
 	}
 	must(t, p.stop())
 	for _, secret := range []string{wrong, "AGE-SECRET-KEY-1"} {

@@ -213,7 +213,7 @@ func TestEveryWrapping(t *testing.T) {
 // of form seal as any key list is opened.
 func TestOthersOpenIt(t *testing.T) {
 	h, list, _ := sample(t, exportfile.JWEECDHES)
-	parsed, err := jose.ParseEncrypted(list[0].Keys[1].JWE, []jose.KeyAlgorithm{jose.ECDH_ES_A256KW}, []jose.ContentEncryption{jose.A256GCM})
+	parsed, err := jose.ParseEncryptedCompact(list[0].Keys[1].JWE, []jose.KeyAlgorithm{jose.ECDH_ES_A256KW}, []jose.ContentEncryption{jose.A256GCM})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,8 @@
 // with bodies of the same size. The machine's moods cancel out in the ratio of
 // the two.
 //
-// With -growth it measures instead whether a join costs the same with a hundred
+// With -hsm it measures a server whose keys are in a token, of SoftHSM, made by a
+// ceremony as operators do. With -growth it measures instead whether a join costs the same with a hundred
 // times as many devices.
 package main
 
@@ -43,9 +44,9 @@ func main() {
 // options are the flags.
 type options struct {
 	timing
-	growth, short, json bool
-	repeats, devices    int
-	dir, keep, database string
+	growth, hsm, short, json bool
+	repeats, devices         int
+	dir, keep, database      string
 	// also are processes that count as the server's.
 	also []int
 }
@@ -56,10 +57,11 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(progress)
 	flags.BoolVar(&o.growth, "growth", false, "measure a large fleet against a small one")
+	flags.BoolVar(&o.hsm, "hsm", false, "measure a server whose keys are in a SoftHSM token")
 	flags.BoolVar(&o.short, "short", false, "a quick look: less time, fewer repetitions")
 	flags.BoolVar(&o.json, "json", false, "print one JSON object instead of a table")
 	flags.IntVar(&o.repeats, "repeats", 5, "repetitions, of which the medians count (-short: 2)")
-	flags.IntVar(&o.devices, "devices", 0, "devices (default 10,000; with -growth 1,000,000, or 10,000,000 where JOINERY_LONG is set)")
+	flags.IntVar(&o.devices, "devices", 0, "devices (default 10,000; with -growth 1,000,000, or 10,000,000 where JOINERY_LONG is set; with -hsm 2,000)")
 	flags.DurationVar(&o.duration, "duration", o.duration, "how long each measurement takes")
 	flags.DurationVar(&o.warmup, "warmup", o.warmup, "how long each runs before")
 	flags.StringVar(&o.dir, "dir", "", "where the server's directory is made, on a disk (default: the directory for temporary files, or bin/ where that is in memory)")
@@ -73,8 +75,14 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
+	if o.hsm {
+		o.lengthen(flags)
+	}
 	if o.short {
 		o.shorten(flags)
+	}
+	if o.hsm && (o.growth || o.database != "") {
+		return errors.New("-hsm measures one server with SQLite only")
 	}
 	if o.database != "" && o.growth {
 		return errors.New("-growth needs two databases: it measures SQLite only")
@@ -93,6 +101,9 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, p.remove()) }()
+	if o.hsm {
+		return runInToken(ctx, o, p, out, tell)
+	}
 	if o.growth {
 		return runGrowth(ctx, o, p, out, tell)
 	}
@@ -108,6 +119,18 @@ func directory(wanted string) (string, error) {
 		return os.TempDir(), nil
 	}
 	return filepath.Abs("bin")
+}
+
+// lengthen is what -hsm takes where no flag asks: 20 seconds of either load, once.
+func (o *options) lengthen(flags *flag.FlagSet) {
+	asked := map[string]bool{}
+	flags.Visit(func(f *flag.Flag) { asked[f.Name] = true })
+	if !asked["repeats"] {
+		o.repeats = 1
+	}
+	if !asked["duration"] {
+		o.duration = 20 * time.Second
+	}
 }
 
 // shorten takes less of what no flag asks for.

@@ -83,6 +83,20 @@ func TestGrowth(t *testing.T) {
 	}
 }
 
+// A server in a token takes its time to be made, and every step of that is tested
+// elsewhere.
+func TestInToken(t *testing.T) {
+	if os.Getenv("JOINERY_LONG") == "" {
+		t.Skip("only where JOINERY_LONG is set")
+	}
+	out := bench(t, "-hsm", "-devices", "40")
+	for _, want := range []string{"40 devices", "derived ecb-v1: in-token", "open, 200/s", "closed, 16 connections", "worker's CPU", "promised 50 ms"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+}
+
 func TestMedian(t *testing.T) {
 	for _, c := range []struct {
 		of   []float64

@@ -48,6 +48,8 @@ type programs struct {
 	// database is a URL, or empty for SQLite; also are its processes.
 	database string
 	also     []int
+	// token is where the server's keys are; nil for its key file.
+	token *vault
 }
 
 // build builds the programs, in a new directory below that of the options or in
@@ -88,6 +90,9 @@ const (
 func newStage(ctx context.Context, p programs, tell func(string, ...any), fleets ...fleet) (*stage, error) {
 	s := &stage{machine: newMachine(), tell: tell, fleets: fleets, keep: p.keep, also: p.also}
 	s.dir = filepath.Join(p.dir, fmt.Sprintf("fleet-%d", s.devices()))
+	if p.token != nil {
+		s.dir += "-token"
+	}
 	if _, err := os.Stat(s.dir); err == nil {
 		tell("%s: used again", s.dir)
 		var err error
@@ -128,10 +133,21 @@ func (s *stage) make(ctx context.Context, p programs) (err error) {
 		return err
 	}
 	s.tell("factory: %d elements in %.1f s", s.devices(), time.Since(began).Seconds())
+	if p.token != nil {
+		if err := s.moveToToken(ctx, p.token); err != nil {
+			return err
+		}
+	}
 	if err := s.server.Start(ctx); err != nil {
 		return err
 	}
-	if err := s.importFleets(ctx); err != nil {
+	if p.token != nil {
+		err = s.renewKEKs(ctx)
+	}
+	if err == nil {
+		err = s.importFleets(ctx)
+	}
+	if err != nil {
 		return errors.Join(fmt.Errorf("%w\nthe server's log:\n%s", err, s.server.Log()), s.server.Stop())
 	}
 	return errors.Join(s.server.Stop(), s.removeManifests())

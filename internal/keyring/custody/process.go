@@ -133,7 +133,11 @@ func (p *process) Export(ctx context.Context, h exportfile.Header, to exportfile
 	r := exportRequest{Header: h, To: to.MarshalDER(), In: make([]exportIn, len(in))}
 	for i, one := range in {
 		ks := one.KeySet
-		r.In[i] = exportIn{ks.ID, ks.DevEUI, uint8(ks.Origin), ks.Master, ks.Generation, ks.Root10, ks.Nwk.Custody, ks.App.Custody, one.About}
+		about, err := json.Marshal(one.About)
+		if err != nil {
+			return nil, err
+		}
+		r.In[i] = exportIn{ks.ID, ks.DevEUI, uint8(ks.Origin), ks.Master, ks.Generation, ks.Root10, ks.Nwk.Custody, ks.App.Custody, about}
 	}
 	a, err := p.ask(ctx, request{Export: &r})
 	if err == nil && len(a.Out) != len(in) {

@@ -32,14 +32,19 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, open func(context.C
 		return err
 	}
 	for {
-		var r request
-		switch err := requests.Decode(&r); {
+		var text json.RawMessage
+		switch err := requests.Decode(&text); {
 		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil:
 			return fmt.Errorf("a request cannot be read: %w", err)
 		}
-		if err := answers.Encode(r.do(ctx, c)); err != nil {
+		var r request
+		a := answer{Error: failureOf(keyring.ErrRequest)}
+		if json.Unmarshal(text, &r) == nil {
+			a = r.do(ctx, c)
+		}
+		if err := answers.Encode(a); err != nil {
 			return err
 		}
 	}

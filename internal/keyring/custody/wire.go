@@ -1,6 +1,7 @@
 package custody
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -58,15 +59,17 @@ type exportRequest struct {
 }
 
 type exportIn struct {
-	KeySet     joinery.KeySetID    `json:"keySet"`
-	DevEUI     lorawan.EUI64       `json:"devEUI"`
-	Origin     uint8               `json:"origin"`
-	Master     string              `json:"master,omitempty"`
-	Generation uint32              `json:"generation,omitempty"`
-	Root10     joinery.RootKey     `json:"root10"`
-	Nwk        []byte              `json:"nwk,omitempty"`
-	App        []byte              `json:"app,omitempty"`
-	About      exportfile.Metadata `json:"about"`
+	KeySet     joinery.KeySetID `json:"keySet"`
+	DevEUI     lorawan.EUI64    `json:"devEUI"`
+	Origin     uint8            `json:"origin"`
+	Master     string           `json:"master,omitempty"`
+	Generation uint32           `json:"generation,omitempty"`
+	Root10     joinery.RootKey  `json:"root10"`
+	Nwk        []byte           `json:"nwk,omitempty"`
+	App        []byte           `json:"app,omitempty"`
+	// About is an exportfile.Metadata, read by itself: what is wrong with it is that of
+	// one device.
+	About json.RawMessage `json:"about"`
 }
 
 // answer is one line on descriptor 3. The first answers no request: it says that the
@@ -162,7 +165,11 @@ func (r storedRoots) domain() joinery.StoredRoots {
 }
 
 func (i exportIn) domain() keyring.ExportIn {
-	return keyring.ExportIn{About: i.About, KeySet: joinery.KeySet{
+	var about exportfile.Metadata
+	if err := json.Unmarshal(i.About, &about); err != nil {
+		about = exportfile.Metadata{} // which is refused
+	}
+	return keyring.ExportIn{About: about, KeySet: joinery.KeySet{
 		ID: i.KeySet, DevEUI: i.DevEUI, Origin: joinery.Origin(i.Origin), Master: i.Master, Generation: i.Generation, Root10: i.Root10,
 		Nwk: joinery.SealedRoot{Custody: i.Nwk}, App: joinery.SealedRoot{Custody: i.App},
 	}}

@@ -479,9 +479,8 @@ func (b *custodyBatch) wrapInMemory(ctx context.Context, about exportfile.Metada
 			if !ok {
 				return keyring.ErrUnknownMaster
 			}
-			root := [lwcrypto.BlockLen]byte(block)
-			roots[name] = &root
-			if err := s.encrypt(m.handle, root[:]); err != nil {
+			roots[name] = &block
+			if err := s.encrypt(m.handle, block[:]); err != nil {
 				return failed("deriving a root key", err)
 			}
 		}

@@ -151,6 +151,54 @@ func (s *session) generations(base string, classes ...uint) ([]generation, error
 	return list, nil
 }
 
+// births are the attributes in which a token tells that a key was made in it and could
+// never leave. Some tokens tell it of no key (NSS).
+func (p *prober) births() (told []uint) {
+	p.tries(func() error {
+		h, err := p.s.api.GenerateKey(p.s.handle, mechNewAES, ofLen(sessionKey(false), masterLen))
+		if err != nil {
+			return err
+		}
+		defer func() { _ = p.s.destroy(h) }()
+		for _, typ := range []uint{pkcs11.CKA_LOCAL, pkcs11.CKA_ALWAYS_SENSITIVE, pkcs11.CKA_NEVER_EXTRACTABLE} {
+			if is, err := p.s.is(h, typ); err == nil && is {
+				told = append(told, typ)
+			}
+		}
+		return nil
+	})
+	return told
+}
+
+// checkBirths refuses a join KEK or a transport key that was made elsewhere, or could
+// leave once, where the token tells: somebody knows it, and whoever puts it beside the
+// true one as the next generation would have all that comes in later sealed to him.
+func (o *objects) checkBirths(s *session, told []uint) error {
+	check := func(h handle, label string) error {
+		for _, typ := range told {
+			so, err := s.is(h, typ)
+			if err != nil {
+				return failed(label, err)
+			}
+			if !so {
+				return fmt.Errorf("%w: %s was not made in the token, or could be read there once", ErrObject, label)
+			}
+		}
+		return nil
+	}
+	for _, g := range o.joinKEKs {
+		if err := check(g.handles[0], g.label); err != nil {
+			return err
+		}
+	}
+	for _, p := range o.transports {
+		if err := check(p.private, generationLabel(labelTransport, p.number)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // someGenerations is generations of a key that must be there.
 func (s *session) someGenerations(base string, classes ...uint) ([]generation, error) {
 	list, err := s.generations(base, classes...)

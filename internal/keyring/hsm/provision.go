@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 
 	"github.com/miekg/pkcs11"
 
@@ -114,30 +115,34 @@ func administerToken(opt Options, f func(*admin) error) (err error) {
 	})
 }
 
-// try finds out what the token can do, with its own transport pair or, before it
-// has one, with a pair that is thrown away.
+// try finds out what the token can do, with its own transport or custody pair or,
+// before it has one, with a pair that is thrown away.
 func (a *admin) try(opt Options) error {
-	list, err := a.s.generations(labelTransport, classesOf[labelTransport]...)
-	if err != nil {
-		return err
-	}
-	if n := len(list); n > 0 {
-		return a.tryWith(opt, list[n-1].handles[0], list[n-1].handles[1])
+	for _, label := range []string{labelTransport, labelCustody} {
+		list, err := a.s.everyGeneration(label, classesOf[label]...)
+		if err != nil {
+			return err
+		}
+		for _, g := range slices.Backward(list) {
+			if g.whole() {
+				return a.tryWith(opt, g.handles[0], g.handles[1], label == labelCustody)
+			}
+		}
 	}
 	thrown, hidden, err := a.pair("joinery throw-away", "", false)
 	if err != nil {
 		return failed("making a throw-away key pair", err)
 	}
 	defer func() { _, _ = a.s.destroy(thrown), a.s.destroy(hidden) }()
-	return a.tryWith(opt, thrown, hidden)
+	return a.tryWith(opt, thrown, hidden, false)
 }
 
-func (a *admin) tryWith(opt Options, public, private handle) error {
+func (a *admin) tryWith(opt Options, public, private handle, leaving bool) error {
 	key, err := readRSA(a.s, public)
 	if err != nil {
 		return err
 	}
-	p := &prober{s: a.s, pair: pair{public: public, private: private}}
+	p := &prober{s: a.s, pair: pair{public: public, private: private}, leaving: leaving}
 	a.in, a.out = p.algorithms(key)
 	if len(a.in) == 0 {
 		p.transport = nil

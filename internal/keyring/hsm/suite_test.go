@@ -23,13 +23,22 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(hsmtest.Main(m)) }
 
-// The backend passes the contract of every backend on SoftHSM2.
+// The backend passes the contract of every backend on SoftHSM2, that of generations
+// as well.
 func TestContractOnSoftHSM(t *testing.T) {
+	var first keyringtest.Rotating
+	var opt hsm.Options
 	keyringtest.Run(t, func(tb testing.TB) keyringtest.Fixture {
-		f, _ := hsmtest.Fixture(tb)
+		f, of := hsmtest.Fixture(tb)
 		expectLevels(tb, f.Keyring, "derived ecb-v1: in-token", "sealed: in-token")
+		if first.Next == nil {
+			first, opt = hsmtest.Rotating(f, of, seal.AlgRSAOAEP), of
+		}
 		return f
 	})
+	t.Run("Generations", func(t *testing.T) { keyringtest.RunGenerations(t, first) })
+	t.Run("GenerationsRefused", func(t *testing.T) { refusesGenerations(t, opt) })
+	t.Run("OpenedAgain", func(t *testing.T) { opensTheSameAgain(t, opt, first.MasterKey) })
 }
 
 // levels gives the table of a token as lines.
@@ -52,14 +61,19 @@ func expectLevels(tb testing.TB, k keyring.Verbs, want ...string) {
 func TestContractOnSoftokn(t *testing.T) {
 	tokens := hsmtest.Softokn(t)
 	next := 0
+	var first keyringtest.Rotating
 	keyringtest.Run(t, func(tb testing.TB) keyringtest.Fixture {
 		opt := hsm.TrustingStorage(tokens[next])
-		next++
 		_, key := hsmtest.Provision(tb, opt, seal.AlgRSAOAEP256)
 		f := hsmtest.Open(tb, opt, key)
 		expectLevels(tb, f.Keyring, "derived ecb-v1: in-token", "sealed: in-token")
+		if next == 0 {
+			first = hsmtest.Rotating(f, opt, seal.AlgRSAOAEP256)
+		}
+		next++
 		return f
 	})
+	t.Run("Generations", func(t *testing.T) { keyringtest.RunGenerations(t, first) })
 }
 
 // As it is served, NSS's token refuses imported key sets and says so; derived ones

@@ -153,6 +153,9 @@ func (t *Token) begin(ctx context.Context) error {
 		if p.can.enforced && !p.joinKEKsHide {
 			return ErrTemplate
 		}
+		if err := c.objects.checkBirths(s, p.births); err != nil {
+			return err
+		}
 		if t.opt.trustStorage {
 			p.can.enforced = true
 		}

@@ -14,19 +14,14 @@ import (
 	"joinery/internal/seal"
 )
 
-// Errors.
-var (
-	// ErrSealed: nobody has opened the keys yet.
-	ErrSealed = fmt.Errorf("%w: the keys are sealed until an operator opens them", keyring.ErrToken)
-	// ErrOpen: the keys are open already.
-	ErrOpen = errors.New("keyring: the keys are open already")
-)
+// ErrSealed says that nobody has opened the keys yet.
+var ErrSealed = fmt.Errorf("%w: the keys are sealed until an operator opens them", keyring.ErrToken)
 
 // Keys is the verbs of a keyring, which fail with ErrSealed until Unseal. It is
 // safe for concurrent use.
 type Keys struct {
-	open  func(ctx context.Context, text []byte) (keyring.Verbs, error)
-	inner atomic.Pointer[keyring.Verbs]
+	open  func(ctx context.Context, text []byte) (keyring.Token, error)
+	inner atomic.Pointer[keyring.Keyring]
 
 	mu     sync.Mutex // held by who unseals, admits or closes
 	admit  func(context.Context, []keyring.Master) error
@@ -35,31 +30,42 @@ type Keys struct {
 
 // New gives sealed keys. open opens them with what unseals them, a passphrase or
 // age identities, and keeps none of it.
-func New(open func(ctx context.Context, text []byte) (keyring.Verbs, error)) *Keys {
+func New(open func(ctx context.Context, text []byte) (keyring.Token, error)) *Keys {
 	return &Keys{open: open}
 }
 
-// Unseal opens the keys; ErrOpen where they are. text is the caller's to clear.
-// Where it opens nothing, or what Admit set refuses the keys, they stay sealed.
+// Unseal opens the keys. Where they are open it opens them anew: so come new
+// generations in, and retired ones go; see keyring.Keyring.Renew. text is the caller's
+// to clear. Where it opens nothing, or what Admit set refuses the keys, they stay as
+// they were, sealed or open.
 func (k *Keys) Unseal(ctx context.Context, text []byte) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	switch {
-	case k.closed:
+	if k.closed {
 		return keyring.ErrClosed
-	case k.inner.Load() != nil:
-		return ErrOpen
 	}
-	opened, err := k.open(ctx, text)
+	token, err := k.open(ctx, text)
 	if err != nil {
 		return err
 	}
 	if k.admit != nil {
-		if err := k.admit(ctx, opened.Masters()); err != nil {
-			return errors.Join(err, opened.Close())
-		}
+		err = k.admit(ctx, token.Masters())
 	}
-	k.inner.Store(&opened)
+	if err == nil {
+		err = k.take(ctx, token)
+	}
+	if err != nil {
+		return errors.Join(err, token.Close())
+	}
+	return nil
+}
+
+// take lets a token serve, in the place of the one that does.
+func (k *Keys) take(ctx context.Context, token keyring.Token) error {
+	if inner := k.inner.Load(); inner != nil {
+		return inner.Renew(ctx, token)
+	}
+	k.inner.Store(keyring.New(token))
 	return nil
 }
 
@@ -81,7 +87,7 @@ func (k *Keys) Admit(ctx context.Context, f func(context.Context, []keyring.Mast
 // get gives the open keyring.
 func (k *Keys) get() (keyring.Verbs, error) {
 	if inner := k.inner.Load(); inner != nil {
-		return *inner, nil
+		return inner, nil
 	}
 	return nil, ErrSealed
 }
@@ -92,7 +98,7 @@ func (k *Keys) Close() error {
 	defer k.mu.Unlock()
 	k.closed = true
 	if inner := k.inner.Load(); inner != nil {
-		return (*inner).Close()
+		return inner.Close()
 	}
 	return nil
 }

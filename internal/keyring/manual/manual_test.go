@@ -21,7 +21,7 @@ func sealedKeys(tb testing.TB) (*manual.Keys, keyringtest.Fixture) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	k := manual.New(func(ctx context.Context, text []byte) (keyring.Verbs, error) {
+	k := manual.New(func(ctx context.Context, text []byte) (keyring.Token, error) {
 		if len(text) == 0 {
 			return nil, soft.ErrUnlock
 		}
@@ -31,7 +31,7 @@ func sealedKeys(tb testing.TB) (*manual.Keys, keyringtest.Fixture) {
 		if err != nil {
 			return nil, err
 		}
-		return keyring.New(token), nil
+		return token, nil
 	})
 	tb.Cleanup(func() {
 		if err := k.Close(); err != nil {
@@ -113,10 +113,15 @@ func TestAdmitted(t *testing.T) {
 	if err := k.Unseal(ctx, []byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	if err := k.Unseal(ctx, []byte("x")); !errors.Is(err, manual.ErrOpen) {
-		t.Errorf("again: %v", err)
+	if err := k.Unseal(ctx, []byte("x")); err != nil || k.Sealed() {
+		t.Errorf("opened anew: %v", err)
 	}
 	refuse = true
+	for want, text := range map[error][]byte{refusal: []byte("x"), soft.ErrUnlock: nil} {
+		if err := k.Unseal(ctx, text); !errors.Is(err, want) || k.Ready(ctx) != nil {
+			t.Errorf("opened anew: %v, want %v, and the keys as they were", err, want)
+		}
+	}
 	if err := k.Admit(ctx, judge); !errors.Is(err, refusal) {
 		t.Errorf("another judge, later: %v", err)
 	}
