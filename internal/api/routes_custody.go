@@ -84,7 +84,7 @@ func custodyDone(d client.CustodyDone) export.Done {
 
 func custodyExport(j export.Job) client.CustodyExport {
 	header, _ := exportfile.MarshalHeader(j.Begin) // of plain values
-	return client.CustodyExport{Export: exportOf(j.Export), RecipientKey: j.RecipientKey, Header: string(header), Started: j.Export.Header != nil}
+	return client.CustodyExport{Export: exportOf(j.Export), RecipientKey: j.RecipientKey, Header: string(header), Started: j.Header != nil}
 }
 
 func (s *Server) listCustodyExportDevices(ctx context.Context, caller joinery.Caller, in *exportListInput) (*body[client.Page[client.CustodyExportItem]], error) {

@@ -55,11 +55,12 @@ type ExportPolicies interface {
 	ApprovePolicy(ctx context.Context, caller joinery.Caller, rule joinery.ApprovalRule) (export.Policy, error)
 }
 
-// RecipientPath and ExportPath name things in paths; see DevicePath.
 type (
+	// RecipientPath names a recipient in a path; see DevicePath.
 	RecipientPath struct {
 		ID string `path:"id" pattern:"^rcp_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"rcp_ and 13 characters" doc:"The recipient's id"`
 	}
+	// ExportPath names an export in a path.
 	ExportPath struct {
 		ID string `path:"id" pattern:"^exp_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"exp_ and 13 characters" doc:"The export's id"`
 	}
