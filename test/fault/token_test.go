@@ -62,7 +62,7 @@ func withToken(t *testing.T, s *rig.Server, keys *leak.Secrets) (master [32]byte
 	ok(t, errors.Join(os.Remove(s.Path(c.Keys.File)), os.Remove(s.Path(c.Keys.PassphraseFile))))
 	pin := filepath.Join(t.TempDir(), "pin") // not among the server's files, which are searched
 	ok(t, os.WriteFile(pin, []byte(hsmtest.PIN+"\n"), 0o600))
-	c.Keys = config.Keys{Backend: config.BackendPKCS11, PKCS11: config.PKCS11{
+	c.Keys = config.Keys{Backend: config.BackendPKCS11, File: c.Keys.File, PKCS11: config.PKCS11{ // beside File lies what the database is compared with
 		Module: opt.Module, Token: opt.Token, PINFile: pin, Worker: program, MinimumLevel: "in-token", RecycleRSS: 192,
 		DevicePerMinute: 120, AuditFile: auditFile,
 	}}
