@@ -56,3 +56,13 @@ func (c Caller) RequireOperator() error {
 	}
 	return nil
 }
+
+// RequireSocket refuses everyone but the operator on the operator socket: for what
+// passes between the server and programs on its own machine, and is no business of
+// anybody who holds a key or a session.
+func (c Caller) RequireSocket() error {
+	if !c.Operator || !c.Socket {
+		return Errorf(CodeForbidden, "that is possible on the operator socket only, on the server's own machine")
+	}
+	return nil
+}

@@ -27,9 +27,19 @@ const (
 	EventDeviceSuspended   EventType = "device.suspended"
 	EventDeviceResumed     EventType = "device.resumed"
 	EventDeviceDeleted     EventType = "device.deleted"
-	EventDeviceJoined      EventType = "device.joined"  // a join or rejoin was accepted
-	EventJoinRefused       EventType = "join.refused"   // at most one an hour of a device, peer and reason
-	EventKeysExposed       EventType = "keys.exposed"   // a root key was disclosed to somebody
+	EventDeviceJoined      EventType = "device.joined" // a join or rejoin was accepted
+	EventJoinRefused       EventType = "join.refused"  // at most one an hour of a device, peer and reason
+	EventKeysExposed       EventType = "keys.exposed"  // a root key was disclosed to somebody
+	EventRecipientAdded    EventType = "export.recipient_added"
+	EventRecipientRemoved  EventType = "export.recipient_removed"
+	EventExportPolicy      EventType = "export.policy_changed"
+	EventExportRequested   EventType = "export.requested" // its detail says whether another person has to approve it
+	EventExportApproved    EventType = "export.approved"
+	EventExportRejected    EventType = "export.rejected"
+	EventExportWithdrawn   EventType = "export.withdrawn"
+	EventExportReady       EventType = "export.ready" // it can be downloaded
+	EventExportDelivered   EventType = "export.delivered"
+	EventExportExpired     EventType = "export.expired"
 	EventServiceEnding     EventType = "service.ending" // the device's service term ends soon
 	EventServiceEnded      EventType = "service.ended"  // it ended, and its days of grace run
 	EventServiceLapsed     EventType = "service.lapsed" // they are over: joins are refused
@@ -47,6 +57,8 @@ var EventTypes = []EventType{
 	EventImportFinished, EventDeviceImported, EventDeviceClaimed, EventDeviceBound, EventDeviceReleased,
 	EventTransferOffered, EventTransferCancelled, EventDeviceTransferred, EventDeviceSuspended, EventDeviceResumed,
 	EventDeviceDeleted, EventDeviceJoined, EventJoinRefused, EventKeysExposed,
+	EventRecipientAdded, EventRecipientRemoved, EventExportPolicy, EventExportRequested, EventExportApproved, EventExportRejected,
+	EventExportWithdrawn, EventExportReady, EventExportDelivered, EventExportExpired,
 	EventServiceEnding, EventServiceEnded, EventServiceLapsed, EventServiceExtended,
 	EventWebhookAdded, EventWebhookRemoved, EventWebhookRotated, EventWebhookEnabled, EventWebhookDisabled,
 }
@@ -68,7 +80,17 @@ var auditedEvents = map[AuditEvent]EventType{
 	AuditDeviceTransferred: EventDeviceTransferred,
 	AuditTransferOffered:   EventTransferOffered,
 	AuditTransferCancelled: EventTransferCancelled,
-	"keys.exposed":         EventKeysExposed,
+	AuditKeysExposed:       EventKeysExposed,
+	AuditRecipientAdded:    EventRecipientAdded,
+	AuditRecipientRemoved:  EventRecipientRemoved,
+	AuditExportPolicy:      EventExportPolicy,
+	AuditExportRequested:   EventExportRequested,
+	AuditExportApproved:    EventExportApproved,
+	AuditExportRejected:    EventExportRejected,
+	AuditExportWithdrawn:   EventExportWithdrawn,
+	AuditExportReady:       EventExportReady,
+	AuditExportDelivered:   EventExportDelivered,
+	AuditExportExpired:     EventExportExpired,
 	AuditServiceEnding:     EventServiceEnding,
 	AuditServiceEnded:      EventServiceEnded,
 	AuditServiceLapsed:     EventServiceLapsed,

@@ -28,6 +28,8 @@ const (
 	RightEventsWrite   Right = "events:write"   // where events are sent
 	RightAuditRead     Right = "audit:read"     // the log of custody events
 	RightServiceExtend Right = "service:extend" // spend the organisation's credit on the service of its devices
+	RightExportRequest Right = "export:request" // have root keys exported, and say to which keys
+	RightExportApprove Right = "export:approve" // approve exports of others, and say when that is needed; a person only
 	RightServerWrite   Right = "server:write"   // what only the server's operator changes: organisations, ranges, signers
 )
 
@@ -36,7 +38,7 @@ const (
 var rightsInOrder = []Right{
 	RightDevicesRead, RightDevicesWrite, RightDevicesImport, RightDevicesOwn, RightDevicesBind, RightTokensRead,
 	RightPeersRead, RightPeersWrite, RightOrgRead, RightPeopleRead, RightPeopleWrite,
-	RightKeysRead, RightKeysWrite, RightEventsRead, RightEventsWrite, RightAuditRead, RightServiceExtend, RightServerWrite,
+	RightKeysRead, RightKeysWrite, RightEventsRead, RightEventsWrite, RightAuditRead, RightServiceExtend, RightExportRequest, RightExportApprove, RightServerWrite,
 }
 
 // AllRightsInOrder lists every right, in the order in which people read them.
@@ -98,7 +100,7 @@ func Roles() []Role { return []Role{RoleViewer, RoleMember, RoleAdmin} }
 // no role, nothing.
 func (r Role) Rights() Rights {
 	viewer := RightsOf(RightDevicesRead, RightPeersRead, RightOrgRead, RightPeopleRead, RightKeysRead, RightEventsRead, RightAuditRead)
-	member := viewer | RightsOf(RightDevicesWrite, RightDevicesImport, RightDevicesOwn, RightDevicesBind, RightTokensRead, RightKeysWrite, RightEventsWrite, RightServiceExtend)
+	member := viewer | RightsOf(RightDevicesWrite, RightDevicesImport, RightDevicesOwn, RightDevicesBind, RightTokensRead, RightKeysWrite, RightEventsWrite, RightServiceExtend, RightExportRequest)
 	switch r {
 	case RoleViewer:
 		return viewer
@@ -134,10 +136,11 @@ func OrgKindsInOrder() []OrgKind {
 func (k OrgKind) Rights() Rights {
 	every := RightsOf(RightDevicesRead, RightPeersRead, RightOrgRead, RightPeopleRead, RightPeopleWrite,
 		RightKeysRead, RightKeysWrite, RightEventsRead, RightEventsWrite, RightAuditRead)
-	holder := every | RightsOf(RightDevicesWrite, RightDevicesOwn, RightDevicesBind, RightTokensRead, RightServiceExtend)
+	export := RightsOf(RightExportRequest, RightExportApprove)
+	holder := every | export | RightsOf(RightDevicesWrite, RightDevicesOwn, RightDevicesBind, RightTokensRead, RightServiceExtend)
 	switch k {
 	case KindElementMaker:
-		return every | RightsOf(RightDevicesImport, RightDevicesOwn, RightTokensRead)
+		return every | export | RightsOf(RightDevicesImport, RightDevicesOwn, RightTokensRead)
 	case KindDeviceMaker, KindDistributor:
 		return holder | RightsOf(RightDevicesImport)
 	case KindOwner:

@@ -41,6 +41,14 @@ func (c *Client) AcceptTransfer(ctx context.Context, id joinery.DeviceID, in Acc
 	return send[HandedOver](ctx, c, http.MethodPost, "/devices/"+id.String()+"/transfer/accept", in, opts...)
 }
 
+// AcknowledgeExport: say that the file is safe; what was wrapped is deleted.
+//
+// Only after all of it is on a disk. Nobody can download it afterwards. Needs
+// the right `export:request`, which has: member, admin.
+func (c *Client) AcknowledgeExport(ctx context.Context, id joinery.ExportID, opts ...CallOption) (Export, error) {
+	return send[Export](ctx, c, http.MethodPost, "/exports/"+id.String()+"/acknowledge", nil, opts...)
+}
+
 // ActivationsQuery is what Activations may be told; zero members are left out.
 type ActivationsQuery struct {
 	// Go on behind the page whose 'next' this is
@@ -79,6 +87,13 @@ func (c *Client) ActivationsPage(ctx context.Context, id joinery.DeviceID, q Act
 	return get[Page[Activation]](ctx, c, "/devices/"+id.String()+"/activations", q.values(), opts...)
 }
 
+// AddExportDevices: add devices to an export that was requested with more.
+//
+// Needs the right `export:request`, which has: member, admin.
+func (c *Client) AddExportDevices(ctx context.Context, id joinery.ExportID, in MoreExportDevices, opts ...CallOption) (Export, error) {
+	return send[Export](ctx, c, http.MethodPost, "/exports/"+id.String()+"/devices", in, opts...)
+}
+
 // AddKEK: give a peer a new version of a KEK.
 //
 // For the operator. It wraps from now on; older versions stay until they are
@@ -104,6 +119,13 @@ func (c *Client) AddPeer(ctx context.Context, in NewPeer, opts ...CallOption) (P
 	return send[Peer](ctx, c, http.MethodPost, "/peers", in, opts...)
 }
 
+// AddRecipient: register a public key to which root keys may be exported.
+//
+// Needs the right `export:request`, which has: member, admin.
+func (c *Client) AddRecipient(ctx context.Context, in NewRecipient, opts ...CallOption) (Recipient, error) {
+	return send[Recipient](ctx, c, http.MethodPost, "/export-recipients", in, opts...)
+}
+
 // AddSigner: pin a signer of manifests.
 //
 // For the operator. Needs the right `server:write`, which has: admin.
@@ -118,6 +140,23 @@ func (c *Client) AddSigner(ctx context.Context, in NewSigner, opts ...CallOption
 // which has: member, admin.
 func (c *Client) AddWebhook(ctx context.Context, in NewWebhook, opts ...CallOption) (MadeWebhook, error) {
 	return send[MadeWebhook](ctx, c, http.MethodPost, "/webhooks", in, opts...)
+}
+
+// ApproveExport: approve an export as another person.
+//
+// An admin of the organisation who is signed in and did not ask for it; no API
+// key. Digest and thumbprint have to be those that were looked at. Needs the
+// right `export:approve`, which has: admin.
+func (c *Client) ApproveExport(ctx context.Context, id joinery.ExportID, in ExportApproval, opts ...CallOption) (Export, error) {
+	return send[Export](ctx, c, http.MethodPost, "/exports/"+id.String()+"/approve", in, opts...)
+}
+
+// ApproveExportPolicy: approve, as another person, the weaker rule that was
+// proposed.
+//
+// Needs the right `export:approve`, which has: admin.
+func (c *Client) ApproveExportPolicy(ctx context.Context, in NewExportPolicy, opts ...CallOption) (ExportPolicy, error) {
+	return send[ExportPolicy](ctx, c, http.MethodPost, "/export-policy/approve", in, opts...)
 }
 
 // AssignJoinEUIRange: assign a JoinEUI range to an organisation.
@@ -288,6 +327,53 @@ func (c *Client) ConfirmClock(ctx context.Context, opts ...CallOption) (Clock, e
 	return send[Clock](ctx, c, http.MethodPost, "/service/clock/confirm", nil, opts...)
 }
 
+// CustodyExportDevicesQuery is what CustodyExportDevices may be told; zero members are left out.
+type CustodyExportDevicesQuery struct {
+	// Go on behind the page whose 'next' this is
+	After string
+	// At most this many items
+	Limit int
+}
+
+func (q CustodyExportDevicesQuery) values() url.Values {
+	v := url.Values{}
+	if q.After != "" {
+		v.Set("after", q.After)
+	}
+	if q.Limit != 0 {
+		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	return v
+}
+
+// CustodyExportDevices: devices of an export whose root keys are to be wrapped.
+//
+// Those that are gone, or another's by now, are left out of the export and not
+// listed. Needs the right `server:write`, which has: admin.
+//
+// It ranges over all pages from q.After on, and ends with the first error,
+// which is the last pair.
+func (c *Client) CustodyExportDevices(ctx context.Context, id joinery.ExportID, q CustodyExportDevicesQuery, opts ...CallOption) iter.Seq2[CustodyExportItem, error] {
+	return pages(q.After, func(after string) (Page[CustodyExportItem], error) {
+		q.After = after
+		return c.CustodyExportDevicesPage(ctx, id, q, opts...)
+	})
+}
+
+// CustodyExportDevicesPage reads one page of CustodyExportDevices. The Next of a page is the After of the one behind
+// it; the last has none.
+func (c *Client) CustodyExportDevicesPage(ctx context.Context, id joinery.ExportID, q CustodyExportDevicesQuery, opts ...CallOption) (Page[CustodyExportItem], error) {
+	return get[Page[CustodyExportItem]](ctx, c, "/custody/exports/"+id.String()+"/devices", q.values(), opts...)
+}
+
+// CustodyExports: exports that wait for the custody process, the oldest first.
+//
+// For the custody process alone, on the operator socket, as all under /custody.
+// Needs the right `server:write`, which has: admin.
+func (c *Client) CustodyExports(ctx context.Context, opts ...CallOption) ([]CustodyExport, error) {
+	return list[CustodyExport](ctx, c, "/custody/exports", nil, opts...)
+}
+
 // CustodyRootsQuery is what CustodyRoots may be told; zero members are left out.
 type CustodyRootsQuery struct {
 	// Go on behind the page whose 'next' this is
@@ -310,8 +396,8 @@ func (q CustodyRootsQuery) values() url.Values {
 // CustodyRoots: imported root keys that are not under the newest storage keys,
 // sealed to the custody key.
 //
-// Only the holder of the custody key opens them. Needs the right
-// `server:write`, which has: admin.
+// On the operator socket alone. Only the holder of the custody key opens them.
+// Needs the right `server:write`, which has: admin.
 //
 // It ranges over all pages from q.After on, and ends with the first error,
 // which is the last pair.
@@ -471,6 +557,15 @@ func (c *Client) DevicesPage(ctx context.Context, q DevicesQuery, opts ...CallOp
 	return get[Page[Device]](ctx, c, "/devices", q.values(), opts...)
 }
 
+// Disclosures: each time that root keys of a device were disclosed.
+//
+// Also by former owners. A device can be marked as disclosed without one here:
+// then it was under other EUIs, or before it came here. Needs the right
+// `devices:read`, which has: viewer, member, admin.
+func (c *Client) Disclosures(ctx context.Context, id joinery.DeviceID, opts ...CallOption) ([]Disclosure, error) {
+	return list[Disclosure](ctx, c, "/devices/"+id.String()+"/disclosures", nil, opts...)
+}
+
 // Dispute: one dispute.
 //
 // Needs the right `devices:read`, which has: viewer, member, admin.
@@ -583,6 +678,131 @@ func (c *Client) ExplainDevice(ctx context.Context, id joinery.DeviceID, opts ..
 	return get[DeviceExplanation](ctx, c, "/devices/"+id.String()+"/refusals", nil, opts...)
 }
 
+// Export: one export.
+//
+// Needs the right `devices:read`, which has: viewer, member, admin.
+func (c *Client) Export(ctx context.Context, id joinery.ExportID, opts ...CallOption) (Export, error) {
+	return get[Export](ctx, c, "/exports/"+id.String(), nil, opts...)
+}
+
+// ExportDevicesQuery is what ExportDevices may be told; zero members are left out.
+type ExportDevicesQuery struct {
+	// Go on behind the page whose 'next' this is
+	After string
+	// At most this many items
+	Limit int
+}
+
+func (q ExportDevicesQuery) values() url.Values {
+	v := url.Values{}
+	if q.After != "" {
+		v.Set("after", q.After)
+	}
+	if q.Limit != 0 {
+		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	return v
+}
+
+// ExportDevices: the devices of an export, in their order, and why some were
+// left out.
+//
+// Needs the right `devices:read`, which has: viewer, member, admin.
+//
+// It ranges over all pages from q.After on, and ends with the first error,
+// which is the last pair.
+func (c *Client) ExportDevices(ctx context.Context, id joinery.ExportID, q ExportDevicesQuery, opts ...CallOption) iter.Seq2[ExportItem, error] {
+	return pages(q.After, func(after string) (Page[ExportItem], error) {
+		q.After = after
+		return c.ExportDevicesPage(ctx, id, q, opts...)
+	})
+}
+
+// ExportDevicesPage reads one page of ExportDevices. The Next of a page is the After of the one behind
+// it; the last has none.
+func (c *Client) ExportDevicesPage(ctx context.Context, id joinery.ExportID, q ExportDevicesQuery, opts ...CallOption) (Page[ExportItem], error) {
+	return get[Page[ExportItem]](ctx, c, "/exports/"+id.String()+"/devices", q.values(), opts...)
+}
+
+// ExportFileQuery is what ExportFile may be told; zero members are left out.
+type ExportFileQuery struct {
+	// Go on behind the page whose 'next' this is
+	After string
+	// At most this many items
+	Limit int
+	// Leave out this many devices in front: to go on with a file that was cut off
+	Skip int
+}
+
+func (q ExportFileQuery) values() url.Values {
+	v := url.Values{}
+	if q.After != "" {
+		v.Set("after", q.After)
+	}
+	if q.Limit != 0 {
+		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	if q.Skip != 0 {
+		v.Set("skip", strconv.Itoa(q.Skip))
+	}
+	return v
+}
+
+// ExportFile: a page of the file of an export that is ready.
+//
+// The same page can be had again until the export is acknowledged, or expires.
+// What is in it opens for its recipient alone. That the keys were disclosed is
+// in the log before this answers. Needs the right `export:request`, which has:
+// member, admin.
+func (c *Client) ExportFile(ctx context.Context, id joinery.ExportID, q ExportFileQuery, opts ...CallOption) (ExportFilePage, error) {
+	return get[ExportFilePage](ctx, c, "/exports/"+id.String()+"/file", q.values(), opts...)
+}
+
+// ExportPolicy: when exports need another person.
+//
+// Needs the right `devices:read`, which has: viewer, member, admin.
+func (c *Client) ExportPolicy(ctx context.Context, opts ...CallOption) (ExportPolicy, error) {
+	return get[ExportPolicy](ctx, c, "/export-policy", nil, opts...)
+}
+
+// ExportsQuery is what Exports may be told; zero members are left out.
+type ExportsQuery struct {
+	// Go on behind the page whose 'next' this is
+	After string
+	// At most this many items
+	Limit int
+}
+
+func (q ExportsQuery) values() url.Values {
+	v := url.Values{}
+	if q.After != "" {
+		v.Set("after", q.After)
+	}
+	if q.Limit != 0 {
+		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	return v
+}
+
+// Exports: exports of the organisation, newest first.
+//
+// Needs the right `devices:read`, which has: viewer, member, admin.
+//
+// It ranges over all pages from q.After on, and ends with the first error,
+// which is the last pair.
+func (c *Client) Exports(ctx context.Context, q ExportsQuery, opts ...CallOption) iter.Seq2[Export, error] {
+	return pages(q.After, func(after string) (Page[Export], error) {
+		q.After = after
+		return c.ExportsPage(ctx, q, opts...)
+	})
+}
+
+// ExportsPage reads one page of Exports. The Next of a page is the After of the one behind
+// it; the last has none.
+func (c *Client) ExportsPage(ctx context.Context, q ExportsQuery, opts ...CallOption) (Page[Export], error) {
+	return get[Page[Export]](ctx, c, "/exports", q.values(), opts...)
+}
+
 // ExtendService: extend the service of devices, at most 10,000.
 //
 // The operator extends any; an organisation extends its own, and spends its
@@ -608,6 +828,15 @@ func (c *Client) FinishLogin(ctx context.Context, in LoginPoll, opts ...CallOpti
 // `server:write`, which has: admin.
 func (c *Client) GrantServiceCredit(ctx context.Context, in ServiceGrant, opts ...CallOption) (ServiceCredit, error) {
 	return send[ServiceCredit](ctx, c, http.MethodPost, "/service/credits", in, opts...)
+}
+
+// HandInExport: hand in devices of an export that were wrapped; at most 200.
+//
+// With each the disclosure and its entry in the log are written, in one
+// transaction, before anybody can download it. What was handed in before is
+// skipped. Needs the right `server:write`, which has: admin.
+func (c *Client) HandInExport(ctx context.Context, id joinery.ExportID, in CustodyHandIn, opts ...CallOption) (Export, error) {
+	return send[Export](ctx, c, http.MethodPost, "/custody/exports/"+id.String()+"/devices", in, opts...)
 }
 
 // Import: how far an import is.
@@ -883,12 +1112,26 @@ func (c *Client) ReadOffer(ctx context.Context, in AcceptedInvitation, opts ...C
 	return send[Offer](ctx, c, http.MethodPost, "/me/invitations/offer", in, opts...)
 }
 
+// Recipients: public keys to which root keys may be exported.
+//
+// Needs the right `devices:read`, which has: viewer, member, admin.
+func (c *Client) Recipients(ctx context.Context, opts ...CallOption) ([]Recipient, error) {
+	return list[Recipient](ctx, c, "/export-recipients", nil, opts...)
+}
+
 // RegenerateOwnerToken: a new owner token for a device.
 //
 // The one before is dead at once, also on labels. Needs the right
 // `devices:own`, which has: member, admin.
 func (c *Client) RegenerateOwnerToken(ctx context.Context, id joinery.DeviceID, opts ...CallOption) (OwnerToken, error) {
 	return send[OwnerToken](ctx, c, http.MethodPost, "/devices/"+id.String()+"/owner-token/regenerate", nil, opts...)
+}
+
+// RejectExport: reject an export that waits for approval.
+//
+// Needs the right `export:approve`, which has: admin.
+func (c *Client) RejectExport(ctx context.Context, id joinery.ExportID, in ExportRejection, opts ...CallOption) (Export, error) {
+	return send[Export](ctx, c, http.MethodPost, "/exports/"+id.String()+"/reject", in, opts...)
 }
 
 // Release: let go of a device.
@@ -949,6 +1192,14 @@ func (c *Client) RemovePlan(ctx context.Context, name string, opts ...CallOption
 	return c.act(ctx, http.MethodDelete, "/service/plans", v, nil, opts...)
 }
 
+// RemoveRecipient: take a recipient away.
+//
+// What is being exported to it is withdrawn. Needs the right `export:request`,
+// which has: member, admin.
+func (c *Client) RemoveRecipient(ctx context.Context, id joinery.RecipientID, opts ...CallOption) error {
+	return c.act(ctx, http.MethodDelete, "/export-recipients/"+id.String(), nil, nil, opts...)
+}
+
 // RemoveSigner: trust a signer no longer.
 //
 // For the operator. Devices that it brought stay. Needs the right
@@ -962,6 +1213,16 @@ func (c *Client) RemoveSigner(ctx context.Context, id joinery.SignerID, opts ...
 // Needs the right `events:write`, which has: member, admin.
 func (c *Client) RemoveWebhook(ctx context.Context, id joinery.WebhookID, opts ...CallOption) error {
 	return c.act(ctx, http.MethodDelete, "/webhooks/"+id.String(), nil, nil, opts...)
+}
+
+// RequestExport: have root keys of devices exported to a recipient.
+//
+// Of devices that the organisation holds, suspended or not. Where its policy
+// says so another person approves it first. With `more` the export waits for
+// further devices; of 100,000 at most. Needs the right `export:request`, which
+// has: member, admin.
+func (c *Client) RequestExport(ctx context.Context, in NewExport, opts ...CallOption) (Export, error) {
+	return send[Export](ctx, c, http.MethodPost, "/exports", in, opts...)
 }
 
 // ResetNonces: let one join within 24 hours set a new floor for the DevNonces.
@@ -1000,9 +1261,9 @@ func (c *Client) RevokeAPIKey(ctx context.Context, id joinery.APIKeyID, opts ...
 // RewrapRoots: have root keys sealed anew, which the holder of the custody key
 // sealed to the transport key; at most 500 key sets.
 //
-// They are stored in one transaction, and only where they are the keys that are
-// stored already. What was done before is skipped. Needs the right
-// `server:write`, which has: admin.
+// On the operator socket alone. They are stored in one transaction, and only
+// where they are the keys that are stored already. What was done before is
+// skipped. Needs the right `server:write`, which has: admin.
 func (c *Client) RewrapRoots(ctx context.Context, in RewrapRoots, opts ...CallOption) (Rewrapped, error) {
 	return send[Rewrapped](ctx, c, http.MethodPost, "/rotation/roots", in, opts...)
 }
@@ -1100,6 +1361,15 @@ func (c *Client) Sessions(ctx context.Context, opts ...CallOption) ([]Session, e
 	return list[Session](ctx, c, "/me/sessions", nil, opts...)
 }
 
+// SetExportPolicy: say when exports need another person.
+//
+// What is stricter holds at once. What is weaker needs the approval that an
+// export needs, and holds a day later. Needs the right `export:approve`, which
+// has: admin.
+func (c *Client) SetExportPolicy(ctx context.Context, in NewExportPolicy, opts ...CallOption) (ExportPolicy, error) {
+	return send[ExportPolicy](ctx, c, http.MethodPut, "/export-policy", in, opts...)
+}
+
 // SetRoaming: set or remove a roaming rule.
 //
 // A rule for a device overrides its organisation's. Without 'netIDs' the rule
@@ -1114,6 +1384,14 @@ func (c *Client) SetRoaming(ctx context.Context, in RoamingRule, opts ...CallOpt
 // Needs the right `org:read`, which has: viewer, member, admin.
 func (c *Client) Signers(ctx context.Context, opts ...CallOption) ([]Signer, error) {
 	return list[Signer](ctx, c, "/signers", nil, opts...)
+}
+
+// StartExport: fix the first line of the file of an export.
+//
+// Where that was done before, the one that stands is given. Needs the right
+// `server:write`, which has: admin.
+func (c *Client) StartExport(ctx context.Context, id joinery.ExportID, in CustodyStart, opts ...CallOption) (CustodyExport, error) {
+	return send[CustodyExport](ctx, c, http.MethodPost, "/custody/exports/"+id.String()+"/start", in, opts...)
 }
 
 // Status: whether the server is ready, and who it takes the caller for.
@@ -1280,6 +1558,14 @@ func (c *Client) Webhooks(ctx context.Context, opts ...CallOption) ([]Webhook, e
 // Needs the right `devices:own`, which has: member, admin.
 func (c *Client) WithdrawDispute(ctx context.Context, id joinery.DisputeID, opts ...CallOption) error {
 	return c.act(ctx, http.MethodDelete, "/disputes/"+id.String(), nil, nil, opts...)
+}
+
+// WithdrawExport: end an export before it is delivered.
+//
+// What was wrapped is deleted. What was disclosed stays known as that. Needs
+// the right `export:request`, which has: member, admin.
+func (c *Client) WithdrawExport(ctx context.Context, id joinery.ExportID, opts ...CallOption) (Export, error) {
+	return send[Export](ctx, c, http.MethodPost, "/exports/"+id.String()+"/withdraw", nil, opts...)
 }
 
 // WithdrawInvitation: withdraw an invitation.

@@ -83,7 +83,7 @@ type APIKey struct {
 	Organisation joinery.OrgID    `json:"organisation,omitzero" pattern:"^org_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"org_ and 13 characters" doc:"For which organisation it acts; absent for an operator's key that acts for none"`
 	Operator     bool             `json:"operator" doc:"Whether it acts as the server's operator"`
 	Name         string           `json:"name" example:"billing script" doc:"Name"`
-	Scopes       []joinery.Right  `json:"scopes" nullable:"false" enum:"devices:read,devices:write,devices:import,devices:own,devices:bind,tokens:read,peers:read,peers:write,org:read,people:read,people:write,keys:read,keys:write,events:read,events:write,audit:read,service:extend,server:write" doc:"The most that it may do; what its organisation, and who made it, may do at present bounds it further"`
+	Scopes       []joinery.Right  `json:"scopes" nullable:"false" enum:"devices:read,devices:write,devices:import,devices:own,devices:bind,tokens:read,peers:read,peers:write,org:read,people:read,people:write,keys:read,keys:write,events:read,events:write,audit:read,service:extend,export:request,export:approve,server:write" doc:"The most that it may do; what its organisation, and who made it, may do at present bounds it further"`
 	Person       joinery.PersonID `json:"person,omitzero" pattern:"^per_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"per_ and 13 characters" doc:"Who made it; absent: no person did"`
 	MadeBy       joinery.APIKeyID `json:"madeBy,omitzero" pattern:"^key_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"key_ and 13 characters" doc:"The key that made it; absent: none did"`
 	LastUsedAt   time.Time        `json:"lastUsedAt,omitzero" doc:"When it was used last, ten minutes behind at most; absent: not yet"`
@@ -98,7 +98,7 @@ type NewAPIKey struct {
 	Operator     bool            `json:"operator,omitzero" doc:"Make an operator's key; only an operator can"`
 	Name         string          `json:"name" minLength:"1" maxLength:"128" example:"billing script" doc:"Name, to know it by later"`
 	ExpiresAt    time.Time       `json:"expiresAt,omitzero" doc:"From when on it is refused; absent: never. A key that ends, unless it is an operator's, makes none that ends later"`
-	Scopes       []joinery.Right `json:"scopes,omitzero" nullable:"false" maxItems:"32" enum:"devices:read,devices:write,devices:import,devices:own,devices:bind,tokens:read,peers:read,peers:write,org:read,people:read,people:write,keys:read,keys:write,events:read,events:write,audit:read,service:extend,server:write" doc:"The most that it may do; without any, all that its maker may"`
+	Scopes       []joinery.Right `json:"scopes,omitzero" nullable:"false" maxItems:"32" enum:"devices:read,devices:write,devices:import,devices:own,devices:bind,tokens:read,peers:read,peers:write,org:read,people:read,people:write,keys:read,keys:write,events:read,events:write,audit:read,service:extend,export:request,export:approve,server:write" doc:"The most that it may do; without any, all that its maker may"`
 }
 
 // MadeAPIKey is a new API key with its text, which is shown this once.

@@ -86,16 +86,35 @@ func (a *app) deviceShowCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.showDevice(d)
+		var known []client.Disclosure
+		if d.Disclosed && !a.flags.json {
+			if known, err = api.Disclosures(ctx, d.ID); err != nil {
+				return err
+			}
+		}
+		return a.showDevice(d, known...)
 	})
 }
 
-func (a *app) showDevice(d client.Device) error {
-	return a.show(d, func() error {
-		disclosed := "no"
-		if d.Disclosed {
-			disclosed = "YES: a root key of it left the server readable to somebody"
+// disclosedText says to whom root keys of a device were disclosed.
+func disclosedText(d client.Device, known []client.Disclosure) string {
+	if !d.Disclosed {
+		return "no"
+	}
+	text := "YES: a root key of it left the server readable to somebody"
+	for _, x := range known {
+		to := "the holder of key "
+		if x.Kind == "join-server" {
+			to = "the Join Server with transport key "
 		}
+		text += fmt.Sprintf("; to %s%s, %s, by %s (%s)", to, x.Recipient, when(x.At, "?"), x.Organisation, x.Export)
+	}
+	return text
+}
+
+func (a *app) showDevice(d client.Device, known ...client.Disclosure) error {
+	return a.show(d, func() error {
+		disclosed := disclosedText(d, known)
 		claimed := "not claimed yet; its maker holds it"
 		if d.OwnershipEpoch > 0 {
 			claimed = "since " + when(d.OwnedSince, "?")

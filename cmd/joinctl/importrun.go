@@ -23,7 +23,9 @@ type row struct {
 	key   *client.SealedKeyRow
 	entry []byte
 	bad   *client.BadRow
-	size  int // about how many bytes it takes in a request
+	// header opens key, where not all keys of a file are sealed under one.
+	header *client.SealHeader
+	size   int // about how many bytes it takes in a request
 }
 
 // batch is rows that go in one request.
@@ -35,6 +37,9 @@ type batch struct {
 func (r *batch) add(v row) {
 	switch {
 	case v.key != nil:
+		if v.header != nil {
+			r.Seal = v.header
+		}
 		r.Keys = append(r.Keys, *v.key)
 	case v.bad != nil:
 		bad := *v.bad
@@ -93,7 +98,8 @@ func (j *importJob) run(ctx context.Context) error {
 	for {
 		v, err := j.next()
 		ended := errors.Is(err, io.EOF)
-		full := current.count == client.MaxImportRows || current.count > 0 && current.size+v.size > maxBatch
+		other := v.header != nil && len(current.Keys) > 0 && v.header != current.Seal // one request has one
+		full := current.count == client.MaxImportRows || current.count > 0 && (current.size+v.size > maxBatch || other)
 		if full || ended || err != nil && current.count > 0 {
 			current.Last = ended
 			j.send(ctx, current)

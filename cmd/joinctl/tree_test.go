@@ -256,6 +256,7 @@ var otherNames = map[string]string{
 var notSecret = map[string]string{
 	"app-s-key":          "a policy: how AppSKey travels",
 	"app-s-key-at-least": "a policy",
+	"server-key":         "the thumbprint of a public key",
 }
 
 var flagName = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)

@@ -13,6 +13,7 @@ import (
 
 	"joinery/internal/harden"
 	"joinery/internal/keyring"
+	"joinery/internal/keyring/custody"
 	"joinery/internal/keyring/worker"
 )
 
@@ -23,6 +24,11 @@ func run(args []string, stderr io.Writer) int {
 	if len(args) == 1 && args[0] == ceremonyArgument {
 		if answer := os.NewFile(answerFD, "answer"); answer != nil {
 			return runCeremony(os.Stdin, answer, stderr)
+		}
+	}
+	if len(args) == 1 && args[0] == custody.Argument {
+		if answers := os.NewFile(custody.AnswerFD, "answers"); answers != nil {
+			return runCustody(os.Stdin, answers, stderr)
 		}
 	}
 	if len(args) > 0 {

@@ -178,7 +178,7 @@ func change(ctx context.Context, asked ceremony.Change) (g ceremony.Generations,
 	}
 	err = c.inServer(func(o *hsm.Officer) error {
 		have, err := o.Generations()
-		g = ceremony.Generations(have)
+		g = ceremony.Generations{JoinKEK: have.JoinKEK, Custody: have.Custody, Transport: have.Transport}
 		return err
 	})
 	return g, err

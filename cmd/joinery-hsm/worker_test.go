@@ -15,6 +15,7 @@ import (
 
 	"joinery"
 	"joinery/internal/keyring"
+	"joinery/internal/keyring/custody"
 	"joinery/internal/keyring/hsm"
 	"joinery/internal/keyring/hsm/hsmtest"
 	"joinery/internal/keyring/keyringtest"
@@ -26,6 +27,9 @@ import (
 const asProgram = "JOINERY_TEST_HSM"
 
 func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == custody.Argument {
+		os.Exit(run(os.Args[1:], os.Stderr))
+	}
 	if os.Getenv(asProgram) != "" {
 		os.Exit(run(nil, os.Stderr))
 	}

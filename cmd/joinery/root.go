@@ -86,7 +86,7 @@ A running server is administered with joinctl, through its API.`,
 		newServe(), newQuickstart(),
 		newMigrate(), newFsck(), newBackup(), newRestore(),
 		newConfig(),
-		newCeremony(), newFactory(), newRotate(),
+		newCeremony(), newFactory(), newRotate(), newExport(),
 		newVersion(), manual.WithExample("joinery"),
 	)
 }

@@ -14,6 +14,7 @@ import (
 	"joinery/client"
 	"joinery/internal/ceremony"
 	"joinery/internal/config"
+	"joinery/internal/daemon"
 	"joinery/internal/harden"
 	"joinery/internal/keyring"
 	"joinery/internal/keyring/soft"
@@ -296,35 +297,31 @@ func newRotateStatus() *cobra.Command {
 }
 
 func newRotateRoots() *cobra.Command {
-	var file string
-	var unlock soft.Unlock
 	var batch int
 	cmd := &cobra.Command{
 		Use:   "roots",
 		Short: "Seal imported root keys anew under the newest generations, while joins go on",
-		Long: `Opens the custody key in this process, and never in the server: it asks the running
-server for the custody blobs of root keys that are under older generations, opens
-them, seals the keys to the server's transport key as an import does, and hands them
-in. The server makes sure that they are the keys that it has, seals them under its
-newest generations and stores them. It may be ended at any point, and goes on where
-it was: what is stored says what is left. Run as root or as the server's own user.`,
+		Long: `Opens the custody key in a process of its own, and never in the server: it asks the
+running server for the custody blobs of root keys that are under older generations,
+opens them, seals the keys to the server's transport key as an import does, and hands
+them in. The server makes sure that they are the keys that it has, seals them under
+its newest generations and stores them. Keys in a custody token never leave it
+readable: joinery-hsm, started for this, has the token open and seal them. It may be
+ended at any point, and goes on where it was: what is stored says what is left. Run as
+root or as the server's own user.`,
 		Example: `  joinery rotate roots --config /etc/joinery/joinery.yaml --custody-file /media/stick/custody.age \
-    --custody-passphrase-file /media/other/custody.passphrase`,
+    --custody-passphrase-file /media/other/custody.passphrase
+  joinery rotate roots --config /etc/joinery/joinery.yaml --custody-token joinery-custody --custody-pin-file /media/stick/custody.pin`,
 		Args: cobra.NoArgs,
 	}
 	path := configFlag(cmd)
-	cmd.Flags().StringVar(&file, "custody-file", "", "the custody file under which the keys are now")
-	cmd.Flags().StringVar(&unlock.PassphraseFile, "custody-passphrase-file", "", "file with its passphrase")
-	cmd.Flags().StringVar(&unlock.IdentityFile, "custody-identity-file", "", "file with its age identity, instead of a passphrase")
+	named := custodyFlags(cmd)
 	cmd.Flags().IntVar(&batch, "batch", client.MaxRotationRows, "how many key sets at once, at most 500")
-	cmd.MarkFlagsMutuallyExclusive("custody-passphrase-file", "custody-identity-file")
-	cmd.MarkFlagsOneRequired("custody-passphrase-file", "custody-identity-file")
-	require(cmd, "custody-file")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		if err := harden.Process(); err != nil {
 			return err
 		}
-		custody, err := soft.OpenCustody(cmd.Context(), file, unlock)
+		custody, err := openCustodian(cmd.Context(), *path, *named, daemon.ToReseal)
 		if err != nil {
 			return err
 		}
@@ -352,7 +349,7 @@ func ownServer(configFile string) (*client.Client, error) {
 // rewrapping is one run of rotate roots.
 type rewrapping struct {
 	api      *client.Client
-	custody  *soft.CustodyKey
+	custody  keyring.Custodian
 	batch    int
 	progress io.Writer
 
@@ -424,9 +421,9 @@ func (r *rewrapping) handIn(ctx context.Context, items []client.CustodyRoots) (o
 			return o, err
 		}
 	}
-	header, rows, err := r.custody.Reseal(to, roots)
+	header, rows, err := r.custody.Reseal(ctx, to, roots)
 	if err != nil {
-		return o, err
+		return o, lasting{err}
 	}
 	in := client.RewrapRoots{Seal: client.SealHeader(header), Rows: make([]client.RewrapRow, len(rows))}
 	for i, row := range rows {
@@ -457,9 +454,14 @@ func again[T any](ctx context.Context, ask func() (T, error)) (v T, err error) {
 	}
 }
 
+// lasting is what went wrong here and not at the server: waiting does not help.
+type lasting struct{ error }
+
+func (l lasting) Unwrap() error { return l.error }
+
 // isAway tells whether a request failed because nobody answers now.
 func isAway(err error) bool {
-	if errors.Is(err, soft.ErrOtherCustody) || errors.Is(err, soft.ErrDamaged) || errors.Is(err, keyring.ErrIntegrity) {
+	if _, here := errors.AsType[lasting](err); here {
 		return false
 	}
 	p, answered := errors.AsType[*client.Problem](err)

@@ -120,5 +120,5 @@ func (t inToken) ask(ctx context.Context, key string, what ceremony.What) (g key
 	if last.Generations == nil {
 		return g, errors.New("joinery-hsm says nothing of generations: it is of another version than this program")
 	}
-	return keyring.Generations(*last.Generations), nil
+	return keyring.Generations{JoinKEK: last.Generations.JoinKEK, Custody: last.Generations.Custody, Transport: last.Generations.Transport}, nil
 }

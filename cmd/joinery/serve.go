@@ -54,6 +54,7 @@ holds the database, --successor waits for that.`,
 			Successor: successor,
 			Migrate:   migrate,
 			Upgrade:   successorCommand(os.Args, successor),
+			Custody:   custodyCommand(c, *path),
 			Log:       daemon.NewLogger(os.Stderr, c.Log),
 		})
 		if err != nil {

@@ -24,6 +24,7 @@ import (
 	"joinery/internal/auth"
 	"joinery/internal/claim"
 	"joinery/internal/events"
+	"joinery/internal/export"
 	"joinery/internal/fleet"
 	"joinery/internal/keyring"
 	"joinery/internal/keyring/soft"
@@ -197,6 +198,7 @@ func startWith(t testing.TB, signIn auth.SignInOptions, change ...func(*api.Opti
 		Ownership: owners, Disputes: owners,
 		Imports: provisioning.New(db, db, f.keys), Audit: devices, Refusals: refusal.New(db, f.refusals), Answers: db,
 		Rotation: rotation.New(db, f.keys, time.Now),
+		Exports:  export.New(db, export.Options{Server: "js.example.com", Log: log}),
 		Events:   events.New(db, f.keys, webhook.NewSender(webhook.Policy{}, "joinery/test", nil), events.Options{Encode: api.EncodeEvent}),
 	}
 	options := api.Options{Version: "1.2.3", Log: log, Services: f.services}
@@ -241,6 +243,9 @@ func (f *fixture) serve(t testing.TB, tcp net.Listener, options api.Options) {
 	t.Cleanup(f.operator.Close)
 }
 
+// scriptRights is all that an API key of an organisation can have.
+var scriptRights = (joinery.EveryKind().Rights() &^ joinery.RightsOf(joinery.RightExportApprove)).List()
+
 func (f *fixture) addOrganisations(t testing.TB) {
 	t.Helper()
 	for _, o := range []struct {
@@ -252,7 +257,7 @@ func (f *fixture) addOrganisations(t testing.TB) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		key, err := f.operator.MakeAPIKey(t.Context(), client.NewAPIKey{Name: o.name + " script", Organisation: made.ID})
+		key, err := f.operator.MakeAPIKey(t.Context(), client.NewAPIKey{Name: o.name + " script", Organisation: made.ID, Scopes: scriptRights})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -327,7 +332,25 @@ func (f *fixture) send(t testing.TB, key, method, path, body string, header ...s
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	res, err := http.DefaultTransport.RoundTrip(req)
+	return f.roundTrip(t, http.DefaultTransport, req)
+}
+
+// sendOnSocket is send by the operator, on his socket.
+func (f *fixture) sendOnSocket(t testing.TB, method, path string) answer {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://server"+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", f.socket)
+	}, DisableKeepAlives: true}
+	return f.roundTrip(t, socket, req)
+}
+
+func (f *fixture) roundTrip(t testing.TB, by http.RoundTripper, req *http.Request) answer {
+	t.Helper()
+	res, err := by.RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,6 +53,7 @@ func (s *Server) config() huma.Config {
 				{Name: "peers", Description: "Network Servers and Application Servers, and the KEKs shared with them"},
 				{Name: "devices", Description: "End-devices, their owners and their bindings"},
 				{Name: "service", Description: "The activation service: until when joins are answered, on what terms, and reports"},
+				{Name: "exports", Description: "Root keys on their way to the owner of their devices"},
 				{Name: "imports", Description: "Devices from signed manifests and sealed key lists"},
 				{Name: "events", Description: "What happened, to be read or sent to an address"},
 				{Name: "credentials", Description: "API keys"},

@@ -50,6 +50,9 @@ func TestRolesAndScopes(t *testing.T) {
 		rights[tenant], rights[operator] = role.Rights()&joinery.EveryKind().Rights(), role.Rights()
 	}
 	for _, scope := range joinery.AllRightsInOrder() {
+		if scope == joinery.RightExportApprove {
+			continue // a person's alone: no key has it
+		}
 		made, err := f.operator.MakeAPIKey(t.Context(), client.NewAPIKey{Name: "one scope", Operator: true, Scopes: []joinery.Right{scope}})
 		if err != nil {
 			t.Fatal(err)

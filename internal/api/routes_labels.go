@@ -49,9 +49,7 @@ func (s *Server) listImportedDevices(ctx context.Context, caller joinery.Caller,
 }
 
 func (s *Server) readOwnerTokens(ctx context.Context, caller joinery.Caller, in *body[client.OwnerTokensRequest]) (*body[client.OwnerTokens], error) {
-	refs := each(in.Body.Devices, func(r client.DeviceRef) joinery.DeviceRef {
-		return joinery.DeviceRef{ID: r.Device, JoinEUI: r.JoinEUI, DevEUI: r.DevEUI}
-	})
+	refs := each(in.Body.Devices, deviceRef)
 	tokens, err := s.Ownership.LabelTokens(ctx, caller, refs)
 	if err != nil {
 		return nil, err
@@ -61,6 +59,10 @@ func (s *Server) readOwnerTokens(ctx context.Context, caller joinery.Caller, in 
 		out.Results[i].Index = i
 	}
 	return ok(out), nil
+}
+
+func deviceRef(r client.DeviceRef) joinery.DeviceRef {
+	return joinery.DeviceRef{ID: r.Device, JoinEUI: r.JoinEUI, DevEUI: r.DevEUI}
 }
 
 func labelToken(t joinery.LabelToken) client.LabelToken {

@@ -33,11 +33,11 @@ func (s *Server) registerRotation() {
 		})
 	route(s, spec{method: http.MethodGet, path: "/rotation/roots", id: "listCustodyRoots", tag: "server",
 		summary:     "Imported root keys that are not under the newest storage keys, sealed to the custody key",
-		description: "Only the holder of the custody key opens them."},
+		description: "On the operator socket alone. Only the holder of the custody key opens them."},
 		s.listCustodyRoots)
 	route(s, spec{method: http.MethodPost, path: "/rotation/roots", id: "rewrapRoots", tag: "server", maxBody: importBody,
 		summary: "Have root keys sealed anew, which the holder of the custody key sealed to the transport key; at most 500 key sets",
-		description: "They are stored in one transaction, and only where they are the keys that are stored already. " +
+		description: "On the operator socket alone. They are stored in one transaction, and only where they are the keys that are stored already. " +
 			"What was done before is skipped."},
 		s.rewrapRoots)
 }

@@ -31,6 +31,7 @@ func (s *Server) register() {
 	s.registerEvents()
 	s.registerRotation()
 	s.registerService()
+	s.registerExports()
 }
 
 func (s *Server) registerServer() {

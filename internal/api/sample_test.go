@@ -17,7 +17,7 @@ func absentIDs() map[string]string {
 		"kek": joinery.NewKEKID().String(), "sgn": joinery.NewSignerID().String(), "imp": joinery.NewImportID().String(),
 		"key": joinery.NewAPIKeyID().String(), "per": joinery.NewPersonID().String(), "inv": joinery.NewInvitationID().String(),
 		"ses": joinery.NewSessionID().String(), "psk": joinery.NewPasskeyID().String(), "dsp": joinery.NewDisputeID().String(), "whk": joinery.NewWebhookID().String(),
-		"kst": joinery.NewKeySetID().String(),
+		"kst": joinery.NewKeySetID().String(), "rcp": joinery.NewRecipientID().String(), "exp": joinery.NewExportID().String(),
 	}
 }
 
@@ -67,6 +67,8 @@ func sampleText(t testing.TB, s *schema, ids map[string]string) string {
 		return "12.5"
 	case s.Pattern == "^[0-9]{4}-[0-9]{2}$":
 		return "2026-10"
+	case s.Pattern == "^[A-Za-z0-9_-]{43}$":
+		return strings.Repeat("x", 43)
 	case s.Pattern == "^[0-9a-f]{0,18}$":
 		return "27"
 	case strings.Contains(s.Pattern, "{6}"):

@@ -39,6 +39,7 @@ type Services struct {
 	Events        Events
 	Rotation      Rotation
 	Service       ActivationService
+	Exports       Exports
 	// Answers may be nil: then an Idempotency-Key has no effect.
 	Answers Answers
 	// V2 answers what lies under client.BasePathV2, in manners of its own; nil is

@@ -21,6 +21,7 @@ import (
 type world struct {
 	ids         map[string]string // by prefix
 	operatorKey string
+	exporterKey string // of orgA, with the scope to export
 	device      client.Device
 	disputed    client.Dispute // about a device that the operator's organisation holds
 }
@@ -82,6 +83,7 @@ func (f *fixture) populate(t testing.TB) *world {
 	w.ids["dsp"] = w.disputed.ID.String()
 	_, err = f.as(t, f.keyA).OfferTransfer(ctx, w.device.ID, client.NewTransfer{Recipient: joinery.NewOrgID()})
 	must(err)
+	f.populateExports(t, w) // before there is another person, who would have to approve
 	f.populatePeople(t, w)
 	w.ids["org"] = f.orgA.String()
 	hook, err := f.as(t, f.keyA).AddWebhook(ctx, client.NewWebhook{URL: "https://events.example.com/joins"})

@@ -89,6 +89,8 @@ func verdictOn(obj *types.TypeName) (holds, known bool) {
 		return false, true // ciphertext by definition
 	case importPath == module+"/internal/seal":
 		return !slices.Contains([]string{"PublicKey", "Header", "SealedRow", "SealedKEK"}, obj.Name()), true
+	case importPath == module+"/internal/exportfile": // ciphertext and public keys, but for what opens it
+		return slices.Contains([]string{"OpenedKey", "Opener", "PrivateKey"}, obj.Name()), true
 	case importPath == module+"/internal/secret":
 		return obj.Name() != "Protection", true
 	case importPath == "crypto/x509":

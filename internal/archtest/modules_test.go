@@ -9,7 +9,8 @@ var modules = map[string][]string{
 	"github.com/boombuler/barcode":        {"internal/label"}, // MIT; weighs the masks of a code, as readers want
 	"github.com/coreos/go-oidc/v3":        {"internal/auth"},
 	"github.com/danielgtaylor/huma/v2":    {"internal/api", "internal/api/clientgen"},
-	"github.com/go-json-experiment/json":  {"backend", "manifest", "internal/seal", "internal/sim", "internal/provisioning", "internal/api", "internal/ttjs", "internal/factory"},
+	"github.com/go-jose/go-jose/v4":       {"internal/exportfile"}, // Apache-2.0; JSON Web Encryption
+	"github.com/go-json-experiment/json":  {"backend", "manifest", "internal/seal", "internal/sim", "internal/provisioning", "internal/api", "internal/ttjs", "internal/factory", "internal/exportfile"},
 	"github.com/go-webauthn/webauthn":     {"internal/auth"},
 	"github.com/google/go-cmp":            {"internal/store/storetest", "internal/keyring/keyringtest"},
 	"github.com/goccy/go-yaml":            {"internal/config", "cmd/joinery"}, // the command reads plans of ceremonies
@@ -36,8 +37,7 @@ var testModules = []string{
 	"github.com/chromedp/cdproto",
 	"github.com/chromedp/chromedp",       // a browser
 	"github.com/descope/virtualwebauthn", // authenticators
-	"github.com/go-jose/go-jose/v4",
-	"github.com/makiuchi-d/gozxing", // reads our QR codes
+	"github.com/makiuchi-d/gozxing",      // reads our QR codes
 	"github.com/rogpeppe/go-internal",
 	"github.com/santhosh-tekuri/jsonschema/v6",
 	"github.com/standard-webhooks/standard-webhooks/libraries", // what receivers verify with

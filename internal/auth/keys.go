@@ -43,7 +43,9 @@ type NewKey struct {
 	Operator bool
 	// ExpiresAt is when it ends; zero is never.
 	ExpiresAt time.Time
-	// Rights is the most that it may do; none said is all that its maker may.
+	// Rights is the most that it may do; none said is all that its maker may, but
+	// for exports of root keys: a key that is made for something else cannot have
+	// them, whoever finds it.
 	Rights []joinery.Right
 }
 
@@ -105,7 +107,7 @@ func latestEnd(caller joinery.Caller, now time.Time) time.Time {
 
 // checkNewKey judges a wish, and gives the rights that the key is to have.
 func checkNewKey(caller joinery.Caller, n NewKey, now time.Time) (joinery.Rights, error) {
-	rights := caller.Rights
+	rights := caller.Rights &^ joinery.RightsOf(joinery.RightExportApprove) // another person approves, and a key is none
 	if !n.Operator {
 		rights &^= joinery.RightsOf(joinery.RightServerWrite)
 	}
@@ -120,6 +122,8 @@ func checkNewKey(caller joinery.Caller, n NewKey, now time.Time) (joinery.Rights
 			strings.ReplaceAll((asked&^rights).String(), " ", ", "))
 	case len(n.Rights) > 0:
 		rights = asked
+	default:
+		rights &^= joinery.RightsOf(joinery.RightExportRequest)
 	}
 	return rights, checkName("name", n.Name)
 }

@@ -84,7 +84,13 @@ func mayGive(caller joinery.Caller, org joinery.Organisation, roles ...joinery.R
 		if !slices.Contains(joinery.Roles(), role) {
 			return joinery.Errorf(joinery.CodeInvalid, "role: want viewer, member or admin")
 		}
-		if rights := role.Rights() & org.Kinds.Rights(); !caller.Rights.Contains(rights) {
+		rights := role.Rights() & org.Kinds.Rights()
+		if caller.Key != 0 {
+			// A key has the rights to export only where that was said, or never. Who
+			// invites with one is the person who made it, and could do so without.
+			rights &^= joinery.RightsOf(joinery.RightExportRequest, joinery.RightExportApprove)
+		}
+		if !caller.Rights.Contains(rights) {
 			return joinery.Errorf(joinery.CodeForbidden, "the role %s may do what you may not: %s", role,
 				strings.ReplaceAll((rights&^caller.Rights).String(), " ", ", "))
 		}

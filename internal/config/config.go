@@ -35,6 +35,8 @@ type Config struct {
 	// Where events may be sent. Which addresses they are sent to is not configured
 	// here: organisations add webhooks while the server runs (`joinctl webhook`).
 	Webhooks Webhooks `yaml:"webhooks"`
+	// How root keys leave that were approved to be exported (`joinctl export`).
+	Export Export `yaml:"export"`
 	// What is written to standard error. Keys and tokens are never logged, at
 	// any level.
 	Log Log `yaml:"log"`
@@ -279,6 +281,39 @@ type Log struct {
 	Format string `yaml:"format"`
 }
 
+// Export says how approved exports get done.
+type Export struct {
+	// true: the server starts the custody process itself, `joinery export run`, each
+	// time that an export was approved, and that process ends with it. false: exports
+	// wait until the operator runs it by hand, with the custody key at hand.
+	Automatic bool `yaml:"automatic"`
+	// Where that process finds the custody key, to export keys that were imported.
+	// Left out, it exports keys that derive from a master key alone, and the others
+	// wait. The server never opens it. What is named here stays on this machine: a
+	// custody key on a stick in a safe protects more, and makes exports wait for it.
+	Custody Custody `yaml:"custody"`
+}
+
+// Custody says where the custody key is: in a file, or in a hardware token.
+type Custody struct {
+	// The custody file made by `joinery ceremony soft`, mode 0600.
+	File string `yaml:"file"`
+	// A file whose first line is its passphrase, mode 0600.
+	PassphraseFile string `yaml:"passphrase_file"`
+	// A file with the age identity to which it is encrypted, mode 0600.
+	IdentityFile string `yaml:"identity_file"`
+	// The path of the PKCS #11 library of the token that holds the custody key instead,
+	// where the server's keys are in a token; empty means that of the server's token.
+	Module string `yaml:"module"`
+	// What that library wants to be told when it starts: nothing, for most.
+	InitArgs string `yaml:"init_args"`
+	// The label of that token, as its ceremony gave it.
+	Token string `yaml:"token"`
+	// A file whose first line is the PIN of the custody role, mode 0600. joinery-hsm
+	// alone reads it.
+	PINFile string `yaml:"pin_file"`
+}
+
 // Default gives the values of what a file leaves out. It is no complete
 // configuration: how keys are unlocked and the certificate have no default.
 func Default() Config {
@@ -312,5 +347,6 @@ func (c *Config) paths() []*string {
 		&c.Keys.PKCS11.Module, &c.Keys.PKCS11.PINFile, &c.Keys.PKCS11.Worker, &c.Keys.PKCS11.AuditFile,
 		&c.Interop.Certificate, &c.Interop.Key,
 		&c.API.Socket, &c.API.TLS.Certificate, &c.API.TLS.Key, &c.SignIn.OIDC.ClientSecretFile, &c.Webhooks.CAFile,
+		&c.Export.Custody.File, &c.Export.Custody.PassphraseFile, &c.Export.Custody.IdentityFile, &c.Export.Custody.Module, &c.Export.Custody.PINFile,
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"joinery/internal/api"
 	"joinery/internal/config"
 	"joinery/internal/events"
+	"joinery/internal/export"
 	"joinery/internal/handover"
 	"joinery/internal/interop"
 	"joinery/internal/keyring"
@@ -35,6 +36,7 @@ type core struct {
 	refusals *refusal.Recorder
 	events   *events.Runner
 	service  *service.Service
+	export   *export.Service
 	// serving ends when the core gives its database back; see lookAfterTerms.
 	serving    context.Context //nolint:containedctx // a life, and no request
 	endServing context.CancelFunc
@@ -84,6 +86,7 @@ func (k *core) build(ctx context.Context, c config.Config, h holders, certs cert
 	if k.events, err = startEvents(ctx, c, h, rules.events); err != nil {
 		return err
 	}
+	k.export = rules.export
 	if k.interop, err = newInterop(c, rules, k.refusals, certs.interop, k.joins, k.log, k.now, k.registry); err != nil {
 		return err
 	}

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 
 	"joinery"
 	"joinery/internal/config"
@@ -72,17 +70,11 @@ const workerProgram = "joinery-hsm"
 
 // workerOptions says which worker to start.
 func workerOptions(c config.Config, log *slog.Logger) (worker.Options, error) {
+	program, err := hsmProgram(c)
+	if err != nil {
+		return worker.Options{}, err
+	}
 	p := c.Keys.PKCS11
-	if p.Worker == "" {
-		here, err := os.Executable()
-		if err != nil {
-			return worker.Options{}, fmt.Errorf("find %s: %w; say where it is with keys.pkcs11.worker", workerProgram, err)
-		}
-		p.Worker = filepath.Join(filepath.Dir(here), workerProgram)
-	}
-	if _, err := os.Stat(p.Worker); err != nil {
-		return worker.Options{}, fmt.Errorf("the program that opens hardware tokens: %w; say where it is with keys.pkcs11.worker", err)
-	}
 	told, err := json.Marshal(worker.TokenConfig{
 		Module: p.Module, InitArgs: p.InitArgs, Token: p.Token, PINFile: p.PINFile, PINCredential: p.PINCredential,
 		Sessions: p.Sessions, PerMinute: p.DevicePerMinute, AuditFile: p.AuditFile, MinimumLevel: p.MinimumLevel, LogLevel: c.Log.Level, LogFormat: c.Log.Format,
@@ -90,7 +82,7 @@ func workerOptions(c config.Config, log *slog.Logger) (worker.Options, error) {
 	if err != nil {
 		return worker.Options{}, err
 	}
-	return worker.Options{Program: p.Worker, Config: told, MaxResident: int64(p.RecycleRSS) << 20, Log: log}, nil
+	return worker.Options{Program: program, Config: told, MaxResident: int64(p.RecycleRSS) << 20, Log: log}, nil
 }
 
 // Unlock says how the key file of c is opened.

@@ -19,6 +19,7 @@ import (
 	"joinery/internal/claim"
 	"joinery/internal/config"
 	"joinery/internal/events"
+	"joinery/internal/export"
 	"joinery/internal/fleet"
 	"joinery/internal/interop"
 	"joinery/internal/keyring"
@@ -116,6 +117,7 @@ type rules struct {
 	events       *events.Service
 	rotation     *rotation.Service
 	service      *service.Service
+	export       *export.Service
 }
 
 func newRules(ctx context.Context, c config.Config, h holders, refusals *refusal.Recorder, log *slog.Logger, now func() time.Time, metrics prometheus.Registerer) (rules, error) {
@@ -127,6 +129,7 @@ func newRules(ctx context.Context, c config.Config, h holders, refusals *refusal
 		people:       auth.NewPeople(h.db, now),
 		refusal:      refusal.New(h.db, refusals),
 		rotation:     rotation.New(h.db, h.keys, now),
+		export:       export.New(h.db, export.Options{Server: serverName(c), Now: now, Log: log}),
 	}
 	r.networks = claim.NewNetworks(h.db, h.keys, r.fleet, claim.NetworkOptions{Now: now})
 	var err error
@@ -210,7 +213,7 @@ func services(h holders, r rules, v2 http.Handler) api.Services {
 		System: system{h}, Keys: r.auth, People: r.people,
 		Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
 		Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Disputes: r.claim, Imports: r.provisioning, Audit: r.fleet,
-		Refusals: r.refusal, Events: r.events, Rotation: r.rotation, Service: r.service, Answers: h.db, V2: v2, Unsealer: system{h},
+		Refusals: r.refusal, Events: r.events, Rotation: r.rotation, Service: r.service, Exports: r.export, Answers: h.db, V2: v2, Unsealer: system{h},
 	}
 	if r.signIn != nil { // an interface that holds nil is not nil
 		s.SignIn = r.signIn

@@ -29,6 +29,9 @@ type Options struct {
 	// Upgrade is the command that SIGUSR2 starts as this server's successor; empty
 	// is none.
 	Upgrade []string
+	// Custody is the command that does approved exports, where the configuration
+	// says that the server starts it.
+	Custody []string
 	// Log is where the server reports; nil is nowhere.
 	Log *slog.Logger
 	// Now is the clock, nil the system's: what is written down, the windows in
@@ -40,6 +43,7 @@ type Options struct {
 type Program struct {
 	config  config.Config
 	upgrade []string
+	custody []string
 	migrate bool
 	log     *slog.Logger
 	now     func() time.Time
@@ -77,7 +81,7 @@ func Open(ctx context.Context, c config.Config, o Options) (_ *Program, err erro
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	p := &Program{config: c, upgrade: o.Upgrade, migrate: o.Migrate, log: o.Log, now: o.Now}
+	p := &Program{config: c, upgrade: o.Upgrade, custody: o.Custody, migrate: o.Migrate, log: o.Log, now: o.Now}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.Close())
@@ -206,6 +210,7 @@ func (p *Program) Run(ctx context.Context) error {
 	running.Go(func() { endWithDatabase(ctx, p.core.holders, fail) })
 	running.Go(func() { p.core.followJoins(ctx) })
 	running.Go(func() { p.core.lookAfterTerms(ctx) })
+	running.Go(func() { p.core.runExports(ctx, p.custody) })
 	p.health.Store(p.core.ops)
 	if err := p.confirm(); err != nil {
 		fail(err)

@@ -70,15 +70,19 @@ func kekBinding(peer joinery.PeerID, role joinery.KEKRole, version uint32) (bind
 	return b, nil
 }
 
-// mac computes the MAC of blob as owned by b.
-func (k *Keyring) mac(ctx context.Context, b binding, blob []byte) ([macLen]byte, error) {
+// macInput is what the MAC of blob as owned by b is made of.
+func (b binding) macInput(blob []byte) []byte {
 	msg := make([]byte, 0, len(b.kind)+8+1+4+len(blob))
 	msg = append(msg, b.kind...)
 	msg = binary.BigEndian.AppendUint64(msg, uint64(b.id))
 	msg = append(msg, b.role)
 	msg = binary.BigEndian.AppendUint32(msg, b.version)
-	msg = append(msg, blob...)
-	return k.token.MAC(ctx, RowMAC, msg)
+	return append(msg, blob...)
+}
+
+// mac computes the MAC of blob as owned by b.
+func (k *Keyring) mac(ctx context.Context, b binding, blob []byte) ([macLen]byte, error) {
+	return k.token.MAC(ctx, RowMAC, b.macInput(blob))
 }
 
 // bind appends the MAC to a blob that the token made.
@@ -96,13 +100,31 @@ func (k *Keyring) unbind(ctx context.Context, b binding, sealed joinery.Sealed) 
 	if len(sealed) <= macLen {
 		return nil, ErrIntegrity
 	}
-	blob, have := sealed[:len(sealed)-macLen], sealed[len(sealed)-macLen:]
+	blob := sealed[:len(sealed)-macLen]
 	want, err := k.mac(ctx, b, blob)
 	if err != nil {
 		return nil, err
 	}
-	if subtle.ConstantTimeCompare(have, want[:]) != 1 {
+	return blob, sameMACs(sealed, want)
+}
+
+// unbindBy is unbind for who has no Keyring, but what makes its MACs.
+func unbindBy(b binding, sealed joinery.Sealed, mac func(msg []byte) ([macLen]byte, error)) ([]byte, error) {
+	if len(sealed) <= macLen {
 		return nil, ErrIntegrity
 	}
-	return blob, nil
+	blob := sealed[:len(sealed)-macLen]
+	want, err := mac(b.macInput(blob))
+	if err != nil {
+		return nil, err
+	}
+	return blob, sameMACs(sealed, want)
+}
+
+// sameMACs compares the MAC at the end of sealed in constant time.
+func sameMACs(sealed joinery.Sealed, want [macLen]byte) error {
+	if subtle.ConstantTimeCompare(sealed[len(sealed)-macLen:], want[:]) != 1 {
+		return ErrIntegrity
+	}
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"joinery"
+	"joinery/internal/exportfile"
 )
 
 // A storage key is replaced by a new generation beside it, so that what the old
@@ -17,7 +18,8 @@ import (
 // a second one. The MAC of a blob covers its head.
 const generationHead = 1 + 4
 
-// Generations are those of a token's storage keys, from 1.
+// Generations are those of a token's storage keys, from 1, and the key by which its
+// custodians sign.
 type Generations struct {
 	// JoinKEK are those under which root keys open for use, in rising order; the
 	// last one seals.
@@ -27,6 +29,9 @@ type Generations struct {
 	// Transport are the key identifiers of transport keys that open what was sealed
 	// to them, the newest last.
 	Transport []string
+	// Export is the public half of the key that signs exports; the zero Signer where
+	// the token has none yet.
+	Export exportfile.Signer
 }
 
 // Newest is the join KEK that seals; 0 where there is none.
@@ -39,7 +44,7 @@ func (g Generations) Newest() uint32 {
 
 // Equal tells whether both are the same.
 func (g Generations) Equal(o Generations) bool {
-	return slices.Equal(g.JoinKEK, o.JoinKEK) && g.Custody == o.Custody && slices.Equal(g.Transport, o.Transport)
+	return slices.Equal(g.JoinKEK, o.JoinKEK) && g.Custody == o.Custody && slices.Equal(g.Transport, o.Transport) && g.Export == o.Export
 }
 
 // Current tells whether a stored root key, if there is one, is sealed under the

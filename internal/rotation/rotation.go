@@ -85,7 +85,7 @@ func oldest(a, b joinery.Sealed) uint32 {
 // generations, in order of their ids, of the next limit that there are. next is
 // from where to go on; zero where there are no more.
 func (s *Service) Behind(ctx context.Context, caller joinery.Caller, after joinery.KeySetID, limit int) (list []joinery.StoredRoots, next joinery.KeySetID, err error) {
-	if err := caller.RequireOperator(); err != nil {
+	if err := caller.RequireSocket(); err != nil {
 		return nil, 0, err
 	}
 	limit = min(max(limit, 1), MaxRows)
@@ -125,7 +125,7 @@ type Outcome struct {
 // Rewrap seals the root keys in rows anew and stores them, in one transaction. A
 // key set that was handed in before changes nothing.
 func (s *Service) Rewrap(ctx context.Context, caller joinery.Caller, h seal.Header, rows []Row) (o Outcome, err error) {
-	if err := caller.RequireOperator(); err != nil {
+	if err := caller.RequireSocket(); err != nil {
 		return o, err
 	}
 	if len(rows) > MaxRows {

@@ -38,7 +38,7 @@ func (a ahead) Rewrap(t contextType, h seal.Header, in []keyring.RewrapIn) ([]ke
 	return out, err
 }
 
-var operator = joinery.Caller{Name: "op", Operator: true}
+var operator = joinery.Caller{Name: "op", Operator: true, Socket: true}
 
 // What is behind is listed and sealed anew once; keys of somebody else change
 // nothing, and nobody but the operator may ask.
@@ -110,6 +110,14 @@ func refusals(t *testing.T, f keyringtest.Fixture, db rotation.Store, s *rotatio
 	_, _, err = s.Behind(t.Context(), stranger, 0, 1)
 	refused(t, err, joinery.CodeForbidden)
 	_, err = s.Rewrap(t.Context(), stranger, h, nil)
+	refused(t, err, joinery.CodeForbidden)
+	// An operator's API key or session sees how far it is, and no ciphertext of roots.
+	away := joinery.Caller{Name: "key", Operator: true, Key: 1}
+	_, err = s.Progress(t.Context(), away)
+	ok(t, err)
+	_, _, err = s.Behind(t.Context(), away, 0, 1)
+	refused(t, err, joinery.CodeForbidden)
+	_, err = s.Rewrap(t.Context(), away, h, []rotation.Row{row})
 	refused(t, err, joinery.CodeForbidden)
 	_, err = s.Rewrap(t.Context(), operator, h, make([]rotation.Row, rotation.MaxRows+1))
 	refused(t, err, joinery.CodeInvalid)

@@ -42,6 +42,7 @@ func richDatabase(t *testing.T) string {
 	must(d.SetRoaming(ctx, joinery.RoamingRule{Org: maker, Device: states[1].Device.ID, NetIDs: []lorawan.NetID{{1}}}, a))
 	must(d.DeleteDevice(ctx, states[5].Device.ID, states[5].Device.Ownership.Org, a))
 	handOver(t, d, states, owner, a)
+	exportOne(t, d, states, a)
 	for range 6 {
 		must(d.CommitActivation(ctx, storetest.NextCommit(reload(t, d, 0))))
 	}
@@ -192,7 +193,7 @@ var damages = []struct{ name, table, rule, statement string }{
 		"INSERT INTO binding SELECT " + deletedDevice + ", epoch, net_id, ns_id, as_id, app_s_key, clear_nwk_keys, source, locked, since, kek FROM binding LIMIT 1"},
 	{"undisclosed device", "device", "was disclosed", "UPDATE key_set SET disclosed = 1 WHERE id = " + firstKeySet},
 	{"JoinNonce below the floor", "key_set", "sum of all jumps", "UPDATE store SET join_nonce_floor = 65536"},
-	{"undisclosed key set", "key_set", "was disclosed", "INSERT INTO disclosure SELECT 1, key_set, org, 0, 'r' FROM device LIMIT 1"},
+	{"undisclosed key set", "key_set", "was disclosed", "INSERT INTO disclosure SELECT 1, key_set, org, 0, 'r', 'file', NULL FROM device WHERE disclosed = 0 LIMIT 1"},
 	{"key set of nobody", "key_set", "belongs to a device", "UPDATE key_set SET device = 1 WHERE id = " + firstKeySet},
 	{"key set that leads nowhere", "key_set", "leads to",
 		"INSERT INTO key_set SELECT 1, device, dev_eui, origin, 'other', generation, NULL, NULL, root10, 0, 0, NULL, NULL, NULL, 0 FROM key_set WHERE id = " + firstKeySet},
@@ -216,6 +217,11 @@ var damages = []struct{ name, table, rule, statement string }{
 		"INSERT INTO api_key (id, org, operator, name, hash, created_at, made_by) SELECT 7, id, 0, 'k', zeroblob(32), 0, 8 FROM organisation LIMIT 1"},
 	{"claimed KEK of an NS", "kek", "of role as", "UPDATE kek SET claimed = 1, role = 'ns'"},
 	{"KEK of a binding", "binding", "names an Application Server", "UPDATE binding SET as_id = '', kek = (SELECT min(id) FROM kek)"},
+	{"export counts", "export", "counts are those", "UPDATE export SET wrapped = 0"},
+	{"export not done", "export", "no device waits", "UPDATE export_item SET state = 0, blob = NULL; UPDATE export SET wrapped = 0"},
+	{"export without keys", "export", "is there while", "UPDATE export_item SET blob = NULL"},
+	{"export to another", "export", "to its recipient", "UPDATE disclosure SET recipient = 'x'"},
+	{"export that nobody approved", "export", "another person", "UPDATE export SET needs_approval = 1"},
 	{"import counts", "import", "are the rows taken", "UPDATE import SET created = created + 1"},
 	{"import errors", "import", "has its reason", "DELETE FROM import_error"},
 	{"import error beyond", "import", "and no other", "UPDATE import_error SET idx = 99"},
@@ -307,7 +313,7 @@ func TestFsckFinds(t *testing.T) {
 			}
 		})
 	}
-	for _, r := range slices.Concat(simpleRules, peopleRules, eventRules) { // no rule that never finds anything
+	for _, r := range slices.Concat(simpleRules, peopleRules, eventRules, exportRules) { // no rule that never finds anything
 		if !seen[r.table+": "+r.text] {
 			t.Errorf("no damage shows the rule %q of %s", r.text, r.table)
 		}

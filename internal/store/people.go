@@ -143,7 +143,7 @@ func (d *DB) SetRole(ctx context.Context, org joinery.OrgID, person joinery.Pers
 			err = t.exec("UPDATE membership SET role = ? WHERE org = ? AND person = ?", role, org, person)
 		}
 		if err == nil && had == joinery.RoleAdmin {
-			err = t.wantAdmin(org)
+			err = t.loseAdmin(org, a.At)
 		}
 		ended := 0
 		if err == nil && role != joinery.RoleAdmin {
@@ -151,6 +151,14 @@ func (d *DB) SetRole(ctx context.Context, org joinery.OrgID, person joinery.Pers
 		}
 		return t.finish(err, withCount(withRoles(a, had, role), "endedInvitations", ended))
 	})
+}
+
+// loseAdmin settles that somebody is an admin no more.
+func (t *tx) loseAdmin(org joinery.OrgID, at time.Time) error {
+	if err := t.noteAdminLeft(org, at); err != nil {
+		return err
+	}
+	return t.wantAdmin(org)
 }
 
 // wantAdmin refuses to leave people in an organisation of whom none is an admin.
@@ -176,7 +184,7 @@ func (d *DB) RemoveMember(ctx context.Context, org joinery.OrgID, person joinery
 			err = t.exec("DELETE FROM membership WHERE org = ? AND person = ?", org, person)
 		}
 		if err == nil && had == joinery.RoleAdmin {
-			err = t.wantAdmin(org)
+			err = t.loseAdmin(org, a.At)
 		}
 		if err != nil {
 			return err

@@ -13,7 +13,9 @@ import (
 
 // allBut lists what an organisation may do, without one right.
 func allBut(right joinery.Right) []joinery.Right {
-	return slices.DeleteFunc(joinery.EveryKind().Rights().List(), func(r joinery.Right) bool { return r == right })
+	return slices.DeleteFunc(joinery.EveryKind().Rights().List(), func(r joinery.Right) bool {
+		return r == right || r == joinery.RightExportApprove // which no key has
+	})
 }
 
 // Every route for makers asks for its right, before it looks at anything else.

@@ -17,7 +17,6 @@ import (
 	"joinery/internal/keyring/hsm"
 	"joinery/internal/keyring/hsm/hsmtest"
 	"joinery/internal/keyring/keyringtest"
-	"joinery/internal/seal"
 	"joinery/test/leak"
 	"joinery/test/rig"
 )
@@ -48,8 +47,9 @@ func withToken(t *testing.T, s *rig.Server, keys *leak.Secrets) (master [32]byte
 	keys.PlantKey("master key", master[:])
 	keys.PlantText("PIN", hsmtest.PIN)
 
-	opt := hsmtest.SoftHSM(t)
-	_, custody := hsmtest.CustodyKey(t, seal.AlgRSAOAEP)
+	opt, vault := hsmtest.SoftHSM(t), hsmtest.SoftHSM(t)
+	custody, err := hsm.NewCustodyKey(vault)
+	ok(t, err)
 	made, err := hsm.Provision(context.Background(), opt, hsm.Plan{Custody: custody})
 	ok(t, err)
 	share, err := keyringtest.ShareOf(master, old.Masters[0].Name, made.Transport)
@@ -66,6 +66,7 @@ func withToken(t *testing.T, s *rig.Server, keys *leak.Secrets) (master [32]byte
 		Module: opt.Module, Token: opt.Token, PINFile: pin, Worker: program, MinimumLevel: "in-token", RecycleRSS: 192,
 		DevicePerMinute: 120, AuditFile: auditFile,
 	}}
+	c.Export = config.Export{Automatic: true, Custody: config.Custody{Token: vault.Token, PINFile: pin}}
 	var text bytes.Buffer
 	ok(t, config.Print(&text, c))
 	ok(t, os.WriteFile(s.Path("joinery.yaml"), text.Bytes(), 0o600))

@@ -83,9 +83,15 @@ func shellBlocks(text string) (out []string) {
 // withFreePorts puts three free ports in place of those that the pages use.
 func withFreePorts(t *testing.T, script string) string {
 	t.Helper()
+	return withPorts(t, script, 8443)
+}
+
+// withPorts puts them in place of those from first on.
+func withPorts(t *testing.T, script string, first int) string {
+	t.Helper()
 	base := freePorts(t)
 	for i := range 3 {
-		script = strings.ReplaceAll(script, strconv.Itoa(8443+i), strconv.Itoa(base+i))
+		script = strings.ReplaceAll(script, strconv.Itoa(first+i), strconv.Itoa(base+i))
 	}
 	return script
 }

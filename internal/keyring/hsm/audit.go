@@ -11,6 +11,8 @@ import (
 	"slices"
 
 	"github.com/miekg/pkcs11"
+
+	"joinery/internal/exportfile"
 )
 
 // The audit key: ECDSA on P-256.
@@ -24,7 +26,7 @@ var (
 // scalarLen is the length of each of the two numbers of a signature on P-256.
 const scalarLen = 32
 
-// newAuditKey makes the pair that signs reports, and nothing else.
+// newAuditKey makes a pair that signs, reports or exports, and does nothing else.
 func (a *admin) newAuditKey(label string) error {
 	common := template{
 		pkcs11.NewAttribute(pkcs11.CKA_LABEL, label), pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), kindOf("ecdsa-p256", label),
@@ -92,6 +94,24 @@ func (a Auditor) Sign(digest []byte) ([]byte, error) {
 	})
 }
 
+// findSigner gives the public half of the key that signs exports; the zero Signer
+// where the token has none, from before there were exports.
+func findSigner(s *session) (signer exportfile.Signer, err error) {
+	list, err := s.find(pkcs11.CKO_PUBLIC_KEY, labelExport)
+	if err != nil || len(list) == 0 {
+		return signer, err
+	}
+	if len(list) > 1 {
+		return signer, fmt.Errorf("%w: there are %d objects %s; want 1", ErrObject, len(list), labelExport)
+	}
+	text, err := readEC(s, list[0])
+	if err != nil {
+		return signer, failed(labelExport, err)
+	}
+	block, _ := pem.Decode([]byte(text))
+	return exportfile.ParseSignerDER(block.Bytes)
+}
+
 // readEC reads a public key on P-256. Most tokens give its point as an octet string
 // in DER, some as it is.
 func readEC(s *session, h handle) (string, error) {
@@ -105,7 +125,7 @@ func readEC(s *session, h handle) (string, error) {
 	}
 	key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point)
 	if err != nil {
-		return "", fmt.Errorf("%w: %s is no key on P-256", ErrObject, labelAudit)
+		return "", fmt.Errorf("%w: a public key is none on P-256", ErrObject)
 	}
 	der, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {

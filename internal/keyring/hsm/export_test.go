@@ -196,3 +196,31 @@ func ClientCalls(module string, pin, value []byte) error {
 	_, err := p.CreateObject(1, []*pkcs11.Attribute{{Type: pkcs11.CKA_VALUE, Value: value}})
 	return err
 }
+
+// OAEP is a mechanism of hostile callers.
+func OAEP(alg string) []*pkcs11.Mechanism { return oaep(alg) }
+
+// EncryptTo encrypts to a public key of the token, outside of it.
+func EncryptTo(p *pkcs11.Ctx, s pkcs11.SessionHandle, public pkcs11.ObjectHandle, value []byte) ([]byte, error) {
+	key, err := readPublic(&session{api: direct{Ctx: p}, handle: s}, public)
+	if err != nil {
+		return nil, err
+	}
+	return key.EncryptOAEP(value)
+}
+
+// EarlyCustodyKey makes a custody key as ceremonies did before there were exports.
+func (o *Officer) EarlyCustodyKey(number uint32) error {
+	label := generationLabel(labelCustody, number)
+	common := template{
+		pkcs11.NewAttribute(pkcs11.CKA_LABEL, label), pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), kindOf(o.a.in[0], label),
+	}
+	public := append(common[:len(common):len(common)],
+		pkcs11.NewAttribute(pkcs11.CKA_MODULUS_BITS, rsaBits), pkcs11.NewAttribute(pkcs11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1}),
+		pkcs11.NewAttribute(pkcs11.CKA_WRAP, true))
+	private := append(common[:len(common):len(common)],
+		pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true), pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, true),
+		pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, false), pkcs11.NewAttribute(pkcs11.CKA_UNWRAP, true), unwrapsHiddenOnly())
+	_, _, err := o.a.s.api.GenerateKeyPair(o.a.s.handle, mechNewRSA, public, private)
+	return err
+}

@@ -273,7 +273,7 @@ func (o *objects) generations() (g keyring.Generations) {
 	for _, p := range o.transports {
 		g.Transport = append(g.Transport, p.key.KID())
 	}
-	g.Custody = o.newestCustody().number
+	g.Custody, g.Export = o.newestCustody().number, o.signer
 	return g
 }
 

@@ -135,7 +135,7 @@ func (a *admin) rightsOf(h handle) []string {
 }
 
 func (a *admin) inspectPublic(h handle, o *ceremony.Object) error {
-	if ceremony.IsAudit(o.Label) {
+	if ceremony.IsAudit(o.Label) || o.Label == labelExport {
 		key, err := readEC(a.s, h)
 		o.PublicKey, o.KID = key, ceremony.Fingerprint(key)
 		return err
@@ -151,6 +151,7 @@ func (a *admin) inspectPublic(h handle, o *ceremony.Object) error {
 // What a report says of unwrap templates.
 const (
 	templateHolds  = "sensitive, not extractable: tried, and enforced"
+	templateLeaves = "sensitive, extractable: what comes in can be wrapped, and not read: tried, and enforced"
 	templateStored = "sensitive, not extractable: stored; the token does not enforce it"
 	templateNone   = "none: a key came in readable when it was tried"
 )
@@ -162,10 +163,15 @@ func (a *admin) templateOf(h handle, class uint, label string) string {
 		return ""
 	}
 	var leaves bool
-	if class == pkcs11.CKO_SECRET_KEY {
+	switch {
+	case class == pkcs11.CKO_SECRET_KEY:
 		leaves = a.unwrapsReadable(h)
-	} else {
-		leaves = a.opensReadable(h, label)
+	case isCustody(label):
+		if leaves = a.opensReadable(h, label, readable); !leaves {
+			return templateLeaves
+		}
+	default:
+		leaves = a.opensReadable(h, label, sessionKey(true), readable)
 	}
 	switch {
 	case !leaves:
@@ -177,7 +183,8 @@ func (a *admin) templateOf(h handle, class uint, label string) string {
 }
 
 // opensReadable tries whether a key that was encrypted to a pair comes in readable.
-func (a *admin) opensReadable(private handle, label string) bool {
+// templates are those of keys that must not come in.
+func (a *admin) opensReadable(private handle, label string, templates ...template) bool {
 	public, err := findOne(a.s, pkcs11.CKO_PUBLIC_KEY, label)
 	if err != nil {
 		return true
@@ -192,8 +199,8 @@ func (a *admin) opensReadable(private handle, label string) bool {
 	if err != nil {
 		return true
 	}
-	for _, t := range []template{sessionKey(true), readable.without(pkcs11.CKA_VALUE_LEN)} {
-		h, err := a.s.api.UnwrapKey(a.s.handle, oaep(key.Alg()), private, wrapped, t)
+	for _, t := range templates {
+		h, err := a.s.api.UnwrapKey(a.s.handle, oaep(key.Alg()), private, wrapped, t.without(pkcs11.CKA_VALUE_LEN))
 		if err != nil {
 			continue // refused, as it must be
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/miekg/pkcs11"
 
 	"joinery/internal/ceremony"
+	"joinery/internal/exportfile"
 	"joinery/internal/seal"
 )
 
@@ -24,6 +25,7 @@ const (
 	labelTransport   = "joinery.transport"
 	labelCustody     = "joinery.custody"
 	labelAudit       = ceremony.AuditLabel // signs reports; no server uses it
+	labelExport      = "joinery.export"    // signs exports; no server uses it
 )
 
 // masterName is the form of a master key's name, as in the software backend.
@@ -39,6 +41,7 @@ type objects struct {
 	ownerTokens handle
 	transports  []pair
 	custodies   []pair // public halves: the private ones are not here
+	signer      exportfile.Signer
 }
 
 type master struct {
@@ -71,6 +74,9 @@ func findObjects(s *session) (o objects, err error) {
 		return o, err
 	}
 	if o.custodies, err = publicHalves(s, labelCustody); err != nil {
+		return o, err
+	}
+	if o.signer, err = findSigner(s); err != nil {
 		return o, err
 	}
 	o.masters, err = findMasters(s)
@@ -232,6 +238,10 @@ func ofLen(t template, n int) template {
 // hiddenOnly is the template that whatever a KEK unwraps must fit: sensitive and
 // not extractable.
 var hiddenOnly = boolTemplate(map[uint]bool{pkcs11.CKA_SENSITIVE: true, pkcs11.CKA_EXTRACTABLE: false})
+
+// sensitiveOnly is the template that whatever a custody key opens must fit: nobody
+// reads it, and it can be wrapped for its owner. PKCS #11 has no way to say for whom.
+var sensitiveOnly = boolTemplate(map[uint]bool{pkcs11.CKA_SENSITIVE: true, pkcs11.CKA_EXTRACTABLE: true})
 
 // unwrapsHiddenOnly is the attribute that says so.
 func unwrapsHiddenOnly() *pkcs11.Attribute {

@@ -59,6 +59,7 @@ var makers = []maker{
 	{labelOwnerTokens, []uint{pkcs11.CKO_SECRET_KEY}, (*admin).newMACKey},
 	{labelTransport, classesOf[labelTransport], (*admin).newRSA},
 	{labelAudit, classesOf[labelAudit], (*admin).newAuditKey},
+	{labelExport, []uint{pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_PUBLIC_KEY}, (*admin).newAuditKey},
 }
 
 func (a *admin) newRSA(label string) error {
@@ -272,6 +273,9 @@ func (a *admin) fits(label string) error {
 				return err
 			}
 		}
+	}
+	if isCustody(label) {
+		return a.fitsCustody(label)
 	}
 	if !isKEK(label) || !a.can.enforced || a.trusts {
 		return nil

@@ -167,6 +167,7 @@ type prober struct {
 	transport *seal.PublicKey // what comes in by it
 	can       capabilities
 	gone      error
+	leaving   bool // pair is a custody key's, under which keys come in such that they can leave
 }
 
 // probe finds out what a token can do, with the help of its transport key, and
@@ -259,6 +260,7 @@ func (p *prober) bring(value []byte, t template, f func(handle) error) error {
 }
 
 func (p *prober) put(value []byte, t template) (handle, error) {
+	t = p.fitting(t)
 	if p.transport == nil {
 		return p.s.api.CreateObject(p.s.handle, append(t[:len(t):len(t)], pkcs11.NewAttribute(pkcs11.CKA_VALUE, value)))
 	}
@@ -286,6 +288,14 @@ func (p *prober) bringOut(value []byte, f func(handle) error) error {
 		defer func() { _ = p.s.destroy(h) }()
 		return f(h)
 	})
+}
+
+// fitting gives a template as it must be for keys that come in under the pair.
+func (p *prober) fitting(t template) template {
+	if !p.leaving {
+		return t
+	}
+	return append(slices.Clip(t.without(pkcs11.CKA_EXTRACTABLE)), pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, true))
 }
 
 var errWrong = errors.New("the token computed something else")
@@ -480,7 +490,7 @@ func (p *prober) goesOut() bool {
 				return err
 			}
 			use, like := p.shows(k)
-			back, err := p.s.api.UnwrapKey(p.s.handle, m, p.pair.private, wrapped, sessionKey(false, use))
+			back, err := p.s.api.UnwrapKey(p.s.handle, m, p.pair.private, wrapped, p.fitting(sessionKey(false, use)))
 			if err != nil {
 				return err
 			}

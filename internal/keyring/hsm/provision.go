@@ -125,7 +125,7 @@ func (a *admin) try(opt Options) error {
 		}
 		for _, g := range slices.Backward(list) {
 			if g.whole() {
-				return a.tryWith(opt, g.handles[0], g.handles[1])
+				return a.tryWith(opt, g.handles[0], g.handles[1], label == labelCustody)
 			}
 		}
 	}
@@ -134,15 +134,15 @@ func (a *admin) try(opt Options) error {
 		return failed("making a throw-away key pair", err)
 	}
 	defer func() { _, _ = a.s.destroy(thrown), a.s.destroy(hidden) }()
-	return a.tryWith(opt, thrown, hidden)
+	return a.tryWith(opt, thrown, hidden, false)
 }
 
-func (a *admin) tryWith(opt Options, public, private handle) error {
+func (a *admin) tryWith(opt Options, public, private handle, leaving bool) error {
 	key, err := readRSA(a.s, public)
 	if err != nil {
 		return err
 	}
-	p := &prober{s: a.s, pair: pair{public: public, private: private}}
+	p := &prober{s: a.s, pair: pair{public: public, private: private}, leaving: leaving}
 	a.in, a.out = p.algorithms(key)
 	if len(a.in) == 0 {
 		p.transport = nil
@@ -198,7 +198,7 @@ func (a *admin) free(labels ...string) error {
 }
 
 func (a *admin) provision(plan Plan) error {
-	for _, label := range []string{labelJoinKEK, labelStorageKEK, labelRowMAC, labelOwnerTokens, labelTransport, labelCustody} {
+	for _, label := range []string{labelJoinKEK, labelStorageKEK, labelRowMAC, labelOwnerTokens, labelTransport, labelCustody, labelExport} {
 		if err := a.unmade(label); err != nil {
 			return err
 		}
@@ -217,6 +217,9 @@ func (a *admin) provision(plan Plan) error {
 		return err
 	}
 	if err := a.storePublic(labelCustody, plan.Custody); err != nil {
+		return err
+	}
+	if err := a.newAuditKey(labelExport); err != nil {
 		return err
 	}
 	for _, name := range plan.Masters {
@@ -291,8 +294,14 @@ func (a *admin) newPair(label string) (seal.PublicKey, error) {
 	return readPublic(a.s, public)
 }
 
-// pair makes an RSA pair. The private half unwraps hidden keys only, and does
-// nothing else.
+// isCustody tells whether a label is that of a generation of the custody key.
+func isCustody(label string) bool {
+	n, err := generationOf(labelCustody, label)
+	return err == nil && n > 0
+}
+
+// pair makes an RSA pair. The private half unwraps hidden keys only, a custody key's
+// such as can be wrapped for their owners; it does nothing else.
 func (a *admin) pair(label, alg string, token bool) (public, private handle, err error) {
 	common := template{
 		pkcs11.NewAttribute(pkcs11.CKA_LABEL, label), pkcs11.NewAttribute(pkcs11.CKA_TOKEN, token),
@@ -313,7 +322,10 @@ func (a *admin) pair(label, alg string, token bool) (public, private handle, err
 		pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, false),
 		pkcs11.NewAttribute(pkcs11.CKA_SIGN, false),
 	)
-	if token {
+	switch {
+	case token && isCustody(label):
+		privateKey = append(privateKey, pkcs11.NewAttribute(pkcs11.CKA_UNWRAP_TEMPLATE, sensitiveOnly))
+	case token:
 		privateKey = append(privateKey, unwrapsHiddenOnly())
 	}
 	public, private, err = a.s.api.GenerateKeyPair(a.s.handle, mechNewRSA, publicKey, privateKey)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/miekg/pkcs11"
 
 	"joinery"
+	"joinery/internal/exportfile"
 	"joinery/internal/keyring"
 	"joinery/internal/keyring/hsm"
 	"joinery/internal/keyring/hsm/hsmtest"
@@ -92,6 +94,12 @@ func TestSoftoknRefusesImportedKeySets(t *testing.T) {
 		t.Errorf("an import: %v", err)
 	}
 	ks := joinery.KeySet{Origin: joinery.OriginSealed, DevEUI: d.DevEUI, Root10: joinery.AppKey}
+	// What is derived leaves for its owner, by OAEP with SHA-256.
+	c := openCustodian(t, hsm.CustodianOptions{Server: opt})
+	if !slices.Contains(c.Wrappings(), exportfile.RawOAEP256) {
+		t.Errorf("it wraps by %v", c.Wrappings())
+	}
+	keyringtest.RunCustodian(t, f, c, false)
 	ks.App.Use = make([]byte, 57)
 	if err := f.Keyring.CheckKeySet(context.Background(), ks); err == nil {
 		t.Error("a sealed key set is served")

@@ -8,12 +8,13 @@ import (
 	"io"
 
 	"joinery"
+	"joinery/internal/exportfile"
 	"joinery/internal/keyring"
 	"joinery/internal/seal"
 )
 
 // Version is that of the protocol: of verbs, values and numbers of errors.
-const Version = 2
+const Version = 3
 
 // magic tells a keyring's process from whatever else may be on a socket.
 const magic = "joinery keyring\x00"
@@ -69,6 +70,7 @@ func (e *encoder) generations(g *keyring.Generations) {
 	for _, kid := range g.Transport {
 		e.string(kid)
 	}
+	e.bytes(g.Export.MarshalDER())
 }
 
 func (d *decoder) generations() (g keyring.Generations) {
@@ -78,6 +80,12 @@ func (d *decoder) generations() (g keyring.Generations) {
 	}
 	for range d.length(1) {
 		g.Transport = append(g.Transport, d.string())
+	}
+	if der := d.borrowed(); len(der) > 0 {
+		var err error
+		if g.Export, err = exportfile.ParseSignerDER(der); err != nil {
+			d.bad = true
+		}
 	}
 	return g
 }

@@ -39,6 +39,11 @@ type contents struct {
 	Transport       []byte `json:"transport"`
 	TransportPublic []byte `json:"transportPublic"`
 
+	// Export is the key that signs exports, P-256, PKCS #8, and its public half. Files
+	// of older versions have none.
+	Export       []byte `json:"export"`
+	ExportPublic []byte `json:"exportPublic"`
+
 	// A factory's signer: P-256, PKCS #8, and its certificate.
 	Signer      []byte `json:"signer"`
 	Certificate []byte `json:"certificate"`
@@ -100,6 +105,7 @@ func (c *contents) binaries() []struct {
 		{"joinKEK", &c.JoinKEK}, {"storageKEK", &c.StorageKEK}, {"rowMAC", &c.RowMAC}, {"ownerTokens", &c.OwnerTokens},
 		{"custody", &c.Custody}, {"custodyPrivate", &c.CustodyPrivate},
 		{"transport", &c.Transport}, {"transportPublic", &c.TransportPublic},
+		{"export", &c.Export}, {"exportPublic", &c.ExportPublic},
 		{"signer", &c.Signer}, {"certificate", &c.Certificate},
 		{"issuer", &c.Issuer}, {"issuerCertificate", &c.IssuerCertificate}, {"rootCertificate", &c.RootCertificate},
 	}

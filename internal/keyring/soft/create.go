@@ -120,6 +120,10 @@ func newServerContents() (server, custody *contents, err error) {
 	if server.Transport, server.TransportPublic, err = newRSA(); err != nil {
 		return nil, nil, err
 	}
+	if server.Export, server.ExportPublic, err = newExportKey(); err != nil {
+		server.wipe()
+		return nil, nil, err
+	}
 	custody = &contents{Format: formatCustody}
 	if custody.CustodyPrivate, server.Custody, err = newRSA(); err != nil {
 		server.wipe()

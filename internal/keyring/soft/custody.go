@@ -3,135 +3,294 @@ package soft
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
 
-	"joinery"
+	"joinery/internal/exportfile"
 	"joinery/internal/keyring"
 	"joinery/internal/keyring/lwcrypto"
-	"joinery/internal/seal"
 	"joinery/internal/secret"
 )
 
-// CustodyKey is the private half of a custody key: what opens every imported root
-// key. No server opens it; whoever rotates storage keys does, in a process of his
-// own.
-type CustodyKey struct {
-	memory     *secret.Memory
-	private    secret.Key
-	generation uint32
+// CustodianOptions say which files to open for an export or a rotation.
+type CustodianOptions struct {
+	// CustodyFile holds the private half of the custody key: what opens every
+	// imported root key. Without it ("") only derived key sets are exported.
+	CustodyFile   string
+	CustodyUnlock Unlock
+	// KeyFile is the server's: master keys, the row MAC key, the key that signs
+	// exports. Without it ("") root keys can only be sealed anew, for a server that
+	// checks by itself. A file that has no key for exports yet gets one.
+	KeyFile string
+	Unlock  Unlock
 }
 
-// ErrOtherCustody says that a custody blob was sealed to another generation of the
-// custody key, or to another key.
-var ErrOtherCustody = errors.New("not sealed to this custody key")
-
-// OpenCustody opens a custody file.
-func OpenCustody(ctx context.Context, file string, u Unlock) (k *CustodyKey, err error) {
-	defer scrub()
-	secret.Do(func() { k, err = openCustody(ctx, file, u) })
-	return k, err
-}
-
-func openCustody(ctx context.Context, file string, u Unlock) (*CustodyKey, error) {
-	c, err := readContents(ctx, file, u, formatCustody)
-	if err != nil {
-		return nil, err
+// OpenCustodian opens them, in a process that is not the server.
+func OpenCustodian(ctx context.Context, opt CustodianOptions) (c keyring.Custodian, err error) {
+	if opt.KeyFile == "" && opt.CustodyFile == "" {
+		return nil, fmt.Errorf("%w: name the custody file, the server's key file, or both", ErrUnlock)
 	}
-	defer c.wipe()
+	defer scrub()
+	secret.Do(func() { c, err = openCustodian(ctx, opt) })
+	return c, err
+}
+
+func openCustodian(ctx context.Context, opt CustodianOptions) (keyring.Custodian, error) {
 	memory, err := secret.NewMemory()
 	if err != nil {
 		return nil, err
 	}
-	private, err := memory.Key(c.CustodyPrivate)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w: custody key", file, ErrDamaged), memory.Close())
+	t := &custodyToken{memory: memory}
+	if opt.CustodyFile != "" {
+		err = t.openCustody(ctx, opt)
 	}
-	return &CustodyKey{memory, private, max(c.CustodyGeneration, 1)}, nil
+	if opt.KeyFile != "" && err == nil {
+		err = t.openServer(ctx, opt)
+	}
+	if err != nil {
+		return nil, errors.Join(err, memory.Close())
+	}
+	return keyring.NewCustodian(t), nil
 }
 
-// Generation is which custody key it is, from 1.
-func (k *CustodyKey) Generation() uint32 { return k.generation }
+// custodyToken is a keyring.CustodyToken: custody file and key file in memory.
+type custodyToken struct {
+	memory     *secret.Memory
+	private    secret.Key // PKCS #8
+	generation uint32     // 0: there is no private
 
-// Close wipes the key.
-func (k *CustodyKey) Close() error { return k.memory.Close() }
+	server  bool // the rest is there
+	rowMAC  secret.Key
+	masters masters
+	sign    secret.Key // PKCS #8
+	signer  exportfile.Signer
+}
 
-// Reseal opens the custody blobs of key sets and seals their root keys to a
-// server's transport key, as rows of a key list: the server takes them in as it
-// takes in an import. ErrOtherCustody where a blob does not open with this key.
-func (k *CustodyKey) Reseal(to seal.PublicKey, roots []joinery.StoredRoots) (h seal.Header, rows []seal.SealedRow, err error) {
-	secret.Do(func() {
-		err = k.private.Use(func(der []byte) error {
-			h, rows, err = k.reseal(der, to, roots)
+func (t *custodyToken) openCustody(ctx context.Context, opt CustodianOptions) error {
+	c, err := readContents(ctx, opt.CustodyFile, opt.CustodyUnlock, formatCustody)
+	if err != nil {
+		return err
+	}
+	defer c.wipe()
+	if t.private, err = t.memory.Key(c.CustodyPrivate); err != nil {
+		return fmt.Errorf("%s: %w: custody key", opt.CustodyFile, ErrDamaged)
+	}
+	t.generation = max(c.CustodyGeneration, 1)
+	return nil
+}
+
+func (t *custodyToken) openServer(ctx context.Context, opt CustodianOptions) error {
+	c, err := readContents(ctx, opt.KeyFile, opt.Unlock, formatServer, formatRotated)
+	if err != nil {
+		return err
+	}
+	defer func() { c.wipe() }()
+	if len(c.ExportPublic) == 0 {
+		if _, err := ExportKey(opt.KeyFile, opt.Unlock); err != nil {
 			return err
-		})
-	})
-	return h, rows, err
-}
-
-func (k *CustodyKey) reseal(der []byte, to seal.PublicKey, roots []joinery.StoredRoots) (h seal.Header, rows []seal.SealedRow, err error) {
-	parsed, err := x509.ParsePKCS8PrivateKey(der)
-	private, ok := parsed.(*rsa.PrivateKey)
-	if err != nil || !ok {
-		return h, nil, fmt.Errorf("%w: custody key", ErrDamaged)
-	}
-	defer wipeRSA(private)
-	sealer, err := seal.NewSealer(to)
-	if err != nil {
-		return h, nil, err
-	}
-	defer sealer.Wipe()
-	for _, r := range roots {
-		row := seal.SealedRow{JoinEUI: r.JoinEUI, DevEUI: r.DevEUI, MACVersion: r.MACVersion, Root10: r.Root10.String()}
-		if err := k.resealRow(sealer, private, &row, r); err != nil {
-			return h, nil, fmt.Errorf("key set %s: %w", r.KeySet, err)
 		}
-		rows = append(rows, row)
+		c.wipe()
+		if c, err = readContents(ctx, opt.KeyFile, opt.Unlock, formatServer, formatRotated); err != nil {
+			c = &contents{}
+			return err
+		}
 	}
-	return sealer.Header(), rows, nil
+	if err := t.loadServer(c); err != nil {
+		return fmt.Errorf("%s: %w", opt.KeyFile, err)
+	}
+	t.server = true
+	return nil
 }
 
-func (k *CustodyKey) resealRow(sealer *seal.Sealer, private *rsa.PrivateKey, row *seal.SealedRow, r joinery.StoredRoots) error {
-	nwk, err := k.open(private, r.Nwk.Custody)
-	defer clear(nwk)
-	if err != nil {
+func (t *custodyToken) loadServer(c *contents) (err error) {
+	if t.rowMAC, err = t.memory.Key(c.RowMAC); err != nil {
 		return err
 	}
-	app, err := k.open(private, r.App.Custody)
-	defer clear(app)
-	if err != nil {
+	if t.masters, err = loadMasters(t.memory, c.Masters); err != nil {
 		return err
 	}
-	return sealer.SealRow(row, nwk, app)
+	if t.signer, err = exportfile.ParseSignerDER(c.ExportPublic); err != nil {
+		return fmt.Errorf("%w: key of exports", ErrDamaged)
+	}
+	t.sign, err = t.memory.Key(c.Export)
+	return err
 }
 
-// open opens one custody blob; nil for none.
-func (k *CustodyKey) open(private *rsa.PrivateKey, stored joinery.Sealed) ([]byte, error) {
-	if len(stored) == 0 {
-		return nil, nil
+// Generations implements keyring.CustodyToken.
+func (t *custodyToken) Generations() []uint32 {
+	if t.generation == 0 {
+		return nil
 	}
-	blob, err := keyring.CustodyBlob(stored)
+	return []uint32{t.generation}
+}
+
+// Signer implements keyring.CustodyToken.
+func (t *custodyToken) Signer() exportfile.Signer { return t.signer }
+
+// Wrappings implements keyring.CustodyToken: software can make all of them.
+func (t *custodyToken) Wrappings() []exportfile.Wrapping { return exportfile.AllWrappings() }
+
+// Checks implements keyring.CustodyToken.
+func (t *custodyToken) Checks() bool { return t.server }
+
+// MAC implements keyring.CustodyToken.
+func (t *custodyToken) MAC(_ context.Context, msg []byte) (mac [sha256.Size]byte, err error) {
+	err = t.rowMAC.Use(func(key []byte) error {
+		mac = hmacSHA256(key, msg)
+		return nil
+	})
+	return mac, err
+}
+
+// Sign implements keyring.CustodyToken.
+func (t *custodyToken) Sign(_ context.Context, hash [sha256.Size]byte) (signature [exportfile.SignatureLen]byte, err error) {
+	err = useP256(t.sign, func(key *ecdsa.PrivateKey) error {
+		defer wipeKey(key)
+		der, err := ecdsa.SignASN1(rand.Reader, key, hash[:])
+		if err != nil {
+			return err
+		}
+		signature, err = exportfile.RawSignature(der)
+		return err
+	})
+	return signature, err
+}
+
+// Close implements keyring.CustodyToken: it wipes every key.
+func (t *custodyToken) Close() error { return t.memory.Close() }
+
+// OpenExport implements keyring.CustodyToken. The custody key is readable in memory
+// until the batch is closed: an RSA key is slow to make ready.
+func (t *custodyToken) OpenExport(_ context.Context, to exportfile.Recipient, w exportfile.Wrapping) (keyring.CustodyBatch, error) {
+	wrapper, err := exportfile.NewWrapper(to, w)
 	if err != nil {
 		return nil, err
 	}
-	generation, blob, err := keyring.SplitGeneration(blob)
+	b := &custodyBatch{token: t, wrapper: wrapper}
+	if t.generation == 0 {
+		return b, nil
+	}
+	err = t.private.Use(func(der []byte) error {
+		parsed, err := x509.ParsePKCS8PrivateKey(der)
+		private, ok := parsed.(*rsa.PrivateKey)
+		if err != nil || !ok {
+			return fmt.Errorf("%w: custody key", ErrDamaged)
+		}
+		b.private = private
+		return nil
+	})
 	if err != nil {
+		b.Close()
 		return nil, err
 	}
-	if generation != k.generation {
-		return nil, fmt.Errorf("%w: it is of generation %d, this key of %d", ErrOtherCustody, generation, k.generation)
+	return b, nil
+}
+
+// custodyBatch is a keyring.CustodyBatch.
+type custodyBatch struct {
+	token   *custodyToken
+	wrapper *exportfile.Wrapper
+	private *rsa.PrivateKey
+}
+
+// Close implements keyring.CustodyBatch.
+func (b *custodyBatch) Close() {
+	b.wrapper.Wipe()
+	if b.private != nil {
+		wipeRSA(b.private)
 	}
-	encrypted, ok := bytes.CutPrefix(blob, []byte{keyring.FormatOAEP256})
-	if !ok {
-		return nil, keyring.ErrIntegrity
+}
+
+// Wrap implements keyring.CustodyBatch.
+func (b *custodyBatch) Wrap(_ context.Context, about exportfile.Metadata, sources []keyring.RootSource) (d exportfile.Device, err error) {
+	roots := make([][lwcrypto.BlockLen]byte, len(sources))
+	defer clear(roots)
+	var nwk, app []byte
+	names := about.Roots()
+	if len(names) != len(sources) {
+		return d, keyring.ErrRequest
 	}
-	root, err := rsa.DecryptOAEP(sha256.New(), nil, private, encrypted, nil)
-	if err != nil || len(root) != lwcrypto.BlockLen {
-		clear(root)
-		return nil, ErrOtherCustody
+	for i, source := range sources {
+		if err := b.open(&roots[i], source); err != nil {
+			return d, err
+		}
+		if names[i] == exportfile.NwkKey {
+			nwk = roots[i][:]
+		} else {
+			app = roots[i][:]
+		}
 	}
-	return root, nil
+	return b.wrapper.Wrap(about, nwk, app)
+}
+
+// open derives a root key or opens its custody blob.
+func (b *custodyBatch) open(root *[lwcrypto.BlockLen]byte, source keyring.RootSource) error {
+	if len(source.Blob) == 0 {
+		return b.token.masters.derive(root, source.Master, source.Derivation)
+	}
+	encrypted, ok := bytes.CutPrefix(source.Blob, []byte{keyring.FormatOAEP256})
+	if !ok || b.private == nil {
+		return keyring.ErrIntegrity
+	}
+	opened, err := rsa.DecryptOAEP(sha256.New(), nil, b.private, encrypted, nil)
+	defer clear(opened)
+	if err != nil || len(opened) != lwcrypto.BlockLen {
+		return keyring.ErrOtherCustody
+	}
+	copy(root[:], opened)
+	return nil
+}
+
+// newExportKey draws a key that signs exports: PKCS #8 and SubjectPublicKeyInfo.
+func newExportKey() (private, public []byte, err error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer wipeKey(key)
+	if public, err = x509.MarshalPKIXPublicKey(&key.PublicKey); err != nil {
+		return nil, nil, err
+	}
+	private, err = x509.MarshalPKCS8PrivateKey(key)
+	return private, public, err
+}
+
+// ExportKey gives the public half of the key by which a server's key file signs
+// exports. A file from a version without exports gets one: whoever checked an export
+// keeps its thumbprint, so it is never drawn anew.
+func ExportKey(keyFile string, u Unlock) (signer exportfile.Signer, err error) {
+	read := func(c *contents) error {
+		if c.Format == formatFactory {
+			return ErrNotServer
+		}
+		signer, err = exportfile.ParseSignerDER(c.ExportPublic)
+		return err
+	}
+	has := false
+	err = look(keyFile, u, func(c *contents) error {
+		if has = len(c.ExportPublic) > 0 || c.Format == formatFactory; has {
+			return read(c)
+		}
+		return nil
+	})
+	if has || err != nil {
+		return signer, err
+	}
+	err = change(keyFile, u, func(c *contents) error {
+		if len(c.ExportPublic) > 0 { // somebody else was faster
+			return errors.Join(read(c), errUnchanged)
+		}
+		var err error
+		if c.Export, c.ExportPublic, err = newExportKey(); err != nil {
+			return err
+		}
+		return read(c)
+	})
+	return signer, err
 }

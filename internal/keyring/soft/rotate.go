@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"joinery/internal/exportfile"
 	"joinery/internal/keyring"
 	"joinery/internal/seal"
 	"joinery/internal/secret"
@@ -59,6 +60,11 @@ func (c *contents) generations() (g keyring.Generations, err error) {
 			return g, fmt.Errorf("%w: transport key", ErrDamaged)
 		}
 		g.Transport = append(g.Transport, p.KID())
+	}
+	if len(c.ExportPublic) > 0 {
+		if g.Export, err = exportfile.ParseSignerDER(c.ExportPublic); err != nil {
+			return g, fmt.Errorf("%w: key of exports", ErrDamaged)
+		}
 	}
 	return g, nil
 }

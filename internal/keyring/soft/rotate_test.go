@@ -128,10 +128,10 @@ func wantError(t *testing.T, err, want error) {
 // reseal does what a rotation does with one key set.
 func (f files) reseal(t *testing.T, k *keyring.Keyring, custodyFile string, r joinery.StoredRoots) joinery.StoredRoots {
 	t.Helper()
-	c, err := OpenCustody(t.Context(), custodyFile, f.apart)
+	c, err := OpenCustodian(t.Context(), CustodianOptions{CustodyFile: custodyFile, CustodyUnlock: f.apart})
 	noError(t, err)
 	defer func() { noError(t, c.Close()) }()
-	h, rows, err := c.Reseal(k.TransportKey(), []joinery.StoredRoots{r})
+	h, rows, err := c.Reseal(t.Context(), k.TransportKey(), []joinery.StoredRoots{r})
 	noError(t, err)
 	out, err := k.Rewrap(t.Context(), h, []keyring.RewrapIn{{Stored: r, Row: rows[0]}})
 	noError(t, err)
@@ -142,11 +142,11 @@ func (f files) reseal(t *testing.T, k *keyring.Keyring, custodyFile string, r jo
 
 func (f files) refusesOtherCustody(t *testing.T, k *keyring.Keyring, custodyFile string, r joinery.StoredRoots) {
 	t.Helper()
-	c, err := OpenCustody(t.Context(), custodyFile, f.apart)
+	c, err := OpenCustodian(t.Context(), CustodianOptions{CustodyFile: custodyFile, CustodyUnlock: f.apart})
 	noError(t, err)
 	defer func() { noError(t, c.Close()) }()
-	_, _, err = c.Reseal(k.TransportKey(), []joinery.StoredRoots{r})
-	wantError(t, err, ErrOtherCustody)
+	_, _, err = c.Reseal(t.Context(), k.TransportKey(), []joinery.StoredRoots{r})
+	wantError(t, err, keyring.ErrOtherCustody)
 }
 
 // A factory has no storage keys, and another server's keys do not take the place of
@@ -170,7 +170,7 @@ func TestRotationRefusals(t *testing.T) {
 	wantError(t, k.Renew(t.Context(), other.open(t)), keyring.ErrRequest)
 	noError(t, k.Close())
 	wantError(t, k.Renew(t.Context(), other.open(t)), keyring.ErrClosed)
-	_, err = OpenCustody(t.Context(), f.keys, f.unlock)
+	_, err = OpenCustodian(t.Context(), CustodianOptions{CustodyFile: f.keys, CustodyUnlock: f.unlock})
 	wantError(t, err, ErrFormat)
 }
 

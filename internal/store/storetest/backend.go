@@ -29,6 +29,8 @@ type Backend interface {
 	Events
 	Webhooks
 	Services
+	Recipients
+	Exports
 	Life
 }
 
@@ -139,6 +141,34 @@ type Refusals interface {
 	PeerRefusals(ctx context.Context, peer joinery.PeerID, limit int) (joinery.PeerRefusals, error)
 }
 
+// Recipients holds whom root keys are exported to, and who has to agree.
+type Recipients interface {
+	AddRecipient(ctx context.Context, r joinery.Recipient, most int, a joinery.AuditEntry) error
+	RemoveRecipient(ctx context.Context, id joinery.RecipientID, a joinery.AuditEntry) error
+	Recipient(ctx context.Context, id joinery.RecipientID) (joinery.Recipient, error)
+	Recipients(ctx context.Context, org joinery.OrgID) ([]joinery.Recipient, error)
+	ExportPolicy(ctx context.Context, org joinery.OrgID) (joinery.ExportPolicy, error)
+	SetExportPolicy(ctx context.Context, p, seen joinery.ExportPolicy, a joinery.AuditEntry) error
+}
+
+// Exports holds exports, what was wrapped in them and what was disclosed.
+type Exports interface {
+	BeginExport(ctx context.Context, e joinery.Export) error
+	AddExportDevices(ctx context.Context, id joinery.ExportID, devices []joinery.DeviceID) (joinery.Export, error)
+	ExportDigest(ctx context.Context, id joinery.ExportID) (digest [32]byte, devices int64, err error)
+	MoveExport(ctx context.Context, e joinery.Export, from []joinery.ExportState, entries ...joinery.AuditEntry) error
+	Export(ctx context.Context, id joinery.ExportID) (joinery.Export, error)
+	Exports(ctx context.Context, q joinery.ExportQuery) ([]joinery.Export, error)
+	ExportItems(ctx context.Context, id joinery.ExportID, from uint64, limit int) ([]joinery.ExportItem, error)
+	ExportWork(ctx context.Context, id joinery.ExportID, from uint64, limit int) ([]joinery.ExportItem, []joinery.ActivationState, error)
+	StartExport(ctx context.Context, id joinery.ExportID, header []byte) (joinery.Export, error)
+	CommitExport(ctx context.Context, id joinery.ExportID, items []joinery.WrappedItem, expires time.Time, exposed, ready joinery.AuditEntry) (joinery.Export, error)
+	ExportBlobs(ctx context.Context, id joinery.ExportID, from uint64, skip, limit int) ([]joinery.WrappedItem, error)
+	DueExports(ctx context.Context, by time.Time) ([]joinery.Export, error)
+	ClearExports(ctx context.Context) (more bool, err error)
+	Disclosures(ctx context.Context, id joinery.DeviceID) ([]joinery.Disclosure, error)
+}
+
 // Life is the audit log, and what the suite does to a store as a whole.
 type Life interface {
 	AuditEntries(ctx context.Context, after int64, limit int) ([]joinery.AuditEntry, error)
@@ -158,7 +188,7 @@ func Run(t *testing.T, open func(t testing.TB) Backend) {
 		{"Commit", runCommits}, {"Service", runServices}, {"Import", runImports}, {"Roots", runRoots}, {"Manifest", runManifests}, {"Delete", runDeletes}, {"Device", runDevices},
 		{"Ownership", runOwnership}, {"HandOver", runHandOver}, {"Fleet", runFleet}, {"Foreign", runForeign}, {"Refusals", runRefusals},
 		{"Meanwhile", runMeanwhile}, {"Labels", runLabels}, {"People", runPeople}, {"NetworkClaims", runNetworkClaims},
-		{"Events", runEvents}, {"Webhooks", runWebhooks},
+		{"Events", runEvents}, {"Webhooks", runWebhooks}, {"Export", runExports},
 	} {
 		t.Run(group.name, func(t *testing.T) { group.run(t, open) })
 	}

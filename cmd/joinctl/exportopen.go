@@ -1,0 +1,277 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"joinery"
+	"joinery/client"
+	"joinery/internal/exportfile"
+	"joinery/internal/harden"
+
+	"github.com/spf13/cobra"
+)
+
+const fileSignerHelp = `
+
+The file is signed by the server. --server-key is the thumbprint of the key that signs
+there, as its operator publishes it and 'joinctl export show' tells. Without it the
+key that signed is told, and remembered for that server when it is seen first; a file
+signed by another one later is refused.`
+
+func (a *app) exportOpenCommand() *cobra.Command {
+	var key, format, out, trusted, plan string
+	c := &cobra.Command{
+		Use:   "open FILE --key FILE --format FORMAT --out FILE",
+		Short: "Decrypt an exported file on your own machine",
+		Long: `Verify and decrypt a file of 'joinctl export download' with the recipient's private
+key, on a machine of your own: no server is asked. What comes out holds root keys that
+anybody can read, in a new file that only you can read. Formats:
+
+  tts-csv, tts-json  The Things Stack's import of end devices
+  chirpstack         a line of JSON a device, with the bodies of ChirpStack's API calls
+                     that make a device and set its keys
+  json               a line of JSON a device, with all that the file says of it
+
+A device of LoRaWAN 1.0.x has one root key, which each format gets where it looks for
+it: app_key in The Things Stack's, nwkKey in ChirpStack's. Of secure elements that is
+the value that they call NwkKey.` + fileSignerHelp,
+		Example: `  joinctl export open export.jsonl --key private.pem --format chirpstack --out devices.jsonl
+  joinctl export open export.jsonl --key private.pem --format tts-csv --out devices.csv \
+    --server-key NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			write, ok := exportFormats[format]
+			if !ok {
+				return usagef("--format: want tts-csv, tts-json, chirpstack or json")
+			}
+			if err := checkFree(out); err != nil {
+				return err
+			}
+			if err := harden.Process(); err != nil {
+				return err
+			}
+			n, err := a.openExport(args[0], key, trusted, out, write(plan))
+			if err != nil {
+				return err
+			}
+			return a.done(map[string]any{"devices": n, "file": out, "format": format},
+				"%d devices in %s: it holds their root keys, readable; remove it when they are where they should be", n, out)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&key, "key", "", "file with the recipient's private key: PEM or a JSON Web Key")
+	f.StringVar(&format, "format", "", "tts-csv, tts-json, chirpstack or json")
+	f.StringVar(&out, "out", "", "new file for the devices with their keys")
+	f.StringVar(&trusted, "server-key", "", "thumbprint of the server's signing key")
+	f.StringVar(&plan, "frequency-plan", "", "frequency_plan_id for The Things Stack, as EU_863_870_TTN")
+	for _, name := range []string{"key", "format", "out"} {
+		_ = c.MarkFlagRequired(name) // there is such a flag
+	}
+	return c
+}
+
+// openExport decrypts the devices of path into a new file, and tells how many.
+func (a *app) openExport(path, keyFile, trusted, out string, write exportWriter) (n int, err error) {
+	private, err := a.readPrivateKey(keyFile)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, private.Close()) }()
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = f.Close() }()
+	r, verifier, err := a.readExport(f, trusted)
+	if err != nil {
+		return 0, err
+	}
+	err = writeSecret(out, func(w io.Writer) error {
+		return private.Open(r.Header(), func(o *exportfile.Opener) error {
+			n, err = openDevices(r, verifier, o, w, write)
+			return err
+		})
+	})
+	if err == nil && n < r.Header().Devices {
+		a.sayf("%d of the %d devices that were asked for are not in this file; 'joinctl export show --devices' says why\n", r.Header().Devices-n, r.Header().Devices)
+	}
+	return n, err
+}
+
+func openDevices(r *exportfile.Reader, v *exportfile.Verifier, o *exportfile.Opener, w io.Writer, write exportWriter) (n int, err error) {
+	if err := write.begin(w); err != nil {
+		return 0, err
+	}
+	for {
+		d, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return n, nil
+		}
+		if err == nil {
+			err = v.Verify(d)
+		}
+		if err == nil {
+			err = o.Open(d, func(keys []exportfile.OpenedKey) error { return write.device(w, d.Metadata, keys) })
+		}
+		if err != nil {
+			return n, fmt.Errorf("line %d: %w", r.Line(), err)
+		}
+		n++
+	}
+}
+
+// readPrivateKey reads the recipient's private key; it is wiped when it is closed.
+func (a *app) readPrivateKey(path string) (*exportfile.PrivateKey, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	a.warnIfOpen(f, "private key")
+	const most = 64 << 10
+	text := make([]byte, most)
+	defer clear(text)
+	n, err := io.ReadFull(f, text)
+	if !errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, fmt.Errorf("%s: want a private key of at most %d bytes", path, most)
+	}
+	return exportfile.ParsePrivateKey(text[:n])
+}
+
+// readExport reads the head of a file, and sees to it that its signer is trusted.
+func (a *app) readExport(f io.Reader, trusted string) (*exportfile.Reader, *exportfile.Verifier, error) {
+	r, err := exportfile.NewReader(f)
+	if err != nil {
+		return nil, nil, err
+	}
+	h := r.Header()
+	if trusted == "" {
+		if trusted, err = a.trustSigner(h.Server, h.Signer.Thumbprint()); err != nil {
+			return nil, nil, err
+		}
+	}
+	v, err := exportfile.NewVerifier(h, trusted)
+	return r, v, err
+}
+
+// signersFile is where the keys that signed are remembered, by server.
+const signersFile = "export-signers.json"
+
+// trustSigner gives the key that is trusted for a server: the one remembered, or
+// where there is none this one, which it tells and remembers.
+func (a *app) trustSigner(server, thumbprint string) (string, error) {
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return "", fmt.Errorf("no place to remember the server's signing key: %w; give it with --server-key", err)
+	}
+	path := filepath.Join(dir, "joinctl", signersFile)
+	known := map[string]string{}
+	text, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(text, &known)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("%s: %w", path, err)
+	}
+	if there := known[server]; there != "" {
+		return there, nil
+	}
+	a.sayf("signed by the key %s of %s, which is seen for the first time; compare it with what that server's operator says\n", thumbprint, clean(server))
+	known[server] = thumbprint
+	if text, err = json.MarshalIndent(known, "", "  "); err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return "", err
+	}
+	return thumbprint, os.WriteFile(path, append(text, '\n'), 0o600)
+}
+
+func (a *app) exportImportCommand() *cobra.Command {
+	var f importFlags
+	var trusted string
+	c := a.command(&cobra.Command{
+		Use:   "import FILE",
+		Short: "Import devices that another Joinery exported to this server's transport key",
+		Long: `Bring in the devices of a file that another Joinery exported to the transport key of
+this server (a recipient of kind join-server). Their nonces go on where they stood
+there, and no key is readable in between: this program has none that opens it.` + fileSignerHelp + importHelp,
+		Example: `  joinctl export import export.jsonl --bind-net-id 000013 --bind-as-id as.example.com`,
+		Args:    cobra.ExactArgs(1),
+	}, func(ctx context.Context, api *client.Client, args []string) error {
+		j, err := a.begin(ctx, api, &f, args[0], client.NewImport{Kind: string(joinery.ImportKeyList)})
+		if err != nil {
+			return err
+		}
+		r, v, err := a.readExport(j.progress, trusted)
+		if err == nil && r.Header().Wrapping.Form != exportfile.FormSeal {
+			err = errors.New("this file is for the holder of a private key: 'joinctl export open' opens it; for another Join Server export to a recipient of kind join-server")
+		}
+		if err != nil {
+			_ = j.progress.file.Close()
+			return err
+		}
+		j.next = exportRows(r, v)
+		return a.finish(ctx, j, &f)
+	})
+	c.Flags().StringVar(&trusted, "server-key", "", "thumbprint of the other server's signing key")
+	f.register(c)
+	return c
+}
+
+// exportRows turns devices of an export into rows of a key list. Those that were
+// wrapped together have one header, and so one pointer.
+func exportRows(r *exportfile.Reader, v *exportfile.Verifier) func() (row, error) {
+	var last *client.SealHeader
+	return func() (row, error) {
+		d, err := r.Next()
+		if err != nil {
+			return row{}, err
+		}
+		if err := v.Verify(d); err != nil {
+			return row{}, fmt.Errorf("line %d: %w", r.Line(), err)
+		}
+		if len(d.Keys[0].Wrapped) == 0 {
+			return row{}, fmt.Errorf("line %d: this file has outlived its keys", r.Line())
+		}
+		if last == nil || !bytes.Equal(last.Key, d.Seal.Key) {
+			h := client.SealHeader(*d.Seal)
+			last = &h
+		}
+		key := client.SealedKeyRow(d.Row())
+		key.Line = uint64(r.Line())
+		return row{key: &key, header: last, size: 440 + 6*len(key.UsedDevNonces)}, nil
+	}
+}
+
+// exportWriter writes devices with their keys in one format.
+type exportWriter interface {
+	begin(w io.Writer) error
+	device(w io.Writer, m exportfile.Metadata, keys []exportfile.OpenedKey) error
+}
+
+var exportFormats = map[string]func(plan string) exportWriter{
+	"json":       func(string) exportWriter { return jsonExport{} },
+	"chirpstack": func(string) exportWriter { return chirpstackExport{} },
+	"tts-csv":    func(plan string) exportWriter { return ttsExport{plan: plan, csv: true} },
+	"tts-json":   func(plan string) exportWriter { return ttsExport{plan: plan} },
+}
+
+// rootOf gives the hexadecimal text of a root key; nil where the device has none of
+// that name.
+func rootOf(keys []exportfile.OpenedKey, name string) []byte {
+	i := slices.IndexFunc(keys, func(k exportfile.OpenedKey) bool { return k.Root == name })
+	if i < 0 {
+		return nil
+	}
+	return fmt.Appendf(nil, "%X", keys[i].Key)
+}
