@@ -15,9 +15,9 @@ import (
 	"joinery/test/rig"
 )
 
-// exported is how many devices the export of TestExportKilled has: three pages of
+// exported is how many devices the export of TestExportKilled has: two pages of
 // the custody process.
-const exported = 450
+const exported = 250
 
 // The server starts the custody process by itself, and is killed while that works,
 // each time that a part is done. The export goes on where it was: every device is
