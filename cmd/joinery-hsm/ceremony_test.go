@@ -203,7 +203,7 @@ func TestReportedObjects(t *testing.T) {
 	}
 	want := map[string]int{
 		"joinery.custody": 3, "joinery.join-kek": 1, "joinery.storage-kek": 1, "joinery.row-mac": 1, "joinery.owner-tokens": 1,
-		"joinery.transport": 2, "joinery.audit": 2, "joinery.master.one": 1,
+		"joinery.transport": 2, "joinery.audit": 2, "joinery.export": 2, "joinery.master.one": 1,
 	}
 	for label, n := range want {
 		if labels[label] != n {

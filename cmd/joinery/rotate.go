@@ -423,7 +423,7 @@ func (r *rewrapping) handIn(ctx context.Context, items []client.CustodyRoots) (o
 	}
 	header, rows, err := r.custody.Reseal(ctx, to, roots)
 	if err != nil {
-		return o, err
+		return o, lasting{err}
 	}
 	in := client.RewrapRoots{Seal: client.SealHeader(header), Rows: make([]client.RewrapRow, len(rows))}
 	for i, row := range rows {
@@ -454,9 +454,14 @@ func again[T any](ctx context.Context, ask func() (T, error)) (v T, err error) {
 	}
 }
 
+// lasting is what went wrong here and not at the server: waiting does not help.
+type lasting struct{ error }
+
+func (l lasting) Unwrap() error { return l.error }
+
 // isAway tells whether a request failed because nobody answers now.
 func isAway(err error) bool {
-	if errors.Is(err, keyring.ErrOtherCustody) || errors.Is(err, soft.ErrDamaged) || errors.Is(err, keyring.ErrIntegrity) {
+	if _, here := errors.AsType[lasting](err); here {
 		return false
 	}
 	p, answered := errors.AsType[*client.Problem](err)

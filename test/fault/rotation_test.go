@@ -159,8 +159,11 @@ type rotation struct {
 
 func (r *rotating) start() *rotation {
 	r.f.t.Helper()
-	cmd := exec.Command(r.f.server.Binary("joinery"), "rotate", "roots", "--config", r.f.server.Path("joinery.yaml"),
-		"--custody-file", r.custody, "--custody-passphrase-file", r.passphrase, "--batch", r.batch)
+	args := []string{"rotate", "roots", "--config", r.f.server.Path("joinery.yaml"), "--batch", r.batch}
+	if r.custody != "" {
+		args = append(args, "--custody-file", r.custody, "--custody-passphrase-file", r.passphrase)
+	}
+	cmd := exec.Command(r.f.server.Binary("joinery"), args...)
 	cmd.Stdout = os.Stderr
 	progress, err := os.Create(filepath.Join(r.f.t.TempDir(), "progress"))
 	ok(r.f.t, err)

@@ -17,7 +17,6 @@ import (
 	"joinery/internal/keyring/hsm"
 	"joinery/internal/keyring/hsm/hsmtest"
 	"joinery/internal/keyring/keyringtest"
-	"joinery/internal/seal"
 	"joinery/test/leak"
 	"joinery/test/rig"
 )
@@ -48,8 +47,9 @@ func withToken(t *testing.T, s *rig.Server, keys *leak.Secrets) (master [32]byte
 	keys.PlantKey("master key", master[:])
 	keys.PlantText("PIN", hsmtest.PIN)
 
-	opt := hsmtest.SoftHSM(t)
-	_, custody := hsmtest.CustodyKey(t, seal.AlgRSAOAEP)
+	opt, vault := hsmtest.SoftHSM(t), hsmtest.SoftHSM(t)
+	custody, err := hsm.NewCustodyKey(vault)
+	ok(t, err)
 	made, err := hsm.Provision(context.Background(), opt, hsm.Plan{Custody: custody})
 	ok(t, err)
 	share, err := keyringtest.ShareOf(master, old.Masters[0].Name, made.Transport)
@@ -62,10 +62,11 @@ func withToken(t *testing.T, s *rig.Server, keys *leak.Secrets) (master [32]byte
 	ok(t, errors.Join(os.Remove(s.Path(c.Keys.File)), os.Remove(s.Path(c.Keys.PassphraseFile))))
 	pin := filepath.Join(t.TempDir(), "pin") // not among the server's files, which are searched
 	ok(t, os.WriteFile(pin, []byte(hsmtest.PIN+"\n"), 0o600))
-	c.Keys = config.Keys{Backend: config.BackendPKCS11, PKCS11: config.PKCS11{
+	c.Keys = config.Keys{Backend: config.BackendPKCS11, File: c.Keys.File, PKCS11: config.PKCS11{ // beside File lies what the database is compared with
 		Module: opt.Module, Token: opt.Token, PINFile: pin, Worker: program, MinimumLevel: "in-token", RecycleRSS: 192,
 		DevicePerMinute: 120, AuditFile: auditFile,
 	}}
+	c.Export = config.Export{Automatic: true, Custody: config.Custody{Token: vault.Token, PINFile: pin}}
 	var text bytes.Buffer
 	ok(t, config.Print(&text, c))
 	ok(t, os.WriteFile(s.Path("joinery.yaml"), text.Bytes(), 0o600))

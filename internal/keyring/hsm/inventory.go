@@ -151,7 +151,7 @@ func (a *admin) inspectPublic(h handle, o *ceremony.Object) error {
 // What a report says of unwrap templates.
 const (
 	templateHolds  = "sensitive, not extractable: tried, and enforced"
-	templateLeaves = "sensitive, extractable, so that it can be wrapped for its owner: tried, and nothing comes in readable"
+	templateLeaves = "sensitive, extractable: what comes in can be wrapped, and not read: tried, and enforced"
 	templateStored = "sensitive, not extractable: stored; the token does not enforce it"
 	templateNone   = "none: a key came in readable when it was tried"
 )

@@ -203,13 +203,14 @@ func TestLevels(t *testing.T) {
 			if testing.Short() && c.served && len(c.without) == 1 {
 				t.Skip("the lowest level that is served runs in every case")
 			}
+			var opt hsm.Options
 			provision := func(tb testing.TB) keyringtest.Fixture {
 				if !c.served {
 					// Its keys come from a better day.
 					opt := sharedOptions(tb)
 					return hsmtest.Open(tb, hsm.Without(opt, c.without...), shared.key)
 				}
-				opt := hsm.Without(hsmtest.SoftHSM(tb), c.without...)
+				opt = hsm.Without(hsmtest.SoftHSM(tb), c.without...)
 				_, key := hsmtest.Provision(tb, opt, seal.AlgRSAOAEP)
 				return hsmtest.Open(tb, opt, key)
 			}
@@ -218,6 +219,7 @@ func TestLevels(t *testing.T) {
 				return
 			}
 			first := true
+			var whole keyringtest.Fixture
 			keyringtest.Run(t, func(tb testing.TB) keyringtest.Fixture {
 				if !first {
 					return another(tb)
@@ -225,7 +227,11 @@ func TestLevels(t *testing.T) {
 				first = false
 				f := provision(tb)
 				expectLevels(tb, f.Keyring, c.want...)
+				whole = f
 				return f
+			})
+			t.Run("Custodian", func(t *testing.T) {
+				keyringtest.RunCustodian(t, whole, openCustodian(t, hsm.CustodianOptions{Server: opt}), false)
 			})
 		})
 	}
