@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"joinery/client"
+	"joinery/internal/exportfile"
 	"joinery/internal/seal"
 
 	"github.com/spf13/cobra"
@@ -44,6 +45,9 @@ func (a *app) sealTransportKeyCommand() *cobra.Command {
 			return err
 		}
 		a.sayf("key id %s\n", t.KID)
+		if to, err := exportfile.ParseRecipient([]byte(t.PEM)); err == nil {
+			a.sayf("thumbprint %s, where it is a recipient of exports\n", to.Thumbprint())
+		}
 		return a.show(t, func() error { return a.printf("%s", t.PEM) })
 	}
 	return c

@@ -2,11 +2,14 @@ package config
 
 import "errors"
 
-func (e Export) check(backend string) error {
+func (e Export) check(keys Keys) error {
+	if e.Automatic && keys.Manual {
+		return wrong("export.automatic", "is true, and the key file is opened by hand (keys.manual), which nobody does for an export")
+	}
 	if !e.Custody.IsZero() && !e.Automatic {
 		return wrong("export.custody", "is set, and export.automatic is false: set that to true, or name the custody key when you run joinery export run")
 	}
-	return e.Custody.Check(backend)
+	return e.Custody.Check(keys.Backend)
 }
 
 // IsZero tells whether no custody key is named.

@@ -57,6 +57,7 @@ func (k *core) awaitExports(ctx context.Context) bool {
 		switch {
 		case ctx.Err() != nil:
 			return false
+		case joinery.CodeOf(err) == joinery.CodeUnavailable: // fenced, which is told elsewhere
 		case err != nil:
 			k.log.Warn("exports that wait for the custody process cannot be looked for now", "error", err)
 		case len(jobs) > 0:

@@ -129,7 +129,7 @@ func newRules(ctx context.Context, c config.Config, h holders, refusals *refusal
 		people:       auth.NewPeople(h.db, now),
 		refusal:      refusal.New(h.db, refusals),
 		rotation:     rotation.New(h.db, h.keys, now),
-		export:       export.New(h.db, export.Options{Server: serverName(c), Now: now, Log: log}),
+		export:       export.New(h.db, export.Options{Server: serverName(c), Now: now, Log: log, Hold: h.db.AnswersJoins}),
 	}
 	r.networks = claim.NewNetworks(h.db, h.keys, r.fleet, claim.NetworkOptions{Now: now})
 	var err error

@@ -21,16 +21,25 @@ type Job struct {
 
 // custodian refuses everybody but a process of the operator's on this machine: the
 // work is ciphertext, and yet nobody else's.
-func custodian(caller joinery.Caller) error {
+func (s *Service) custodian(caller joinery.Caller) error {
 	if !caller.Operator || !caller.Socket {
 		return joinery.Errorf(joinery.CodeForbidden, "only the custody process does that, on the operator socket of this machine: joinery export run")
+	}
+	return s.held()
+}
+
+// held refuses to disclose anything while the database may not be the newest
+// state.
+func (s *Service) held() error {
+	if err := s.hold(); err != nil {
+		return joinery.WrapError(joinery.CodeUnavailable, err, "nothing is exported until the operator has confirmed this database, which may be a copy")
 	}
 	return nil
 }
 
 // Jobs gives exports that are approved and not done, the oldest first.
 func (s *Service) Jobs(ctx context.Context, caller joinery.Caller) ([]Job, error) {
-	if err := custodian(caller); err != nil {
+	if err := s.custodian(caller); err != nil {
 		return nil, err
 	}
 	list, err := s.store.Exports(ctx, joinery.ExportQuery{States: []joinery.ExportState{joinery.ExportApproved, joinery.ExportWorking}, Limit: maxLines})
@@ -112,7 +121,7 @@ func (s *Service) Start(ctx context.Context, caller joinery.Caller, id joinery.E
 
 // working finds an export that the custody process may work on.
 func (s *Service) working(ctx context.Context, caller joinery.Caller, id joinery.ExportID) (joinery.Export, error) {
-	if err := custodian(caller); err != nil {
+	if err := s.custodian(caller); err != nil {
 		return joinery.Export{}, err
 	}
 	e, err := s.store.Export(ctx, id)
@@ -180,7 +189,7 @@ type Done struct {
 // disclosure is written, before anybody can download it.
 func (s *Service) HandIn(ctx context.Context, caller joinery.Caller, id joinery.ExportID, done []Done) (joinery.Export, error) {
 	e, err := s.store.Export(ctx, id)
-	if err == nil && (e.State == joinery.ExportReady || e.State == joinery.ExportDelivered) && custodian(caller) == nil {
+	if err == nil && (e.State == joinery.ExportReady || e.State == joinery.ExportDelivered) && s.custodian(caller) == nil {
 		return e, nil // the answer was lost
 	}
 	if e, err = s.working(ctx, caller, id); err != nil {

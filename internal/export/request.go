@@ -370,6 +370,9 @@ func (s *Service) File(ctx context.Context, caller joinery.Caller, id joinery.Ex
 	if err != nil {
 		return p, err
 	}
+	if err := s.held(); err != nil {
+		return p, err
+	}
 	if s.due(e) {
 		return p, joinery.Errorf(joinery.CodeConflict, "the export has expired; ask for another")
 	}

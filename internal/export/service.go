@@ -98,6 +98,9 @@ type Options struct {
 	Server string
 	Now    func() time.Time // nil is the system's clock
 	Log    *slog.Logger
+	// Hold is why nothing is to be disclosed now, nil for no reason: a copy of a
+	// database may know of an export that was withdrawn since.
+	Hold func() error
 }
 
 // Service is the rules of this package. It is safe for concurrent use.
@@ -106,6 +109,7 @@ type Service struct {
 	server string
 	now    func() time.Time
 	log    *slog.Logger
+	hold   func() error
 	wake   chan struct{}
 }
 
@@ -117,10 +121,13 @@ func New(store Store, opt Options) *Service {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
+	if opt.Hold == nil {
+		opt.Hold = func() error { return nil }
+	}
 	if opt.Server == "" {
 		opt.Server = "joinery"
 	}
-	return &Service{store: store, server: opt.Server, now: opt.Now, log: opt.Log, wake: make(chan struct{}, 1)}
+	return &Service{store: store, server: opt.Server, now: opt.Now, log: opt.Log, hold: opt.Hold, wake: make(chan struct{}, 1)}
 }
 
 // Approved holds a token when an export was approved since it was last taken.

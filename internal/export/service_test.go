@@ -2,6 +2,7 @@ package export_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -253,6 +254,20 @@ func (s tampered) ExportDigest(ctx context.Context, id joinery.ExportID) (digest
 	digest, n, err = s.Store.ExportDigest(ctx, id)
 	digest[0]++
 	return digest, n, err
+}
+
+// A copy of a database discloses nothing before somebody says that it is the newest
+// state.
+func TestHeld(t *testing.T) {
+	f := newFixture(t)
+	ready := f.work(f.ask(f.owner, f.device(1)).ID)
+	held := export.New(f.db, export.Options{Hold: func() error { return errors.New("fenced") }})
+	_, err := held.Jobs(f.ctx, f.custody)
+	f.refused(err, joinery.CodeUnavailable)
+	_, err = held.File(f.ctx, f.owner, ready.ID, 0, 0, 0)
+	f.refused(err, joinery.CodeUnavailable)
+	_, err = held.Export(f.ctx, f.owner, ready.ID)
+	f.ok(err)
 }
 
 func TestApprovedIsWhatIsWrapped(t *testing.T) {

@@ -142,7 +142,7 @@ func (d *DB) SetRole(ctx context.Context, org joinery.OrgID, person joinery.Pers
 		if err == nil {
 			err = t.exec("UPDATE membership SET role = ? WHERE org = ? AND person = ?", role, org, person)
 		}
-		if err == nil && had == joinery.RoleAdmin {
+		if err == nil && had == joinery.RoleAdmin && role != joinery.RoleAdmin {
 			err = t.loseAdmin(org, a.At)
 		}
 		ended := 0
