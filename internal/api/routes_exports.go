@@ -21,7 +21,7 @@ type Exports interface {
 	ExportReader
 	ExportRecipients
 	ExportPolicies
-	Custody
+	ExportCustody
 }
 
 // ExportApproval is the part of another person.
@@ -119,7 +119,7 @@ func (s *Server) registerExports() {
 	s.registerExportFile()
 	s.registerRecipients()
 	s.registerExportPolicy()
-	s.registerCustody()
+	s.registerExportCustody()
 }
 
 // exportRoute is a route about one export that answers with it.

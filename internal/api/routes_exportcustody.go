@@ -12,8 +12,8 @@ import (
 	"joinery/internal/exportfile"
 )
 
-// Custody is what the custody process does about exports; nobody else may.
-type Custody interface {
+// ExportCustody is what the custody process does about exports; nobody else may.
+type ExportCustody interface {
 	Jobs(ctx context.Context, caller joinery.Caller) ([]export.Job, error)
 	// Start gives the first line that stands, where there is one.
 	Start(ctx context.Context, caller joinery.Caller, id joinery.ExportID, h exportfile.Header) (export.Job, error)
@@ -22,7 +22,7 @@ type Custody interface {
 	HandIn(ctx context.Context, caller joinery.Caller, id joinery.ExportID, done []export.Done) (joinery.Export, error)
 }
 
-func (s *Server) registerCustody() {
+func (s *Server) registerExportCustody() {
 	route(s, spec{method: http.MethodGet, path: "/custody/exports", id: "listCustodyExports", tag: "server",
 		summary:     "Exports that wait for the custody process, the oldest first",
 		description: "For the custody process alone, on the operator socket, as all under /custody."},
