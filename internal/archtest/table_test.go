@@ -51,6 +51,7 @@ var rooms = map[string]room{
 	"internal/keyring/hsm/hsmtest": {holders, "tokens of software for tests of several packages"},
 	"internal/keyring/keyringtest": {holders, "the contract suite that every keyring backend passes"},
 	"internal/store":               {holders, "state in SQLite or PostgreSQL"},
+	"internal/tlog":                {holders, "the Merkle tree of the custody log grown and read; knows no database, so that its arithmetic is tested by itself"},
 	"internal/store/storetest":     {holders, "the contract suite that every store passes"},
 
 	"internal/store/storetest/sqlitetest": {holders, "a database of its own for a test of another package; apart from the suite, which the store's own tests link"},
@@ -61,6 +62,7 @@ var rooms = map[string]room{
 	"internal/provisioning": {rules, "manifests and key lists become devices"},
 	"internal/claim":        {rules, "owner token to owner; bindings"},
 	"internal/fleet":        {rules, "devices, peers, KEKs: list, suspend, rotate, delete"},
+	"internal/custodylog":   {rules, "the custody log: rows put into the tree, checkpoints signed, what was done with a device's keys proved to its owner"},
 	"internal/events":       {rules, "the feed of events and webhooks: what owners are told of"},
 	"internal/rotation":     {rules, "imported root keys sealed anew under newer storage keys, while joins go on"},
 	"internal/refusal":      {rules, "why requests were refused: kept off the answer path, explained to owner and operator"},
