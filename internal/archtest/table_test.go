@@ -106,7 +106,7 @@ var sideways = map[string][]string{
 	"internal/keyring/hsm":         {"internal/keyring", "internal/keyring/lwcrypto"},
 	"internal/keyring/hsm/hsmtest": {"internal/keyring", "internal/keyring/hsm", "internal/keyring/keyringtest"},
 	"internal/keyring/keyringtest": {"internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft"},
-	"internal/store/storetest":     {"internal/store"},
+	"internal/store/storetest":     {"internal/store", "internal/tlog"},
 
 	"internal/store/storetest/sqlitetest": {"internal/store"},
 	"internal/daemon":                     {"internal/config", "internal/handover"},

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -22,12 +23,18 @@ type auditPayload struct {
 	Device string            `json:"device,omitempty"`
 	Peer   string            `json:"peer,omitempty"`
 	Detail map[string]string `json:"detail,omitempty"`
+
+	// N counts the entries about Device, from 1, and Previous is the record of the
+	// one before this, in hexadecimal digits: whoever is shown some of them sees
+	// which are left out.
+	N        int64  `json:"n,omitempty"`
+	Previous string `json:"previous,omitempty"`
 }
 
 const auditFormat = 1
 
-func encodeAudit(e joinery.AuditEntry) ([]byte, error) {
-	p := auditPayload{Format: auditFormat, At: e.At.UnixMilli(), Event: string(e.Event), Actor: e.Actor, Detail: e.Detail}
+func encodeAudit(e joinery.AuditEntry, at deviceChain) ([]byte, error) {
+	p := auditPayload{N: at.n, Previous: at.previous, Format: auditFormat, At: e.At.UnixMilli(), Event: string(e.Event), Actor: e.Actor, Detail: e.Detail}
 	if e.Org != 0 {
 		p.Org = e.Org.String()
 	}
@@ -64,20 +71,50 @@ func (t *tx) audit(entries ...joinery.AuditEntry) error {
 		t.sequence.audited.Store(true)
 	}
 	for _, e := range entries {
-		payload, err := encodeAudit(e)
+		chain, err := t.chainOf(e.Device)
+		if err != nil {
+			return err
+		}
+		payload, err := encodeAudit(e, chain)
 		if err != nil {
 			return err
 		}
 		var salt [auditlog.SaltSize]byte
 		rand.Read(salt[:]) // never fails (crypto/rand)
 		leaf := auditlog.NewRecord(salt, payload)
-		err = t.exec("INSERT INTO audit (at, event, org, device, payload, salt, leaf) VALUES (?, ?, ?, ?, ?, ?, ?)",
-			e.At, e.Event, optional{e.Org}, optional{e.Device}, payload, salt, leaf[:])
+		err = t.exec("INSERT INTO audit (at, event, org, device, n, payload, salt, leaf) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+			e.At, e.Event, optional{e.Org}, optional{e.Device}, optional{chain.n}, payload, salt, leaf[:])
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// deviceChain is the place of an entry among those about its device.
+type deviceChain struct {
+	n        int64 // 0: it is about none
+	previous string
+}
+
+// chainOf gives the place of the next entry about a device. Entries from before
+// there were numbers are counted.
+func (t *tx) chainOf(device joinery.DeviceID) (at deviceChain, err error) {
+	if device == 0 {
+		return at, nil
+	}
+	var counted bool
+	_, err = t.one("SELECT n, leaf FROM audit WHERE device > 0 AND device = ? ORDER BY id DESC LIMIT 1", func(r *row) error {
+		counted = !r.null()
+		at.n = r.int()
+		at.previous = hex.EncodeToString(r.blob())
+		return nil
+	}, device)
+	if err == nil && !counted {
+		at.n, err = t.integer("SELECT count(*) FROM audit WHERE device > 0 AND device = ?", device)
+	}
+	at.n++
+	return at, err
 }
 
 // finish ends a change: it gives err, or writes the entries that belong to it.
