@@ -141,7 +141,7 @@ func (ch *chain) visit(id joinery.ActivationID) (previous joinery.ActivationID, 
 		}
 		return previous, true, nil
 	}
-	if err := auditlog.Verify(leaf, salt, payload); err != nil {
+	if err := auditlog.VerifyRecord(leaf, salt, payload); err != nil {
 		ch.bad(id, err.Error(), fixTamper)
 	}
 	a, err := joinery.ParseActivation(payload)
@@ -251,7 +251,7 @@ func (f *checkup) auditRow(id int64, columns joinery.AuditEntry, n int64, payloa
 		}
 		return
 	}
-	if err := auditlog.Verify(leaf, salt, payload); err != nil {
+	if err := auditlog.VerifyRecord(leaf, salt, payload); err != nil {
 		f.report("audit", id, err.Error(), fixTamper)
 	}
 	e, err := decodeAudit(payload)
