@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"joinery/auditlog"
+	"joinery/lorawan"
 )
 
 // LogRef names the row that a leaf of the custody log is: an activation by its
@@ -96,6 +97,7 @@ type LogLine struct {
 	Root       [32]byte
 	Checkpoint string
 	EndedAt    time.Time
+	Told       LogRef // the entry that tells of it
 }
 
 // CustodyEntry is one entry of the log about a device, as it is stored.
@@ -138,3 +140,41 @@ const (
 	// AuditCeremonyReported: the report of a ceremony of keys was entered.
 	AuditCeremonyReported AuditEvent = "ceremony.reported"
 )
+
+// CustodyDevice is who has and had a device, as the custody log asks.
+type CustodyDevice struct {
+	ID              DeviceID
+	JoinEUI, DevEUI lorawan.EUI64
+	Owner           OrgID // now; zero where it was deleted
+	// Owners are all who ever had it, the maker first, by epoch of ownership.
+	Owners []PastOwner
+	// Manifest is the signed entry with which it was imported; nil for none.
+	Manifest []byte
+}
+
+// PastOwner is who had a device in an epoch of ownership.
+type PastOwner struct {
+	Epoch uint32
+	Org   OrgID
+	Name  string
+	// Nonce opens the commitment to Name in the log; nil from before there was one.
+	Nonce []byte
+}
+
+// Had tells whether an organisation has or had the device.
+func (d CustodyDevice) Had(org OrgID) bool {
+	for _, o := range d.Owners {
+		if org != 0 && o.Org == org {
+			return true
+		}
+	}
+	return false
+}
+
+// sharedEvents are those that every later owner of a device reads, whoever had it
+// then: what became of its keys, and of whom it came. They name no person.
+var sharedEvents = map[AuditEvent]bool{AuditOwnerLinked: true, AuditLogRestarted: true, AuditEntryErased: true}
+
+// SharedWithLaterOwners tells whether later owners of a device read entries of an
+// event.
+func SharedWithLaterOwners(e AuditEvent) bool { return sharedEvents[e] }

@@ -209,10 +209,10 @@ func (d *DB) SaveCheckpoint(ctx context.Context, p joinery.LogCheckpoint) error 
 // LogLines gives the lines of the log that restores ended, oldest first.
 func (d *DB) LogLines(ctx context.Context) (list []joinery.LogLine, err error) {
 	err = d.read(ctx, func(c conn) error {
-		return c.each("SELECT line, origin, size, root, checkpoint, ended_at FROM log_line ORDER BY line", func(r *row) error {
+		return c.each("SELECT line, origin, size, root, checkpoint, ended_at, audit FROM log_line ORDER BY line", func(r *row) error {
 			l := joinery.LogLine{Line: int(r.int()), Origin: r.text(), Size: r.int()}
 			r.into(l.Root[:])
-			l.Checkpoint, l.EndedAt = r.text(), r.time()
+			l.Checkpoint, l.EndedAt, l.Told = r.text(), r.time(), joinery.AuditRef(r.int())
 			list = append(list, l)
 			return nil
 		})
@@ -245,16 +245,18 @@ func (t *tx) restartLog(from Fence, actor string) error {
 	if err != nil || !found {
 		return err
 	}
-	err = t.exec("INSERT INTO log_line (line, origin, size, root, checkpoint, ended_at) SELECT line, origin, size, root, checkpoint, ? FROM log_state WHERE id = 1", now())
-	if err != nil {
-		return err
-	}
-	if err := t.exec("UPDATE log_state SET line = line + 1, checkpoint = '', checkpoint_size = 0 WHERE id = 1"); err != nil {
-		return err
-	}
-	return t.audit(joinery.AuditEntry{
+	err = t.audit(joinery.AuditEntry{
 		At: now(), Event: joinery.AuditLogRestarted, Actor: actor, Org: t.operator, Detail: map[string]string{
 			"line": fmt.Sprint(s.Line + 1), "size": fmt.Sprint(s.Size), "root": fmt.Sprintf("%x", s.Root), "fence": string(from.State),
 		},
 	})
+	if err != nil {
+		return err
+	}
+	err = t.exec(`INSERT INTO log_line (line, origin, size, root, checkpoint, ended_at, audit)
+		SELECT line, ?, size, root, checkpoint, ?, (SELECT max(id) FROM audit) FROM log_state WHERE id = 1`, auditlog.LineName(s.Origin, s.Line), now())
+	if err != nil {
+		return err
+	}
+	return t.exec("UPDATE log_state SET line = line + 1, checkpoint = '', checkpoint_size = 0 WHERE id = 1")
 }

@@ -9,12 +9,12 @@ import (
 
 // CustodyEntries gives entries about a device, and about every key set that it
 // ever had: audit rows, oldest first, then activations, newest first. None is left
-// out, whoever may read it. CodeNotFound for an absent device, or where After
-// names no entry of it.
+// out, whoever may read it, also of a deleted device. CodeNotFound where there never
+// was such a device, or where After names no entry of it.
 func (d *DB) CustodyEntries(ctx context.Context, q joinery.CustodyQuery) (entries []joinery.CustodyEntry, err error) {
 	limit := pageLimit(q.Limit)
 	err = d.snapshot(ctx, func(c conn) error {
-		keySet, err := c.integer("SELECT key_set FROM device WHERE id = ? AND deleted_at IS NULL", q.Device)
+		keySet, err := c.integer("SELECT key_set FROM device WHERE id = ?", q.Device)
 		if err == nil && keySet == 0 {
 			err = notFound("device")
 		}
@@ -158,6 +158,53 @@ func (c conn) placeEntries(entries []joinery.CustodyEntry) error {
 		}
 	}
 	return err
+}
+
+// LinkEntries gives the links in the chain of a device's owners, oldest first.
+func (d *DB) LinkEntries(ctx context.Context, id joinery.DeviceID) (entries []joinery.CustodyEntry, err error) {
+	err = d.snapshot(ctx, func(c conn) error {
+		err := c.each(`SELECT a.id, coalesce(a.org, 0), a.payload, a.salt, a.leaf, 0 FROM audit a
+			WHERE a.device > 0 AND a.device = ? AND a.event = ? ORDER BY a.id`, func(r *row) error {
+			e := joinery.CustodyEntry{Ref: joinery.AuditRef(r.int()), Event: joinery.AuditOwnerLinked, Org: joinery.OrgID(r.int())}
+			readEntry(r, &e)
+			entries = append(entries, e)
+			return nil
+		}, id, joinery.AuditOwnerLinked)
+		if err != nil {
+			return err
+		}
+		return c.placeEntries(entries)
+	})
+	return entries, err
+}
+
+// CustodyDevice gives who has and had a device, deleted or not; CodeNotFound.
+func (d *DB) CustodyDevice(ctx context.Context, id joinery.DeviceID) (dev joinery.CustodyDevice, err error) {
+	dev.ID = id
+	err = d.snapshot(ctx, func(c conn) error {
+		found, err := c.one(`SELECT d.join_eui, d.dev_eui, CASE WHEN d.deleted_at IS NULL AND d.released = 0 THEN d.org ELSE 0 END, d.maker, o.name, m.entry
+			FROM device d JOIN organisation o ON o.id = d.maker LEFT JOIN manifest_entry m ON m.device = d.id WHERE d.id = ?`, func(r *row) error {
+			dev.JoinEUI, dev.DevEUI, dev.Owner = r.eui(), r.eui(), joinery.OrgID(r.int())
+			dev.Owners = []joinery.PastOwner{{Org: joinery.OrgID(r.int()), Name: r.text()}}
+			dev.Manifest = r.blob()
+			return nil
+		}, id)
+		if err == nil && !found {
+			err = notFound("device")
+		}
+		if err != nil {
+			return err
+		}
+		return c.each(`SELECT w.epoch, w.org, o.name, w.nonce FROM ownership w JOIN organisation o ON o.id = w.org WHERE w.device = ? ORDER BY w.epoch`, func(r *row) error {
+			p := joinery.PastOwner{Epoch: uint32(r.int()), Org: joinery.OrgID(r.int()), Name: r.text(), Nonce: r.blob()}
+			if p.Epoch == 1 && len(p.Nonce) > 0 {
+				dev.Owners[0].Nonce = makerNonce(p.Nonce)
+			}
+			dev.Owners = append(dev.Owners, p)
+			return nil
+		}, id)
+	})
+	return dev, err
 }
 
 // LogEntry gives one entry of the log by its row; CodeNotFound.

@@ -26,7 +26,8 @@ CREATE TABLE log_line (
     size       bigint NOT NULL CHECK (size >= 0),
     root       bytea   NOT NULL CHECK (length(root) = 32),
     checkpoint text COLLATE "C" NOT NULL,
-    ended_at   bigint NOT NULL
+    ended_at   bigint NOT NULL,
+    audit      bigint NOT NULL REFERENCES audit -- which tells of it
 );
 
 -- 256 leaves each, the last one fewer: which row each is (8 bytes, big-endian: an

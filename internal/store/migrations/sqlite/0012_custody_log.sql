@@ -26,7 +26,8 @@ CREATE TABLE log_line (
     size       INTEGER NOT NULL CHECK (size >= 0),
     root       BLOB    NOT NULL CHECK (length(root) = 32),
     checkpoint TEXT    NOT NULL,
-    ended_at   INTEGER NOT NULL
+    ended_at   INTEGER NOT NULL,
+    audit      INTEGER NOT NULL REFERENCES audit -- which tells of it
 ) STRICT;
 
 -- 256 leaves each, the last one fewer: which row each is (8 bytes, big-endian: an
