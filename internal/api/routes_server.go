@@ -30,6 +30,7 @@ func (s *Server) register() {
 	s.registerPeople()
 	s.registerEvents()
 	s.registerRotation()
+	s.registerCustody()
 }
 
 func (s *Server) registerServer() {

@@ -35,6 +35,7 @@ func (c Config) Check() error {
 		c.distinctAddresses(),
 		c.Limits.check(),
 		c.Webhooks.check(),
+		c.Audit.check(),
 		oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error"),
 		oneOf("log.format", c.Log.Format, "text", "json"),
 	)

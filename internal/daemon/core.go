@@ -74,7 +74,7 @@ func (k *core) build(ctx context.Context, c config.Config, h holders, certs cert
 	if err != nil {
 		return err
 	}
-	if k.events, err = startEvents(ctx, c, h, rules.events); err != nil {
+	if k.events, err = startEvents(ctx, c, h, rules.events, rules.custody); err != nil {
 		return err
 	}
 	if k.interop, err = newInterop(c, rules, k.refusals, certs.interop, k.joins, k.log, k.now, k.registry); err != nil {

@@ -18,6 +18,7 @@ import (
 	"joinery/internal/auth"
 	"joinery/internal/claim"
 	"joinery/internal/config"
+	"joinery/internal/custodylog"
 	"joinery/internal/events"
 	"joinery/internal/fleet"
 	"joinery/internal/interop"
@@ -114,6 +115,7 @@ type rules struct {
 	refusal      *refusal.Service
 	events       *events.Service
 	rotation     *rotation.Service
+	custody      *custodylog.Service
 }
 
 func newRules(ctx context.Context, c config.Config, h holders, refusals *refusal.Recorder, log *slog.Logger, now func() time.Time, metrics prometheus.Registerer) (rules, error) {
@@ -129,6 +131,9 @@ func newRules(ctx context.Context, c config.Config, h holders, refusals *refusal
 	r.networks = claim.NewNetworks(h.db, h.keys, r.fleet, claim.NetworkOptions{Now: now})
 	var err error
 	if r.signIn, err = newSignIn(c.SignIn, h, log, now); err != nil {
+		return rules{}, err
+	}
+	if r.custody, err = newCustody(c.Audit, h, log, now); err != nil {
 		return rules{}, err
 	}
 	if r.events, err = newEvents(c.Webhooks, h, log, now); err != nil {
@@ -168,6 +173,18 @@ func newRules(ctx context.Context, c config.Config, h holders, refusals *refusal
 	return r, nil
 }
 
+// newCustody makes the rules of the custody log.
+func newCustody(c config.Audit, h holders, log *slog.Logger, now func() time.Time) (*custodylog.Service, error) {
+	o := custodylog.Options{Origin: c.Origin, Log: log, Now: now, Hold: h.db.AnswersJoins}
+	if o.Origin == "" {
+		o.Origin = h.db.LogOrigin()
+	}
+	for _, w := range c.List() {
+		o.Witnesses = append(o.Witnesses, custodylog.Witness{URL: w.URL, Key: w.Key})
+	}
+	return custodylog.New(h.db, h.keys, o)
+}
+
 // settling is how long after a start those who waited in the kernel's queue may
 // come all at once.
 const settling = 5 * time.Second
@@ -195,7 +212,7 @@ func services(h holders, r rules, v2 http.Handler) api.Services {
 		System: system{h}, Keys: r.auth, People: r.people,
 		Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
 		Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Disputes: r.claim, Imports: r.provisioning, Audit: r.fleet,
-		Refusals: r.refusal, Events: r.events, Rotation: r.rotation, Answers: h.db, V2: v2, Unsealer: system{h},
+		Refusals: r.refusal, Events: r.events, Rotation: r.rotation, Custody: r.custody, Answers: h.db, V2: v2, Unsealer: system{h},
 	}
 	if r.signIn != nil { // an interface that holds nil is not nil
 		s.SignIn = r.signIn
