@@ -113,6 +113,8 @@ func (v *verifier) link(e *Entry, l *Link) {
 	switch n := len(v.r.Links); {
 	case n == 0 && l.Epoch == 1 && l.Previous != FirstHash(l.Device, l.Manifest):
 		v.find(FaultLink, e.ID, "the first link does not begin at the device's manifest entry")
+	case n == 0 && l.Epoch != 1 && l.Previous != "":
+		v.find(FaultLink, e.ID, "the links before it are left out")
 	case n == 0 && l.Epoch != 1:
 		v.note("links before the one of epoch %d were made before they were written down", l.Epoch)
 	case n > 0 && (l.Previous != v.r.Links[n-1].Hash() || l.Epoch != v.r.Links[n-1].Epoch+1):

@@ -91,12 +91,25 @@ func (s *Service) Provenance(ctx context.Context, caller joinery.Caller, q Query
 		}
 	}
 	p.Bundle.Entries = w.entries
-	for _, o := range p.Device.Owners {
-		if o.Org == caller.Org && len(o.Nonce) > 0 {
-			p.Bundle.Parties = append(p.Bundle.Parties, auditlog.Party{Epoch: o.Epoch, Name: o.Name, Nonce: o.Nonce})
+	p.Bundle.Parties = opened(p.Device.Owners, caller.Org, p.Bundle.Entries)
+	return p, nil
+}
+
+// opened gives what opens the commitments to the name of org. One that changed its
+// name since opens them with the old one, which it knows and this server does not.
+func opened(owners []joinery.PastOwner, org joinery.OrgID, links []auditlog.Entry) (list []auditlog.Party) {
+	committed := map[string]bool{}
+	for _, e := range links {
+		if event, err := auditlog.ParseEvent(e.Payload); err == nil {
+			committed[event.Detail["from"]], committed[event.Detail["to"]] = true, true
 		}
 	}
-	return p, nil
+	for _, o := range owners {
+		if org != 0 && o.Org == org && len(o.Nonce) > 0 && committed[auditlog.Commitment(o.Nonce, o.Name)] {
+			list = append(list, auditlog.Party{Epoch: o.Epoch, Name: o.Name, Nonce: o.Nonce})
+		}
+	}
+	return list
 }
 
 // begin decides who may ask, and fills in what all answers have.
