@@ -16,7 +16,7 @@ type CustodyPage struct {
 	Checkpoint  string           `json:"checkpoint" doc:"Newest signed checkpoint of the log (c2sp.org/tlog-checkpoint)"`
 	Size        int64            `json:"size" doc:"Entries of the log to which the proofs of this part belong; ask for further parts with it"`
 	Consistency []LogConsistency `json:"consistency,omitzero" doc:"Proof that the log continues the state that was asked for"`
-	Items       []CustodyEntry   `json:"items" nullable:"false" doc:"Events about the device, oldest first, then joins, newest first, then entries about the log"`
+	Entries     []CustodyEntry   `json:"entries" nullable:"false" doc:"Events about the device, oldest first, then joins, newest first, then entries about the log"`
 	Manifest    []byte           `json:"manifest,omitzero" pattern:"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$" patternDescription:"base64 with padding" doc:"Provenance: signed entry with which the device was imported"`
 	Parties     []CustodyParty   `json:"parties,omitzero" doc:"Provenance: names of owners that the caller may tell"`
 	Next        string           `json:"next,omitzero" doc:"'after' of the next part; absent from the last"`

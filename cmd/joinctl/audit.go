@@ -157,7 +157,7 @@ func collect(ctx context.Context, id joinery.DeviceID, from int, part bundlePart
 	}
 	seen := map[string]bool{}
 	for {
-		for _, e := range p.Items {
+		for _, e := range p.Entries {
 			if !seen[e.ID] {
 				seen[e.ID] = true
 				b.Entries = append(b.Entries, auditlog.Entry(e))

@@ -103,7 +103,7 @@ func custodyPage(p custodylog.Page, q custodylog.Query, listing string) (*body[c
 	}
 	out := client.CustodyPage{
 		Kind: b.Kind, Device: p.Device.ID, JoinEUI: p.Device.JoinEUI, DevEUI: p.Device.DevEUI, Key: p.Key.String(),
-		Checkpoint: b.Checkpoint, Size: checkpoint.Size, Manifest: b.Manifest, Items: each(b.Entries, custodyEntry),
+		Checkpoint: b.Checkpoint, Size: checkpoint.Size, Manifest: b.Manifest, Entries: each(b.Entries, custodyEntry),
 	}
 	if q.Size > 0 {
 		out.Size = q.Size

@@ -241,8 +241,6 @@ func (s *Service) Publish(ctx context.Context) error {
 		return nil
 	case err != nil && joinery.CodeOf(err) != joinery.CodeNotFound:
 		return err
-	case state.Size == 0:
-		return nil
 	}
 	c := auditlog.Checkpoint{Origin: auditlog.LineName(state.Origin, state.Line), Size: state.Size, Root: state.Root}
 	lines, err := s.store.LogLines(ctx)
