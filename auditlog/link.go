@@ -11,22 +11,24 @@ import (
 // Link is one change of hands in the chain of a device's owners. The event
 // "device.owner_linked" holds it; its hash is in the next one.
 type Link struct {
-	Device string
-	Epoch  uint32 // of the ownership that begins; 0 is the maker
-	How    string // "claim", "transfer" and so on
-	At     int64  // milliseconds since 1970
+	Device string `json:"device"`
+	Epoch  uint32 `json:"epoch"` // of the ownership that begins; 0 is the maker
+	How    string `json:"how"`   // "claim", "transfer" and so on
+	At     int64  `json:"at"`    // milliseconds since 1970
 	// From and To are commitments to names, hexadecimal; see Commitment.
-	From, To string
+	From string `json:"from"`
+	To   string `json:"to"`
 	// Disclosed: a root key had left the keyring readable to somebody.
-	Disclosed bool
+	Disclosed bool `json:"disclosed"`
 	// Manifest is SHA-256 of the signed entry with which the device was imported,
 	// hexadecimal; "" for none.
-	Manifest string
+	Manifest string `json:"manifest"`
 	// Previous is the Hash of the link before, hexadecimal; that of the first says
 	// FirstHash.
-	Previous string
+	Previous string `json:"previous"`
 	// FromName and ToName are what was opened of the commitments.
-	FromName, ToName string `json:",omitempty"`
+	FromName string `json:"fromName,omitempty"`
+	ToName   string `json:"toName,omitempty"`
 }
 
 // Time is when it was.

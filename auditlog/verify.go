@@ -82,7 +82,7 @@ type Trust struct {
 
 // Verify checks a bundle. It asks nobody.
 func Verify(b Bundle, trust Trust) Report {
-	v := verifier{b: b, trust: trust}
+	v := verifier{b: b, trust: trust, r: Report{Findings: []Finding{}}}
 	v.checkpoint()
 	if v.r.OK() {
 		v.consistency(trust.Old)

@@ -320,6 +320,7 @@ func partyText(name, commitment string) string {
 
 func (a *app) auditEraseCommand() *cobra.Command {
 	var reason string
+	var yes bool
 	c := a.command(&cobra.Command{
 		Use:   "erase ENTRY",
 		Short: "Erase the content of an entry of the custody log",
@@ -327,15 +328,19 @@ func (a *app) auditEraseCommand() *cobra.Command {
 The log stays valid: its record stays and says nothing any more, and the erasure is
 an entry itself. An erased join is no session any longer. ENTRY is audit_ and a
 number, or the id of an activation. It is for the operator.`,
-		Example: `  joinctl audit erase audit_1234 --reason "erasure asked for on 3 May"`,
+		Example: `  joinctl audit erase audit_1234 --reason "erasure asked for on 3 May" --yes`,
 		Args:    cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
+		if err := a.confirm(yes, "The content of "+clean(args[0])+" is erased for ever", args[0], "--yes"); err != nil {
+			return err
+		}
 		if err := api.EraseLogEntry(ctx, client.LogErasure{Entry: args[0], Reason: reason}); err != nil {
 			return err
 		}
 		a.sayf("%s is erased\n", args[0])
 		return nil
 	})
+	yesFlag(c, &yes)
 	c.Flags().StringVar(&reason, "reason", "", "why; it stays in the log, so name no person")
 	return c
 }
