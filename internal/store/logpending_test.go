@@ -90,7 +90,7 @@ func unsettle(t *testing.T, d *DB) {
 }
 
 // leafRows writes activations that belong to nothing.
-func leafRows(t *testing.T, d *DB, n int) (joins []sequenced) {
+func leafRows(t testing.TB, d *DB, n int) (joins []sequenced) {
 	t.Helper()
 	err := d.do(context.Background(), func(t *tx) error {
 		for range n {
