@@ -96,7 +96,7 @@ type Event struct {
 // Time is At.
 func (e Event) Time() time.Time { return time.UnixMilli(e.At).UTC() }
 
-// ErrPayload: a payload is none that this version knows.
+// ErrPayload says that a payload is none that this version knows.
 var ErrPayload = errors.New("audit payload: unknown format, or cut short")
 
 // ParseEvent reads the payload of an event.

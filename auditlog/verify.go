@@ -328,6 +328,8 @@ func (v *verifier) gap(older, newer *Entry, missing int64) {
 	case missing == 0:
 	case missing < 0:
 		v.find(FaultAltered, newer.ID, "its JoinNonce does not rise above that of the join before")
+	case v.hidden(older.Leaf, newer.Leaf):
+		v.note("%d JoinNonces before %s are not accounted for; an event of another owner, or an erased one, lies there and may say why", missing, newer.ID)
 	case v.raised(older.Leaf, newer.Leaf):
 		v.note("%d JoinNonces before %s were left out when the operator raised them", missing, newer.ID)
 	default:
@@ -344,11 +346,18 @@ func (v *verifier) raised(from, to int64) bool {
 			continue
 		}
 		p, err := ParseEvent(e.Payload)
-		if e.Kind != KindJoin && err == nil && (p.Event == "device.nonces_reset" || p.Event == "log.restarted" || p.Event == "device.imported") {
+		if e.Kind != KindJoin && err == nil && (p.Event == "device.nonces_reset" || p.Event == "log.restarted" || p.Event == "device.deleted") {
 			return true
 		}
 	}
 	return false
+}
+
+// hidden tells whether an event without content lies between two leaves.
+func (v *verifier) hidden(from, to int64) bool {
+	return slices.ContainsFunc(v.b.Entries, func(e Entry) bool {
+		return e.Kind == KindEvent && e.Payload == nil && e.Leaf > from && (to < 0 || e.Leaf < to)
+	})
 }
 
 // erasures checks that what is erased has its record.

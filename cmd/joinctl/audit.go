@@ -13,7 +13,6 @@ import (
 	"joinery/client"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/mod/sumdb/note"
 )
 
 func (a *app) auditFetchCommand() *cobra.Command {
@@ -262,7 +261,7 @@ func readTrust(key, checkpoint string, witnesses []string) (t auditlog.Trust, er
 		if err != nil {
 			return t, usagef("--witness: %w", err)
 		}
-		t.Witnesses = append(t.Witnesses, note.Verifier(w))
+		t.Witnesses = append(t.Witnesses, w)
 	}
 	return t, nil
 }

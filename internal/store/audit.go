@@ -65,16 +65,44 @@ func decodeAudit(b []byte) (e joinery.AuditEntry, err error) {
 	return e, err
 }
 
-// audit writes entries into the transaction of their effect.
+// audit writes entries into the transaction of their effect, many in few
+// statements.
 func (t *tx) audit(entries ...joinery.AuditEntry) error {
 	if t.sequence != nil && len(entries) > 0 {
 		t.sequence.audited.Store(true)
 	}
-	for _, e := range entries {
-		chain, err := t.chainOf(e.Device)
-		if err != nil {
+	for len(entries) > 0 {
+		n := distinct(entries)
+		if err := inRuns(entries[:n], t.auditRun); err != nil {
 			return err
 		}
+		entries = entries[n:]
+	}
+	return nil
+}
+
+// distinct is how many entries come before one about a device that another was
+// about: each needs the one before it.
+func distinct(entries []joinery.AuditEntry) int {
+	seen := map[joinery.DeviceID]bool{}
+	for i, e := range entries {
+		if e.Device != 0 && seen[e.Device] {
+			return i
+		}
+		seen[e.Device] = true
+	}
+	return len(entries)
+}
+
+// auditRun writes entries of which no two are about one device.
+func (t *tx) auditRun(entries []joinery.AuditEntry) error {
+	chains, err := t.chains(entries)
+	if err != nil {
+		return err
+	}
+	v := valuesOf("at INTEGER, event TEXT, org INTEGER, device INTEGER, n INTEGER, payload BLOB, salt BLOB, leaf BLOB")
+	for _, e := range entries {
+		chain := chains[e.Device]
 		payload, err := encodeAudit(e, chain)
 		if err != nil {
 			return err
@@ -82,13 +110,9 @@ func (t *tx) audit(entries ...joinery.AuditEntry) error {
 		var salt [auditlog.SaltSize]byte
 		rand.Read(salt[:]) // never fails (crypto/rand)
 		leaf := auditlog.NewRecord(salt, payload)
-		err = t.exec("INSERT INTO audit (at, event, org, device, n, payload, salt, leaf) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-			e.At, e.Event, optional{e.Org}, optional{e.Device}, optional{chain.n}, payload, salt, leaf[:])
-		if err != nil {
-			return err
-		}
+		v.add(e.At, e.Event, optional{e.Org}, optional{e.Device}, optional{chain.n}, payload, salt, leaf[:])
 	}
-	return nil
+	return t.exec(v.with("INSERT INTO audit (at, event, org, device, n, payload, salt, leaf) SELECT v.* FROM v"), v.args...)
 }
 
 // deviceChain is the place of an entry among those about its device.
@@ -97,24 +121,41 @@ type deviceChain struct {
 	previous string
 }
 
-// chainOf gives the place of the next entry about a device. Entries from before
+// chains gives the places of the next entries about devices. Entries from before
 // there were numbers are counted.
-func (t *tx) chainOf(device joinery.DeviceID) (at deviceChain, err error) {
-	if device == 0 {
-		return at, nil
+func (t *tx) chains(entries []joinery.AuditEntry) (map[joinery.DeviceID]deviceChain, error) {
+	var devices []joinery.DeviceID
+	chains := map[joinery.DeviceID]deviceChain{}
+	for _, e := range entries {
+		if e.Device != 0 {
+			devices = append(devices, e.Device)
+			chains[e.Device] = deviceChain{n: 1}
+		}
 	}
-	var counted bool
-	_, err = t.one("SELECT n, leaf FROM audit WHERE device > 0 AND device = ? ORDER BY id DESC LIMIT 1", func(r *row) error {
-		counted = !r.null()
-		at.n = r.int()
-		at.previous = hex.EncodeToString(r.blob())
-		return nil
-	}, device)
-	if err == nil && !counted {
-		at.n, err = t.integer("SELECT count(*) FROM audit WHERE device > 0 AND device = ?", device)
+	var uncounted []joinery.DeviceID
+	err := inRuns(devices, func(run []joinery.DeviceID) error {
+		v := valuesOf("device INTEGER")
+		for _, d := range run {
+			v.add(d)
+		}
+		return t.each(v.with(`SELECT a.device, a.n, a.leaf FROM v JOIN audit a
+			ON a.id = (SELECT max(b.id) FROM audit b WHERE b.device > 0 AND b.device = v.device)`), func(r *row) error {
+			id := joinery.DeviceID(r.int())
+			if r.null() {
+				uncounted = append(uncounted, id)
+			}
+			chains[id] = deviceChain{n: r.int() + 1, previous: hex.EncodeToString(r.blob())}
+			return nil
+		}, v.args...)
+	})
+	for _, id := range uncounted {
+		n, err := t.integer("SELECT count(*) FROM audit WHERE device > 0 AND device = ?", id)
+		if err != nil {
+			return nil, err
+		}
+		chains[id] = deviceChain{n: n + 1, previous: chains[id].previous}
 	}
-	at.n++
-	return at, err
+	return chains, err
 }
 
 // finish ends a change: it gives err, or writes the entries that belong to it.

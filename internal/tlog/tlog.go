@@ -24,7 +24,7 @@ const (
 	Width  = 1 << Height
 )
 
-// ErrDamaged: what was read of the tree does not fit together.
+// ErrDamaged says that what was read of the tree does not fit together.
 var ErrDamaged = errors.New("the tree of the custody log is damaged")
 
 // Source reads what was stored. Absent bundles and tiles are ErrDamaged to who
