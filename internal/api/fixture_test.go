@@ -204,7 +204,7 @@ func startWith(t testing.TB, signIn auth.SignInOptions, change ...func(*api.Opti
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.services.Custody = f.custody
+	f.services.CustodyLog = f.custody
 	options := api.Options{Version: "1.2.3", Log: log, Services: f.services}
 	for _, c := range change {
 		c(&options)

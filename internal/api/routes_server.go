@@ -30,7 +30,7 @@ func (s *Server) register() {
 	s.registerPeople()
 	s.registerEvents()
 	s.registerRotation()
-	s.registerCustody()
+	s.registerCustodyLog()
 }
 
 func (s *Server) registerServer() {

@@ -41,7 +41,7 @@ type custodyInput struct {
 	From int64 `query:"from" minimum:"0" maximum:"9007199254740991" doc:"Also prove that the log continues its first so many entries"`
 }
 
-func (s *Server) registerCustody() {
+func (s *Server) registerCustodyLog() {
 	route(s, spec{method: http.MethodGet, path: "/devices/{id}/custody", id: "getCustody", tag: "audit",
 		summary: "Everything that was done with a device's keys, with proofs",
 		description: "To the operator and to who has or had the device. What was another owner's is there as a record without content, " +
@@ -60,7 +60,7 @@ func (s *Server) registerCustody() {
 			if err != nil {
 				return nil, err
 			}
-			p, err := s.Custody.Custody(ctx, caller, q)
+			p, err := s.CustodyLog.Custody(ctx, caller, q)
 			if err != nil {
 				return nil, err
 			}
@@ -76,7 +76,7 @@ func (s *Server) registerCustody() {
 				return nil, err
 			}
 			q := custodylog.Query{Device: id, From: in.From}
-			p, err := s.Custody.Provenance(ctx, caller, q)
+			p, err := s.CustodyLog.Provenance(ctx, caller, q)
 			if err != nil {
 				return nil, err
 			}
@@ -91,7 +91,7 @@ func (s *Server) registerCustody() {
 			if err != nil {
 				return nil, err
 			}
-			return nil, s.Custody.Erase(ctx, caller, ref, in.Body.Reason)
+			return nil, s.CustodyLog.Erase(ctx, caller, ref, in.Body.Reason)
 		})
 }
 
@@ -129,11 +129,11 @@ const publicLog = "/log/"
 // are.
 func (s *Server) servePublicLog() {
 	s.mux.HandleFunc("GET "+publicLog+"key", s.public(func(r *http.Request) (answer, error) {
-		key, err := s.Custody.Key(r.Context())
+		key, err := s.CustodyLog.Key(r.Context())
 		return answer{text: []byte(key.String() + "\n"), kind: "text/plain; charset=utf-8", cache: "no-cache"}, err
 	}))
 	s.mux.HandleFunc("GET "+publicLog+"checkpoint", s.public(func(r *http.Request) (answer, error) {
-		note, err := s.Custody.Checkpoint(r.Context())
+		note, err := s.CustodyLog.Checkpoint(r.Context())
 		return answer{text: []byte(note), kind: "text/plain; charset=utf-8", cache: "no-cache"}, err
 	}))
 	s.mux.HandleFunc("GET "+publicLog+"tile/{level}/{index...}", s.public(func(r *http.Request) (answer, error) {
@@ -143,14 +143,14 @@ func (s *Server) servePublicLog() {
 		}
 		a := answer{kind: "application/octet-stream", cache: "public, max-age=31536000, immutable"}
 		if r.PathValue("level") == "entries" {
-			a.text, err = s.Custody.EntryBundle(r.Context(), index, width)
+			a.text, err = s.CustodyLog.EntryBundle(r.Context(), index, width)
 			return a, err
 		}
 		level, err := strconv.ParseUint(r.PathValue("level"), 10, 6)
 		if err != nil || strconv.FormatUint(level, 10) != r.PathValue("level") {
 			return answer{}, noTile()
 		}
-		a.text, err = s.Custody.Tile(r.Context(), int(level), index, width)
+		a.text, err = s.CustodyLog.Tile(r.Context(), int(level), index, width)
 		return a, err
 	}))
 }
@@ -166,7 +166,7 @@ type answer struct {
 func (s *Server) public(get func(r *http.Request) (answer, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		ctx := r.Context()
-		if s.Custody == nil {
+		if s.CustodyLog == nil {
 			s.write(w, s.statusProblem(http.StatusNotFound, "this server has no custody log", requestID(ctx)))
 			return
 		}
