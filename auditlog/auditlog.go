@@ -29,7 +29,7 @@ const (
 	RecordSize = 1 + sha256.Size
 )
 
-// Errors of Verify.
+// Errors of VerifyRecord.
 var (
 	// ErrVersion: the record is none, or of a version that is not known here.
 	ErrVersion = errors.New("audit record: unknown version or length")
@@ -66,9 +66,9 @@ func (r Record) LeafHash() [sha256.Size]byte {
 	return sha256.Sum256(b[:])
 }
 
-// Verify checks that record covers payload under salt: nil, ErrVersion or
+// VerifyRecord checks that record covers payload under salt: nil, ErrVersion or
 // ErrMismatch.
-func Verify(record, salt, payload []byte) error {
+func VerifyRecord(record, salt, payload []byte) error {
 	r, err := ParseRecord(record)
 	if err != nil {
 		return err

@@ -55,7 +55,7 @@ func TestKnownValues(t *testing.T) {
 			if got := hex.EncodeToString(leaf[:]); got != k.leaf {
 				t.Errorf("leaf hash\n got %s\nwant %s", got, k.leaf)
 			}
-			if err := Verify(r[:], k.salt, k.payload); err != nil {
+			if err := VerifyRecord(r[:], k.salt, k.payload); err != nil {
 				t.Errorf("Verify: %v", err)
 			}
 		})
@@ -89,7 +89,7 @@ func TestVerifyRefuses(t *testing.T) {
 		{"no payload", r[:], salt, nil, ErrMismatch},
 		{"longer payload", r[:], salt, append([]byte("payload"), 0), ErrMismatch},
 	} {
-		if err := Verify(c.record, c.salt, c.payload); !errors.Is(err, c.want) {
+		if err := VerifyRecord(c.record, c.salt, c.payload); !errors.Is(err, c.want) {
 			t.Errorf("%s: got %v, want %v", c.name, err, c.want)
 		}
 	}
@@ -101,14 +101,14 @@ func TestEveryBitCounts(t *testing.T) {
 		salt := rapid.SliceOfN(rapid.Byte(), SaltSize, SaltSize).Draw(t, "salt")
 		payload := rapid.SliceOfN(rapid.Byte(), 1, 300).Draw(t, "payload")
 		r := NewRecord([SaltSize]byte(salt), payload)
-		if err := Verify(r[:], salt, payload); err != nil {
+		if err := VerifyRecord(r[:], salt, payload); err != nil {
 			t.Fatalf("Verify: %v", err)
 		}
 		parts := map[string][]byte{"record": r[:], "salt": salt, "payload": payload}
 		b := parts[rapid.SampledFrom([]string{"record", "salt", "payload"}).Draw(t, "part")]
 		bit := rapid.IntRange(0, 8*len(b)-1).Draw(t, "bit")
 		b[bit/8] ^= 1 << (bit % 8)
-		if Verify(r[:], salt, payload) == nil {
+		if VerifyRecord(r[:], salt, payload) == nil {
 			t.Fatal("a flipped bit was not seen")
 		}
 	})
@@ -123,7 +123,7 @@ func FuzzVerify(f *testing.F) {
 		f.Add(record, k.salt, k.payload)
 	}
 	f.Fuzz(func(t *testing.T, record, salt, payload []byte) {
-		if Verify(record, salt, payload) != nil {
+		if VerifyRecord(record, salt, payload) != nil {
 			return
 		}
 		inner := sha256.Sum256(append(bytes.Clone(salt), payload...))

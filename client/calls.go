@@ -327,6 +327,45 @@ func (c *Client) ConfirmClock(ctx context.Context, opts ...CallOption) (Clock, e
 	return send[Clock](ctx, c, http.MethodPost, "/service/clock/confirm", nil, opts...)
 }
 
+// CustodyQuery is what Custody may be told; zero members are left out.
+type CustodyQuery struct {
+	// Go on behind the page whose 'next' this is
+	After string
+	// At most this many items
+	Limit int
+	// The 'size' of the first part, for parts behind it
+	Size int
+	// Also prove that the log continues its first so many entries
+	From int
+}
+
+func (q CustodyQuery) values() url.Values {
+	v := url.Values{}
+	if q.After != "" {
+		v.Set("after", q.After)
+	}
+	if q.Limit != 0 {
+		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	if q.Size != 0 {
+		v.Set("size", strconv.Itoa(q.Size))
+	}
+	if q.From != 0 {
+		v.Set("from", strconv.Itoa(q.From))
+	}
+	return v
+}
+
+// Custody: everything that was done with a device's keys, with proofs.
+//
+// To the operator and to who has or had the device. What was another owner's is
+// there as a record without content, so that nothing can be left out unnoticed.
+// See docs/audit.md for how it is checked. Needs the right `devices:read`,
+// which has: viewer, member, admin.
+func (c *Client) Custody(ctx context.Context, id joinery.DeviceID, q CustodyQuery, opts ...CallOption) (CustodyPage, error) {
+	return get[CustodyPage](ctx, c, "/devices/"+id.String()+"/custody", q.values(), opts...)
+}
+
 // CustodyExportDevicesQuery is what CustodyExportDevices may be told; zero members are left out.
 type CustodyExportDevicesQuery struct {
 	// Go on behind the page whose 'next' this is
@@ -631,6 +670,15 @@ func (c *Client) EnableWebhook(ctx context.Context, id joinery.WebhookID, in Web
 // Every caller may do this.
 func (c *Client) EndSession(ctx context.Context, id joinery.SessionID, opts ...CallOption) error {
 	return c.act(ctx, http.MethodDelete, "/me/sessions/"+id.String(), nil, nil, opts...)
+}
+
+// EraseLogEntry: erase the content of an entry of the custody log.
+//
+// It cannot be undone. The entry's record stays in the log, which stays valid,
+// and the erasure is an entry itself. An erased join is no session any longer.
+// Needs the right `server:write`, which has: admin.
+func (c *Client) EraseLogEntry(ctx context.Context, in LogErasure, opts ...CallOption) error {
+	return c.act(ctx, http.MethodPost, "/log/erasures", nil, in, opts...)
 }
 
 // EventsPageQuery is what EventsPage may be told; zero members are left out.
@@ -1094,6 +1142,20 @@ func (c *Client) People(ctx context.Context, opts ...CallOption) ([]Member, erro
 // For the operator. Needs the right `server:write`, which has: admin.
 func (c *Client) Plans(ctx context.Context, opts ...CallOption) ([]Plan, error) {
 	return list[Plan](ctx, c, "/service/plans", nil, opts...)
+}
+
+// Provenance: the chain of a device's owners, with proofs.
+//
+// To the operator and to who has or had the device. Owners are commitments to
+// their names; the caller's own is opened. Whoever gets this from a seller can
+// check it before paying. Needs the right `devices:read`, which has: viewer,
+// member, admin.
+func (c *Client) Provenance(ctx context.Context, id joinery.DeviceID, from int, opts ...CallOption) (CustodyPage, error) {
+	v := url.Values{}
+	if from != 0 {
+		v.Set("from", strconv.Itoa(from))
+	}
+	return get[CustodyPage](ctx, c, "/devices/"+id.String()+"/provenance", v, opts...)
 }
 
 // PutPlan: make a plan, or replace the one of its name.

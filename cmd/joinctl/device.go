@@ -15,7 +15,7 @@ import (
 func (a *app) deviceCommand() *cobra.Command {
 	c := &cobra.Command{Use: "device", Short: "List, show, explain, suspend and delete devices"}
 	c.AddCommand(
-		a.deviceListCommand(), a.deviceShowCommand(), a.deviceExplainCommand(), a.deviceActivationsCommand(), a.deviceOwnerTokenCommand(),
+		a.deviceListCommand(), a.deviceShowCommand(), a.deviceExplainCommand(), a.deviceActivationsCommand(), a.provenanceCommand(), a.deviceOwnerTokenCommand(),
 		a.deviceSuspendCommand(), a.deviceResumeCommand(), a.deviceResetCommand(), a.deviceDeleteCommand(),
 	)
 	return c

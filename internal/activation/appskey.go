@@ -2,6 +2,7 @@ package activation
 
 import (
 	"context"
+	"time"
 
 	"joinery"
 )
@@ -40,7 +41,20 @@ func (s *Service) AppSKey(ctx context.Context, req AppSKeyRequest) (_ Envelope, 
 	if _, err := s.currentPeer(req.Peer.ID); err != nil {
 		return Envelope{}, err
 	}
+	if err := s.fetched(ctx, s.fetchEntry(req, a, state, kek)); err != nil {
+		return Envelope{}, storeError(err)
+	}
 	return envelope, nil
+}
+
+// fetchEntry says that an AppSKey leaves: whose, to whom, of which session, under
+// which KEK.
+func (s *Service) fetchEntry(req AppSKeyRequest, a joinery.Activation, state joinery.ActivationState, kek joinery.KEK) joinery.AuditEntry {
+	return joinery.AuditEntry{
+		At: s.now().UTC().Truncate(time.Millisecond), Event: joinery.AuditAppSKeyFetched, Actor: "peer " + req.Peer.ID.String(),
+		Org: state.Device.Ownership.Org, Device: state.Device.ID, Peer: req.Peer.ID,
+		Detail: map[string]string{"activation": a.ID.String(), "asID": a.ASID, "kek": kek.Label},
+	}
 }
 
 // findSession finds the activation that SessionKeyID names, if it is this

@@ -22,6 +22,7 @@ type Service struct {
 	alarm   func(counter string)
 	fence   func() error
 	terms   Terms
+	fetched func(context.Context, joinery.AuditEntry) error
 	devices deviceLocks
 }
 
@@ -36,6 +37,9 @@ type Options struct {
 	// each time an accepted request used a counter of which less than a tenth
 	// is left.
 	Alarm func(counter string)
+	// Fetched writes an audit entry of an AppSKey that is about to leave, and returns
+	// nil after it is on disk; nil writes none.
+	Fetched func(context.Context, joinery.AuditEntry) error
 	// Fence tells why no join and no rejoin may be answered now, or nil. It is
 	// asked at each; nil is a fence that is never up.
 	Fence func() error
@@ -45,7 +49,9 @@ type Options struct {
 
 // New makes a Service.
 func New(store Store, keys Keys, peers Directory, opt Options) *Service {
-	s := &Service{store: store, keys: keys, peers: peers, now: opt.Now, log: opt.Log, alarm: opt.Alarm, fence: opt.Fence, terms: opt.Terms}
+	s := &Service{
+		store: store, keys: keys, peers: peers, now: opt.Now, log: opt.Log, alarm: opt.Alarm, fence: opt.Fence, terms: opt.Terms, fetched: opt.Fetched,
+	}
 	if s.now == nil {
 		s.now = time.Now
 	}
@@ -54,6 +60,9 @@ func New(store Store, keys Keys, peers Directory, opt Options) *Service {
 	}
 	if s.alarm == nil {
 		s.alarm = func(string) {}
+	}
+	if s.fetched == nil {
+		s.fetched = func(context.Context, joinery.AuditEntry) error { return nil }
 	}
 	if s.fence == nil {
 		s.fence = func() error { return nil }

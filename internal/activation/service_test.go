@@ -3,6 +3,7 @@ package activation_test
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -591,6 +592,38 @@ func TestAppSKey(t *testing.T) {
 	ok(t, h.store.SetBinding(t.Context(), s.Device.ID, s.Device.Ownership.Org, s.Binding.Epoch, binding(), joinery.AuditEntry{At: noon, Event: joinery.AuditDeviceBound, Actor: "test"}))
 	_, err := h.AppSKey(t.Context(), h.appSKeyRequest(d, id))
 	wantCode(t, err, joinery.CodeUnknownDevice)
+}
+
+// No AppSKey leaves without an entry on disk that says to whom (P8).
+func TestAppSKeyIsAudited(t *testing.T) {
+	h := newHouse(t)
+	d := h.add(lorawan.MAC1_0_4, binding())
+	id := h.joined(d).SessionKeyID
+	var entries []joinery.AuditEntry
+	var fails error
+	audited := activation.New(h.store, h.keys.Keyring, h.peers, activation.Options{
+		Now: h.clock, Log: slog.New(slog.DiscardHandler),
+		Fetched: func(_ context.Context, e joinery.AuditEntry) error { entries = append(entries, e); return fails },
+	})
+	req := h.appSKeyRequest(d, id)
+	got, err := audited.AppSKey(t.Context(), req)
+	ok(t, err)
+	if len(entries) != 1 || got.IsZero() {
+		t.Fatalf("%d entries", len(entries))
+	}
+	s, e := h.state(d), entries[0]
+	if e.Event != joinery.AuditAppSKeyFetched || e.Device != s.Device.ID || e.Org != s.Device.Ownership.Org || e.Peer != h.app.ID ||
+		e.Detail["asID"] != asID || e.Detail["kek"] != got.KEKLabel || e.Detail["activation"] != joinery.SessionKeyID(id).ActivationID().String() {
+		t.Errorf("%+v", e)
+	}
+	fails = errors.New("disk")
+	if got, err := audited.AppSKey(t.Context(), req); joinery.CodeOf(err) != joinery.CodeUnavailable || !got.IsZero() {
+		t.Errorf("an AppSKey leaves although its entry is not written: %v", err)
+	}
+	req.ASID = "other.example.com"
+	if _, err := audited.AppSKey(t.Context(), req); err == nil || len(entries) != 2 {
+		t.Errorf("a fetch that is refused is told as one: %d entries, %v", len(entries), err)
+	}
 }
 
 func TestHomeNS(t *testing.T) {

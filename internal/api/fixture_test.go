@@ -23,6 +23,7 @@ import (
 	"joinery/internal/api"
 	"joinery/internal/auth"
 	"joinery/internal/claim"
+	"joinery/internal/custodylog"
 	"joinery/internal/events"
 	"joinery/internal/export"
 	"joinery/internal/fleet"
@@ -125,6 +126,7 @@ type fixture struct {
 	url      string
 	log      *logBuffer
 	refusals *refusal.Recorder
+	custody  *custodylog.Service
 
 	operator *client.Client // on the socket
 	orgA     joinery.OrgID
@@ -201,6 +203,16 @@ func startWith(t testing.TB, signIn auth.SignInOptions, change ...func(*api.Opti
 		Exports:  export.New(db, export.Options{Server: "js.example.com", Log: log}),
 		Events:   events.New(db, f.keys, webhook.NewSender(webhook.Policy{}, "joinery/test", nil), events.Options{Encode: api.EncodeEvent}),
 	}
+	if f.custody, err = custodylog.New(db, f.keys, custodylog.Options{Origin: "log.example", Log: log}); err == nil {
+		err = f.custody.Begin(t.Context())
+	}
+	if err == nil {
+		err = f.publish(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.services.CustodyLog = f.custody
 	options := api.Options{Version: "1.2.3", Log: log, Services: f.services}
 	for _, c := range change {
 		c(&options)
@@ -208,6 +220,11 @@ func startWith(t testing.TB, signIn auth.SignInOptions, change ...func(*api.Opti
 	f.serve(t, tcp, options)
 	f.addOrganisations(t)
 	return f
+}
+
+// publish takes what was done into the custody log, and signs it.
+func (f *fixture) publish(ctx context.Context) error {
+	return errors.Join(f.custody.CatchUp(ctx), f.custody.Publish(ctx))
 }
 
 func (f *fixture) serve(t testing.TB, tcp net.Listener, options api.Options) {

@@ -134,6 +134,9 @@ POST /devices/{id}/resume
 POST /devices/{id}/reset-nonces
 GET /devices/{id}/activations
 GET /devices/{id}/refusals
+GET /devices/{id}/custody
+GET /devices/{id}/provenance
+POST /log/erasures
 GET /peers/{id}/refusals
 GET /devices/{id}/manifest-entry
 GET /devices/{id}/owner-token

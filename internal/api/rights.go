@@ -76,7 +76,8 @@ var needs = map[string]joinery.Right{
 	"beginLogin": everybody, "finishLogin": everybody,
 
 	"listAPIKeys": joinery.RightKeysRead, "makeAPIKey": joinery.RightKeysWrite, "revokeAPIKey": joinery.RightKeysWrite,
-	"listAudit": joinery.RightAuditRead,
+	"listAudit":  joinery.RightAuditRead,
+	"getCustody": joinery.RightDevicesRead, "getProvenance": joinery.RightDevicesRead, "eraseLogEntry": joinery.RightServerWrite,
 
 	"listEvents": joinery.RightEventsRead, "listWebhooks": joinery.RightEventsRead, "getWebhook": joinery.RightEventsRead,
 	"listDeliveries": joinery.RightEventsRead, "addWebhook": joinery.RightEventsWrite, "removeWebhook": joinery.RightEventsWrite,

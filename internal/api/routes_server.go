@@ -32,6 +32,7 @@ func (s *Server) register() {
 	s.registerRotation()
 	s.registerService()
 	s.registerExports()
+	s.registerCustodyLog()
 }
 
 func (s *Server) registerServer() {

@@ -102,6 +102,7 @@ func New(opt Options) (*Server, error) {
 		return nil, err
 	}
 	s.registerSignIn()
+	s.servePublicLog()
 	s.registerUnseal()
 	if err := s.serveDocument(); err != nil {
 		return nil, err

@@ -40,6 +40,7 @@ type Services struct {
 	Rotation      Rotation
 	Service       ActivationService
 	Exports       Exports
+	CustodyLog    CustodyLog
 	// Answers may be nil: then an Idempotency-Key has no effect.
 	Answers Answers
 	// V2 answers what lies under client.BasePathV2, in manners of its own; nil is

@@ -22,7 +22,8 @@ var modules = map[string][]string{
 	"github.com/prometheus/client_golang": {"internal/interop", "internal/api", "internal/daemon", "internal/store"},
 	"github.com/schollz/progressbar/v3":   {"cmd/joinery", "cmd/joinctl"},
 	"github.com/spf13/cobra":              {"cmd/joinery", "cmd/joinctl", "cmd/joinsim", "internal/manual", "internal/sim"},
-	"github.com/spf13/pflag":              {"cmd/joinctl"}, // cobra's own: flags are walked for completion
+	"github.com/spf13/pflag":              {"cmd/joinctl"},                                      // cobra's own: flags are walked for completion
+	"golang.org/x/mod":                    {"auditlog", "internal/tlog", "internal/custodylog"}, // Merkle trees and signed notes as Go's own checksum database has them
 	"golang.org/x/oauth2":                 {"internal/auth"},
 	"golang.org/x/sys":                    {"internal/secret", "internal/harden", "internal/store", "internal/auth", "internal/daemon", "internal/handover"},
 	"golang.org/x/term":                   {"cmd/joinery", "cmd/joinctl"},

@@ -53,6 +53,7 @@ var rooms = map[string]room{
 	"internal/keyring/hsm/hsmtest": {holders, "tokens of software for tests of several packages"},
 	"internal/keyring/keyringtest": {holders, "the contract suite that every keyring backend passes"},
 	"internal/store":               {holders, "state in SQLite or PostgreSQL"},
+	"internal/tlog":                {holders, "the Merkle tree of the custody log grown and read; knows no database, so that its arithmetic is tested by itself"},
 	"internal/store/storetest":     {holders, "the contract suite that every store passes"},
 
 	"internal/store/storetest/sqlitetest": {holders, "a database of its own for a test of another package; apart from the suite, which the store's own tests link"},
@@ -63,6 +64,7 @@ var rooms = map[string]room{
 	"internal/provisioning": {rules, "manifests and key lists become devices"},
 	"internal/claim":        {rules, "owner token to owner; bindings"},
 	"internal/fleet":        {rules, "devices, peers, KEKs: list, suspend, rotate, delete"},
+	"internal/custodylog":   {rules, "the custody log: rows put into the tree, checkpoints signed, what was done with a device's keys proved to its owner"},
 	"internal/events":       {rules, "the feed of events and webhooks: what owners are told of"},
 	"internal/service":      {rules, "the activation service: until when joins are answered, on what terms, and what is reported; clock in doubt"},
 	"internal/export":       {rules, "root keys to their owner, or another Join Server: recipients, approval by another person, the custody process's work"},
@@ -110,7 +112,7 @@ var sideways = map[string][]string{
 	"internal/keyring/hsm":         {"internal/keyring", "internal/keyring/lwcrypto"},
 	"internal/keyring/hsm/hsmtest": {"internal/keyring", "internal/keyring/hsm", "internal/keyring/keyringtest"},
 	"internal/keyring/keyringtest": {"internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft"},
-	"internal/store/storetest":     {"internal/store"},
+	"internal/store/storetest":     {"internal/store", "internal/tlog"},
 
 	"internal/store/storetest/sqlitetest": {"internal/store"},
 	"internal/daemon":                     {"internal/config", "internal/handover"},

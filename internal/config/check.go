@@ -36,6 +36,7 @@ func (c Config) Check() error {
 		c.Limits.check(),
 		c.Webhooks.check(),
 		c.Export.check(c.Keys),
+		c.Audit.check(),
 		oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error"),
 		oneOf("log.format", c.Log.Format, "text", "json"),
 	)

@@ -37,6 +37,8 @@ type Config struct {
 	Webhooks Webhooks `yaml:"webhooks"`
 	// How root keys leave that were approved to be exported (`joinctl export`).
 	Export Export `yaml:"export"`
+	// The custody log, which owners verify.
+	Audit Audit `yaml:"audit"`
 	// What is written to standard error. Keys and tokens are never logged, at
 	// any level.
 	Log Log `yaml:"log"`
@@ -271,6 +273,19 @@ type Webhooks struct {
 	// Certificates of CAs, PEM, that receivers may be under; empty means the
 	// system's.
 	CAFile string `yaml:"ca_file"`
+}
+
+// Audit is the custody log: a Merkle tree over every custody event, whose signed
+// states everybody can read at the API listener under /log/.
+type Audit struct {
+	// The name of the log, such as log.example.com/joinery. It is taken when the log
+	// begins, and stays. Empty means one made of the database's own number.
+	Origin string `yaml:"origin"`
+	// Witnesses (c2sp.org/tlog-witness) that are asked to sign each state of the log,
+	// so that it cannot be told in two ways: the address of each, to which
+	// /add-checkpoint is added, a blank and its public key, with commas between:
+	// https://witness.example.com witness.example.com+1f8cd1a2+BLgA…
+	Witnesses string `yaml:"witnesses"`
 }
 
 // Log is what is logged, and how.

@@ -83,7 +83,7 @@ func (k *core) build(ctx context.Context, c config.Config, h holders, certs cert
 	}
 	k.service = rules.service
 	k.serving, k.endServing = context.WithCancel(context.Background())
-	if k.events, err = startEvents(ctx, c, h, rules.events); err != nil {
+	if k.events, err = startEvents(ctx, c, h, rules.events, rules.custody); err != nil {
 		return err
 	}
 	k.export = rules.export

@@ -7,6 +7,7 @@ import (
 
 	"joinery/internal/api"
 	"joinery/internal/config"
+	"joinery/internal/custodylog"
 	"joinery/internal/events"
 	"joinery/internal/webhook"
 
@@ -25,8 +26,17 @@ func newEvents(c config.Webhooks, h holders, log *slog.Logger, now func() time.T
 }
 
 // startEvents begins to note events, before the first join, and to deliver them.
-func startEvents(ctx context.Context, c config.Config, h holders, s *events.Service) (*events.Runner, error) {
-	return events.Start(ctx, s, h.db, h.db, events.RunOptions{Alone: exclusive(c.Database)})
+// Who leads also puts rows into the custody log.
+func startEvents(ctx context.Context, c config.Config, h holders, s *events.Service, custody *custodylog.Service) (*events.Runner, error) {
+	r, err := events.Start(ctx, s, h.db, h.db, events.RunOptions{Alone: exclusive(c.Database), Leading: custody.Run})
+	if err != nil {
+		return nil, err
+	}
+	if err := custody.Begin(ctx); err != nil {
+		r.Close(true)
+		return nil, err
+	}
+	return r, nil
 }
 
 // eventMetrics tells how deliveries go, at each scrape.

@@ -18,6 +18,7 @@ import (
 	"joinery/internal/auth"
 	"joinery/internal/claim"
 	"joinery/internal/config"
+	"joinery/internal/custodylog"
 	"joinery/internal/events"
 	"joinery/internal/export"
 	"joinery/internal/fleet"
@@ -118,6 +119,7 @@ type rules struct {
 	rotation     *rotation.Service
 	service      *service.Service
 	export       *export.Service
+	custody      *custodylog.Service
 }
 
 func newRules(ctx context.Context, c config.Config, h holders, refusals *refusal.Recorder, log *slog.Logger, now func() time.Time, metrics prometheus.Registerer) (rules, error) {
@@ -134,6 +136,9 @@ func newRules(ctx context.Context, c config.Config, h holders, refusals *refusal
 	r.networks = claim.NewNetworks(h.db, h.keys, r.fleet, claim.NetworkOptions{Now: now})
 	var err error
 	if r.signIn, err = newSignIn(c.SignIn, h, log, now); err != nil {
+		return rules{}, err
+	}
+	if r.custody, err = newCustody(c.Audit, h, log, now); err != nil {
 		return rules{}, err
 	}
 	if r.events, err = newEvents(c.Webhooks, h, log, now); err != nil {
@@ -177,13 +182,26 @@ func newRules(ctx context.Context, c config.Config, h holders, refusals *refusal
 		}
 	}
 	r.activation = activation.New(h.db, h.keys, r.fleet.Directory(), activation.Options{
-		Now:   now,
-		Log:   log,
-		Fence: h.db.AnswersJoins,
-		Terms: r.service,
-		Alarm: func(counter string) { alarms.WithLabelValues(counter).Inc() },
+		Now:     now,
+		Log:     log,
+		Fence:   h.db.AnswersJoins,
+		Terms:   r.service,
+		Fetched: custodylog.NewRecorder(h.db).Record,
+		Alarm:   func(counter string) { alarms.WithLabelValues(counter).Inc() },
 	})
 	return r, nil
+}
+
+// newCustody makes the rules of the custody log.
+func newCustody(c config.Audit, h holders, log *slog.Logger, now func() time.Time) (*custodylog.Service, error) {
+	o := custodylog.Options{Origin: c.Origin, Log: log, Now: now, Hold: h.db.AnswersJoins}
+	if o.Origin == "" {
+		o.Origin = h.db.LogOrigin()
+	}
+	for _, w := range c.List() {
+		o.Witnesses = append(o.Witnesses, custodylog.Witness{URL: w.URL, Key: w.Key})
+	}
+	return custodylog.New(h.db, h.keys, o)
 }
 
 // settling is how long after a start those who waited in the kernel's queue may
@@ -213,7 +231,7 @@ func services(h holders, r rules, v2 http.Handler) api.Services {
 		System: system{h}, Keys: r.auth, People: r.people,
 		Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
 		Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Disputes: r.claim, Imports: r.provisioning, Audit: r.fleet,
-		Refusals: r.refusal, Events: r.events, Rotation: r.rotation, Service: r.service, Exports: r.export, Answers: h.db, V2: v2, Unsealer: system{h},
+		Refusals: r.refusal, Events: r.events, Rotation: r.rotation, Service: r.service, Exports: r.export, CustodyLog: r.custody, Answers: h.db, V2: v2, Unsealer: system{h},
 	}
 	if r.signIn != nil { // an interface that holds nil is not nil
 		s.SignIn = r.signIn

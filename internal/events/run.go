@@ -40,6 +40,9 @@ type RunOptions struct {
 	Alone bool
 	// Keep is how long the feed is kept; 0 is 30 days.
 	Keep time.Duration
+	// Leading is what else one server does for all, until its context ends; nil is
+	// nothing.
+	Leading func(ctx context.Context)
 }
 
 // How often things are done. Turns of the store's sequence are counted, so the
@@ -184,6 +187,9 @@ func (r *Runner) reign(ctx context.Context, held func() error) {
 	defer cancel()
 	parts.Go(func() { r.recover(ctx) })
 	parts.Go(func() { r.prune(ctx) })
+	if r.opt.Leading != nil {
+		parts.Go(func() { r.opt.Leading(ctx) })
+	}
 	clock := time.NewTicker(lookEvery)
 	defer clock.Stop()
 	for {

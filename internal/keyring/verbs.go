@@ -44,6 +44,8 @@ type Verbs interface {
 	CheckOwnerToken(ctx context.Context, d joinery.DeviceID, generation uint32, presented string) (bool, error)
 	WebhookSecret(ctx context.Context, id joinery.WebhookID, generation uint32) (string, error)
 	SignWebhook(ctx context.Context, id joinery.WebhookID, generation uint32, content []byte) (string, error)
+	LogKey(ctx context.Context, generation uint32) (public []byte, err error)
+	SignCheckpoint(ctx context.Context, generation uint32, text []byte) (signature []byte, err error)
 	SealRoots(ctx context.Context, h seal.Header, in []RootsIn) ([]RootsOut, error)
 	Rewrap(ctx context.Context, h seal.Header, in []RewrapIn) ([]RootsOut, error)
 	SealKEK(ctx context.Context, h seal.Header, in seal.SealedKEK, peer joinery.PeerID, version uint32) (joinery.Sealed, error)

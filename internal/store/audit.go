@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -22,12 +23,18 @@ type auditPayload struct {
 	Device string            `json:"device,omitempty"`
 	Peer   string            `json:"peer,omitempty"`
 	Detail map[string]string `json:"detail,omitempty"`
+
+	// N counts the entries about Device, from 1, and Previous is the record of the
+	// one before this, in hexadecimal digits: whoever is shown some of them sees
+	// which are left out.
+	N        int64  `json:"n,omitempty"`
+	Previous string `json:"previous,omitempty"`
 }
 
 const auditFormat = 1
 
-func encodeAudit(e joinery.AuditEntry) ([]byte, error) {
-	p := auditPayload{Format: auditFormat, At: e.At.UnixMilli(), Event: string(e.Event), Actor: e.Actor, Detail: e.Detail}
+func encodeAudit(e joinery.AuditEntry, at deviceChain) ([]byte, error) {
+	p := auditPayload{N: at.n, Previous: at.previous, Format: auditFormat, At: e.At.UnixMilli(), Event: string(e.Event), Actor: e.Actor, Detail: e.Detail}
 	if e.Org != 0 {
 		p.Org = e.Org.String()
 	}
@@ -58,26 +65,97 @@ func decodeAudit(b []byte) (e joinery.AuditEntry, err error) {
 	return e, err
 }
 
-// audit writes entries into the transaction of their effect.
+// audit writes entries into the transaction of their effect, many in few
+// statements.
 func (t *tx) audit(entries ...joinery.AuditEntry) error {
 	if t.sequence != nil && len(entries) > 0 {
 		t.sequence.audited.Store(true)
 	}
+	for len(entries) > 0 {
+		n := distinct(entries)
+		if err := inRuns(entries[:n], t.auditRun); err != nil {
+			return err
+		}
+		entries = entries[n:]
+	}
+	return nil
+}
+
+// distinct is how many entries come before one about a device that another was
+// about: each needs the one before it.
+func distinct(entries []joinery.AuditEntry) int {
+	seen := map[joinery.DeviceID]bool{}
+	for i, e := range entries {
+		if e.Device != 0 && seen[e.Device] {
+			return i
+		}
+		seen[e.Device] = true
+	}
+	return len(entries)
+}
+
+// auditRun writes entries of which no two are about one device.
+func (t *tx) auditRun(entries []joinery.AuditEntry) error {
+	chains, err := t.chains(entries)
+	if err != nil {
+		return err
+	}
+	v := valuesOf("at INTEGER, event TEXT, org INTEGER, device INTEGER, n INTEGER, payload BLOB, salt BLOB, leaf BLOB")
 	for _, e := range entries {
-		payload, err := encodeAudit(e)
+		chain := chains[e.Device]
+		payload, err := encodeAudit(e, chain)
 		if err != nil {
 			return err
 		}
 		var salt [auditlog.SaltSize]byte
 		rand.Read(salt[:]) // never fails (crypto/rand)
 		leaf := auditlog.NewRecord(salt, payload)
-		err = t.exec("INSERT INTO audit (at, event, org, device, payload, salt, leaf) VALUES (?, ?, ?, ?, ?, ?, ?)",
-			e.At, e.Event, optional{e.Org}, optional{e.Device}, payload, salt, leaf[:])
-		if err != nil {
-			return err
+		v.add(e.At, e.Event, optional{e.Org}, optional{e.Device}, optional{chain.n}, payload, salt, leaf[:])
+	}
+	return t.exec(v.with("INSERT INTO audit (at, event, org, device, n, payload, salt, leaf) SELECT v.* FROM v"), v.args...)
+}
+
+// deviceChain is the place of an entry among those about its device.
+type deviceChain struct {
+	n        int64 // 0: it is about none
+	previous string
+}
+
+// chains gives the places of the next entries about devices. Entries from before
+// there were numbers are counted.
+func (t *tx) chains(entries []joinery.AuditEntry) (map[joinery.DeviceID]deviceChain, error) {
+	var devices []joinery.DeviceID
+	chains := map[joinery.DeviceID]deviceChain{}
+	for _, e := range entries {
+		if e.Device != 0 {
+			devices = append(devices, e.Device)
+			chains[e.Device] = deviceChain{n: 1}
 		}
 	}
-	return nil
+	var uncounted []joinery.DeviceID
+	err := inRuns(devices, func(run []joinery.DeviceID) error {
+		v := valuesOf("device INTEGER")
+		for _, d := range run {
+			v.add(d)
+		}
+		return t.each(v.with(`SELECT a.device, a.n, a.leaf FROM v JOIN audit a
+			ON a.id = (SELECT max(b.id) FROM audit b WHERE b.device > 0 AND b.device = v.device)`), func(r *row) error {
+			id := joinery.DeviceID(r.int())
+			if r.null() {
+				uncounted = append(uncounted, id)
+			}
+			chains[id] = deviceChain{n: r.int() + 1, previous: hex.EncodeToString(r.blob())}
+			return nil
+		}, v.args...)
+	})
+	for _, id := range uncounted {
+		n, err := t.integer("SELECT count(*) FROM audit WHERE device > 0 AND device = ?", id)
+		if err != nil {
+			return nil, err
+		}
+		chains[id] = deviceChain{n: n + 1, previous: chains[id].previous}
+	}
+	return chains, err
 }
 
 // finish ends a change: it gives err, or writes the entries that belong to it.

@@ -169,6 +169,9 @@ func (d *DB) endJump(ctx context.Context, done Confirmed, actor string) error {
 			return err
 		}
 		err := t.exec("UPDATE store SET fence = 'none', fence_at = NULL, fence_note = '', jump = NULL, jumped = 0")
+		if err == nil {
+			err = t.restartLog(done.Fence, actor)
+		}
 		return t.finish(err, joinery.AuditEntry{
 			At: now(), Event: joinery.AuditServerConfirmed, Actor: actor, Org: t.operator,
 			Detail: map[string]string{

@@ -289,7 +289,7 @@ func (d *DB) LateWebhooks(ctx context.Context, before time.Time) (list []joinery
 }
 
 // PruneEvents forgets pages from before a time, at most limit of them, but none
-// that a webhook waits for which is on, and never the last one. It gives how many
+// that a webhook waits for which is on, or the custody log, and never the last one. It gives how many
 // it forgot.
 func (d *DB) PruneEvents(ctx context.Context, before time.Time, limit int) (n int, err error) {
 	return write(ctx, d, func(t *tx) (int, error) {
@@ -301,7 +301,11 @@ func (d *DB) PruneEvents(ctx context.Context, before time.Time, limit int) (n in
 		if err != nil {
 			return 0, err
 		}
-		keep = min(keep, waited)
+		logged, err := t.integer("SELECT coalesce(min(page), ?) FROM log_state", keep-1)
+		if err != nil {
+			return 0, err
+		}
+		keep = min(keep, waited, logged+1)
 		var until int64
 		young := false
 		err = t.each("SELECT id, at FROM event_page WHERE id < ? ORDER BY id LIMIT ?", func(r *row) error {

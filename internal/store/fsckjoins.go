@@ -1,6 +1,7 @@
 package store
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"joinery"
@@ -140,7 +141,7 @@ func (ch *chain) visit(id joinery.ActivationID) (previous joinery.ActivationID, 
 		}
 		return previous, true, nil
 	}
-	if err := auditlog.Verify(leaf, salt, payload); err != nil {
+	if err := auditlog.VerifyRecord(leaf, salt, payload); err != nil {
 		ch.bad(id, err.Error(), fixTamper)
 	}
 	a, err := joinery.ParseActivation(payload)
@@ -223,14 +224,14 @@ func (ch *chain) judgeCount(id joinery.ActivationID, a joinery.Activation) {
 // auditRows checks that none is missing and that each is what it was.
 func (f *checkup) auditRows() error {
 	var last int64
-	err := f.c.each("SELECT id, at, event, org, device, payload, salt, leaf FROM audit ORDER BY id", func(r *row) error {
+	err := f.c.each("SELECT id, at, event, org, device, coalesce(n, 0), payload, salt, leaf FROM audit ORDER BY id", func(r *row) error {
 		id := r.int()
 		if id != last+1 {
 			f.report("audit", last+1, "no row is missing", fixTamper)
 		}
 		last = id
 		columns := joinery.AuditEntry{At: r.time(), Event: joinery.AuditEvent(r.text()), Org: joinery.OrgID(r.int()), Device: joinery.DeviceID(r.int())}
-		f.auditRow(id, columns, r.blob(), r.blob(), r.blob())
+		f.auditRow(id, columns, r.int(), r.blob(), r.blob(), r.blob())
 		return nil
 	})
 	if err != nil {
@@ -243,14 +244,14 @@ func (f *checkup) auditRows() error {
 	return err
 }
 
-func (f *checkup) auditRow(id int64, columns joinery.AuditEntry, payload, salt, leaf []byte) {
+func (f *checkup) auditRow(id int64, columns joinery.AuditEntry, n int64, payload, salt, leaf []byte) {
 	if payload == nil { // erased: only the leaf is left
 		if _, err := auditlog.ParseRecord(leaf); err != nil {
 			f.report("audit", id, err.Error(), fixTamper)
 		}
 		return
 	}
-	if err := auditlog.Verify(leaf, salt, payload); err != nil {
+	if err := auditlog.VerifyRecord(leaf, salt, payload); err != nil {
 		f.report("audit", id, err.Error(), fixTamper)
 	}
 	e, err := decodeAudit(payload)
@@ -259,5 +260,11 @@ func (f *checkup) auditRow(id int64, columns joinery.AuditEntry, payload, salt, 
 		f.report("audit", id, err.Error(), fixTamper)
 	case !e.At.Equal(columns.At) || e.Event != columns.Event || e.Org != columns.Org || e.Device != columns.Device:
 		f.report("audit", id, "its columns say what its payload says", fixTamper)
+	}
+	var numbered struct {
+		N int64 `json:"n"`
+	}
+	if err == nil && json.Unmarshal(payload, &numbered) == nil && numbered.N != n {
+		f.report("audit", id, "its number among those of its device is that of its payload", fixTamper)
 	}
 }

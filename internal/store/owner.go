@@ -104,8 +104,12 @@ func (t *tx) addOwner(d joinery.Device, next joinery.OwnerLink) error {
 		last = links[len(links)-1]
 	}
 	epoch := d.Ownership.Epoch + 1
-	err = t.exec("INSERT INTO ownership (device, epoch, org, token_generation, since, how, previous) VALUES (?, ?, ?, ?, ?, ?, ?)",
-		d.ID, epoch, next.Org, next.TokenGeneration, next.Since, next.How, last.hash())
+	nonce, err := t.linkOwner(d, epoch, next)
+	if err != nil {
+		return err
+	}
+	err = t.exec("INSERT INTO ownership (device, epoch, org, token_generation, since, how, previous, nonce) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+		d.ID, epoch, next.Org, next.TokenGeneration, next.Since, next.How, last.hash(), nonce)
 	if err := conflict(err, "the device changed its owner meanwhile; read it again"); err != nil {
 		return err
 	}

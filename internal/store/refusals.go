@@ -235,7 +235,7 @@ func (t *tx) boundPeers(peers []joinery.PeerID) error {
 
 // inOrderOf gives the keys of a set in order, so that equal batches are equal
 // statements.
-func inOrderOf[K ~int64](set map[K]bool) []K { return slices.Sorted(maps.Keys(set)) }
+func inOrderOf[K ~int64, V any](set map[K]V) []K { return slices.Sorted(maps.Keys(set)) }
 
 // DeviceRefusals gives what was refused about a device, of all of its owners,
 // newest first.

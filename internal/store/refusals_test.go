@@ -52,8 +52,8 @@ func TestRefusalsTakeFewStatements(t *testing.T) {
 		joinery.RefusalBatch
 		most int
 	}{
-		{"devices", joinery.RefusalBatch{Devices: append(known, named...)}, 11},
-		{"devices and unknown", joinery.RefusalBatch{Devices: known, Unknown: unknown}, 11},
+		{"devices", joinery.RefusalBatch{Devices: append(known, named...)}, 13},
+		{"devices and unknown", joinery.RefusalBatch{Devices: known, Unknown: unknown}, 13},
 		{"unknown and totals", joinery.RefusalBatch{Unknown: unknown, Peers: totals}, 4},
 	} {
 		var counter countingSession

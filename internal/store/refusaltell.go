@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"joinery"
@@ -67,13 +68,14 @@ func (t *tx) tellRefusals(counts []joinery.RefusalCount) error {
 		t.leaveUntold(counts, due)
 	}
 	v := valuesOf("device INTEGER, owner INTEGER, peer INTEGER, reason TEXT")
-	pages := make([]eventPage, len(due))
+	pages, entries := make([]eventPage, len(due)), make([]joinery.AuditEntry, len(due))
 	for i, c := range due {
 		note, err := json.Marshal(c)
 		if err != nil {
 			return err
 		}
 		pages[i] = eventPage{kind: pageRefusal, org: c.Owner, note: string(note)}
+		entries[i] = refusedEntry(c, at)
 		v.add(c.Device, c.Owner, c.Peer, c.Reason)
 	}
 	err = t.exec(v.with(`UPDATE refusal_device SET told_at = ?
@@ -81,7 +83,22 @@ func (t *tx) tellRefusals(counts []joinery.RefusalCount) error {
 	if err != nil {
 		return err
 	}
+	if err := t.audit(entries...); err != nil {
+		return err
+	}
 	return t.addPages(pages...)
+}
+
+// refusedEntry is what the custody log says of refused requests: how many there
+// were, all told, each hour that there are more.
+func refusedEntry(c joinery.RefusalCount, at time.Time) joinery.AuditEntry {
+	return joinery.AuditEntry{
+		At: at, Event: joinery.AuditDeviceRefused, Actor: "joinery", Org: c.Owner, Device: c.Device, Peer: c.Peer,
+		Detail: map[string]string{
+			"reason": string(c.Reason), "count": strconv.FormatUint(c.Count, 10),
+			"first": c.First.Format(time.RFC3339), "last": c.At.Format(time.RFC3339),
+		},
+	}
 }
 
 // leaveUntold leaves for later what was not told for want of room.

@@ -219,7 +219,7 @@ func (d *DB) Sequence(ctx context.Context, touch bool) (more bool, err error) {
 		audits := false
 		err := inOrder(
 			func() (err error) { audits, err = t.nameAudit(); return err },
-			func() error { return t.nameJoins(joins) },
+			func() error { return t.nameJoins(joins, doubt) },
 			func() error { return t.tellRefusals(untold) },
 			func() error { return t.markSource(d.epoch, m) },
 		)
@@ -356,18 +356,27 @@ func (t *tx) nameAudit() (more bool, err error) {
 	return true, t.exec("UPDATE event_feed SET audited = ?", newest)
 }
 
-func (t *tx) nameJoins(joins []sequenced) error {
+// nameJoins names joins in the feed. recovered: they were looked for, and may have
+// been named before, or be named by their own server yet.
+func (t *tx) nameJoins(joins []sequenced, recovered bool) error {
 	var pages []eventPage
+	var first int64
+	if recovered {
+		first = pageRecovered
+	}
 	for run := range slices.Chunk(joins, pageRefs) {
 		refs := make([]byte, 0, joinRef*len(run))
 		for _, j := range run {
 			refs = binary.BigEndian.AppendUint64(refs, uint64(j.id))
 			refs = binary.BigEndian.AppendUint64(refs, uint64(j.owner))
 		}
-		pages = append(pages, eventPage{kind: pageJoins, refs: refs})
+		pages = append(pages, eventPage{kind: pageJoins, first: first, refs: refs})
 	}
 	return t.addPages(pages...)
 }
+
+// pageRecovered stands in the column first of a page of joins that were looked for.
+const pageRecovered = 1
 
 // Lengths of references.
 const (

@@ -177,7 +177,7 @@ func (d *DB) RecoverFeed(ctx context.Context, of joinery.EventSource, settle tim
 		if err != nil {
 			return 0, err
 		}
-		return len(lost), t.nameJoins(lost)
+		return len(lost), t.nameJoins(lost, true)
 	})
 	if err == nil {
 		d.sequence.drop(u.set())

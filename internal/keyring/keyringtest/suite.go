@@ -30,6 +30,7 @@ func Run(t *testing.T, fresh func(tb testing.TB) Fixture) {
 	t.Run("Rewrap", func(t *testing.T) { testRewrap(t, f) })
 	t.Run("Redirect", func(t *testing.T) { testRedirect(t, f) })
 	t.Run("OwnerTokens", func(t *testing.T) { testOwnerTokens(t, f, other) })
+	t.Run("LogKey", func(t *testing.T) { testLogKey(t, f) })
 	t.Run("Masters", func(t *testing.T) { testMasters(t, f, other) })
 	t.Run("Concurrency", func(t *testing.T) { testConcurrency(t, f) })
 	t.Run("Close", func(t *testing.T) { testClose(t, other) })

@@ -157,6 +157,24 @@ func (k *Keys) CheckOwnerToken(ctx context.Context, d joinery.DeviceID, generati
 	return inner.CheckOwnerToken(ctx, d, generation, presented)
 }
 
+// LogKey is keyring.Verbs'.
+func (k *Keys) LogKey(ctx context.Context, generation uint32) ([]byte, error) {
+	inner, err := k.get()
+	if err != nil {
+		return nil, err
+	}
+	return inner.LogKey(ctx, generation)
+}
+
+// SignCheckpoint is keyring.Verbs'.
+func (k *Keys) SignCheckpoint(ctx context.Context, generation uint32, text []byte) ([]byte, error) {
+	inner, err := k.get()
+	if err != nil {
+		return nil, err
+	}
+	return inner.SignCheckpoint(ctx, generation, text)
+}
+
 // WebhookSecret is keyring.Verbs'.
 func (k *Keys) WebhookSecret(ctx context.Context, id joinery.WebhookID, generation uint32) (string, error) {
 	inner, err := k.get()

@@ -338,6 +338,21 @@ func (c *Client) CheckOwnerToken(ctx context.Context, id joinery.DeviceID, gener
 	return ok && err == nil, err
 }
 
+// LogKey is the verb of that name.
+func (c *Client) LogKey(ctx context.Context, generation uint32) (public []byte, err error) {
+	err = c.do(ctx, LogKey, func(e *encoder) { e.u32(generation) }, func(d *decoder) { public = []byte(d.string()) })
+	return public, err
+}
+
+// SignCheckpoint is the verb of that name.
+func (c *Client) SignCheckpoint(ctx context.Context, generation uint32, text []byte) (signature []byte, err error) {
+	err = c.do(ctx, SignCheckpoint, func(e *encoder) {
+		e.u32(generation)
+		e.bytes(text)
+	}, func(d *decoder) { signature = []byte(d.string()) })
+	return signature, err
+}
+
 // WebhookSecret is the verb of that name.
 func (c *Client) WebhookSecret(ctx context.Context, id joinery.WebhookID, generation uint32) (secret string, err error) {
 	err = c.do(ctx, WebhookSecret, func(e *encoder) {

@@ -581,6 +581,10 @@ func (*refusing) CheckOwnerToken(context.Context, joinery.DeviceID, uint32, stri
 	return false, nil
 }
 
+func (*refusing) LogKey(context.Context, uint32) ([]byte, error) { return nil, nil }
+
+func (*refusing) SignCheckpoint(context.Context, uint32, []byte) ([]byte, error) { return nil, nil }
+
 func (*refusing) WebhookSecret(context.Context, joinery.WebhookID, uint32) (string, error) {
 	return "", nil
 }

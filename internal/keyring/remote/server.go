@@ -310,6 +310,22 @@ var handlers = [verbs]func(*call) error{
 		signature, err := c.keys.SignWebhook(&c.r.ctx, id, generation, content)
 		return c.reply(err, func(e *encoder) { e.string(signature) })
 	},
+	LogKey: func(c *call) error {
+		generation := c.u32()
+		if err := c.done(); err != nil {
+			return err
+		}
+		public, err := c.keys.LogKey(&c.r.ctx, generation)
+		return c.reply(err, func(e *encoder) { e.bytes(public) })
+	},
+	SignCheckpoint: func(c *call) error {
+		generation, text := c.u32(), c.borrowed()
+		if err := c.done(); err != nil {
+			return err
+		}
+		signature, err := c.keys.SignCheckpoint(&c.r.ctx, generation, text)
+		return c.reply(err, func(e *encoder) { e.bytes(signature) })
+	},
 	SealRoots: func(c *call) error {
 		h := c.header()
 		in := make([]keyring.RootsIn, c.length(rootsInLen))

@@ -79,6 +79,24 @@ func (k *Keys) SignWebhook(ctx context.Context, id joinery.WebhookID, generation
 	return signature, err
 }
 
+// LogKey is the verb of that name.
+func (k *Keys) LogKey(ctx context.Context, generation uint32) (public []byte, err error) {
+	err = k.do(ctx, remote.LogKey, func(c *remote.Client) (err error) {
+		public, err = c.LogKey(ctx, generation)
+		return err
+	})
+	return public, err
+}
+
+// SignCheckpoint is the verb of that name.
+func (k *Keys) SignCheckpoint(ctx context.Context, generation uint32, text []byte) (signature []byte, err error) {
+	err = k.do(ctx, remote.SignCheckpoint, func(c *remote.Client) (err error) {
+		signature, err = c.SignCheckpoint(ctx, generation, text)
+		return err
+	})
+	return signature, err
+}
+
 // SealRoots is the verb of that name.
 func (k *Keys) SealRoots(ctx context.Context, h seal.Header, in []keyring.RootsIn) (out []keyring.RootsOut, err error) {
 	err = k.do(ctx, remote.SealRoots, func(c *remote.Client) (err error) {

@@ -1,0 +1,149 @@
+package auditlog
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// Link is one change of hands in the chain of a device's owners. The event
+// "device.owner_linked" holds it; its hash is in the next one.
+type Link struct {
+	Device string `json:"device"`
+	Epoch  uint32 `json:"epoch"` // of the ownership that begins; 0 is the maker
+	How    string `json:"how"`   // "claim", "transfer" and so on
+	At     int64  `json:"at"`    // milliseconds since 1970
+	// From and To are commitments to names, hexadecimal; see Commitment.
+	From string `json:"from"`
+	To   string `json:"to"`
+	// Disclosed: a root key had left the keyring readable to somebody.
+	Disclosed bool `json:"disclosed"`
+	// Manifest is SHA-256 of the signed entry with which the device was imported,
+	// hexadecimal; "" for none.
+	Manifest string `json:"manifest"`
+	// Previous is the Hash of the link before, hexadecimal; that of the first says
+	// FirstHash.
+	Previous string `json:"previous"`
+	// FromName and ToName are what was opened of the commitments.
+	FromName string `json:"fromName,omitempty"`
+	ToName   string `json:"toName,omitempty"`
+}
+
+// Time is when it was.
+func (l Link) Time() time.Time { return time.UnixMilli(l.At).UTC() }
+
+// Hash is SHA-256 over a line for each field.
+func (l Link) Hash() string {
+	h := sha256.Sum256(fmt.Appendf(nil, "joinery owner link 1\n%s\n%d\n%s\n%d\n%s\n%s\n%t\n%s\n%s\n",
+		l.Device, l.Epoch, l.How, l.At, l.From, l.To, l.Disclosed, l.Manifest, l.Previous))
+	return hex.EncodeToString(h[:])
+}
+
+// FirstHash is what the first link has as Previous: the device's manifest entry.
+func FirstHash(device, manifest string) string {
+	h := sha256.Sum256(fmt.Appendf(nil, "joinery first link 1\n%s\n%s\n", device, manifest))
+	return hex.EncodeToString(h[:])
+}
+
+// Commitment hides a name until its owner tells it together with the nonce:
+// SHA-256 over "joinery party 1\n" ‖ nonce 16 ‖ name, hexadecimal.
+func Commitment(nonce []byte, name string) string {
+	h := sha256.Sum256(append(append([]byte("joinery party 1\n"), nonce...), name...))
+	return hex.EncodeToString(h[:])
+}
+
+// Detail is the link as the detail of its event.
+func (l Link) Detail() map[string]string {
+	return map[string]string{
+		"epoch": strconv.FormatUint(uint64(l.Epoch), 10), "how": l.How, "at": strconv.FormatInt(l.At, 10), "from": l.From, "to": l.To,
+		"disclosed": strconv.FormatBool(l.Disclosed), "manifest": l.Manifest, "previous": l.Previous, "link": l.Hash(),
+	}
+}
+
+// ParseLink reads the link of an event; an error where it is none, or its hash is
+// another.
+func ParseLink(e Event) (l Link, err error) {
+	d := e.Detail
+	epoch, err1 := strconv.ParseUint(d["epoch"], 10, 32)
+	at, err2 := strconv.ParseInt(d["at"], 10, 64)
+	disclosed, err3 := strconv.ParseBool(d["disclosed"])
+	if e.Event != "device.owner_linked" || err1 != nil || err2 != nil || err3 != nil {
+		return l, fmt.Errorf("%w: want a link", ErrPayload)
+	}
+	l = Link{
+		Device: e.Device, Epoch: uint32(epoch), How: d["how"], At: at, From: d["from"], To: d["to"],
+		Disclosed: disclosed, Manifest: d["manifest"], Previous: d["previous"],
+	}
+	if l.Hash() != d["link"] {
+		return l, fmt.Errorf("%w: the hash of a link is another", ErrPayload)
+	}
+	return l, nil
+}
+
+// links checks the chain of owners that a bundle has.
+func (v *verifier) links() {
+	for i := range v.b.Entries {
+		e := &v.b.Entries[i]
+		p, err := ParseEvent(e.Payload)
+		if e.Kind != KindEvent || err != nil || p.Event != "device.owner_linked" {
+			continue
+		}
+		l, err := ParseLink(p)
+		if err != nil || e.Leaf < 0 && v.b.Kind == "provenance" {
+			v.find(FaultLink, e.ID, "it is no link, or not in the log yet")
+			continue
+		}
+		v.link(e, &l)
+		v.r.Links = append(v.r.Links, l)
+	}
+	for _, p := range v.b.Parties {
+		v.party(p)
+	}
+	if v.b.Kind == "provenance" && len(v.r.Links) == 0 {
+		v.note("the device never changed hands since links are written down")
+	}
+}
+
+func (v *verifier) link(e *Entry, l *Link) {
+	manifest := ""
+	if len(v.b.Manifest) > 0 {
+		h := sha256.Sum256(v.b.Manifest)
+		manifest = hex.EncodeToString(h[:])
+	}
+	switch n := len(v.r.Links); {
+	case n == 0 && l.Epoch == 1 && l.Previous != FirstHash(l.Device, l.Manifest):
+		v.find(FaultLink, e.ID, "the first link does not begin at the device's manifest entry")
+	case n == 0 && l.Epoch != 1 && l.Previous != "":
+		v.find(FaultLink, e.ID, "the links before it are left out")
+	case n == 0 && l.Epoch != 1:
+		v.note("links before the one of epoch %d were made before they were written down", l.Epoch)
+	case n > 0 && (l.Previous != v.r.Links[n-1].Hash() || l.Epoch != v.r.Links[n-1].Epoch+1):
+		v.find(FaultLink, e.ID, "it does not follow the link before it")
+	case n > 0 && l.From != v.r.Links[n-1].To:
+		v.find(FaultLink, e.ID, "who gave the device is not who had it")
+	case n > 0 && v.r.Links[n-1].Disclosed && !l.Disclosed:
+		v.find(FaultLink, e.ID, "a disclosure of root keys is forgotten")
+	}
+	if v.b.Kind == "provenance" && l.Manifest != manifest {
+		v.find(FaultLink, e.ID, "the manifest entry is not the one of this link")
+	}
+}
+
+// party opens a commitment.
+func (v *verifier) party(p Party) {
+	opened := false
+	for i := range v.r.Links {
+		l, c := &v.r.Links[i], Commitment(p.Nonce, p.Name)
+		if l.Epoch == p.Epoch && l.To == c {
+			l.ToName, opened = p.Name, true
+		}
+		if l.Epoch == p.Epoch+1 && l.From == c {
+			l.FromName, opened = p.Name, true
+		}
+	}
+	if !opened {
+		v.find(FaultLink, "", "%q is not who had the device in epoch %d", p.Name, p.Epoch)
+	}
+}

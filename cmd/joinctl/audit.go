@@ -1,0 +1,345 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"joinery"
+	"joinery/auditlog"
+	"joinery/client"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) auditFetchCommand() *cobra.Command {
+	var f bundleFlags
+	c := a.command(&cobra.Command{
+		Use:   "fetch DEVICE",
+		Short: "Fetch everything that was done with a device's keys, with proofs",
+		Long: `Fetch everything that was done with a device's keys, with proofs that it stands in
+the server's log, into a file that joinctl audit verify checks without the server.
+
+Keep the log's key, which is printed, when you meet the server first, and keep each
+file or its checkpoint: from what you kept it is found when the log changes later.
+With --checkpoint the file also proves that the log continues what you kept.
+
+A former owner names the device by its id, and gets what was theirs.` + deviceHelp,
+		Example: `  joinctl audit fetch 0004A310001AA90A --out bundle.json
+  joinctl audit fetch 0004A310001AA90A --out new.json --checkpoint bundle.json`,
+		Args: cobra.ExactArgs(1),
+	}, func(ctx context.Context, api *client.Client, args []string) error {
+		return a.fetchBundle(ctx, api, args[0], f, func(ctx context.Context, id joinery.DeviceID, q client.CustodyQuery) (client.CustodyPage, error) {
+			return api.Custody(ctx, id, q)
+		})
+	})
+	f.add(c)
+	return c
+}
+
+func (a *app) provenanceCommand() *cobra.Command {
+	var f bundleFlags
+	c := a.command(&cobra.Command{
+		Use:   "provenance DEVICE",
+		Short: "Fetch the chain of a device's owners, with proofs",
+		Long: `Fetch the chain of a device's owners: each change of hands from the signed manifest
+entry on, when it was, whether root keys had been disclosed by then, with proofs that
+it stands in the server's log. A buyer checks the file with joinctl audit verify
+before paying.
+
+Owners stand in it as commitments to their names. Yours is opened; others open theirs
+to whom they like.` + deviceHelp,
+		Example: `  joinctl device provenance 0004A310001AA90A --out provenance.json
+  joinctl audit verify provenance.json --key log.key`,
+		Args: cobra.ExactArgs(1),
+	}, func(ctx context.Context, api *client.Client, args []string) error {
+		return a.fetchBundle(ctx, api, args[0], f, func(ctx context.Context, id joinery.DeviceID, q client.CustodyQuery) (client.CustodyPage, error) {
+			return api.Provenance(ctx, id, q.From)
+		})
+	})
+	f.add(c)
+	return c
+}
+
+type bundleFlags struct{ out, checkpoint string }
+
+func (f *bundleFlags) add(c *cobra.Command) {
+	c.Flags().StringVar(&f.out, "out", "", "the file to write; it must not be there")
+	c.Flags().StringVar(&f.checkpoint, "checkpoint", "", "a checkpoint, or a file of an earlier fetch, that the log is to continue")
+}
+
+// bundlePart fetches a part of a bundle.
+type bundlePart func(ctx context.Context, id joinery.DeviceID, q client.CustodyQuery) (client.CustodyPage, error)
+
+func (a *app) fetchBundle(ctx context.Context, api *client.Client, device string, f bundleFlags, part bundlePart) error {
+	if f.out == "" {
+		return usagef("say with --out which file to write")
+	}
+	var old auditlog.Checkpoint
+	if f.checkpoint != "" {
+		signed, _, err := readCheckpoint(f.checkpoint)
+		if err != nil {
+			return err
+		}
+		text, _, _ := strings.Cut(signed, "\n\n")
+		if old, err = auditlog.ParseCheckpoint(text + "\n"); err != nil {
+			return fmt.Errorf("%s: %w", f.checkpoint, err)
+		}
+	}
+	id, err := deviceIDOf(ctx, api, device)
+	if err != nil {
+		return err
+	}
+	b, key, err := collect(ctx, id, int(old.Size), part)
+	if err != nil {
+		return err
+	}
+	file, err := os.OpenFile(f.out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		return usagef("%s is there already; name a new file with --out", f.out)
+	}
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(writeJSON(file, b), file.Close()); err != nil {
+		return err
+	}
+	a.sayf("%d entries are in %s\nthe log's key is %s\nkeep it: take it from the server only the first time\n", len(b.Entries), f.out, key)
+	return nil
+}
+
+// deviceIDOf takes an id as it is: a former owner cannot look the device up.
+func deviceIDOf(ctx context.Context, api *client.Client, arg string) (joinery.DeviceID, error) {
+	if strings.HasPrefix(arg, "dev_") {
+		id, err := joinery.ParseDeviceID(arg)
+		if err != nil {
+			err = usagef("device: %w", err)
+		}
+		return id, err
+	}
+	d, err := findDevice(ctx, api, arg)
+	return d.ID, err
+}
+
+// collect reads all parts into one bundle, all of them as of the first one's
+// checkpoint.
+func collect(ctx context.Context, id joinery.DeviceID, from int, part bundlePart) (b auditlog.Bundle, key string, err error) {
+	q := client.CustodyQuery{Limit: 500}
+	p, err := part(ctx, id, q)
+	if err != nil {
+		return b, "", err
+	}
+	b = auditlog.Bundle{
+		Format: auditlog.BundleFormat, Kind: p.Kind, Device: p.Device.String(), JoinEUI: p.JoinEUI.String(), DevEUI: p.DevEUI.String(),
+		Checkpoint: p.Checkpoint, Manifest: p.Manifest,
+	}
+	for _, party := range p.Parties {
+		b.Parties = append(b.Parties, auditlog.Party(party))
+	}
+	key, q.Size = p.Key, int(p.Size)
+	if from > 0 && from < q.Size {
+		again := q
+		again.From = from
+		proved, err := part(ctx, id, again)
+		if err != nil {
+			return b, "", err
+		}
+		if p.Kind == "provenance" {
+			p, b.Checkpoint = proved, proved.Checkpoint
+		}
+		for _, c := range proved.Consistency {
+			b.Consistency = append(b.Consistency, auditlog.Consistency(c))
+		}
+	}
+	seen := map[string]bool{}
+	for {
+		for _, e := range p.Entries {
+			if !seen[e.ID] {
+				seen[e.ID] = true
+				b.Entries = append(b.Entries, auditlog.Entry(e))
+			}
+		}
+		if p.Next == "" {
+			return b, key, nil
+		}
+		q.After = p.Next
+		if p, err = part(ctx, id, q); err != nil {
+			return b, "", err
+		}
+	}
+}
+
+// readCheckpoint reads a checkpoint, or the bundle that holds it.
+func readCheckpoint(name string) (signed string, b *auditlog.Bundle, err error) {
+	content, err := os.ReadFile(name)
+	if err != nil {
+		return "", nil, err
+	}
+	if strings.HasPrefix(strings.TrimSpace(string(content)), "{") {
+		if b, err = parseBundle(content); err != nil {
+			return "", nil, fmt.Errorf("%s: %w", name, err)
+		}
+		return b.Checkpoint, b, nil
+	}
+	return string(content), nil, nil
+}
+
+func parseBundle(content []byte) (*auditlog.Bundle, error) {
+	b := new(auditlog.Bundle)
+	if err := json.Unmarshal(content, b); err != nil {
+		return nil, fmt.Errorf("want a file of joinctl audit fetch: %w", err)
+	}
+	return b, nil
+}
+
+func (a *app) auditVerifyCommand() *cobra.Command {
+	var key, checkpoint string
+	var witnesses []string
+	c := &cobra.Command{
+		Use:   "verify FILE",
+		Short: "Check what audit fetch or device provenance fetched, without a server",
+		Long: `Check a file of joinctl audit fetch or joinctl device provenance, without asking any
+server: the log's signature, that each entry stands in the log unchanged, that none
+about the device is left out between others, and the chain of owners. With
+--checkpoint also that the log continues what you kept: entries that were taken away,
+and a log that is told in two ways, are found.
+
+It ends with an error where anything is wrong. docs/audit.md says what can be seen
+and what cannot.`,
+		Example: `  joinctl audit verify bundle.json --key log.key
+  joinctl audit verify new.json --key log.key --checkpoint bundle.json`,
+		Args: cobra.ExactArgs(1),
+	}
+	c.Flags().StringVar(&key, "key", "", "the log's key, NAME+HASH+BASE64, or a file that holds it")
+	c.Flags().StringVar(&checkpoint, "checkpoint", "", "a checkpoint, or a file of an earlier fetch, that you kept")
+	c.Flags().StringArrayVar(&witnesses, "witness", nil, "the key of a witness that must have signed, or a file that holds it; may be repeated")
+	c.RunE = func(_ *cobra.Command, args []string) error {
+		trust, err := readTrust(key, checkpoint, witnesses)
+		if err != nil {
+			return err
+		}
+		content, err := os.ReadFile(args[0])
+		if err != nil {
+			return err
+		}
+		b, err := parseBundle(content)
+		if err != nil {
+			return fmt.Errorf("%s: %w", args[0], err)
+		}
+		r := auditlog.Verify(*b, trust)
+		if err := a.show(r, func() error { return a.showReport(*b, r) }); err != nil {
+			return err
+		}
+		if !r.OK() {
+			return fmt.Errorf("%s: %d things are wrong with it", args[0], len(r.Findings))
+		}
+		return nil
+	}
+	return c
+}
+
+func readTrust(key, checkpoint string, witnesses []string) (t auditlog.Trust, err error) {
+	if key == "" {
+		return t, usagef("say with --key which key the log has: you got it from joinctl audit fetch, or from the server's /log/key")
+	}
+	if t.Key, err = auditlog.ParseKey(fileOr(key)); err != nil {
+		return t, usagef("--key: %w", err)
+	}
+	if checkpoint != "" {
+		if t.Old, t.OldBundle, err = readCheckpoint(checkpoint); err != nil {
+			return t, err
+		}
+		if t.OldBundle != nil {
+			t.Old = ""
+		}
+	}
+	for _, text := range witnesses {
+		w, err := auditlog.NewWitness(fileOr(text))
+		if err != nil {
+			return t, usagef("--witness: %w", err)
+		}
+		t.Witnesses = append(t.Witnesses, w)
+	}
+	return t, nil
+}
+
+// fileOr gives the first line of the file of that name, or the name where there is
+// none.
+func fileOr(text string) string {
+	if content, err := os.ReadFile(text); err == nil {
+		text, _, _ = strings.Cut(string(content), "\n")
+	}
+	return text
+}
+
+func (a *app) showReport(b auditlog.Bundle, r auditlog.Report) error {
+	if err := a.printf("device %s, DevEUI %s\nlog %s, %d entries\n", clean(b.Device), clean(b.DevEUI), clean(r.Checkpoint.Origin), r.Size); err != nil {
+		return err
+	}
+	for _, name := range r.Cosigned {
+		if err := a.printf("signed by witness %s\n", clean(name)); err != nil {
+			return err
+		}
+	}
+	if err := a.printf("%d entries about it: %d of other owners, %d erased, %d not in the log yet\n", r.Entries, r.Withheld, r.Erased, r.Waiting); err != nil {
+		return err
+	}
+	for _, l := range r.Links {
+		if err := a.printf("  owner %d  %s  %s from %s to %s%s\n", l.Epoch, l.Time().Format("2006-01-02 15:04:05"), clean(l.How),
+			partyText(l.FromName, l.From), partyText(l.ToName, l.To), map[bool]string{true: ", root keys disclosed before"}[l.Disclosed]); err != nil {
+			return err
+		}
+	}
+	for _, text := range r.Notes {
+		if err := a.paragraph("", "note: "+text); err != nil {
+			return err
+		}
+	}
+	for _, f := range r.Findings {
+		if err := a.paragraph("", "WRONG "+f.String()); err != nil {
+			return err
+		}
+	}
+	if r.OK() {
+		return a.printf("nothing is wrong\n")
+	}
+	return nil
+}
+
+// partyText names an owner, or the beginning of what stands for the name.
+func partyText(name, commitment string) string {
+	if name != "" {
+		return fmt.Sprintf("%q", clean(name))
+	}
+	return "(" + clean(commitment[:min(12, len(commitment))]) + "…)"
+}
+
+func (a *app) auditEraseCommand() *cobra.Command {
+	var reason string
+	var yes bool
+	c := a.command(&cobra.Command{
+		Use:   "erase ENTRY",
+		Short: "Erase the content of an entry of the custody log",
+		Long: `Erase payload and salt of an entry for ever, as the law may ask for personal data.
+The log stays valid: its record stays and says nothing any more, and the erasure is
+an entry itself. An erased join is no session any longer. ENTRY is audit_ and a
+number, or the id of an activation. It is for the operator.`,
+		Example: `  joinctl audit erase audit_1234 --reason "erasure asked for on 3 May" --yes`,
+		Args:    cobra.ExactArgs(1),
+	}, func(ctx context.Context, api *client.Client, args []string) error {
+		if err := a.confirm(yes, "The content of "+clean(args[0])+" is erased for ever", args[0], "--yes"); err != nil {
+			return err
+		}
+		if err := api.EraseLogEntry(ctx, client.LogErasure{Entry: args[0], Reason: reason}); err != nil {
+			return err
+		}
+		a.sayf("%s is erased\n", args[0])
+		return nil
+	})
+	yesFlag(c, &yes)
+	c.Flags().StringVar(&reason, "reason", "", "why; it stays in the log, so name no person")
+	return c
+}

@@ -1,0 +1,86 @@
+package store
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+
+	"joinery"
+	"joinery/auditlog"
+)
+
+// nonceLen is the length of what hides the name of an owner.
+const nonceLen = 16
+
+var howText = map[joinery.How]string{
+	joinery.HowClaim: "claim", joinery.HowRelease: "release", joinery.HowTransfer: "transfer", joinery.HowAward: "award",
+}
+
+// makerNonce hides the name of the maker, who has no row: it is made from what
+// hides the first owner's.
+func makerNonce(first []byte) []byte {
+	h := sha256.Sum256(append([]byte("joinery maker nonce 1\n"), first...))
+	return h[:nonceLen]
+}
+
+// linkOwner writes the next link in the chain of a device's owners into the log:
+// commitments to names, which their owners open to whom they like, and the hash of
+// the link before. It gives what hides the name of the next owner.
+func (t *tx) linkOwner(d joinery.Device, epoch uint32, next joinery.OwnerLink) (nonce []byte, err error) {
+	nonce = make([]byte, nonceLen)
+	rand.Read(nonce) // never fails (crypto/rand)
+	link := auditlog.Link{Device: d.ID.String(), Epoch: epoch, How: howText[next.How], At: next.Since.UnixMilli(), Disclosed: d.Disclosed}
+	from, err := t.orgName(d.Ownership.Org)
+	if err != nil {
+		return nil, err
+	}
+	to, err := t.orgName(next.Org)
+	if err != nil {
+		return nil, err
+	}
+	link.From, link.To = auditlog.Commitment(makerNonce(nonce), from), auditlog.Commitment(nonce, to)
+	if link.Manifest, err = t.manifestHash(d.ID); err != nil {
+		return nil, err
+	}
+	if epoch == 1 {
+		link.Previous = auditlog.FirstHash(link.Device, link.Manifest)
+	}
+	if err := t.follow(&link, d.ID); err != nil {
+		return nil, err
+	}
+	return nonce, t.audit(joinery.AuditEntry{
+		At: next.Since, Event: joinery.AuditOwnerLinked, Actor: "joinery", Org: next.Org, Device: d.ID, Detail: link.Detail(),
+	})
+}
+
+func (c conn) orgName(org joinery.OrgID) (name string, err error) {
+	_, err = c.one("SELECT name FROM organisation WHERE id = ?", func(r *row) error { name = r.text(); return nil }, org)
+	return name, err
+}
+
+// manifestHash is SHA-256 of the entry with which a device was imported; "" for
+// none.
+func (c conn) manifestHash(device joinery.DeviceID) (text string, err error) {
+	_, err = c.one("SELECT entry FROM manifest_entry WHERE device = ?", func(r *row) error {
+		if entry := r.blob(); len(entry) > 0 {
+			h := sha256.Sum256(entry)
+			text = hex.EncodeToString(h[:])
+		}
+		return nil
+	}, device)
+	return text, err
+}
+
+// follow makes link the one after the newest of a device, if it has any.
+func (c conn) follow(link *auditlog.Link, device joinery.DeviceID) error {
+	_, err := c.one("SELECT payload FROM audit WHERE device > 0 AND device = ? AND event = ? ORDER BY id DESC LIMIT 1", func(r *row) error {
+		e, err := auditlog.ParseEvent(r.blob())
+		if err != nil {
+			return err
+		}
+		before, err := auditlog.ParseLink(e)
+		link.From, link.Previous = before.To, before.Hash()
+		return err
+	}, device, joinery.AuditOwnerLinked)
+	return err
+}

@@ -1,0 +1,238 @@
+package storetest
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"testing"
+
+	"joinery"
+	"joinery/internal/tlog"
+)
+
+// CustodyLog is the tree of the custody log and the rows in it.
+type CustodyLog interface {
+	BeginLog(ctx context.Context, origin string, empty [32]byte) error
+	LogState(ctx context.Context) (joinery.LogState, error)
+	LogPending(ctx context.Context, s joinery.LogState, limit int) (joinery.LogBatch, error)
+	AppendLog(ctx context.Context, old joinery.LogState, b joinery.LogBatch, growth joinery.LogGrowth) error
+	LogBundles(ctx context.Context, from, to int64, limit int) ([]joinery.LogBundle, error)
+	LogTile(ctx context.Context, level int, index int64) ([]byte, error)
+	LogCheckpoint(ctx context.Context) (joinery.LogCheckpoint, error)
+	SaveCheckpoint(ctx context.Context, p joinery.LogCheckpoint) error
+	LogLines(ctx context.Context) ([]joinery.LogLine, error)
+	WitnessSize(ctx context.Context, name string, line int) (int64, error)
+	SaveWitnessSize(ctx context.Context, name string, line int, size int64) error
+	CustodyEntries(ctx context.Context, q joinery.CustodyQuery) ([]joinery.CustodyEntry, error)
+	LogEntry(ctx context.Context, ref joinery.LogRef) (joinery.CustodyEntry, error)
+	EraseEntry(ctx context.Context, ref joinery.LogRef, a joinery.AuditEntry) error
+}
+
+// grow takes what waits into the tree, and tells how many rows came.
+func (w *world) grow(limit int) (n int) {
+	w.t.Helper()
+	for more := true; more; {
+		old, err := w.LogState(w.ctx)
+		w.ok(err)
+		b, err := w.LogPending(w.ctx, old, limit)
+		w.ok(err)
+		if b.Next == old {
+			return n
+		}
+		w.ok(w.append(old, &b))
+		n += len(b.Leaves)
+		more = b.More
+	}
+	return n
+}
+
+func (w *world) append(old joinery.LogState, b *joinery.LogBatch) error {
+	w.t.Helper()
+	var last joinery.LogBundle
+	if old.Size%tlog.Width != 0 {
+		list, err := w.LogBundles(w.ctx, old.Size/tlog.Width, old.Size/tlog.Width, 1)
+		w.ok(err)
+		last = list[0]
+	}
+	builder, err := tlog.NewBuilder(old.Size, last, func(level int, index int64) ([]byte, error) { return w.LogTile(w.ctx, level, index) })
+	w.ok(err)
+	for _, l := range b.Leaves {
+		builder.Add(l)
+	}
+	growth, size, root, err := builder.Finish()
+	w.ok(err)
+	b.Next.Size, b.Next.Root = size, root
+	return w.AppendLog(w.ctx, old, *b, growth)
+}
+
+func (w *world) refs() (refs []joinery.LogRef) {
+	w.t.Helper()
+	list, err := w.LogBundles(w.ctx, 0, 1<<40, 1000)
+	w.ok(err)
+	for _, b := range list {
+		refs = append(refs, b.Refs...)
+	}
+	return refs
+}
+
+// once fails unless the tree has n leaves of different rows.
+func (w *world) once(n int) {
+	w.t.Helper()
+	seen := map[joinery.LogRef]bool{}
+	for i, r := range w.refs() {
+		if seen[r] {
+			w.t.Errorf("row %d is leaf %d, and one before", r, i)
+		}
+		seen[r] = true
+	}
+	if len(seen) != n {
+		w.t.Errorf("%d rows are in the tree, want %d", len(seen), n)
+	}
+}
+
+func runCustodyLog(t *testing.T, open func(testing.TB) Backend) {
+	t.Run("what was there comes first, then what is named", func(t *testing.T) {
+		w := newWorld(t, open)
+		s := w.add(derived(1))
+		for range 3 {
+			w.join(s)
+		}
+		w.ok(w.BeginFeed(w.ctx))
+		w.ok(w.BeginLog(w.ctx, "log.example", sha256.Sum256(nil)))
+		w.ok(w.BeginLog(w.ctx, "another", sha256.Sum256(nil)))
+		before := w.grow(2)
+		w.join(s)
+		w.ok(w.SetSuspended(w.ctx, s.Device.ID, w.org, true, w.about(joinery.AuditDeviceSuspended, s)))
+		if n := w.grow(100); n != 0 {
+			t.Errorf("%d rows came that are not named", n)
+		}
+		w.sequence()
+		if n := w.grow(100); n != 2 {
+			t.Errorf("%d rows came, want the join and the audit row", n)
+		}
+		w.once(before + 2)
+		state, err := w.LogState(w.ctx)
+		w.ok(err)
+		if state.Origin != "log.example" || state.Line != 1 || state.Scanning || state.Size != int64(before)+2 {
+			t.Errorf("state %+v", state)
+		}
+		w.CheckInvariants(t)
+	})
+	t.Run("custody of a device is told whole", func(t *testing.T) {
+		w := newWorld(t, open)
+		w.ok(w.BeginFeed(w.ctx))
+		w.ok(w.BeginLog(w.ctx, "log.example", sha256.Sum256(nil)))
+		s := w.add(derived(1))
+		w.join(w.add(derived(2)))
+		for range 3 {
+			w.join(s)
+		}
+		for i := range 3 {
+			w.ok(w.SetSuspended(w.ctx, s.Device.ID, w.org, i%2 == 0, w.about(joinery.AuditDeviceSuspended, s)))
+		}
+		w.sequence()
+		w.grow(100)
+		var all []joinery.CustodyEntry
+		q := joinery.CustodyQuery{Device: s.Device.ID, Limit: 2}
+		for {
+			page, err := w.CustodyEntries(w.ctx, q)
+			w.ok(err)
+			if len(page) == 0 {
+				break
+			}
+			all = append(all, page...)
+			q.After = page[len(page)-1].Ref
+		}
+		refs := w.refs()
+		joins := 0
+		for i, e := range all {
+			if e.Leaf < 0 || refs[e.Leaf] != e.Ref || e.Payload == nil {
+				t.Errorf("entry %d: %+v", i, e)
+			}
+			if _, ok := e.Ref.Activation(); ok {
+				joins++
+			}
+		}
+		if len(all) != 6 || joins != 3 {
+			t.Errorf("%d entries, %d of them joins", len(all), joins)
+		}
+		w.erases(all[1].Ref, all[4].Ref)
+		w.CheckInvariants(t)
+	})
+	t.Run("what a crash left out comes late, and once", func(t *testing.T) {
+		w := newWorld(t, open)
+		w.ok(w.BeginFeed(w.ctx))
+		w.ok(w.BeginLog(w.ctx, "log.example", sha256.Sum256(nil)))
+		s := w.add(derived(1))
+		w.join(s)
+		w.sequence()
+		before := w.grow(100)
+		lost := w.join(s)
+		w.Backend = w.Reopen(t)
+		w.ok(w.BeginFeed(w.ctx))
+		w.join(s)
+		w.sequence()
+		before += w.grow(100)
+		sources, err := w.Sources(w.ctx)
+		w.ok(err)
+		for _, source := range sources {
+			_, err := w.RecoverFeed(w.ctx, source, 0)
+			w.ok(err)
+		}
+		if n := w.grow(100); n != 1 {
+			t.Errorf("%d rows came late, want 1", n)
+		}
+		w.once(before + 1)
+		refs := w.refs()
+		if last := refs[len(refs)-1]; last != joinery.ActivationRef(lost.ID) {
+			t.Errorf("the last leaf is %d, want %d", last, lost.ID)
+		}
+		w.CheckInvariants(t)
+	})
+	t.Run("a batch is taken once", func(t *testing.T) {
+		w := newWorld(t, open)
+		w.ok(w.BeginFeed(w.ctx))
+		w.ok(w.BeginLog(w.ctx, "log.example", sha256.Sum256(nil)))
+		old, err := w.LogState(w.ctx)
+		w.ok(err)
+		b, err := w.LogPending(w.ctx, old, 100)
+		w.ok(err)
+		again := b
+		w.ok(w.append(old, &b))
+		w.refused(w.append(old, &again), joinery.CodeConflict)
+		w.once(len(b.Leaves))
+		state, err := w.LogState(w.ctx)
+		w.ok(err)
+		w.ok(w.SaveCheckpoint(w.ctx, joinery.LogCheckpoint{Line: 1, Size: state.Size, Note: "new"}))
+		w.ok(w.SaveCheckpoint(w.ctx, joinery.LogCheckpoint{Line: 1, Size: state.Size - 1, Note: "old"}))
+		w.ok(w.SaveCheckpoint(w.ctx, joinery.LogCheckpoint{Line: 2, Size: state.Size, Note: "other"}))
+		p, err := w.LogCheckpoint(w.ctx)
+		w.ok(err)
+		w.equal(p, joinery.LogCheckpoint{Line: 1, Size: state.Size, Note: "new"})
+		w.ok(w.SaveWitnessSize(w.ctx, "w", 1, 3))
+		w.ok(w.SaveWitnessSize(w.ctx, "w", 1, 5))
+		n, err := w.WitnessSize(w.ctx, "w", 1)
+		w.ok(err)
+		w.equal(n, int64(5))
+		w.CheckInvariants(t)
+	})
+}
+
+// erases checks that entries can be erased once, and are told as erased.
+func (w *world) erases(refs ...joinery.LogRef) {
+	w.t.Helper()
+	for _, ref := range refs {
+		a := w.audit(joinery.AuditEntryErased)
+		a.Detail = map[string]string{"entry": fmt.Sprint(ref)}
+		w.ok(w.EraseEntry(w.ctx, ref, a))
+		w.refused(w.EraseEntry(w.ctx, ref, a), joinery.CodeConflict)
+		e, err := w.LogEntry(w.ctx, ref)
+		w.ok(err)
+		number, ok := e.Erasure.Audit()
+		if e.Payload != nil || e.Salt != nil || !ok || e.Leaf < 0 {
+			w.t.Errorf("erased: %+v", e)
+		}
+		w.refused(w.EraseEntry(w.ctx, joinery.AuditRef(number), a), joinery.CodeConflict)
+	}
+	w.refused(w.EraseEntry(w.ctx, 12345, w.audit(joinery.AuditEntryErased)), joinery.CodeNotFound)
+}
