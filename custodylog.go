@@ -173,7 +173,7 @@ func (d CustodyDevice) Had(org OrgID) bool {
 
 // sharedEvents are those that every later owner of a device reads, whoever had it
 // then: what became of its keys, and of whom it came. They name no person.
-var sharedEvents = map[AuditEvent]bool{AuditOwnerLinked: true, AuditLogRestarted: true, AuditEntryErased: true}
+var sharedEvents = map[AuditEvent]bool{AuditOwnerLinked: true, AuditKeysExposed: true, AuditLogRestarted: true, AuditEntryErased: true}
 
 // SharedWithLaterOwners tells whether later owners of a device read entries of an
 // event.

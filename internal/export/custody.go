@@ -209,11 +209,12 @@ func (s *Service) HandIn(ctx context.Context, caller joinery.Caller, id joinery.
 }
 
 func (s *Service) commit(ctx context.Context, caller joinery.Caller, e joinery.Export, items []joinery.WrappedItem) (joinery.Export, error) {
-	detail := map[string]string{"export": e.ID.String(), "recipient": e.Thumbprint, "kind": string(e.Kind), "requested_by": e.RequestedBy}
-	if e.DecidedBy != "" {
-		detail["approved_by"] = e.DecidedBy
-	}
-	exposed := s.entry(caller, joinery.AuditKeysExposed, e.Org, detail)
+	// Every later owner of the device reads this one, so it names no person: who
+	// asked and who approved is in the entries of the export.
+	exposed := s.entry(caller, joinery.AuditKeysExposed, e.Org, map[string]string{
+		"export": e.ID.String(), "recipient": e.Thumbprint, "kind": string(e.Kind),
+	})
+	exposed.Actor = "custody process"
 	return s.store.CommitExport(ctx, e.ID, items, s.time().Add(readyFor), exposed, s.entry(caller, joinery.AuditExportReady, e.Org, s.about(e, e.Thumbprint)))
 }
 
