@@ -46,6 +46,8 @@ type Verbs interface {
 	SignWebhook(ctx context.Context, id joinery.WebhookID, generation uint32, content []byte) (string, error)
 	SealRoots(ctx context.Context, h seal.Header, in []RootsIn) ([]RootsOut, error)
 	Rewrap(ctx context.Context, h seal.Header, in []RewrapIn) ([]RootsOut, error)
+	Handover(ctx context.Context, to seal.PublicKey, in []HandoverIn) (seal.Header, []seal.SealedRow, error)
+	AuthMAC(ctx context.Context, ks joinery.KeySet) ([32]byte, error)
 	SealKEK(ctx context.Context, h seal.Header, in seal.SealedKEK, peer joinery.PeerID, version uint32) (joinery.Sealed, error)
 	IsKEK(ctx context.Context, h seal.Header, in seal.SealedKEK, kek joinery.KEK) (bool, error)
 	CheckKeySet(ctx context.Context, ks joinery.KeySet) error

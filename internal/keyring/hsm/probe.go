@@ -60,6 +60,8 @@ func (c capabilities) complete() *capabilities {
 		keyring.UseSession: ofLen(sessionKey(true), lwcrypto.BlockLen),
 		keyring.UseMIC:     ofLen(sessionKey(false, signs), lwcrypto.BlockLen),
 		keyring.UseAccept:  ofLen(sessionKey(false, mayDecrypt), lwcrypto.BlockLen),
+		keyring.UseRekey:   ofLen(sessionKey(false, derives), lwcrypto.BlockLen),
+		keyring.UseRoot:    c.derivedRoot,
 	}
 	return &c
 }
@@ -75,7 +77,11 @@ func (c *capabilities) servesSealed() bool {
 // levels gives the table of custody, with the reason for each level that is not
 // the highest.
 func (c *capabilities) levels() []keyring.Custody {
-	return []keyring.Custody{c.levelOfDerived(), c.levelOfSealed()}
+	rekeyed := c.levelOfDerived() // the same derivations, one after the other
+	rekeyed.Origin, rekeyed.Profile = joinery.OriginRekeyed, joinery.RekeyS.String()
+	slot := keyring.Custody{Origin: joinery.OriginRekeyed, Profile: joinery.RekeyM.String(), Level: keyring.LevelInMemory,
+		Why: "SHA-256 over a slot key is nothing that a token derives"}
+	return []keyring.Custody{c.levelOfDerived(), c.levelOfSealed(), rekeyed, slot}
 }
 
 func (c *capabilities) levelOfDerived() keyring.Custody {

@@ -22,6 +22,8 @@ const (
 	// State asks how the worker does. It touches no key.
 	State
 	Rewrap
+	Handover
+	AuthMAC
 	verbs // one above the last
 
 	// Last is the verb with the highest number.
@@ -47,6 +49,7 @@ var verbNames = [verbs]string{
 	WebhookSecret: "webhook-secret", SignWebhook: "sign-webhook",
 	SealRoots: "seal-roots", SealKEK: "seal-kek", IsKEK: "is-kek",
 	CheckKeySet: "check-key-set", CheckKEK: "check-kek", Ready: "ready", State: "state", Rewrap: "rewrap",
+	Handover: "handover", AuthMAC: "auth-mac",
 }
 
 // String names the verb in logs and metrics.
