@@ -100,3 +100,29 @@ type Rekeying struct {
 // MaxRekeyCandidates bounds Rekeying.Candidates: each costs a MIC where a
 // join-request is of none of them.
 const MaxRekeyCandidates = 16
+
+// JoinServer is another Join Server to which new root keys may go: pinned by the
+// operator. Keys are DER, SubjectPublicKeyInfo.
+type JoinServer struct {
+	ID   JoinServerID
+	Name string
+	// TransportKey is what keys are sealed to that go there.
+	TransportKey []byte
+	// ReceiptKey verifies its receipts (ECDSA, P-256); nil: it gives none.
+	ReceiptKey []byte
+	CreatedAt  time.Time
+}
+
+// Audit events of rekeying.
+const (
+	AuditRekeyProfile      AuditEvent = "rekey.profile"     // the owner says how the device rekeys
+	AuditRekeyArmed        AuditEvent = "rekey.armed"       // an order was given
+	AuditRekeySent         AuditEvent = "rekey.sent"        // the first accept carries it
+	AuditRekeyObeyed       AuditEvent = "rekey.obeyed"      // the device signed with new root keys, here
+	AuditRekeyCancelled    AuditEvent = "rekey.cancelled"   // nothing is sent any more
+	AuditRekeyConfirmed    AuditEvent = "rekey.confirmed"   // the device joined at the other Join Server
+	AuditRekeyHandedOver   AuditEvent = "rekey.handed_over" // new root keys were sealed to another Join Server
+	AuditRekeyTicket       AuditEvent = "rekey.ticket"      // the order was written into a ticket for the bench
+	AuditJoinServerAdded   AuditEvent = "join_server.added"
+	AuditJoinServerRemoved AuditEvent = "join_server.removed"
+)

@@ -21,6 +21,7 @@ type Backend interface {
 	HandOver
 	Imports
 	Roots
+	Rekeying
 	Organisations
 	Peers
 	APIKeys
@@ -157,7 +158,7 @@ func Run(t *testing.T, open func(t testing.TB) Backend) {
 		{"Commit", runCommits}, {"Import", runImports}, {"Roots", runRoots}, {"Manifest", runManifests}, {"Delete", runDeletes}, {"Device", runDevices},
 		{"Ownership", runOwnership}, {"HandOver", runHandOver}, {"Fleet", runFleet}, {"Foreign", runForeign}, {"Refusals", runRefusals},
 		{"Meanwhile", runMeanwhile}, {"Labels", runLabels}, {"People", runPeople}, {"NetworkClaims", runNetworkClaims},
-		{"Events", runEvents}, {"Webhooks", runWebhooks},
+		{"Events", runEvents}, {"Webhooks", runWebhooks}, {"Rekeying", runRekeying},
 	} {
 		t.Run(group.name, func(t *testing.T) { group.run(t, open) })
 	}
