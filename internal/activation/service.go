@@ -22,6 +22,8 @@ type Service struct {
 	alarm   func(counter string)
 	fence   func() error
 	devices deviceLocks
+
+	rekeying Rekeying
 }
 
 // Options are what a Service may be given besides its parts.
@@ -38,11 +40,13 @@ type Options struct {
 	// Fence tells why no join and no rejoin may be answered now, or nil. It is
 	// asked at each; nil is a fence that is never up.
 	Fence func() error
+	// Rekeying is the state of devices that rekey; nil is none of them.
+	Rekeying Rekeying
 }
 
 // New makes a Service.
 func New(store Store, keys Keys, peers Directory, opt Options) *Service {
-	s := &Service{store: store, keys: keys, peers: peers, now: opt.Now, log: opt.Log, alarm: opt.Alarm, fence: opt.Fence}
+	s := &Service{store: store, keys: keys, peers: peers, now: opt.Now, log: opt.Log, alarm: opt.Alarm, fence: opt.Fence, rekeying: opt.Rekeying}
 	if s.now == nil {
 		s.now = time.Now
 	}

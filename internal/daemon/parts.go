@@ -163,7 +163,9 @@ func newRules(ctx context.Context, c config.Config, h holders, refusals *refusal
 		Now:   now,
 		Log:   log,
 		Fence: h.db.AnswersJoins,
-		Alarm: func(counter string) { alarms.WithLabelValues(counter).Inc() },
+
+		Rekeying: h.db,
+		Alarm:    func(counter string) { alarms.WithLabelValues(counter).Inc() },
 	})
 	return r, nil
 }
