@@ -9,7 +9,7 @@ var modules = map[string][]string{
 	"github.com/boombuler/barcode":        {"internal/label"}, // MIT; weighs the masks of a code, as readers want
 	"github.com/coreos/go-oidc/v3":        {"internal/auth"},
 	"github.com/danielgtaylor/huma/v2":    {"internal/api", "internal/api/clientgen"},
-	"github.com/go-json-experiment/json":  {"backend", "manifest", "internal/seal", "internal/sim", "internal/provisioning", "internal/api", "internal/ttjs", "internal/factory"},
+	"github.com/go-json-experiment/json":  {"backend", "manifest", "internal/seal", "internal/sim", "internal/provisioning", "internal/api", "internal/ttjs", "internal/factory", "internal/rekeyfile"},
 	"github.com/go-webauthn/webauthn":     {"internal/auth"},
 	"github.com/google/go-cmp":            {"internal/store/storetest", "internal/keyring/keyringtest"},
 	"github.com/goccy/go-yaml":            {"internal/config", "cmd/joinery"}, // the command reads plans of ceremonies

@@ -406,3 +406,23 @@ func (d *DB) JoinServers(ctx context.Context) (list []joinery.JoinServer, err er
 	})
 	return list, err
 }
+
+// RekeyOrder finds an order; CodeNotFound.
+func (d *DB) RekeyOrder(ctx context.Context, id joinery.RekeyID) (o joinery.RekeyOrder, err error) {
+	err = d.read(ctx, func(c conn) error {
+		list, err := c.rekeyOrders("r.id = ?", id)
+		if err == nil && len(list) == 0 {
+			err = notFound("order to rekey")
+		}
+		if err == nil {
+			o = list[0]
+		}
+		return err
+	})
+	return o, err
+}
+
+// NoteHandover writes, before root keys leave for another Join Server, that they do.
+func (d *DB) NoteHandover(ctx context.Context, entries ...joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error { return t.audit(entries...) })
+}

@@ -1,11 +1,15 @@
 package keyringtest
 
 import (
+	"bytes"
 	"context"
 	"crypto/aes"
+	"crypto/ecdsa"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/binary"
 	"errors"
+	"math/big"
 	"testing"
 
 	"joinery"
@@ -53,6 +57,7 @@ func testRekeyed(t *testing.T, f, other Fixture) {
 		t.Error(err)
 	}
 	testHandover(t, f, other, ks, d)
+	testStatements(t, f, other)
 
 	for name, change := range map[string]func(*joinery.KeySet){
 		"no profile":         func(k *joinery.KeySet) { k.Rekey = 0 },
@@ -64,6 +69,32 @@ func testRekeyed(t *testing.T, f, other Fixture) {
 		expect(t, name, f.Keyring.VerifyJoin(ctx, wrong, d.JoinRequest(1)), keyring.ErrNoRoot)
 	}
 	testRekeyedM(t, f, ks)
+}
+
+// testStatements: what a keyring says verifies with its one public key, and no
+// other's.
+func testStatements(t *testing.T, f, other Fixture) {
+	ctx := context.Background()
+	signature, public, err := f.Keyring.SignStatement(ctx, []byte("statement"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, again, err := f.Keyring.SignStatement(ctx, []byte("another"))
+	if err != nil || !bytes.Equal(public, again) {
+		t.Errorf("another key for another statement: %v", err)
+	}
+	if _, others, err := other.Keyring.SignStatement(ctx, nil); err != nil || bytes.Equal(public, others) {
+		t.Errorf("two keyrings have one key: %v", err)
+	}
+	parsed, err := x509.ParsePKIXPublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, ok := parsed.(*ecdsa.PublicKey)
+	sum := sha256.Sum256([]byte("statement"))
+	if !ok || len(signature) != 64 || !ecdsa.Verify(key, sum[:], new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:])) {
+		t.Error("the signature does not verify")
+	}
 }
 
 // testRekeyedM: profile M, where the token serves it.

@@ -196,6 +196,15 @@ func (k *Keys) Handover(ctx context.Context, to seal.PublicKey, in []keyring.Han
 	return inner.Handover(ctx, to, in)
 }
 
+// SignStatement is keyring.Verbs'.
+func (k *Keys) SignStatement(ctx context.Context, content []byte) (signature, public []byte, err error) {
+	inner, err := k.get()
+	if err != nil {
+		return nil, nil, err
+	}
+	return inner.SignStatement(ctx, content)
+}
+
 // AuthMAC is keyring.Verbs'.
 func (k *Keys) AuthMAC(ctx context.Context, ks joinery.KeySet) ([32]byte, error) {
 	inner, err := k.get()

@@ -398,6 +398,12 @@ func (c *Client) Handover(ctx context.Context, to seal.PublicKey, in []keyring.H
 	return h, rows, err
 }
 
+// SignStatement is the verb of that name.
+func (c *Client) SignStatement(ctx context.Context, content []byte) (signature, public []byte, err error) {
+	err = c.do(ctx, SignStatement, func(e *encoder) { e.bytes(content) }, func(d *decoder) { signature, public = d.bytes(), d.bytes() })
+	return signature, public, err
+}
+
 // AuthMAC is the verb of that name.
 func (c *Client) AuthMAC(ctx context.Context, ks joinery.KeySet) (mac [32]byte, err error) {
 	err = c.do(ctx, AuthMAC, func(e *encoder) { e.keySet(&ks, false) }, func(d *decoder) { copy(mac[:], d.take(len(mac))) })

@@ -366,6 +366,17 @@ var handlers = [verbs]func(*call) error{
 			}
 		})
 	},
+	SignStatement: func(c *call) error {
+		content := c.borrowed()
+		if err := c.done(); err != nil {
+			return err
+		}
+		signature, public, err := c.keys.SignStatement(&c.r.ctx, content)
+		return c.reply(err, func(e *encoder) {
+			e.bytes(signature)
+			e.bytes(public)
+		})
+	},
 	AuthMAC: func(c *call) error {
 		var ks joinery.KeySet
 		c.keySet(&ks, false)

@@ -24,6 +24,7 @@ const (
 	Rewrap
 	Handover
 	AuthMAC
+	SignStatement
 	verbs // one above the last
 
 	// Last is the verb with the highest number.
@@ -49,7 +50,7 @@ var verbNames = [verbs]string{
 	WebhookSecret: "webhook-secret", SignWebhook: "sign-webhook",
 	SealRoots: "seal-roots", SealKEK: "seal-kek", IsKEK: "is-kek",
 	CheckKeySet: "check-key-set", CheckKEK: "check-kek", Ready: "ready", State: "state", Rewrap: "rewrap",
-	Handover: "handover", AuthMAC: "auth-mac",
+	Handover: "handover", AuthMAC: "auth-mac", SignStatement: "sign-statement",
 }
 
 // String names the verb in logs and metrics.

@@ -106,6 +106,15 @@ func (k *Keys) Handover(ctx context.Context, to seal.PublicKey, in []keyring.Han
 	return h, rows, err
 }
 
+// SignStatement is the verb of that name.
+func (k *Keys) SignStatement(ctx context.Context, content []byte) (signature, public []byte, err error) {
+	err = k.do(ctx, remote.SignStatement, func(c *remote.Client) (err error) {
+		signature, public, err = c.SignStatement(ctx, content)
+		return err
+	})
+	return signature, public, err
+}
+
 // AuthMAC is the verb of that name.
 func (k *Keys) AuthMAC(ctx context.Context, ks joinery.KeySet) (mac [32]byte, err error) {
 	err = k.do(ctx, remote.AuthMAC, func(c *remote.Client) (err error) {
