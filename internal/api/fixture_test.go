@@ -29,10 +29,12 @@ import (
 	"joinery/internal/keyring/soft"
 	"joinery/internal/provisioning"
 	"joinery/internal/refusal"
+	"joinery/internal/rekey"
 	"joinery/internal/rotation"
 	"joinery/internal/seal"
 	"joinery/internal/store"
 	"joinery/internal/webhook"
+	"joinery/lorawan"
 
 	"filippo.io/age"
 )
@@ -185,13 +187,15 @@ func startWith(t testing.TB, signIn auth.SignInOptions, change ...func(*api.Opti
 	f.refusals = refusal.NewRecorder(db, log)
 	t.Cleanup(f.refusals.Close)
 	owners := claim.New(db, db, f.keys, claim.Options{AnswerAfter: -1, PerCaller: 1 << 20, PerDevice: 1 << 20})
+	rekeying := rekey.New(db, f.keys, rekey.Owners{}, func(e lorawan.EUI64) bool { return e[0] == 0x70 }, time.Now)
 	f.services = api.Services{
 		System: system{f.keys}, Keys: f.auth, People: auth.NewPeople(db, nil), SignIn: f.signIn, Organisations: devices, Ranges: devices, Signers: devices,
 		Peers: devices, KEKs: devices, Devices: devices, Nonces: devices,
 		Ownership: owners, Disputes: owners,
 		Imports: provisioning.New(db, db, f.keys), Audit: devices, Refusals: refusal.New(db, f.refusals), Answers: db,
 		Rotation: rotation.New(db, f.keys, time.Now),
-		Events:   events.New(db, f.keys, webhook.NewSender(webhook.Policy{}, "joinery/test", nil), events.Options{Encode: api.EncodeEvent}),
+		Rekeying: rekeying, RekeyFiles: rekeying, JoinServers: rekeying,
+		Events: events.New(db, f.keys, webhook.NewSender(webhook.Policy{}, "joinery/test", nil), events.Options{Encode: api.EncodeEvent}),
 	}
 	options := api.Options{Version: "1.2.3", Log: log, Services: f.services}
 	for _, c := range change {

@@ -52,6 +52,7 @@ func (s *Server) config() huma.Config {
 				{Name: "organisations", Description: "Who holds devices and peers, and which JoinEUIs are theirs"},
 				{Name: "peers", Description: "Network Servers and Application Servers, and the KEKs shared with them"},
 				{Name: "devices", Description: "End-devices, their owners and their bindings"},
+				{Name: "rekey", Description: "New root keys, derived inside devices, and other Join Servers where devices go with them"},
 				{Name: "imports", Description: "Devices from signed manifests and sealed key lists"},
 				{Name: "events", Description: "What happened, to be read or sent to an address"},
 				{Name: "credentials", Description: "API keys"},

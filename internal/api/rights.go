@@ -51,6 +51,13 @@ var needs = map[string]joinery.Right{
 	"bootstrapOperator": joinery.RightServerWrite,
 	"getRotation":       joinery.RightServerWrite, "listCustodyRoots": joinery.RightServerWrite, "rewrapRoots": joinery.RightServerWrite,
 
+	"getRekeying": joinery.RightDevicesRead, "setRekeyProfile": joinery.RightDevicesOwn, "armRekey": joinery.RightDevicesOwn,
+	"cancelRekey": joinery.RightDevicesOwn, "confirmRekey": joinery.RightDevicesOwn,
+	"makeRekeyTicket": joinery.RightDevicesOwn, "takeRekeyResults": joinery.RightDevicesOwn, "makeHandover": joinery.RightDevicesOwn,
+	"makeReceipts": joinery.RightDevicesOwn, "takeReceipts": joinery.RightDevicesOwn,
+	"listJoinServers": joinery.RightDevicesRead, "pinJoinServer": joinery.RightServerWrite, "unpinJoinServer": joinery.RightServerWrite,
+	"getStatementKey": anyCaller,
+
 	"listPeople": joinery.RightPeopleRead, "listInvitations": joinery.RightPeopleRead,
 	"changePerson": joinery.RightPeopleWrite, "removePerson": joinery.RightPeopleWrite,
 	"invite": joinery.RightPeopleWrite, "withdrawInvitation": joinery.RightPeopleWrite,

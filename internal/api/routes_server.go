@@ -30,6 +30,9 @@ func (s *Server) register() {
 	s.registerPeople()
 	s.registerEvents()
 	s.registerRotation()
+	s.registerRekeying()
+	s.registerRekeyFiles()
+	s.registerJoinServers()
 }
 
 func (s *Server) registerServer() {

@@ -38,6 +38,9 @@ type Services struct {
 	Refusals      Refusals
 	Events        Events
 	Rotation      Rotation
+	Rekeying      Rekeying
+	RekeyFiles    RekeyFiles
+	JoinServers   JoinServers
 	// Answers may be nil: then an Idempotency-Key has no effect.
 	Answers Answers
 	// V2 answers what lies under client.BasePathV2, in manners of its own; nil is

@@ -24,6 +24,7 @@ import (
 	"joinery/internal/keyring"
 	"joinery/internal/provisioning"
 	"joinery/internal/refusal"
+	"joinery/internal/rekey"
 	"joinery/internal/rotation"
 	"joinery/internal/seal"
 	"joinery/internal/store"
@@ -114,6 +115,7 @@ type rules struct {
 	refusal      *refusal.Service
 	events       *events.Service
 	rotation     *rotation.Service
+	rekey        *rekey.Service
 }
 
 func newRules(ctx context.Context, c config.Config, h holders, refusals *refusal.Recorder, log *slog.Logger, now func() time.Time, metrics prometheus.Registerer) (rules, error) {
@@ -159,6 +161,7 @@ func newRules(ctx context.Context, c config.Config, h holders, refusals *refusal
 			return rules{}, fmt.Errorf("metrics: %w", err)
 		}
 	}
+	r.rekey = rekey.New(h.db, h.keys, rekey.Owners{}, r.fleet.Directory().ServesJoinEUI, now)
 	r.activation = activation.New(h.db, h.keys, r.fleet.Directory(), activation.Options{
 		Now:   now,
 		Log:   log,
@@ -197,7 +200,8 @@ func services(h holders, r rules, v2 http.Handler) api.Services {
 		System: system{h}, Keys: r.auth, People: r.people,
 		Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
 		Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Disputes: r.claim, Imports: r.provisioning, Audit: r.fleet,
-		Refusals: r.refusal, Events: r.events, Rotation: r.rotation, Answers: h.db, V2: v2, Unsealer: system{h},
+		Refusals: r.refusal, Events: r.events, Rotation: r.rotation,
+		Rekeying: r.rekey, RekeyFiles: r.rekey, JoinServers: r.rekey, Answers: h.db, V2: v2, Unsealer: system{h},
 	}
 	if r.signIn != nil { // an interface that holds nil is not nil
 		s.SignIn = r.signIn

@@ -123,8 +123,11 @@ func (s *Service) Handover(ctx context.Context, caller joinery.Caller, to joiner
 	h := rekeyfile.Handover{At: s.now().UTC().Truncate(time.Second), To: j.Name}
 	var rows []seal.SealedRow
 	if h.Seal, rows, err = s.keys.Handover(ctx, key, in); err != nil {
-		if errors.Is(err, keyring.ErrNotServed) {
+		switch {
+		case errors.Is(err, keyring.ErrNotServed):
 			return nil, joinery.WrapError(joinery.CodeConflict, err, "this server's token lets no root key go, not even sealed")
+		case errors.Is(err, keyring.ErrNoRoot):
+			return nil, joinery.WrapError(joinery.CodeConflict, err, "one of these devices has no rekeying key: its root keys were imported, or nobody said how it rekeys")
 		}
 		return nil, joinery.WrapError(joinery.CodeInternal, err, "the new root keys cannot be sealed")
 	}

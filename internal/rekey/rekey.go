@@ -234,6 +234,12 @@ func (s *Service) Servers(ctx context.Context) ([]joinery.JoinServer, error) {
 	return s.store.JoinServers(ctx)
 }
 
+// StatementKey gives the key that verifies what this server signs, DER.
+func (s *Service) StatementKey(ctx context.Context) (public []byte, err error) {
+	_, public, err = s.keys.SignStatement(ctx, nil)
+	return public, err
+}
+
 // Pin pins a Join Server. Keys are DER; receiptKey may be nil.
 func (s *Service) Pin(ctx context.Context, caller joinery.Caller, name string, transportKey, receiptKey []byte) (j joinery.JoinServer, err error) {
 	if err := caller.RequireOperator(); err != nil {
