@@ -14,7 +14,6 @@ import (
 	"joinery/internal/seal"
 	"joinery/lorawan"
 
-	"github.com/go-json-experiment/json"
 	"github.com/spf13/cobra"
 )
 
@@ -55,15 +54,16 @@ func (a *app) rekeyArmCommand() *cobra.Command {
 	var joinEUI, to string
 	var days uint32
 	c := a.command(&cobra.Command{
-		Use:   "arm DEVICE... --join-eui JOINEUI --to SERVER",
+		Use:   "arm DEVICE --join-eui JOINEUI --to SERVER",
 		Short: "Order devices to derive new root keys and join at another Join Server",
-		Long: `Order devices to derive new root keys and to join at another Join Server. Each of their
-join-accepts carries the instruction until the order is confirmed, cancelled or expires;
-in that accept the network's list of channels is left out. Old keys are kept and served
-all the while. The old Join Server could compute the new root keys as long as it has the
+		Long: `Order devices, one or several, to derive new root keys and to join at another Join
+Server. Each of their join-accepts carries the instruction until the order is confirmed,
+cancelled or expires; in that accept the network's list of channels is left out. Old keys
+are kept and served all the while. The old Join Server could compute the new root keys as long as it has the
 rekeying key; see docs/handover.md.` + deviceHelp,
 		Example: `  joinctl rekey arm 0004A310001AA90A --join-eui EC656EFFFE000001 --to joins.example.com
-  joinctl rekey arm $(cat deveuis) --join-eui EC656EFFFE000001 --to joins.example.com --days 30`,
+  joinctl rekey arm 0004A310001AA90A 0004A310001AA90B --join-eui EC656EFFFE000001 \
+    --to joins.example.com --days 30`,
 		Args: cobra.MinimumNArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
 		eui, err := lorawan.ParseEUI64(joinEUI)
@@ -200,7 +200,7 @@ func (a *app) writeRekeyFile(path string, f client.RekeyFile, format string, arg
 func (a *app) rekeyTicketCommand() *cobra.Command {
 	var out string
 	c := a.command(&cobra.Command{
-		Use:   "ticket DEVICE... --out FILE",
+		Use:   "ticket DEVICE --out FILE",
 		Short: "Write orders into a signed ticket for the bench",
 		Long: `Write the open orders of devices into a ticket, signed by the server, that a tool at the
 bench replays onto elements. From then on each may have been obeyed.` + deviceHelp,
@@ -234,9 +234,9 @@ func (a *app) rekeyResultsCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		var r rekeyfile.Results
-		if err := json.Unmarshal(text, &r, json.RejectUnknownMembers(true)); err != nil || r.Format != rekeyfile.FormatResults {
-			return fmt.Errorf("%s: want a file of format %s", args[0], rekeyfile.FormatResults)
+		r, err := rekeyfile.ReadResults(text)
+		if err != nil {
+			return fmt.Errorf("%s: %w", args[0], err)
 		}
 		in := client.RekeyResults{Results: []client.RekeyResult{}}
 		failed := 0
@@ -265,7 +265,7 @@ func (a *app) rekeyResultsCommand() *cobra.Command {
 func (a *app) rekeyHandoverCommand() *cobra.Command {
 	var to, out string
 	c := a.command(&cobra.Command{
-		Use:   "handover DEVICE... --to SERVER --out FILE",
+		Use:   "handover DEVICE --to SERVER --out FILE",
 		Short: "Seal the new root keys of devices to the other Join Server",
 		Long: `Seal the root keys to which the orders of devices lead to the Join Server that they
 name. The file opens there and nowhere else; it can be made again as often as it is lost.
@@ -433,7 +433,7 @@ func (a *app) rekeyServerAddCommand() *cobra.Command {
 		Long: `Pin another Join Server, for the operator: new root keys may go to it, sealed to its
 transport key, and its receipts are believed. Get both keys from its operator by a way
 that you trust; there, 'joinctl rekey server keys' writes them.`,
-		Example: "  joinctl rekey server add joins.example.com --transport-key there.transport.pub --statement-key there.statement.pub",
+		Example: "  joinctl rekey server add joins.example.com --transport-key there.transport.pub \\\n    --statement-key there.statement.pub",
 		Args:    cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
 		key, err := readTransportKey(transport)

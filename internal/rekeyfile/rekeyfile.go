@@ -132,6 +132,14 @@ type Results struct {
 	Results []Result `json:"results"`
 }
 
+// ReadResults reads a file of results, strictly. ErrFormat.
+func ReadResults(text []byte) (r Results, err error) {
+	if err := json.Unmarshal(text, &r, json.RejectUnknownMembers(true)); err != nil || r.Format != FormatResults {
+		return Results{}, fmt.Errorf("%w: want %s", ErrFormat, FormatResults)
+	}
+	return r, nil
+}
+
 // Result is what became of one order.
 type Result struct {
 	Order  string        `json:"order"`

@@ -84,3 +84,15 @@ func TestSigned(t *testing.T) {
 		}
 	}
 }
+
+func TestReadResults(t *testing.T) {
+	r, err := rekeyfile.ReadResults([]byte(`{"format":"joinery-rekey-results/1","results":[{"order":"o","devEUI":"0000000000000001","rekeyed":true}]}`))
+	if err != nil || len(r.Results) != 1 || !r.Results[0].Rekeyed {
+		t.Errorf("got %+v, %v", r, err)
+	}
+	for _, bad := range []string{"", `{"format":"other","results":[]}`, `{"format":"joinery-rekey-results/1","more":1}`} {
+		if _, err := rekeyfile.ReadResults([]byte(bad)); !errors.Is(err, rekeyfile.ErrFormat) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
