@@ -10,7 +10,7 @@ import (
 	"joinery/lorawan"
 )
 
-// ErrNoRekey: the device cannot be rekeyed from here. Imported root keys have no
+// ErrNoRekey says that the device cannot be rekeyed from here. Imported root keys have no
 // rekeying key; nor has a device of which nobody said that it rekeys.
 var ErrNoRekey = fmt.Errorf("%w: there is no rekeying key", ErrNoRoot)
 

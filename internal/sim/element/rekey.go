@@ -51,9 +51,10 @@ func (e *Element) SetSlotKey(key, serial []byte) error {
 	return nil
 }
 
-// Rekeys tells whether the element can derive new root keys, and NeedsAuthMAC
-// whether it wants a MAC first that no join-accept has room for.
-func (e *Element) Rekeys() bool       { return e.rekey.m || e.rekey.s.filled }
+// Rekeys tells whether the element can derive new root keys.
+func (e *Element) Rekeys() bool { return e.rekey.m || e.rekey.s.filled }
+
+// NeedsAuthMAC tells whether it wants a MAC first that no join-accept has room for.
 func (e *Element) NeedsAuthMAC() bool { return e.rekey.m }
 
 // Rekey replaces both root keys, inside, by those that follow from the cookie and
