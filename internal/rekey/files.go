@@ -125,7 +125,7 @@ func (s *Service) Handover(ctx context.Context, caller joinery.Caller, to joiner
 	if h.Seal, rows, err = s.keys.Handover(ctx, key, in); err != nil {
 		switch {
 		case errors.Is(err, keyring.ErrNotServed):
-			return nil, joinery.WrapError(joinery.CodeConflict, err, "this server's token lets no root key go, not even sealed")
+			return nil, joinery.WrapError(joinery.CodeConflict, err, "this server's token does not wrap keys by the algorithm of that Join Server's transport key")
 		case errors.Is(err, keyring.ErrNoRoot):
 			return nil, joinery.WrapError(joinery.CodeConflict, err, "one of these devices has no rekeying key: its root keys were imported, or nobody said how it rekeys")
 		}

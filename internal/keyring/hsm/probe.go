@@ -37,8 +37,8 @@ type capabilities struct {
 	enforced bool // an unwrap template is not only stored
 
 	// Templates of session objects, with the rights that serve.
-	root, derivedRoot, fileKey, macKey, transit, peerKEK template
-	derived                                              map[keyring.Use]template
+	root, derivedRoot, fileKey, outFileKey, macKey, transit, peerKEK template
+	derived                                                          map[keyring.Use]template
 }
 
 // complete makes the templates.
@@ -53,6 +53,7 @@ func (c capabilities) complete() *capabilities {
 	c.root = sessionKey(false, signs, derives, mayDecrypt)
 	c.derivedRoot = ofLen(c.root, lwcrypto.BlockLen)
 	c.fileKey = sessionKey(false, mayUnwrap, derives)
+	c.outFileKey = ofLen(sessionKey(true, mayWrap, derives), 2*lwcrypto.BlockLen)
 	c.macKey = ofLen(sessionKey(false, signs), 2*lwcrypto.BlockLen)
 	c.transit = sessionKey(true)
 	c.peerKEK = sessionKey(false, mayWrap)
@@ -62,6 +63,8 @@ func (c capabilities) complete() *capabilities {
 		keyring.UseAccept:  ofLen(sessionKey(false, mayDecrypt), lwcrypto.BlockLen),
 		keyring.UseRekey:   ofLen(sessionKey(false, derives), lwcrypto.BlockLen),
 		keyring.UseRoot:    c.derivedRoot,
+		// As a session key: to be wrapped, once, under the file key of a hand-over.
+		keyring.UseHandover: ofLen(sessionKey(true), lwcrypto.BlockLen),
 	}
 	return &c
 }

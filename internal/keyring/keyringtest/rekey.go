@@ -132,6 +132,7 @@ func testHandover(t *testing.T, f, other Fixture, ks joinery.KeySet, d Device) {
 	row := seal.SealedRow{JoinEUI: d.JoinEUI, DevEUI: d.DevEUI, MACVersion: lorawan.MAC1_1, Root10: seal.RootNwkKey, JoinNonceFloor: 7}
 	h, rows, err := f.Keyring.Handover(ctx, other.Keyring.TransportKey(), []keyring.HandoverIn{{KeySet: ks, Row: row}})
 	if errors.Is(err, keyring.ErrNotServed) {
+		t.Logf("this token hands nothing over: %v", err)
 		return
 	}
 	if err != nil || len(rows) != 1 {
