@@ -28,6 +28,10 @@ type Device struct {
 	Maker     OrgID
 	Ownership Ownership
 	Suspended bool
+	// Rekey is how the device rekeys; Rekeying is set while joins have to look at
+	// ActivationState.Rekeying.
+	Rekey    RekeyProfile
+	Rekeying bool
 	// Disclosed is set for ever once a root key of any key set was disclosed.
 	Disclosed bool
 	CreatedAt time.Time
@@ -118,4 +122,6 @@ type ActivationState struct {
 	KeySet KeySet
 	// Binding is nil while the device is bound to no network.
 	Binding *Binding
+	// Rekeying is nil unless Device.Rekeying is set.
+	Rekeying *Rekeying
 }

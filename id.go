@@ -32,6 +32,8 @@ type (
 	importKind     struct{}
 	apiKeyKind     struct{}
 	disputeKind    struct{}
+	rekeyKind      struct{}
+	joinServerKind struct{}
 )
 
 func (orgKind) prefix() string        { return "org" }
@@ -44,6 +46,8 @@ func (signerKind) prefix() string     { return "sgn" }
 func (importKind) prefix() string     { return "imp" }
 func (apiKeyKind) prefix() string     { return "key" }
 func (disputeKind) prefix() string    { return "dsp" }
+func (rekeyKind) prefix() string      { return "rky" }
+func (joinServerKind) prefix() string { return "jsv" }
 
 // What each kind's identifier is called.
 type (
@@ -67,6 +71,10 @@ type (
 	APIKeyID = ID[apiKeyKind]
 	// DisputeID is the identifier of a dispute: "dsp_…".
 	DisputeID = ID[disputeKind]
+	// RekeyID is the identifier of an order to rekey a device: "rky_…".
+	RekeyID = ID[rekeyKind]
+	// JoinServerID is the identifier of a pinned Join Server: "jsv_…".
+	JoinServerID = ID[joinServerKind]
 )
 
 // idText is Crockford's alphabet in lower case: no i, l, o, u to misread.
@@ -190,6 +198,12 @@ func NewAPIKeyID() APIKeyID { return newID[apiKeyKind]() }
 // NewDisputeID draws the identifier of a dispute.
 func NewDisputeID() DisputeID { return newID[disputeKind]() }
 
+// NewRekeyID draws the identifier of an order to rekey.
+func NewRekeyID() RekeyID { return newID[rekeyKind]() }
+
+// NewJoinServerID draws the identifier of a pinned Join Server.
+func NewJoinServerID() JoinServerID { return newID[joinServerKind]() }
+
 // ParseOrgID reads "org_…".
 func ParseOrgID(s string) (OrgID, error) { return parseID[orgKind](s) }
 
@@ -213,3 +227,9 @@ func ParseAPIKeyID(s string) (APIKeyID, error) { return parseID[apiKeyKind](s) }
 
 // ParseDisputeID reads "dsp_…".
 func ParseDisputeID(s string) (DisputeID, error) { return parseID[disputeKind](s) }
+
+// ParseRekeyID reads "rky_…".
+func ParseRekeyID(s string) (RekeyID, error) { return parseID[rekeyKind](s) }
+
+// ParseJoinServerID reads "jsv_…".
+func ParseJoinServerID(s string) (JoinServerID, error) { return parseID[joinServerKind](s) }

@@ -112,6 +112,15 @@ type KeySet struct {
 	Master     string
 	Generation uint32
 
+	// Steps lead from what Master, Generation and DevEUI derive to the root keys
+	// of OriginRekeyed, oldest first. Master is empty where they begin at imported
+	// root keys.
+	Steps []lorawan.Rekey
+	// Rekey is the rekeying profile of the device, Serial what its profile M derives
+	// with: the serial number of the chip.
+	Rekey  RekeyProfile
+	Serial [SerialLen]byte
+
 	// Sealed roots of OriginSealed; a 1.0.x device may have one only.
 	Nwk SealedRoot
 	App SealedRoot
@@ -129,3 +138,7 @@ type KeySet struct {
 	// somebody.
 	Disclosed bool
 }
+
+// SerialLen is the length of the serial number of a chip of rekeying profile M, in
+// bytes.
+const SerialLen = 9

@@ -25,6 +25,7 @@ const (
 	RefusedFrame           RefusalReason = "frame"            // PHYPayload is no join-request or rejoin-request
 	RefusedJoinEUI         RefusalReason = "unknown-join-eui" // no range of ours holds the JoinEUI
 	RefusedEUIMismatch     RefusalReason = "eui-mismatch"     // message and frame name different devices
+	RefusedCFList          RefusalReason = "cf-list"          // a network's CFList is of the type of our instructions to devices
 	RefusedOptNeg          RefusalReason = "opt-neg"          // OptNeg and MACVersion contradict each other
 	RefusedFenced          RefusalReason = "fenced"           // no joins until the operator confirms the database
 	RefusedUnknownDevice   RefusalReason = "unknown-device"   // no such device
@@ -33,6 +34,7 @@ const (
 	RefusedNSIDMissing     RefusalReason = "nsid-missing"     // the binding names an NSID, the network none
 	RefusedOtherNSID       RefusalReason = "other-nsid"       // right NetID, another NSID
 	RefusedSuspended       RefusalReason = "suspended"
+	RefusedMoved           RefusalReason = "moved"          // the device was rekeyed, and joined at another Join Server
 	RefusedMACVersion      RefusalReason = "mac-version"    // a 1.0.x device asked for as 1.1
 	RefusedLapsed          RefusalReason = "service-lapsed" // the service term and its days of grace are over
 	RefusedMIC             RefusalReason = "mic"            // the frame was not made with the device's key
@@ -58,8 +60,8 @@ const (
 // RefusalReasons is all of them, in order.
 var RefusalReasons = []RefusalReason{
 	RefusedUnreadable, RefusedProtocolVersion, RefusedMalformed, RefusedSenderNetID, RefusedSenderNSID, RefusedSenderASID,
-	RefusedPeerRemoved, RefusedFrame, RefusedJoinEUI, RefusedEUIMismatch, RefusedOptNeg, RefusedFenced, RefusedUnknownDevice, RefusedNotBound,
-	RefusedOtherNetwork, RefusedNSIDMissing, RefusedOtherNSID, RefusedSuspended, RefusedMACVersion, RefusedLapsed, RefusedMIC, RefusedNoSession,
+	RefusedPeerRemoved, RefusedFrame, RefusedJoinEUI, RefusedEUIMismatch, RefusedCFList, RefusedOptNeg, RefusedFenced, RefusedUnknownDevice, RefusedNotBound,
+	RefusedOtherNetwork, RefusedNSIDMissing, RefusedOtherNSID, RefusedSuspended, RefusedMoved, RefusedMACVersion, RefusedLapsed, RefusedMIC, RefusedNoSession,
 	RefusedRejoinNetID, RefusedDevNonceUsed, RefusedDevNonceLow, RefusedRJCountLow, RefusedDevNonceEnd, RefusedRJCountEnd,
 	RefusedJoinNonceEnd, RefusedNSKEK, RefusedNoAS, RefusedASKEK, RefusedSessionUnknown, RefusedOtherAS, RefusedSessionEnded,
 	RefusedNoRoaming, RefusedUnavailable, RefusedInternal,

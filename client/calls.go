@@ -159,6 +159,15 @@ func (c *Client) ApproveExportPolicy(ctx context.Context, in NewExportPolicy, op
 	return send[ExportPolicy](ctx, c, http.MethodPost, "/export-policy/approve", in, opts...)
 }
 
+// ArmRekey: have a device derive new root keys and join at another Join Server.
+//
+// The instruction goes with each of its join-accepts until the order ends, in
+// the place of the network's list of channels. Hand its new root keys over
+// before it obeys. Needs the right `devices:own`, which has: member, admin.
+func (c *Client) ArmRekey(ctx context.Context, id joinery.DeviceID, in NewRekeyOrder, opts ...CallOption) (RekeyOrder, error) {
+	return send[RekeyOrder](ctx, c, http.MethodPost, "/devices/"+id.String()+"/rekey", in, opts...)
+}
+
 // AssignJoinEUIRange: assign a JoinEUI range to an organisation.
 //
 // For the operator. Ranges never overlap. Needs the right `server:write`, which
@@ -249,6 +258,14 @@ func (c *Client) BootstrapOperator(ctx context.Context, opts ...CallOption) (Mad
 	return send[MadeInvitation](ctx, c, http.MethodPost, "/operator/bootstrap", nil, opts...)
 }
 
+// CancelRekey: send the instruction no more.
+//
+// What was sent may still be obeyed; the device is served all the same. Needs
+// the right `devices:own`, which has: member, admin.
+func (c *Client) CancelRekey(ctx context.Context, id joinery.DeviceID, opts ...CallOption) error {
+	return c.act(ctx, http.MethodDelete, "/devices/"+id.String()+"/rekey", nil, nil, opts...)
+}
+
 // CancelTransfer: take an offer back, or decline it.
 //
 // It changes nothing else. Needs the right `devices:own`, which has: member,
@@ -325,6 +342,16 @@ func (c *Client) Clock(ctx context.Context, opts ...CallOption) (Clock, error) {
 // right `server:write`, which has: admin.
 func (c *Client) ConfirmClock(ctx context.Context, opts ...CallOption) (Clock, error) {
 	return send[Clock](ctx, c, http.MethodPost, "/service/clock/confirm", nil, opts...)
+}
+
+// ConfirmRekey: take the owner's word that the device joined at the other Join
+// Server.
+//
+// Its joins are refused here from then on, until it is ordered anew. A receipt
+// of that Join Server says it better. Needs the right `devices:own`, which has:
+// member, admin.
+func (c *Client) ConfirmRekey(ctx context.Context, id joinery.DeviceID, opts ...CallOption) error {
+	return c.act(ctx, http.MethodPost, "/devices/"+id.String()+"/rekey/confirm", nil, nil, opts...)
 }
 
 // CustodyQuery is what Custody may be told; zero members are left out.
@@ -1007,6 +1034,44 @@ func (c *Client) JoinEUIRanges(ctx context.Context, opts ...CallOption) ([]JoinE
 	return list[JoinEUIRange](ctx, c, "/join-eui-ranges", nil, opts...)
 }
 
+// JoinServersQuery is what JoinServers may be told; zero members are left out.
+type JoinServersQuery struct {
+	// Go on behind the page whose 'next' this is
+	After string
+	// At most this many items
+	Limit int
+}
+
+func (q JoinServersQuery) values() url.Values {
+	v := url.Values{}
+	if q.After != "" {
+		v.Set("after", q.After)
+	}
+	if q.Limit != 0 {
+		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	return v
+}
+
+// JoinServers: other Join Servers to which new root keys may go.
+//
+// Needs the right `devices:read`, which has: viewer, member, admin.
+//
+// It ranges over all pages from q.After on, and ends with the first error,
+// which is the last pair.
+func (c *Client) JoinServers(ctx context.Context, q JoinServersQuery, opts ...CallOption) iter.Seq2[JoinServer, error] {
+	return pages(q.After, func(after string) (Page[JoinServer], error) {
+		q.After = after
+		return c.JoinServersPage(ctx, q, opts...)
+	})
+}
+
+// JoinServersPage reads one page of JoinServers. The Next of a page is the After of the one behind
+// it; the last has none.
+func (c *Client) JoinServersPage(ctx context.Context, q JoinServersQuery, opts ...CallOption) (Page[JoinServer], error) {
+	return get[Page[JoinServer]](ctx, c, "/join-servers", q.values(), opts...)
+}
+
 // KEKs: key encryption keys, retired ones too; never their values.
 //
 // Needs the right `peers:read`, which has: viewer, member, admin.
@@ -1032,6 +1097,32 @@ func (c *Client) LeaveOrganisation(ctx context.Context, id joinery.OrgID, opts .
 // `keys:write`, which has: member, admin.
 func (c *Client) MakeAPIKey(ctx context.Context, in NewAPIKey, opts ...CallOption) (MadeAPIKey, error) {
 	return send[MadeAPIKey](ctx, c, http.MethodPost, "/api-keys", in, opts...)
+}
+
+// MakeHandover: seal the new root keys of devices to the Join Server that their
+// orders name.
+//
+// They open there and nowhere else. It is recorded in the audit log, and can be
+// asked for again. See docs/handover.md. Needs the right `devices:own`, which
+// has: member, admin.
+func (c *Client) MakeHandover(ctx context.Context, in NewHandover, opts ...CallOption) (RekeyFile, error) {
+	return send[RekeyFile](ctx, c, http.MethodPost, "/rekey/handovers", in, opts...)
+}
+
+// MakeReceipts: sign that devices which were handed over joined here.
+//
+// Those that did not yet are left out. Needs the right `devices:own`, which
+// has: member, admin.
+func (c *Client) MakeReceipts(ctx context.Context, in ArrivedDevices, opts ...CallOption) (RekeyFile, error) {
+	return send[RekeyFile](ctx, c, http.MethodPost, "/rekey/receipts", in, opts...)
+}
+
+// MakeRekeyTicket: write orders into a signed ticket for the bench.
+//
+// Each device needs an open order. From then on each may have been obeyed. See
+// docs/handover.md. Needs the right `devices:own`, which has: member, admin.
+func (c *Client) MakeRekeyTicket(ctx context.Context, in RekeyDevices, opts ...CallOption) (RekeyFile, error) {
+	return send[RekeyFile](ctx, c, http.MethodPost, "/rekey/tickets", in, opts...)
 }
 
 // ManifestEntry: the signed manifest entry with which a device came in.
@@ -1137,6 +1228,14 @@ func (c *Client) People(ctx context.Context, opts ...CallOption) ([]Member, erro
 	return list[Member](ctx, c, "/people", nil, opts...)
 }
 
+// PinJoinServer: pin a Join Server.
+//
+// For the operator, who got its keys from its operator by a way that both
+// trust. Needs the right `server:write`, which has: admin.
+func (c *Client) PinJoinServer(ctx context.Context, in NewJoinServer, opts ...CallOption) (JoinServer, error) {
+	return send[JoinServer](ctx, c, http.MethodPost, "/join-servers", in, opts...)
+}
+
 // Plans: on what terms the activation service is given.
 //
 // For the operator. Needs the right `server:write`, which has: admin.
@@ -1194,6 +1293,13 @@ func (c *Client) RegenerateOwnerToken(ctx context.Context, id joinery.DeviceID, 
 // Needs the right `export:approve`, which has: admin.
 func (c *Client) RejectExport(ctx context.Context, id joinery.ExportID, in ExportRejection, opts ...CallOption) (Export, error) {
 	return send[Export](ctx, c, http.MethodPost, "/exports/"+id.String()+"/reject", in, opts...)
+}
+
+// Rekeying: how the rekeying of a device stands.
+//
+// Needs the right `devices:read`, which has: viewer, member, admin.
+func (c *Client) Rekeying(ctx context.Context, id joinery.DeviceID, opts ...CallOption) (Rekeying, error) {
+	return get[Rekeying](ctx, c, "/devices/"+id.String()+"/rekey", nil, opts...)
 }
 
 // Release: let go of a device.
@@ -1432,6 +1538,14 @@ func (c *Client) SetExportPolicy(ctx context.Context, in NewExportPolicy, opts .
 	return send[ExportPolicy](ctx, c, http.MethodPut, "/export-policy", in, opts...)
 }
 
+// SetRekeyProfile: say how a device rekeys.
+//
+// Only who knows its element can. A device that is told to rekey and cannot
+// ignores it. Needs the right `devices:own`, which has: member, admin.
+func (c *Client) SetRekeyProfile(ctx context.Context, id joinery.DeviceID, in RekeyProfile, opts ...CallOption) error {
+	return c.act(ctx, http.MethodPut, "/devices/"+id.String()+"/rekey/profile", nil, in, opts...)
+}
+
 // SetRoaming: set or remove a roaming rule.
 //
 // A rule for a device overrides its organisation's. Without 'netIDs' the rule
@@ -1456,6 +1570,14 @@ func (c *Client) StartExport(ctx context.Context, id joinery.ExportID, in Custod
 	return send[CustodyExport](ctx, c, http.MethodPost, "/custody/exports/"+id.String()+"/start", in, opts...)
 }
 
+// StatementKey: the key that verifies this server's tickets, hand-overs and
+// receipts.
+//
+// Every caller may do this.
+func (c *Client) StatementKey(ctx context.Context, opts ...CallOption) (StatementKey, error) {
+	return get[StatementKey](ctx, c, "/statement-key", nil, opts...)
+}
+
 // Status: whether the server is ready, and who it takes the caller for.
 //
 // Every caller may do this.
@@ -1468,6 +1590,22 @@ func (c *Client) Status(ctx context.Context, opts ...CallOption) (Status, error)
 // Needs the right `devices:write`, which has: member, admin.
 func (c *Client) SuspendDevice(ctx context.Context, id joinery.DeviceID, opts ...CallOption) error {
 	return c.act(ctx, http.MethodPost, "/devices/"+id.String()+"/suspend", nil, nil, opts...)
+}
+
+// TakeReceipts: confirm orders by another Join Server's receipts.
+//
+// The Join Server that each order names must have signed them. Needs the right
+// `devices:own`, which has: member, admin.
+func (c *Client) TakeReceipts(ctx context.Context, in RekeyFile, opts ...CallOption) (Confirmed, error) {
+	return send[Confirmed](ctx, c, http.MethodPost, "/rekey/confirmations", in, opts...)
+}
+
+// TakeRekeyResults: take in what the bench made of a ticket.
+//
+// Orders that were obeyed are confirmed. Needs the right `devices:own`, which
+// has: member, admin.
+func (c *Client) TakeRekeyResults(ctx context.Context, in RekeyResults, opts ...CallOption) (Confirmed, error) {
+	return send[Confirmed](ctx, c, http.MethodPost, "/rekey/results", in, opts...)
 }
 
 // TestWebhook: send a test event now, and tell what became of it.
@@ -1537,6 +1675,13 @@ func (c *Client) TransportKey(ctx context.Context, opts ...CallOption) (Transpor
 // Needs the right `devices:bind`, which has: member, admin.
 func (c *Client) Unbind(ctx context.Context, id joinery.DeviceID, opts ...CallOption) error {
 	return c.act(ctx, http.MethodDelete, "/devices/"+id.String()+"/binding", nil, nil, opts...)
+}
+
+// UnpinJoinServer: forget a pinned Join Server.
+//
+// Needs the right `server:write`, which has: admin.
+func (c *Client) UnpinJoinServer(ctx context.Context, id joinery.JoinServerID, opts ...CallOption) error {
+	return c.act(ctx, http.MethodDelete, "/join-servers/"+id.String(), nil, nil, opts...)
 }
 
 // UsageQuery is what Usage may be told; zero members are left out.

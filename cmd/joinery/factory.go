@@ -121,6 +121,7 @@ func (p publicHalves) write(cmd *cobra.Command, options soft.FactoryOptions) err
 type provisionFlags struct {
 	order                      factory.Order
 	joinEUI, devEUI, recipient string
+	rekey                      string
 	manifest, silicon          string
 }
 
@@ -152,6 +153,7 @@ puts them into silicon (here: the simulator).
 	flags.StringVar(&f.recipient, "recipient", "", "PEM file with the public key to which root keys are sealed")
 	flags.StringVar(&f.manifest, "manifest", "manifest.json", "where the manifest goes")
 	flags.StringVar(&f.silicon, "silicon", "elements.silicon", "where the sealed root keys go")
+	flags.StringVar(&f.rekey, "rekey", "none", "how the elements can be rekeyed: none, S or M")
 	flags.StringVar(&f.order.Maker, "maker", "", "organisation named in the manifest as manufacturer")
 	flags.StringVar(&f.order.Part, "part", "", "part number in the manifest")
 	flags.StringVar(&f.order.Group, "group", "", "group in the manifest, such as an order number")
@@ -177,6 +179,9 @@ func (f *provisionFlags) provision(cmd *cobra.Command, keyFile soft.Options) (er
 	}
 	if f.order.Recipient, err = readPublicKey(f.recipient); err != nil {
 		return fmt.Errorf("--recipient: %w", err)
+	}
+	if err := f.order.Rekey.UnmarshalText([]byte(f.rekey)); err != nil {
+		return fmt.Errorf("--rekey: %w", err)
 	}
 	f.order.At = time.Now()
 	if err := f.order.Check(); err != nil {

@@ -27,23 +27,48 @@ func (s *Service) tryJoin(ctx context.Context, req JoinRequest, frame lorawan.Jo
 	if err != nil {
 		return JoinAnswer{}, err
 	}
+	if state, err = s.settleRekeying(ctx, req, state); err != nil {
+		return JoinAnswer{}, err
+	}
 	hash := frameHash(joinery.JoinTypeJoin, req)
 	if answer, ok, err := s.answerAgain(ctx, req, state, hash, nil); ok || err != nil {
 		return answer, err
 	}
-	if err := s.checkTerm(state.Device); err != nil {
+	if !canInstruct(state, s.now()) { // whoever leaves is let go
+		if err := s.checkTerm(state.Device); err != nil {
+			return JoinAnswer{}, err
+		}
+	}
+	accepted, refusal := s.takeNonces(state, req, frame)
+	if refusal != nil {
+		return JoinAnswer{}, s.refuseAfterMIC(ctx, state, req.PHYPayload, refusal)
+	}
+	state, instructed, err := s.instruct(ctx, req, state)
+	if err != nil {
 		return JoinAnswer{}, err
 	}
+	if instructed { // the device was read again
+		if accepted, refusal = s.takeNonces(state, req, frame); refusal != nil {
+			return JoinAnswer{}, refusal
+		}
+	}
+
+	a := s.freeze(req, state, joinery.JoinTypeJoin, uint16(frame.DevNonce), hash)
+	if instructed {
+		// In the place of the network's list: the device does without these
+		// channels for as long as it takes to leave.
+		a.CFList = state.Rekeying.Order.Rekey.CFList()
+	}
+	return s.acceptAndCommit(ctx, req, state, nil, a, accepted)
+}
+
+// takeNonces judges the numbers of a join-request and gives the nonces after it.
+func (s *Service) takeNonces(state joinery.ActivationState, req JoinRequest, frame lorawan.JoinRequest) (joinery.Nonces, error) {
 	accepted, refusal := takeDevNonce(state, req.JoinEUI, frame.DevNonce, s.now())
 	if refusal == nil {
 		refusal = checkJoinNonce(state.KeySet.Nonces)
 	}
-	if refusal != nil {
-		return JoinAnswer{}, s.refuseAfterMIC(ctx, state, req.PHYPayload, refusal)
-	}
-
-	a := s.freeze(req, state, joinery.JoinTypeJoin, uint16(frame.DevNonce), hash)
-	return s.acceptAndCommit(ctx, req, state, nil, a, accepted)
+	return accepted, refusal
 }
 
 // acceptAndCommit wraps, computes and commits: the part that every accepted
@@ -128,6 +153,11 @@ func (s *Service) checkRequest(req JoinRequest, frameDevEUI lorawan.EUI64) error
 		return joinery.Errorf(joinery.CodeUnknownReceiver, "this Join Server does not serve JoinEUI %s", req.JoinEUI)
 	case frameDevEUI != req.DevEUI:
 		return mismatch("DevEUI in PHYPayload differs from DevEUI in the message")
+	case req.CFList.IsRekey():
+		// Only we tell devices to rekey. A list of that type from a network is an
+		// attempt to lead one away, or it will be taken for one.
+		err := joinery.Errorf(joinery.CodeInvalid, "CFList: type %02X is no list of channels", lorawan.CFListTypeRekey)
+		return joinery.Refuse(joinery.RefusedCFList, err)
 	case req.RxDelay > 15:
 		return joinery.Errorf(joinery.CodeInvalid, "RxDelay: want 0 to 15")
 	case !req.MACVersion.Valid():

@@ -29,6 +29,9 @@ func (s *Service) tryRejoin(ctx context.Context, req JoinRequest, frame lorawan.
 	if err != nil {
 		return JoinAnswer{}, err
 	}
+	if hasMoved(state) {
+		return JoinAnswer{}, moved()
+	}
 	sessions, err := s.sessionsOf(ctx, state, frame)
 	if err != nil {
 		return JoinAnswer{}, err

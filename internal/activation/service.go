@@ -24,6 +24,8 @@ type Service struct {
 	terms   Terms
 	fetched func(context.Context, joinery.AuditEntry) error
 	devices deviceLocks
+
+	rekeying Rekeying
 }
 
 // Options are what a Service may be given besides its parts.
@@ -45,12 +47,15 @@ type Options struct {
 	Fence func() error
 	// Terms decides about service terms; nil gives none, and nothing lapses.
 	Terms Terms
+	// Rekeying is the state of devices that rekey; nil is none of them.
+	Rekeying Rekeying
 }
 
 // New makes a Service.
 func New(store Store, keys Keys, peers Directory, opt Options) *Service {
 	s := &Service{
 		store: store, keys: keys, peers: peers, now: opt.Now, log: opt.Log, alarm: opt.Alarm, fence: opt.Fence, terms: opt.Terms, fetched: opt.Fetched,
+		rekeying: opt.Rekeying,
 	}
 	if s.now == nil {
 		s.now = time.Now

@@ -70,7 +70,7 @@ func newHouse(t testing.TB) *house {
 	h.addKEK(h.app.ID, joinery.KEKForAS, "as-v1", 1)
 
 	h.Service = activation.New(db, h.keys.Keyring, h.peers, activation.Options{
-		Now: h.clock, Log: slog.New(slog.DiscardHandler),
+		Now: h.clock, Log: slog.New(slog.DiscardHandler), Rekeying: db,
 		Alarm: func(counter string) { h.alarms = append(h.alarms, counter) },
 	})
 	return h

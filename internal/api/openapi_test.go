@@ -232,6 +232,20 @@ POST /custody/exports/{id}/devices
 GET /rotation
 GET /rotation/roots
 POST /rotation/roots
+GET /devices/{id}/rekey
+POST /devices/{id}/rekey
+DELETE /devices/{id}/rekey
+PUT /devices/{id}/rekey/profile
+POST /devices/{id}/rekey/confirm
+POST /rekey/tickets
+POST /rekey/results
+POST /rekey/handovers
+POST /rekey/receipts
+POST /rekey/confirmations
+GET /join-servers
+POST /join-servers
+DELETE /join-servers/{id}
+GET /statement-key
 `
 
 func TestDocumentHasEveryRoute(t *testing.T) {

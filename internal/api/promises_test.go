@@ -274,6 +274,9 @@ func (f *fixture) checkListingsOfB(t *testing.T, d document, w *world, credentia
 		}
 		a := f.send(t, credential, op.method, op.path, "")
 		for _, theirs := range append(slices.Collect(maps.Values(w.ids)), "0004A310001AA90A", "Acme", "ann@example.com") {
+			if op.OperationID == "listJoinServers" && theirs == w.ids["jsv"] {
+				continue // the operator's: every owner may see where devices can go
+			}
 			if strings.Contains(a.body, theirs) {
 				t.Errorf("%s shows orgB what is orgA's (%s): %s", op.OperationID, theirs, a.body)
 			}

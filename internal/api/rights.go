@@ -65,6 +65,12 @@ var needs = map[string]joinery.Right{
 	"setExportPolicy": joinery.RightExportApprove, "approveExportPolicy": joinery.RightExportApprove,
 	"listCustodyExports": joinery.RightServerWrite, "startExport": joinery.RightServerWrite,
 	"listCustodyExportDevices": joinery.RightServerWrite, "handInExport": joinery.RightServerWrite,
+	"getRekeying": joinery.RightDevicesRead, "setRekeyProfile": joinery.RightDevicesOwn, "armRekey": joinery.RightDevicesOwn,
+	"cancelRekey": joinery.RightDevicesOwn, "confirmRekey": joinery.RightDevicesOwn,
+	"makeRekeyTicket": joinery.RightDevicesOwn, "takeRekeyResults": joinery.RightDevicesOwn, "makeHandover": joinery.RightDevicesOwn,
+	"makeReceipts": joinery.RightDevicesOwn, "takeReceipts": joinery.RightDevicesOwn,
+	"listJoinServers": joinery.RightDevicesRead, "pinJoinServer": joinery.RightServerWrite, "unpinJoinServer": joinery.RightServerWrite,
+	"getStatementKey": anyCaller,
 
 	"listPeople": joinery.RightPeopleRead, "listInvitations": joinery.RightPeopleRead,
 	"changePerson": joinery.RightPeopleWrite, "removePerson": joinery.RightPeopleWrite,

@@ -33,6 +33,9 @@ func (s *Server) register() {
 	s.registerService()
 	s.registerExports()
 	s.registerCustodyLog()
+	s.registerRekeying()
+	s.registerRekeyFiles()
+	s.registerJoinServers()
 }
 
 func (s *Server) registerServer() {

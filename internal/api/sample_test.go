@@ -18,6 +18,7 @@ func absentIDs() map[string]string {
 		"key": joinery.NewAPIKeyID().String(), "per": joinery.NewPersonID().String(), "inv": joinery.NewInvitationID().String(),
 		"ses": joinery.NewSessionID().String(), "psk": joinery.NewPasskeyID().String(), "dsp": joinery.NewDisputeID().String(), "whk": joinery.NewWebhookID().String(),
 		"kst": joinery.NewKeySetID().String(), "rcp": joinery.NewRecipientID().String(), "exp": joinery.NewExportID().String(),
+		"jsv": joinery.NewJoinServerID().String(), "rky": joinery.NewRekeyID().String(),
 	}
 }
 
@@ -73,6 +74,8 @@ func sampleText(t testing.TB, s *schema, ids map[string]string) string {
 		return "27"
 	case strings.Contains(s.Pattern, "{6}"):
 		return "000013"
+	case strings.Contains(s.Pattern, "{14}"):
+		return "A1B2C3D4E5F607"
 	case strings.Contains(s.Pattern, "{16}"):
 		return "70B3D57ED0000001"
 	case strings.Contains(s.Pattern, "{64}"):

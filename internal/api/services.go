@@ -41,6 +41,9 @@ type Services struct {
 	Service       ActivationService
 	Exports       Exports
 	CustodyLog    CustodyLog
+	Rekeying      Rekeying
+	RekeyFiles    RekeyFiles
+	JoinServers   JoinServers
 	// Answers may be nil: then an Idempotency-Key has no effect.
 	Answers Answers
 	// V2 answers what lies under client.BasePathV2, in manners of its own; nil is

@@ -39,6 +39,22 @@ func euiRange(t testing.TB, first, last string) client.EUIRange {
 	return client.EUIRange{First: eui(t, first), Last: eui(t, last)}
 }
 
+// populateRekeying makes a pinned Join Server, and an order to go there.
+func (f *fixture) populateRekeying(t testing.TB, w *world) {
+	t.Helper()
+	server, err := f.operator.PinJoinServer(t.Context(), client.NewJoinServer{Name: "there", TransportKey: f.keys.TransportKey().MarshalDER()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.ids["jsv"] = server.ID.String()
+	o := joinery.RekeyOrder{ID: joinery.NewRekeyID(), Device: w.device.ID, Owner: f.orgA, By: "test", At: time.Now(), ExpiresAt: time.Now().Add(time.Hour)}
+	a := joinery.AuditEntry{At: time.Now(), Event: joinery.AuditRekeyArmed, Actor: "test", Org: f.orgA, Device: w.device.ID}
+	if err := f.db.ArmRekey(t.Context(), o, server.ID, a); err != nil {
+		t.Fatal(err)
+	}
+	w.ids["rky"] = o.ID.String()
+}
+
 // populate makes one of everything for orgA.
 func (f *fixture) populate(t testing.TB) *world {
 	t.Helper()
@@ -89,6 +105,7 @@ func (f *fixture) populate(t testing.TB) *world {
 	hook, err := f.as(t, f.keyA).AddWebhook(ctx, client.NewWebhook{URL: "https://events.example.com/joins"})
 	must(err)
 	w.ids["whk"] = hook.Webhook.ID.String()
+	f.populateRekeying(t, w)
 	roots, err := f.db.StoredRoots(ctx, 0, 1)
 	must(err)
 	w.ids["kst"] = roots[0].KeySet.String()

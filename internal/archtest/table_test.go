@@ -37,6 +37,8 @@ var rooms = map[string]room{
 	"internal/ceremony":   {ground, "the plan and the signed report of a ceremony of keys: whoever verifies one has none"},
 	"internal/label":      {ground, "labels drawn: QR codes, sheets as PDF, lists; apart from tr005, which is for others to import"},
 
+	"internal/rekeyfile": {ground, "the signed files of rekeying: the server, joinctl and the bench read and write them, and so may others"},
+
 	"manifest/manifesttest": {ground, "manifests in the shapes of real makers, with keys of their own; apart from manifest because several packages test with them"},
 
 	"":       {nouns, "the nouns, Caller and the closed set of error codes"},
@@ -69,6 +71,7 @@ var rooms = map[string]room{
 	"internal/service":      {rules, "the activation service: until when joins are answered, on what terms, and what is reported; clock in doubt"},
 	"internal/export":       {rules, "root keys to their owner, or another Join Server: recipients, approval by another person, the custody process's work"},
 	"internal/rotation":     {rules, "imported root keys sealed anew under newer storage keys, while joins go on"},
+	"internal/rekey":        {rules, "orders to rekey: armed, sent, confirmed; tickets, hand-overs and receipts"},
 	"internal/refusal":      {rules, "why requests were refused: kept off the answer path, explained to owner and operator"},
 	"internal/factory":      {rules, "elements made offline: manifest and silicon file; the server never links it, the command and quickstart do"},
 	"internal/auth":         {rules, "who calls: API key, session or operator socket to Caller; who belongs to what; how people sign in"},
@@ -100,6 +103,7 @@ var sideways = map[string][]string{
 	"manifest":                     {"lorawan"},
 	"tr005":                        {"lorawan"},
 	"internal/label":               {"tr005"},
+	"internal/rekeyfile":           {"internal/seal", "lorawan"},
 	"internal/seal":                {"internal/cmac", "internal/secret", "lorawan"},
 	"internal/exportfile":          {"internal/cmac", "internal/seal", "internal/secret", "lorawan"},
 	"client":                       {""},
@@ -128,8 +132,8 @@ var importers = map[string][]string{
 	// ttjs is the one door that touches a key in the clear, because clients send it
 	// so: a claim's KEK, decoded into this package's memory and sealed there.
 	"internal/secret":           {"internal/ttjs", "internal/exportfile", "internal/seal", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/hsm"},
-	"internal/seal":             {"internal/claim", "internal/exportfile", "internal/ttjs", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/remote", "internal/keyring/worker", "internal/keyring/manual", "internal/keyring/custody", "internal/keyring/keyringtest", "internal/provisioning", "internal/fleet", "internal/factory", "internal/api", "internal/daemon", "client", "cmd/joinctl", "cmd/joinery", "internal/quickstart", "internal/keyring/hsm/hsmtest", "internal/keyring/hsm", "cmd/joinery-hsm", "internal/rotation"},
-	"internal/keyring":          {"internal/keyring/soft", "internal/keyring/remote", "internal/keyring/worker", "internal/keyring/manual", "internal/keyring/custody", "internal/keyring/keyringtest", "internal/activation", "internal/provisioning", "internal/fleet", "internal/claim", "internal/daemon", "cmd/joinery", "cmd/joinery-hsm", "internal/keyring/hsm/hsmtest", "internal/keyring/hsm", "internal/rotation", "internal/export"},
+	"internal/seal":             {"internal/claim", "internal/exportfile", "internal/ttjs", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/remote", "internal/keyring/worker", "internal/keyring/manual", "internal/keyring/custody", "internal/keyring/keyringtest", "internal/provisioning", "internal/fleet", "internal/factory", "internal/api", "internal/daemon", "client", "cmd/joinctl", "cmd/joinery", "internal/quickstart", "internal/keyring/hsm/hsmtest", "internal/keyring/hsm", "cmd/joinery-hsm", "internal/rotation", "internal/rekey", "internal/rekeyfile"},
+	"internal/keyring":          {"internal/keyring/soft", "internal/keyring/remote", "internal/keyring/worker", "internal/keyring/manual", "internal/keyring/custody", "internal/keyring/keyringtest", "internal/activation", "internal/provisioning", "internal/fleet", "internal/claim", "internal/daemon", "cmd/joinery", "cmd/joinery-hsm", "internal/keyring/hsm/hsmtest", "internal/keyring/hsm", "internal/rotation", "internal/export", "internal/rekey"},
 	"internal/keyring/remote":   {"internal/keyring/worker"},
 	"internal/keyring/worker":   {"internal/daemon", "cmd/joinery-hsm"},
 	"internal/keyring/manual":   {"internal/daemon"},

@@ -26,6 +26,7 @@ import (
 	"joinery/internal/keyring"
 	"joinery/internal/provisioning"
 	"joinery/internal/refusal"
+	"joinery/internal/rekey"
 	"joinery/internal/rotation"
 	"joinery/internal/seal"
 	"joinery/internal/service"
@@ -120,6 +121,7 @@ type rules struct {
 	service      *service.Service
 	export       *export.Service
 	custody      *custodylog.Service
+	rekey        *rekey.Service
 }
 
 func newRules(ctx context.Context, c config.Config, h holders, refusals *refusal.Recorder, log *slog.Logger, now func() time.Time, metrics prometheus.Registerer) (rules, error) {
@@ -181,13 +183,15 @@ func newRules(ctx context.Context, c config.Config, h holders, refusals *refusal
 			return rules{}, fmt.Errorf("metrics: %w", err)
 		}
 	}
+	r.rekey = rekey.New(h.db, h.keys, rekey.Owners{}, r.fleet.Directory().ServesJoinEUI, now)
 	r.activation = activation.New(h.db, h.keys, r.fleet.Directory(), activation.Options{
-		Now:     now,
-		Log:     log,
-		Fence:   h.db.AnswersJoins,
-		Terms:   r.service,
-		Fetched: custodylog.NewRecorder(h.db).Record,
-		Alarm:   func(counter string) { alarms.WithLabelValues(counter).Inc() },
+		Now:      now,
+		Log:      log,
+		Fence:    h.db.AnswersJoins,
+		Terms:    r.service,
+		Fetched:  custodylog.NewRecorder(h.db).Record,
+		Rekeying: h.db,
+		Alarm:    func(counter string) { alarms.WithLabelValues(counter).Inc() },
 	})
 	return r, nil
 }
@@ -231,7 +235,8 @@ func services(h holders, r rules, v2 http.Handler) api.Services {
 		System: system{h}, Keys: r.auth, People: r.people,
 		Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
 		Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Disputes: r.claim, Imports: r.provisioning, Audit: r.fleet,
-		Refusals: r.refusal, Events: r.events, Rotation: r.rotation, Service: r.service, Exports: r.export, CustodyLog: r.custody, Answers: h.db, V2: v2, Unsealer: system{h},
+		Refusals: r.refusal, Events: r.events, Rotation: r.rotation, Service: r.service, Exports: r.export, CustodyLog: r.custody,
+		Rekeying: r.rekey, RekeyFiles: r.rekey, JoinServers: r.rekey, Answers: h.db, V2: v2, Unsealer: system{h},
 	}
 	if r.signIn != nil { // an interface that holds nil is not nil
 		s.SignIn = r.signIn

@@ -9,6 +9,7 @@ import (
 	"math"
 	"time"
 
+	"joinery"
 	"joinery/internal/seal"
 	"joinery/lorawan"
 	"joinery/manifest"
@@ -22,6 +23,8 @@ type Keys interface {
 	// DeviceKey draws an element's device key, its private half sealed by to, and
 	// certifies it: DER certificates, the element's own first.
 	DeviceKey(ctx context.Context, uniqueID string, devEUI lorawan.EUI64, at time.Time, to *seal.Sealer) (sealed []byte, chain [][]byte, err error)
+	// ProvisionRekey gives what an element of a rekeying profile has besides.
+	ProvisionRekey(ctx context.Context, profile joinery.RekeyProfile, master string, generation uint32, devEUI lorawan.EUI64, to *seal.Sealer) ([]byte, error)
 	// Sign makes an ES256 signature of input, r ‖ s.
 	Sign(input []byte) ([]byte, error)
 	// Certificate is the signer's, DER.
@@ -38,6 +41,8 @@ type Order struct {
 	Count      uint64
 	// Recipient is who puts the keys into silicon.
 	Recipient seal.PublicKey
+	// Rekey is how the elements rekey; zero: they cannot.
+	Rekey joinery.RekeyProfile
 	// Maker, Part and Group go into the manifest as they are; any may be empty.
 	Maker string
 	Part  string
@@ -128,7 +133,14 @@ func provision(ctx context.Context, keys Keys, o Order, e manifest.Element, seal
 	if key, err = manifest.CertifiedKey(key.Chain); err != nil {
 		return row, key, err
 	}
-	row.MAC, err = sealer.MAC(seal.ElementItem(e.UniqueID, e.JoinEUI, e.DevEUI, row.NwkKey, row.AppKey, row.DeviceKey))
+	item := seal.ElementItem(e.UniqueID, e.JoinEUI, e.DevEUI, row.NwkKey, row.AppKey, row.DeviceKey)
+	if o.Rekey != 0 {
+		if row.RekeyKey, err = keys.ProvisionRekey(ctx, o.Rekey, o.Master, o.Generation, e.DevEUI, sealer); err != nil {
+			return row, key, err
+		}
+		item = seal.RekeyingElementItem(e.UniqueID, e.JoinEUI, e.DevEUI, row.NwkKey, row.AppKey, row.DeviceKey, row.RekeyKey)
+	}
+	row.MAC, err = sealer.MAC(item)
 	return row, key, err
 }
 

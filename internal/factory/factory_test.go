@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"joinery"
 	"joinery/internal/factory"
 	"joinery/internal/keyring"
 	"joinery/internal/keyring/soft"
@@ -245,5 +246,36 @@ func TestSiliconFormat(t *testing.T) {
 	}
 	if got := members(lines[1]); !slices.Equal(got, []string{"appKey", "devEUI", "deviceKey", "joinEUI", "mac", "nwkKey", "uniqueId"}) {
 		t.Errorf("row has %v", got)
+	}
+}
+
+// Elements that rekey have what they derive with, and those who read their
+// silicon file know it is theirs.
+func TestMakeRekeying(t *testing.T) {
+	keys := factoryWithMaster(t)
+	to, public := recipient(t)
+	for _, profile := range []joinery.RekeyProfile{joinery.RekeyS, joinery.RekeyM} {
+		o := order(public)
+		o.Rekey, o.Count = profile, 1
+		var sealed bytes.Buffer
+		if err := factory.Make(t.Context(), keys, o, io.Discard, &sealed, func(uint64) {}); err != nil {
+			t.Fatal(err)
+		}
+		rows, err := silicon.NewReader(&sealed, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		row, err := rows.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := rows.Element(row)
+		if err != nil || !e.Rekeys() || e.NeedsAuthMAC() != (profile == joinery.RekeyM) {
+			t.Errorf("profile %s: %v, %v", profile, e, err)
+		}
+		row.RekeyKey = row.NwkKey
+		if _, err := rows.Element(row); !errors.Is(err, silicon.ErrRow) {
+			t.Errorf("profile %s: another key in its place: %v", profile, err)
+		}
 	}
 }

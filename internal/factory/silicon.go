@@ -20,8 +20,9 @@ type siliconHead struct {
 }
 
 // siliconRow is one element. Its keys are AES key wrap under the file key of the
-// head, base64 in JSON: root keys have 24 bytes, the private device key 40. MAC is
-// that of seal.ElementItem, over all of the row.
+// head, base64 in JSON: root keys have 24 bytes, the private device key 40. An element that
+// rekeys has RekeyKey besides: 24 bytes in profile S, 40 in profile M. MAC is that
+// of seal.ElementItem, or seal.RekeyingElementItem, over all of the row.
 type siliconRow struct {
 	UniqueID  string        `json:"uniqueId"`
 	JoinEUI   lorawan.EUI64 `json:"joinEUI"`
@@ -29,6 +30,7 @@ type siliconRow struct {
 	NwkKey    []byte        `json:"nwkKey"`
 	AppKey    []byte        `json:"appKey"`
 	DeviceKey []byte        `json:"deviceKey"`
+	RekeyKey  []byte        `json:"rekeyKey,omitempty"`
 	MAC       []byte        `json:"mac"`
 }
 

@@ -222,7 +222,7 @@ func (c *custodian) sources(ctx context.Context, in ExportIn) ([]RootSource, err
 	case joinery.OriginDerived:
 		var list []RootSource
 		for _, name := range about.Roots() {
-			list = append(list, RootSource{Master: ks.Master, Derivation: Derivation{rootNamed(name), ks.Generation, ks.DevEUI}})
+			list = append(list, RootSource{Master: ks.Master, Derivation: Derivation{Root: rootNamed(name), Generation: ks.Generation, DevEUI: ks.DevEUI}})
 		}
 		return list, nil
 	}

@@ -20,6 +20,8 @@ type FactoryToken interface {
 	// of that name and seals it to a recipient. ErrUnknownMaster where there is
 	// no such master.
 	SealRoot(ctx context.Context, master string, d Derivation, to *seal.Sealer) ([]byte, error)
+	// SealSlotKey is SealRoot for the slot key of rekeying profile M.
+	SealSlotKey(ctx context.Context, master string, d Derivation, to *seal.Sealer) ([]byte, error)
 	// Sign makes an ES256 signature of a SHA-256 hash: r ‖ s.
 	Sign(hash [sha256.Size]byte) ([64]byte, error)
 	// DeviceKey draws a P-256 key for an element, seals its private half to a
@@ -59,16 +61,34 @@ func NewFactory(t FactoryToken) *Factory { return &Factory{token: t} }
 // triple (master, generation, DevEUI) must never be used for two elements.
 func (f *Factory) Provision(ctx context.Context, master string, generation uint32, devEUI lorawan.EUI64, to *seal.Sealer) (nwk, app []byte, err error) {
 	err = f.run(ctx, func() error {
-		if nwk, err = f.token.SealRoot(ctx, master, Derivation{joinery.NwkKey, generation, devEUI}, to); err != nil {
+		if nwk, err = f.token.SealRoot(ctx, master, Derivation{Root: joinery.NwkKey, Generation: generation, DevEUI: devEUI}, to); err != nil {
 			return err
 		}
-		app, err = f.token.SealRoot(ctx, master, Derivation{joinery.AppKey, generation, devEUI}, to)
+		app, err = f.token.SealRoot(ctx, master, Derivation{Root: joinery.AppKey, Generation: generation, DevEUI: devEUI}, to)
 		return err
 	})
 	if err != nil {
 		return nil, nil, err
 	}
 	return nwk, app, nil
+}
+
+// ProvisionRekey gives what an element of a rekeying profile has besides: the
+// rekeying key, of 16 bytes (S), or the key of slot 13, of 32 (M).
+func (f *Factory) ProvisionRekey(ctx context.Context, profile joinery.RekeyProfile, master string, generation uint32, devEUI lorawan.EUI64, to *seal.Sealer) (sealed []byte, err error) {
+	err = f.run(ctx, func() error {
+		d := Derivation{Rekey: true, Generation: generation, DevEUI: devEUI}
+		switch profile {
+		case joinery.RekeyS:
+			sealed, err = f.token.SealRoot(ctx, master, d, to)
+		case joinery.RekeyM:
+			sealed, err = f.token.SealSlotKey(ctx, master, d, to)
+		default:
+			err = mismatch("no rekeying profile is named")
+		}
+		return err
+	})
+	return sealed, err
 }
 
 // DeviceKey draws the P-256 key by which an element can prove to be itself, and

@@ -139,7 +139,8 @@ func (k *recordedKey) CMAC(msg []byte) ([16]byte, error) {
 }
 
 func (k *recordedKey) Derive(block lwcrypto.Block, use keyring.Use) (keyring.Key, error) {
-	names := map[keyring.Use]string{keyring.UseSession: "derive session", keyring.UseMIC: "derive for MIC", keyring.UseAccept: "derive for accept"}
+	names := map[keyring.Use]string{keyring.UseSession: "derive session", keyring.UseMIC: "derive for MIC", keyring.UseAccept: "derive for accept",
+		keyring.UseRekey: "derive rekeying key", keyring.UseRoot: "derive root", keyring.UseHandover: "derive for handover"}
 	if k.gone {
 		k.r.bad = append(k.r.bad, "derive from a destroyed key")
 	}

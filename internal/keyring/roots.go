@@ -48,7 +48,7 @@ func (r *roots) open(ctx context.Context, which joinery.RootKey) (Key, error) {
 	ks := &r.keySet
 	switch ks.Origin {
 	case joinery.OriginDerived:
-		return r.keyring.token.DeriveRoot(ctx, ks.Master, Derivation{which, ks.Generation, ks.DevEUI})
+		return r.keyring.token.DeriveRoot(ctx, ks.Master, Derivation{Root: which, Generation: ks.Generation, DevEUI: ks.DevEUI})
 	case joinery.OriginSealed:
 		sealed := ks.Nwk.Use
 		if which == joinery.AppKey {
@@ -62,7 +62,9 @@ func (r *roots) open(ctx context.Context, which joinery.RootKey) (Key, error) {
 			return nil, err
 		}
 		return r.keyring.token.OpenRoot(ctx, blob)
+	case joinery.OriginRekeyed:
+		return r.keyring.rekeyedRoot(ctx, ks, which, UseRoot)
 	default:
-		return nil, fmt.Errorf("%w: its origin is not derived or sealed", ErrNoRoot)
+		return nil, fmt.Errorf("%w: its origin is unknown", ErrNoRoot)
 	}
 }

@@ -16,6 +16,9 @@ import (
 type Token interface {
 	Vault
 	Intake
+	// NewOutlet draws a file key under which keys leave for another keyring.
+	// ErrNotServed where the token lets none go.
+	NewOutlet(ctx context.Context, to seal.PublicKey) (Outlet, error)
 	// Masters lists the master keys in order of their names.
 	Masters() []Master
 	// Custody tells at which level keys of each origin and profile are kept.
@@ -32,6 +35,12 @@ type Vault interface {
 	// DeriveRoot derives a root key of a device by the profile of the master key
 	// of that name. ErrUnknownMaster where there is none.
 	DeriveRoot(ctx context.Context, master string, d Derivation) (Key, error)
+	// DeriveSlotRoot derives a root key of rekeying profile M: the part d.Root of
+	// what the chip's DeriveKey makes by step, with the slot key of d and serial.
+	// ErrNotServed where the token cannot without showing the slot key.
+	DeriveSlotRoot(ctx context.Context, master string, d Derivation, serial [lwcrypto.SerialLen]byte, step lorawan.Rekey) (Key, error)
+	// SlotMAC computes the authorising MAC of such a chip. ErrNotServed as above.
+	SlotMAC(ctx context.Context, master string, d Derivation, serial [lwcrypto.SerialLen]byte) ([32]byte, error)
 	// OpenRoot opens the use form of an imported root key (see Batch).
 	// ErrIntegrity where it does not open.
 	OpenRoot(ctx context.Context, blob []byte) (Key, error)
@@ -93,6 +102,18 @@ type Batch interface {
 	Close()
 }
 
+// Outlet is a file of keys on their way to another keyring, as package seal has
+// it. It is used by one goroutine.
+type Outlet interface {
+	Header() seal.Header
+	// Wrap wraps a Key of the same token that was derived with UseHandover.
+	Wrap(k Key) ([]byte, error)
+	// MAC makes the MAC of an item whose keys were wrapped here.
+	MAC(i seal.Item) ([]byte, error)
+	// Close forgets the file key.
+	Close()
+}
+
 // Formats of blobs, their first byte.
 const (
 	// FormatKeyWrap: AES key wrap (RFC 3394) under a key of the token.
@@ -129,6 +150,13 @@ const (
 	UseMIC
 	// UseAccept: a key that encrypts join-accepts: JSEncKey.
 	UseAccept
+	// UseRekey: a rekeying key, from which root keys and the next rekeying key are
+	// derived, and nothing else.
+	UseRekey
+	// UseRoot: a root key that was derived from a rekeying key.
+	UseRoot
+	// UseHandover: the same, to be wrapped for another keyring and for nothing else.
+	UseHandover
 )
 
 // Derivation is what a root key is derived from, beside a master key.
@@ -136,11 +164,16 @@ type Derivation struct {
 	Root       joinery.RootKey
 	Generation uint32
 	DevEUI     lorawan.EUI64
+	// Rekey asks for the rekeying key of profile S in the place of a root key.
+	Rekey bool
 }
 
 // Block gives the block whose encryption under a master key of profile ecb-v1 is
 // the root key. ErrRequest where no root key is named.
 func (d Derivation) Block() (lwcrypto.Block, error) {
+	if d.Rekey {
+		return lwcrypto.RootKey(lwcrypto.PurposeRekey, d.Generation, d.DevEUI), nil
+	}
 	switch d.Root {
 	case joinery.NwkKey:
 		return lwcrypto.RootKey(lwcrypto.PurposeNwkKey, d.Generation, d.DevEUI), nil
@@ -148,6 +181,13 @@ func (d Derivation) Block() (lwcrypto.Block, error) {
 		return lwcrypto.RootKey(lwcrypto.PurposeAppKey, d.Generation, d.DevEUI), nil
 	}
 	return lwcrypto.Block{}, mismatch("no root key is named")
+}
+
+// SlotBlocks gives the two blocks whose encryptions under a master key of profile
+// ecb-v1 are the halves of the slot key of rekeying profile M.
+func (d Derivation) SlotBlocks() (first, second lwcrypto.Block) {
+	return lwcrypto.RootKey(lwcrypto.PurposeSlotFirst, d.Generation, d.DevEUI),
+		lwcrypto.RootKey(lwcrypto.PurposeSlotSecond, d.Generation, d.DevEUI)
 }
 
 // ProfileECBv1 is the derivation profile whose block lwcrypto.RootKey lays out.

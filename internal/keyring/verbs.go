@@ -48,6 +48,9 @@ type Verbs interface {
 	SignCheckpoint(ctx context.Context, generation uint32, text []byte) (signature []byte, err error)
 	SealRoots(ctx context.Context, h seal.Header, in []RootsIn) ([]RootsOut, error)
 	Rewrap(ctx context.Context, h seal.Header, in []RewrapIn) ([]RootsOut, error)
+	Handover(ctx context.Context, to seal.PublicKey, in []HandoverIn) (seal.Header, []seal.SealedRow, error)
+	SignStatement(ctx context.Context, content []byte) (signature, public []byte, err error)
+	AuthMAC(ctx context.Context, ks joinery.KeySet) ([32]byte, error)
 	SealKEK(ctx context.Context, h seal.Header, in seal.SealedKEK, peer joinery.PeerID, version uint32) (joinery.Sealed, error)
 	IsKEK(ctx context.Context, h seal.Header, in seal.SealedKEK, kek joinery.KEK) (bool, error)
 	CheckKeySet(ctx context.Context, ks joinery.KeySet) error

@@ -13,6 +13,7 @@ import (
 	"os"
 	"time"
 
+	"joinery"
 	"joinery/internal/factory"
 	"joinery/internal/keyring/soft"
 	"joinery/internal/seal"
@@ -147,7 +148,7 @@ func (l layout) provision(ctx context.Context, count uint64) (m pinned, err erro
 	joinEUI, devEUI := FirstDevice()
 	order := factory.Order{
 		Master: masterName, Generation: masterGeneration, JoinEUI: joinEUI, DevEUI: devEUI, Count: count,
-		Recipient: recipient, Maker: "Joinery quickstart", At: time.Now(),
+		Recipient: recipient, Maker: "Joinery quickstart", At: time.Now(), Rekey: joinery.RekeyS,
 	}
 	err = writeNew(l.path("sim", "manifest.json"), 0o644, func(manifest io.Writer) error {
 		return writeNew(l.path("sim", "elements.silicon"), 0o600, func(silicon io.Writer) error {

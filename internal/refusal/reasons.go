@@ -126,6 +126,15 @@ var wordings = []wording{
 		nil,
 	},
 	{
+		joinery.RefusedCFList,
+		"The network's list of channels is of type F1, by which a Join Server tells devices to rekey. From a network it is refused for every device.",
+		"Look at what sends it: RP002 has no list of that type, so no region's channels need it. If nobody at the network knows of it, somebody tries to lead devices away from you.",
+		func(x *joinery.Refusal, v voice) string {
+			return fmt.Sprintf("%s asked for %s with a CFList of type F1, which tells a device to rekey and which no network may send", who(x), v.device)
+		},
+		nil,
+	},
+	{
 		joinery.RefusedOptNeg,
 		"OptNeg in DLSettings and MACVersion contradict each other, so that device and network would derive different keys.",
 		"It is a fault of the network's software, or of its device profile: OptNeg is set for LoRaWAN 1.1, and only then.",
@@ -203,6 +212,15 @@ var wordings = []wording{
 		"'joinctl device resume DEVICE' ends that.",
 		func(x *joinery.Refusal, v voice) string {
 			return fmt.Sprintf("%s asked for %s, which was suspended", who(x), v.device)
+		},
+		nil,
+	},
+	{
+		joinery.RefusedMoved,
+		"The device was rekeyed: it derived new root keys inside its element and joined at another Join Server, which said so or whose owner did.",
+		"Set the network's device to the new JoinEUI. If the device asks under the old one all the same, order it anew: 'joinctl rekey arm DEVEUI'; until that is confirmed, it is served here again.",
+		func(x *joinery.Refusal, v voice) string {
+			return fmt.Sprintf("%s asked for %s, which was rekeyed and joined at another Join Server", who(x), v.device)
 		},
 		nil,
 	},

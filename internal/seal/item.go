@@ -27,6 +27,8 @@ const (
 	purposeKEK     = Format + " kek"
 	purposeMaster  = Format + " master"
 	purposeElement = Format + " element"
+
+	purposeRekeyingElement = Format + " rekeying element"
 )
 
 // Item is what one MAC covers: wrapped keys, what they are for and to what they
@@ -92,6 +94,12 @@ func MasterItem(name, profile string, wrapped []byte) Item {
 // silicon: root keys, and the private half of the device key.
 func ElementItem(uniqueID string, joinEUI, devEUI lorawan.EUI64, nwkKey, appKey, deviceKey []byte) Item {
 	return newItem(purposeElement, [][]byte{[]byte(uniqueID), joinEUI[:], devEUI[:]}, nwkKey, appKey, deviceKey)
+}
+
+// RekeyingElementItem is ElementItem for an element that can be rekeyed: rekey is
+// its rekeying key, or the key of its slot 13, sealed.
+func RekeyingElementItem(uniqueID string, joinEUI, devEUI lorawan.EUI64, nwkKey, appKey, deviceKey, rekey []byte) Item {
+	return newItem(purposeRekeyingElement, [][]byte{[]byte(uniqueID), joinEUI[:], devEUI[:]}, nwkKey, appKey, deviceKey, rekey)
 }
 
 // macKeyBlocks are the two blocks whose encryption under the file key is the key

@@ -76,6 +76,7 @@ const (
 	CheckAcceptType     = "accept answers this request, in the asked layout"
 	CheckAcceptFields   = "accept carries the fields that the network asked for"
 	CheckJoinNonce      = "JoinNonce is above the last"
+	CheckRekey          = "the list is an instruction to rekey"
 	CheckSessionKey     = "session key equals the element's"
 	CheckAppSKeyOpens   = "AppSKey opens under a KEK of the Application Server"
 	CheckAppSKey        = "AppSKey equals the element's"

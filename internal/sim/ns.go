@@ -130,6 +130,8 @@ type JoinOptions struct {
 	AS *AS
 	// Lose loses the accept on air: the device stays as it is.
 	Lose bool
+	// Rekey says that an instruction to rekey must come in the place of CFList.
+	Rekey bool
 }
 
 // Result is one activation, or the attempt of one, with all that was checked.
@@ -249,7 +251,7 @@ func (n *NS) activate(ctx context.Context, d *device.Device, t element.JoinType,
 	n.checkAnswer(r, o, &keys)
 	n.checkSessionKeyID(&r.Checks, p.DevEUI, r.answer.SessionKeyID)
 	if !o.Lose {
-		n.deliver(r, d, t, &keys)
+		n.deliver(r, d, t, o, &keys)
 	}
 	if o.AS != nil && r.answer.Keys[appSKey] != nil {
 		o.AS.checkEnvelope(&r.Checks, r.answer.Keys[appSKey], o.AppSKey == AppSKeyClear, r.deviceIfTaken(d))
@@ -268,7 +270,7 @@ func expected(code string) string {
 }
 
 func (r *Result) deviceIfTaken(d *device.Device) *device.Device {
-	if r.Taken {
+	if r.Taken && !r.Accepted.Rekeyed {
 		return d
 	}
 	return nil

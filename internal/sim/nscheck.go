@@ -22,6 +22,9 @@ const (
 func (n *NS) checkAnswer(r *Result, o JoinOptions, keys *[keyNames][element.KeySize]byte) {
 	a, c := r.answer, &r.Checks
 	wantLen := acceptLen(r.Sent.CFList)
+	if o.Rekey {
+		wantLen = lorawan.JoinAcceptCFListLen
+	}
 	good := len(a.PHYPayload) == wantLen && a.PHYPayload[0] == lorawan.MHDRJoinAccept
 	if !c.add(ByNS, CheckPHYPayload, good) {
 		c.becausef("want %d bytes, MHDR 20, got %d bytes", wantLen, len(a.PHYPayload))
@@ -87,7 +90,7 @@ func (n *NS) checkAppSKeyWay(r *Result, o JoinOptions) {
 }
 
 // deliver gives the accept to the device and compares what the two know.
-func (n *NS) deliver(r *Result, d *device.Device, t element.JoinType, keys *[keyNames][element.KeySize]byte) {
+func (n *NS) deliver(r *Result, d *device.Device, t element.JoinType, o JoinOptions, keys *[keyNames][element.KeySize]byte) {
 	c := &r.Checks
 	before := d.JoinNonce()
 	got, err := d.HandleAccept(r.answer.PHYPayload)
@@ -102,6 +105,10 @@ func (n *NS) deliver(r *Result, d *device.Device, t element.JoinType, keys *[key
 		JoinNonce: got.JoinNonce, NetID: n.netID, DevAddr: r.Sent.DevAddr,
 		DLSettings: r.Sent.DLSettings, RxDelay: r.Sent.RxDelay, CFList: r.Sent.CFList,
 	}
+	if o.Rekey {
+		want.CFList = got.CFList // in place of the network's
+		c.add(ByDevice, CheckRekey, got.CFList.IsRekey())
+	}
 	if !c.add(ByDevice, CheckAcceptFields, got.JoinAccept == want) {
 		c.becausef("want NetID %v, DevAddr %v, DLSettings %02X, RxDelay %d, CFList %t; got %v, %v, %02X, %d, %t",
 			want.NetID, want.DevAddr, want.DLSettings, want.RxDelay, want.CFList.IsPresent(),
@@ -110,6 +117,9 @@ func (n *NS) deliver(r *Result, d *device.Device, t element.JoinType, keys *[key
 	// Devices of 1.0.x only want another number; a Join Server counts for all.
 	if !c.add(ByDevice, CheckJoinNonce, got.JoinNonce > before) {
 		c.becausef("got %d, had %d", got.JoinNonce, before)
+	}
+	if got.Rekeyed {
+		return // it left the session at once
 	}
 	for k := nwkSKey; k < appSKey; k++ {
 		if r.answer.Keys[k] != nil && k.inLayout(got.OptNeg) {

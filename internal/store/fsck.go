@@ -126,11 +126,24 @@ var simpleRules = []rule{
 	{"key_set", keySetID, "a key set of which a root key was disclosed says so", fixTamper,
 		"SELECT k.id FROM key_set k WHERE k.disclosed = 0 AND EXISTS (SELECT 1 FROM disclosure WHERE key_set = k.id)"},
 	{"key_set", keySetID, "it belongs to a device, whose key set it is or leads to", fixTamper,
-		`SELECT k.id FROM key_set k LEFT JOIN device d ON d.id = k.device WHERE d.id IS NULL OR (d.key_set <> k.id AND NOT EXISTS (
+		`SELECT k.id FROM key_set k LEFT JOIN device d ON d.id = k.device WHERE d.id IS NULL OR (d.key_set <> k.id
+		AND NOT EXISTS (SELECT 1 FROM rekey_candidate WHERE device = d.id AND key_set = k.id) AND NOT EXISTS (
 		WITH RECURSIVE up(id) AS (SELECT d.key_set UNION SELECT p.parent FROM up JOIN key_set p ON p.id = up.id WHERE p.parent IS NOT NULL)
 		SELECT 1 FROM up WHERE id = k.id))`},
 	{"key_set", keySetID, "its JoinNonce is not below the sum of all jumps", fixReport,
 		"SELECT k.id FROM key_set k JOIN store s ON k.join_nonce < s.join_nonce_floor WHERE s.jump IS NULL"},
+	{"rekey_candidate", deviceID, "it follows from the key set that its device has, or was handed over with it", fixTamper,
+		`SELECT c.device FROM rekey_candidate c JOIN device d ON d.id = c.device JOIN key_set k ON k.id = c.key_set
+		WHERE k.device <> d.id OR k.id = d.key_set OR k.origin = 3 AND k.parent <> d.key_set`},
+	{"rekey_candidate", deviceID, "an instruction that was sent, and not obeyed yet, is one", fixTamper,
+		`SELECT r.device FROM rekey r JOIN device d ON d.id = r.device WHERE r.sent > 0 AND r.state IN ('armed', 'sent')
+		AND NOT EXISTS (SELECT 1 FROM key_set k WHERE k.device = d.id AND k.cookie = r.cookie)`},
+	{"device", deviceID, "joins of a device that is being rekeyed know of it", fixTamper,
+		`SELECT d.id FROM device d JOIN key_set k ON k.id = d.key_set WHERE d.rekeying = 0 AND (k.origin = 3
+		OR EXISTS (SELECT 1 FROM rekey_candidate WHERE device = d.id)
+		OR EXISTS (SELECT 1 FROM rekey WHERE device = d.id AND state IN ('armed', 'sent', 'confirmed')))`},
+	{"key_set", keySetID, "a rekeyed one names cookie and JoinEUI", fixTamper,
+		"SELECT id FROM key_set WHERE (origin = 3) <> (rekey_join_eui IS NOT NULL)"},
 	{"sealed_root", keySetID, "only a sealed key set has sealed roots", fixTamper,
 		"SELECT s.key_set FROM sealed_root s JOIN key_set k ON k.id = s.key_set WHERE k.origin <> 2"},
 	{"binding", deviceID, "it has the highest epoch that its device ever gave", fixTamper,

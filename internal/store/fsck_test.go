@@ -196,7 +196,12 @@ var damages = []struct{ name, table, rule, statement string }{
 	{"undisclosed key set", "key_set", "was disclosed", "INSERT INTO disclosure SELECT 1, key_set, org, 0, 'r', 'file', NULL FROM device WHERE disclosed = 0 LIMIT 1"},
 	{"key set of nobody", "key_set", "belongs to a device", "UPDATE key_set SET device = 1 WHERE id = " + firstKeySet},
 	{"key set that leads nowhere", "key_set", "leads to",
-		"INSERT INTO key_set SELECT 1, device, dev_eui, origin, 'other', generation, NULL, NULL, root10, 0, 0, NULL, NULL, NULL, 0 FROM key_set WHERE id = " + firstKeySet},
+		"INSERT INTO key_set SELECT 1, device, dev_eui, origin, 'other', generation, NULL, NULL, root10, 0, 0, NULL, NULL, NULL, 0, NULL FROM key_set WHERE id = " + firstKeySet},
+	{"candidate that it has", "rekey_candidate", "follows from", "INSERT INTO rekey_candidate SELECT id, key_set FROM device WHERE id = " + firstDevice},
+	{"candidate unknown to joins", "device", "know of it", "INSERT INTO rekey_candidate SELECT id, key_set FROM device WHERE id = " + firstDevice},
+	{"instruction without candidate", "rekey_candidate", "is one", "INSERT INTO join_server (id, name, transport_key, created_at) VALUES (1, 'x', x'00', 0); " +
+		"INSERT INTO rekey SELECT 1, id, 'sent', join_eui, x'01020304050607', 1, org, 'a', 0, 1, 1, 0, 0, NULL FROM device WHERE id = " + firstDevice},
+	{"derived by a cookie", "key_set", "names cookie", "UPDATE key_set SET rekey_join_eui = zeroblob(8) WHERE id = " + firstKeySet},
 	{"sealed root of a derived one", "sealed_root", "only a sealed", "INSERT INTO sealed_root (key_set, nwk_use) SELECT key_set, x'00' FROM device WHERE id = " + firstDevice},
 	{"binding epoch", "binding", "highest epoch", "UPDATE binding SET epoch = 77"},
 	{"last join of another", "last_join", "under its owner",

@@ -55,6 +55,11 @@ func (f *checkup) openKeySet(k storedKeySet) error {
 	if f.check == nil || !k.current {
 		return nil
 	}
+	if k.Origin == joinery.OriginRekeyed {
+		if err := f.c.lineage(&k.KeySet); err != nil {
+			return err
+		}
+	}
 	if err := f.check.CheckKeySet(f.ctx, k.KeySet); err != nil {
 		f.report("key_set", k.ID, "its sealed keys open: "+err.Error(), fixSealed)
 	}

@@ -120,6 +120,8 @@ func (s standing) judge(org joinery.OrgID, n joinery.NewDevice) (joinery.RowStat
 	switch {
 	case s.org != org && s.maker != org:
 		return joinery.RowConflict, reasonTaken
+	case s.origin == joinery.OriginRekeyed && k.Origin == joinery.OriginDerived && s.mac == n.Device.MACVersion:
+		// What it has now came of what the factory gave it.
 	case s.origin != k.Origin || s.master != k.Master || s.generation != k.Generation:
 		return joinery.RowFailed, reasonOtherKeys
 	case s.mac != n.Device.MACVersion:

@@ -92,8 +92,8 @@ func (t *tx) claim(s joinery.ActivationState, org joinery.OrgID, binding *joiner
 }
 
 // addOwner makes next the owner after the present one, with the epoch after its.
-// What the present owner alone had of the device ends: its roaming rules and its
-// offer.
+// What the present owner alone had of the device ends: its roaming rules, its offer
+// and its order to rekey.
 func (t *tx) addOwner(d joinery.Device, next joinery.OwnerLink) error {
 	last := firstLink(d)
 	links, err := t.links(d.ID)
@@ -117,6 +117,9 @@ func (t *tx) addOwner(d joinery.Device, next joinery.OwnerLink) error {
 		return err
 	}
 	if err := t.exec("DELETE FROM transfer WHERE device = ?", d.ID); err != nil {
+		return err
+	}
+	if err := t.exec("UPDATE rekey SET state = 'cancelled', ended_at = ? WHERE device = ? AND state IN ('armed', 'sent')", next.Since, d.ID); err != nil {
 		return err
 	}
 	return t.changeDevice(d.ID, "UPDATE device SET org = ?, owner_epoch = ?, owned_since = ?, token_generation = ?, released = ? WHERE id = ?",

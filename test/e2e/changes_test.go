@@ -28,11 +28,17 @@ type scene struct {
 
 func newScene(t *testing.T) *scene {
 	t.Helper()
-	dir := t.TempDir()
-	programs, err := rig.Build(t.Context(), dir)
+	programs, err := rig.Build(t.Context(), t.TempDir())
 	ok(t, err)
+	return sceneOf(t, programs)
+}
+
+// sceneOf is newScene with the programs at hand.
+func sceneOf(t *testing.T, programs rig.Programs) *scene {
+	t.Helper()
+	var err error
 	s := &scene{t: t}
-	s.server, err = programs.Quickstart(t.Context(), filepath.Join(dir, "server"), "--elements", "1")
+	s.server, err = programs.Quickstart(t.Context(), filepath.Join(t.TempDir(), "server"), "--elements", "1")
 	ok(t, err)
 	ok(t, s.server.Start(t.Context()))
 	t.Cleanup(func() { ok(t, s.server.Stop()) })

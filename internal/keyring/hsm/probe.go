@@ -37,8 +37,8 @@ type capabilities struct {
 	enforced bool // an unwrap template is not only stored
 
 	// Templates of session objects, with the rights that serve.
-	root, derivedRoot, fileKey, macKey, transit, peerKEK template
-	derived                                              map[keyring.Use]template
+	root, derivedRoot, fileKey, outFileKey, macKey, transit, peerKEK template
+	derived                                                          map[keyring.Use]template
 }
 
 // complete makes the templates.
@@ -53,6 +53,7 @@ func (c capabilities) complete() *capabilities {
 	c.root = sessionKey(false, signs, derives, mayDecrypt)
 	c.derivedRoot = ofLen(c.root, lwcrypto.BlockLen)
 	c.fileKey = sessionKey(false, mayUnwrap, derives)
+	c.outFileKey = ofLen(sessionKey(true, mayWrap, derives), 2*lwcrypto.BlockLen)
 	c.macKey = ofLen(sessionKey(false, signs), 2*lwcrypto.BlockLen)
 	c.transit = sessionKey(true)
 	c.peerKEK = sessionKey(false, mayWrap)
@@ -60,6 +61,10 @@ func (c capabilities) complete() *capabilities {
 		keyring.UseSession: ofLen(sessionKey(true), lwcrypto.BlockLen),
 		keyring.UseMIC:     ofLen(sessionKey(false, signs), lwcrypto.BlockLen),
 		keyring.UseAccept:  ofLen(sessionKey(false, mayDecrypt), lwcrypto.BlockLen),
+		keyring.UseRekey:   ofLen(sessionKey(false, derives), lwcrypto.BlockLen),
+		keyring.UseRoot:    c.derivedRoot,
+		// As a session key: to be wrapped, once, under the file key of a hand-over.
+		keyring.UseHandover: ofLen(sessionKey(true), lwcrypto.BlockLen),
 	}
 	return &c
 }
@@ -75,7 +80,11 @@ func (c *capabilities) servesSealed() bool {
 // levels gives the table of custody, with the reason for each level that is not
 // the highest.
 func (c *capabilities) levels() []keyring.Custody {
-	return []keyring.Custody{c.levelOfDerived(), c.levelOfSealed()}
+	rekeyed := c.levelOfDerived() // the same derivations, one after the other
+	rekeyed.Origin, rekeyed.Profile = joinery.OriginRekeyed, joinery.RekeyS.String()
+	slot := keyring.Custody{Origin: joinery.OriginRekeyed, Profile: joinery.RekeyM.String(), Level: keyring.LevelInMemory,
+		Why: "SHA-256 over a slot key is nothing that a token derives"}
+	return []keyring.Custody{c.levelOfDerived(), c.levelOfSealed(), rekeyed, slot}
 }
 
 func (c *capabilities) levelOfDerived() keyring.Custody {

@@ -308,13 +308,17 @@ func (t *Token) DeriveRoot(ctx context.Context, name string, d keyring.Derivatio
 	if err != nil {
 		return nil, err
 	}
+	template := t.can.derivedRoot
+	if d.Rekey {
+		template = t.can.derived[keyring.UseRekey]
+	}
 	err = t.use(ctx, func(c *conn, s *session) error {
 		m, ok := c.objects.masters[name]
 		switch {
 		case !ok:
 			return keyring.ErrUnknownMaster
 		case t.can.derive:
-			h, err := s.derive(m.handle, block[:], t.can.derivedRoot)
+			h, err := s.derive(m.handle, block[:], template)
 			k = newRoot(c, t.can, h)
 			return err
 		}

@@ -21,6 +21,7 @@ func Run(t *testing.T, fresh func(tb testing.TB) Fixture) {
 	t.Run("Vectors", func(t *testing.T) { testVectors(t, f) })
 	t.Run("Joins", func(t *testing.T) { testJoins(t, f) })
 	t.Run("Rejoins", func(t *testing.T) { testRejoins(t, f) })
+	t.Run("Rekeyed", func(t *testing.T) { testRekeyed(t, f, other) })
 	t.Run("MIC", func(t *testing.T) { testMIC(t, f) })
 	t.Run("Contradictions", func(t *testing.T) { testContradictions(t, f) })
 	t.Run("Wrapping", func(t *testing.T) { testWrapping(t, f) })

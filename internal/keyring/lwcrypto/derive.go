@@ -82,10 +82,16 @@ func putJoinNonce(b []byte, n lorawan.JoinNonce) {
 // Purpose is the first byte of a derivation block of profile ecb-v1.
 type Purpose byte
 
-// Purposes of ecb-v1. Others are reserved for keys of rekeying.
+// Purposes of ecb-v1.
 const (
 	PurposeAppKey Purpose = 0x01
 	PurposeNwkKey Purpose = 0x02
+	// PurposeRekey: the rekeying key of profile S.
+	PurposeRekey Purpose = 0x03
+	// PurposeSlotFirst and PurposeSlotSecond: the halves of the slot key of
+	// rekeying profile M.
+	PurposeSlotFirst  Purpose = 0x04
+	PurposeSlotSecond Purpose = 0x05
 )
 
 // RootKey gives the block of profile ecb-v1: the root key of a device is

@@ -23,9 +23,11 @@ type vector struct {
 	Status           string
 }
 
-func vectors(t testing.TB) []vector {
+func vectors(t testing.TB) []vector { return vectorsOf(t, "lorawan.json") }
+
+func vectorsOf(t testing.TB, file string) []vector {
 	t.Helper()
-	text, err := os.ReadFile("../../../testdata/vectors/lorawan.json")
+	text, err := os.ReadFile("../../../testdata/vectors/" + file)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -211,6 +211,33 @@ func (k *Keys) Rewrap(ctx context.Context, h seal.Header, in []keyring.RewrapIn)
 	return inner.Rewrap(ctx, h, in)
 }
 
+// Handover is keyring.Verbs'.
+func (k *Keys) Handover(ctx context.Context, to seal.PublicKey, in []keyring.HandoverIn) (seal.Header, []seal.SealedRow, error) {
+	inner, err := k.get()
+	if err != nil {
+		return seal.Header{}, nil, err
+	}
+	return inner.Handover(ctx, to, in)
+}
+
+// SignStatement is keyring.Verbs'.
+func (k *Keys) SignStatement(ctx context.Context, content []byte) (signature, public []byte, err error) {
+	inner, err := k.get()
+	if err != nil {
+		return nil, nil, err
+	}
+	return inner.SignStatement(ctx, content)
+}
+
+// AuthMAC is keyring.Verbs'.
+func (k *Keys) AuthMAC(ctx context.Context, ks joinery.KeySet) ([32]byte, error) {
+	inner, err := k.get()
+	if err != nil {
+		return [32]byte{}, err
+	}
+	return inner.AuthMAC(ctx, ks)
+}
+
 // SealKEK is keyring.Verbs'.
 func (k *Keys) SealKEK(ctx context.Context, h seal.Header, in seal.SealedKEK, peer joinery.PeerID, version uint32) (joinery.Sealed, error) {
 	inner, err := k.get()

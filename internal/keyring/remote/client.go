@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -386,6 +387,42 @@ func (c *Client) SealRoots(ctx context.Context, h seal.Header, in []keyring.Root
 // Rewrap is the verb of that name. A long list goes in several requests.
 func (c *Client) Rewrap(ctx context.Context, h seal.Header, in []keyring.RewrapIn) ([]keyring.RootsOut, error) {
 	return manyRows(ctx, c, Rewrap, h, in, rewrapInSize, (*encoder).rewrapIn)
+}
+
+// Handover is the verb of that name, for at most as many key sets as go into one
+// request: 256.
+func (c *Client) Handover(ctx context.Context, to seal.PublicKey, in []keyring.HandoverIn) (h seal.Header, rows []seal.SealedRow, err error) {
+	err = c.do(ctx, Handover, func(e *encoder) {
+		e.bytes(to.MarshalDER())
+		e.length(len(in))
+		for i := range in {
+			e.handoverIn(&in[i])
+		}
+	}, func(d *decoder) {
+		h = d.header()
+		h.Key = bytes.Clone(h.Key)
+		rows = make([]seal.SealedRow, d.length(rootsInLen))
+		for i := range rows {
+			var row keyring.RootsIn
+			d.rootsIn(&row)
+			rows[i] = row.Row
+			r := &rows[i]
+			r.NwkKey, r.AppKey, r.MAC = bytes.Clone(r.NwkKey), bytes.Clone(r.AppKey), bytes.Clone(r.MAC)
+		}
+	})
+	return h, rows, err
+}
+
+// SignStatement is the verb of that name.
+func (c *Client) SignStatement(ctx context.Context, content []byte) (signature, public []byte, err error) {
+	err = c.do(ctx, SignStatement, func(e *encoder) { e.bytes(content) }, func(d *decoder) { signature, public = d.bytes(), d.bytes() })
+	return signature, public, err
+}
+
+// AuthMAC is the verb of that name.
+func (c *Client) AuthMAC(ctx context.Context, ks joinery.KeySet) (mac [32]byte, err error) {
+	err = c.do(ctx, AuthMAC, func(e *encoder) { e.keySet(&ks, false) }, func(d *decoder) { copy(mac[:], d.take(len(mac))) })
+	return mac, err
 }
 
 // manyRows does a verb that seals many rows, in as many requests as they need.

@@ -12,6 +12,7 @@ import (
 
 	"joinery"
 	"joinery/internal/keyring"
+	"joinery/internal/seal"
 )
 
 // maxInFlight is how many requests a server works on at once; more wait in the
@@ -359,6 +360,47 @@ var handlers = [verbs]func(*call) error{
 				e.rootsOut(&out[i])
 			}
 		})
+	},
+	Handover: func(c *call) error {
+		to, err := seal.ParsePublicKeyDER(c.borrowed())
+		if err != nil {
+			return c.reply(keyring.ErrRequest, nil)
+		}
+		in := make([]keyring.HandoverIn, c.length(handoverInLen))
+		for i := range in {
+			c.handoverIn(&in[i])
+		}
+		if err := c.done(); err != nil {
+			return err
+		}
+		h, rows, err := c.keys.Handover(&c.r.ctx, to, in)
+		return c.reply(err, func(e *encoder) {
+			e.header(&h)
+			e.length(len(rows))
+			for i := range rows {
+				e.rootsIn(&keyring.RootsIn{Row: rows[i]})
+			}
+		})
+	},
+	SignStatement: func(c *call) error {
+		content := c.borrowed()
+		if err := c.done(); err != nil {
+			return err
+		}
+		signature, public, err := c.keys.SignStatement(&c.r.ctx, content)
+		return c.reply(err, func(e *encoder) {
+			e.bytes(signature)
+			e.bytes(public)
+		})
+	},
+	AuthMAC: func(c *call) error {
+		var ks joinery.KeySet
+		c.keySet(&ks, false)
+		if err := c.done(); err != nil {
+			return err
+		}
+		mac, err := c.keys.AuthMAC(&c.r.ctx, ks)
+		return c.reply(err, func(e *encoder) { e.raw(mac[:]) })
 	},
 	SealKEK: func(c *call) error {
 		h, in, peer, version := c.header(), c.sealedKEK(), joinery.PeerID(c.u64()), c.u32()

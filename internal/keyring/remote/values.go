@@ -19,6 +19,15 @@ func (e *encoder) keySet(ks *joinery.KeySet, custody bool) {
 	e.string(ks.Master)
 	e.u32(ks.Generation)
 	e.u8(uint8(ks.Root10))
+	e.u8(uint8(ks.Rekey))
+	if ks.Rekey != 0 {
+		e.raw(ks.Serial[:])
+		e.length(len(ks.Steps))
+		for _, s := range ks.Steps {
+			e.raw(s.JoinEUI[:])
+			e.raw(s.Cookie[:])
+		}
+	}
 	for _, r := range []*joinery.SealedRoot{&ks.Nwk, &ks.App} {
 		e.bytes(r.Use)
 		if custody {
@@ -36,6 +45,16 @@ func (d *decoder) keySet(ks *joinery.KeySet, custody bool) {
 	ks.Master = d.string()
 	ks.Generation = d.u32()
 	ks.Root10 = joinery.RootKey(d.u8())
+	if ks.Rekey = joinery.RekeyProfile(d.u8()); ks.Rekey != 0 {
+		copy(ks.Serial[:], d.take(len(ks.Serial)))
+		if n := d.length(8 + lorawan.CookieLen); n > 0 {
+			ks.Steps = make([]lorawan.Rekey, n)
+			for i := range ks.Steps {
+				d.eui(&ks.Steps[i].JoinEUI)
+				copy(ks.Steps[i].Cookie[:], d.take(lorawan.CookieLen))
+			}
+		}
+	}
 	for _, r := range []*joinery.SealedRoot{&ks.Nwk, &ks.App} {
 		r.Use = d.borrowed()
 		if custody {
@@ -311,4 +330,19 @@ func (d *decoder) rootsOut(r *keyring.RootsOut) {
 		s.Use = d.bytes()
 		s.Custody = d.bytes()
 	}
+}
+
+// handoverInLen is the length of the shortest key set with its row in a frame.
+const handoverInLen = rootsInLen + 8
+
+func (e *encoder) handoverIn(in *keyring.HandoverIn) {
+	e.keySet(&in.KeySet, false)
+	e.rootsIn(&keyring.RootsIn{Row: in.Row})
+}
+
+func (d *decoder) handoverIn(in *keyring.HandoverIn) {
+	var row keyring.RootsIn
+	d.keySet(&in.KeySet, false)
+	d.rootsIn(&row)
+	in.Row = row.Row
 }

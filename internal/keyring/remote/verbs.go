@@ -24,6 +24,9 @@ const (
 	Rewrap
 	LogKey
 	SignCheckpoint
+	Handover
+	AuthMAC
+	SignStatement
 	verbs // one above the last
 
 	// Last is the verb with the highest number.
@@ -50,6 +53,7 @@ var verbNames = [verbs]string{
 	SealRoots: "seal-roots", SealKEK: "seal-kek", IsKEK: "is-kek",
 	CheckKeySet: "check-key-set", CheckKEK: "check-kek", Ready: "ready", State: "state", Rewrap: "rewrap",
 	LogKey: "log-key", SignCheckpoint: "sign-checkpoint",
+	Handover: "handover", AuthMAC: "auth-mac", SignStatement: "sign-statement",
 }
 
 // String names the verb in logs and metrics.

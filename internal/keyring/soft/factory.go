@@ -159,6 +159,16 @@ func (t *factoryToken) SealRoot(_ context.Context, name string, d keyring.Deriva
 	return to.Seal(root[:])
 }
 
+// SealSlotKey implements keyring.FactoryToken.
+func (t *factoryToken) SealSlotKey(_ context.Context, name string, d keyring.Derivation, to *seal.Sealer) ([]byte, error) {
+	key := new([lwcrypto.SlotKeyLen]byte)
+	defer clear(key[:])
+	if err := t.masters.slotKey(key, name, d); err != nil {
+		return nil, err
+	}
+	return to.Seal(key[:])
+}
+
 // Sign implements keyring.FactoryToken.
 func (t *factoryToken) Sign(hash [sha256.Size]byte) (signature [64]byte, err error) {
 	err = useP256(t.signer, func(key *ecdsa.PrivateKey) error {

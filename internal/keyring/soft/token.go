@@ -136,6 +136,8 @@ func (t *Token) Custody() []keyring.Custody {
 	return []keyring.Custody{
 		{Origin: joinery.OriginDerived, Profile: keyring.ProfileECBv1, Level: keyring.LevelInMemory, Served: true, Why: why},
 		{Origin: joinery.OriginSealed, Level: keyring.LevelInMemory, Served: true, Why: why},
+		{Origin: joinery.OriginRekeyed, Profile: joinery.RekeyS.String(), Level: keyring.LevelInMemory, Served: true, Why: why},
+		{Origin: joinery.OriginRekeyed, Profile: joinery.RekeyM.String(), Level: keyring.LevelInMemory, Served: true, Why: why},
 	}
 }
 

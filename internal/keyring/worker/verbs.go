@@ -115,6 +115,33 @@ func (k *Keys) Rewrap(ctx context.Context, h seal.Header, in []keyring.RewrapIn)
 	return out, err
 }
 
+// Handover is the verb of that name.
+func (k *Keys) Handover(ctx context.Context, to seal.PublicKey, in []keyring.HandoverIn) (h seal.Header, rows []seal.SealedRow, err error) {
+	err = k.do(ctx, remote.Handover, func(c *remote.Client) (err error) {
+		h, rows, err = c.Handover(ctx, to, in)
+		return err
+	})
+	return h, rows, err
+}
+
+// SignStatement is the verb of that name.
+func (k *Keys) SignStatement(ctx context.Context, content []byte) (signature, public []byte, err error) {
+	err = k.do(ctx, remote.SignStatement, func(c *remote.Client) (err error) {
+		signature, public, err = c.SignStatement(ctx, content)
+		return err
+	})
+	return signature, public, err
+}
+
+// AuthMAC is the verb of that name.
+func (k *Keys) AuthMAC(ctx context.Context, ks joinery.KeySet) (mac [32]byte, err error) {
+	err = k.do(ctx, remote.AuthMAC, func(c *remote.Client) (err error) {
+		mac, err = c.AuthMAC(ctx, ks)
+		return err
+	})
+	return mac, err
+}
+
 // SealKEK is the verb of that name.
 func (k *Keys) SealKEK(ctx context.Context, h seal.Header, in seal.SealedKEK, peer joinery.PeerID, version uint32) (sealed joinery.Sealed, err error) {
 	err = k.do(ctx, remote.SealKEK, func(c *remote.Client) (err error) {

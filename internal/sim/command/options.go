@@ -114,6 +114,7 @@ type acceptFlags struct {
 	appSKey   string
 	clearKeys bool
 	lose      bool
+	rekey     bool
 	verbose   bool
 }
 
@@ -123,12 +124,13 @@ func (f *acceptFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.appSKey, "appskey", "", "how AppSKey must travel: wrapped, session-key-id or clear (default: not in the clear)")
 	cmd.Flags().BoolVar(&f.clearKeys, "clear-keys", false, "network session keys may travel unwrapped")
 	cmd.Flags().BoolVar(&f.lose, "lose", false, "lose the accept on air: the device does not hear it")
+	cmd.Flags().BoolVar(&f.rekey, "rekey", false, "an instruction to rekey must come in the place of the channel list")
 	cmd.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "print each check on a line of its own")
 }
 
 // joinOptions are what the flags ask of a join or rejoin.
 func (f *acceptFlags) joinOptions(as *sim.AS) (o sim.JoinOptions, err error) {
-	o = sim.JoinOptions{DLSettings: 3, RxDelay: 1, AS: as, ClearKeys: f.clearKeys, Lose: f.lose}
+	o = sim.JoinOptions{DLSettings: 3, RxDelay: 1, AS: as, ClearKeys: f.clearKeys, Lose: f.lose, Rekey: f.rekey}
 	if o.Network, err = f.networkVersion(); err != nil {
 		return o, err
 	}

@@ -203,7 +203,9 @@ func (r *runner) tell(result *sim.Result, title, did string) error {
 	if result.ResultCode == sim.ResultSuccess {
 		tellKeys(&s, result)
 	}
-	if result.Taken {
+	if result.Accepted.Rekeyed {
+		s.tell("device", "is told to rekey: derives new root keys inside its element, forgets its session and asks for JoinEUI %v from now on", r.dev.JoinEUI())
+	} else if result.Taken {
 		s.tell("device", "takes the accept: JoinNonce %d, DevAddr %v, NetID %v, session of LoRaWAN %s",
 			result.Accepted.JoinNonce, result.Accepted.DevAddr, result.Accepted.NetID, layout(result.Accepted.OptNeg))
 	}

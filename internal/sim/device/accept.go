@@ -23,12 +23,16 @@ type Accepted struct {
 	Type   element.JoinType
 	OptNeg bool
 	lorawan.JoinAccept
+	// Rekeyed: the accept carried an instruction to rekey, and the device obeyed.
+	// It has no session now and joins at the new Join Server.
+	Rekeyed bool
 }
 
 // HandleAccept processes a received join-accept as device stacks do: frame,
 // MIC by each request that waits, JoinNonce, keys. The state changes, and is
 // saved, only if all of it is right; a device whose state could not be saved
-// keeps its old session.
+// keeps its old session. An accept that carries an instruction to rekey begins
+// no session, where the element can obey; see Rekey.
 func (d *Device) HandleAccept(phy []byte) (Accepted, error) {
 	if len(phy) != lorawan.JoinAcceptLen && len(phy) != lorawan.JoinAcceptCFListLen || phy[0] != lorawan.MHDRJoinAccept {
 		return Accepted{}, ErrFrame
@@ -39,6 +43,10 @@ func (d *Device) HandleAccept(phy []byte) (Accepted, error) {
 	}
 	if err := d.checkJoinNonce(a); err != nil {
 		return a, err
+	}
+	if r, ok := a.CFList.Rekey(); ok && a.Type == element.Join && d.canRekey() {
+		a.Rekeyed = true
+		return a, d.rekey(r, a.JoinNonce)
 	}
 	session := Session{
 		Type: a.Type, OptNeg: a.OptNeg, JoinEUI: d.state.JoinEUI, Count: d.count(a.Type),

@@ -65,16 +65,20 @@ func New(e *element.Element, version lorawan.MACVersion, o Options) (*Device, er
 	}, o)
 }
 
-// Restore makes the device that had saved state, with its element. Keys of a
-// session are derived again.
+// Restore makes the device that had saved state, with its element as the factory
+// made it. Keys of a session are derived again, and so are root keys that took
+// the place of the factory's.
 func Restore(e *element.Element, state State, o Options) (*Device, error) {
 	if err := state.check(); err != nil {
+		return nil, err
+	}
+	d := &Device{element: e, nvm: o.NVM, draw: o.Draw, state: state.Clone()}
+	if err := d.rekeyAgain(); err != nil {
 		return nil, err
 	}
 	if e.JoinEUI() != state.JoinEUI || e.DevEUI() != state.DevEUI {
 		return nil, fmt.Errorf("device %v: its state is of device %v at JoinEUI %v", e.DevEUI(), state.DevEUI, state.JoinEUI)
 	}
-	d := &Device{element: e, nvm: o.NVM, draw: o.Draw, state: state.Clone()}
 	if state.MACVersion.HasTwoRootKeys() {
 		if !e.Has(element.NwkKey) || !e.Has(element.AppKey) {
 			return nil, fmt.Errorf("device %v: LoRaWAN %v needs NwkKey and AppKey, its element has one root key", state.DevEUI, state.MACVersion)

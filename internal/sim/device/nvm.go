@@ -33,6 +33,20 @@ type State struct {
 
 	// Session is nil before the first join.
 	Session *Session `json:"session,omitempty"`
+
+	// Rekeyed is every instruction to rekey by which the element derived, oldest
+	// first. In a chip that is one memory with the keys; here keys are made anew
+	// from those of the factory each time that the device starts.
+	Rekeyed []Rekeyed `json:"rekeyed,omitempty"`
+	// AuthMAC is what an element of rekeying profile M wants before it derives; it
+	// is brought to the device before an instruction can be obeyed.
+	AuthMAC []byte `json:"authMAC,omitempty"`
+}
+
+// Rekeyed is one instruction to rekey that was obeyed.
+type Rekeyed struct {
+	JoinEUI lorawan.EUI64  `json:"joinEUI"`
+	Cookie  lorawan.Cookie `json:"cookie"`
 }
 
 // Session is an activation as the device knows it: everything that its keys
@@ -53,7 +67,7 @@ type Session struct {
 
 // Clone gives a copy that shares nothing with s.
 func (s State) Clone() State {
-	s.UsedDevNonces = slices.Clone(s.UsedDevNonces)
+	s.UsedDevNonces, s.Rekeyed, s.AuthMAC = slices.Clone(s.UsedDevNonces), slices.Clone(s.Rekeyed), slices.Clone(s.AuthMAC)
 	if s.Session != nil {
 		session := *s.Session
 		s.Session = &session

@@ -78,6 +78,7 @@ type Element struct {
 	root10  KeyID
 	slots   [slots]slot
 	device  *ecdsa.PrivateKey // nil: none
+	rekey   rekeying
 	sum     [aes.BlockSize]byte
 	header  [11]byte
 }

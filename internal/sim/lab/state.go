@@ -27,6 +27,8 @@ type stateFile struct {
 // Record is all that is remembered of one device.
 type Record struct {
 	Device device.State `json:"device"`
+	// Silicon is the JoinEUI in the silicon file, of a device that was rekeyed.
+	Silicon lorawan.EUI64 `json:"siliconJoinEUI,omitzero"`
 	// LastJoinRequest is the device's last join-request, as whoever listens on
 	// the air could have recorded it.
 	LastJoinRequest Hex `json:"lastJoinRequest,omitempty"`
@@ -94,7 +96,11 @@ func (s *state) read() error {
 		return fmt.Errorf("state %s: want format %s", s.path, formatState)
 	}
 	for _, r := range s.file.Devices {
-		s.records[deviceKey{r.Device.JoinEUI, r.Device.DevEUI}] = r
+		k := deviceKey{r.Device.JoinEUI, r.Device.DevEUI}
+		if !r.Silicon.IsZero() {
+			k.joinEUI = r.Silicon
+		}
+		s.records[k] = r
 	}
 	return nil
 }
@@ -135,6 +141,9 @@ type nvm struct {
 func (n nvm) Save(d device.State) error {
 	before := n.record.Device
 	n.record.Device = d.Clone()
+	if len(d.Rekeyed) > 0 && n.record.Silicon.IsZero() {
+		n.record.Silicon = before.JoinEUI
+	}
 	if err := n.state.write(); err != nil {
 		n.record.Device = before
 		return err

@@ -32,9 +32,11 @@ func itemMAC(fileKey cipher.Block) (*aesmode.CMAC, error) {
 // keys, before each its length in four bytes, big-endian.
 func rowMAC(c *aesmode.CMAC, row Row) (mac [aes.BlockSize]byte) {
 	var message []byte
-	for _, field := range [][]byte{
-		[]byte(formatSeal + " element"), []byte(row.UniqueID), row.JoinEUI[:], row.DevEUI[:], row.NwkKey, row.AppKey, row.DeviceKey,
-	} {
+	purpose, fields := " element", [][]byte{[]byte(row.UniqueID), row.JoinEUI[:], row.DevEUI[:], row.NwkKey, row.AppKey, row.DeviceKey}
+	if len(row.RekeyKey) > 0 {
+		purpose, fields = " rekeying element", append(fields, row.RekeyKey)
+	}
+	for _, field := range append([][]byte{[]byte(formatSeal + purpose)}, fields...) {
 		message = binary.BigEndian.AppendUint32(message, uint32(len(field)))
 		message = append(message, field...)
 	}

@@ -7,6 +7,7 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -61,6 +62,7 @@ type Row struct {
 	NwkKey    []byte        `json:"nwkKey"`
 	AppKey    []byte        `json:"appKey"`
 	DeviceKey []byte        `json:"deviceKey"`
+	RekeyKey  []byte        `json:"rekeyKey,omitempty"`
 	MAC       []byte        `json:"mac"`
 }
 
@@ -141,11 +143,35 @@ func (s *Reader) Element(row Row) (*element.Element, error) {
 	if err != nil {
 		return nil, fmt.Errorf("silicon: element %v: deviceKey: %w", row.DevEUI, err)
 	}
+	if err := s.setRekeyKey(e, row); err != nil {
+		return nil, err
+	}
 	if scalar == nil {
 		return e, nil
 	}
 	defer clear(scalar)
 	return e, e.SetDeviceKey(scalar)
+}
+
+// setRekeyKey gives an element what it rekeys with: of 16 bytes in profile S, of 32
+// in profile M.
+func (s *Reader) setRekeyKey(e *element.Element, row Row) error {
+	key, err := s.open(row.RekeyKey)
+	if err != nil {
+		return fmt.Errorf("silicon: element %v: rekeyKey: %w", row.DevEUI, err)
+	}
+	defer clear(key)
+	switch len(key) {
+	case 0:
+		return nil
+	case element.SlotKeySize:
+		serial, err := hex.DecodeString(row.UniqueID)
+		if err != nil {
+			return fmt.Errorf("silicon: element %v: uniqueId is no serial number, which an element with a slot key derives with", row.DevEUI)
+		}
+		return e.SetSlotKey(key, serial)
+	}
+	return e.SetRekeyKey(key)
 }
 
 // open unwraps a key; an absent one stays nil.

@@ -12,8 +12,8 @@ import (
 	"joinery/lorawan"
 )
 
-// Vector is one known answer of testdata/vectors/lorawan.json; README.md beside
-// that file explains the members.
+// Vector is one known answer of a file in testdata/vectors; README.md beside it
+// explains the members.
 type Vector struct {
 	Name            string         `json:"name"`
 	Op              string         `json:"op"`
@@ -26,13 +26,17 @@ type Vector struct {
 // Vectors gives the vectors of the given operations; none at all fails the test.
 func Vectors(t testing.TB, ops ...string) []Vector {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join(moduleRoot(t), "testdata", "vectors", "lorawan.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	var all, picked []Vector
-	if err := json.Unmarshal(b, &all); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"lorawan.json", "rekey.json"} {
+		b, err := os.ReadFile(filepath.Join(moduleRoot(t), "testdata", "vectors", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var list []Vector
+		if err := json.Unmarshal(b, &list); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, list...)
 	}
 	for _, op := range ops {
 		before := len(picked)

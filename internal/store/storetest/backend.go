@@ -21,6 +21,7 @@ type Backend interface {
 	HandOver
 	Imports
 	Roots
+	Rekeying
 	Organisations
 	Peers
 	APIKeys
@@ -189,7 +190,7 @@ func Run(t *testing.T, open func(t testing.TB) Backend) {
 		{"Commit", runCommits}, {"Service", runServices}, {"Import", runImports}, {"Roots", runRoots}, {"Manifest", runManifests}, {"Delete", runDeletes}, {"Device", runDevices},
 		{"Ownership", runOwnership}, {"HandOver", runHandOver}, {"Fleet", runFleet}, {"Foreign", runForeign}, {"Refusals", runRefusals},
 		{"Meanwhile", runMeanwhile}, {"Labels", runLabels}, {"People", runPeople}, {"NetworkClaims", runNetworkClaims},
-		{"Events", runEvents}, {"Webhooks", runWebhooks}, {"Export", runExports}, {"CustodyLog", runCustodyLog},
+		{"Events", runEvents}, {"Webhooks", runWebhooks}, {"Export", runExports}, {"CustodyLog", runCustodyLog}, {"Rekeying", runRekeying},
 	} {
 		t.Run(group.name, func(t *testing.T) { group.run(t, open) })
 	}

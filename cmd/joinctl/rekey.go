@@ -1,0 +1,536 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+
+	"joinery"
+	"joinery/client"
+	"joinery/internal/rekeyfile"
+	"joinery/internal/seal"
+	"joinery/lorawan"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) rekeyCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "rekey",
+		Short: "Have devices derive new root keys and join at another Join Server",
+		Long: `A device whose element can be rekeyed derives new root keys inside it and joins at
+another Join Server with them. The way: 'rekey server add' pins that Join Server, 'rekey
+arm' gives the order, 'rekey handover' seals the new root keys to it, the device's next
+join tells the device, and 'rekey accept' takes that Join Server's receipt. At the bench
+'rekey ticket' and 'rekey results' take the place of the join.`,
+	}
+	c.AddCommand(a.rekeyProfileCommand(), a.rekeyArmCommand(), a.rekeyStatusCommand(), a.rekeyCancelCommand(), a.rekeyConfirmCommand(),
+		a.rekeyTicketCommand(), a.rekeyResultsCommand(), a.rekeyHandoverCommand(), a.rekeyUnpackCommand(), a.rekeyReceiptCommand(),
+		a.rekeyAcceptCommand(), a.rekeyServerCommand())
+	return c
+}
+
+func (a *app) rekeyProfileCommand() *cobra.Command {
+	var profile string
+	c := a.deviceAct(&cobra.Command{
+		Use:   "profile DEVICE --profile S",
+		Short: "Say how a device rekeys",
+		Long: `Say how a device rekeys: S, by one AES encryption under a rekeying key for each new
+key; M, by the DeriveKey command of the ATECC608 family; or none. Only who knows its
+element can say so.` + deviceHelp,
+		Example: "  joinctl rekey profile 0004A310001AA90A --profile S",
+	}, "noted how it rekeys", func(ctx context.Context, api *client.Client, d client.Device) error {
+		return api.SetRekeyProfile(ctx, d.ID, client.RekeyProfile{Profile: profile})
+	})
+	c.Flags().StringVar(&profile, "profile", "", "none, S or M")
+	require(c, "profile")
+	return c
+}
+
+func (a *app) rekeyArmCommand() *cobra.Command {
+	var joinEUI, to string
+	var days uint32
+	c := a.command(&cobra.Command{
+		Use:   "arm DEVICE --join-eui JOINEUI --to SERVER",
+		Short: "Order devices to derive new root keys and join at another Join Server",
+		Long: `Order devices, one or several, to derive new root keys and to join at another Join
+Server. Each of their join-accepts carries the instruction until the order is confirmed,
+cancelled or expires; in that accept the network's list of channels is left out. Old keys
+are kept and served all the while. The old Join Server could compute the new root keys as long as it has the
+rekeying key; see docs/handover.md.` + deviceHelp,
+		Example: `  joinctl rekey arm 0004A310001AA90A --join-eui EC656EFFFE000001 --to joins.example.com
+  joinctl rekey arm 0004A310001AA90A 0004A310001AA90B --join-eui EC656EFFFE000001 \
+    --to joins.example.com --days 30`,
+		Args: cobra.MinimumNArgs(1),
+	}, func(ctx context.Context, api *client.Client, args []string) error {
+		eui, err := lorawan.ParseEUI64(joinEUI)
+		if err != nil {
+			return usagef("--join-eui: %w", err)
+		}
+		server, err := findJoinServer(ctx, api, to)
+		if err != nil {
+			return err
+		}
+		var orders []client.RekeyOrder
+		for _, arg := range args {
+			d, err := findDevice(ctx, api, arg)
+			if err != nil {
+				return err
+			}
+			if d.Disclosed {
+				a.sayf("warning: a root key of %s was disclosed; whoever has it can forge instructions\n", deviceName(d))
+			}
+			o, err := api.ArmRekey(ctx, d.ID, client.NewRekeyOrder{NewJoinEUI: eui, To: server.ID, Days: days})
+			if err != nil {
+				return fmt.Errorf("%s: %w (%d devices before it are armed)", deviceName(d), err, len(orders))
+			}
+			orders = append(orders, o)
+		}
+		return a.done(orders, "%d devices are armed for %s at %s; hand their new root keys over: 'joinctl rekey handover'", len(orders), eui, server.Name)
+	})
+	c.Flags().StringVar(&joinEUI, "join-eui", "", "JoinEUI at which they are to join")
+	c.Flags().StringVar(&to, "to", "", "name or id of the pinned Join Server ('joinctl rekey server list')")
+	c.Flags().Uint32Var(&days, "days", 0, "for how long the order is sent (default 90)")
+	require(c, "join-eui")
+	require(c, "to")
+	return c
+}
+
+// findJoinServer finds a pinned Join Server by its name or id.
+func findJoinServer(ctx context.Context, api *client.Client, arg string) (client.JoinServer, error) {
+	for j, err := range api.JoinServers(ctx, client.JoinServersQuery{}) {
+		if err != nil {
+			return client.JoinServer{}, err
+		}
+		if j.Name == arg || j.ID.String() == arg {
+			return j, nil
+		}
+	}
+	return client.JoinServer{}, fmt.Errorf("no Join Server %s is pinned: 'joinctl rekey server list' lists them", arg)
+}
+
+func (a *app) rekeyStatusCommand() *cobra.Command {
+	return a.command(&cobra.Command{
+		Use:   "status DEVICE",
+		Short: "Show how the rekeying of a device stands",
+		Long:  "Show how a device rekeys, what keys it may have, and the orders that it got, newest first." + deviceHelp,
+		Example: `  joinctl rekey status 0004A310001AA90A
+  joinctl rekey status 0004A310001AA90A --json`,
+		Args: cobra.ExactArgs(1),
+	}, func(ctx context.Context, api *client.Client, args []string) error {
+		d, err := findDevice(ctx, api, args[0])
+		if err != nil {
+			return err
+		}
+		r, err := api.Rekeying(ctx, d.ID)
+		if err != nil {
+			return err
+		}
+		if !a.flags.json {
+			a.sayf("%s: profile %s, rekeyed %d times, %d candidates\n", deviceName(d), r.Profile, r.Generation, r.Candidates)
+			return showList(a, r.Orders, columns[client.RekeyOrder]{
+				names: []string{"when", "state", "JoinEUI", "to", "cookie", "sent", "last", "until", "id"},
+				cells: func(o client.RekeyOrder) []any {
+					return []any{when(o.At, "?"), o.State, o.NewJoinEUI, o.To, o.Cookie, o.Sent, when(o.LastSentAt, "never"), when(o.ExpiresAt, "?"), o.ID}
+				},
+				empty: "no orders; 'joinctl rekey arm' gives one",
+			})
+		}
+		return writeJSON(a.out, r)
+	})
+}
+
+func (a *app) rekeyCancelCommand() *cobra.Command {
+	return a.deviceAct(&cobra.Command{
+		Use:     "cancel DEVICE",
+		Short:   "Send the instruction no more",
+		Long:    "Send the instruction no more. What was sent may still be obeyed, and the device is served whatever it did." + deviceHelp,
+		Example: "  joinctl rekey cancel 0004A310001AA90A",
+	}, "cancelled", func(ctx context.Context, api *client.Client, d client.Device) error {
+		return api.CancelRekey(ctx, d.ID)
+	})
+}
+
+func (a *app) rekeyConfirmCommand() *cobra.Command {
+	var yes bool
+	c := a.deviceAct(&cobra.Command{
+		Use:   "confirm DEVICE",
+		Short: "Say that a device joined at the other Join Server",
+		Long: `Say, as its owner, that a device joined at the other Join Server. Its joins are refused
+here from then on, until it is armed anew. A receipt says it better: 'joinctl rekey accept'.` + deviceHelp,
+		Example: "  joinctl rekey confirm 0004A310001AA90A --yes",
+	}, "confirmed", func(ctx context.Context, api *client.Client, d client.Device) error {
+		if err := a.confirm(yes, fmt.Sprintf("%s would not be served here any more", deviceName(d)), d.DevEUI.String(), "--yes"); err != nil {
+			return err
+		}
+		return api.ConfirmRekey(ctx, d.ID)
+	})
+	yesFlag(c, &yes)
+	return c
+}
+
+// deviceIDs finds devices.
+func deviceIDs(ctx context.Context, api *client.Client, args []string) (ids []joinery.DeviceID, err error) {
+	for _, arg := range args {
+		d, err := findDevice(ctx, api, arg)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, d.ID)
+	}
+	return ids, nil
+}
+
+// outFlag is where a file of rekeying goes.
+func outFlag(c *cobra.Command, out *string) {
+	c.Flags().StringVar(out, "out", "", "file to write")
+	require(c, "out")
+}
+
+func (a *app) writeRekeyFile(path string, f client.RekeyFile, format string, args ...any) error {
+	if err := os.WriteFile(path, f.File, 0o600); err != nil {
+		return err
+	}
+	return a.done(map[string]string{"file": path}, format, args...)
+}
+
+func (a *app) rekeyTicketCommand() *cobra.Command {
+	var out string
+	c := a.command(&cobra.Command{
+		Use:   "ticket DEVICE --out FILE",
+		Short: "Write orders into a signed ticket for the bench",
+		Long: `Write the open orders of devices into a ticket, signed by the server, that a tool at the
+bench replays onto elements. From then on each may have been obeyed.` + deviceHelp,
+		Example: `  joinctl rekey ticket 0004A310001AA90A --out ticket.json
+  joinsim element rekey ticket.json --results results.json`,
+		Args: cobra.MinimumNArgs(1),
+	}, func(ctx context.Context, api *client.Client, args []string) error {
+		ids, err := deviceIDs(ctx, api, args)
+		if err != nil {
+			return err
+		}
+		f, err := api.MakeRekeyTicket(ctx, client.RekeyDevices{Devices: ids})
+		if err != nil {
+			return err
+		}
+		return a.writeRekeyFile(out, f, "a ticket for %d devices is in %s", len(ids), out)
+	})
+	outFlag(c, &out)
+	return c
+}
+
+func (a *app) rekeyResultsCommand() *cobra.Command {
+	return a.command(&cobra.Command{
+		Use:     "results FILE",
+		Short:   "Take in what the bench made of a ticket",
+		Long:    "Take in the results file of a ticket: orders that were obeyed are confirmed.",
+		Example: "  joinctl rekey results results.json",
+		Args:    cobra.ExactArgs(1),
+	}, func(ctx context.Context, api *client.Client, args []string) error {
+		text, err := os.ReadFile(args[0])
+		if err != nil {
+			return err
+		}
+		r, err := rekeyfile.ReadResults(text)
+		if err != nil {
+			return fmt.Errorf("%s: %w", args[0], err)
+		}
+		in := client.RekeyResults{Results: []client.RekeyResult{}}
+		failed := 0
+		for _, v := range r.Results {
+			id, err := joinery.ParseRekeyID(v.Order)
+			if err != nil {
+				return fmt.Errorf("%s: order: %w", args[0], err)
+			}
+			if !v.Rekeyed {
+				failed++
+				a.sayf("%s was not rekeyed: %s\n", v.DevEUI, clean(v.Error))
+			}
+			in.Results = append(in.Results, client.RekeyResult{Order: id, DevEUI: v.DevEUI, Rekeyed: v.Rekeyed, Error: cut(v.Error, 500)})
+		}
+		done, err := api.TakeRekeyResults(ctx, in)
+		if err != nil {
+			return err
+		}
+		if err := a.done(done, "%d orders are confirmed, %d devices were not rekeyed", done.Confirmed, failed); err != nil || failed == 0 {
+			return err
+		}
+		return errPartial
+	})
+}
+
+func (a *app) rekeyHandoverCommand() *cobra.Command {
+	var to, out string
+	c := a.command(&cobra.Command{
+		Use:   "handover DEVICE --to SERVER --out FILE",
+		Short: "Seal the new root keys of devices to the other Join Server",
+		Long: `Seal the root keys to which the orders of devices lead to the Join Server that they
+name. The file opens there and nowhere else; it can be made again as often as it is lost.
+There, 'joinctl rekey unpack' makes a key list of it.` + deviceHelp,
+		Example: "  joinctl rekey handover 0004A310001AA90A --to joins.example.com --out handover.json",
+		Args:    cobra.MinimumNArgs(1),
+	}, func(ctx context.Context, api *client.Client, args []string) error {
+		server, err := findJoinServer(ctx, api, to)
+		if err != nil {
+			return err
+		}
+		ids, err := deviceIDs(ctx, api, args)
+		if err != nil {
+			return err
+		}
+		f, err := api.MakeHandover(ctx, client.NewHandover{To: server.ID, Devices: ids})
+		if err != nil {
+			return err
+		}
+		return a.writeRekeyFile(out, f, "the new root keys of %d devices are in %s, sealed to %s", len(ids), out, server.Name)
+	})
+	c.Flags().StringVar(&to, "to", "", "name or id of the pinned Join Server")
+	require(c, "to")
+	outFlag(c, &out)
+	return c
+}
+
+func (a *app) rekeyUnpackCommand() *cobra.Command {
+	var key, out string
+	c := &cobra.Command{
+		Use:   "unpack FILE --key KEY --out FILE",
+		Short: "Make a key list of what another Join Server handed over",
+		Long: `Verify a hand-over and write its devices as a sealed key list, which 'joinctl import
+sealed' takes in. KEY is the statement key of the Join Server that it comes from, by a way
+that you trust ('joinctl rekey server keys' there).`,
+		Example: `  joinctl rekey unpack handover.json --key old-server.pub --out handover.sealed
+  joinctl import sealed handover.sealed --bind-net-id 000013`,
+		Args: cobra.ExactArgs(1),
+	}
+	c.RunE = func(_ *cobra.Command, args []string) error {
+		h, err := readHandover(args[0], key)
+		if err != nil {
+			return err
+		}
+		var list bytes.Buffer
+		w, err := seal.NewFileWriter(&list, h.Seal)
+		if err != nil {
+			return err
+		}
+		for _, d := range h.Devices {
+			if err := w.Write(d.Row); err != nil {
+				return err
+			}
+		}
+		if err := errors.Join(w.Flush(), os.WriteFile(out, list.Bytes(), 0o600)); err != nil {
+			return err
+		}
+		return a.done(map[string]any{"file": out, "devices": len(h.Devices)}, "%d devices are in %s; 'joinctl import sealed' takes them in", len(h.Devices), out)
+	}
+	c.Flags().StringVar(&key, "key", "", "PEM file of the other Join Server's statement key")
+	require(c, "key")
+	outFlag(c, &out)
+	return c
+}
+
+// readHandover reads a hand-over that the key in a PEM file signed.
+func readHandover(path, keyFile string) (h rekeyfile.Handover, err error) {
+	trusted, err := readPublicDER(keyFile)
+	if err != nil {
+		return h, err
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return h, err
+	}
+	if _, err := rekeyfile.Open(text, rekeyfile.FormatHandover, trusted, &h); err != nil {
+		return h, fmt.Errorf("%s: %w", path, err)
+	}
+	return h, nil
+}
+
+// readPublicDER reads a public key from a PEM file.
+func readPublicDER(path string) ([]byte, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != "PUBLIC KEY" {
+		return nil, fmt.Errorf("%s: want one PEM block of type PUBLIC KEY", path)
+	}
+	return block.Bytes, nil
+}
+
+func (a *app) rekeyReceiptCommand() *cobra.Command {
+	var key, out string
+	c := a.command(&cobra.Command{
+		Use:   "receipt HANDOVER --key KEY --out FILE",
+		Short: "Have this server sign which devices of a hand-over joined here",
+		Long: `Have this server sign which devices of a hand-over joined here. The receipt goes back to
+the Join Server that handed them over. Devices that did not join yet are left out; ask
+again later.`,
+		Example: "  joinctl rekey receipt handover.json --key old-server.pub --out receipt.json",
+		Args:    cobra.ExactArgs(1),
+	}, func(ctx context.Context, api *client.Client, args []string) error {
+		h, err := readHandover(args[0], key)
+		if err != nil {
+			return err
+		}
+		in := client.ArrivedDevices{Devices: []client.ArrivedDevice{}}
+		for _, d := range h.Devices {
+			here, err := findDevice(ctx, api, d.Row.JoinEUI.String()+"/"+d.Row.DevEUI.String())
+			if err != nil {
+				return err
+			}
+			in.Devices = append(in.Devices, client.ArrivedDevice{Device: here.ID, Order: d.Order, Cookie: d.Cookie})
+		}
+		f, err := api.MakeReceipts(ctx, in)
+		if err != nil {
+			return err
+		}
+		var r rekeyfile.Receipt
+		if _, err := rekeyfile.Open(f.File, rekeyfile.FormatReceipt, nil, &r); err != nil {
+			return err
+		}
+		return a.writeRekeyFile(out, f, "%d of %d devices joined here; the receipt is in %s", len(r.Joins), len(h.Devices), out)
+	})
+	c.Flags().StringVar(&key, "key", "", "PEM file of the other Join Server's statement key")
+	require(c, "key")
+	outFlag(c, &out)
+	return c
+}
+
+func (a *app) rekeyAcceptCommand() *cobra.Command {
+	return a.command(&cobra.Command{
+		Use:     "accept RECEIPT",
+		Short:   "Confirm orders by another Join Server's receipt",
+		Long:    "Confirm orders by a receipt, which the Join Server that they name must have signed.",
+		Example: "  joinctl rekey accept receipt.json",
+		Args:    cobra.ExactArgs(1),
+	}, func(ctx context.Context, api *client.Client, args []string) error {
+		text, err := os.ReadFile(args[0])
+		if err != nil {
+			return err
+		}
+		done, err := api.TakeReceipts(ctx, client.RekeyFile{File: text})
+		if err != nil {
+			return err
+		}
+		return a.done(done, "%d orders are confirmed", done.Confirmed)
+	})
+}
+
+func (a *app) rekeyServerCommand() *cobra.Command {
+	c := &cobra.Command{Use: "server", Short: "Other Join Servers to which devices may go"}
+	c.AddCommand(a.rekeyServerAddCommand(), a.rekeyServerListCommand(), a.rekeyServerRemoveCommand(), a.rekeyServerKeysCommand())
+	return c
+}
+
+func (a *app) rekeyServerAddCommand() *cobra.Command {
+	var transport, receipts string
+	c := a.command(&cobra.Command{
+		Use:   "add NAME --transport-key FILE --statement-key FILE",
+		Short: "Pin a Join Server to which new root keys may go",
+		Long: `Pin another Join Server, for the operator: new root keys may go to it, sealed to its
+transport key, and its receipts are believed. Get both keys from its operator by a way
+that you trust; there, 'joinctl rekey server keys' writes them.`,
+		Example: "  joinctl rekey server add joins.example.com --transport-key there.transport.pub \\\n    --statement-key there.statement.pub",
+		Args:    cobra.ExactArgs(1),
+	}, func(ctx context.Context, api *client.Client, args []string) error {
+		key, err := readTransportKey(transport)
+		if err != nil {
+			return err
+		}
+		in := client.NewJoinServer{Name: args[0], TransportKey: key.MarshalDER()}
+		if receipts != "" {
+			if in.ReceiptKey, err = readPublicDER(receipts); err != nil {
+				return err
+			}
+		}
+		j, err := api.PinJoinServer(ctx, in)
+		if err != nil {
+			return err
+		}
+		return a.done(j, "pinned %s (%s)", j.Name, j.ID)
+	})
+	c.Flags().StringVar(&transport, "transport-key", "", "PEM file of its transport key")
+	c.Flags().StringVar(&receipts, "statement-key", "", "PEM file of its statement key; without it only the owner's word confirms")
+	require(c, "transport-key")
+	return c
+}
+
+func (a *app) rekeyServerListCommand() *cobra.Command {
+	return a.command(&cobra.Command{
+		Use:     "list",
+		Short:   "List pinned Join Servers",
+		Example: "  joinctl rekey server list",
+		Args:    cobra.NoArgs,
+	}, func(ctx context.Context, api *client.Client, _ []string) error {
+		return showSeq(a, api.JoinServers(ctx, client.JoinServersQuery{}), columns[client.JoinServer]{
+			names: []string{"name", "id", "transport key", "receipts", "since"},
+			cells: func(j client.JoinServer) []any {
+				kid := "?"
+				if key, err := seal.ParsePublicKeyDER(j.TransportKey); err == nil {
+					kid = key.KID()
+				}
+				return []any{j.Name, j.ID, kid, map[bool]string{false: "none", true: "signed"}[len(j.ReceiptKey) > 0], when(j.CreatedAt, "?")}
+			},
+			empty: "no Join Servers; 'joinctl rekey server add' pins one",
+		})
+	})
+}
+
+func (a *app) rekeyServerRemoveCommand() *cobra.Command {
+	var yes bool
+	c := a.command(&cobra.Command{
+		Use:     "remove NAME",
+		Short:   "Forget a pinned Join Server",
+		Long:    "Forget a pinned Join Server, by its name or id. No order may be open that names it.",
+		Example: "  joinctl rekey server remove joins.example.com --yes",
+		Args:    cobra.ExactArgs(1),
+	}, func(ctx context.Context, api *client.Client, args []string) error {
+		j, err := findJoinServer(ctx, api, args[0])
+		if err != nil {
+			return err
+		}
+		if err := a.confirm(yes, fmt.Sprintf("No device could be rekeyed to %s any more", j.Name), j.Name, "--yes"); err != nil {
+			return err
+		}
+		if err := api.UnpinJoinServer(ctx, j.ID); err != nil {
+			return err
+		}
+		return a.done(map[string]string{"server": j.ID.String()}, "%s is forgotten", j.Name)
+	})
+	yesFlag(c, &yes)
+	return c
+}
+
+func (a *app) rekeyServerKeysCommand() *cobra.Command {
+	var out string
+	c := a.command(&cobra.Command{
+		Use:   "keys --out NAME",
+		Short: "Write this server's keys, for other Join Servers",
+		Long: `Write what another Join Server pins of this one: NAME.transport.pub, to which it seals
+keys, and NAME.statement.pub, which verifies tickets, hand-overs and receipts. Both PEM.`,
+		Example: "  joinctl rekey server keys --out here",
+		Args:    cobra.NoArgs,
+	}, func(ctx context.Context, api *client.Client, _ []string) error {
+		transport, err := transportKey(ctx, api, "")
+		if err != nil {
+			return err
+		}
+		k, err := api.StatementKey(ctx)
+		if err != nil {
+			return err
+		}
+		statement := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: k.PublicKey})
+		files := map[string]string{"transport": out + ".transport.pub", "statement": out + ".statement.pub"}
+		err = errors.Join(os.WriteFile(files["transport"], transport.MarshalPEM(), 0o644), os.WriteFile(files["statement"], statement, 0o644))
+		if err != nil {
+			return err
+		}
+		return a.done(files, "the keys are in %s and %s", files["transport"], files["statement"])
+	})
+	c.Flags().StringVar(&out, "out", "", "how the files are named")
+	require(c, "out")
+	return c
+}

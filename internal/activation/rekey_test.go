@@ -1,0 +1,347 @@
+package activation_test
+
+import (
+	"crypto/aes"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"joinery"
+	"joinery/internal/activation"
+	"joinery/internal/sim/device"
+	"joinery/internal/sim/element"
+	"joinery/lorawan"
+)
+
+var away = lorawan.EUI64{0xEC, 0x65, 0x6E, 0xFF, 0xFE, 0, 0, 1}
+
+// wire is a device of the simulator that rekeys, whose memory fails when told to.
+type wire struct {
+	*device.Device
+	h *house
+	// made is what its element was made of, saved what its memory holds.
+	nwk, app, rekey [16]byte
+	saved           device.State
+	saves, failAt   int // counted from 1; 0: never
+}
+
+var errPower = errors.New("power is gone")
+
+func (d *wire) Save(s device.State) error {
+	d.saves++
+	if d.saves == d.failAt {
+		return errPower
+	}
+	d.saved = s.Clone()
+	return nil
+}
+
+// restart is the device after its power came back: an element as the factory made
+// it, and what its memory holds.
+func (d *wire) restart() {
+	d.h.t.Helper()
+	e, err := element.Provision(joinEUI, d.saved.DevEUI, d.nwk[:], d.app[:])
+	ok(d.h.t, err)
+	ok(d.h.t, e.SetRekeyKey(d.rekey[:]))
+	d.saves, d.failAt = 0, 0
+	d.Device, err = device.Restore(e, d.saved, device.Options{NVM: d})
+	ok(d.h.t, err)
+}
+
+// addRekeying imports an element that rekeys by profile S, with an owner who says so.
+func (h *house) addRekeying(version lorawan.MACVersion) *wire {
+	h.t.Helper()
+	first := h.add(version, binding())
+	d := &wire{h: h, saved: first.State()}
+	_, d.nwk, d.app = h.keys.DerivedKeySet(h.t, first.DevEUI(), 1)
+	d.rekey = h.rekeyKey(first.DevEUI())
+	d.restart()
+	ok(h.t, h.store.SetRekeyProfile(h.t.Context(), h.state(d.Device).Device.ID, h.org, joinery.RekeyS, h.audit(joinery.AuditRekeyProfile)))
+	return d
+}
+
+// rekeyKey is the rekeying key of a device: purpose 03 of profile ecb-v1.
+func (h *house) rekeyKey(e lorawan.EUI64) (key [16]byte) {
+	h.t.Helper()
+	c, err := aes.NewCipher(h.keys.MasterKey[:])
+	ok(h.t, err)
+	c.Encrypt(key[:], []byte{3, 1, 0, 0, 0, 1, 0, 0, e[0], e[1], e[2], e[3], e[4], e[5], e[6], e[7]})
+	return key
+}
+
+func (h *house) audit(e joinery.AuditEvent) joinery.AuditEntry {
+	return joinery.AuditEntry{At: h.clock(), Event: e, Actor: "test", Org: h.org}
+}
+
+// server pins a Join Server, once.
+func (h *house) server() joinery.JoinServerID {
+	h.t.Helper()
+	list, err := h.store.JoinServers(h.t.Context())
+	ok(h.t, err)
+	if len(list) > 0 {
+		return list[0].ID
+	}
+	j := joinery.JoinServer{ID: joinery.NewJoinServerID(), Name: "there", TransportKey: []byte{1}, CreatedAt: noon}
+	ok(h.t, h.store.AddJoinServer(h.t.Context(), j, h.audit(joinery.AuditJoinServerAdded)))
+	return j.ID
+}
+
+func (h *house) arm(d *wire, n byte) joinery.RekeyOrder {
+	h.t.Helper()
+	o := joinery.RekeyOrder{
+		ID: joinery.NewRekeyID(), Device: h.state(d.Device).Device.ID, Owner: h.org, By: "test",
+		Rekey: lorawan.Rekey{JoinEUI: away, Cookie: lorawan.Cookie{n, n, n}}, At: h.clock(), ExpiresAt: h.clock().Add(time.Hour),
+	}
+	ok(h.t, h.store.ArmRekey(h.t.Context(), o, h.server(), h.audit(joinery.AuditRekeyArmed)))
+	return o
+}
+
+// join has the device join here, whatever it thinks of where it belongs.
+func (d *wire) join() (device.Accepted, error) {
+	d.h.t.Helper()
+	req := d.h.joinRequest(d.Device)
+	req.CFList = channels(d.h.t)
+	answer, err := d.h.Join(d.h.t.Context(), req)
+	if err != nil {
+		return device.Accepted{}, err
+	}
+	return d.HandleAccept(answer.PHYPayload)
+}
+
+func channels(t testing.TB) lorawan.CFList {
+	t.Helper()
+	list, err := lorawan.ParseCFList(make([]byte, 16))
+	ok(t, err)
+	return list
+}
+
+// wantAt checks which JoinEUI the device asks for.
+func (d *wire) wantAt(eui lorawan.EUI64) {
+	d.h.t.Helper()
+	if d.JoinEUI() != eui {
+		d.h.t.Fatalf("the device asks for %v, want %v", d.JoinEUI(), eui)
+	}
+}
+
+// A device that is armed gets the instruction in the place of the network's list,
+// in each version; it derives, and asks elsewhere from then on.
+func TestRekeyInstruction(t *testing.T) {
+	for _, version := range []lorawan.MACVersion{lorawan.MAC1_0_3, lorawan.MAC1_0_4, lorawan.MAC1_1} {
+		t.Run(version.String(), func(t *testing.T) {
+			h := newHouse(t)
+			d := h.addRekeying(version)
+			if a, err := d.join(); err != nil || a.Rekeyed || a.CFList != channels(t) {
+				t.Fatalf("before: %+v, %v", a, err)
+			}
+			before := h.state(d.Device)
+			o := h.arm(d, 1)
+			a, err := d.join()
+			ok(t, err)
+			if got, is := a.CFList.Rekey(); !is || got != o.Rekey || !a.Rekeyed {
+				t.Fatalf("got %+v", a)
+			}
+			d.wantAt(away)
+			after, err := h.store.LoadActivation(t.Context(), joinEUI, d.DevEUI())
+			ok(t, err)
+			if r := after.Rekeying; r.Order.State != joinery.RekeySent || r.Order.Sent != 1 || len(r.Candidates) != 1 {
+				t.Errorf("got %+v", r)
+			}
+			if after.KeySet.Nonces.JoinNonce != before.KeySet.Nonces.JoinNonce+1 {
+				t.Error("the instruction cost more than a JoinNonce")
+			}
+			wantClean(t, h)
+		})
+	}
+}
+
+// A repeat of the request gets the same bytes, instruction and all, and is not
+// counted.
+func TestRekeyRepeated(t *testing.T) {
+	h := newHouse(t)
+	d := h.addRekeying(lorawan.MAC1_1)
+	h.arm(d, 1)
+	req := h.joinRequest(d.Device)
+	first, err := h.Join(t.Context(), req)
+	ok(t, err)
+	again, err := h.Join(t.Context(), req)
+	ok(t, err)
+	if !slices.Equal(first.PHYPayload, again.PHYPayload) {
+		t.Error("a repeat gets other bytes")
+	}
+	if n := h.state(d.Device).Rekeying.Order.Sent; n != 1 {
+		t.Errorf("sent %d times", n)
+	}
+	// A frame that the device did not make is told nothing and moves nothing.
+	req = h.joinRequest(d.Device)
+	req.PHYPayload[len(req.PHYPayload)-1] ^= 1
+	_, err = h.Join(t.Context(), req)
+	wantCode(t, err, joinery.CodeMIC)
+	if n := h.state(d.Device).Rekeying.Order.Sent; n != 1 {
+		t.Errorf("a wrong MIC: sent %d times", n)
+	}
+}
+
+// The device loses power between any two steps, and is deaf in between: it always
+// ends where it was sent, with keys that this server knows, and never derives
+// twice by one cookie.
+func TestRekeyInterrupted(t *testing.T) {
+	for failAt := 1; failAt <= 4; failAt++ {
+		h := newHouse(t)
+		d := h.addRekeying(lorawan.MAC1_1)
+		_, err := d.join()
+		ok(t, err)
+		h.arm(d, 1)
+		_, err = h.Join(t.Context(), h.joinRequest(d.Device)) // it does not hear this one
+		ok(t, err)
+		d.saves, d.failAt = 0, failAt // 1: DevNonce, 2: derived, 3: JoinEUI, 4: none
+		_, err = d.tryJoin()
+		if (failAt < 4) != errors.Is(err, errPower) {
+			t.Fatalf("step %d: %v", failAt, err)
+		}
+		d.restart()
+		if d.JoinEUI() == joinEUI {
+			h.sleep(time.Minute)
+			a, err := d.join()
+			ok(t, err)
+			if !a.Rekeyed {
+				t.Fatalf("step %d: not told again", failAt)
+			}
+		}
+		d.wantAt(away)
+		if n := len(d.State().Rekeyed); n != 1 {
+			t.Errorf("step %d: derived %d times", failAt, n)
+		}
+		d.wantKnown(t)
+		wantClean(t, h)
+	}
+}
+
+// tryJoin is join for a device whose power may go at once.
+func (d *wire) tryJoin() (device.Accepted, error) {
+	frame, err := d.JoinRequest()
+	if err != nil {
+		return device.Accepted{}, err
+	}
+	answer, err := d.h.Join(d.h.t.Context(), d.h.request(d.Device, frame))
+	ok(d.h.t, err)
+	return d.HandleAccept(answer.PHYPayload)
+}
+
+// wantKnown checks that a key set which this server knows made the device's next
+// join-request.
+func (d *wire) wantKnown(t *testing.T) {
+	t.Helper()
+	frame, err := d.JoinRequest()
+	ok(t, err)
+	s := d.h.state(d.Device)
+	for _, k := range append([]joinery.KeySet{s.KeySet}, s.Rekeying.Candidates...) {
+		if d.h.keys.Keyring.VerifyJoin(t.Context(), k, frame) == nil {
+			return
+		}
+	}
+	t.Error("no key set that is known made the frame")
+}
+
+// Orders are cancelled, expire and are given anew while the device may have obeyed
+// any: whatever it did, it is served and led on.
+func TestRekeyAgain(t *testing.T) {
+	h := newHouse(t)
+	d := h.addRekeying(lorawan.MAC1_0_4)
+	first := h.arm(d, 1)
+	d.saves, d.failAt = 0, 3
+	_, err := d.tryJoin() // derived by the first, and does not know where to go
+	if !errors.Is(err, errPower) {
+		t.Fatal(err)
+	}
+	d.restart()
+	ok(t, h.store.EndRekey(t.Context(), first.ID, h.org, joinery.RekeyCancelled, h.audit(joinery.AuditRekeyCancelled)))
+	before := h.state(d.Device).KeySet
+	h.sleep(time.Minute)
+	a, err := d.join() // nothing is ordered: an ordinary join, with the new keys
+	ok(t, err)
+	s := h.state(d.Device)
+	if a.Rekeyed || s.KeySet.Origin != joinery.OriginRekeyed || s.KeySet.ID == before.ID || len(s.Rekeying.Candidates) != 0 {
+		t.Fatalf("got %+v, %+v", a, s.Rekeying)
+	}
+	if s.KeySet.Nonces.JoinNonce != before.Nonces.JoinNonce+1 {
+		t.Errorf("JoinNonce %d follows %d", s.KeySet.Nonces.JoinNonce, before.Nonces.JoinNonce)
+	}
+	second := h.arm(d, 2)
+	h.sleep(2 * time.Hour) // it expires unsent
+	if a, err = d.join(); err != nil || a.Rekeyed {
+		t.Fatalf("after its time: %+v, %v", a, err)
+	}
+	third := h.arm(d, 3)
+	if a, err = d.join(); err != nil || !a.Rekeyed {
+		t.Fatalf("the third: %+v, %v", a, err)
+	}
+	d.wantAt(away)
+	if got := d.State().Rekeyed; len(got) != 2 || lorawan.Rekey(got[1]) != third.Rekey {
+		t.Errorf("the device derived by %v", got)
+	}
+	d.wantKnown(t)
+	orders, err := h.store.RekeyOrders(t.Context(), s.Device.ID)
+	ok(t, err)
+	if orders[1].ID != second.ID || orders[1].State != joinery.RekeyExpired || orders[1].Sent != 0 {
+		t.Errorf("the second: %+v", orders[1])
+	}
+
+	// Once it is confirmed, nothing is answered under the old JoinEUI, until it is
+	// armed again.
+	ok(t, h.store.EndRekey(t.Context(), third.ID, h.org, joinery.RekeyConfirmed, h.audit(joinery.AuditRekeyConfirmed)))
+	_, err = h.Join(t.Context(), h.oldJoinEUI(d))
+	wantCode(t, err, joinery.CodeJoinRefused)
+	if r := joinery.RefusedOf(err); r.Reason != joinery.RefusedMoved {
+		t.Errorf("reason %s", r.Reason)
+	}
+	wantClean(t, h)
+}
+
+// oldJoinEUI is the next join-request of a device that was brought back to its
+// first JoinEUI by hand.
+func (h *house) oldJoinEUI(d *wire) activation.JoinRequest {
+	h.t.Helper()
+	d.saved.JoinEUI = joinEUI
+	d.restart()
+	return h.joinRequest(d.Device)
+}
+
+// A list of that type is refused from a network, for every device, known or not.
+func TestRekeyFromNetwork(t *testing.T) {
+	h := newHouse(t)
+	d := h.addRekeying(lorawan.MAC1_1)
+	stranger := h.joinRequest(d.Device)
+	stranger.DevEUI[0]++
+	for _, req := range []activation.JoinRequest{h.joinRequest(d.Device), stranger} {
+		req.CFList = lorawan.Rekey{JoinEUI: away}.CFList()
+		frame, err := lorawan.ParseJoinRequest(req.PHYPayload)
+		ok(t, err)
+		frame.DevEUI = req.DevEUI
+		req.PHYPayload = frame.Append(nil)
+		_, err = h.Join(t.Context(), req)
+		wantCode(t, err, joinery.CodeInvalid)
+		if r := joinery.RefusedOf(err); r.Reason != joinery.RefusedCFList {
+			t.Errorf("reason %s", r.Reason)
+		}
+	}
+}
+
+// A device of which nobody said that it rekeys costs nothing more than before.
+func TestNoRekeying(t *testing.T) {
+	h := newHouse(t)
+	d := h.add(lorawan.MAC1_1, binding())
+	h.joined(d)
+	if s := h.state(d); s.Rekeying != nil || s.Device.Rekeying {
+		t.Errorf("got %+v", s.Rekeying)
+	}
+}
+
+func wantClean(t *testing.T, h *house) {
+	t.Helper()
+	found, err := h.store.Fsck(t.Context(), h.keys.Keyring)
+	ok(t, err)
+	for _, v := range found {
+		t.Error(v)
+	}
+}

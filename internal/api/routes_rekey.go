@@ -1,0 +1,213 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"net/http"
+	"slices"
+	"time"
+
+	"joinery"
+	"joinery/client"
+	"joinery/internal/rekey"
+	"joinery/internal/rekeyfile"
+)
+
+// Rekeying has devices derive new root keys and join at another Join Server.
+type Rekeying interface {
+	Status(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) (rekey.Status, error)
+	SetProfile(ctx context.Context, caller joinery.Caller, id joinery.DeviceID, p joinery.RekeyProfile) error
+	Arm(ctx context.Context, caller joinery.Caller, a rekey.Arm) (joinery.RekeyOrder, error)
+	Cancel(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) error
+	Confirm(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) error
+}
+
+// RekeyFiles is what goes to the bench and to other Join Servers, and comes back.
+type RekeyFiles interface {
+	Ticket(ctx context.Context, caller joinery.Caller, devices []joinery.DeviceID) ([]byte, error)
+	Results(ctx context.Context, caller joinery.Caller, list []rekeyfile.Result) (done int, err error)
+	Handover(ctx context.Context, caller joinery.Caller, to joinery.JoinServerID, devices []joinery.DeviceID) ([]byte, error)
+	Receipts(ctx context.Context, caller joinery.Caller, list []rekey.HandedOver) ([]byte, error)
+	TakeReceipts(ctx context.Context, caller joinery.Caller, file []byte) (done int, err error)
+}
+
+// JoinServers is the pinned Join Servers, and what this one is to them.
+type JoinServers interface {
+	Servers(ctx context.Context) ([]joinery.JoinServer, error)
+	Pin(ctx context.Context, caller joinery.Caller, name string, transportKey, receiptKey []byte) (joinery.JoinServer, error)
+	Unpin(ctx context.Context, caller joinery.Caller, id joinery.JoinServerID) error
+	StatementKey(ctx context.Context) (public []byte, err error)
+}
+
+type rekeyProfileInput struct {
+	DevicePath
+	Body client.RekeyProfile
+}
+
+type armInput struct {
+	DevicePath
+	Body client.NewRekeyOrder
+}
+
+func (s *Server) registerRekeying() {
+	route(s, spec{method: http.MethodGet, path: "/devices/{id}/rekey", id: "getRekeying", tag: "rekey",
+		summary: "How the rekeying of a device stands"},
+		func(ctx context.Context, caller joinery.Caller, in *DevicePath) (*body[client.Rekeying], error) {
+			id, err := in.parse()
+			if err != nil {
+				return nil, err
+			}
+			st, err := s.Rekeying.Status(ctx, caller, id)
+			if err != nil {
+				return nil, err
+			}
+			return ok(client.Rekeying{
+				Profile: st.Device.Rekey.String(), Generation: uint32(st.Generation), Candidates: uint32(st.Candidates),
+				Exposed: st.Device.Disclosed, Orders: each(st.Orders, rekeyOrder),
+			}), nil
+		})
+	route(s, spec{method: http.MethodPut, path: "/devices/{id}/rekey/profile", id: "setRekeyProfile", tag: "rekey",
+		summary:     "Say how a device rekeys",
+		description: "Only who knows its element can. A device that is told to rekey and cannot ignores it."},
+		func(ctx context.Context, caller joinery.Caller, in *rekeyProfileInput) (*none, error) {
+			id, err := in.parse()
+			if err != nil {
+				return nil, err
+			}
+			var p joinery.RekeyProfile
+			if err := p.UnmarshalText([]byte(in.Body.Profile)); err != nil {
+				return nil, joinery.Errorf(joinery.CodeInvalid, "profile: want none, S or M")
+			}
+			return nil, s.Rekeying.SetProfile(ctx, caller, id, p)
+		})
+	route(s, spec{method: http.MethodPost, path: "/devices/{id}/rekey", id: "armRekey", tag: "rekey", status: http.StatusCreated,
+		summary: "Have a device derive new root keys and join at another Join Server",
+		description: "The instruction goes with each of its join-accepts until the order ends, in the place of the network's list of channels. " +
+			"Hand its new root keys over before it obeys."},
+		func(ctx context.Context, caller joinery.Caller, in *armInput) (*body[client.RekeyOrder], error) {
+			id, err := in.parse()
+			if err != nil {
+				return nil, err
+			}
+			o, err := s.Rekeying.Arm(ctx, caller, rekey.Arm{
+				Device: id, JoinEUI: in.Body.NewJoinEUI, To: in.Body.To, Life: time.Duration(in.Body.Days) * 24 * time.Hour,
+			})
+			return ok(rekeyOrder(o)), err
+		})
+	s.deviceAct(spec{method: http.MethodDelete, path: "/devices/{id}/rekey", id: "cancelRekey",
+		summary: "Send the instruction no more", description: "What was sent may still be obeyed; the device is served all the same."},
+		func(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) error {
+			return s.Rekeying.Cancel(ctx, caller, id)
+		})
+	s.deviceAct(spec{method: http.MethodPost, path: "/devices/{id}/rekey/confirm", id: "confirmRekey",
+		summary:     "Take the owner's word that the device joined at the other Join Server",
+		description: "Its joins are refused here from then on, until it is ordered anew. A receipt of that Join Server says it better."},
+		func(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) error {
+			return s.Rekeying.Confirm(ctx, caller, id)
+		})
+}
+
+func rekeyOrder(o joinery.RekeyOrder) client.RekeyOrder {
+	return client.RekeyOrder{
+		ID: o.ID, State: string(o.State), NewJoinEUI: o.Rekey.JoinEUI, Cookie: o.Rekey.Cookie, To: o.To, By: o.By, At: o.At, ExpiresAt: o.ExpiresAt,
+		Sent: o.Sent, FirstSentAt: o.FirstSentAt, LastSentAt: o.LastSentAt, EndedAt: o.EndedAt,
+	}
+}
+
+func (s *Server) registerRekeyFiles() {
+	route(s, spec{method: http.MethodPost, path: "/rekey/tickets", id: "makeRekeyTicket", tag: "rekey",
+		summary:     "Write orders into a signed ticket for the bench",
+		description: "Each device needs an open order. From then on each may have been obeyed. See docs/handover.md."},
+		func(ctx context.Context, caller joinery.Caller, in *body[client.RekeyDevices]) (*body[client.RekeyFile], error) {
+			file, err := s.RekeyFiles.Ticket(ctx, caller, in.Body.Devices)
+			return ok(client.RekeyFile{File: file}), err
+		})
+	route(s, spec{method: http.MethodPost, path: "/rekey/results", id: "takeRekeyResults", tag: "rekey",
+		summary: "Take in what the bench made of a ticket", description: "Orders that were obeyed are confirmed."},
+		func(ctx context.Context, caller joinery.Caller, in *body[client.RekeyResults]) (*body[client.Confirmed], error) {
+			n, err := s.RekeyFiles.Results(ctx, caller, each(in.Body.Results, func(r client.RekeyResult) rekeyfile.Result {
+				return rekeyfile.Result{Order: r.Order.String(), DevEUI: r.DevEUI, Rekeyed: r.Rekeyed, Error: r.Error}
+			}))
+			return ok(client.Confirmed{Confirmed: n}), err
+		})
+	route(s, spec{method: http.MethodPost, path: "/rekey/handovers", id: "makeHandover", tag: "rekey",
+		summary:     "Seal the new root keys of devices to the Join Server that their orders name",
+		description: "They open there and nowhere else. It is recorded in the audit log, and can be asked for again. See docs/handover.md."},
+		func(ctx context.Context, caller joinery.Caller, in *body[client.NewHandover]) (*body[client.RekeyFile], error) {
+			file, err := s.RekeyFiles.Handover(ctx, caller, in.Body.To, in.Body.Devices)
+			return ok(client.RekeyFile{File: file}), err
+		})
+	route(s, spec{method: http.MethodPost, path: "/rekey/receipts", id: "makeReceipts", tag: "rekey",
+		summary:     "Sign that devices which were handed over joined here",
+		description: "Those that did not yet are left out."},
+		func(ctx context.Context, caller joinery.Caller, in *body[client.ArrivedDevices]) (*body[client.RekeyFile], error) {
+			file, err := s.RekeyFiles.Receipts(ctx, caller, each(in.Body.Devices, func(d client.ArrivedDevice) rekey.HandedOver {
+				return rekey.HandedOver{Device: d.Device, Order: d.Order, Cookie: d.Cookie}
+			}))
+			return ok(client.RekeyFile{File: file}), err
+		})
+	route(s, spec{method: http.MethodPost, path: "/rekey/confirmations", id: "takeReceipts", tag: "rekey",
+		summary: "Confirm orders by another Join Server's receipts", description: "The Join Server that each order names must have signed them."},
+		func(ctx context.Context, caller joinery.Caller, in *body[client.RekeyFile]) (*body[client.Confirmed], error) {
+			n, err := s.RekeyFiles.TakeReceipts(ctx, caller, in.Body.File)
+			return ok(client.Confirmed{Confirmed: n}), err
+		})
+}
+
+// joinServerPath names a pinned Join Server in a path.
+type joinServerPath struct {
+	ID string `path:"id" pattern:"^jsv_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"jsv_ and 13 characters" doc:"The Join Server's id"`
+}
+
+func (s *Server) registerJoinServers() {
+	route(s, spec{method: http.MethodGet, path: "/join-servers", id: "listJoinServers", tag: "rekey",
+		summary: "Other Join Servers to which new root keys may go"},
+		s.listJoinServers)
+	route(s, spec{method: http.MethodPost, path: "/join-servers", id: "pinJoinServer", tag: "rekey", status: http.StatusCreated,
+		summary: "Pin a Join Server", description: "For the operator, who got its keys from its operator by a way that both trust."},
+		func(ctx context.Context, caller joinery.Caller, in *body[client.NewJoinServer]) (*body[client.JoinServer], error) {
+			j, err := s.JoinServers.Pin(ctx, caller, in.Body.Name, in.Body.TransportKey, in.Body.ReceiptKey)
+			return ok(joinServer(j)), err
+		})
+	route(s, spec{method: http.MethodDelete, path: "/join-servers/{id}", id: "unpinJoinServer", tag: "rekey", summary: "Forget a pinned Join Server"},
+		func(ctx context.Context, caller joinery.Caller, in *joinServerPath) (*none, error) {
+			id, err := parse[joinery.JoinServerID](in.ID, "Join Server")
+			if err != nil {
+				return nil, err
+			}
+			return nil, s.JoinServers.Unpin(ctx, caller, id)
+		})
+	route(s, spec{method: http.MethodGet, path: "/statement-key", id: "getStatementKey", tag: "rekey",
+		summary: "The key that verifies this server's tickets, hand-overs and receipts"},
+		func(ctx context.Context, _ joinery.Caller, _ *none) (*body[client.StatementKey], error) {
+			public, err := s.JoinServers.StatementKey(ctx)
+			return ok(client.StatementKey{PublicKey: public}), err
+		})
+}
+
+type joinServersInput struct{ Paging }
+
+func (s *Server) listJoinServers(ctx context.Context, _ joinery.Caller, in *joinServersInput) (*body[client.Page[client.JoinServer]], error) {
+	const listing = "join-servers"
+	after, err := placeID[joinery.JoinServerID](in.Paging, listing)
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.JoinServers.Servers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(list, func(a, b joinery.JoinServer) int { return cmp.Compare(a.ID, b.ID) })
+	list = slices.DeleteFunc(list, func(j joinery.JoinServer) bool { return j.ID <= after })
+	var p client.Page[client.JoinServer]
+	if len(list) > in.Limit {
+		list = list[:in.Limit]
+		p.Next = cursor(listing, list[in.Limit-1].ID.String())
+	}
+	p.Items = each(list, joinServer)
+	return ok(p), nil
+}
+
+func joinServer(j joinery.JoinServer) client.JoinServer {
+	return client.JoinServer{ID: j.ID, Name: j.Name, TransportKey: j.TransportKey, ReceiptKey: j.ReceiptKey, CreatedAt: j.CreatedAt}
+}

@@ -1,0 +1,160 @@
+package keyringtest
+
+import (
+	"bytes"
+	"context"
+	"crypto/aes"
+	"crypto/ecdsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/binary"
+	"errors"
+	"math/big"
+	"testing"
+
+	"joinery"
+	"joinery/internal/keyring"
+	"joinery/internal/seal"
+	"joinery/lorawan"
+)
+
+// encryptS is one derivation of rekeying profile S, written out: purpose ‖ cookie
+// ‖ JoinEUI, little-endian, encrypted under the rekeying key.
+func encryptS(tb testing.TB, key [16]byte, purpose byte, r lorawan.Rekey) (out [16]byte) {
+	tb.Helper()
+	block := append([]byte{purpose}, r.Cookie[:]...)
+	block = binary.LittleEndian.AppendUint64(block, r.JoinEUI.Uint64())
+	c, err := aes.NewCipher(key[:])
+	if err != nil {
+		tb.Fatal(err)
+	}
+	c.Encrypt(out[:], block)
+	return out
+}
+
+// testRekeyed joins devices whose root keys came of rekeying, and hands them over
+// to another keyring.
+func testRekeyed(t *testing.T, f, other Fixture) {
+	ctx := context.Background()
+	p := f.peers(t)
+	d := NewDevice(true)
+	ks, _, _ := f.DerivedKeySet(t, d.DevEUI, 5)
+	ks.Origin, ks.Rekey = joinery.OriginRekeyed, joinery.RekeyS
+	key := f.root(t, 3, 5, d.DevEUI)
+	for n := range byte(3) {
+		step := lorawan.Rekey{JoinEUI: lorawan.EUI64{0xEC, 7: n}, Cookie: lorawan.Cookie{n, 1, 2, 3, 4, 5, 6}}
+		ks.Steps = append(ks.Steps, step)
+		d.Nwk, d.App = encryptS(t, key, 0x21, step), encryptS(t, key, 0x22, step)
+		d.Root10 = d.Nwk
+		key = encryptS(t, key, 0x23, step)
+		for _, optNeg := range []bool{false, true} {
+			frame := d.JoinRequest(uint16(n))
+			a := activation(ks, d, joinery.JoinTypeJoin, uint16(n), 9, optNeg)
+			f.accept(t, d, p, keyring.AcceptRequest{KeySet: ks, Frame: frame, Activation: a, NSKEK: p.ns, ASKEK: p.as})
+		}
+	}
+	if err := f.Keyring.CheckKeySet(ctx, ks); err != nil {
+		t.Error(err)
+	}
+	testHandover(t, f, other, ks, d)
+	testStatements(t, f, other)
+
+	for name, change := range map[string]func(*joinery.KeySet){
+		"no profile":         func(k *joinery.KeySet) { k.Rekey = 0 },
+		"no step":            func(k *joinery.KeySet) { k.Steps = nil },
+		"imported root keys": func(k *joinery.KeySet) { k.Master = "" },
+	} {
+		wrong := ks
+		change(&wrong)
+		expect(t, name, f.Keyring.VerifyJoin(ctx, wrong, d.JoinRequest(1)), keyring.ErrNoRoot)
+	}
+	testRekeyedM(t, f, ks)
+}
+
+// testStatements: what a keyring says verifies with its one public key, and no
+// other's.
+func testStatements(t *testing.T, f, other Fixture) {
+	ctx := context.Background()
+	signature, public, err := f.Keyring.SignStatement(ctx, []byte("statement"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, again, err := f.Keyring.SignStatement(ctx, []byte("another"))
+	if err != nil || !bytes.Equal(public, again) {
+		t.Errorf("another key for another statement: %v", err)
+	}
+	if _, others, err := other.Keyring.SignStatement(ctx, nil); err != nil || bytes.Equal(public, others) {
+		t.Errorf("two keyrings have one key: %v", err)
+	}
+	parsed, err := x509.ParsePKIXPublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, ok := parsed.(*ecdsa.PublicKey)
+	sum := sha256.Sum256([]byte("statement"))
+	if !ok || len(signature) != 64 || !ecdsa.Verify(key, sum[:], new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:])) {
+		t.Error("the signature does not verify")
+	}
+}
+
+// testRekeyedM: profile M, where the token serves it.
+func testRekeyedM(t *testing.T, f Fixture, ks joinery.KeySet) {
+	ctx := context.Background()
+	ks.Rekey, ks.Serial = joinery.RekeyM, [9]byte{1, 2, 3, 4, 5, 6, 7, 8, 9}
+	mac, err := f.Keyring.AuthMAC(ctx, ks)
+	if errors.Is(err, keyring.ErrNotServed) {
+		expect(t, "join by profile M", f.Keyring.VerifyJoin(ctx, ks, Device{DevEUI: ks.DevEUI}.JoinRequest(1)), keyring.ErrNotServed)
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second := f.root(t, 4, 5, ks.DevEUI), f.root(t, 5, 5, ks.DevEUI)
+	slot := append(append([]byte{}, first[:]...), second[:]...)
+	head := append(append([]byte{}, slot...), 0x1C, 4, 0, 0, 9, 1, 2)
+	if want := sha256.Sum256(head); mac != want {
+		t.Errorf("authorising MAC %x, want %x", mac, want)
+	}
+	last := ks.Steps[len(ks.Steps)-1]
+	temp := sha256.Sum256(append(append(append([]byte("LWJS-REKEY-v1"), last.JoinEUI[:]...), ks.DevEUI[:]...), last.Cookie[:]...))
+	both := sha256.Sum256(append(append(head, make([]byte, 25)...), temp[:]...))
+	d := Device{JoinEUI: lorawan.EUI64{1}, DevEUI: ks.DevEUI, App: [16]byte(both[:16]), Nwk: [16]byte(both[16:])}
+	d.Root10 = d.Nwk
+	p := f.peers(t)
+	a := activation(ks, d, joinery.JoinTypeJoin, 1, 9, true)
+	f.accept(t, d, p, keyring.AcceptRequest{KeySet: ks, Frame: d.JoinRequest(1), Activation: a, NSKEK: p.ns, ASKEK: p.as})
+}
+
+// testHandover: the other keyring takes the new root keys in, and the device joins
+// there. Nothing else is handed over.
+func testHandover(t *testing.T, f, other Fixture, ks joinery.KeySet, d Device) {
+	ctx := context.Background()
+	row := seal.SealedRow{JoinEUI: d.JoinEUI, DevEUI: d.DevEUI, MACVersion: lorawan.MAC1_1, Root10: seal.RootNwkKey, JoinNonceFloor: 7}
+	h, rows, err := f.Keyring.Handover(ctx, other.Keyring.TransportKey(), []keyring.HandoverIn{{KeySet: ks, Row: row}})
+	if errors.Is(err, keyring.ErrNotServed) {
+		t.Logf("this token hands nothing over: %v", err)
+		return
+	}
+	if err != nil || len(rows) != 1 {
+		t.Fatalf("%d rows, %v", len(rows), err)
+	}
+	there := joinery.KeySet{ID: joinery.NewKeySetID(), DevEUI: d.DevEUI, Origin: joinery.OriginSealed, Root10: joinery.NwkKey}
+	out, err := other.Keyring.SealRoots(ctx, h, []keyring.RootsIn{{KeySet: there.ID, Row: rows[0]}})
+	if err != nil || out[0].Err != nil {
+		t.Fatal(err, out)
+	}
+	there.Nwk, there.App = out[0].Nwk, out[0].App
+	p := other.peers(t)
+	a := activation(there, d, joinery.JoinTypeJoin, 3, 8, true)
+	other.accept(t, d, p, keyring.AcceptRequest{KeySet: there, Frame: d.JoinRequest(3), Activation: a, NSKEK: p.ns, ASKEK: p.as})
+
+	_, err = f.Keyring.SealRoots(ctx, h, []keyring.RootsIn{{KeySet: there.ID, Row: rows[0]}})
+	expect(t, "taken in by another keyring", err, keyring.ErrTransport)
+	derived := ks
+	derived.Origin, derived.Steps = joinery.OriginDerived, nil
+	_, _, err = f.Keyring.Handover(ctx, other.Keyring.TransportKey(), []keyring.HandoverIn{{KeySet: derived, Row: row}})
+	expect(t, "root keys of the factory", err, keyring.ErrRequest)
+	row.DevEUI[0]++
+	_, _, err = f.Keyring.Handover(ctx, other.Keyring.TransportKey(), []keyring.HandoverIn{{KeySet: ks, Row: row}})
+	expect(t, "under another DevEUI", err, keyring.ErrRequest)
+}

@@ -1,0 +1,280 @@
+package rekey
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"time"
+
+	"joinery"
+	"joinery/internal/keyring"
+	"joinery/internal/rekeyfile"
+	"joinery/internal/seal"
+	"joinery/lorawan"
+)
+
+// Ticket writes the open orders of devices into a signed ticket for the bench.
+// From then on each may have been obeyed. A ticket is written whole or not at all,
+// and can be written again.
+func (s *Service) Ticket(ctx context.Context, caller joinery.Caller, devices []joinery.DeviceID) ([]byte, error) {
+	states, err := s.ordered(ctx, caller, devices)
+	if err != nil {
+		return nil, err
+	}
+	t := rekeyfile.Ticket{At: s.now().UTC().Truncate(time.Second)}
+	for _, state := range states {
+		o := *state.Rekeying.Order
+		if !o.StateAt(s.now()).Open() {
+			return nil, joinery.Errorf(joinery.CodeConflict, "device %s has no open order to rekey: arm it", state.Device.DevEUI)
+		}
+		order := rekeyfile.Order{
+			Order: o.ID.String(), JoinEUI: state.Device.JoinEUI, DevEUI: state.Device.DevEUI, Profile: state.Device.Rekey.String(),
+			NewJoinEUI: o.Rekey.JoinEUI, Cookie: o.Rekey.Cookie, JoinNonceFloor: floor(state),
+		}
+		if state.Device.Rekey == joinery.RekeyM {
+			mac, err := s.keys.AuthMAC(ctx, state.KeySet)
+			if err != nil {
+				return nil, joinery.WrapError(joinery.CodeConflict, err, "the keyring does not serve profile M")
+			}
+			order.AuthMAC = mac[:]
+		}
+		if t.ExpiresAt.IsZero() || o.ExpiresAt.Before(t.ExpiresAt) {
+			t.ExpiresAt = o.ExpiresAt
+		}
+		t.Devices = append(t.Devices, order)
+	}
+	for _, state := range states { // before the ticket leaves
+		o := *state.Rekeying.Order
+		entry := s.orderEntry(caller, joinery.AuditRekeyTicket, state.Device, o)
+		err := s.store.NoteRekeySent(ctx, state, o, joinery.NewKeySetID(), entry.At, entry)
+		if errors.Is(err, joinery.ErrSwapLost) {
+			err = joinery.WrapError(joinery.CodeConflict, err, "device %s changed meanwhile; ask again", state.Device.DevEUI)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return s.sign(ctx, rekeyfile.FormatTicket, t)
+}
+
+// Results takes in what the bench made of a ticket: orders that were obeyed are
+// confirmed. Those that are already stay so. done counts the confirmed ones.
+func (s *Service) Results(ctx context.Context, caller joinery.Caller, list []rekeyfile.Result) (done int, err error) {
+	if len(list) > MaxBatch {
+		return 0, tooMany()
+	}
+	for _, r := range list {
+		if !r.Rekeyed {
+			continue
+		}
+		state, o, err := s.order(ctx, caller, r.Order)
+		if err != nil {
+			return done, err
+		}
+		if state.Device.DevEUI != r.DevEUI {
+			return done, joinery.Errorf(joinery.CodeInvalid, "order %s is of another device than %s", o.ID, r.DevEUI)
+		}
+		if err := s.confirm(ctx, caller, state.Device, o, map[string]string{"by": "bench"}); err != nil {
+			return done, err
+		}
+		done++
+	}
+	return done, nil
+}
+
+// Handover seals the root keys to which the newest orders of devices lead to the
+// Join Server that those orders name, which must be to for all, and signs what goes
+// there. It can be made again, as often as it is lost; it is of no use to anybody
+// else.
+func (s *Service) Handover(ctx context.Context, caller joinery.Caller, to joinery.JoinServerID, devices []joinery.DeviceID) ([]byte, error) {
+	states, err := s.ordered(ctx, caller, devices)
+	if err != nil {
+		return nil, err
+	}
+	j, err := s.server(ctx, to)
+	if err != nil {
+		return nil, err
+	}
+	key, err := seal.ParsePublicKeyDER(j.TransportKey)
+	if err != nil {
+		return nil, joinery.WrapError(joinery.CodeInternal, err, "the Join Server's transport key is damaged; pin it again")
+	}
+	if err := s.authority.MayLeave(ctx, caller, devices, j); err != nil {
+		return nil, err
+	}
+	var in []keyring.HandoverIn
+	var entries []joinery.AuditEntry
+	for _, state := range states {
+		o := *state.Rekeying.Order
+		if o.To != j.Name {
+			return nil, joinery.Errorf(joinery.CodeConflict, "device %s is to be rekeyed to another Join Server", state.Device.DevEUI)
+		}
+		if st := o.StateAt(s.now()); !st.Open() && (o.Sent == 0 || st == joinery.RekeyConfirmed) {
+			return nil, joinery.Errorf(joinery.CodeConflict, "the order to rekey device %s is %s: there is nothing to hand over", state.Device.DevEUI, st)
+		}
+		in = append(in, keyring.HandoverIn{KeySet: leadsTo(state, o), Row: seal.SealedRow{
+			JoinEUI: o.Rekey.JoinEUI, DevEUI: state.Device.DevEUI, MACVersion: state.Device.MACVersion, Root10: seal.RootNwkKey, JoinNonceFloor: floor(state),
+		}})
+		entries = append(entries, s.orderEntry(caller, joinery.AuditRekeyHandedOver, state.Device, o))
+	}
+	if err := s.store.NoteHandover(ctx, entries...); err != nil { // before the keys leave
+		return nil, err
+	}
+	h := rekeyfile.Handover{At: s.now().UTC().Truncate(time.Second), To: j.Name}
+	var rows []seal.SealedRow
+	if h.Seal, rows, err = s.keys.Handover(ctx, key, in); err != nil {
+		switch {
+		case errors.Is(err, keyring.ErrNotServed):
+			return nil, joinery.WrapError(joinery.CodeConflict, err, "this server's token does not wrap keys by the algorithm of that Join Server's transport key")
+		case errors.Is(err, keyring.ErrNoRoot):
+			return nil, joinery.WrapError(joinery.CodeConflict, err, "one of these devices has no rekeying key: its root keys were imported, or nobody said how it rekeys")
+		}
+		return nil, joinery.WrapError(joinery.CodeInternal, err, "the new root keys cannot be sealed")
+	}
+	for i, state := range states {
+		rows[i].Line = uint64(i) + 1
+		h.Devices = append(h.Devices, rekeyfile.HandedOver{Order: state.Rekeying.Order.ID.String(), Cookie: state.Rekeying.Order.Rekey.Cookie, Row: rows[i]})
+	}
+	return s.sign(ctx, rekeyfile.FormatHandover, h)
+}
+
+// leadsTo is the key set that a device has once it obeyed o.
+func leadsTo(state joinery.ActivationState, o joinery.RekeyOrder) joinery.KeySet {
+	k := state.KeySet
+	if n := len(k.Steps); n > 0 && k.Steps[n-1] == o.Rekey {
+		return k // it obeyed, and did not store its JoinEUI
+	}
+	k.Origin, k.Root10 = joinery.OriginRekeyed, joinery.NwkKey
+	k.Steps = append(append([]lorawan.Rekey(nil), k.Steps...), o.Rekey)
+	return k
+}
+
+// floor is a JoinNonce below every one that the new Join Server issues, and not
+// below any that this one issues until the device goes there.
+func floor(state joinery.ActivationState) lorawan.JoinNonce {
+	return min(state.KeySet.Nonces.JoinNonce+nonceMargin, lorawan.MaxJoinNonce)
+}
+
+// HandedOver is a device that another Join Server handed over, and its order there.
+type HandedOver struct {
+	Device joinery.DeviceID
+	Order  string
+	Cookie lorawan.Cookie
+}
+
+// Receipts signs that devices which were handed over joined here: the transcript of
+// the newest join of each, under the JoinEUI that it has here. Devices that did not
+// join yet are left out.
+func (s *Service) Receipts(ctx context.Context, caller joinery.Caller, list []HandedOver) ([]byte, error) {
+	if len(list) > MaxBatch {
+		return nil, tooMany()
+	}
+	r := rekeyfile.Receipt{At: s.now().UTC().Truncate(time.Second), Joins: []rekeyfile.Joined{}}
+	for _, h := range list {
+		state, err := s.device(ctx, caller, h.Device)
+		if err != nil {
+			return nil, err
+		}
+		joins, err := s.store.Activations(ctx, h.Device, 1)
+		if err != nil {
+			return nil, err
+		}
+		if len(joins) == 0 {
+			continue
+		}
+		a := joins[0]
+		r.Joins = append(r.Joins, rekeyfile.Joined{
+			Order: h.Order, Cookie: h.Cookie, JoinEUI: state.Device.JoinEUI, DevEUI: state.Device.DevEUI,
+			At: a.At, DevNonce: lorawan.DevNonce(a.Count), JoinNonce: a.JoinNonce, Request: a.FrameHash[:],
+		})
+	}
+	return s.sign(ctx, rekeyfile.FormatReceipt, r)
+}
+
+// TakeReceipts confirms the orders of a receipt, which the Join Server that they name
+// must have signed. Those that are confirmed already stay so. done counts them all.
+func (s *Service) TakeReceipts(ctx context.Context, caller joinery.Caller, file []byte) (done int, err error) {
+	var r rekeyfile.Receipt
+	key, err := rekeyfile.Open(file, rekeyfile.FormatReceipt, nil, &r)
+	if err != nil {
+		return 0, joinery.WrapError(joinery.CodeInvalid, err, "receipt: %s", err)
+	}
+	if len(r.Joins) > MaxBatch {
+		return 0, tooMany()
+	}
+	servers, err := s.store.JoinServers(ctx)
+	if err != nil {
+		return 0, err
+	}
+	signers := map[string]bool{} // by name
+	for _, j := range servers {
+		signers[j.Name] = j.ReceiptKey != nil && bytes.Equal(j.ReceiptKey, key)
+	}
+	for _, joined := range r.Joins {
+		state, o, err := s.order(ctx, caller, joined.Order)
+		if err != nil {
+			return done, err
+		}
+		if !signers[o.To] || joined.JoinEUI != o.Rekey.JoinEUI || joined.Cookie != o.Rekey.Cookie || joined.DevEUI != state.Device.DevEUI || joined.JoinNonce == 0 {
+			return done, joinery.Errorf(joinery.CodeInvalid, "receipt: what it says of device %s is not of order %s, or not by the Join Server that the order names", joined.DevEUI, o.ID)
+		}
+		err = s.confirm(ctx, caller, state.Device, o, map[string]string{"by": "receipt", "joined": joined.At.UTC().Format(time.RFC3339)})
+		if err != nil {
+			return done, err
+		}
+		done++
+	}
+	return done, nil
+}
+
+func (s *Service) confirm(ctx context.Context, caller joinery.Caller, d joinery.Device, o joinery.RekeyOrder, detail map[string]string) error {
+	if o.State == joinery.RekeyConfirmed {
+		return nil
+	}
+	entry := s.orderEntry(caller, joinery.AuditRekeyConfirmed, d, o)
+	for k, v := range detail {
+		entry.Detail[k] = v
+	}
+	return s.store.EndRekey(ctx, o.ID, d.Ownership.Org, joinery.RekeyConfirmed, entry)
+}
+
+// order finds an order of a device that caller owns; another's is absent.
+func (s *Service) order(ctx context.Context, caller joinery.Caller, text string) (state joinery.ActivationState, o joinery.RekeyOrder, err error) {
+	absent := joinery.Errorf(joinery.CodeNotFound, "no such order to rekey")
+	id, err := joinery.ParseRekeyID(text)
+	if err != nil {
+		return state, o, absent
+	}
+	if o, err = s.store.RekeyOrder(ctx, id); err != nil {
+		if joinery.CodeOf(err) == joinery.CodeNotFound {
+			err = absent
+		}
+		return state, o, err
+	}
+	if state, err = s.device(ctx, caller, o.Device); joinery.CodeOf(err) == joinery.CodeNotFound {
+		err = absent
+	}
+	return state, o, err
+}
+
+// ordered reads devices that caller owns, each of which has an order.
+func (s *Service) ordered(ctx context.Context, caller joinery.Caller, devices []joinery.DeviceID) (states []joinery.ActivationState, err error) {
+	if len(devices) > MaxBatch {
+		return nil, tooMany()
+	}
+	for _, id := range devices {
+		state, err := s.device(ctx, caller, id)
+		if err != nil {
+			return nil, err
+		}
+		if state.Rekeying.Order == nil {
+			return nil, joinery.Errorf(joinery.CodeConflict, "there is no order to rekey device %s: arm it", state.Device.DevEUI)
+		}
+		states = append(states, state)
+	}
+	return states, nil
+}
+
+func tooMany() error {
+	return joinery.Errorf(joinery.CodeTooLarge, "want at most %d devices at a time", MaxBatch)
+}

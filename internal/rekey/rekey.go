@@ -1,0 +1,309 @@
+// Package rekey has devices derive new root keys inside their elements and join at
+// another Join Server. An order goes from armed to sent to confirmed, or ends
+// cancelled or expired; the instruction itself travels in join-accepts, which
+// package activation makes, or in a ticket to the bench. The new root keys go
+// sealed to the Join Server that the order names, and to nobody else.
+package rekey
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"strings"
+	"time"
+	"unicode"
+
+	"joinery"
+	"joinery/internal/keyring"
+	"joinery/internal/rekeyfile"
+	"joinery/internal/seal"
+	"joinery/lorawan"
+)
+
+// Store keeps orders. Absent things are CodeNotFound; what was decided by a state
+// that is gone is CodeConflict or joinery.ErrSwapLost.
+type Store interface {
+	RekeyingDevice(ctx context.Context, id joinery.DeviceID) (joinery.ActivationState, error)
+	RekeyOrder(ctx context.Context, id joinery.RekeyID) (joinery.RekeyOrder, error)
+	RekeyOrders(ctx context.Context, device joinery.DeviceID) ([]joinery.RekeyOrder, error)
+	Activations(ctx context.Context, device joinery.DeviceID, limit int) ([]joinery.Activation, error)
+}
+
+// Changes changes orders, each with its audit entries.
+type Changes interface {
+	SetRekeyProfile(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, p joinery.RekeyProfile, a joinery.AuditEntry) error
+	ArmRekey(ctx context.Context, o joinery.RekeyOrder, to joinery.JoinServerID, a ...joinery.AuditEntry) error
+	EndRekey(ctx context.Context, id joinery.RekeyID, owner joinery.OrgID, state joinery.RekeyState, a ...joinery.AuditEntry) error
+	NoteRekeySent(ctx context.Context, s joinery.ActivationState, o joinery.RekeyOrder, next joinery.KeySetID, at time.Time, a joinery.AuditEntry) error
+	NoteHandover(ctx context.Context, entries ...joinery.AuditEntry) error
+}
+
+// Servers keeps the pinned Join Servers.
+type Servers interface {
+	AddJoinServer(ctx context.Context, j joinery.JoinServer, a joinery.AuditEntry) error
+	RemoveJoinServer(ctx context.Context, id joinery.JoinServerID, a joinery.AuditEntry) error
+	JoinServers(ctx context.Context) ([]joinery.JoinServer, error)
+}
+
+// State is what a Service needs of the state.
+type State interface {
+	Store
+	Changes
+	Servers
+}
+
+// Keys are the verbs of custody that rekeying uses; see keyring.Keyring.
+type Keys interface {
+	Handover(ctx context.Context, to seal.PublicKey, in []keyring.HandoverIn) (seal.Header, []seal.SealedRow, error)
+	AuthMAC(ctx context.Context, ks joinery.KeySet) ([32]byte, error)
+	SignStatement(ctx context.Context, content []byte) (signature, public []byte, err error)
+	TransportKey() seal.PublicKey
+}
+
+// Authority says whether a caller may let root keys of devices go to a Join Server:
+// what exporting them needs. That the caller holds the devices was looked at.
+type Authority interface {
+	MayLeave(ctx context.Context, caller joinery.Caller, devices []joinery.DeviceID, to joinery.JoinServer) error
+}
+
+// Owners is an Authority by which an owner decides alone.
+type Owners struct{}
+
+// MayLeave implements Authority.
+func (Owners) MayLeave(context.Context, joinery.Caller, []joinery.DeviceID, joinery.JoinServer) error {
+	return nil
+}
+
+// Service is the rules of rekeying.
+type Service struct {
+	store     State
+	keys      Keys
+	authority Authority
+	served    func(lorawan.EUI64) bool
+	now       func() time.Time
+}
+
+// New makes a Service. served tells for which JoinEUIs this server answers itself.
+func New(store State, keys Keys, a Authority, served func(lorawan.EUI64) bool, now func() time.Time) *Service {
+	return &Service{store, keys, a, served, now}
+}
+
+// Bounds.
+const (
+	// DefaultLife is how long an order is sent, unless somebody says otherwise;
+	// MaxLife the longest.
+	DefaultLife = 90 * 24 * time.Hour
+	MaxLife     = 366 * 24 * time.Hour
+	// MaxBatch is the most devices of one ticket, hand-over or receipt.
+	MaxBatch = 200
+	// nonceMargin is how far above the last JoinNonce the new Join Server begins:
+	// until the device goes there it may join here as often as it has DevNonces
+	// under one JoinEUI.
+	nonceMargin lorawan.JoinNonce = 1 << 16
+)
+
+// Status is how the rekeying of a device stands.
+type Status struct {
+	Device joinery.Device
+	// Orders are newest first, each with its state at this time.
+	Orders []joinery.RekeyOrder
+	// Candidates is how many key sets it may have besides the one that it is known
+	// to have; Generation how often it is known to have been rekeyed.
+	Candidates int
+	Generation int
+}
+
+// Status tells how the rekeying of a device stands.
+func (s *Service) Status(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) (Status, error) {
+	state, err := s.device(ctx, caller, id)
+	if err != nil {
+		return Status{}, err
+	}
+	orders, err := s.store.RekeyOrders(ctx, id)
+	for i := range orders {
+		orders[i].State = orders[i].StateAt(s.now())
+	}
+	return Status{state.Device, orders, len(state.Rekeying.Candidates), len(state.KeySet.Steps)}, err
+}
+
+// SetProfile says how a device rekeys. Only who knows its element can: a device
+// that is told to rekey and cannot ignores it.
+func (s *Service) SetProfile(ctx context.Context, caller joinery.Caller, id joinery.DeviceID, p joinery.RekeyProfile) error {
+	state, err := s.device(ctx, caller, id)
+	if err != nil || state.Device.Rekey == p {
+		return err
+	}
+	if p != 0 && state.KeySet.Master == "" {
+		return joinery.Errorf(joinery.CodeInvalid, "its root keys were imported, and imported keys have no rekeying key: only elements whose keys derive from a master key can be rekeyed from here")
+	}
+	return s.store.SetRekeyProfile(ctx, id, state.Device.Ownership.Org, p, s.entry(caller, joinery.AuditRekeyProfile, state.Device, map[string]string{"profile": p.String()}))
+}
+
+// Arm is an order to rekey a device.
+type Arm struct {
+	Device  joinery.DeviceID
+	JoinEUI lorawan.EUI64 // at which it is to join
+	To      joinery.JoinServerID
+	Life    time.Duration // zero: DefaultLife
+}
+
+// Arm gives an order. Its instruction goes with the next join-accept of the device.
+func (s *Service) Arm(ctx context.Context, caller joinery.Caller, a Arm) (o joinery.RekeyOrder, err error) {
+	if a.Life == 0 {
+		a.Life = DefaultLife
+	}
+	switch {
+	case a.JoinEUI.IsZero():
+		return o, joinery.Errorf(joinery.CodeInvalid, "joinEUI: want the JoinEUI at which the device is to join")
+	case s.served(a.JoinEUI):
+		return o, joinery.Errorf(joinery.CodeInvalid, "joinEUI: this Join Server answers for it itself; name one of the other Join Server's")
+	case a.Life < 0 || a.Life > MaxLife:
+		return o, joinery.Errorf(joinery.CodeInvalid, "expiry: want at most %d days from now", int(MaxLife.Hours()/24))
+	}
+	state, err := s.device(ctx, caller, a.Device)
+	if err != nil {
+		return o, err
+	}
+	to, err := s.server(ctx, a.To)
+	if err != nil {
+		return o, err
+	}
+	if err := s.rekeyable(ctx, state); err != nil {
+		return o, err
+	}
+	if err := s.authority.MayLeave(ctx, caller, []joinery.DeviceID{a.Device}, to); err != nil {
+		return o, err
+	}
+	now := s.now().UTC().Truncate(time.Millisecond)
+	o = joinery.RekeyOrder{
+		ID: joinery.NewRekeyID(), Device: a.Device, State: joinery.RekeyArmed, Rekey: lorawan.Rekey{JoinEUI: a.JoinEUI}, To: to.Name,
+		Owner: state.Device.Ownership.Org, By: caller.Name, At: now, ExpiresAt: now.Add(a.Life),
+	}
+	rand.Read(o.Rekey.Cookie[:]) // never fails (crypto/rand)
+	return o, s.store.ArmRekey(ctx, o, a.To, s.orderEntry(caller, joinery.AuditRekeyArmed, state.Device, o))
+}
+
+// rekeyable tells why a device cannot be rekeyed now, or nil.
+func (s *Service) rekeyable(ctx context.Context, state joinery.ActivationState) error {
+	switch {
+	case state.Device.Rekey == 0:
+		return joinery.Errorf(joinery.CodeConflict, "nobody said that this device rekeys: say by which profile, if its element can")
+	case state.KeySet.Master == "":
+		return joinery.Errorf(joinery.CodeConflict, "its root keys were imported, and imported keys have no rekeying key")
+	case state.KeySet.Nonces.JoinNonce > lorawan.MaxJoinNonce-2*nonceMargin:
+		return joinery.Errorf(joinery.CodeExhausted, "it has too few JoinNonces left to go on elsewhere")
+	case state.Device.Rekey != joinery.RekeyM:
+		return nil
+	case state.KeySet.Serial == [joinery.SerialLen]byte{}:
+		return joinery.Errorf(joinery.CodeConflict, "its manifest has no serial number of a chip, which profile M derives with")
+	}
+	if _, err := s.keys.AuthMAC(ctx, state.KeySet); err != nil {
+		return joinery.WrapError(joinery.CodeConflict, err, "the keyring does not serve profile M")
+	}
+	return nil
+}
+
+// Cancel ends the open order of a device. What was sent may still be obeyed, and is
+// served as before.
+func (s *Service) Cancel(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) error {
+	return s.end(ctx, caller, id, joinery.RekeyCancelled, joinery.AuditRekeyCancelled)
+}
+
+// Confirm takes the owner's word that the device joined at the other Join Server by
+// its newest order. It is refused here from then on.
+func (s *Service) Confirm(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) error {
+	return s.end(ctx, caller, id, joinery.RekeyConfirmed, joinery.AuditRekeyConfirmed)
+}
+
+func (s *Service) end(ctx context.Context, caller joinery.Caller, id joinery.DeviceID, to joinery.RekeyState, event joinery.AuditEvent) error {
+	state, err := s.device(ctx, caller, id)
+	if err != nil {
+		return err
+	}
+	o := state.Rekeying.Order
+	if o == nil {
+		return joinery.Errorf(joinery.CodeConflict, "there is no order to rekey this device")
+	}
+	entry := s.orderEntry(caller, event, state.Device, *o)
+	entry.Detail["by"] = "owner"
+	return s.store.EndRekey(ctx, o.ID, state.Device.Ownership.Org, to, entry)
+}
+
+// Servers lists the pinned Join Servers.
+func (s *Service) Servers(ctx context.Context) ([]joinery.JoinServer, error) {
+	return s.store.JoinServers(ctx)
+}
+
+// StatementKey gives the key that verifies what this server signs, DER.
+func (s *Service) StatementKey(ctx context.Context) (public []byte, err error) {
+	_, public, err = s.keys.SignStatement(ctx, nil)
+	return public, err
+}
+
+// Pin pins a Join Server. Keys are DER; receiptKey may be nil.
+func (s *Service) Pin(ctx context.Context, caller joinery.Caller, name string, transportKey, receiptKey []byte) (j joinery.JoinServer, err error) {
+	if err := caller.RequireOperator(); err != nil {
+		return j, err
+	}
+	if name == "" || len(name) > 100 || strings.ContainsFunc(name, unicode.IsControl) {
+		return j, joinery.Errorf(joinery.CodeInvalid, "name: want 1 to 100 bytes without control characters")
+	}
+	if _, err := seal.ParsePublicKeyDER(transportKey); err != nil {
+		return j, joinery.Errorf(joinery.CodeInvalid, "transportKey: not a public key to which keys can be sealed")
+	}
+	if receiptKey != nil {
+		if _, err := x509.ParsePKIXPublicKey(receiptKey); err != nil {
+			return j, joinery.Errorf(joinery.CodeInvalid, "receiptKey: not a public key")
+		}
+	}
+	j = joinery.JoinServer{ID: joinery.NewJoinServerID(), Name: name, TransportKey: transportKey, ReceiptKey: receiptKey, CreatedAt: s.now().UTC().Truncate(time.Millisecond)}
+	entry := s.entry(caller, joinery.AuditJoinServerAdded, joinery.Device{}, map[string]string{"server": j.ID.String(), "name": name})
+	return j, s.store.AddJoinServer(ctx, j, entry)
+}
+
+// Unpin removes a pinned Join Server.
+func (s *Service) Unpin(ctx context.Context, caller joinery.Caller, id joinery.JoinServerID) error {
+	if err := caller.RequireOperator(); err != nil {
+		return err
+	}
+	return s.store.RemoveJoinServer(ctx, id, s.entry(caller, joinery.AuditJoinServerRemoved, joinery.Device{}, map[string]string{"server": id.String()}))
+}
+
+func (s *Service) server(ctx context.Context, id joinery.JoinServerID) (joinery.JoinServer, error) {
+	list, err := s.store.JoinServers(ctx)
+	for _, j := range list {
+		if j.ID == id {
+			return j, nil
+		}
+	}
+	if err == nil {
+		err = joinery.Errorf(joinery.CodeNotFound, "no such Join Server is pinned")
+	}
+	return joinery.JoinServer{}, err
+}
+
+// device finds a device that caller owns; another's is absent.
+func (s *Service) device(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) (joinery.ActivationState, error) {
+	state, err := s.store.RekeyingDevice(ctx, id)
+	if joinery.CodeOf(err) == joinery.CodeNotFound || err == nil && !caller.Owns(state.Device.Ownership.Org) {
+		return joinery.ActivationState{}, joinery.Errorf(joinery.CodeNotFound, "no such device")
+	}
+	return state, err
+}
+
+func (s *Service) entry(caller joinery.Caller, event joinery.AuditEvent, d joinery.Device, detail map[string]string) joinery.AuditEntry {
+	return joinery.AuditEntry{At: s.now().UTC().Truncate(time.Millisecond), Event: event, Actor: caller.Name, Org: d.Ownership.Org, Device: d.ID, Detail: detail}
+}
+
+func (s *Service) orderEntry(caller joinery.Caller, event joinery.AuditEvent, d joinery.Device, o joinery.RekeyOrder) joinery.AuditEntry {
+	return s.entry(caller, event, d, map[string]string{
+		"order": o.ID.String(), "cookie": o.Rekey.Cookie.String(), "new_join_eui": o.Rekey.JoinEUI.String(), "to": o.To,
+	})
+}
+
+// sign makes a signed file.
+func (s *Service) sign(ctx context.Context, format string, payload any) ([]byte, error) {
+	return rekeyfile.Sign(format, payload, func(content []byte) (signature, public []byte, err error) {
+		return s.keys.SignStatement(ctx, content)
+	})
+}

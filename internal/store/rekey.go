@@ -1,0 +1,428 @@
+package store
+
+import (
+	"context"
+	"encoding/hex"
+	"slices"
+	"time"
+
+	"joinery"
+	"joinery/lorawan"
+)
+
+// rekeying adds to s what its join has to know besides: the steps by which its
+// key set came about, the newest order and the candidates.
+func (c conn) rekeying(s *joinery.ActivationState) error {
+	s.KeySet.Rekey = s.Device.Rekey
+	if err := c.serial(&s.KeySet); err != nil {
+		return err
+	}
+	if s.KeySet.Origin == joinery.OriginRekeyed {
+		if err := c.lineage(&s.KeySet); err != nil {
+			return err
+		}
+	}
+	s.Rekeying = &joinery.Rekeying{}
+	orders, err := c.rekeyOrders("r.device = ? ORDER BY r.at DESC, r.id DESC LIMIT 1", s.Device.ID)
+	if err != nil {
+		return err
+	}
+	if len(orders) > 0 {
+		s.Rekeying.Order = &orders[0]
+	}
+	s.Rekeying.Candidates, err = c.candidates(s.KeySet)
+	return err
+}
+
+// serial gives a key set of profile M the serial number of its chip. One that is
+// none of a chip's stays zero, and such a device cannot be rekeyed.
+func (c conn) serial(k *joinery.KeySet) error {
+	if k.Rekey != joinery.RekeyM {
+		return nil
+	}
+	_, err := c.one("SELECT coalesce(serial, '') FROM manifest_entry WHERE device = ?", func(r *row) error {
+		if b, err := hex.DecodeString(r.text()); err == nil && len(b) == joinery.SerialLen {
+			copy(k.Serial[:], b)
+		}
+		return nil
+	}, k.DeviceID)
+	return err
+}
+
+// lineage fills in from what the root keys of a rekeyed key set derive.
+func (c conn) lineage(k *joinery.KeySet) error {
+	k.Steps = nil
+	if _, err := c.one("SELECT rekey_profile FROM device WHERE id = ?", func(r *row) error {
+		k.Rekey = joinery.RekeyProfile(r.int())
+		return nil
+	}, k.DeviceID); err != nil {
+		return err
+	}
+	if err := c.serial(k); err != nil {
+		return err
+	}
+	for id := k.ID; id != 0; {
+		var parent joinery.KeySetID
+		_, err := c.one("SELECT origin, coalesce(master, ''), generation, coalesce(parent, 0), cookie, rekey_join_eui FROM key_set WHERE id = ?", func(r *row) error {
+			origin, master, generation := joinery.Origin(r.int()), r.text(), uint32(r.int())
+			parent = joinery.KeySetID(r.int())
+			if origin != joinery.OriginRekeyed {
+				k.Master, k.Generation = master, generation
+				return nil
+			}
+			var step lorawan.Rekey
+			r.into(step.Cookie[:])
+			step.JoinEUI = r.eui()
+			k.Steps = append(k.Steps, step)
+			return nil
+		}, id)
+		if err != nil {
+			return err
+		}
+		id = parent
+	}
+	slices.Reverse(k.Steps)
+	return nil
+}
+
+// candidates gives the key sets that a device may have instead of current, newest
+// first.
+func (c conn) candidates(current joinery.KeySet) (list []joinery.KeySet, err error) {
+	err = c.each(`SELECT k.id, k.origin, k.generation, k.root10, k.cookie, k.rekey_join_eui, s.nwk_use, s.app_use
+		FROM rekey_candidate c JOIN key_set k ON k.id = c.key_set LEFT JOIN sealed_root s ON s.key_set = k.id
+		WHERE c.device = ? ORDER BY k.id DESC`, func(r *row) error {
+		k := joinery.KeySet{
+			ID: joinery.KeySetID(r.int()), DeviceID: current.DeviceID, DevEUI: current.DevEUI, Origin: joinery.Origin(r.int()),
+			Generation: uint32(r.int()), Root10: joinery.RootKey(r.int()), Rekey: current.Rekey, Serial: current.Serial,
+		}
+		if k.Origin == joinery.OriginRekeyed { // of current, or it were none
+			var step lorawan.Rekey
+			r.into(step.Cookie[:])
+			step.JoinEUI = r.eui()
+			k.Master, k.Generation = current.Master, current.Generation
+			k.Steps = append(slices.Clone(current.Steps), step)
+		} else {
+			r.next()
+			r.next()
+		}
+		k.Nwk.Use, k.App.Use = r.blob(), r.blob()
+		list = append(list, k)
+		return nil
+	}, current.DeviceID)
+	return list, err
+}
+
+// The server's name is there for people.
+const orderColumns = `SELECT r.id, r.device, r.state, r.join_eui, r.cookie, s.name, r.org, r.actor, r.at, r.expires_at, r.sent,
+	r.first_sent_at, r.last_sent_at, r.ended_at FROM rekey r JOIN join_server s ON s.id = r.join_server WHERE `
+
+func (c conn) rekeyOrders(where string, args ...any) (list []joinery.RekeyOrder, err error) {
+	err = c.each(orderColumns+where, func(r *row) error {
+		o := joinery.RekeyOrder{ID: joinery.RekeyID(r.int()), Device: joinery.DeviceID(r.int()), State: joinery.RekeyState(r.text())}
+		o.Rekey.JoinEUI = r.eui()
+		r.into(o.Rekey.Cookie[:])
+		o.To, o.Owner, o.By = r.text(), joinery.OrgID(r.int()), r.text()
+		o.At, o.ExpiresAt, o.Sent = r.time(), r.time(), uint32(r.int())
+		o.FirstSentAt, o.LastSentAt, o.EndedAt = r.time(), r.time(), r.time()
+		list = append(list, o)
+		return nil
+	}, args...)
+	return list, err
+}
+
+// RekeyOrders gives the orders of a device, newest first.
+func (d *DB) RekeyOrders(ctx context.Context, device joinery.DeviceID) (list []joinery.RekeyOrder, err error) {
+	err = d.read(ctx, func(c conn) error {
+		list, err = c.rekeyOrders("r.device = ? ORDER BY r.at DESC, r.id DESC LIMIT ?", device, maxLimit)
+		return err
+	})
+	return list, err
+}
+
+// RekeyingDevice is Device with what is known of its rekeying, whether its joins
+// look there or not.
+func (d *DB) RekeyingDevice(ctx context.Context, id joinery.DeviceID) (s joinery.ActivationState, err error) {
+	err = d.snapshot(ctx, func(c conn) error {
+		states, err := c.states(oneDevice+"AND d.id = ?", id)
+		if err == nil && len(states) == 0 {
+			err = notFound("device")
+		}
+		if err != nil {
+			return err
+		}
+		s = states[0]
+		return c.rekeying(&s)
+	})
+	return s, err
+}
+
+// SetRekeyProfile says how a device rekeys. CodeConflict unless owner holds it
+// still, or where an instruction of the former profile was sent already.
+func (d *DB) SetRekeyProfile(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, p joinery.RekeyProfile, a joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error {
+		if err := t.heldBy(id, owner); err != nil {
+			return err
+		}
+		used, err := t.integer("SELECT count(*) FROM rekey WHERE device = ? AND (sent > 0 OR state IN ('armed', 'sent'))", id)
+		switch {
+		case err != nil:
+			return err
+		case used > 0:
+			return joinery.Errorf(joinery.CodeConflict, "the device was told to rekey by the profile that it has: cancel that order, if none was sent yet")
+		}
+		return t.finish(t.changeDevice(id, "UPDATE device SET rekey_profile = ? WHERE id = ? AND deleted_at IS NULL", p, id), a)
+	})
+}
+
+// ArmRekey opens an order, to be carried by the device's next join-accept.
+// CodeConflict unless its owner holds the device still, or where an order is open;
+// CodeNotFound where there is no such Join Server.
+func (d *DB) ArmRekey(ctx context.Context, o joinery.RekeyOrder, to joinery.JoinServerID, a ...joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error {
+		if err := t.heldBy(o.Device, o.Owner); err != nil {
+			return err
+		}
+		there, err := t.integer("SELECT count(*) FROM join_server WHERE id = ? AND removed_at IS NULL", to)
+		if err == nil && there == 0 {
+			err = notFound("Join Server")
+		}
+		if err != nil {
+			return err
+		}
+		if err := t.exec("UPDATE rekey SET state = 'expired', ended_at = expires_at WHERE device = ? AND state IN ('armed', 'sent') AND expires_at <= ?", o.Device, o.At); err != nil {
+			return err
+		}
+		candidates, err := t.integer("SELECT count(*) FROM rekey_candidate WHERE device = ?", o.Device)
+		if err == nil && candidates >= joinery.MaxRekeyCandidates {
+			err = joinery.Errorf(joinery.CodeConflict, "%d instructions were sent to this device and it may have obeyed any of them: wait until it is seen, or confirm the one that it obeyed", candidates)
+		}
+		if err != nil {
+			return err
+		}
+		err = t.exec(`INSERT INTO rekey (id, device, state, join_eui, cookie, join_server, org, actor, at, expires_at, sent)
+			VALUES (?, ?, 'armed', ?, ?, ?, ?, ?, ?, ?, 0)`,
+			o.ID, o.Device, o.Rekey.JoinEUI, o.Rekey.Cookie[:], to, o.Owner, o.By, o.At, o.ExpiresAt)
+		if err := conflict(err, "the device is being rekeyed already; cancel that order first"); err != nil {
+			return err
+		}
+		return t.finish(t.changeDevice(o.Device, "UPDATE device SET rekeying = 1 WHERE id = ? AND deleted_at IS NULL", o.Device), a...)
+	})
+}
+
+// EndRekey ends an order: cancelled while it is open, or confirmed once it was
+// sent, also one that was cancelled or has expired. CodeConflict for any other.
+func (d *DB) EndRekey(ctx context.Context, id joinery.RekeyID, owner joinery.OrgID, state joinery.RekeyState, a ...joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error {
+		orders, err := t.rekeyOrders("r.id = ?", id)
+		if err == nil && len(orders) == 0 {
+			err = notFound("order to rekey")
+		}
+		if err != nil {
+			return err
+		}
+		o := orders[0]
+		if err := t.heldBy(o.Device, owner); err != nil {
+			return err
+		}
+		switch {
+		case state == joinery.RekeyCancelled && o.State.Open():
+		case state == joinery.RekeyConfirmed && o.Sent > 0 && o.State != joinery.RekeyConfirmed:
+		default:
+			return joinery.Errorf(joinery.CodeConflict, "an order that is %s, and was sent %d times, cannot become %s", o.State, o.Sent, state)
+		}
+		if err := t.exec("UPDATE rekey SET state = ?, ended_at = ? WHERE id = ?", string(state), a[0].At, id); err != nil {
+			return err
+		}
+		return t.finish(t.settleRekeying(o.Device), a...)
+	})
+}
+
+// settleRekeying has joins of a device look at its rekeying as long as there is
+// something to see, and makes those under way think again.
+func (t *tx) settleRekeying(id joinery.DeviceID) error {
+	err := t.exec(`UPDATE device SET rekeying = CASE WHEN EXISTS (SELECT 1 FROM rekey_candidate c WHERE c.device = device.id)
+		OR EXISTS (SELECT 1 FROM key_set k WHERE k.id = device.key_set AND k.origin = 3)
+		OR EXISTS (SELECT 1 FROM rekey r WHERE r.device = device.id AND r.state IN ('armed', 'sent', 'confirmed')) THEN 1 ELSE 0 END
+		WHERE id = ?`, id)
+	if err != nil {
+		return err
+	}
+	return t.advance(id)
+}
+
+// NoteRekeySent notes, before an accept with its instruction leaves, that an order
+// is sent, and adds the key set to which it leads from the device's present one:
+// next, unless it is there. From then on that one is a candidate for good.
+// ErrSwapLost where the present key set moved, or the order ended, meanwhile.
+func (d *DB) NoteRekeySent(ctx context.Context, s joinery.ActivationState, o joinery.RekeyOrder, next joinery.KeySetID, at time.Time, a joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error {
+		if err := t.stands(s); err != nil {
+			return err
+		}
+		n, err := t.changes(`UPDATE rekey SET state = 'sent', sent = sent + 1, first_sent_at = coalesce(first_sent_at, ?), last_sent_at = ?
+			WHERE id = ? AND device = ? AND state IN ('armed', 'sent')`, at, at, o.ID, s.Device.ID)
+		if err == nil && n != 1 {
+			err = ErrSwapLost
+		}
+		if err != nil {
+			return err
+		}
+		// It is the present one where the device obeyed and did not store its JoinEUI.
+		known, err := t.integer("SELECT count(*) FROM key_set WHERE device = ? AND cookie = ? AND (id = ? OR parent = ?)",
+			s.Device.ID, o.Rekey.Cookie[:], s.KeySet.ID, s.KeySet.ID)
+		if err != nil {
+			return err
+		}
+		if known == 0 {
+			if err := t.addCandidate(s, o.Rekey, next); err != nil {
+				return err
+			}
+		}
+		if o.Sent > 0 && known > 0 {
+			return nil
+		}
+		return t.audit(a)
+	})
+}
+
+func (t *tx) addCandidate(s joinery.ActivationState, r lorawan.Rekey, id joinery.KeySetID) error {
+	k := s.KeySet
+	err := t.exec(`INSERT INTO key_set (id, device, dev_eui, origin, generation, parent, cookie, rekey_join_eui, root10, version, join_nonce, disclosed)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, (SELECT join_nonce FROM key_set WHERE id = ?), 0)`,
+		id, s.Device.ID, k.DevEUI, joinery.OriginRekeyed, k.Generation+1, k.ID, r.Cookie[:], r.JoinEUI, joinery.NwkKey, k.ID)
+	if err != nil {
+		return err
+	}
+	return t.exec("INSERT INTO rekey_candidate (device, key_set) VALUES (?, ?)", s.Device.ID, id)
+}
+
+// stands makes a key set move on, if it is as it was loaded, and holds it until
+// the transaction ends.
+func (t *tx) stands(s joinery.ActivationState) error {
+	n, err := t.changes("UPDATE key_set SET version = version + 1 WHERE id = ? AND version = ? AND id = (SELECT key_set FROM device WHERE id = ? AND deleted_at IS NULL)",
+		s.KeySet.ID, s.KeySet.Version, s.Device.ID)
+	if err == nil && n != 1 {
+		err = ErrSwapLost
+	}
+	return err
+}
+
+// ProveKeySet makes a candidate the key set of its device, once the device signed
+// with it: JoinNonce and DevNonces go on from where the former one had them, and
+// its sessions end. The other candidates of the former one cannot be any more and
+// go. ErrSwapLost where the former one moved meanwhile.
+func (d *DB) ProveKeySet(ctx context.Context, s joinery.ActivationState, proven joinery.KeySetID, a joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error {
+		if err := t.stands(s); err != nil {
+			return err
+		}
+		n, err := t.changes("DELETE FROM rekey_candidate WHERE device = ? AND key_set = ?", s.Device.ID, proven)
+		if err == nil && n != 1 {
+			err = ErrSwapLost
+		}
+		if err != nil {
+			return err
+		}
+		nonces := s.KeySet.Nonces
+		nonces.Recent = nil
+		err = t.exec(`UPDATE key_set SET version = version + ?, nonces = ?, join_nonce = CASE WHEN join_nonce > ? THEN join_nonce ELSE ? END WHERE id = ?`,
+			s.KeySet.Version+1, nonces.Encode(), nonces.JoinNonce, nonces.JoinNonce, proven)
+		if err != nil {
+			return err
+		}
+		if err := t.exec("UPDATE device SET key_set = ? WHERE id = ?", proven, s.Device.ID); err != nil {
+			return err
+		}
+		if err := t.forgetCandidates(s.Device.ID); err != nil {
+			return err
+		}
+		return t.finish(t.settleRekeying(s.Device.ID), a)
+	})
+}
+
+// forgetCandidates forgets what a device cannot have any more. No join was ever
+// answered with these key sets.
+func (t *tx) forgetCandidates(id joinery.DeviceID) error {
+	var gone []joinery.KeySetID
+	err := t.each("SELECT key_set FROM rekey_candidate WHERE device = ?", func(r *row) error {
+		gone = append(gone, joinery.KeySetID(r.int()))
+		return nil
+	}, id)
+	if err == nil {
+		err = t.exec("DELETE FROM rekey_candidate WHERE device = ?", id)
+	}
+	for _, k := range gone {
+		if err == nil {
+			err = t.exec("DELETE FROM sealed_root WHERE key_set = ?", k)
+		}
+		if err == nil {
+			err = t.exec("DELETE FROM key_set WHERE id = ?", k)
+		}
+	}
+	return err
+}
+
+// AddJoinServer pins a Join Server. CodeConflict for a name that is taken.
+func (d *DB) AddJoinServer(ctx context.Context, j joinery.JoinServer, a joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error {
+		var receipts any
+		if len(j.ReceiptKey) > 0 {
+			receipts = j.ReceiptKey
+		}
+		err := t.exec("INSERT INTO join_server (id, name, transport_key, receipt_key, created_at) VALUES (?, ?, ?, ?, ?)",
+			j.ID, j.Name, j.TransportKey, receipts, j.CreatedAt)
+		return t.finish(conflict(err, "a Join Server of that name is pinned already"), a)
+	})
+}
+
+// RemoveJoinServer removes a pinned Join Server: no order can name it any more.
+// CodeConflict while an order that is open does.
+func (d *DB) RemoveJoinServer(ctx context.Context, id joinery.JoinServerID, a joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error {
+		open, err := t.integer("SELECT count(*) FROM rekey WHERE join_server = ? AND state IN ('armed', 'sent') AND expires_at > ?", id, a.At)
+		if err == nil && open > 0 {
+			err = joinery.Errorf(joinery.CodeConflict, "%d devices are being rekeyed to this Join Server; cancel those orders first", open)
+		}
+		if err != nil {
+			return err
+		}
+		n, err := t.changes("UPDATE join_server SET removed_at = ? WHERE id = ? AND removed_at IS NULL", a.At, id)
+		if err == nil && n == 0 {
+			err = notFound("Join Server")
+		}
+		return t.finish(err, a)
+	})
+}
+
+// JoinServers lists the pinned Join Servers in the order of their names.
+func (d *DB) JoinServers(ctx context.Context) (list []joinery.JoinServer, err error) {
+	err = d.read(ctx, func(c conn) error {
+		return c.each("SELECT id, name, transport_key, receipt_key, created_at FROM join_server WHERE removed_at IS NULL ORDER BY name", func(r *row) error {
+			list = append(list, joinery.JoinServer{
+				ID: joinery.JoinServerID(r.int()), Name: r.text(), TransportKey: r.blob(), ReceiptKey: r.blob(), CreatedAt: r.time(),
+			})
+			return nil
+		})
+	})
+	return list, err
+}
+
+// RekeyOrder finds an order; CodeNotFound.
+func (d *DB) RekeyOrder(ctx context.Context, id joinery.RekeyID) (o joinery.RekeyOrder, err error) {
+	err = d.read(ctx, func(c conn) error {
+		list, err := c.rekeyOrders("r.id = ?", id)
+		if err == nil && len(list) == 0 {
+			err = notFound("order to rekey")
+		}
+		if err == nil {
+			o = list[0]
+		}
+		return err
+	})
+	return o, err
+}
+
+// NoteHandover writes, before root keys leave for another Join Server, that they do.
+func (d *DB) NoteHandover(ctx context.Context, entries ...joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error { return t.audit(entries...) })
+}

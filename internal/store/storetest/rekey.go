@@ -1,0 +1,223 @@
+package storetest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"joinery"
+	"joinery/lorawan"
+)
+
+// Rekeying has devices derive new root keys.
+type Rekeying interface {
+	SetRekeyProfile(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, p joinery.RekeyProfile, a joinery.AuditEntry) error
+	ArmRekey(ctx context.Context, o joinery.RekeyOrder, to joinery.JoinServerID, a ...joinery.AuditEntry) error
+	EndRekey(ctx context.Context, id joinery.RekeyID, owner joinery.OrgID, state joinery.RekeyState, a ...joinery.AuditEntry) error
+	NoteRekeySent(ctx context.Context, s joinery.ActivationState, o joinery.RekeyOrder, next joinery.KeySetID, at time.Time, a joinery.AuditEntry) error
+	ProveKeySet(ctx context.Context, s joinery.ActivationState, proven joinery.KeySetID, a joinery.AuditEntry) error
+	RekeyOrders(ctx context.Context, device joinery.DeviceID) ([]joinery.RekeyOrder, error)
+	RekeyingDevice(ctx context.Context, id joinery.DeviceID) (joinery.ActivationState, error)
+	AddJoinServer(ctx context.Context, j joinery.JoinServer, a joinery.AuditEntry) error
+	RemoveJoinServer(ctx context.Context, id joinery.JoinServerID, a joinery.AuditEntry) error
+	JoinServers(ctx context.Context) ([]joinery.JoinServer, error)
+}
+
+// rekeyWorld has a device that rekeys, and a Join Server to go to.
+func rekeyWorld(t *testing.T, open func(testing.TB) Backend) (*world, joinery.ActivationState, joinery.JoinServer) {
+	w := newWorld(t, open)
+	d := derived(1)
+	d.KeySet.Generation = 4
+	s := w.add(d)
+	w.ok(w.SetRekeyProfile(w.ctx, s.Device.ID, w.org, joinery.RekeyS, w.audit(joinery.AuditRekeyProfile)))
+	j := joinery.JoinServer{ID: joinery.NewJoinServerID(), Name: "there", TransportKey: randomBytes(400), CreatedAt: epoch}
+	w.ok(w.AddJoinServer(w.ctx, j, w.audit(joinery.AuditJoinServerAdded)))
+	return w, w.again(s), j
+}
+
+// order is one that n tells from others.
+func (w *world) order(s joinery.ActivationState, n byte) joinery.RekeyOrder {
+	return joinery.RekeyOrder{
+		ID: joinery.NewRekeyID(), Device: s.Device.ID, State: joinery.RekeyArmed, To: "there", Owner: w.org, By: "storetest",
+		Rekey: lorawan.Rekey{JoinEUI: lorawan.EUI64{0xEC, 7: n}, Cookie: lorawan.Cookie{n}},
+		At:    epoch.Add(time.Duration(n) * time.Minute), ExpiresAt: epoch.Add(time.Hour),
+	}
+}
+
+func (w *world) arm(s joinery.ActivationState, to joinery.JoinServerID, n byte) joinery.RekeyOrder {
+	w.t.Helper()
+	o := w.order(s, n)
+	w.ok(w.ArmRekey(w.ctx, o, to, w.audit(joinery.AuditRekeyArmed)))
+	return o
+}
+
+// send notes an order as sent and gives the key set to which it leads.
+func (w *world) send(s joinery.ActivationState, o joinery.RekeyOrder) joinery.KeySetID {
+	w.t.Helper()
+	id := joinery.NewKeySetID()
+	w.ok(w.NoteRekeySent(w.ctx, w.again(s), o, id, epoch, w.audit(joinery.AuditRekeySent)))
+	return id
+}
+
+func runRekeying(t *testing.T, open func(testing.TB) Backend) {
+	t.Run("orders", func(t *testing.T) { rekeyOrders(t, open) })
+	t.Run("candidates", func(t *testing.T) { rekeyCandidates(t, open) })
+	t.Run("meanwhile", func(t *testing.T) { rekeyMeanwhile(t, open) })
+	t.Run("servers", func(t *testing.T) {
+		w, s, j := rekeyWorld(t, open)
+		got, err := w.JoinServers(w.ctx)
+		w.ok(err)
+		w.equal(got, []joinery.JoinServer{j})
+		again := j
+		again.ID = joinery.NewJoinServerID()
+		w.refused(w.AddJoinServer(w.ctx, again, w.audit(joinery.AuditJoinServerAdded)), joinery.CodeConflict)
+		o := w.arm(s, j.ID, 1)
+		w.refused(w.RemoveJoinServer(w.ctx, j.ID, w.audit(joinery.AuditJoinServerRemoved)), joinery.CodeConflict)
+		w.ok(w.EndRekey(w.ctx, o.ID, w.org, joinery.RekeyCancelled, w.audit(joinery.AuditRekeyCancelled)))
+		w.ok(w.RemoveJoinServer(w.ctx, j.ID, w.audit(joinery.AuditJoinServerRemoved)))
+		w.refused(w.RemoveJoinServer(w.ctx, j.ID, w.audit(joinery.AuditJoinServerRemoved)), joinery.CodeNotFound)
+		w.refused(w.ArmRekey(w.ctx, w.order(s, 2), j.ID, w.audit(joinery.AuditRekeyArmed)), joinery.CodeNotFound)
+		w.ok(w.AddJoinServer(w.ctx, again, w.audit(joinery.AuditJoinServerAdded)))
+		w.CheckInvariants(t)
+	})
+}
+
+// rekeyOrders: one is open at most; what was sent can be confirmed at any time.
+func rekeyOrders(t *testing.T, open func(testing.TB) Backend) {
+	w, s, j := rekeyWorld(t, open)
+	if s.Device.Rekey != joinery.RekeyS || s.Device.Rekeying || s.Rekeying != nil {
+		t.Fatalf("a device that nobody armed: %+v", s.Device)
+	}
+	first := w.arm(s, j.ID, 1)
+	w.refused(w.ArmRekey(w.ctx, w.order(s, 2), j.ID, w.audit(joinery.AuditRekeyArmed)), joinery.CodeConflict)
+	w.refused(w.SetRekeyProfile(w.ctx, s.Device.ID, w.org, joinery.RekeyM, w.audit(joinery.AuditRekeyProfile)), joinery.CodeConflict)
+	armed := w.again(s)
+	if armed.KeySet.Version == s.KeySet.Version || !armed.Device.Rekeying {
+		t.Error("a join under way does not think again")
+	}
+	w.equal(armed.Rekeying, &joinery.Rekeying{Order: &first})
+	w.refused(w.EndRekey(w.ctx, first.ID, w.org, joinery.RekeyConfirmed, w.audit(joinery.AuditRekeyConfirmed)), joinery.CodeConflict)
+	w.send(s, first)
+	w.send(s, first)
+	want := first
+	want.State, want.Sent, want.FirstSentAt, want.LastSentAt = joinery.RekeySent, 2, epoch, epoch
+	orders, err := w.RekeyOrders(w.ctx, s.Device.ID)
+	w.ok(err)
+	w.equal(orders, []joinery.RekeyOrder{want})
+	if n := len(w.again(s).Rekeying.Candidates); n != 1 {
+		t.Errorf("%d candidates of one instruction", n)
+	}
+	w.ok(w.EndRekey(w.ctx, first.ID, w.org, joinery.RekeyCancelled, w.audit(joinery.AuditRekeyCancelled)))
+	w.refused(w.EndRekey(w.ctx, first.ID, w.org, joinery.RekeyCancelled, w.audit(joinery.AuditRekeyCancelled)), joinery.CodeConflict)
+	// A later one may be opened; and an expired one makes room by itself.
+	second := w.order(s, 2)
+	second.ExpiresAt = second.At.Add(time.Second)
+	w.ok(w.ArmRekey(w.ctx, second, j.ID, w.audit(joinery.AuditRekeyArmed)))
+	w.arm(s, j.ID, 3)
+	w.ok(w.EndRekey(w.ctx, first.ID, w.org, joinery.RekeyConfirmed, w.audit(joinery.AuditRekeyConfirmed)))
+	w.refused(w.EndRekey(w.ctx, joinery.NewRekeyID(), w.org, joinery.RekeyCancelled, w.audit(joinery.AuditRekeyCancelled)), joinery.CodeNotFound)
+	w.Backend = w.Reopen(t)
+	orders, err = w.RekeyOrders(w.ctx, s.Device.ID)
+	w.ok(err)
+	states := []joinery.RekeyState{orders[0].State, orders[1].State, orders[2].State}
+	w.equal(states, []joinery.RekeyState{joinery.RekeyArmed, joinery.RekeyExpired, joinery.RekeyConfirmed})
+	w.CheckInvariants(t)
+	w.ok(w.DeleteDevice(w.ctx, s.Device.ID, w.org, w.audit(joinery.AuditDeviceDeleted)))
+	w.CheckInvariants(t)
+}
+
+// rekeyCandidates: every instruction leads to a key set; the one that the device
+// turns out to have goes on from the nonces of the former, and the next
+// instruction from it.
+func rekeyCandidates(t *testing.T, open func(testing.TB) Backend) {
+	w, s, j := rekeyWorld(t, open)
+	for range 3 {
+		w.join(s)
+	}
+	before := w.again(s)
+	var orders []joinery.RekeyOrder
+	var sets []joinery.KeySetID
+	for n := range byte(2) {
+		o := w.arm(s, j.ID, n+1)
+		sets, orders = append(sets, w.send(s, o)), append(orders, o)
+		w.ok(w.EndRekey(w.ctx, o.ID, w.org, joinery.RekeyCancelled, w.audit(joinery.AuditRekeyCancelled)))
+	}
+	last := w.arm(s, j.ID, 9)
+	c := w.again(s).Rekeying.Candidates
+	w.equal([]joinery.KeySetID{c[0].ID, c[1].ID}, []joinery.KeySetID{sets[1], sets[0]})
+	for i, k := range []joinery.KeySet{c[1], c[0]} {
+		want := joinery.KeySet{
+			ID: sets[i], DeviceID: s.Device.ID, DevEUI: s.Device.DevEUI, Origin: joinery.OriginRekeyed, Master: "maker-1", Generation: 4,
+			Steps: []lorawan.Rekey{orders[i].Rekey}, Rekey: joinery.RekeyS, Root10: joinery.NwkKey,
+		}
+		w.equal(k, want)
+	}
+	w.ok(w.ProveKeySet(w.ctx, w.again(s), sets[0], w.audit(joinery.AuditRekeyObeyed)))
+	proven := w.again(s)
+	nonces := before.KeySet.Nonces
+	nonces.Recent = nil
+	w.equal(proven.KeySet.Nonces, nonces)
+	want := c[1]
+	want.Version, want.Nonces, want.Generation = proven.KeySet.Version, nonces, 4
+	w.equal(proven.KeySet, want)
+	w.equal(proven.Rekeying, &joinery.Rekeying{Order: &last})
+
+	// It joins with what it has, and what it had before stays to be seen.
+	w.join(s)
+	next := w.send(s, last)
+	w.Backend = w.Reopen(t)
+	again := w.again(s)
+	w.equal(again.Rekeying.Candidates[0].Steps, []lorawan.Rekey{orders[0].Rekey, last.Rekey})
+	w.ok(w.ProveKeySet(w.ctx, again, next, w.audit(joinery.AuditRekeyObeyed)))
+	w.send(s, last) // obeyed, but its JoinEUI is the old one still: told again, and no candidate
+	w.join(s)
+	again = w.again(s)
+	if len(again.Rekeying.Candidates) != 0 || again.Rekeying.Order.Sent != 2 {
+		t.Errorf("told again: %+v", again.Rekeying)
+	}
+	all, err := w.Activations(w.ctx, s.Device.ID, 100)
+	w.ok(err)
+	if len(all) != 5 {
+		t.Errorf("%d activations over all key sets, want 5", len(all))
+	}
+	full, err := w.RekeyingDevice(w.ctx, s.Device.ID)
+	w.ok(err)
+	w.equal(full.KeySet.Steps, again.KeySet.Steps)
+	// The maker's file again changes nothing.
+	d := derived(1)
+	d.KeySet.Generation = 4
+	if r := w.importAs(w.org, d)[0]; r.Status != joinery.RowUnchanged {
+		t.Errorf("imported again: %s, %s", r.Status, r.Reason)
+	}
+	w.CheckInvariants(t)
+}
+
+// rekeyMeanwhile: what was decided by a state that is gone writes nothing.
+func rekeyMeanwhile(t *testing.T, open func(testing.TB) Backend) {
+	w, s, j := rekeyWorld(t, open)
+	o := w.arm(s, j.ID, 1)
+	old := w.again(s)
+	set := w.send(s, o)
+	lost := func(what string, err error) {
+		t.Helper()
+		if err != joinery.ErrSwapLost { //nolint:errorlint // the store promises this very value
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	lost("sent by an old state", w.NoteRekeySent(w.ctx, old, o, joinery.NewKeySetID(), epoch, w.audit(joinery.AuditRekeySent)))
+	lost("proven by an old state", w.ProveKeySet(w.ctx, old, set, w.audit(joinery.AuditRekeyObeyed)))
+	lost("a join by an old state", w.CommitActivation(w.ctx, NextCommit(old)))
+	lost("no candidate", w.ProveKeySet(w.ctx, w.again(s), joinery.NewKeySetID(), w.audit(joinery.AuditRekeyObeyed)))
+	now := w.again(s)
+	stranger := w.addOrg("stranger")
+	w.ok(w.Claim(w.ctx, s.Device.ID, 0, stranger, nil, w.audit(joinery.AuditDeviceClaimed)))
+	lost("sent after a change of hands", w.NoteRekeySent(w.ctx, now, o, joinery.NewKeySetID(), epoch, w.audit(joinery.AuditRekeySent)))
+	lost("sent after its end", w.NoteRekeySent(w.ctx, w.again(s), o, joinery.NewKeySetID(), epoch, w.audit(joinery.AuditRekeySent)))
+	w.refused(w.EndRekey(w.ctx, o.ID, w.org, joinery.RekeyConfirmed, w.audit(joinery.AuditRekeyConfirmed)), joinery.CodeConflict)
+	w.refused(w.ArmRekey(w.ctx, w.order(s, 2), j.ID, w.audit(joinery.AuditRekeyArmed)), joinery.CodeConflict)
+	if got := w.again(s).Rekeying; got.Order.State != joinery.RekeyCancelled || len(got.Candidates) != 1 {
+		t.Errorf("after a change of hands: %+v", got)
+	}
+	w.ok(w.ProveKeySet(w.ctx, w.again(s), set, w.audit(joinery.AuditRekeyObeyed)))
+	w.CheckInvariants(t)
+}

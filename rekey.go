@@ -1,0 +1,128 @@
+package joinery
+
+import (
+	"errors"
+	"time"
+
+	"joinery/lorawan"
+)
+
+// RekeyProfile says how a device derives its next root keys. Zero: it cannot, or
+// nobody said that it can.
+type RekeyProfile uint8
+
+// Rekeying profiles.
+const (
+	// RekeyS: one AES-ECB encryption for each new key, under a rekeying key of the
+	// device that every rekeying replaces.
+	RekeyS RekeyProfile = iota + 1
+	// RekeyM: the chip family's DeriveKey, from a slot key that stays. It wants an
+	// authorising MAC, which has to be in the device before.
+	RekeyM
+)
+
+var rekeyProfileText = map[RekeyProfile]string{0: "none", RekeyS: "S", RekeyM: "M"}
+
+func (p RekeyProfile) String() string { return rekeyProfileText[p] }
+
+// MarshalText implements encoding.TextMarshaler.
+func (p RekeyProfile) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler: none, S or M.
+func (p *RekeyProfile) UnmarshalText(text []byte) error {
+	for known, name := range rekeyProfileText {
+		if name == string(text) {
+			*p = known
+			return nil
+		}
+	}
+	return errors.New("rekeying profile: want none, S or M")
+}
+
+// RekeyState is how far the rekeying of a device has come.
+type RekeyState string
+
+// States. The first two are open: a device has one open order at most.
+const (
+	RekeyArmed     RekeyState = "armed"     // its next join-accept carries the instruction
+	RekeySent      RekeyState = "sent"      // at least one accept carried it; the next ones do, too
+	RekeyConfirmed RekeyState = "confirmed" // the device joined at the new Join Server
+	RekeyCancelled RekeyState = "cancelled" // by its owner; nothing is sent any more
+	RekeyExpired   RekeyState = "expired"   // as cancelled, by time
+)
+
+// Open tells whether an order in that state may still be sent.
+func (s RekeyState) Open() bool { return s == RekeyArmed || s == RekeySent }
+
+// RekeyOrder is an owner's order to have a device derive new root keys and join
+// at another Join Server. An order that was sent may be obeyed at any later time,
+// whatever its state: the device may have heard what nobody else knows of.
+type RekeyOrder struct {
+	ID     RekeyID
+	Device DeviceID
+	State  RekeyState
+	// Rekey is the instruction: drawn anew for each order, never changed after.
+	Rekey lorawan.Rekey
+	// To names the Join Server whose transport key the new root keys go to.
+	To string
+	// Owner is who gave the order, By the caller.
+	Owner OrgID
+	By    string
+
+	At        time.Time
+	ExpiresAt time.Time
+	// Sent is how many accepts carried it; FirstSentAt and LastSentAt are zero
+	// before the first.
+	Sent        uint32
+	FirstSentAt time.Time
+	LastSentAt  time.Time
+	EndedAt     time.Time // zero while it is open
+}
+
+// StateAt gives the state at a time: an open order expires by itself.
+func (o RekeyOrder) StateAt(now time.Time) RekeyState {
+	if o.State.Open() && !now.Before(o.ExpiresAt) {
+		return RekeyExpired
+	}
+	return o.State
+}
+
+// Rekeying is what a join has to know of a device that is being rekeyed, or was.
+type Rekeying struct {
+	// Order is the open order, nil without one.
+	Order *RekeyOrder
+	// Candidates are key sets that the device may have by now instead of the one
+	// that it is known to have: of each instruction that was ever sent. Newest
+	// first; without nonces.
+	Candidates []KeySet
+}
+
+// MaxRekeyCandidates bounds Rekeying.Candidates: each costs a MIC where a
+// join-request is of none of them.
+const MaxRekeyCandidates = 16
+
+// JoinServer is another Join Server to which new root keys may go: pinned by the
+// operator. Keys are DER, SubjectPublicKeyInfo.
+type JoinServer struct {
+	ID   JoinServerID
+	Name string
+	// TransportKey is what keys are sealed to that go there.
+	TransportKey []byte
+	// ReceiptKey verifies its receipts (ECDSA, P-256); nil: it gives none.
+	ReceiptKey []byte
+	CreatedAt  time.Time
+}
+
+// Audit events of rekeying.
+const (
+	AuditRekeyProfile      AuditEvent = "rekey.profile"     // the owner says how the device rekeys
+	AuditRekeyArmed        AuditEvent = "rekey.armed"       // an order was given
+	AuditRekeySent         AuditEvent = "rekey.sent"        // the first accept carries it
+	AuditRekeyObeyed       AuditEvent = "rekey.obeyed"      // the device signed with new root keys, here
+	AuditRekeyCancelled    AuditEvent = "rekey.cancelled"   // nothing is sent any more
+	AuditRekeyConfirmed    AuditEvent = "rekey.confirmed"   // the device joined at the other Join Server
+	AuditRekeyHandedOver   AuditEvent = "rekey.handed_over" // new root keys were sealed to another Join Server
+	AuditRekeyTicket       AuditEvent = "rekey.ticket"      // the order was written into a ticket for the bench
+	AuditJoinServerAdded   AuditEvent = "join_server.added"
+	AuditJoinServerRemoved AuditEvent = "join_server.removed"
+)
