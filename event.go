@@ -24,6 +24,12 @@ const (
 	EventTransferOffered   EventType = "transfer.offered"   // its owner offers it to somebody
 	EventTransferCancelled EventType = "transfer.cancelled" // and took that back
 	EventDeviceTransferred EventType = "device.transferred" // it changed hands
+	EventRekeyArmed        EventType = "rekey.armed"        // it is to derive new root keys and join elsewhere
+	EventRekeySent         EventType = "rekey.sent"         // it was told so, as far as anybody knows
+	EventRekeyObeyed       EventType = "rekey.obeyed"       // it joined here with new root keys
+	EventRekeyCancelled    EventType = "rekey.cancelled"    // it is told no more
+	EventRekeyHandedOver   EventType = "rekey.handed_over"  // new root keys went, sealed, to another Join Server
+	EventRekeyConfirmed    EventType = "rekey.confirmed"    // it joined at another Join Server
 	EventDeviceSuspended   EventType = "device.suspended"
 	EventDeviceResumed     EventType = "device.resumed"
 	EventDeviceDeleted     EventType = "device.deleted"
@@ -55,7 +61,8 @@ const (
 // EventTypes is all types that a feed can have, in the order of a device's life.
 var EventTypes = []EventType{
 	EventImportFinished, EventDeviceImported, EventDeviceClaimed, EventDeviceBound, EventDeviceReleased,
-	EventTransferOffered, EventTransferCancelled, EventDeviceTransferred, EventDeviceSuspended, EventDeviceResumed,
+	EventTransferOffered, EventTransferCancelled, EventDeviceTransferred,
+	EventRekeyArmed, EventRekeySent, EventRekeyObeyed, EventRekeyCancelled, EventRekeyHandedOver, EventRekeyConfirmed, EventDeviceSuspended, EventDeviceResumed,
 	EventDeviceDeleted, EventDeviceJoined, EventJoinRefused, EventKeysExposed,
 	EventRecipientAdded, EventRecipientRemoved, EventExportPolicy, EventExportRequested, EventExportApproved, EventExportRejected,
 	EventExportWithdrawn, EventExportReady, EventExportDelivered, EventExportExpired,
@@ -79,6 +86,13 @@ var auditedEvents = map[AuditEvent]EventType{
 	AuditDeviceReleased:    EventDeviceReleased,
 	AuditDeviceTransferred: EventDeviceTransferred,
 	AuditTransferOffered:   EventTransferOffered,
+	AuditRekeyArmed:        EventRekeyArmed,
+	AuditRekeySent:         EventRekeySent,
+	AuditRekeyTicket:       EventRekeySent,
+	AuditRekeyObeyed:       EventRekeyObeyed,
+	AuditRekeyCancelled:    EventRekeyCancelled,
+	AuditRekeyHandedOver:   EventRekeyHandedOver,
+	AuditRekeyConfirmed:    EventRekeyConfirmed,
 	AuditTransferCancelled: EventTransferCancelled,
 	AuditKeysExposed:       EventKeysExposed,
 	AuditRecipientAdded:    EventRecipientAdded,

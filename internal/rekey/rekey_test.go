@@ -4,7 +4,12 @@ import (
 	"context"
 	"crypto/aes"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -16,6 +21,7 @@ import (
 	"joinery/internal/sim/element"
 	"joinery/internal/store"
 	"joinery/lorawan"
+	"joinery/test/leak"
 )
 
 var (
@@ -28,6 +34,7 @@ var (
 type server struct {
 	*rekey.Service
 	t     *testing.T
+	dir   string
 	store *store.DB
 	keys  keyringtest.Fixture
 	org   joinery.OrgID
@@ -39,12 +46,13 @@ var operator = joinery.Caller{Operator: true, Name: "operator"}
 
 func newServer(t *testing.T, joinEUI lorawan.EUI64, authority rekey.Authority) *server {
 	t.Helper()
-	opt := store.Options{Path: filepath.Join(t.TempDir(), "joinery.db"), UnsafeNoSync: true}
+	dir := t.TempDir()
+	opt := store.Options{Path: filepath.Join(dir, "joinery.db"), UnsafeNoSync: true}
 	ok(t, store.Create(t.Context(), opt))
 	db, err := store.Open(t.Context(), opt)
 	ok(t, err)
 	t.Cleanup(func() { ok(t, db.Close()) })
-	s := &server{t: t, store: db, keys: keyringtest.Soft(t), org: joinery.NewOrgID(), now: noon}
+	s := &server{t: t, dir: dir, store: db, keys: keyringtest.Soft(t), org: joinery.NewOrgID(), now: noon}
 	s.owner = joinery.Caller{Org: s.org, Name: "owner"}
 	audit := joinery.AuditEntry{At: noon, Event: joinery.AuditOrgAdded, Actor: "test"}
 	ok(t, db.AddOrg(t.Context(), joinery.Organisation{ID: s.org, Name: "maker", CreatedAt: noon}, audit))
@@ -188,7 +196,57 @@ func TestFromServerToServer(t *testing.T) {
 			}
 		}
 		a.wantStatus(id, joinery.RekeyConfirmed, 1)
+
+		// No root key, old or new, in what went between the two or on any disk.
+		var keys leak.Secrets
+		keys.PlantKey("master key", a.keys.MasterKey[:])
+		for purpose := range byte(5) {
+			keys.PlantKey(fmt.Sprintf("key of purpose %d", purpose+1), a.key(purpose+1, devEUI))
+		}
+		for name, key := range a.newRoots(profile, devEUI, order.Rekey) {
+			keys.PlantKey(name, key)
+		}
+		sent, err := json.Marshal([]any{ticket, h})
+		ok(t, err)
+		hits := leak.Found{}
+		keys.In(sent, hits)
+		keys.In(file, hits)
+		for _, s := range []*server{a, b} {
+			files, err := os.ReadDir(s.dir)
+			ok(t, err)
+			for _, f := range files {
+				content, err := os.ReadFile(filepath.Join(s.dir, f.Name()))
+				ok(t, err)
+				keys.In(content, hits)
+			}
+		}
+		if len(hits) > 0 {
+			t.Errorf("profile %s: %v", profile, hits)
+		}
 	}
+}
+
+// newRoots derives what the element has after an instruction, written out.
+func (s *server) newRoots(profile joinery.RekeyProfile, devEUI lorawan.EUI64, r lorawan.Rekey) map[string][]byte {
+	s.t.Helper()
+	if profile == joinery.RekeyM {
+		slot := append(s.key(4, devEUI), s.key(5, devEUI)...)
+		temp := sha256.Sum256(slices.Concat([]byte("LWJS-REKEY-v1"), r.JoinEUI[:], devEUI[:], r.Cookie[:]))
+		both := sha256.Sum256(slices.Concat(slot, []byte{0x1C, 4, 0, 0, 0x27, 1, 0x23}, make([]byte, 25), temp[:]))
+		return map[string][]byte{"new AppKey": both[:16], "new NwkKey": both[16:]}
+	}
+	c, err := aes.NewCipher(s.key(3, devEUI))
+	ok(s.t, err)
+	keys := map[string][]byte{}
+	for purpose, name := range map[byte]string{0x21: "new NwkKey", 0x22: "new AppKey", 0x23: "new rekeying key"} {
+		key := append([]byte{purpose}, r.Cookie[:]...)
+		for i := range r.JoinEUI {
+			key = append(key, r.JoinEUI[7-i])
+		}
+		c.Encrypt(key, key)
+		keys[name] = key
+	}
+	return keys
 }
 
 func (s *server) wantStatus(id joinery.DeviceID, want joinery.RekeyState, candidates int) {

@@ -25,6 +25,9 @@ type Element struct {
 	Roots    Roots
 	// DeviceKey is the private half, 32 bytes big-endian; nil: none.
 	DeviceKey []byte
+	// RekeyKey is what it rekeys with: 16 bytes in profile S, 32 in profile M; nil:
+	// nothing.
+	RekeyKey []byte
 }
 
 // Silicon makes a silicon file, sealed to the public key in a PEM file.
@@ -82,11 +85,18 @@ func Silicon(t testing.TB, pubFile string, elements []Element) []byte {
 	for _, e := range elements {
 		nwkKey, appKey, deviceKey := wrap(e.Roots.NwkKey[:]), wrap(e.Roots.AppKey[:]), wrap(e.DeviceKey)
 		message := lengthPrefixed("joinery-seal/1 element", e.UniqueID, string(e.JoinEUI[:]), string(e.DevEUI[:]), string(nwkKey), string(appKey), string(deviceKey))
+		line := map[string]any{
+			"uniqueId": e.UniqueID, "joinEUI": e.JoinEUI, "devEUI": e.DevEUI, "nwkKey": nwkKey, "appKey": appKey, "deviceKey": deviceKey,
+		}
+		if rekeyKey := wrap(e.RekeyKey); rekeyKey != nil {
+			line["rekeyKey"] = rekeyKey
+			message = lengthPrefixed("joinery-seal/1 rekeying element", e.UniqueID, string(e.JoinEUI[:]), string(e.DevEUI[:]),
+				string(nwkKey), string(appKey), string(deviceKey), string(rekeyKey))
+		}
 		var mac [16]byte
 		aesmode.NewCMAC(macCipher).Sum(&mac, nil, message)
-		lines = append(lines, map[string]any{
-			"uniqueId": e.UniqueID, "joinEUI": e.JoinEUI, "devEUI": e.DevEUI, "nwkKey": nwkKey, "appKey": appKey, "deviceKey": deviceKey, "mac": mac[:],
-		})
+		line["mac"] = mac[:]
+		lines = append(lines, line)
 	}
 	for _, line := range lines {
 		if err := enc.Encode(line); err != nil {
