@@ -54,6 +54,21 @@ func (s *Service) policyFor(ctx context.Context, caller joinery.Caller, org join
 	return p, nil
 }
 
+// MayLeave tells whether the caller may let root keys go without another person: what
+// rekeying devices to another Join Server needs, which cannot wait for an approval.
+// CodeForbidden.
+func (s *Service) MayLeave(ctx context.Context, caller joinery.Caller) error {
+	if err := caller.Require(joinery.RightExportRequest); err != nil {
+		return err
+	}
+	p, err := s.Policy(ctx, caller)
+	if err == nil && p.Needed {
+		err = joinery.Errorf(joinery.CodeForbidden, "root keys of this organisation leave only when another person approves, and rekeying cannot ask for that: "+
+			"have the devices exported to the other Join Server, or change the policy first (joinctl export policy)")
+	}
+	return err
+}
+
 // needed is the rule: who asks, and does not belong to the organisation, always
 // needs one of its admins where there is one, whatever the organisation said.
 func needed(rule joinery.ApprovalRule, others int, belongs bool, adminLeft, now time.Time) bool {

@@ -112,11 +112,13 @@ func (f *fixture) checked() {
 func TestPolicy(t *testing.T) {
 	f := newFixture(t)
 	d := f.device(1)
+	f.ok(f.MayLeave(f.ctx, f.owner))
 	p, err := f.SetPolicy(f.ctx, f.owner, joinery.ApprovalAlways)
 	f.ok(err)
 	if p.Holds != joinery.ApprovalAlways || !p.Needed {
 		t.Fatalf("%+v", p)
 	}
+	f.refused(f.MayLeave(f.ctx, f.owner), joinery.CodeForbidden)
 	if e := f.ask(f.owner, d); e.State != joinery.ExportRequested { // and nobody is there to approve
 		t.Fatalf("%+v", e)
 	}

@@ -63,16 +63,14 @@ type Keys interface {
 // Authority says whether a caller may let root keys of devices go to a Join Server:
 // what exporting them needs. That the caller holds the devices was looked at.
 type Authority interface {
-	MayLeave(ctx context.Context, caller joinery.Caller, devices []joinery.DeviceID, to joinery.JoinServer) error
+	MayLeave(ctx context.Context, caller joinery.Caller) error
 }
 
 // Owners is an Authority by which an owner decides alone.
 type Owners struct{}
 
 // MayLeave implements Authority.
-func (Owners) MayLeave(context.Context, joinery.Caller, []joinery.DeviceID, joinery.JoinServer) error {
-	return nil
-}
+func (Owners) MayLeave(context.Context, joinery.Caller) error { return nil }
 
 // Service is the rules of rekeying.
 type Service struct {
@@ -171,7 +169,7 @@ func (s *Service) Arm(ctx context.Context, caller joinery.Caller, a Arm) (o join
 	if err := s.rekeyable(ctx, state); err != nil {
 		return o, err
 	}
-	if err := s.authority.MayLeave(ctx, caller, []joinery.DeviceID{a.Device}, to); err != nil {
+	if err := s.authority.MayLeave(ctx, caller); err != nil {
 		return o, err
 	}
 	now := s.now().UTC().Truncate(time.Millisecond)

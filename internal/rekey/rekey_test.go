@@ -319,7 +319,7 @@ func (s *server) join(id joinery.DeviceID, devEUI lorawan.EUI64) {
 
 type never struct{}
 
-func (never) MayLeave(context.Context, joinery.Caller, []joinery.DeviceID, joinery.JoinServer) error {
+func (never) MayLeave(context.Context, joinery.Caller) error {
 	return joinery.Errorf(joinery.CodeForbidden, "another person has to approve")
 }
 
@@ -373,8 +373,6 @@ func TestRefusals(t *testing.T) {
 	refused(joinery.CodeConflict, func(*rekey.Arm) {}) // there is one
 	wantCode(t, a.Confirm(ctx, a.owner, id), joinery.CodeConflict)
 	wantCode(t, a.Unpin(ctx, operator, to), joinery.CodeConflict)
-	_, err = strict.Handover(ctx, a.owner, to, []joinery.DeviceID{id})
-	wantCode(t, err, joinery.CodeForbidden)
 	ok(t, a.Cancel(ctx, a.owner, id))
 	_, err = a.Ticket(ctx, a.owner, []joinery.DeviceID{id})
 	wantCode(t, err, joinery.CodeConflict)
