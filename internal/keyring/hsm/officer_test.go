@@ -35,7 +35,7 @@ func ensureAll(t *testing.T, opt hsm.Options, custody seal.PublicKey, want cerem
 			t.Errorf("custody: %s, %v", outcome, err)
 		}
 		levels, err := o.Levels(t.Context())
-		if err != nil || len(levels) != 2 || levels[1].Served != o.Expected(custody.Alg())[1].Served {
+		if err != nil || len(levels) != len(o.Expected(custody.Alg())) || levels[1].Served != o.Expected(custody.Alg())[1].Served {
 			t.Errorf("levels %v, expected %v: %v", levels, o.Expected(custody.Alg()), err)
 		}
 		return checkSignature(o)
