@@ -210,7 +210,7 @@ func TestReportedObjects(t *testing.T) {
 			t.Errorf("%d objects %s, want %d", labels[label], label, n)
 		}
 	}
-	if len(labels) != len(want) || len(r.Tokens) != 2 || r.Tokens[1].Serial == "" || r.Tokens[1].Serial == r.Tokens[0].Serial || len(r.Levels) != 2 {
+	if len(labels) != len(want) || len(r.Tokens) != 2 || r.Tokens[1].Serial == "" || r.Tokens[1].Serial == r.Tokens[0].Serial || len(r.Levels) != 4 {
 		t.Errorf("%+v", r)
 	}
 	s.plan.Token.Serial = r.Tokens[1].Serial
