@@ -68,9 +68,10 @@ func TestSignInPage(t *testing.T) {
 		ben.click("join-passkey")
 		ben.reads("memberships", "Acme: viewer")
 		ben.fill("passkey-name", "second key")
-		// One authenticator holds one passkey of a person here.
+		// One authenticator holds one passkey of a person here, and says so.
 		ben.click("add-passkey")
-		ben.reads("message", "")
+		ben.reads("message", "already registered")
+		ben.settles("add-passkey")
 		ben.click("sign-out")
 		ben.see("signed-out")
 	})
@@ -313,6 +314,16 @@ func (b *browser) text(id chromedp.ID) string {
 func (b *browser) reads(id chromedp.ID, want string) {
 	b.t.Helper()
 	b.until(id, func(got string) bool { return strings.Contains(got, want) && (want != "" || got == "") })
+}
+
+// settles waits until what a button began is done, and it can be pressed again.
+func (b *browser) settles(id chromedp.ID) {
+	b.t.Helper()
+	for end := time.Now().Add(patience); b.evaluate("String(document.getElementById('"+string(id)+"').disabled)") == "true"; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			b.t.Fatalf("%s does not end; the page says %q", id, b.text("message"))
+		}
+	}
 }
 
 func (b *browser) until(id chromedp.ID, is func(string) bool) {
