@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 
 	"joinery"
 	"joinery/client"
@@ -238,29 +240,83 @@ func (j *batchJob) add(item client.OwnershipAct, line int) {
 	j.items, j.lines = append(j.items, item), append(j.lines, line)
 }
 
-// send gives what waits to the server and writes down what became of it.
+// send gives what waits to the server and writes down what became of it. Rows that
+// the server cannot read fail by themselves: the others are sent again without them,
+// for a request of which a part cannot be read has done nothing.
 func (j *batchJob) send(ctx context.Context) error {
-	if len(j.items) == 0 {
-		return nil
+	unread := map[int]string{} // by their places in j.items
+	for len(unread) < len(j.items) {
+		items, places := without(j.items, unread)
+		out, err := j.api.ChangeOwnership(ctx, client.OwnershipBatch{Items: items, DryRun: j.dryRun})
+		if wrong := unreadItems(err, places); len(wrong) > 0 {
+			maps.Copy(unread, wrong)
+			continue
+		}
+		if err == nil && len(out.Results) != len(items) {
+			err = errors.New("the server answered with another number of results")
+		}
+		if err != nil {
+			return fmt.Errorf("lines %d to %d: %w; run the file again: what is done stays done", j.lines[0], j.lines[len(j.lines)-1], err)
+		}
+		return j.told(out.Results, places, unread)
 	}
-	first, last := j.lines[0], j.lines[len(j.lines)-1]
-	out, err := j.api.ChangeOwnership(ctx, client.OwnershipBatch{Items: j.items, DryRun: j.dryRun})
-	if err == nil && len(out.Results) != len(j.items) {
-		err = errors.New("the server answered with another number of results")
-	}
-	if err != nil {
-		return fmt.Errorf("lines %d to %d: %w; run the file again: what is done stays done", first, last, err)
-	}
-	for k, r := range out.Results {
-		if err := j.report.write(batchResult{Line: j.lines[k], OwnershipResult: named(r, j.items[k])}); err != nil {
+	return j.told(nil, nil, unread)
+}
+
+// told writes down the results of the rows at places, and why those that could not
+// be read failed, in the order of the file.
+func (j *batchJob) told(results []client.OwnershipResult, places []int, unread map[int]string) error {
+	for k, item := range j.items {
+		r := client.OwnershipResult{Status: "failed", Code: joinery.CodeInvalid, Reason: unread[k]}
+		if i, found := slices.BinarySearch(places, k); found {
+			r = results[i]
+		}
+		r.Index = k
+		if r.Status == "failed" {
+			j.failed++
+		}
+		if err := j.report.write(batchResult{Line: j.lines[k], OwnershipResult: named(r, item)}); err != nil {
 			return err
 		}
 	}
-	j.failed += out.Failed
 	j.seen += uint64(len(j.items))
 	j.items, j.lines = j.items[:0], j.lines[:0]
 	j.progress.at(j.seen)
 	return j.report.flush()
+}
+
+// without gives the items that can be read, and their places among all.
+func without(items []client.OwnershipAct, unread map[int]string) (rest []client.OwnershipAct, places []int) {
+	for k, item := range items {
+		if _, wrong := unread[k]; !wrong {
+			rest, places = append(rest, item), append(places, k)
+		}
+	}
+	return rest, places
+}
+
+// unreadItems gives the items that a refusal names, by their places, and what is
+// wrong with each; none where it is about something else, too.
+func unreadItems(err error, places []int) map[int]string {
+	p, ok := errors.AsType[*client.Problem](err)
+	if !ok || p.Code != joinery.CodeInvalid {
+		return nil
+	}
+	wrong := map[int]string{}
+	for _, f := range p.Errors {
+		if f.Location == "" {
+			continue // "and more": the next answer says what
+		}
+		place, member, _ := strings.Cut(strings.TrimPrefix(f.Location, "body.items["), "]")
+		k, err := strconv.Atoi(place)
+		if err != nil || k < 0 || k >= len(places) {
+			return nil
+		}
+		if _, told := wrong[places[k]]; !told { // the first thing of each row will do
+			wrong[places[k]] = strings.TrimPrefix(strings.TrimPrefix(member, ".")+": "+f.Message, ": ")
+		}
+	}
+	return wrong
 }
 
 // named says of which device a result is where the server does not.

@@ -62,7 +62,8 @@ func TestImportGoesOnAfterKill(t *testing.T) {
 	sum := sha256.Sum256(list.Bytes())
 	begin := client.NewImport{Kind: string(joinery.ImportKeyList), SHA256: hex.EncodeToString(sum[:])}
 
-	first := joinctl(t, s, "import", "keys", file)
+	results := filepath.Join(t.TempDir(), "results.jsonl")
+	first := joinctl(t, s, "import", "keys", file, "--results", results)
 	if err := first.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +83,7 @@ func TestImportGoesOnAfterKill(t *testing.T) {
 	}
 	t.Logf("killed behind row %d", cut.Next)
 
-	second := joinctl(t, s, "import", "keys", file, "--json")
+	second := joinctl(t, s, "import", "keys", file, "--json", "--results", results)
 	var out, said bytes.Buffer
 	second.Stdout, second.Stderr = &out, &said
 	if err := second.Run(); second.ProcessState.ExitCode() != exitPartial {
@@ -105,6 +106,66 @@ func TestImportGoesOnAfterKill(t *testing.T) {
 	}
 	if len(result.Refused) != 6 || !strings.Contains(said.String(), "going on behind row") || strings.Contains(out.String(), "short") {
 		t.Errorf("%d refused; said %s", len(result.Refused), &said)
+	}
+	wantResults(t, results, rows)
+
+	// And once more: the file is whole, and stays so. What was cut off its end, and
+	// half a line, is written again.
+	whole, err := os.ReadFile(results)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(results, whole[:len(whole)-1000], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		third := joinctl(t, s, "import", "keys", file, "--results", results)
+		if out, err := third.CombinedOutput(); third.ProcessState.ExitCode() != exitPartial {
+			t.Fatalf("%v: %s", err, out)
+		}
+		again, err := os.ReadFile(results)
+		if err != nil || !bytes.Equal(again, whole) {
+			t.Fatalf("%d bytes of %d, %v", len(again), len(whole), err)
+		}
+	}
+	// What is something else stays what it is.
+	for _, text := range []string{"mine\n", `{"index":0,"status":"created","device":"` + joinery.NewDeviceID().String() + `"}` + "\n"} {
+		if err := os.WriteFile(results, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		other := joinctl(t, s, "import", "keys", file, "--results", results)
+		out, _ := other.CombinedOutput()
+		left, err := os.ReadFile(results)
+		if other.ProcessState.ExitCode() != exitFailed || !bytes.Contains(out, []byte("name another")) || err != nil || string(left) != text {
+			t.Errorf("exit %d: %s; left %q, %v", other.ProcessState.ExitCode(), out, left, err)
+		}
+	}
+}
+
+// wantResults wants one result for each of the rows of TestImportGoesOnAfterKill.
+func wantResults(t *testing.T, file string, rows int) {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	d := json.NewDecoder(f)
+	for i := range rows {
+		var r client.RowResult
+		if err := d.Decode(&r); err != nil {
+			t.Fatalf("row %d: %v", i, err)
+		}
+		good := r.Status == "created" && r.Device != 0 && r.DevEUI.String() == fmt.Sprintf("0200BB000000%04X", i)
+		if i%1000 == 999 {
+			good = r.Status == "failed" && r.Reason != "" && r.Device == 0
+		}
+		if r.Index != uint64(i) || r.Line != uint64(i+2) || !good {
+			t.Fatalf("row %d: %+v", i, r)
+		}
+	}
+	if d.More() {
+		t.Error("more results than rows")
 	}
 }
 

@@ -24,7 +24,8 @@ Rows go to the server in runs of at most 500. When it is cut off, however that
 happens, the same command goes on where it stood: the server knows the file by its
 hash. At the end rows that were refused are listed with their lines and the reasons,
 and with --report all of them written to a file, one JSON object a line; --results
-writes what became of every row. The exit code is 3 if rows were refused.`
+writes what became of every row, and goes on with the file of a run that was cut off.
+The exit code is 3 if rows were refused.`
 
 func (a *app) importCommand() *cobra.Command {
 	c := &cobra.Command{Use: "import", Short: "Bring devices in: signed manifests, key lists"}
@@ -44,7 +45,7 @@ func (f *importFlags) register(c *cobra.Command) {
 	f.bind.register(c, "bind-")
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "check the rows and store nothing")
 	c.Flags().StringVar(&f.report, "report", "", "write the rows that were refused to this file, one JSON object a line")
-	c.Flags().StringVar(&f.results, "results", "", "write what became of each row to this file, one JSON object a line; of rows that this run sends")
+	c.Flags().StringVar(&f.results, "results", "", "write what became of each row to this file, one JSON object a line")
 }
 
 // begin opens path and begins its import, or finds the one that was begun. The
@@ -82,7 +83,7 @@ func (a *app) finish(ctx context.Context, j *importJob, f *importFlags) (err err
 	if j.notes.refused.all, err = newLineFile(f.report); err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
-	if j.notes.results, err = newLineFile(f.results); err != nil {
+	if j.notes.results, err = openResults(f.results, j.state.Next); err != nil {
 		return errors.Join(fmt.Errorf("results: %w", err), j.notes.refused.all.close())
 	}
 	if err = j.run(ctx); err == nil {

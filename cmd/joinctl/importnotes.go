@@ -18,8 +18,8 @@ const maxListed = 1000
 // notes is what is remembered of the results of an import: little, however many
 // rows there are.
 type notes struct {
-	// results gets every result, as a line of JSON; nil: nobody wants them.
-	results *lineFile
+	// results gets every result, as a line of JSON; without a file nobody wants them.
+	results results
 	// dryRun rows are kept by nobody, so those that were refused are noted here,
 	// and written to refused.
 	dryRun   bool
@@ -48,7 +48,7 @@ func (l *rowList) omitted() uint64 { return l.count - uint64(len(l.first)) }
 
 // take notes the results of a batch of count rows.
 func (n *notes) take(results []client.RowResult, count int) error {
-	if len(results) != count && (n.dryRun || n.results != nil) {
+	if len(results) != count && (n.dryRun || n.results.lineFile != nil) {
 		return errors.New("an answer was lost, and with it what became of some rows")
 	}
 	for _, r := range results {

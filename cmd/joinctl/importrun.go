@@ -61,6 +61,7 @@ type importJob struct {
 	header   *client.SealHeader // of a key list
 	next     func() (row, error)
 	notes    notes
+	passed   []passed // from notes.results.behind on
 
 	// waiting is the batches that were sent and not answered for, in order. sent is
 	// the row behind the last of them.
@@ -84,11 +85,21 @@ type sending struct {
 func (j *importJob) run(ctx context.Context) error {
 	if j.state.Done {
 		j.a.sayf("this file was imported before\n")
-		return nil
+		if j.notes.results.behind >= j.state.Next {
+			return nil
+		}
 	}
 	if err := j.skip(); err != nil {
 		return err
 	}
+	if err := j.completeResults(ctx); err != nil || j.state.Done {
+		return err
+	}
+	return j.give(ctx)
+}
+
+// give gives all rows that are left.
+func (j *importJob) give(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	j.progress.begin(j.state.Next)
@@ -123,12 +134,16 @@ func (j *importJob) run(ctx context.Context) error {
 
 // skip passes over the rows that the server has.
 func (j *importJob) skip() error {
-	if j.state.Next > 0 {
+	if j.state.Next > 0 && !j.state.Done {
 		j.a.sayf("going on behind row %d of an import that was cut off\n", j.state.Next)
 	}
 	for skipped := range j.state.Next {
-		if _, err := j.next(); err != nil {
+		v, err := j.next()
+		if err != nil {
 			return fmt.Errorf("only %d of the %d rows that were imported before could be read: %w", skipped, j.state.Next, err)
+		}
+		if j.notes.results.lineFile != nil && skipped >= j.notes.results.behind {
+			j.passed = append(j.passed, passedBy(skipped, v))
 		}
 	}
 	return nil

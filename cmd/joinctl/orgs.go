@@ -119,7 +119,7 @@ func (a *app) rangeListCommand() *cobra.Command {
 				}
 				return []any{r.First, r.Last, r.Organisation, takes}
 			},
-			empty: "no ranges: this server answers for no JoinEUI; 'joinctl range assign' gives it some",
+			empty: "no ranges that you may see; the server's operator assigns them with 'joinctl range assign'",
 		})
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"unicode"
 
 	"github.com/jedib0t/go-pretty/v6/table"
+	"golang.org/x/term"
 )
 
 // show writes v as JSON for programs, or what people makes for people.
@@ -164,12 +165,13 @@ func joined[T any](items []T) string {
 	return strings.Join(texts, " ")
 }
 
-// isTerminal tells whether a person watches w.
+// isTerminal tells whether a person watches w, or types into it. /dev/null, which
+// cron and systemd give a program to read, is a device, too, and nobody is there.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
-	if !ok {
+	if !ok || os.Getenv("TERM") == "dumb" {
 		return false
 	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb"
+	info, err := f.Stat() // Fd is for devices alone: what it is taken of blocks from then on
+	return err == nil && info.Mode()&os.ModeCharDevice != 0 && term.IsTerminal(int(f.Fd()))
 }

@@ -61,6 +61,9 @@ func TestConfirm(t *testing.T) {
 		if _, ok := errors.AsType[usageError](err); !ok || !strings.Contains(err.Error(), "--yes") {
 			t.Errorf("%s: %v", name, err)
 		}
+		if said := a.err.(*bytes.Buffer).String(); said != "" {
+			t.Errorf("%s was asked %q", name, said)
+		}
 	}
 	if err := (&app{}).confirm(true, "", "", ""); err != nil {
 		t.Errorf("confirmed before: %v", err)

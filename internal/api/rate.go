@@ -125,11 +125,8 @@ func (s *Server) throttle(ctx huma.Context, next func(huma.Context)) {
 		next(ctx)
 		return
 	}
-	at := s.rates.take(bucketOf(caller), 1)
-	ctx.SetHeader("RateLimit-Policy", fmt.Sprintf(`"%s";q=%d;w=%d`, policyName, int(s.rates.quota), seconds(rateWindow)))
-	ctx.SetHeader("RateLimit", fmt.Sprintf(`"%s";r=%d;t=%d`, policyName, at.left, seconds(at.full)))
-	if at.again > 0 {
-		s.refuse(ctx, s.tooMany(at.again))
+	if err := s.spend(ctx.SetHeader, bucketOf(caller), 1); err != nil {
+		s.refuse(ctx, err)
 		return
 	}
 	next(ctx)
@@ -141,25 +138,30 @@ func (s *Server) tooMany(again time.Duration) error {
 }
 
 // SpendCaller takes one request of a caller's quota, for doors that stand beside
-// this one's routes: what a caller asks of them counts for the same.
-// CodeRateLimited where nothing is left. The operator socket has no bound.
-func (s *Server) SpendCaller(caller joinery.Caller) error {
+// this one's routes: what a caller asks of them counts for the same, and their
+// answers' headers say how it stands. CodeRateLimited where nothing is left. The
+// operator socket has no bound.
+func (s *Server) SpendCaller(answer http.Header, caller joinery.Caller) error {
 	if caller.Socket {
 		return nil
 	}
-	return s.spend(bucketOf(caller), 1)
+	return s.spend(answer.Set, bucketOf(caller), 1)
 }
 
 // SpendPeer takes requests of a peer's quota, which is as large as a caller's.
-func (s *Server) SpendPeer(peer joinery.PeerID, requests int) error {
-	return s.spend("peer "+peer.String(), requests)
+func (s *Server) SpendPeer(answer http.Header, peer joinery.PeerID, requests int) error {
+	return s.spend(answer.Set, "peer "+peer.String(), requests)
 }
 
-func (s *Server) spend(name string, requests int) error {
+// spend takes requests of name's quota, and sets the headers that say how it stands.
+func (s *Server) spend(set func(name, value string), name string, requests int) error {
 	if s.rates.quota < 0 {
 		return nil
 	}
-	if at := s.rates.take(name, requests); at.again > 0 {
+	at := s.rates.take(name, requests)
+	set("RateLimit-Policy", fmt.Sprintf(`"%s";q=%d;w=%d`, policyName, int(s.rates.quota), seconds(rateWindow)))
+	set("RateLimit", fmt.Sprintf(`"%s";r=%d;t=%d`, policyName, at.left, seconds(at.full)))
+	if at.again > 0 {
 		return s.tooMany(at.again)
 	}
 	return nil

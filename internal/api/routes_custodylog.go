@@ -171,7 +171,7 @@ func (s *Server) public(get func(r *http.Request) (answer, error)) http.HandlerF
 			return
 		}
 		var a answer
-		err := s.spend("log "+remote(ctx).String(), 1)
+		err := s.spend(w.Header().Set, "log "+remote(ctx).String(), 1)
 		if err == nil {
 			a, err = get(r)
 		}

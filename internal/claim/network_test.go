@@ -285,6 +285,35 @@ func TestNetworkClaimAndOwner(t *testing.T) {
 	}
 }
 
+// What the label still does once its device has an owner: a network binds the device
+// with it, unless the owner locked their binding or had the token renewed.
+func TestNetworkClaimOfAnOwnedDevice(t *testing.T) {
+	n := newNetworks(t, NetworkOptions{})
+	ctx := t.Context()
+	devices, tokens := n.devices(t, 1, nil)
+	d, label := devices[0], claimOf(devices[0], tokens[0])
+	owned, locked := request(d, tokens[0]), home
+	locked.Locked = true
+	owned.Binding = &locked
+	if _, err := n.Claim(ctx, n.acme, owned); err != nil {
+		t.Fatal(err)
+	}
+	want(t, "over the owner's lock", n.try(t, n.here, label), "held by another")
+	if err := n.Bind(ctx, n.acme, d.ID, home); err != nil {
+		t.Fatal(err)
+	}
+	want(t, "over no lock", n.try(t, n.here, label), "done")
+	if s := n.state(t, d.ID); s.Binding.Source != "network" || s.Device.Ownership.Org != n.acme.Org {
+		t.Errorf("bound to %+v, held by %+v", s.Binding, s.Device.Ownership)
+	}
+	if err := n.net.Unclaim(ctx, n.here, label.NetworkDevice); err != nil {
+		t.Fatal(err)
+	}
+	renewed := n.do(t, n.acme, Act{Kind: Regenerating, Device: d.ID}).OwnerToken
+	want(t, "with the old label", n.try(t, n.here, label), "token")
+	want(t, "with the new token", n.try(t, n.here, claimOf(d, renewed)), "done")
+}
+
 // Devices with one DevEUI under several JoinEUIs: the token says which is meant,
 // and where none is shown a JoinEUI has to.
 func TestNetworkClaimOfOneDevEUITwice(t *testing.T) {

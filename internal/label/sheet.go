@@ -70,7 +70,7 @@ func (s *Sheet) prepare(l tr005.Label) (code Code, words words, err error) {
 	}
 	at, room := s.layout.split()
 	if module := at.w / float64(code.Side()); module < minModule {
-		return code, words, fmt.Errorf("the code's modules would be %.2f mm, too fine for printers: its side needs %.0f mm and has %.0f; take a larger label, or a lower level of error correction",
+		return code, words, fmt.Errorf("the code's modules would be %.2f mm, too fine for printers: its side needs %.1f mm and has %.1f; take a larger label, or a lower level of error correction",
 			module, minModule*float64(code.Side()), at.w)
 	}
 	words, err = s.fit(s.lines(l), room)

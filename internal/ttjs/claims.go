@@ -92,7 +92,7 @@ func (s *Server) unclaimAll(w http.ResponseWriter, r *http.Request, peer joinery
 		}
 		devEUIs[i] = devEUI
 	}
-	if err := s.Rates.SpendPeer(peer.ID, len(devEUIs)-1); err != nil { // each counts as one alone does
+	if err := s.Rates.SpendPeer(w.Header(), peer.ID, len(devEUIs)-1); err != nil { // each counts as one alone does
 		s.refuse(w, r, err)
 		return
 	}

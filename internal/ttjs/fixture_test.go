@@ -218,6 +218,7 @@ func (f *fixture) as(t testing.TB, p party) *claimClient {
 	c := newClaimClient(f.url, f.config(p.cert))
 	c.netID, c.asID = netID, p.ASIDs[0]
 	t.Cleanup(c.http.CloseIdleConnections)
+	c.http.Transport = judged{t, c.http.Transport}
 	return c
 }
 
@@ -275,7 +276,7 @@ func (f *fixture) sendBy(t testing.TB, by http.RoundTripper, url, method, path, 
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	res, err := by.RoundTrip(req)
+	res, err := judged{t, by}.RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)
 	}

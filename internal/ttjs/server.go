@@ -56,10 +56,11 @@ type Imports interface {
 	Errors(ctx context.Context, caller joinery.Caller, id joinery.ImportID, from uint64, limit int) ([]joinery.RowResult, error)
 }
 
-// Rates bounds who asks too often; CodeRateLimited.
+// Rates bounds who asks too often, and says in the headers of the answer how they
+// stand; CodeRateLimited.
 type Rates interface {
-	SpendCaller(caller joinery.Caller) error
-	SpendPeer(peer joinery.PeerID, requests int) error
+	SpendCaller(answer http.Header, caller joinery.Caller) error
+	SpendPeer(answer http.Header, peer joinery.PeerID, requests int) error
 }
 
 // Options is all that the door needs.
@@ -178,7 +179,7 @@ func (s *Server) asPeer(next func(http.ResponseWriter, *http.Request, joinery.Pe
 	return func(w http.ResponseWriter, r *http.Request) {
 		peer, err := s.peerOf(r)
 		if err == nil {
-			err = s.Rates.SpendPeer(peer.ID, 1)
+			err = s.Rates.SpendPeer(w.Header(), peer.ID, 1)
 		}
 		if err != nil {
 			s.refuse(w, r, err)
@@ -213,10 +214,10 @@ func (s *Server) asCaller(need joinery.Right, next func(http.ResponseWriter, *ht
 	return func(w http.ResponseWriter, r *http.Request) {
 		caller, err := s.callerOf(r)
 		if err == nil {
-			err = caller.Require(need)
+			err = s.Rates.SpendCaller(w.Header(), caller)
 		}
 		if err == nil {
-			err = s.Rates.SpendCaller(caller)
+			err = caller.Require(need)
 		}
 		if err != nil {
 			if joinery.CodeOf(err) == joinery.CodeUnauthenticated {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"syscall"
 )
 
@@ -38,6 +39,8 @@ func (p Policy) CheckURL(text string) (*url.URL, error) {
 		return nil, errors.New("url: want https; the operator can allow plain http (webhooks.allow_http)")
 	case u.Scheme != "https" && u.Scheme != "http":
 		return nil, errors.New("url: want https")
+	case !portIsOne(u.Port()):
+		return nil, errors.New("url: want a port from 1 to 65535, or none")
 	case u.User != nil:
 		return nil, errors.New("url: want none with a user or a password: messages are signed instead")
 	case u.Fragment != "":
@@ -47,6 +50,12 @@ func (p Policy) CheckURL(text string) (*url.URL, error) {
 		return nil, fmt.Errorf("url: %w: %s", ErrAddress, whyNot)
 	}
 	return u, nil
+}
+
+// portIsOne tells whether the port of a URL is there to connect to; none is.
+func portIsOne(text string) bool {
+	port, err := strconv.ParseUint(text, 10, 16)
+	return text == "" || err == nil && port > 0
 }
 
 // whyNot is said of addresses that are refused, the same of all.

@@ -49,6 +49,7 @@ func TestCheckURL(t *testing.T) {
 		"https://example.com/joins?x=1": "", "https://example.com:8443/": "", "https://8.8.8.8/": "",
 		"http://example.com/": "want https", "ftp://example.com/": "want https", "example.com": "absolute", "/x": "absolute", "https://": "absolute",
 		"https:example.com": "absolute", "https://user:pass@example.com/": "password", "https://example.com/#x": "fragment", "https://%zz/": "absolute",
+		"https://example.com:0/": "port", "https://example.com:65536/": "port", "https://example.com:65535/": "",
 		"https://127.0.0.1/": "local", "https://[::1]/": "local", "https://169.254.169.254/latest": "local",
 		"https://[::ffff:127.0.0.1]:1/": "local", "https://example.com/" + strings.Repeat("x", MaxURL): "at most",
 	} {
