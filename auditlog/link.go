@@ -91,7 +91,7 @@ func (v *verifier) links() {
 			continue
 		}
 		l, err := ParseLink(p)
-		if err != nil || e.Leaf < 0 && v.b.Kind == "provenance" {
+		if err != nil || e.Leaf < 0 && v.b.Kind == BundleProvenance {
 			v.find(FaultLink, e.ID, "it is no link, or not in the log yet")
 			continue
 		}
@@ -101,17 +101,12 @@ func (v *verifier) links() {
 	for _, p := range v.b.Parties {
 		v.party(p)
 	}
-	if v.b.Kind == "provenance" && len(v.r.Links) == 0 {
+	if v.b.Kind == BundleProvenance && len(v.r.Links) == 0 {
 		v.note("the device never changed hands since links are written down")
 	}
 }
 
 func (v *verifier) link(e *Entry, l *Link) {
-	manifest := ""
-	if len(v.b.Manifest) > 0 {
-		h := sha256.Sum256(v.b.Manifest)
-		manifest = hex.EncodeToString(h[:])
-	}
 	switch n := len(v.r.Links); {
 	case n == 0 && l.Epoch == 1 && l.Previous != FirstHash(l.Device, l.Manifest):
 		v.find(FaultLink, e.ID, "the first link does not begin at the device's manifest entry")
@@ -126,7 +121,15 @@ func (v *verifier) link(e *Entry, l *Link) {
 	case n > 0 && v.r.Links[n-1].Disclosed && !l.Disclosed:
 		v.find(FaultLink, e.ID, "a disclosure of root keys is forgotten")
 	}
-	if v.b.Kind == "provenance" && l.Manifest != manifest {
+	v.linkManifest(e, l)
+}
+
+// linkManifest checks that a link is of the device that was imported.
+func (v *verifier) linkManifest(e *Entry, l *Link) {
+	switch h := v.manifest(); {
+	case v.b.Import != nil && !v.hadManifest(l.Manifest):
+		v.find(FaultLink, e.ID, "the manifest entry of this link is not the one with which the device was imported")
+	case v.b.Import == nil && h != "" && l.Manifest != h:
 		v.find(FaultLink, e.ID, "the manifest entry is not the one of this link")
 	}
 }

@@ -136,6 +136,10 @@ func collect(ctx context.Context, id joinery.DeviceID, from int, part bundlePart
 		Format: auditlog.BundleFormat, Kind: p.Kind, Device: p.Device.String(), JoinEUI: p.JoinEUI.String(), DevEUI: p.DevEUI.String(),
 		Checkpoint: p.Checkpoint, Manifest: p.Manifest,
 	}
+	if p.Import != nil {
+		i := auditlog.Import(*p.Import)
+		b.Import = &i
+	}
 	for _, party := range p.Parties {
 		b.Parties = append(b.Parties, auditlog.Party(party))
 	}
@@ -287,6 +291,11 @@ func (a *app) showReport(b auditlog.Bundle, r auditlog.Report) error {
 	if err := a.printf("%d entries about it: %d of other owners, %d erased, %d not in the log yet\n", r.Entries, r.Withheld, r.Erased, r.Waiting); err != nil {
 		return err
 	}
+	if began := r.Began; began != nil {
+		if err := a.printf("imported %s with %s, entry %s\n", began.At.UTC().Format("2006-01-02 15:04:05"), manifestText(began.Manifest), clean(began.Entry)); err != nil {
+			return err
+		}
+	}
 	for _, l := range r.Links {
 		if err := a.printf("  owner %d  %s  %s from %s to %s%s\n", l.Epoch, l.Time().Format("2006-01-02 15:04:05"), clean(l.How),
 			partyText(l.FromName, l.From), partyText(l.ToName, l.To), map[bool]string{true: ", root keys disclosed before"}[l.Disclosed]); err != nil {
@@ -307,6 +316,14 @@ func (a *app) showReport(b auditlog.Bundle, r auditlog.Report) error {
 		return a.printf("nothing is wrong\n")
 	}
 	return nil
+}
+
+// manifestText names a manifest entry.
+func manifestText(hash string) string {
+	if hash == "" {
+		return "no manifest entry"
+	}
+	return "the manifest entry of SHA-256 " + clean(hash)
 }
 
 // partyText names an owner, or the beginning of what stands for the name.

@@ -108,6 +108,11 @@ func custodyPage(p custodylog.Page, q custodylog.Query, listing string) (*body[c
 	if q.Size > 0 {
 		out.Size = q.Size
 	}
+	if b.Import != nil {
+		i := client.CustodyImport(*b.Import)
+		i.Proof = append([][]byte{}, i.Proof...) // empty, not absent, for a device that came alone
+		out.Import = &i
+	}
 	for _, c := range b.Consistency {
 		out.Consistency = append(out.Consistency, client.LogConsistency(c))
 	}

@@ -2,6 +2,7 @@ package custodylog
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"testing"
@@ -22,6 +23,8 @@ var keys *keyring.Keyring
 
 func TestMain(m *testing.M) { os.Exit(keyringtest.Main(m, "test-master", &keys)) }
 
+var testJoinEUI = lorawan.EUI64{0x70, 0xB3, 0xD5, 0x7E, 0xD0, 0, 0, 1}
+
 var epoch = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 
 // world is a log over a real database and keyring, with some devices.
@@ -40,7 +43,7 @@ func newWorld(t *testing.T, opt Options) *world {
 	w := &world{T: t, ctx: t.Context(), db: sqlitetest.New(t)}
 	w.ok(w.db.BeginFeed(w.ctx))
 	w.maker, w.buyer, w.stranger = w.org("Maker"), w.org("Buyer"), w.org("Stranger")
-	first := lorawan.EUI64{0x70, 0xB3, 0xD5, 0x7E, 0xD0, 0, 0, 1}
+	first := testJoinEUI
 	w.ok(w.db.AssignRange(w.ctx, joinery.JoinEUIRange{EUIRange: joinery.EUIRange{First: first, Last: first}, Org: w.maker}, w.entry(joinery.AuditRangeAssigned)))
 	for n := range 3 {
 		w.devices = append(w.devices, w.device(first, n))
@@ -178,5 +181,8 @@ func (w *world) good(b auditlog.Bundle, trust auditlog.Trust) auditlog.Report {
 }
 
 func as(org joinery.OrgID) joinery.Caller { return joinery.Caller{Org: org, Name: "test"} }
+
+// digest is SHA-256 of a text, in hexadecimal digits.
+func digest(text string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(text))) }
 
 var operator = joinery.Caller{Operator: true, Name: "operator"}

@@ -7,10 +7,11 @@ import (
 	"joinery"
 )
 
-// NoteClaimFailures adds failures, and forgets those before since.
+// NoteClaimFailures adds failures. Those before since need not be remembered any
+// longer, and go when the custody log has their count.
 func (d *DB) NoteClaimFailures(ctx context.Context, failures []joinery.ClaimFailure, since time.Time) error {
 	return d.do(ctx, func(t *tx) error {
-		if err := t.exec("DELETE FROM claim_failure WHERE at < ?", since); err != nil {
+		if err := t.closeClaims(now(), since); err != nil {
 			return err
 		}
 		for _, f := range failures {

@@ -3,7 +3,6 @@ package store
 import (
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/hex"
 
 	"joinery"
 	"joinery/auditlog"
@@ -61,13 +60,7 @@ func (c conn) orgName(org joinery.OrgID) (name string, err error) {
 // manifestHash is SHA-256 of the entry with which a device was imported; "" for
 // none.
 func (c conn) manifestHash(device joinery.DeviceID) (text string, err error) {
-	_, err = c.one("SELECT entry FROM manifest_entry WHERE device = ?", func(r *row) error {
-		if entry := r.blob(); len(entry) > 0 {
-			h := sha256.Sum256(entry)
-			text = hex.EncodeToString(h[:])
-		}
-		return nil
-	}, device)
+	_, err = c.one("SELECT entry FROM manifest_entry WHERE device = ?", func(r *row) error { text = manifestHash(r.blob()); return nil }, device)
 	return text, err
 }
 
