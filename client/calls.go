@@ -699,6 +699,16 @@ func (c *Client) EndSession(ctx context.Context, id joinery.SessionID, opts ...C
 	return c.act(ctx, http.MethodDelete, "/me/sessions/"+id.String(), nil, nil, opts...)
 }
 
+// EnterCeremony: enter the signed report of a ceremony of keys into the custody
+// log.
+//
+// For the operator. The entry has the hash of the report, what was made and who
+// was there. The report itself is not kept; 'joinery ceremony verify' checks
+// it. Needs the right `server:write`, which has: admin.
+func (c *Client) EnterCeremony(ctx context.Context, in CeremonyReport, opts ...CallOption) (EnteredCeremony, error) {
+	return send[EnteredCeremony](ctx, c, http.MethodPost, "/log/ceremonies", in, opts...)
+}
+
 // EraseLogEntry: erase the content of an entry of the custody log.
 //
 // It cannot be undone. The entry's record stays in the log, which stays valid,

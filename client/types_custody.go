@@ -64,3 +64,16 @@ type LogErasure struct {
 	Entry  string `json:"entry" minLength:"1" maxLength:"40" example:"audit_17" doc:"The entry's name"`
 	Reason string `json:"reason" minLength:"1" maxLength:"200" doc:"Why; it stays in the log, so name no person"`
 }
+
+// CeremonyReport asks that the report of a ceremony be entered into the log.
+type CeremonyReport struct {
+	Report []byte `json:"report" maxLength:"1400000" pattern:"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$" patternDescription:"base64 with padding" doc:"The signed report, as 'joinery ceremony run' wrote it"`
+	Key    string `json:"key" pattern:"^[0-9A-Fa-f]{64}$" patternDescription:"64 hexadecimal digits" doc:"Fingerprint of the audit key that signed it, as the participants wrote it down"`
+}
+
+// EnteredCeremony is a report that is in the log.
+type EnteredCeremony struct {
+	Name   string `json:"name" doc:"Name of the ceremony"`
+	SHA256 string `json:"sha256" pattern:"^[0-9a-f]{64}$" patternDescription:"64 hexadecimal digits" doc:"Of the report"`
+	Signer string `json:"signer" pattern:"^[0-9a-f]{64}$" patternDescription:"64 hexadecimal digits" doc:"Fingerprint of the audit key that signed it"`
+}

@@ -136,6 +136,7 @@ GET /devices/{id}/activations
 GET /devices/{id}/refusals
 GET /devices/{id}/custody
 GET /devices/{id}/provenance
+POST /log/ceremonies
 POST /log/erasures
 GET /peers/{id}/refusals
 GET /devices/{id}/manifest-entry

@@ -18,6 +18,7 @@ type CustodyLog interface {
 	Custody(ctx context.Context, caller joinery.Caller, q custodylog.Query) (custodylog.Page, error)
 	Provenance(ctx context.Context, caller joinery.Caller, q custodylog.Query) (custodylog.Page, error)
 	Erase(ctx context.Context, caller joinery.Caller, ref joinery.LogRef, reason string) error
+	EnterCeremony(ctx context.Context, caller joinery.Caller, report []byte, key string) (custodylog.Ceremony, error)
 	PublicLog
 }
 
@@ -92,6 +93,21 @@ func (s *Server) registerCustodyLog() {
 				return nil, err
 			}
 			return nil, s.CustodyLog.Erase(ctx, caller, ref, in.Body.Reason)
+		})
+	s.registerCeremonies()
+}
+
+// reportBody bounds a report in base64 and JSON.
+const reportBody = 2 << 20
+
+func (s *Server) registerCeremonies() {
+	route(s, spec{method: http.MethodPost, path: "/log/ceremonies", id: "enterCeremony", tag: "audit", status: http.StatusCreated, maxBody: reportBody,
+		summary: "Enter the signed report of a ceremony of keys into the custody log",
+		description: "For the operator. The entry has the hash of the report, what was made and who was there. The report itself is not kept; " +
+			"'joinery ceremony verify' checks it."},
+		func(ctx context.Context, caller joinery.Caller, in *body[client.CeremonyReport]) (*body[client.EnteredCeremony], error) {
+			c, err := s.CustodyLog.EnterCeremony(ctx, caller, in.Body.Report, in.Body.Key)
+			return ok(client.EnteredCeremony(c)), err
 		})
 }
 

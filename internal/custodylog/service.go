@@ -21,6 +21,7 @@ type Store interface {
 	Tree
 	Rows
 	Published
+	Records
 }
 
 // Tree grows and is read.

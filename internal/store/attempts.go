@@ -94,7 +94,7 @@ func (t *tx) closeClaims(at, since time.Time) error {
 		first, last time.Time
 	}
 	var list []tried
-	err := t.each(`SELECT f.dev_eui, sum(f.count), count(DISTINCT f.caller), min(f.at), max(f.at) FROM claim_failure f
+	err := t.each(`SELECT f.dev_eui, CAST(sum(f.count) AS bigint), count(DISTINCT f.caller), min(f.at), max(f.at) FROM claim_failure f
 		WHERE f.at < ? GROUP BY f.dev_eui HAVING min(f.at) < ? OR NOT EXISTS (SELECT 1 FROM claim_failure n WHERE n.dev_eui = f.dev_eui AND n.at >= ?) ORDER BY f.dev_eui LIMIT ?`, func(r *row) error {
 		list = append(list, tried{r.eui(), r.int(), r.int(), r.time(), r.time()})
 		return nil

@@ -11,9 +11,6 @@ import (
 // longer, and go when the custody log has their count.
 func (d *DB) NoteClaimFailures(ctx context.Context, failures []joinery.ClaimFailure, since time.Time) error {
 	return d.do(ctx, func(t *tx) error {
-		if err := t.closeClaims(now(), since); err != nil {
-			return err
-		}
 		for _, f := range failures {
 			err := t.exec(`INSERT INTO claim_failure (dev_eui, caller, at, count) VALUES (?, ?, ?, ?)
 				ON CONFLICT (dev_eui, caller, at) DO UPDATE SET count = claim_failure.count + excluded.count`, f.DevEUI, f.Caller, f.At, f.Count)
@@ -21,7 +18,7 @@ func (d *DB) NoteClaimFailures(ctx context.Context, failures []joinery.ClaimFail
 				return err
 			}
 		}
-		return nil
+		return t.closeClaims(now(), since)
 	})
 }
 
