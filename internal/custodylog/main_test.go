@@ -21,7 +21,12 @@ import (
 // keys is the keyring that the tests of this package share.
 var keys *keyring.Keyring
 
-func TestMain(m *testing.M) { os.Exit(keyringtest.Main(m, "test-master", &keys)) }
+func TestMain(m *testing.M) {
+	if url := os.Getenv(asServer); url != "" {
+		os.Exit(serveAndHang(url))
+	}
+	os.Exit(keyringtest.Main(m, "test-master", &keys))
+}
 
 var testJoinEUI = lorawan.EUI64{0x70, 0xB3, 0xD5, 0x7E, 0xD0, 0, 0, 1}
 
@@ -40,7 +45,12 @@ type world struct {
 
 func newWorld(t *testing.T, opt Options) *world {
 	t.Helper()
-	w := &world{T: t, ctx: t.Context(), db: sqlitetest.New(t)}
+	return newWorldIn(t, sqlitetest.New(t), opt)
+}
+
+func newWorldIn(t *testing.T, db *store.DB, opt Options) *world {
+	t.Helper()
+	w := &world{T: t, ctx: t.Context(), db: db}
 	w.ok(w.db.BeginFeed(w.ctx))
 	w.maker, w.buyer, w.stranger = w.org("Maker"), w.org("Buyer"), w.org("Stranger")
 	first := testJoinEUI
