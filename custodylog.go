@@ -89,6 +89,13 @@ type LogCheckpoint struct {
 	Note string // signed note of c2sp.org/tlog-checkpoint, with cosignatures
 }
 
+// LogLag is how far the tree, and its newest signed state, are behind the rows.
+type LogLag struct {
+	Size      int64     // leaves in the tree
+	Published int64     // of them, in the newest checkpoint
+	Waiting   time.Time // since when the oldest row waits that is not in the tree; zero: none does
+}
+
 // LogLine is a line of the log that ended with a restore.
 type LogLine struct {
 	Line       int

@@ -55,6 +55,8 @@ type Published interface {
 	LogCheckpoint(ctx context.Context) (joinery.LogCheckpoint, error)
 	// SaveCheckpoint never goes back.
 	SaveCheckpoint(ctx context.Context, p joinery.LogCheckpoint) error
+	// LogLag is how far tree and checkpoint are behind.
+	LogLag(ctx context.Context) (joinery.LogLag, error)
 	LogLines(ctx context.Context) ([]joinery.LogLine, error)
 	WitnessSize(ctx context.Context, name string, line int) (int64, error)
 	SaveWitnessSize(ctx context.Context, name string, line int, size int64) error
@@ -102,6 +104,8 @@ type Service struct {
 
 	mu     sync.Mutex
 	public []byte // of the log's key, once it was asked for
+
+	stats stats
 }
 
 // New makes a Service. It fails for a witness's key that is none.
@@ -128,6 +132,7 @@ func New(store Store, keys Keys, opt Options) (*Service, error) {
 			return nil, fmt.Errorf("witness %s: %w", w.URL, err)
 		}
 		s.witnesses = append(s.witnesses, witness{w.URL, verifier})
+		s.stats.witness(verifier.Name())
 	}
 	return s, nil
 }
@@ -145,6 +150,9 @@ func (s *Service) Run(ctx context.Context) {
 	var failing string
 	for turn := 0; ; turn++ {
 		err := s.turn(ctx, len(s.witnesses) == 0 || turn%5 == 0)
+		if err != nil && ctx.Err() == nil {
+			s.stats.failed.Add(1)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -256,7 +264,11 @@ func (s *Service) Publish(ctx context.Context) error {
 		return err
 	}
 	signed = s.cosign(ctx, state, c, signed)
-	return s.store.SaveCheckpoint(ctx, joinery.LogCheckpoint{Line: state.Line, Size: state.Size, Note: string(signed)})
+	if err := s.store.SaveCheckpoint(ctx, joinery.LogCheckpoint{Line: state.Line, Size: state.Size, Note: string(signed)}); err != nil {
+		return err
+	}
+	s.stats.publishedAt.Store(s.opt.Now().UnixMilli())
+	return nil
 }
 
 // Key is the log's public key under the name of the log.
