@@ -140,6 +140,9 @@ const (
 	AuditEntryErased AuditEvent = "log.entry_erased"
 	// AuditOwnerLinked: the next link in the chain of a device's owners.
 	AuditOwnerLinked AuditEvent = "device.owner_linked"
+	// AuditProvenanceStated: how the chain of a device's owners stands, and whether
+	// its root keys were disclosed, for who is shown the chain.
+	AuditProvenanceStated AuditEvent = auditlog.EventStated
 	// AuditAppSKeyFetched: an Application Server got an AppSKey.
 	AuditAppSKeyFetched AuditEvent = "device.app_s_key_fetched"
 	// AuditDeviceRefused: requests were refused, so many since the last such entry.

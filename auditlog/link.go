@@ -54,6 +54,58 @@ func Commitment(nonce []byte, name string) string {
 	return hex.EncodeToString(h[:])
 }
 
+// EventStated is the event that says how the chain of a device's owners stands. Its
+// detail has "epoch", that of the newest ownership, "link", the Hash of the newest
+// link or "" for none, and "disclosed", whether a root key had left the keyring
+// readable to somebody by then.
+const EventStated = "device.provenance_stated"
+
+// Stated is how a chain of owners stood at a time.
+type Stated struct {
+	At        time.Time `json:"at"`
+	Epoch     uint32    `json:"epoch"`
+	Disclosed bool      `json:"disclosed"`
+}
+
+// stated holds the chain against what the log says of how it stands: without that,
+// whoever shows a chain could leave its end out, and what they did since.
+func (v *verifier) stated() {
+	var e *Entry
+	var p Event
+	for i := range v.b.Entries {
+		if q, err := ParseEvent(v.b.Entries[i].Payload); err == nil && v.b.Entries[i].Kind == KindEvent && q.Event == EventStated {
+			e, p = &v.b.Entries[i], q
+		}
+	}
+	if e == nil {
+		if v.b.Kind == BundleProvenance {
+			v.note("nothing says how things stand now: later links, and a disclosure of root keys since the last one, may be left out; ask the seller, who can have it stated")
+		}
+		return
+	}
+	if v.b.Kind != BundleProvenance {
+		return
+	}
+	epoch, err1 := strconv.ParseUint(p.Detail["epoch"], 10, 32)
+	disclosed, err2 := strconv.ParseBool(p.Detail["disclosed"])
+	last := Link{}
+	hash := ""
+	if n := len(v.r.Links); n > 0 {
+		last = v.r.Links[n-1]
+		hash = last.Hash()
+	}
+	switch {
+	case err1 != nil || err2 != nil || e.Leaf < 0:
+		v.find(FaultLink, e.ID, "it says nothing, or is not in the log yet")
+	case p.Detail["link"] != hash || hash != "" && uint32(epoch) != last.Epoch:
+		v.find(FaultLink, e.ID, "the chain of owners had another end then: links are left out, or the statement is older")
+	case last.Disclosed && !disclosed:
+		v.find(FaultLink, e.ID, "a disclosure of root keys is forgotten")
+	default:
+		v.r.Stated = &Stated{At: p.Time(), Epoch: uint32(epoch), Disclosed: disclosed}
+	}
+}
+
 // Detail is the link as the detail of its event.
 func (l Link) Detail() map[string]string {
 	return map[string]string{

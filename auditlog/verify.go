@@ -68,6 +68,9 @@ type Report struct {
 	Links      []Link     `json:"links,omitempty"` // of the chain of owners, oldest first
 	// Began is where the history begins; nil where that is not shown.
 	Began *Began `json:"began,omitempty"`
+	// Stated is how the chain of owners stood when it was asked for; nil where that is
+	// not shown.
+	Stated *Stated `json:"stated,omitempty"`
 }
 
 // Began is where the history of a device begins: its import.
@@ -114,6 +117,7 @@ func Verify(b Bundle, trust Trust) Report {
 		}
 		v.erasures()
 		v.links()
+		v.stated()
 	}
 	return v.r
 }

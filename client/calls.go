@@ -1580,6 +1580,17 @@ func (c *Client) StartExport(ctx context.Context, id joinery.ExportID, in Custod
 	return send[CustodyExport](ctx, c, http.MethodPost, "/custody/exports/"+id.String()+"/start", in, opts...)
 }
 
+// StateProvenance: have the custody log state how the chain of a device's
+// owners stands.
+//
+// For its owner. Whoever is shown the chain sees by the statement that nothing
+// is left out of it, and whether root keys were disclosed by then.
+// 'getProvenance' has it from some seconds later on, when it is in the log.
+// Needs the right `devices:own`, which has: member, admin.
+func (c *Client) StateProvenance(ctx context.Context, id joinery.DeviceID, opts ...CallOption) error {
+	return c.act(ctx, http.MethodPost, "/devices/"+id.String()+"/provenance", nil, nil, opts...)
+}
+
 // StatementKey: the key that verifies this server's tickets, hand-overs and
 // receipts.
 //

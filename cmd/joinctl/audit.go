@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
+	"time"
 
 	"joinery"
 	"joinery/auditlog"
@@ -51,17 +53,55 @@ it stands in the server's log. A buyer checks the file with joinctl audit verify
 before paying.
 
 Owners stand in it as commitments to their names. Yours is opened; others open theirs
-to whom they like.` + deviceHelp,
+to whom they like. Where you hold the device, the server first states in its log how
+things stand now, which takes some seconds: so the buyer sees that nothing is left
+out, and that no root key was disclosed since the last change of hands.` + deviceHelp,
 		Example: `  joinctl device provenance 0004A310001AA90A --out provenance.json
   joinctl audit verify provenance.json --key log.key`,
 		Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
+		stated := false
 		return a.fetchBundle(ctx, api, args[0], f, func(ctx context.Context, id joinery.DeviceID, q client.CustodyQuery) (client.CustodyPage, error) {
+			if !stated {
+				stated = true
+				if err := a.stateProvenance(ctx, api, id); err != nil {
+					return client.CustodyPage{}, err
+				}
+			}
 			return api.Provenance(ctx, id, q.From)
 		})
 	})
 	f.add(c)
 	return c
+}
+
+// stateProvenance has the log state how the chain of owners stands, and waits until
+// that is in it. Who does not hold the device gets the chain without.
+func (a *app) stateProvenance(ctx context.Context, api *client.Client, id joinery.DeviceID) error {
+	err := api.StateProvenance(ctx, id)
+	if code := joinery.CodeOf(err); code == joinery.CodeNotFound || code == joinery.CodeForbidden {
+		a.sayf("you do not hold the device, or may not act for who does: the file does not say how things stand now\n")
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	const tries = 60
+	for range tries {
+		p, err := api.Provenance(ctx, id, 0)
+		if err != nil {
+			return err
+		}
+		if n := len(p.Entries); n > 0 && !slices.ContainsFunc(p.Entries, func(e client.CustodyEntry) bool { return e.Leaf < 0 }) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+	return errors.New("the custody log does not grow now: what was stated is not in it yet; try again later")
 }
 
 type bundleFlags struct{ out, checkpoint string }
@@ -299,6 +339,12 @@ func (a *app) showReport(b auditlog.Bundle, r auditlog.Report) error {
 	for _, l := range r.Links {
 		if err := a.printf("  owner %d  %s  %s from %s to %s%s\n", l.Epoch, l.Time().Format("2006-01-02 15:04:05"), clean(l.How),
 			partyText(l.FromName, l.From), partyText(l.ToName, l.To), map[bool]string{true: ", root keys disclosed before"}[l.Disclosed]); err != nil {
+			return err
+		}
+	}
+	if st := r.Stated; st != nil {
+		if err := a.printf("as of %s: owner %d has it, root keys %s\n", st.At.UTC().Format("2006-01-02 15:04:05"), st.Epoch,
+			map[bool]string{true: "DISCLOSED", false: "not disclosed"}[st.Disclosed]); err != nil {
 			return err
 		}
 	}

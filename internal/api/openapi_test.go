@@ -129,6 +129,7 @@ POST /keks/{id}/retire
 GET /devices
 GET /devices/{id}
 DELETE /devices/{id}
+POST /devices/{id}/provenance
 POST /devices/{id}/suspend
 POST /devices/{id}/resume
 POST /devices/{id}/reset-nonces

@@ -18,6 +18,7 @@ type CustodyLog interface {
 	Custody(ctx context.Context, caller joinery.Caller, q custodylog.Query) (custodylog.Page, error)
 	Provenance(ctx context.Context, caller joinery.Caller, q custodylog.Query) (custodylog.Page, error)
 	Erase(ctx context.Context, caller joinery.Caller, ref joinery.LogRef, reason string) error
+	State(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) error
 	EnterCeremony(ctx context.Context, caller joinery.Caller, report []byte, key string) (custodylog.Ceremony, error)
 	PublicLog
 }
@@ -82,6 +83,17 @@ func (s *Server) registerCustodyLog() {
 				return nil, err
 			}
 			return custodyPage(p, q, "provenance")
+		})
+	route(s, spec{method: http.MethodPost, path: "/devices/{id}/provenance", id: "stateProvenance", tag: "audit",
+		summary: "Have the custody log state how the chain of a device's owners stands",
+		description: "For its owner. Whoever is shown the chain sees by the statement that nothing is left out of it, and whether root keys were disclosed by then. " +
+			"'getProvenance' has it from some seconds later on, when it is in the log."},
+		func(ctx context.Context, caller joinery.Caller, in *DevicePath) (*none, error) {
+			id, err := in.parse()
+			if err != nil {
+				return nil, err
+			}
+			return nil, s.CustodyLog.State(ctx, caller, id)
 		})
 	route(s, spec{method: http.MethodPost, path: "/log/erasures", id: "eraseLogEntry", tag: "audit",
 		summary: "Erase the content of an entry of the custody log",

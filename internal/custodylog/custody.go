@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"joinery"
 	"joinery/auditlog"
@@ -100,6 +101,21 @@ func (s *Service) Provenance(ctx context.Context, caller joinery.Caller, q Query
 	p.Bundle.Entries = append(w.entries, w.log...)
 	p.Bundle.Parties = opened(p.Device.Owners, caller.Org, p.Bundle.Entries)
 	return p, nil
+}
+
+// State puts into the log how the chain of a device's owners stands, and whether its
+// root keys were disclosed, for who is shown the chain: to them it proves that
+// nothing is left out of it. It is the owner's. Provenance has it once it is in the
+// tree.
+func (s *Service) State(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) error {
+	d, err := s.store.CustodyDevice(ctx, id)
+	if err == nil && (d.Owner == 0 || !caller.Owns(d.Owner)) {
+		err = joinery.Errorf(joinery.CodeNotFound, "no such device")
+	}
+	if err != nil {
+		return err
+	}
+	return s.store.StateProvenance(ctx, id, d.Owner, s.opt.Now().UTC().Truncate(time.Millisecond))
 }
 
 // opened gives what opens the commitments to the name of org. One that changed its

@@ -46,6 +46,9 @@ type Rows interface {
 	CustodyEntries(ctx context.Context, q joinery.CustodyQuery) ([]joinery.CustodyEntry, error)
 	// LinkEntries gives the links in the chain of a device's owners, oldest first.
 	LinkEntries(ctx context.Context, id joinery.DeviceID) ([]joinery.CustodyEntry, error)
+	// StateProvenance writes how that chain stands; CodeNotFound unless owner holds
+	// the device.
+	StateProvenance(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, at time.Time) error
 	LogEntry(ctx context.Context, ref joinery.LogRef) (joinery.CustodyEntry, error)
 	EraseEntry(ctx context.Context, ref joinery.LogRef, a joinery.AuditEntry) error
 }

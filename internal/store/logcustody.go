@@ -162,18 +162,27 @@ func (c conn) placeEntries(entries []joinery.CustodyEntry) error {
 }
 
 // LinkEntries gives the links in the chain of a device's owners, and where it was
-// imported again after it was deleted, oldest first.
+// imported again after it was deleted, oldest first, and then the newest statement
+// of how the chain stands, unless it was made before its end.
 func (d *DB) LinkEntries(ctx context.Context, id joinery.DeviceID) (entries []joinery.CustodyEntry, err error) {
 	err = d.snapshot(ctx, func(c conn) error {
-		err := c.each(`SELECT a.id, coalesce(a.org, 0), a.payload, a.salt, a.leaf, coalesce(e.audit, 0) FROM audit a LEFT JOIN log_erasure e ON e.ref = -a.id
-			WHERE a.device > 0 AND a.device = ? AND a.event IN (?, ?) ORDER BY a.id`, func(r *row) error {
-			e := joinery.CustodyEntry{Ref: joinery.AuditRef(r.int()), Org: joinery.OrgID(r.int())}
+		var stated []joinery.CustodyEntry // the newest
+		err := c.each(`SELECT a.id, a.event, coalesce(a.org, 0), a.payload, a.salt, a.leaf, coalesce(e.audit, 0) FROM audit a LEFT JOIN log_erasure e ON e.ref = -a.id
+			WHERE a.device > 0 AND a.device = ? AND a.event IN (?, ?, ?) ORDER BY a.id`, func(r *row) error {
+			e := joinery.CustodyEntry{Ref: joinery.AuditRef(r.int()), Event: joinery.AuditEvent(r.text()), Org: joinery.OrgID(r.int())}
 			readEntry(r, &e)
-			entries = append(entries, e)
+			if e.Event == joinery.AuditProvenanceStated {
+				stated = []joinery.CustodyEntry{e}
+			} else {
+				entries = append(entries, e)
+			}
 			return nil
-		}, id, joinery.AuditOwnerLinked, joinery.AuditDeviceImported)
+		}, id, joinery.AuditOwnerLinked, joinery.AuditDeviceImported, joinery.AuditProvenanceStated)
 		if err != nil {
 			return err
+		}
+		if len(stated) > 0 && (len(entries) == 0 || stated[0].Ref < entries[len(entries)-1].Ref) { // references of audit rows fall
+			entries = append(entries, stated...)
 		}
 		return c.placeEntries(entries)
 	})

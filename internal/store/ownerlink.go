@@ -1,8 +1,11 @@
 package store
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"strconv"
+	"time"
 
 	"joinery"
 	"joinery/auditlog"
@@ -49,6 +52,33 @@ func (t *tx) linkOwner(d joinery.Device, epoch uint32, next joinery.OwnerLink) (
 	}
 	return nonce, t.audit(joinery.AuditEntry{
 		At: next.Since, Event: joinery.AuditOwnerLinked, Actor: "joinery", Org: next.Org, Device: d.ID, Detail: link.Detail(),
+	})
+}
+
+// StateProvenance writes into the log how the chain of a device's owners stands,
+// and whether its root keys were disclosed. CodeNotFound unless owner holds it.
+func (d *DB) StateProvenance(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, at time.Time) error {
+	return d.do(ctx, func(t *tx) error {
+		if err := t.heldBy(id, owner); err != nil {
+			return err
+		}
+		detail := map[string]string{}
+		found, err := t.one("SELECT owner_epoch, disclosed FROM device WHERE id = ? AND deleted_at IS NULL AND released = 0", func(r *row) error {
+			detail["epoch"], detail["disclosed"] = strconv.FormatInt(r.int(), 10), strconv.FormatBool(r.bool())
+			return nil
+		}, id)
+		if err == nil && !found {
+			err = notFound("device")
+		}
+		if err != nil {
+			return err
+		}
+		link := auditlog.Link{}
+		if err := t.follow(&link, id); err != nil {
+			return err
+		}
+		detail["link"] = link.Previous
+		return t.audit(joinery.AuditEntry{At: at, Event: joinery.AuditProvenanceStated, Actor: "joinery", Org: owner, Device: id, Detail: detail})
 	})
 }
 
