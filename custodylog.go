@@ -89,6 +89,13 @@ type LogCheckpoint struct {
 	Note string // signed note of c2sp.org/tlog-checkpoint, with cosignatures
 }
 
+// LogLag is how far the tree, and its newest signed state, are behind the rows.
+type LogLag struct {
+	Size      int64     // leaves in the tree
+	Published int64     // of them, in the newest checkpoint
+	Waiting   time.Time // since when the oldest row waits that is not in the tree; zero: none does
+}
+
 // LogLine is a line of the log that ended with a restore.
 type LogLine struct {
 	Line       int
@@ -133,12 +140,25 @@ const (
 	AuditEntryErased AuditEvent = "log.entry_erased"
 	// AuditOwnerLinked: the next link in the chain of a device's owners.
 	AuditOwnerLinked AuditEvent = "device.owner_linked"
+	// AuditProvenanceStated: how the chain of a device's owners stands, and whether
+	// its root keys were disclosed, for who is shown the chain.
+	AuditProvenanceStated AuditEvent = auditlog.EventStated
 	// AuditAppSKeyFetched: an Application Server got an AppSKey.
 	AuditAppSKeyFetched AuditEvent = "device.app_s_key_fetched"
 	// AuditDeviceRefused: requests were refused, so many since the last such entry.
 	AuditDeviceRefused AuditEvent = "device.refused"
 	// AuditCeremonyReported: the report of a ceremony of keys was entered.
 	AuditCeremonyReported AuditEvent = "ceremony.reported"
+	// AuditImportCommitted: these devices, with these manifest entries, were imported
+	// in one run of rows. A device that is imported again after it was deleted has an
+	// AuditDeviceImported of its own.
+	AuditImportCommitted AuditEvent = auditlog.EventImported
+	// AuditClaimRefused: somebody showed wrong owner tokens, so many times.
+	AuditClaimRefused AuditEvent = "device.claim_refused"
+	// AuditKeysChanged: a server serves with other generations of keys than before.
+	AuditKeysChanged AuditEvent = "keys.changed"
+	// AuditMasterServed: a server has a master key that none had before.
+	AuditMasterServed AuditEvent = "keys.master_served"
 )
 
 // CustodyDevice is who has and had a device, as the custody log asks.
@@ -150,6 +170,17 @@ type CustodyDevice struct {
 	Owners []PastOwner
 	// Manifest is the signed entry with which it was imported; nil for none.
 	Manifest []byte
+	// Import is how its import stands in the log; nil where it came before the log
+	// told.
+	Import *CustodyImport
+}
+
+// CustodyImport is where a device stands in the entry of its import.
+type CustodyImport struct {
+	Entry  LogRef
+	Leaves [][32]byte // of all rows of the run
+	Row    int64      // of the device among them
+	Device auditlog.ImportedDevice
 }
 
 // PastOwner is who had a device in an epoch of ownership.
@@ -173,7 +204,10 @@ func (d CustodyDevice) Had(org OrgID) bool {
 
 // sharedEvents are those that every later owner of a device reads, whoever had it
 // then: what became of its keys, and of whom it came. They name no person.
-var sharedEvents = map[AuditEvent]bool{AuditOwnerLinked: true, AuditKeysExposed: true, AuditLogRestarted: true, AuditEntryErased: true}
+var sharedEvents = map[AuditEvent]bool{
+	AuditOwnerLinked: true, AuditKeysExposed: true, AuditLogRestarted: true, AuditEntryErased: true, AuditDeviceImported: true,
+	AuditRekeySent: true, AuditRekeyTicket: true, AuditRekeyObeyed: true, AuditRekeyHandedOver: true, AuditRekeyConfirmed: true,
+}
 
 // SharedWithLaterOwners tells whether later owners of a device read entries of an
 // event.

@@ -32,11 +32,20 @@ type Bundle struct {
 	// written, then its joins, newest first, then what the server says of the log.
 	Entries []Entry `json:"entries"`
 	// Manifest is the signed entry with which the device was imported; empty where
-	// it came another way.
+	// it came another way, or was deleted since.
 	Manifest []byte `json:"manifest,omitempty"`
+	// Import shows where the history begins; nil where the device came before the
+	// log told.
+	Import *Import `json:"import,omitempty"`
 	// Parties open commitments of links, as far as their owners allow.
 	Parties []Party `json:"parties,omitempty"`
 }
+
+// Kinds of bundles.
+const (
+	BundleCustody    = "custody"
+	BundleProvenance = "provenance"
+)
 
 // Consistency proves that a tree continues its first From leaves (RFC 6962
 // §2.1.2).
@@ -50,6 +59,8 @@ const (
 	KindEvent = "event" // about the device
 	KindJoin  = "join"
 	KindLog   = "log" // about the log itself, or the erasure of another entry
+	// KindImport commits to the devices of a run of rows; see Import.
+	KindImport = "import"
 )
 
 // Entry is one entry of the log.

@@ -54,6 +54,58 @@ func Commitment(nonce []byte, name string) string {
 	return hex.EncodeToString(h[:])
 }
 
+// EventStated is the event that says how the chain of a device's owners stands. Its
+// detail has "epoch", that of the newest ownership, "link", the Hash of the newest
+// link or "" for none, and "disclosed", whether a root key had left the keyring
+// readable to somebody by then.
+const EventStated = "device.provenance_stated"
+
+// Stated is how a chain of owners stood at a time.
+type Stated struct {
+	At        time.Time `json:"at"`
+	Epoch     uint32    `json:"epoch"`
+	Disclosed bool      `json:"disclosed"`
+}
+
+// stated holds the chain against what the log says of how it stands: without that,
+// whoever shows a chain could leave its end out, and what they did since.
+func (v *verifier) stated() {
+	var e *Entry
+	var p Event
+	for i := range v.b.Entries {
+		if q, err := ParseEvent(v.b.Entries[i].Payload); err == nil && v.b.Entries[i].Kind == KindEvent && q.Event == EventStated {
+			e, p = &v.b.Entries[i], q
+		}
+	}
+	if e == nil {
+		if v.b.Kind == BundleProvenance {
+			v.note("nothing says how things stand now: later links, and a disclosure of root keys since the last one, may be left out; ask the seller, who can have it stated")
+		}
+		return
+	}
+	if v.b.Kind != BundleProvenance {
+		return
+	}
+	epoch, err1 := strconv.ParseUint(p.Detail["epoch"], 10, 32)
+	disclosed, err2 := strconv.ParseBool(p.Detail["disclosed"])
+	last := Link{}
+	hash := ""
+	if n := len(v.r.Links); n > 0 {
+		last = v.r.Links[n-1]
+		hash = last.Hash()
+	}
+	switch {
+	case err1 != nil || err2 != nil || e.Leaf < 0:
+		v.find(FaultLink, e.ID, "it says nothing, or is not in the log yet")
+	case p.Detail["link"] != hash || hash != "" && uint32(epoch) != last.Epoch:
+		v.find(FaultLink, e.ID, "the chain of owners had another end then: links are left out, or the statement is older")
+	case last.Disclosed && !disclosed:
+		v.find(FaultLink, e.ID, "a disclosure of root keys is forgotten")
+	default:
+		v.r.Stated = &Stated{At: p.Time(), Epoch: uint32(epoch), Disclosed: disclosed}
+	}
+}
+
 // Detail is the link as the detail of its event.
 func (l Link) Detail() map[string]string {
 	return map[string]string{
@@ -91,7 +143,7 @@ func (v *verifier) links() {
 			continue
 		}
 		l, err := ParseLink(p)
-		if err != nil || e.Leaf < 0 && v.b.Kind == "provenance" {
+		if err != nil || e.Leaf < 0 && v.b.Kind == BundleProvenance {
 			v.find(FaultLink, e.ID, "it is no link, or not in the log yet")
 			continue
 		}
@@ -101,17 +153,12 @@ func (v *verifier) links() {
 	for _, p := range v.b.Parties {
 		v.party(p)
 	}
-	if v.b.Kind == "provenance" && len(v.r.Links) == 0 {
+	if v.b.Kind == BundleProvenance && len(v.r.Links) == 0 {
 		v.note("the device never changed hands since links are written down")
 	}
 }
 
 func (v *verifier) link(e *Entry, l *Link) {
-	manifest := ""
-	if len(v.b.Manifest) > 0 {
-		h := sha256.Sum256(v.b.Manifest)
-		manifest = hex.EncodeToString(h[:])
-	}
 	switch n := len(v.r.Links); {
 	case n == 0 && l.Epoch == 1 && l.Previous != FirstHash(l.Device, l.Manifest):
 		v.find(FaultLink, e.ID, "the first link does not begin at the device's manifest entry")
@@ -126,7 +173,15 @@ func (v *verifier) link(e *Entry, l *Link) {
 	case n > 0 && v.r.Links[n-1].Disclosed && !l.Disclosed:
 		v.find(FaultLink, e.ID, "a disclosure of root keys is forgotten")
 	}
-	if v.b.Kind == "provenance" && l.Manifest != manifest {
+	v.linkManifest(e, l)
+}
+
+// linkManifest checks that a link is of the device that was imported.
+func (v *verifier) linkManifest(e *Entry, l *Link) {
+	switch h := v.manifest(); {
+	case v.b.Import != nil && !v.hadManifest(l.Manifest):
+		v.find(FaultLink, e.ID, "the manifest entry of this link is not the one with which the device was imported")
+	case v.b.Import == nil && h != "" && l.Manifest != h:
 		v.find(FaultLink, e.ID, "the manifest entry is not the one of this link")
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
@@ -33,6 +34,8 @@ const (
 	FaultProof Fault = "proof"
 	// FaultLink: the chain of owners is broken.
 	FaultLink Fault = "link"
+	// FaultImport: the history does not begin where the device was imported.
+	FaultImport Fault = "import"
 	// FaultWitness: a witness that was asked for has not signed.
 	FaultWitness Fault = "witness"
 )
@@ -63,6 +66,20 @@ type Report struct {
 	Findings   []Finding  `json:"findings"`
 	Notes      []string   `json:"notes,omitempty"` // worth knowing, not wrong
 	Links      []Link     `json:"links,omitempty"` // of the chain of owners, oldest first
+	// Began is where the history begins; nil where that is not shown.
+	Began *Began `json:"began,omitempty"`
+	// Stated is how the chain of owners stood when it was asked for; nil where that is
+	// not shown.
+	Stated *Stated `json:"stated,omitempty"`
+}
+
+// Began is where the history of a device begins: its import.
+type Began struct {
+	At    time.Time `json:"at"`
+	Entry string    `json:"entry"`
+	Leaf  int64     `json:"leaf"`
+	// Manifest is SHA-256 of its signed manifest entry, hexadecimal; "" for none.
+	Manifest string `json:"manifest,omitempty"`
 }
 
 // OK tells whether nothing is wrong.
@@ -93,12 +110,14 @@ func Verify(b Bundle, trust Trust) Report {
 		for i := range b.Entries {
 			v.entry(&b.Entries[i])
 		}
-		if b.Kind != "provenance" {
+		v.began()
+		if b.Kind != BundleProvenance {
 			v.events()
 			v.joins()
 		}
 		v.erasures()
 		v.links()
+		v.stated()
 	}
 	return v.r
 }
@@ -202,7 +221,7 @@ func (v *verifier) still(old Bundle) {
 		now[v.b.Entries[i].ID] = &v.b.Entries[i]
 	}
 	for _, e := range old.Entries {
-		if e.Kind == KindLog || v.b.Kind != old.Kind {
+		if e.Kind == KindLog || e.Kind == KindImport || v.b.Kind != old.Kind {
 			continue
 		}
 		switch n := now[e.ID]; {
@@ -260,6 +279,10 @@ func (v *verifier) subject(e *Entry) {
 		if p, err := ParseJoin(e.Payload); err != nil || !strings.EqualFold(p.DevEUI, v.b.DevEUI) {
 			v.find(FaultOther, e.ID, "it is no join of DevEUI %s", v.b.DevEUI)
 		}
+	case KindImport:
+		if p, err := ParseEvent(e.Payload); err != nil || p.Event != EventImported {
+			v.find(FaultOther, e.ID, "it is no event of an import")
+		}
 	case KindLog:
 		if p, err := ParseEvent(e.Payload); err != nil || !strings.HasPrefix(p.Event, "log.") {
 			v.find(FaultOther, e.ID, "it is no event about the log")
@@ -293,14 +316,14 @@ func (v *verifier) events() {
 	}
 }
 
-// joins checks the chain of joins, whose JoinNonces rise by one.
+// joins checks the chain of joins, whose JoinNonces rise by one: also from one key
+// set to the next, which a rekeyed device has.
 func (v *verifier) joins() {
 	type seen struct {
 		join   Join
 		entry  *Entry
 		hidden int64 // after it
 	}
-	last := map[uint64]*seen{}
 	var newest *seen
 	for i := range slices.Backward(v.b.Entries) { // oldest first
 		e := &v.b.Entries[i]
@@ -314,11 +337,10 @@ func (v *verifier) joins() {
 			}
 			continue
 		}
-		if before := last[j.KeySet]; before != nil {
-			v.gap(before.entry, e, int64(j.JoinNonce)-int64(before.join.JoinNonce)-1-before.hidden)
+		if newest != nil {
+			v.gap(newest.entry, e, int64(j.JoinNonce)-int64(newest.join.JoinNonce)-1-newest.hidden)
 		}
 		newest = &seen{join: j, entry: e}
-		last[j.KeySet] = newest
 	}
 }
 
@@ -331,11 +353,16 @@ func (v *verifier) gap(older, newer *Entry, missing int64) {
 	case v.hidden(older.Leaf, newer.Leaf):
 		v.note("%d JoinNonces before %s are not accounted for; an event of another owner, or an erased one, lies there and may say why", missing, newer.ID)
 	case v.raised(older.Leaf, newer.Leaf):
-		v.note("%d JoinNonces before %s were left out when the operator raised them", missing, newer.ID)
+		v.note("%d JoinNonces before %s were left out when they were raised: by the operator, or as the device was imported again", missing, newer.ID)
 	default:
 		v.find(FaultOmitted, newer.ID, "%d joins before it are left out", missing)
 	}
 }
+
+// raising are the events with which JoinNonces may rise: reset by the operator,
+// after a restore, or as a deleted device came back with what others had used. New
+// root keys go on exactly where the ones before ended.
+var raising = map[string]bool{"device.nonces_reset": true, "log.restarted": true, "device.deleted": true, eventImportedAgain: true}
 
 // raised tells whether an entry between two leaves says that JoinNonces were
 // raised.
@@ -346,7 +373,7 @@ func (v *verifier) raised(from, to int64) bool {
 			continue
 		}
 		p, err := ParseEvent(e.Payload)
-		if e.Kind != KindJoin && err == nil && (p.Event == "device.nonces_reset" || p.Event == "log.restarted" || p.Event == "device.deleted") {
+		if e.Kind != KindJoin && err == nil && raising[p.Event] {
 			return true
 		}
 	}

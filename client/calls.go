@@ -699,6 +699,16 @@ func (c *Client) EndSession(ctx context.Context, id joinery.SessionID, opts ...C
 	return c.act(ctx, http.MethodDelete, "/me/sessions/"+id.String(), nil, nil, opts...)
 }
 
+// EnterCeremony: enter the signed report of a ceremony of keys into the custody
+// log.
+//
+// For the operator. The entry has the hash of the report, what was made and who
+// was there. The report itself is not kept; 'joinery ceremony verify' checks
+// it. Needs the right `server:write`, which has: admin.
+func (c *Client) EnterCeremony(ctx context.Context, in CeremonyReport, opts ...CallOption) (EnteredCeremony, error) {
+	return send[EnteredCeremony](ctx, c, http.MethodPost, "/log/ceremonies", in, opts...)
+}
+
 // EraseLogEntry: erase the content of an entry of the custody log.
 //
 // It cannot be undone. The entry's record stays in the log, which stays valid,
@@ -1568,6 +1578,17 @@ func (c *Client) Signers(ctx context.Context, opts ...CallOption) ([]Signer, err
 // `server:write`, which has: admin.
 func (c *Client) StartExport(ctx context.Context, id joinery.ExportID, in CustodyStart, opts ...CallOption) (CustodyExport, error) {
 	return send[CustodyExport](ctx, c, http.MethodPost, "/custody/exports/"+id.String()+"/start", in, opts...)
+}
+
+// StateProvenance: have the custody log state how the chain of a device's
+// owners stands.
+//
+// For its owner. Whoever is shown the chain sees by the statement that nothing
+// is left out of it, and whether root keys were disclosed by then.
+// 'getProvenance' has it from some seconds later on, when it is in the log.
+// Needs the right `devices:own`, which has: member, admin.
+func (c *Client) StateProvenance(ctx context.Context, id joinery.DeviceID, opts ...CallOption) error {
+	return c.act(ctx, http.MethodPost, "/devices/"+id.String()+"/provenance", nil, nil, opts...)
 }
 
 // StatementKey: the key that verifies this server's tickets, hand-overs and

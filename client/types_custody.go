@@ -17,15 +17,26 @@ type CustodyPage struct {
 	Size        int64            `json:"size" doc:"Entries of the log to which the proofs of this part belong; ask for further parts with it"`
 	Consistency []LogConsistency `json:"consistency,omitzero" doc:"Proof that the log continues the state that was asked for"`
 	Entries     []CustodyEntry   `json:"entries" nullable:"false" doc:"Events about the device, oldest first, then joins, newest first, then entries about the log"`
-	Manifest    []byte           `json:"manifest,omitzero" pattern:"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$" patternDescription:"base64 with padding" doc:"Provenance: signed entry with which the device was imported"`
+	Manifest    []byte           `json:"manifest,omitzero" pattern:"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$" patternDescription:"base64 with padding" doc:"Signed entry with which the device was imported"`
+	Import      *CustodyImport   `json:"import,omitzero" doc:"Where the device's history begins: its place among the devices to which the entry of its import commits. Absent where it was imported before the log told, and from later parts"`
 	Parties     []CustodyParty   `json:"parties,omitzero" doc:"Provenance: names of owners that the caller may tell"`
 	Next        string           `json:"next,omitzero" doc:"'after' of the next part; absent from the last"`
+}
+
+// CustodyImport shows that a device is one of those to which an entry commits.
+type CustodyImport struct {
+	Entry    string   `json:"entry" example:"audit_17" doc:"The entry, which is among 'entries'"`
+	Row      int64    `json:"row" doc:"Place of the device, from 0"`
+	JoinEUI  string   `json:"joinEUI" pattern:"^[0-9A-F]{16}$" patternDescription:"16 hexadecimal digits" doc:"JoinEUI that it was imported with"`
+	Manifest string   `json:"manifest" pattern:"^([0-9a-f]{64})?$" patternDescription:"64 hexadecimal digits" doc:"SHA-256 of the manifest entry that it was imported with; empty for none"`
+	Nonce    []byte   `json:"nonce" pattern:"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$" patternDescription:"base64 with padding" doc:"16 bytes that hide the device from the others"`
+	Proof    [][]byte `json:"proof" nullable:"false" doc:"Inclusion proof (RFC 6962 section 2.1.1), base64"`
 }
 
 // CustodyEntry is an entry of the custody log with its proof.
 type CustodyEntry struct {
 	ID       string   `json:"id" example:"audit_17" doc:"Its name: audit_ and a number, or the id of an activation"`
-	Kind     string   `json:"kind" enum:"event,join,log" doc:"An event about the device, a join, or about the log itself"`
+	Kind     string   `json:"kind" enum:"event,join,log,import" doc:"An event about the device, a join, about the log itself, or the import of the device and others"`
 	Leaf     int64    `json:"leaf" doc:"Its number in the log; -1 while it waits to come there, or behind the checkpoint"`
 	Record   []byte   `json:"record" pattern:"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$" patternDescription:"base64 with padding" doc:"What the log holds: 33 bytes"`
 	Payload  []byte   `json:"payload,omitzero" pattern:"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$" patternDescription:"base64 with padding" doc:"What the record covers; absent where it is another owner's, or erased"`
@@ -52,4 +63,17 @@ type CustodyParty struct {
 type LogErasure struct {
 	Entry  string `json:"entry" minLength:"1" maxLength:"40" example:"audit_17" doc:"The entry's name"`
 	Reason string `json:"reason" minLength:"1" maxLength:"200" doc:"Why; it stays in the log, so name no person"`
+}
+
+// CeremonyReport asks that the report of a ceremony be entered into the log.
+type CeremonyReport struct {
+	Report []byte `json:"report" maxLength:"1400000" pattern:"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$" patternDescription:"base64 with padding" doc:"The signed report, as 'joinery ceremony run' wrote it"`
+	Key    string `json:"key" pattern:"^[0-9A-Fa-f]{64}$" patternDescription:"64 hexadecimal digits" doc:"Fingerprint of the audit key that signed it, as the participants wrote it down"`
+}
+
+// EnteredCeremony is a report that is in the log.
+type EnteredCeremony struct {
+	Name   string `json:"name" doc:"Name of the ceremony"`
+	SHA256 string `json:"sha256" pattern:"^[0-9a-f]{64}$" patternDescription:"64 hexadecimal digits" doc:"Of the report"`
+	Signer string `json:"signer" pattern:"^[0-9a-f]{64}$" patternDescription:"64 hexadecimal digits" doc:"Fingerprint of the audit key that signed it"`
 }

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
+	"time"
 
 	"joinery"
 	"joinery/auditlog"
@@ -51,17 +53,55 @@ it stands in the server's log. A buyer checks the file with joinctl audit verify
 before paying.
 
 Owners stand in it as commitments to their names. Yours is opened; others open theirs
-to whom they like.` + deviceHelp,
+to whom they like. Where you hold the device, the server first states in its log how
+things stand now, which takes some seconds: so the buyer sees that nothing is left
+out, and that no root key was disclosed since the last change of hands.` + deviceHelp,
 		Example: `  joinctl device provenance 0004A310001AA90A --out provenance.json
   joinctl audit verify provenance.json --key log.key`,
 		Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
+		stated := false
 		return a.fetchBundle(ctx, api, args[0], f, func(ctx context.Context, id joinery.DeviceID, q client.CustodyQuery) (client.CustodyPage, error) {
+			if !stated {
+				stated = true
+				if err := a.stateProvenance(ctx, api, id); err != nil {
+					return client.CustodyPage{}, err
+				}
+			}
 			return api.Provenance(ctx, id, q.From)
 		})
 	})
 	f.add(c)
 	return c
+}
+
+// stateProvenance has the log state how the chain of owners stands, and waits until
+// that is in it. Who does not hold the device gets the chain without.
+func (a *app) stateProvenance(ctx context.Context, api *client.Client, id joinery.DeviceID) error {
+	err := api.StateProvenance(ctx, id)
+	if code := joinery.CodeOf(err); code == joinery.CodeNotFound || code == joinery.CodeForbidden {
+		a.sayf("you do not hold the device, or may not act for who does: the file does not say how things stand now\n")
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	const tries = 60
+	for range tries {
+		p, err := api.Provenance(ctx, id, 0)
+		if err != nil {
+			return err
+		}
+		if n := len(p.Entries); n > 0 && !slices.ContainsFunc(p.Entries, func(e client.CustodyEntry) bool { return e.Leaf < 0 }) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+	return errors.New("the custody log does not grow now: what was stated is not in it yet; try again later")
 }
 
 type bundleFlags struct{ out, checkpoint string }
@@ -135,6 +175,10 @@ func collect(ctx context.Context, id joinery.DeviceID, from int, part bundlePart
 	b = auditlog.Bundle{
 		Format: auditlog.BundleFormat, Kind: p.Kind, Device: p.Device.String(), JoinEUI: p.JoinEUI.String(), DevEUI: p.DevEUI.String(),
 		Checkpoint: p.Checkpoint, Manifest: p.Manifest,
+	}
+	if p.Import != nil {
+		i := auditlog.Import(*p.Import)
+		b.Import = &i
 	}
 	for _, party := range p.Parties {
 		b.Parties = append(b.Parties, auditlog.Party(party))
@@ -287,9 +331,20 @@ func (a *app) showReport(b auditlog.Bundle, r auditlog.Report) error {
 	if err := a.printf("%d entries about it: %d of other owners, %d erased, %d not in the log yet\n", r.Entries, r.Withheld, r.Erased, r.Waiting); err != nil {
 		return err
 	}
+	if began := r.Began; began != nil {
+		if err := a.printf("imported %s with %s, entry %s\n", began.At.UTC().Format("2006-01-02 15:04:05"), manifestText(began.Manifest), clean(began.Entry)); err != nil {
+			return err
+		}
+	}
 	for _, l := range r.Links {
 		if err := a.printf("  owner %d  %s  %s from %s to %s%s\n", l.Epoch, l.Time().Format("2006-01-02 15:04:05"), clean(l.How),
 			partyText(l.FromName, l.From), partyText(l.ToName, l.To), map[bool]string{true: ", root keys disclosed before"}[l.Disclosed]); err != nil {
+			return err
+		}
+	}
+	if st := r.Stated; st != nil {
+		if err := a.printf("as of %s: owner %d has it, root keys %s\n", st.At.UTC().Format("2006-01-02 15:04:05"), st.Epoch,
+			map[bool]string{true: "DISCLOSED", false: "not disclosed"}[st.Disclosed]); err != nil {
 			return err
 		}
 	}
@@ -307,6 +362,14 @@ func (a *app) showReport(b auditlog.Bundle, r auditlog.Report) error {
 		return a.printf("nothing is wrong\n")
 	}
 	return nil
+}
+
+// manifestText names a manifest entry.
+func manifestText(hash string) string {
+	if hash == "" {
+		return "no manifest entry"
+	}
+	return "the manifest entry of SHA-256 " + clean(hash)
 }
 
 // partyText names an owner, or the beginning of what stands for the name.
@@ -341,5 +404,36 @@ number, or the id of an activation. It is for the operator.`,
 	})
 	yesFlag(c, &yes)
 	c.Flags().StringVar(&reason, "reason", "", "why; it stays in the log, so name no person")
+	return c
+}
+
+func (a *app) auditCeremonyCommand() *cobra.Command {
+	var key string
+	c := a.command(&cobra.Command{
+		Use:   "ceremony REPORT",
+		Short: "Enter the signed report of a ceremony of keys into the custody log",
+		Long: `Enter the signed report of a ceremony of keys into the custody log: its hash, what was
+made and changed, and who was there. The server checks the signature, and that it is
+by the audit key whose fingerprint the participants wrote down. Keep the report: the
+log has its hash only. It is for the operator.`,
+		Example: `  joinctl audit ceremony acme-2026.report.json --key 0c3c6d1f2a4b5e68790c1d2e3f405162738495a6b7c8d9eaf0b1c2d3e4f50617`,
+		Args:    cobra.ExactArgs(1),
+	}, func(ctx context.Context, api *client.Client, args []string) error {
+		if key == "" {
+			return usagef("say with --key which fingerprint the participants wrote down; joinery ceremony verify shows the report's")
+		}
+		report, err := os.ReadFile(args[0])
+		if err != nil {
+			return err
+		}
+		entered, err := api.EnterCeremony(ctx, client.CeremonyReport{Report: report, Key: key})
+		if err != nil {
+			return err
+		}
+		return a.show(entered, func() error {
+			return a.printf("ceremony %s is in the log, its report by SHA-256 %s\n", clean(entered.Name), entered.SHA256)
+		})
+	})
+	c.Flags().StringVar(&key, "key", "", "fingerprint of the audit key that signed it")
 	return c
 }

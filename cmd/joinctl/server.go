@@ -359,7 +359,7 @@ func (a *app) auditCommand() *cobra.Command {
 	})
 	list.Flags().IntVar(&after, "after", 0, "only events behind this number")
 	list.Flags().IntVar(&limit, "limit", 0, "at most this many (0: all)")
-	c.AddCommand(list, a.auditFetchCommand(), a.auditVerifyCommand(), a.auditEraseCommand())
+	c.AddCommand(list, a.auditFetchCommand(), a.auditVerifyCommand(), a.auditEraseCommand(), a.auditCeremonyCommand())
 	return c
 }
 

@@ -99,7 +99,7 @@ func moved() error {
 
 func (s *Service) rekeyEntry(event joinery.AuditEvent, req JoinRequest, state joinery.ActivationState) joinery.AuditEntry {
 	return joinery.AuditEntry{
-		At: s.now().UTC().Truncate(time.Millisecond), Event: event, Actor: req.Peer.Name,
+		At: s.now().UTC().Truncate(time.Millisecond), Event: event, Actor: "peer " + req.Peer.ID.String(),
 		Org: state.Device.Ownership.Org, Device: state.Device.ID, Detail: map[string]string{},
 	}
 }

@@ -129,6 +129,7 @@ POST /keks/{id}/retire
 GET /devices
 GET /devices/{id}
 DELETE /devices/{id}
+POST /devices/{id}/provenance
 POST /devices/{id}/suspend
 POST /devices/{id}/resume
 POST /devices/{id}/reset-nonces
@@ -136,6 +137,7 @@ GET /devices/{id}/activations
 GET /devices/{id}/refusals
 GET /devices/{id}/custody
 GET /devices/{id}/provenance
+POST /log/ceremonies
 POST /log/erasures
 GET /peers/{id}/refusals
 GET /devices/{id}/manifest-entry

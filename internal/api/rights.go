@@ -83,7 +83,7 @@ var needs = map[string]joinery.Right{
 
 	"listAPIKeys": joinery.RightKeysRead, "makeAPIKey": joinery.RightKeysWrite, "revokeAPIKey": joinery.RightKeysWrite,
 	"listAudit":  joinery.RightAuditRead,
-	"getCustody": joinery.RightDevicesRead, "getProvenance": joinery.RightDevicesRead, "eraseLogEntry": joinery.RightServerWrite,
+	"getCustody": joinery.RightDevicesRead, "getProvenance": joinery.RightDevicesRead, "eraseLogEntry": joinery.RightServerWrite, "enterCeremony": joinery.RightServerWrite, "stateProvenance": joinery.RightDevicesOwn,
 
 	"listEvents": joinery.RightEventsRead, "listWebhooks": joinery.RightEventsRead, "getWebhook": joinery.RightEventsRead,
 	"listDeliveries": joinery.RightEventsRead, "addWebhook": joinery.RightEventsWrite, "removeWebhook": joinery.RightEventsWrite,

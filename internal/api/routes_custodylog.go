@@ -18,6 +18,8 @@ type CustodyLog interface {
 	Custody(ctx context.Context, caller joinery.Caller, q custodylog.Query) (custodylog.Page, error)
 	Provenance(ctx context.Context, caller joinery.Caller, q custodylog.Query) (custodylog.Page, error)
 	Erase(ctx context.Context, caller joinery.Caller, ref joinery.LogRef, reason string) error
+	State(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) error
+	EnterCeremony(ctx context.Context, caller joinery.Caller, report []byte, key string) (custodylog.Ceremony, error)
 	PublicLog
 }
 
@@ -82,6 +84,17 @@ func (s *Server) registerCustodyLog() {
 			}
 			return custodyPage(p, q, "provenance")
 		})
+	route(s, spec{method: http.MethodPost, path: "/devices/{id}/provenance", id: "stateProvenance", tag: "audit",
+		summary: "Have the custody log state how the chain of a device's owners stands",
+		description: "For its owner. Whoever is shown the chain sees by the statement that nothing is left out of it, and whether root keys were disclosed by then. " +
+			"'getProvenance' has it from some seconds later on, when it is in the log."},
+		func(ctx context.Context, caller joinery.Caller, in *DevicePath) (*none, error) {
+			id, err := in.parse()
+			if err != nil {
+				return nil, err
+			}
+			return nil, s.CustodyLog.State(ctx, caller, id)
+		})
 	route(s, spec{method: http.MethodPost, path: "/log/erasures", id: "eraseLogEntry", tag: "audit",
 		summary: "Erase the content of an entry of the custody log",
 		description: "It cannot be undone. The entry's record stays in the log, which stays valid, and the erasure is an entry itself. " +
@@ -92,6 +105,21 @@ func (s *Server) registerCustodyLog() {
 				return nil, err
 			}
 			return nil, s.CustodyLog.Erase(ctx, caller, ref, in.Body.Reason)
+		})
+	s.registerCeremonies()
+}
+
+// reportBody bounds a report in base64 and JSON.
+const reportBody = 2 << 20
+
+func (s *Server) registerCeremonies() {
+	route(s, spec{method: http.MethodPost, path: "/log/ceremonies", id: "enterCeremony", tag: "audit", status: http.StatusCreated, maxBody: reportBody,
+		summary: "Enter the signed report of a ceremony of keys into the custody log",
+		description: "For the operator. The entry has the hash of the report, what was made and who was there. The report itself is not kept; " +
+			"'joinery ceremony verify' checks it."},
+		func(ctx context.Context, caller joinery.Caller, in *body[client.CeremonyReport]) (*body[client.EnteredCeremony], error) {
+			c, err := s.CustodyLog.EnterCeremony(ctx, caller, in.Body.Report, in.Body.Key)
+			return ok(client.EnteredCeremony(c)), err
 		})
 }
 
@@ -107,6 +135,11 @@ func custodyPage(p custodylog.Page, q custodylog.Query, listing string) (*body[c
 	}
 	if q.Size > 0 {
 		out.Size = q.Size
+	}
+	if b.Import != nil {
+		i := client.CustodyImport(*b.Import)
+		i.Proof = append([][]byte{}, i.Proof...) // empty, not absent, for a device that came alone
+		out.Import = &i
 	}
 	for _, c := range b.Consistency {
 		out.Consistency = append(out.Consistency, client.LogConsistency(c))

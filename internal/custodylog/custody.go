@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"joinery"
 	"joinery/auditlog"
@@ -44,7 +45,7 @@ func (s *Service) Custody(ctx context.Context, caller joinery.Caller, q Query) (
 	if err != nil {
 		return p, err
 	}
-	p.Bundle.Kind = "custody"
+	p.Bundle.Kind = auditlog.BundleCustody
 	if q.Limit <= 0 {
 		q.Limit = defaultLimit
 	}
@@ -66,6 +67,10 @@ func (s *Service) Custody(ctx context.Context, caller joinery.Caller, q Query) (
 		if err := w.restarts(); err != nil {
 			return p, err
 		}
+		if p.Bundle.Import, err = w.imported(); err != nil {
+			return p, err
+		}
+		p.Bundle.Manifest = p.Device.Manifest
 	}
 	p.Bundle.Entries = append(w.entries, w.log...)
 	return p, nil
@@ -79,7 +84,7 @@ func (s *Service) Provenance(ctx context.Context, caller joinery.Caller, q Query
 	if err != nil {
 		return p, err
 	}
-	p.Bundle.Kind, p.Bundle.Manifest = "provenance", p.Device.Manifest
+	p.Bundle.Kind, p.Bundle.Manifest = auditlog.BundleProvenance, p.Device.Manifest
 	links, err := s.store.LinkEntries(ctx, q.Device)
 	if err != nil {
 		return p, err
@@ -90,9 +95,27 @@ func (s *Service) Provenance(ctx context.Context, caller joinery.Caller, q Query
 			return p, err
 		}
 	}
-	p.Bundle.Entries = w.entries
+	if p.Bundle.Import, err = w.imported(); err != nil {
+		return p, err
+	}
+	p.Bundle.Entries = append(w.entries, w.log...)
 	p.Bundle.Parties = opened(p.Device.Owners, caller.Org, p.Bundle.Entries)
 	return p, nil
+}
+
+// State puts into the log how the chain of a device's owners stands, and whether its
+// root keys were disclosed, for who is shown the chain: to them it proves that
+// nothing is left out of it. It is the owner's. Provenance has it once it is in the
+// tree.
+func (s *Service) State(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) error {
+	d, err := s.store.CustodyDevice(ctx, id)
+	if err == nil && (d.Owner == 0 || !caller.Owns(d.Owner)) {
+		err = joinery.Errorf(joinery.CodeNotFound, "no such device")
+	}
+	if err != nil {
+		return err
+	}
+	return s.store.StateProvenance(ctx, id, d.Owner, s.opt.Now().UTC().Truncate(time.Millisecond))
 }
 
 // opened gives what opens the commitments to the name of org. One that changed its
@@ -207,8 +230,28 @@ func (w *writer) about(ref joinery.LogRef) error {
 	}
 	out, err := w.entry(e)
 	out.Kind = auditlog.KindLog
+	if e.Event == joinery.AuditImportCommitted {
+		out.Kind = auditlog.KindImport
+	}
 	w.log = append(w.log, out)
 	return err
+}
+
+// imported shows where the history of the device begins, and adds the entry that
+// says so; nil where none does.
+func (w *writer) imported() (*auditlog.Import, error) {
+	i := w.device.Import
+	if i == nil {
+		return nil, nil //nolint:nilnil // as said
+	}
+	proof, err := auditlog.ImportProof(i.Leaves, i.Row)
+	if err != nil {
+		return nil, err
+	}
+	out := auditlog.Import{
+		Entry: EntryName(i.Entry), Row: i.Row, JoinEUI: i.Device.JoinEUI, Manifest: i.Device.Manifest, Nonce: i.Device.Nonce, Proof: proof,
+	}
+	return &out, w.about(i.Entry)
 }
 
 // restarts adds what the log says of restores, which concern all devices.

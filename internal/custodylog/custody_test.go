@@ -299,6 +299,58 @@ func TestProvenance(t *testing.T) {
 	}
 }
 
+// A buyer sees from the file alone how things stand: whoever leaves out the end of
+// the chain, or what was done with the keys since, is found out.
+func TestProvenanceIsStated(t *testing.T) {
+	w := newWorld(t, Options{})
+	d := w.devices[0]
+	file := func(org joinery.OrgID) auditlog.Bundle {
+		t.Helper()
+		w.publish()
+		p, err := w.Provenance(w.ctx, as(org), Query{Device: d})
+		w.ok(err)
+		return p.Bundle
+	}
+	w.ok(w.State(w.ctx, as(w.maker), d)) // before anybody else had it
+	if r := w.good(file(w.maker), w.trust()); r.Stated == nil || r.Stated.Epoch != 0 || r.Stated.Disclosed {
+		t.Errorf("%+v", r)
+	}
+	w.claim(d, w.buyer)
+	if r := w.good(file(w.buyer), w.trust()); r.Stated != nil || len(r.Notes) == 0 {
+		t.Errorf("a statement from before the last link counts: %+v", r)
+	}
+	w.ok(w.State(w.ctx, as(w.buyer), d))
+	good := file(w.buyer)
+	if r := w.good(good, w.trust()); r.Stated == nil || r.Stated.Epoch != 1 || len(r.Notes) > 0 {
+		t.Errorf("%+v", r)
+	}
+	for _, org := range []joinery.OrgID{w.maker, w.stranger} {
+		if err := w.State(w.ctx, as(org), d); joinery.CodeOf(err) != joinery.CodeNotFound {
+			t.Errorf("who does not hold it states: %v", err)
+		}
+	}
+	for name, do := range map[string]func(b *auditlog.Bundle){
+		"the last link left out": func(b *auditlog.Bundle) {
+			i := slices.IndexFunc(b.Entries, func(e auditlog.Entry) bool { return strings.Contains(string(e.Payload), "owner_linked") })
+			b.Entries, b.Parties = slices.Delete(b.Entries, i, i+1), nil
+		},
+		"the statement altered": func(b *auditlog.Bundle) {
+			i := slices.IndexFunc(b.Entries, func(e auditlog.Entry) bool { return strings.Contains(string(e.Payload), auditlog.EventStated) })
+			b.Entries[i].Payload = bytes.Replace(b.Entries[i].Payload, []byte(`"epoch":"1"`), []byte(`"epoch":"2"`), 1)
+		},
+		"the statement not in the log": func(b *auditlog.Bundle) {
+			i := slices.IndexFunc(b.Entries, func(e auditlog.Entry) bool { return strings.Contains(string(e.Payload), auditlog.EventStated) })
+			b.Entries[i].Leaf = -1
+		},
+	} {
+		b := clone(t, good)
+		do(&b)
+		if r := auditlog.Verify(b, w.trust()); r.OK() {
+			t.Errorf("%s: nothing is found", name)
+		}
+	}
+}
+
 // A restored log goes on under another name, says so, and what was lost with the
 // restore is found by who had seen it.
 func TestRestoredLog(t *testing.T) {

@@ -2,6 +2,7 @@ package custodylog
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"testing"
@@ -20,7 +21,14 @@ import (
 // keys is the keyring that the tests of this package share.
 var keys *keyring.Keyring
 
-func TestMain(m *testing.M) { os.Exit(keyringtest.Main(m, "test-master", &keys)) }
+func TestMain(m *testing.M) {
+	if url := os.Getenv(asServer); url != "" {
+		os.Exit(serveAndHang(url))
+	}
+	os.Exit(keyringtest.Main(m, "test-master", &keys))
+}
+
+var testJoinEUI = lorawan.EUI64{0x70, 0xB3, 0xD5, 0x7E, 0xD0, 0, 0, 1}
 
 var epoch = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 
@@ -37,10 +45,15 @@ type world struct {
 
 func newWorld(t *testing.T, opt Options) *world {
 	t.Helper()
-	w := &world{T: t, ctx: t.Context(), db: sqlitetest.New(t)}
+	return newWorldIn(t, sqlitetest.New(t), opt)
+}
+
+func newWorldIn(t *testing.T, db *store.DB, opt Options) *world {
+	t.Helper()
+	w := &world{T: t, ctx: t.Context(), db: db}
 	w.ok(w.db.BeginFeed(w.ctx))
 	w.maker, w.buyer, w.stranger = w.org("Maker"), w.org("Buyer"), w.org("Stranger")
-	first := lorawan.EUI64{0x70, 0xB3, 0xD5, 0x7E, 0xD0, 0, 0, 1}
+	first := testJoinEUI
 	w.ok(w.db.AssignRange(w.ctx, joinery.JoinEUIRange{EUIRange: joinery.EUIRange{First: first, Last: first}, Org: w.maker}, w.entry(joinery.AuditRangeAssigned)))
 	for n := range 3 {
 		w.devices = append(w.devices, w.device(first, n))
@@ -178,5 +191,8 @@ func (w *world) good(b auditlog.Bundle, trust auditlog.Trust) auditlog.Report {
 }
 
 func as(org joinery.OrgID) joinery.Caller { return joinery.Caller{Org: org, Name: "test"} }
+
+// digest is SHA-256 of a text, in hexadecimal digits.
+func digest(text string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(text))) }
 
 var operator = joinery.Caller{Operator: true, Name: "operator"}

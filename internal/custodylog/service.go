@@ -21,6 +21,7 @@ type Store interface {
 	Tree
 	Rows
 	Published
+	Records
 }
 
 // Tree grows and is read.
@@ -45,6 +46,9 @@ type Rows interface {
 	CustodyEntries(ctx context.Context, q joinery.CustodyQuery) ([]joinery.CustodyEntry, error)
 	// LinkEntries gives the links in the chain of a device's owners, oldest first.
 	LinkEntries(ctx context.Context, id joinery.DeviceID) ([]joinery.CustodyEntry, error)
+	// StateProvenance writes how that chain stands; CodeNotFound unless owner holds
+	// the device.
+	StateProvenance(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, at time.Time) error
 	LogEntry(ctx context.Context, ref joinery.LogRef) (joinery.CustodyEntry, error)
 	EraseEntry(ctx context.Context, ref joinery.LogRef, a joinery.AuditEntry) error
 }
@@ -54,6 +58,8 @@ type Published interface {
 	LogCheckpoint(ctx context.Context) (joinery.LogCheckpoint, error)
 	// SaveCheckpoint never goes back.
 	SaveCheckpoint(ctx context.Context, p joinery.LogCheckpoint) error
+	// LogLag is how far tree and checkpoint are behind.
+	LogLag(ctx context.Context) (joinery.LogLag, error)
 	LogLines(ctx context.Context) ([]joinery.LogLine, error)
 	WitnessSize(ctx context.Context, name string, line int) (int64, error)
 	SaveWitnessSize(ctx context.Context, name string, line int, size int64) error
@@ -101,6 +107,8 @@ type Service struct {
 
 	mu     sync.Mutex
 	public []byte // of the log's key, once it was asked for
+
+	stats stats
 }
 
 // New makes a Service. It fails for a witness's key that is none.
@@ -127,6 +135,7 @@ func New(store Store, keys Keys, opt Options) (*Service, error) {
 			return nil, fmt.Errorf("witness %s: %w", w.URL, err)
 		}
 		s.witnesses = append(s.witnesses, witness{w.URL, verifier})
+		s.stats.witness(verifier.Name())
 	}
 	return s, nil
 }
@@ -144,6 +153,9 @@ func (s *Service) Run(ctx context.Context) {
 	var failing string
 	for turn := 0; ; turn++ {
 		err := s.turn(ctx, len(s.witnesses) == 0 || turn%5 == 0)
+		if err != nil && ctx.Err() == nil {
+			s.stats.failed.Add(1)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -255,7 +267,11 @@ func (s *Service) Publish(ctx context.Context) error {
 		return err
 	}
 	signed = s.cosign(ctx, state, c, signed)
-	return s.store.SaveCheckpoint(ctx, joinery.LogCheckpoint{Line: state.Line, Size: state.Size, Note: string(signed)})
+	if err := s.store.SaveCheckpoint(ctx, joinery.LogCheckpoint{Line: state.Line, Size: state.Size, Note: string(signed)}); err != nil {
+		return err
+	}
+	s.stats.publishedAt.Store(s.opt.Now().UnixMilli())
+	return nil
 }
 
 // Key is the log's public key under the name of the log.

@@ -36,10 +36,12 @@ func (s *Service) cosign(ctx context.Context, state joinery.LogState, c auditlog
 	for _, w := range s.witnesses {
 		line, err := s.ask(ctx, w, state, signed)
 		if err != nil {
+			s.stats.missed(w.verifier.Name())
 			s.opt.Log.Warn("a witness has not signed the custody log", slog.String("witness", w.verifier.Name()), slog.Any("error", err))
 			continue
 		}
 		if err := checkCosignature(c, line, w); err != nil {
+			s.stats.missed(w.verifier.Name())
 			s.opt.Log.Warn("what a witness sent is no signature of the custody log", slog.String("witness", w.verifier.Name()), slog.Any("error", err))
 			continue
 		}

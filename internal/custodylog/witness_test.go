@@ -115,8 +115,14 @@ func TestWitness(t *testing.T) {
 	witness.mu.Lock()
 	witness.away = true
 	witness.mu.Unlock()
+	if stats, err := w.Stats(w.ctx); err != nil || stats.Missed[witnessName] != 0 {
+		t.Errorf("%+v, %v", stats, err)
+	}
 	w.join(d)
 	w.publish()
+	if stats, err := w.Stats(w.ctx); err != nil || stats.Missed[witnessName] != 1 {
+		t.Errorf("%+v, %v", stats, err)
+	}
 	b := w.bundle(operator, d, 0)
 	w.good(b, auditlog.Trust{Key: trust.Key})
 	r := auditlog.Verify(b, auditlog.Trust{Key: trust.Key, Witnesses: trust.Witnesses})

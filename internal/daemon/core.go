@@ -77,6 +77,9 @@ func (k *core) build(ctx context.Context, c config.Config, h holders, certs cert
 	if err := h.noteMasters(ctx); err != nil {
 		return err
 	}
+	if err := noteKeys(ctx, h.db, h.keys.Generations()); err != nil {
+		return err
+	}
 	rules, err := newRules(ctx, c, h, k.refusals, k.log, k.now, k.registry)
 	if err != nil {
 		return err
@@ -97,6 +100,7 @@ func (k *core) build(ctx context.Context, c config.Config, h holders, certs cert
 	k.api.Attach(services(h, rules, k.v2))
 	k.ops = &ops{checks: h.checks(), gatherer: k.registry, keysHint: h.keysHint}
 	k.ops.noteMasters = func(ctx context.Context, list []keyring.Master) error { return noteMasters(ctx, h.db, list) }
+	k.ops.noteKeys = func(ctx context.Context, g keyring.Generations) error { return noteKeys(ctx, h.db, g) }
 	k.opsHTTP = &http.Server{
 		Handler: k.ops.handler(), ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
 		IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,

@@ -28,15 +28,10 @@ func newEvents(c config.Webhooks, h holders, log *slog.Logger, now func() time.T
 // startEvents begins to note events, before the first join, and to deliver them.
 // Who leads also puts rows into the custody log.
 func startEvents(ctx context.Context, c config.Config, h holders, s *events.Service, custody *custodylog.Service) (*events.Runner, error) {
-	r, err := events.Start(ctx, s, h.db, h.db, events.RunOptions{Alone: exclusive(c.Database), Leading: custody.Run})
-	if err != nil {
-		return nil, err
-	}
 	if err := custody.Begin(ctx); err != nil {
-		r.Close(true)
 		return nil, err
 	}
-	return r, nil
+	return events.Start(ctx, s, h.db, h.db, events.RunOptions{Alone: exclusive(c.Database), Leading: custody.Run})
 }
 
 // eventMetrics tells how deliveries go, at each scrape.

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
+	"strings"
 
 	"joinery"
 	"joinery/internal/config"
@@ -117,6 +119,23 @@ func noteMasters(ctx context.Context, db *store.DB, list []keyring.Master) error
 	return db.NoteMasters(ctx, masters...)
 }
 
+// noteKeys has the custody log told under which generations of its keys this
+// server serves, where they are other ones than before. Keys that are sealed are
+// none.
+func noteKeys(ctx context.Context, db *store.DB, g keyring.Generations) error {
+	if len(g.JoinKEK) == 0 {
+		return nil
+	}
+	var joinKEKs []string
+	for _, n := range g.JoinKEK {
+		joinKEKs = append(joinKEKs, strconv.FormatUint(uint64(n), 10))
+	}
+	detail := map[string]string{
+		"join_kek": strings.Join(joinKEKs, " "), "custody": strconv.FormatUint(uint64(g.Custody), 10), "transport": strings.Join(g.Transport, " "),
+	}
+	return db.NoteKeys(ctx, detail)
+}
+
 // keysHint says what is wrong with the keys, for whoever asks, where waiting does
 // not help; else it is empty.
 func (h holders) keysHint() string {
@@ -160,7 +179,7 @@ func (s system) Unseal(ctx context.Context, text []byte) error {
 	case err != nil:
 		return joinery.WrapError(joinery.CodeUnavailable, err, "the keys could not be opened; the server's log says why")
 	}
-	return nil
+	return noteKeys(ctx, s.db, s.keys.Generations())
 }
 
 // rereadKeys takes in what came into the key file or the token, or left it, since it
@@ -196,6 +215,9 @@ func (p *Program) renew(ctx context.Context, keys *keyring.Keyring) error {
 	}
 	if o := p.health.Load(); o != nil && o.noteMasters != nil { // else a successor has the database
 		err = o.noteMasters(ctx, token.Masters())
+		if err == nil {
+			err = o.noteKeys(ctx, token.Generations())
+		}
 	}
 	if err == nil {
 		err = keys.Renew(ctx, token)
@@ -215,6 +237,11 @@ func (p *Program) reopenToken(ctx context.Context, w *worker.Keys) {
 		return
 	}
 	g := w.Generations()
+	if o := p.health.Load(); o != nil && o.noteKeys != nil {
+		if err := o.noteKeys(ctx, g); err != nil {
+			p.log.Error("the custody log does not tell of the keys with which this server serves now; send SIGHUP again", "error", err)
+		}
+	}
 	p.log.Info("token opened anew", "join_kek", g.Newest(), "custody", g.Custody, "masters", len(w.Masters()))
 }
 

@@ -1,9 +1,12 @@
 package daemon
 
 import (
+	"context"
 	"runtime"
 	"runtime/debug"
+	"time"
 
+	"joinery/internal/custodylog"
 	"joinery/internal/refusal"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -86,4 +89,56 @@ func (m refusalMetrics) Collect(to chan<- prometheus.Metric) {
 	send(refusalsDropped, s.Hurried, "hurried")
 	send(refusalsDropped, s.Crowded, "crowded")
 	send(refusalWrites, s.FailedWrites)
+}
+
+// logMetrics tells how the custody log fares, at each scrape. Its labels are the
+// witnesses of the configuration.
+type logMetrics struct {
+	log *custodylog.Service
+	now func() time.Time
+}
+
+var (
+	logEntries     = prometheus.NewDesc("joinery_log_entries", "Entries in the tree of the custody log.", nil, nil)
+	logPublished   = prometheus.NewDesc("joinery_log_checkpoint_entries", "Entries that its newest signed checkpoint covers.", nil, nil)
+	logWaiting     = prometheus.NewDesc("joinery_log_waiting_seconds", "How long the oldest row waits that is not in the tree; 0: none does.", nil, nil)
+	logPublishedAt = prometheus.NewDesc("joinery_log_checkpoint_timestamp_seconds",
+		"When this server signed a checkpoint last, in seconds since 1970; absent where it has not. There is none where nothing happens.", nil, nil)
+	logFailed = prometheus.NewDesc("joinery_log_failed_rounds_total", "Attempts of this server to put rows into the tree, or to sign it, that failed.", nil, nil)
+	logMissed = prometheus.NewDesc("joinery_log_witness_failures_total", "Checkpoints that went out without the signature of a witness.", []string{"witness"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (m logMetrics) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{logEntries, logPublished, logWaiting, logPublishedAt, logFailed, logMissed} {
+		to <- d
+	}
+}
+
+// Collect implements prometheus.Collector. Where the database does not answer in
+// time, what only it knows is absent.
+func (m logMetrics) Collect(to chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
+	defer cancel()
+	s, err := m.log.Stats(ctx)
+	send := func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, kind, v, labels...)
+	}
+	send(logFailed, prometheus.CounterValue, float64(s.Failed))
+	for witness, n := range s.Missed {
+		send(logMissed, prometheus.CounterValue, float64(n), witness)
+	}
+	if !s.PublishedAt.IsZero() {
+		send(logPublishedAt, prometheus.GaugeValue, float64(s.PublishedAt.UnixMilli())/1000)
+	}
+	if err != nil {
+		return
+	}
+	send(logEntries, prometheus.GaugeValue, float64(s.Size))
+	send(logPublished, prometheus.GaugeValue, float64(s.Published))
+	age := 0.0
+	if !s.Waiting.IsZero() {
+		age = max(0, m.now().Sub(s.Waiting).Seconds())
+	}
+	send(logWaiting, prometheus.GaugeValue, age)
 }

@@ -34,6 +34,9 @@ type ops struct {
 	keysHint func() string
 	// noteMasters lets the database know which master keys there are.
 	noteMasters func(context.Context, []keyring.Master) error
+	// noteKeys lets the custody log know under which generations of keys this server
+	// serves.
+	noteKeys func(context.Context, keyring.Generations) error
 
 	mu       sync.Mutex
 	stopping bool

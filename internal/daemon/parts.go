@@ -178,7 +178,7 @@ func newRules(ctx context.Context, c config.Config, h holders, refusals *refusal
 		}
 		return 0
 	})
-	for _, c := range []prometheus.Collector{alarms, fenced, doubted, refusalMetrics{refusals}, eventMetrics{r.events}, keyMetrics{h.keys}} {
+	for _, c := range []prometheus.Collector{alarms, fenced, doubted, refusalMetrics{refusals}, eventMetrics{r.events}, keyMetrics{h.keys}, logMetrics{r.custody, now}} {
 		if err := metrics.Register(c); err != nil {
 			return rules{}, fmt.Errorf("metrics: %w", err)
 		}

@@ -120,8 +120,11 @@ func TestProgramServesAndStops(t *testing.T) {
 	if status, body := get(t, ops+"/readyz?verbose"); status != 200 {
 		t.Errorf("/readyz: %d %q", status, body)
 	}
-	if status, body := get(t, ops+"/metrics"); status != 200 || !strings.Contains(body, "joinery_interop_connections") {
-		t.Errorf("/metrics (%d) lacks joinery_interop_connections", status)
+	status, body := get(t, ops+"/metrics")
+	for _, want := range []string{"joinery_interop_connections", "joinery_log_entries ", "joinery_log_waiting_seconds ", "joinery_log_failed_rounds_total 0"} {
+		if status != 200 || !strings.Contains(body, want) {
+			t.Errorf("/metrics (%d) lacks %s", status, want)
+		}
 	}
 
 	info, err := os.Stat(c.API.Socket)

@@ -16,6 +16,9 @@ import (
 // what is about devices and peers that were deleted meanwhile.
 type Writer interface {
 	RecordRefusals(ctx context.Context, b joinery.RefusalBatch) error
+	// CloseAttempts puts into the custody log what was refused in hours that are
+	// over at a time, some of it; more tells that there is more.
+	CloseAttempts(ctx context.Context, at time.Time) (more bool, err error)
 }
 
 // Bounds of what waits. A Refusal is some 350 bytes.
@@ -27,6 +30,8 @@ const (
 	maxTick  = 8 * maxBatch
 
 	tick = time.Second
+	// closeEvery is how often hours are looked for that are over.
+	closeEvery = 5 * time.Minute
 	// closeTimeout bounds what is written when the server ends.
 	closeTimeout = 2 * time.Second
 )
@@ -45,7 +50,9 @@ type Recorder struct {
 	asked chan chan struct{} // Sync
 	stop  chan struct{}
 	done  chan struct{}
-	ended sync.Once
+	// closed is when closeHours has ended.
+	closed chan struct{}
+	ended  sync.Once
 
 	// The goroutine's.
 	counts  tally
@@ -80,14 +87,53 @@ func NewRecorder(store Writer, log *slog.Logger) *Recorder {
 	}
 	r := &Recorder{
 		store: store, log: log,
-		full: make(chan struct{}, 1), asked: make(chan chan struct{}), stop: make(chan struct{}), done: make(chan struct{}),
+		full: make(chan struct{}, 1), asked: make(chan chan struct{}), stop: make(chan struct{}), done: make(chan struct{}), closed: make(chan struct{}),
 		counts: newTally(), round: round{ends: make(chan end, 1), rows: maxTick}, stats: stats{recorded: map[joinery.RefusalReason]*atomic.Uint64{}},
 	}
 	for _, reason := range joinery.RefusalReasons {
 		r.stats.recorded[reason] = new(atomic.Uint64)
 	}
 	go r.run()
+	go r.closeHours()
 	return r
+}
+
+// closeHours has the custody log told of refusals after which none came that would
+// tell of them. Of several servers each does it, and finds what is left.
+func (r *Recorder) closeHours() {
+	defer close(r.closed)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		select {
+		case <-r.stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	clock := time.NewTicker(closeEvery)
+	defer clock.Stop()
+	for {
+		select {
+		case <-clock.C:
+			r.closeAttempts(ctx)
+		case <-r.stop:
+			return
+		}
+	}
+}
+
+// closeAttempts closes all that is over.
+func (r *Recorder) closeAttempts(ctx context.Context) {
+	for more := true; more; {
+		var err error
+		if more, err = r.store.CloseAttempts(ctx, time.Now().UTC()); err != nil {
+			if ctx.Err() == nil {
+				r.log.Warn("refused requests are not in the custody log yet", slog.Any("error", err))
+			}
+			return
+		}
+	}
 }
 
 // Record notes a refused request. It never waits for anything slow, and keeps
@@ -133,6 +179,7 @@ func (r *Recorder) Sync(ctx context.Context) {
 func (r *Recorder) Close() {
 	r.ended.Do(func() { close(r.stop) })
 	<-r.done
+	<-r.closed
 }
 
 // Stats gives numbers since the start.

@@ -173,6 +173,9 @@ func (c *counting) RecordRefusals(_ context.Context, b joinery.RefusalBatch) err
 	return nil
 }
 
+// CloseAttempts implements Writer.
+func (c *counting) CloseAttempts(context.Context, time.Time) (bool, error) { return false, nil }
+
 // However often somebody asks for what was refused, no more is written than one
 // second may.
 func TestReadersDoNotHurryTheStore(t *testing.T) {

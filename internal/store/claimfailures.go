@@ -7,12 +7,10 @@ import (
 	"joinery"
 )
 
-// NoteClaimFailures adds failures, and forgets those before since.
+// NoteClaimFailures adds failures. Those before since need not be remembered any
+// longer, and go when the custody log has their count.
 func (d *DB) NoteClaimFailures(ctx context.Context, failures []joinery.ClaimFailure, since time.Time) error {
 	return d.do(ctx, func(t *tx) error {
-		if err := t.exec("DELETE FROM claim_failure WHERE at < ?", since); err != nil {
-			return err
-		}
 		for _, f := range failures {
 			err := t.exec(`INSERT INTO claim_failure (dev_eui, caller, at, count) VALUES (?, ?, ?, ?)
 				ON CONFLICT (dev_eui, caller, at) DO UPDATE SET count = claim_failure.count + excluded.count`, f.DevEUI, f.Caller, f.At, f.Count)
@@ -20,7 +18,7 @@ func (d *DB) NoteClaimFailures(ctx context.Context, failures []joinery.ClaimFail
 				return err
 			}
 		}
-		return nil
+		return t.closeClaims(now(), since)
 	})
 }
 

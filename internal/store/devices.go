@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/hex"
+	"maps"
 	"strings"
 	"time"
 
@@ -159,6 +160,11 @@ func (d *DB) DeleteDevice(ctx context.Context, id joinery.DeviceID, owner joiner
 		if err := t.changeDevice(id, "UPDATE device SET deleted_at = ? WHERE id = ? AND deleted_at IS NULL", a.At, id); err != nil {
 			return err
 		}
+		// Before that goes.
+		err := inOrder(func() error { return t.tellImported(id, &a) }, func() error { return t.tellDeleted(id, a.At) })
+		if err != nil {
+			return err
+		}
 		for _, erase := range []string{
 			"DELETE FROM binding WHERE device = ?",
 			"DELETE FROM roaming_rule WHERE device = ?",
@@ -175,6 +181,22 @@ func (d *DB) DeleteDevice(ctx context.Context, id joinery.DeviceID, owner joiner
 		}
 		return t.audit(a)
 	})
+}
+
+// tellImported has the entry of a deletion say what the import of a device is
+// proved with; see importLeaf.
+func (t *tx) tellImported(id joinery.DeviceID, a *joinery.AuditEntry) error {
+	manifest, err := t.manifestHash(id)
+	if err != nil {
+		return err
+	}
+	detail := maps.Clone(a.Detail)
+	if detail == nil {
+		detail = map[string]string{}
+	}
+	detail["manifest"], a.Detail = manifest, detail
+	_, err = t.one("SELECT join_eui FROM device WHERE id = ?", func(r *row) error { detail["joinEUI"] = r.eui().String(); return nil }, id)
+	return err
 }
 
 // OpenReset opens the operator's reset of DevNonces at a time: one join within

@@ -330,4 +330,17 @@ func TestMastersAreRemembered(t *testing.T) {
 	if err != nil || len(list) != 2 || list[0].KCV != m.KCV || list[0].KeySets != 6 {
 		t.Fatalf("%+v, %v", list, err)
 	}
+	entries, err := d.AuditEntries(ctx, 0, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := 0
+	for _, e := range entries {
+		if e.Event == joinery.AuditMasterServed && (e.Detail["kcv"] == m.KCV || e.Detail["name"] == "unused") {
+			told++
+		}
+	}
+	if told != 2 {
+		t.Errorf("%d entries of the custody log tell of new master keys, want 2", told)
+	}
 }

@@ -231,7 +231,7 @@ var damages = []struct{ name, table, rule, statement string }{
 	{"import errors", "import", "has its reason", "DELETE FROM import_error"},
 	{"import error beyond", "import", "and no other", "UPDATE import_error SET idx = 99"},
 	{"import run beyond", "import_run", "its rows were taken", "UPDATE import_run SET first = first + 99"},
-	{"import runs overlap", "import_run", "in no other run", "INSERT INTO import_run SELECT import, first + 1, x'' FROM import_run WHERE length(devices) > 8"},
+	{"import runs overlap", "import_run", "in no other run", "INSERT INTO import_run (import, first, devices) SELECT import, first + 1, x'' FROM import_run WHERE length(devices) > 8"},
 
 	{"refusals over the bound", "refusal_unknown", "at most 256 rows", "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300) " +
 		"INSERT INTO refusal_unknown SELECT peer, join_eui, CAST(printf('%08d', i) AS BLOB), reason, 1, 0, 0, received FROM refusal_unknown, n"},

@@ -25,7 +25,7 @@ func loggedDatabase(t *testing.T) string {
 	must(d.BeginFeed(ctx))
 	must(d.BeginLog(ctx, "log.example", sha256.Sum256(nil)))
 	growLog(t, d)
-	must(d.EraseEntry(ctx, joinery.AuditRef(3), joinery.AuditEntry{At: testTime, Event: joinery.AuditEntryErased, Actor: "test"}))
+	must(d.EraseEntry(ctx, joinery.AuditRef(erasable(t, d)), joinery.AuditEntry{At: testTime, Event: joinery.AuditEntryErased, Actor: "test"}))
 	growLog(t, d)
 	clean(t, d)
 	must(d.EndFeed(ctx))
@@ -40,6 +40,19 @@ func loggedDatabase(t *testing.T) string {
 	clean(t, d)
 	must(d.Close())
 	return o.Path
+}
+
+// erasable is an early audit row that nothing depends on.
+func erasable(t *testing.T, d *DB) (number int64) {
+	t.Helper()
+	err := d.read(t.Context(), func(c conn) (err error) {
+		number, err = c.integer("SELECT min(id) FROM audit WHERE event = 'device.claimed'")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return number
 }
 
 func growLog(t testing.TB, d *DB) {
@@ -80,6 +93,10 @@ func growLog(t testing.TB, d *DB) {
 	}
 }
 
+// someImported is a device without a manifest entry that was never deleted.
+const someImported = `(SELECT min(d.id) FROM device d WHERE d.imported IS NOT NULL AND d.deleted_at IS NULL
+	AND NOT EXISTS (SELECT 1 FROM manifest_entry m WHERE m.device = d.id))`
+
 // Whatever somebody changes in the log, or in a row that is in it, fsck finds
 // (P8): also where the row fits together again.
 func TestFsckFindsChangedLog(t *testing.T) {
@@ -93,7 +110,7 @@ func TestFsckFindsChangedLog(t *testing.T) {
 		{"an activation made anew", "is the record of its row", "UPDATE activation SET leaf = " + otherLeaf + " WHERE id = " + newestOfFirst},
 		{"an activation deleted", "is a row that is there", "DELETE FROM activation WHERE id = " + newestOfFirst},
 		{"the last audit row deleted", "is a row that is there", "DELETE FROM audit WHERE id = (SELECT max(id) FROM audit)"},
-		{"an audit row emptied", "has a record of that", "UPDATE audit SET payload = NULL, salt = NULL WHERE id = 5"},
+		{"an audit row emptied", "has a record of that", "UPDATE audit SET payload = NULL, salt = NULL WHERE id = (SELECT max(id) FROM audit WHERE event = 'device.claimed')"},
 		{"an activation emptied", "has a record of that", "UPDATE activation SET payload = NULL, salt = NULL WHERE id = " + newestOfFirst},
 		{"the record of an erasure gone", "has a record of that", "DELETE FROM log_erasure"},
 		{"the record of an erasure another", "is one", "UPDATE log_erasure SET audit = 5"},
@@ -105,6 +122,10 @@ func TestFsckFindsChangedLog(t *testing.T) {
 		{"places", "in which leaf an activation is", "DELETE FROM log_place WHERE kind = 2"},
 		{"places of audit rows", "in which leaf an audit row is", "DELETE FROM log_place WHERE kind = 1"},
 		{"an activation that nobody names", "named in the feed", "INSERT INTO activation (id, key_set, leaf) SELECT id + 1, key_set, leaf FROM activation WHERE id = " + newestOfFirst},
+		{"the EUI of a device", "with which it was imported", "UPDATE device SET dev_eui = x'0102030405060708' WHERE id = " + someImported},
+		{"another manifest entry", "with which it was imported", "INSERT INTO manifest_entry (device, org, serial, entry) SELECT id, org, 'x', x'01' FROM device WHERE id = " + someImported},
+		{"a device of another import", "the entry of its import commits to it", "UPDATE device SET imported = imported - 1 WHERE id = " + someImported},
+		{"the leaves of an import", "commits to its devices", "UPDATE import_run SET leaves = zeroblob(length(leaves)) WHERE leaves IS NOT NULL"},
 		{"a number in a chain", "among those of its device", "UPDATE audit SET n = n + 1 WHERE id = (SELECT max(id) FROM audit WHERE n > 0)"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

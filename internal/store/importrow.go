@@ -43,8 +43,9 @@ func (t *tx) standing(where string, args ...any) (s standing, found bool, err er
 	return s, found, err
 }
 
-// importDevice takes one row of an import; see CommitRows and DeleteDevice.
-func (t *tx) importDevice(i joinery.Import, n joinery.NewDevice) (joinery.RowResult, error) {
+// importDevice takes one row of an import, whose audit row will have a number; see
+// CommitRows and DeleteDevice.
+func (t *tx) importDevice(i joinery.Import, n joinery.NewDevice, number int64) (joinery.RowResult, error) {
 	d, k := n.Device, n.KeySet
 	result := joinery.RowResult{
 		Index: n.Index, Line: n.Line, JoinEUI: d.JoinEUI, DevEUI: d.DevEUI, Serial: n.Serial, Status: joinery.RowFailed,
@@ -77,7 +78,7 @@ func (t *tx) importDevice(i joinery.Import, n joinery.NewDevice) (joinery.RowRes
 	result.Status = joinery.RowCreated
 	switch {
 	case !found:
-		result.Device, err = d.ID, t.insertDevice(i, n)
+		result.Device, err = d.ID, t.insertDevice(i, n, number)
 	case s.org != i.Org:
 		result.Status, result.Reason = joinery.RowConflict, reasonTaken
 	case !s.deleted:
@@ -150,7 +151,7 @@ func checkNewDevice(i joinery.Import, n joinery.NewDevice) error {
 	return nil
 }
 
-func (t *tx) insertDevice(i joinery.Import, n joinery.NewDevice) error {
+func (t *tx) insertDevice(i joinery.Import, n joinery.NewDevice, number int64) error {
 	d, k := n.Device, n.KeySet
 	joinNonce := k.Nonces.JoinNonce
 	var master any
@@ -187,8 +188,8 @@ func (t *tx) insertDevice(i joinery.Import, n joinery.NewDevice) error {
 		}
 	}
 	err = t.exec(`INSERT INTO device (id, org, maker, key_set, join_eui, dev_eui, mac_version, owner_epoch, token_generation, binding_epoch,
-		suspended, disclosed, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, 0, ?, ?, ?)`,
-		d.ID, i.Org, i.Org, k.ID, d.JoinEUI, d.DevEUI, d.MACVersion, d.Ownership.TokenGeneration, d.Suspended, d.Disclosed, d.CreatedAt)
+		suspended, disclosed, created_at, imported) VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, 0, ?, ?, ?, ?)`,
+		d.ID, i.Org, i.Org, k.ID, d.JoinEUI, d.DevEUI, d.MACVersion, d.Ownership.TokenGeneration, d.Suspended, d.Disclosed, d.CreatedAt, number)
 	if err != nil {
 		return err
 	}

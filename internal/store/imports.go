@@ -126,20 +126,26 @@ func (d *DB) CommitRows(ctx context.Context, rows joinery.ImportRows, a joinery.
 		if i.Done || i.Next != rows.From {
 			return nil, joinery.Errorf(joinery.CodeConflict, "the import goes on at row %d, not at %d", i.Next, rows.From)
 		}
+		run, err := t.newRun(i, rows)
+		if err != nil {
+			return nil, err
+		}
 		results := slices.Clone(rows.Failed)
 		for _, n := range rows.Devices {
-			result, err := t.importDevice(i, n)
+			result, err := t.importDevice(i, n, run.number)
 			if err != nil {
 				return nil, err
 			}
+			run.take(n, result)
 			results = append(results, result)
 		}
 		slices.SortFunc(results, func(a, b joinery.RowResult) int { return cmp.Compare(a.Index, b.Index) })
 		return results, t.finish(inOrder(
+			func() error { return t.commitRun(&run, a) },
 			func() error { return t.moveImport(i, rows, results) },
-			func() error { return t.noteRun(rows, results) },
+			func() error { return t.noteRun(run, results) },
 			func() error { return t.nameImport(i, rows, results) },
-		), a)
+		), append([]joinery.AuditEntry{a}, run.again(a)...)...)
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"joinery"
+	"joinery/auditlog"
 )
 
 // CustodyEntries gives entries about a device, and about every key set that it
@@ -160,18 +161,28 @@ func (c conn) placeEntries(entries []joinery.CustodyEntry) error {
 	return err
 }
 
-// LinkEntries gives the links in the chain of a device's owners, oldest first.
+// LinkEntries gives the links in the chain of a device's owners, and where it was
+// imported again after it was deleted, oldest first, and then the newest statement
+// of how the chain stands, unless it was made before its end.
 func (d *DB) LinkEntries(ctx context.Context, id joinery.DeviceID) (entries []joinery.CustodyEntry, err error) {
 	err = d.snapshot(ctx, func(c conn) error {
-		err := c.each(`SELECT a.id, coalesce(a.org, 0), a.payload, a.salt, a.leaf, 0 FROM audit a
-			WHERE a.device > 0 AND a.device = ? AND a.event = ? ORDER BY a.id`, func(r *row) error {
-			e := joinery.CustodyEntry{Ref: joinery.AuditRef(r.int()), Event: joinery.AuditOwnerLinked, Org: joinery.OrgID(r.int())}
+		var stated []joinery.CustodyEntry // the newest
+		err := c.each(`SELECT a.id, a.event, coalesce(a.org, 0), a.payload, a.salt, a.leaf, coalesce(e.audit, 0) FROM audit a LEFT JOIN log_erasure e ON e.ref = -a.id
+			WHERE a.device > 0 AND a.device = ? AND a.event IN (?, ?, ?) ORDER BY a.id`, func(r *row) error {
+			e := joinery.CustodyEntry{Ref: joinery.AuditRef(r.int()), Event: joinery.AuditEvent(r.text()), Org: joinery.OrgID(r.int())}
 			readEntry(r, &e)
-			entries = append(entries, e)
+			if e.Event == joinery.AuditProvenanceStated {
+				stated = []joinery.CustodyEntry{e}
+			} else {
+				entries = append(entries, e)
+			}
 			return nil
-		}, id, joinery.AuditOwnerLinked)
+		}, id, joinery.AuditOwnerLinked, joinery.AuditDeviceImported, joinery.AuditProvenanceStated)
 		if err != nil {
 			return err
+		}
+		if len(stated) > 0 && (len(entries) == 0 || stated[0].Ref < entries[len(entries)-1].Ref) { // references of audit rows fall
+			entries = append(entries, stated...)
 		}
 		return c.placeEntries(entries)
 	})
@@ -182,17 +193,24 @@ func (d *DB) LinkEntries(ctx context.Context, id joinery.DeviceID) (entries []jo
 func (d *DB) CustodyDevice(ctx context.Context, id joinery.DeviceID) (dev joinery.CustodyDevice, err error) {
 	dev.ID = id
 	err = d.snapshot(ctx, func(c conn) error {
-		found, err := c.one(`SELECT d.join_eui, d.dev_eui, CASE WHEN d.deleted_at IS NULL AND d.released = 0 THEN d.org ELSE 0 END, d.maker, o.name, m.entry
-			FROM device d JOIN organisation o ON o.id = d.maker LEFT JOIN manifest_entry m ON m.device = d.id WHERE d.id = ?`, func(r *row) error {
+		var imported int64
+		found, err := c.one(`SELECT d.join_eui, d.dev_eui, CASE WHEN d.deleted_at IS NULL AND d.released = 0 THEN d.org ELSE 0 END, d.maker, o.name, m.entry,
+			coalesce(d.imported, 0) FROM device d JOIN organisation o ON o.id = d.maker LEFT JOIN manifest_entry m ON m.device = d.id WHERE d.id = ?`, func(r *row) error {
 			dev.JoinEUI, dev.DevEUI, dev.Owner = r.eui(), r.eui(), joinery.OrgID(r.int())
 			dev.Owners = []joinery.PastOwner{{Org: joinery.OrgID(r.int()), Name: r.text()}}
-			dev.Manifest = r.blob()
+			dev.Manifest, imported = r.blob(), r.int()
 			return nil
 		}, id)
 		if err == nil && !found {
 			err = notFound("device")
 		}
 		if err != nil {
+			return err
+		}
+		now := auditlog.ImportedDevice{
+			Device: id.String(), JoinEUI: dev.JoinEUI.String(), DevEUI: dev.DevEUI.String(), Manifest: manifestHash(dev.Manifest),
+		}
+		if dev.Import, err = c.importLeaf(id, imported, now); err != nil {
 			return err
 		}
 		return c.each(`SELECT w.epoch, w.org, o.name, w.nonce FROM ownership w JOIN organisation o ON o.id = w.org WHERE w.device = ? ORDER BY w.epoch`, func(r *row) error {
@@ -263,7 +281,7 @@ func (d *DB) EraseEntry(ctx context.Context, ref joinery.LogRef, a joinery.Audit
 			return notFound("entry")
 		case erased:
 			return joinery.Errorf(joinery.CodeConflict, "the entry was erased before")
-		case event == joinery.AuditEntryErased || event == joinery.AuditOwnerLinked || event == joinery.AuditLogRestarted:
+		case event == joinery.AuditEntryErased || event == joinery.AuditOwnerLinked || event == joinery.AuditLogRestarted || event == joinery.AuditImportCommitted:
 			return joinery.Errorf(joinery.CodeConflict, "an entry of %s names no person, and others depend on it: it stays", event)
 		}
 		if err := t.exec("UPDATE "+table+" SET payload = NULL, salt = NULL WHERE id = ?", id); err != nil {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 
 	"joinery"
 )
@@ -68,11 +69,43 @@ func (d *DB) NoteMasters(ctx context.Context, masters ...Master) error {
 		return nil
 	}
 	return d.do(ctx, func(t *tx) error {
+		// Each with an entry of the custody log.
 		for _, m := range fresh {
 			if err := t.exec("INSERT INTO master_key (name, profile, kcv) VALUES (?, ?, ?)", m.Name, m.Profile, m.KCV); err != nil {
 				return err
 			}
+			err := t.audit(joinery.AuditEntry{
+				At: now(), Event: joinery.AuditMasterServed, Actor: "joinery", Org: t.operator,
+				Detail: map[string]string{"name": m.Name, "profile": m.Profile, "kcv": m.KCV},
+			})
+			if err != nil {
+				return err
+			}
 		}
 		return t.reopenImports()
+	})
+}
+
+// NoteKeys remembers under which generations of its keys a server serves, as it
+// names them, never a key. Where they are other ones than were noted last, by
+// whatever server, the custody log has an entry of it.
+func (d *DB) NoteKeys(ctx context.Context, generations map[string]string) error {
+	text, err := json.Marshal(generations) // in the order of names
+	if err != nil {
+		return err
+	}
+	same := func(c conn) (bool, error) {
+		return c.one("SELECT id FROM served_keys WHERE keys = ?", func(*row) error { return nil }, string(text))
+	}
+	known := false
+	if err := d.read(ctx, func(c conn) (err error) { known, err = same(c); return err }); err != nil || known {
+		return err
+	}
+	return d.do(ctx, func(t *tx) error {
+		if known, err := same(t.conn); err != nil || known {
+			return err
+		}
+		err := t.exec("INSERT INTO served_keys (id, keys) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET keys = excluded.keys", string(text))
+		return t.finish(err, joinery.AuditEntry{At: now(), Event: joinery.AuditKeysChanged, Actor: "joinery", Org: t.operator, Detail: generations})
 	})
 }

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/hex"
+	"strconv"
+	"time"
 
 	"joinery"
 	"joinery/auditlog"
@@ -53,6 +55,33 @@ func (t *tx) linkOwner(d joinery.Device, epoch uint32, next joinery.OwnerLink) (
 	})
 }
 
+// StateProvenance writes into the log how the chain of a device's owners stands,
+// and whether its root keys were disclosed. CodeNotFound unless owner holds it.
+func (d *DB) StateProvenance(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, at time.Time) error {
+	return d.do(ctx, func(t *tx) error {
+		if err := t.heldBy(id, owner); err != nil {
+			return err
+		}
+		detail := map[string]string{}
+		found, err := t.one("SELECT owner_epoch, disclosed FROM device WHERE id = ? AND deleted_at IS NULL AND released = 0", func(r *row) error {
+			detail["epoch"], detail["disclosed"] = strconv.FormatInt(r.int(), 10), strconv.FormatBool(r.bool())
+			return nil
+		}, id)
+		if err == nil && !found {
+			err = notFound("device")
+		}
+		if err != nil {
+			return err
+		}
+		link := auditlog.Link{}
+		if err := t.follow(&link, id); err != nil {
+			return err
+		}
+		detail["link"] = link.Previous
+		return t.audit(joinery.AuditEntry{At: at, Event: joinery.AuditProvenanceStated, Actor: "joinery", Org: owner, Device: id, Detail: detail})
+	})
+}
+
 func (c conn) orgName(org joinery.OrgID) (name string, err error) {
 	_, err = c.one("SELECT name FROM organisation WHERE id = ?", func(r *row) error { name = r.text(); return nil }, org)
 	return name, err
@@ -61,13 +90,7 @@ func (c conn) orgName(org joinery.OrgID) (name string, err error) {
 // manifestHash is SHA-256 of the entry with which a device was imported; "" for
 // none.
 func (c conn) manifestHash(device joinery.DeviceID) (text string, err error) {
-	_, err = c.one("SELECT entry FROM manifest_entry WHERE device = ?", func(r *row) error {
-		if entry := r.blob(); len(entry) > 0 {
-			h := sha256.Sum256(entry)
-			text = hex.EncodeToString(h[:])
-		}
-		return nil
-	}, device)
+	_, err = c.one("SELECT entry FROM manifest_entry WHERE device = ?", func(r *row) error { text = manifestHash(r.blob()); return nil }, device)
 	return text, err
 }
 

@@ -67,7 +67,14 @@ func (t *tx) tellRefusals(counts []joinery.RefusalCount) error {
 	if len(due) == tellMost {
 		t.leaveUntold(counts, due)
 	}
-	v := valuesOf("device INTEGER, owner INTEGER, peer INTEGER, reason TEXT")
+	return t.tell(due, at)
+}
+
+// tell puts refusals into the feed and into the custody log.
+func (t *tx) tell(due []joinery.RefusalCount, at time.Time) error {
+	if len(due) == 0 {
+		return nil
+	}
 	pages, entries := make([]eventPage, len(due)), make([]joinery.AuditEntry, len(due))
 	for i, c := range due {
 		note, err := json.Marshal(c)
@@ -76,17 +83,25 @@ func (t *tx) tellRefusals(counts []joinery.RefusalCount) error {
 		}
 		pages[i] = eventPage{kind: pageRefusal, org: c.Owner, note: string(note)}
 		entries[i] = refusedEntry(c, at)
+	}
+	return inOrder(
+		func() error { return t.markTold(due, at) },
+		func() error { return t.audit(entries...) },
+		func() error { return t.addPages(pages...) },
+	)
+}
+
+// markTold notes that nothing is left to be told of refusals.
+func (t *tx) markTold(counts []joinery.RefusalCount, at time.Time) error {
+	if len(counts) == 0 {
+		return nil
+	}
+	v := valuesOf("device INTEGER, owner INTEGER, peer INTEGER, reason TEXT")
+	for _, c := range counts {
 		v.add(c.Device, c.Owner, c.Peer, c.Reason)
 	}
-	err = t.exec(v.with(`UPDATE refusal_device SET told_at = ?
+	return t.exec(v.with(`UPDATE refusal_device SET told_at = ?, told = count
 		WHERE (device, owner, peer, reason) IN (SELECT v.device, v.owner, v.peer, v.reason FROM v)`), append(v.args, at)...)
-	if err != nil {
-		return err
-	}
-	if err := t.audit(entries...); err != nil {
-		return err
-	}
-	return t.addPages(pages...)
 }
 
 // refusedEntry is what the custody log says of refused requests: how many there

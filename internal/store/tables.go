@@ -78,6 +78,7 @@ var tables = []stateTable{
 	{name: "service_clock", key: []string{"id"}},
 	{name: "attestation", key: []string{"device"}},
 	{name: "audit", key: []string{"id"}},
+	{name: "served_keys", key: []string{"id"}},
 	{name: "log_state", key: []string{"id"}},
 	{name: "log_line", key: []string{"line"}},
 	{name: "log_bundle", key: []string{"idx"}},

@@ -139,6 +139,8 @@ type APIKeys interface {
 // Refusals keeps refused requests within bounds.
 type Refusals interface {
 	RecordRefusals(ctx context.Context, b joinery.RefusalBatch) error
+	NoteKeys(ctx context.Context, generations map[string]string) error
+	CloseAttempts(ctx context.Context, at time.Time) (more bool, err error)
 	DeviceRefusals(ctx context.Context, device joinery.DeviceID) ([]joinery.RefusalCount, error)
 	PeerRefusals(ctx context.Context, peer joinery.PeerID, limit int) (joinery.PeerRefusals, error)
 }
@@ -188,7 +190,7 @@ func Run(t *testing.T, open func(t testing.TB) Backend) {
 		run  func(*testing.T, func(testing.TB) Backend)
 	}{
 		{"Commit", runCommits}, {"Service", runServices}, {"Import", runImports}, {"Roots", runRoots}, {"Manifest", runManifests}, {"Delete", runDeletes}, {"Device", runDevices},
-		{"Ownership", runOwnership}, {"HandOver", runHandOver}, {"Fleet", runFleet}, {"Foreign", runForeign}, {"Refusals", runRefusals},
+		{"Ownership", runOwnership}, {"HandOver", runHandOver}, {"Fleet", runFleet}, {"Foreign", runForeign}, {"Refusals", runRefusals}, {"Keys", runKeys},
 		{"Meanwhile", runMeanwhile}, {"Labels", runLabels}, {"People", runPeople}, {"NetworkClaims", runNetworkClaims},
 		{"Events", runEvents}, {"Webhooks", runWebhooks}, {"Export", runExports}, {"CustodyLog", runCustodyLog}, {"Rekeying", runRekeying},
 	} {

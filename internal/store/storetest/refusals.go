@@ -35,7 +35,86 @@ func about(c joinery.RefusalCount, s joinery.ActivationState) joinery.RefusalCou
 	return c
 }
 
+// logged gives the counts that the custody log tells of an event about a device.
+func (w *world) logged(s joinery.ActivationState, event joinery.AuditEvent) (counts []string) {
+	w.t.Helper()
+	entries, err := w.AuditEntries(w.ctx, 0, 1000)
+	w.ok(err)
+	for _, e := range entries {
+		if e.Event == event && e.Device == s.Device.ID {
+			counts = append(counts, e.Detail["count"])
+		}
+	}
+	return counts
+}
+
+// closeAll closes all that is over at a time.
+func (w *world) closeAll(at time.Time) {
+	w.t.Helper()
+	for more := true; more; {
+		var err error
+		more, err = w.CloseAttempts(w.ctx, at)
+		w.ok(err)
+	}
+}
+
 func runRefusals(t *testing.T, open func(testing.TB) Backend) {
+	t.Run("told in the custody log, the last ones too", func(t *testing.T) {
+		w := newWorld(t, open)
+		peer, s := w.addNetwork("network"), w.add(derived(1))
+		refuse := func(reason joinery.RefusalReason, n int) {
+			c := about(refusal(peer, reason, 1), s)
+			c.Count = uint64(n)
+			w.ok(w.RecordRefusals(w.ctx, joinery.RefusalBatch{Devices: []joinery.RefusalCount{c}}))
+		}
+		refuse(joinery.RefusedMIC, 1) // is told at once
+		refuse(joinery.RefusedMIC, 41)
+		refuse(joinery.RefusedUnavailable, 3) // ours
+		now := time.Now().UTC()
+		w.closeAll(now)
+		w.equal(w.logged(s, joinery.AuditDeviceRefused), []string{"1"})
+		w.closeAll(now.Add(2 * time.Hour))
+		w.closeAll(now.Add(4 * time.Hour))
+		w.equal(w.logged(s, joinery.AuditDeviceRefused), []string{"1", "42"})
+		w.wantRefusals(s, func() joinery.RefusalCount {
+			c := about(refusal(peer, joinery.RefusedMIC, 1), s)
+			c.Count = 42
+			return c
+		}(),
+			func() joinery.RefusalCount {
+				c := about(refusal(peer, joinery.RefusedUnavailable, 1), s)
+				c.Count = 3
+				return c
+			}())
+		refuse(joinery.RefusedMIC, 8)
+		w.ok(w.DeleteDevice(w.ctx, s.Device.ID, w.org, w.about(joinery.AuditDeviceDeleted, s)))
+		w.equal(w.logged(s, joinery.AuditDeviceRefused), []string{"1", "42", "50"})
+		w.CheckInvariants(t)
+	})
+	t.Run("wrong owner tokens are told in the custody log", func(t *testing.T) {
+		w := newWorld(t, open)
+		s := w.add(derived(1))
+		try := func(caller string, after time.Duration, n int) {
+			at := epoch.Add(after)
+			w.ok(w.NoteClaimFailures(w.ctx, []joinery.ClaimFailure{{DevEUI: s.Device.DevEUI, Caller: caller, At: at, Count: n}}, at.Add(-15*time.Minute)))
+		}
+		try("a", 0, 5)
+		try("b", time.Minute, 2)
+		try("a", 20*time.Minute, 1) // they go on, and the hour is not over
+		w.equal(w.logged(s, joinery.AuditClaimRefused), []string(nil))
+		left, err := w.ClaimFailures(w.ctx, epoch, 10)
+		w.ok(err)
+		w.equal(len(left), 3)
+		try("a", 65*time.Minute, 1)
+		w.equal(w.logged(s, joinery.AuditClaimRefused), []string{"8"})
+		w.closeAll(epoch.Add(70 * time.Minute))
+		w.equal(w.logged(s, joinery.AuditClaimRefused), []string{"8"})
+		w.closeAll(epoch.Add(3 * time.Hour))
+		w.equal(w.logged(s, joinery.AuditClaimRefused), []string{"8", "1"})
+		left, err = w.ClaimFailures(w.ctx, epoch, 10)
+		w.ok(err)
+		w.equal(len(left), 0)
+	})
 	t.Run("counted", func(t *testing.T) {
 		w := newWorld(t, open)
 		peer, s := w.addNetwork("network"), w.add(derived(1))

@@ -64,3 +64,22 @@ func runRoots(t *testing.T, open func(testing.TB) Backend) {
 		w.CheckInvariants(t)
 	})
 }
+
+// runKeys: the custody log tells of the keys with which servers serve.
+func runKeys(t *testing.T, open func(testing.TB) Backend) {
+	w := newWorld(t, open)
+	one, two := map[string]string{"join_kek": "1", "custody": "1"}, map[string]string{"join_kek": "1 2", "custody": "1"}
+	for _, g := range []map[string]string{one, one, two, two, one} {
+		w.ok(w.NoteKeys(w.ctx, g))
+	}
+	entries, err := w.AuditEntries(w.ctx, 0, 1000)
+	w.ok(err)
+	var got []string
+	for _, e := range entries {
+		if e.Event == joinery.AuditKeysChanged {
+			got = append(got, e.Detail["join_kek"])
+		}
+	}
+	w.equal(got, []string{"1", "1 2", "1"})
+	w.CheckInvariants(t)
+}
