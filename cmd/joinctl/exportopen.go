@@ -247,9 +247,11 @@ func exportRows(r *exportfile.Reader, v *exportfile.Verifier) func() (row, error
 			h := client.SealHeader(*d.Seal)
 			last = &h
 		}
-		key := client.SealedKeyRow(d.Row())
-		key.Line = uint64(r.Line())
-		return row{key: &key, header: last, size: 440 + 6*len(key.UsedDevNonces)}, nil
+		sealed := d.Row()
+		sealed.Line = uint64(r.Line())
+		made := keyRow(sealed)
+		made.header = last
+		return made, nil
 	}
 }
 

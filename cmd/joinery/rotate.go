@@ -427,9 +427,17 @@ func (r *rewrapping) handIn(ctx context.Context, items []client.CustodyRoots) (o
 	}
 	in := client.RewrapRoots{Seal: client.SealHeader(header), Rows: make([]client.RewrapRow, len(rows))}
 	for i, row := range rows {
-		in.Rows[i] = client.RewrapRow{KeySet: items[i].KeySet, Keys: client.SealedKeyRow(row)}
+		in.Rows[i] = client.RewrapRow{KeySet: items[i].KeySet, Keys: rewrapKeys(row)}
 	}
 	return r.api.RewrapRoots(ctx, in)
+}
+
+// rewrapKeys gives a row on its way to the server; rows that are sealed anew say
+// nothing of nonces.
+func rewrapKeys(r seal.SealedRow) client.SealedKeyRow {
+	return client.SealedKeyRow{
+		JoinEUI: r.JoinEUI, DevEUI: r.DevEUI, MACVersion: r.MACVersion, NwkKey: r.NwkKey, AppKey: r.AppKey, Root10: r.Root10, MAC: r.MAC,
+	}
 }
 
 // How long a server that is away, because it is being started anew, is waited for.

@@ -88,7 +88,7 @@ func custodyRoots(r joinery.StoredRoots) client.CustodyRoots {
 
 func (s *Server) rewrapRoots(ctx context.Context, caller joinery.Caller, in *body[client.RewrapRoots]) (*body[client.Rewrapped], error) {
 	rows := each(in.Body.Rows, func(r client.RewrapRow) rotation.Row {
-		return rotation.Row{KeySet: r.KeySet, Row: seal.SealedRow(r.Keys)}
+		return rotation.Row{KeySet: r.KeySet, Row: sealedRow(r.Keys)}
 	})
 	o, err := s.Rotation.Rewrap(ctx, caller, seal.Header(in.Body.Seal), rows)
 	if err != nil {
