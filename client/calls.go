@@ -1608,6 +1608,14 @@ func (c *Client) TakeRekeyResults(ctx context.Context, in RekeyResults, opts ...
 	return send[Confirmed](ctx, c, http.MethodPost, "/rekey/results", in, opts...)
 }
 
+// TellExport: say why devices of an export wait on, or why it failed.
+//
+// The organisation is told by an event, once for each reason. Needs the right
+// `server:write`, which has: admin.
+func (c *Client) TellExport(ctx context.Context, id joinery.ExportID, in CustodyWord, opts ...CallOption) (Export, error) {
+	return send[Export](ctx, c, http.MethodPost, "/custody/exports/"+id.String()+"/word", in, opts...)
+}
+
 // TestWebhook: send a test event now, and tell what became of it.
 //
 // Needs the right `events:write`, which has: member, admin.

@@ -319,6 +319,10 @@ func whatNext(e client.Export) string {
 	switch {
 	case e.WaitsFor == "approval":
 		return head + "it waits for another admin of the organisation: joinctl export show " + e.ID.String()
+	case e.State == "failed":
+		return head + "nothing of it could be exported: " + clean(e.Note)
+	case e.WaitsFor == "custody-key" && e.Note != "":
+		return head + fmt.Sprintf("%d of %d are done; %s", e.Wrapped+e.Dropped, e.Devices, clean(e.Note))
 	case e.State == "working":
 		return head + fmt.Sprintf("%d of %d are done; the others wait for the custody process and its key", e.Wrapped+e.Dropped, e.Devices)
 	case e.WaitsFor == "custody-key":

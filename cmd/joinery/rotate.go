@@ -355,6 +355,7 @@ type rewrapping struct {
 
 	done, left, skipped int64
 	failed              []joinery.KeySetID
+	why                 error // of one that the custody key did not open; nil: none
 }
 
 func (r *rewrapping) run(ctx context.Context, out io.Writer) error {
@@ -380,7 +381,11 @@ func (r *rewrapping) run(ctx context.Context, out io.Writer) error {
 	}
 	fmt.Fprintf(out, "%d key sets sealed anew, %d were gone or done already\n", r.done, r.skipped)
 	if n := len(r.failed); n > 0 {
-		return fmt.Errorf("%d key sets stay as they were, because their keys do not open or are not those that are stored (%s first); see joinery fsck --keys", n, r.failed[0])
+		err := fmt.Errorf("%d key sets stay as they were, because their keys do not open or are not those that are stored (%s first); see joinery fsck --keys", n, r.failed[0])
+		if r.why != nil {
+			err = fmt.Errorf("%w; the custody process says of one: %w", err, r.why)
+		}
+		return err
 	}
 	return nil
 }
@@ -421,15 +426,24 @@ func (r *rewrapping) handIn(ctx context.Context, items []client.CustodyRoots) (o
 			return o, err
 		}
 	}
-	header, rows, err := r.custody.Reseal(ctx, to, roots)
+	header, made, err := r.custody.Reseal(ctx, to, roots)
 	if err != nil {
 		return o, lasting{err}
 	}
-	in := client.RewrapRoots{Seal: client.SealHeader(header), Rows: make([]client.RewrapRow, len(rows))}
-	for i, row := range rows {
-		in.Rows[i] = client.RewrapRow{KeySet: items[i].KeySet, Keys: rewrapKeys(row)}
+	in := client.RewrapRoots{Seal: client.SealHeader(header)}
+	var stay []joinery.KeySetID
+	for i, m := range made {
+		if m.Err != nil {
+			stay, r.why = append(stay, items[i].KeySet), m.Err
+			continue
+		}
+		in.Rows = append(in.Rows, client.RewrapRow{KeySet: items[i].KeySet, Keys: rewrapKeys(m.Row)})
 	}
-	return r.api.RewrapRoots(ctx, in)
+	if len(in.Rows) > 0 {
+		o, err = r.api.RewrapRoots(ctx, in)
+	}
+	o.Failed = append(o.Failed, stay...)
+	return o, err
 }
 
 // rewrapKeys gives a row on its way to the server; rows that are sealed anew say

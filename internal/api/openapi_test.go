@@ -229,6 +229,7 @@ GET /custody/exports
 POST /custody/exports/{id}/start
 GET /custody/exports/{id}/devices
 POST /custody/exports/{id}/devices
+POST /custody/exports/{id}/word
 GET /rotation
 GET /rotation/roots
 POST /rotation/roots

@@ -64,7 +64,7 @@ var needs = map[string]joinery.Right{
 	"approveExport": joinery.RightExportApprove, "rejectExport": joinery.RightExportApprove,
 	"setExportPolicy": joinery.RightExportApprove, "approveExportPolicy": joinery.RightExportApprove,
 	"listCustodyExports": joinery.RightServerWrite, "startExport": joinery.RightServerWrite,
-	"listCustodyExportDevices": joinery.RightServerWrite, "handInExport": joinery.RightServerWrite,
+	"listCustodyExportDevices": joinery.RightServerWrite, "handInExport": joinery.RightServerWrite, "tellExport": joinery.RightServerWrite,
 	"getRekeying": joinery.RightDevicesRead, "setRekeyProfile": joinery.RightDevicesOwn, "armRekey": joinery.RightDevicesOwn,
 	"cancelRekey": joinery.RightDevicesOwn, "confirmRekey": joinery.RightDevicesOwn,
 	"makeRekeyTicket": joinery.RightDevicesOwn, "takeRekeyResults": joinery.RightDevicesOwn, "makeHandover": joinery.RightDevicesOwn,

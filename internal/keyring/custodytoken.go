@@ -80,7 +80,7 @@ func (c *custodian) Wrappings() []exportfile.Wrapping { return c.token.Wrappings
 func (c *custodian) Close() error { return c.token.Close() }
 
 // Reseal implements Custodian.
-func (c *custodian) Reseal(ctx context.Context, to seal.PublicKey, roots []joinery.StoredRoots) (h seal.Header, rows []seal.SealedRow, err error) {
+func (c *custodian) Reseal(ctx context.Context, to seal.PublicKey, roots []joinery.StoredRoots) (h seal.Header, out []Resealed, err error) {
 	recipient, err := exportfile.ParseRecipientDER(to.MarshalDER())
 	if err != nil {
 		return h, nil, err
@@ -90,23 +90,27 @@ func (c *custodian) Reseal(ctx context.Context, to seal.PublicKey, roots []joine
 		w = exportfile.SealOAEP1
 	}
 	err = c.batch(ctx, recipient, w, func(b CustodyBatch) error {
-		for _, r := range roots {
+		out = make([]Resealed, len(roots))
+		for i, r := range roots {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
 			d, err := c.reseal(ctx, b, r)
-			if err != nil {
-				return fmt.Errorf("key set %s: %w", r.KeySet, err)
+			switch {
+			case errors.Is(err, ErrToken):
+				return err // no key set is at fault
+			case err != nil:
+				out[i].Err = err
+			default:
+				h, out[i].Row = *d.Seal, d.Row()
 			}
-			h = *d.Seal
-			rows = append(rows, d.Row())
 		}
 		return nil
 	})
 	if err != nil {
 		return seal.Header{}, nil, err
 	}
-	return h, rows, nil
+	return h, out, nil
 }
 
 func (c *custodian) reseal(ctx context.Context, b CustodyBatch, r joinery.StoredRoots) (d exportfile.Device, err error) {
