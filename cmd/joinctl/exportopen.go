@@ -28,13 +28,16 @@ key that signed is told, and remembered for that server when it is seen first; a
 signed by another one later is refused.`
 
 func (a *app) exportOpenCommand() *cobra.Command {
-	var key, format, out, trusted, plan string
+	var format, out, trusted, plan string
+	var key keyFile
 	c := &cobra.Command{
 		Use:   "open FILE --key FILE --format FORMAT --out FILE",
 		Short: "Decrypt an exported file on your own machine",
 		Long: `Verify and decrypt a file of 'joinctl export download' with the recipient's private
 key, on a machine of your own: no server is asked. What comes out holds root keys that
-anybody can read, in a new file that only you can read. Formats:
+anybody can read, in a new file that only you can read. The private key may be
+protected by a passphrase (PKCS #8 as openssl writes it, or a file of age), which is
+asked for, or be encrypted to an identity of age. Formats:
 
   tts-csv, tts-json  The Things Stack's import of end devices
   chirpstack         a line of JSON a device, with the bodies of ChirpStack's API calls
@@ -48,7 +51,7 @@ the value that they call NwkKey.` + fileSignerHelp,
   joinctl export open export.jsonl --key private.pem --format tts-csv --out devices.csv \
     --server-key NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			write, ok := exportFormats[format]
 			if !ok {
 				return usagef("--format: want tts-csv, tts-json, chirpstack or json")
@@ -59,7 +62,7 @@ the value that they call NwkKey.` + fileSignerHelp,
 			if err := harden.Process(); err != nil {
 				return err
 			}
-			n, err := a.openExport(args[0], key, trusted, out, write(plan))
+			n, err := a.openExport(cmd.Context(), args[0], key, trusted, out, write(plan))
 			if err != nil {
 				return err
 			}
@@ -68,7 +71,10 @@ the value that they call NwkKey.` + fileSignerHelp,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&key, "key", "", "file with the recipient's private key: PEM or a JSON Web Key")
+	f.StringVar(&key.path, "key", "", "file with the recipient's private key: PEM or a JSON Web Key, protected or not")
+	f.StringVar(&key.passphrase, "key-passphrase-file", "", "file with the passphrase of a protected key; - for standard input (default: it is asked for)")
+	f.StringVar(&key.identity, "key-identity-file", "", "file with the identity of age to which the key file is encrypted")
+	c.MarkFlagsMutuallyExclusive("key-passphrase-file", "key-identity-file")
 	f.StringVar(&format, "format", "", "tts-csv, tts-json, chirpstack or json")
 	f.StringVar(&out, "out", "", "new file for the devices with their keys")
 	f.StringVar(&trusted, "server-key", "", "thumbprint of the server's signing key")
@@ -80,8 +86,8 @@ the value that they call NwkKey.` + fileSignerHelp,
 }
 
 // openExport decrypts the devices of path into a new file, and tells how many.
-func (a *app) openExport(path, keyFile, trusted, out string, write exportWriter) (n int, err error) {
-	private, err := a.readPrivateKey(keyFile)
+func (a *app) openExport(ctx context.Context, path string, key keyFile, trusted, out string, write exportWriter) (n int, err error) {
+	private, err := a.readPrivateKey(ctx, key)
 	if err != nil {
 		return 0, err
 	}
@@ -129,22 +135,59 @@ func openDevices(r *exportfile.Reader, v *exportfile.Verifier, o *exportfile.Ope
 	}
 }
 
+// keyFile is a file with a private key, and the one with what opens it, if any.
+type keyFile struct{ path, passphrase, identity string }
+
 // readPrivateKey reads the recipient's private key; it is wiped when it is closed.
-func (a *app) readPrivateKey(path string) (*exportfile.PrivateKey, error) {
+func (a *app) readPrivateKey(ctx context.Context, k keyFile) (*exportfile.PrivateKey, error) {
+	text, err := a.readKeyText(k.path, "private key")
+	defer clear(text)
+	if err != nil {
+		return nil, err
+	}
+	u := exportfile.Unlock{Passphrase: func() ([]byte, error) { return a.askPassphrase(ctx, k) }}
+	if k.identity != "" {
+		if u.Identities, err = a.readKeyText(k.identity, "identity"); err != nil {
+			return nil, err
+		}
+	}
+	return exportfile.OpenPrivateKey(text, u)
+}
+
+// readKeyText reads a small file that others should not read. Whoever gets it clears
+// it.
+func (a *app) readKeyText(path, what string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }()
-	a.warnIfOpen(f, "private key")
+	a.warnIfOpen(f, what)
 	const most = 64 << 10
 	text := make([]byte, most)
-	defer clear(text)
 	n, err := io.ReadFull(f, text)
 	if !errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil, fmt.Errorf("%s: want a private key of at most %d bytes", path, most)
+		clear(text)
+		return nil, fmt.Errorf("%s: want a %s of at most %d bytes", path, what, most)
 	}
-	return exportfile.ParsePrivateKey(text[:n])
+	return text[:n], nil
+}
+
+// askPassphrase reads the passphrase of a key from the file that was named, or from a
+// person.
+func (a *app) askPassphrase(ctx context.Context, k keyFile) ([]byte, error) {
+	if k.passphrase != "" {
+		text, err := a.readSecretLine(k.passphrase, "passphrase")
+		return []byte(text), err
+	}
+	f, ok := a.in.(*os.File)
+	if !ok || !isTerminal(f) {
+		return nil, fmt.Errorf("%s is protected by a passphrase: name a file that has it, with --key-passphrase-file", k.path)
+	}
+	a.sayf("passphrase of %s (it is not shown): ", k.path)
+	text, err := readHidden(ctx, f)
+	a.sayf("\n")
+	return []byte(text), err
 }
 
 // readExport reads the head of a file, and sees to it that its signer is trusted.
