@@ -84,32 +84,49 @@ type pbkdf2Params struct {
 	PRF        pkix.AlgorithmIdentifier `asn1:"optional"`
 }
 
-// openPBES2 gives the key of a PKCS #8 file that a passphrase protects, as openssl
-// makes them: PBKDF2, and AES in CBC mode.
-func openPBES2(der []byte, u Unlock) (any, error) {
+// protection is how a passphrase protects a key: by PBKDF2, and AES in CBC mode.
+type protection struct {
+	hash       func() hash.Hash
+	salt       []byte
+	iterations int
+	keyLen     int
+	iv, data   []byte
+}
+
+// readPBES2 reads a PKCS #8 file that a passphrase protects.
+func readPBES2(der []byte) (p protection, err error) {
+	const wants = "those by PBKDF2 with SHA-1 or SHA-2 and AES-CBC are read, which openssl pkcs8 -topk8 -v2 aes-256-cbc writes"
+	other := fmt.Errorf("%w: of encrypted keys %s", ErrPrivateKey, wants)
 	var file encryptedKey
 	var scheme pbes2
 	var kdf pbkdf2Params
-	var iv []byte
-	switch {
-	case !unmarshal(der, &file) || !file.Algorithm.Algorithm.Equal(oidPBES2) || !unmarshal(file.Algorithm.Parameters.FullBytes, &scheme):
-		return nil, fmt.Errorf("%w: it is encrypted in an old way; have openssl pkcs8 -topk8 -v2 aes-256-cbc write it anew", ErrPrivateKey)
-	case !scheme.KDF.Algorithm.Equal(oidPBKDF2) || !unmarshal(scheme.KDF.Parameters.FullBytes, &kdf) || !unmarshal(scheme.Scheme.Parameters.FullBytes, &iv):
-		return nil, fmt.Errorf("%w: of encrypted keys those by PBKDF2 and AES-CBC are read, which openssl pkcs8 -topk8 -v2 aes-256-cbc writes", ErrPrivateKey)
+	if !unmarshal(der, &file) || !file.Algorithm.Algorithm.Equal(oidPBES2) || !unmarshal(file.Algorithm.Parameters.FullBytes, &scheme) ||
+		!scheme.KDF.Algorithm.Equal(oidPBKDF2) || !unmarshal(scheme.KDF.Parameters.FullBytes, &kdf) || !unmarshal(scheme.Scheme.Parameters.FullBytes, &p.iv) {
+		return p, other
 	}
-	prf := 0
-	if len(kdf.PRF.Algorithm) > 0 {
-		for prf < len(prfs) && !kdf.PRF.Algorithm.Equal(prfs[prf].oid) {
-			prf++
+	p.salt, p.iterations, p.data = kdf.Salt, kdf.Iterations, file.Data
+	for i, prf := range prfs {
+		if kdf.PRF.Algorithm.Equal(prf.oid) || i == 0 && len(kdf.PRF.Algorithm) == 0 {
+			p.hash = prf.hash
 		}
 	}
-	c := 0
-	for c < len(ciphers) && !scheme.Scheme.Algorithm.Equal(ciphers[c].oid) {
-		c++
+	for _, c := range ciphers {
+		if scheme.Scheme.Algorithm.Equal(c.oid) && (kdf.KeyLen == 0 || kdf.KeyLen == c.keyLen) {
+			p.keyLen = c.keyLen
+		}
 	}
-	if prf == len(prfs) || c == len(ciphers) || kdf.Iterations < 1 || kdf.Iterations > maxIterations || len(iv) != aes.BlockSize ||
-		len(file.Data) == 0 || len(file.Data)%aes.BlockSize != 0 || kdf.KeyLen != 0 && kdf.KeyLen != ciphers[c].keyLen {
-		return nil, fmt.Errorf("%w: of encrypted keys those by PBKDF2 with SHA-1 or SHA-2, and AES-CBC, are read", ErrPrivateKey)
+	if p.hash == nil || p.keyLen == 0 || p.iterations < 1 || p.iterations > maxIterations || len(p.iv) != aes.BlockSize ||
+		len(p.data) == 0 || len(p.data)%aes.BlockSize != 0 {
+		return p, other
+	}
+	return p, nil
+}
+
+// openPBES2 gives the key of such a file.
+func openPBES2(der []byte, u Unlock) (any, error) {
+	p, err := readPBES2(der)
+	if err != nil {
+		return nil, err
 	}
 	passphrase, err := u.ask()
 	defer clear(passphrase)
@@ -117,12 +134,12 @@ func openPBES2(der []byte, u Unlock) (any, error) {
 		return nil, err
 	}
 	// The library takes a text, which nobody can clear: secret.Do, above, does.
-	key, err := pbkdf2.Key(prfs[prf].hash, string(passphrase), kdf.Salt, kdf.Iterations, ciphers[c].keyLen)
+	key, err := pbkdf2.Key(p.hash, string(passphrase), p.salt, p.iterations, p.keyLen)
 	defer clear(key)
 	if err != nil {
 		return nil, errPassphrase
 	}
-	plain, err := decryptCBC(key, iv, file.Data)
+	plain, err := decryptCBC(key, p.iv, p.data)
 	defer clear(plain)
 	if err != nil {
 		return nil, errPassphrase
