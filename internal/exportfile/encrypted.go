@@ -105,21 +105,26 @@ func readPBES2(der []byte) (p protection, err error) {
 		return p, other
 	}
 	p.salt, p.iterations, p.data = kdf.Salt, kdf.Iterations, file.Data
+	if !p.known(kdf, scheme.Scheme.Algorithm) {
+		return p, other
+	}
+	return p, nil
+}
+
+// known finds what is computed, and tells whether it is within bounds.
+func (p *protection) known(kdf pbkdf2Params, scheme asn1.ObjectIdentifier) bool {
 	for i, prf := range prfs {
 		if kdf.PRF.Algorithm.Equal(prf.oid) || i == 0 && len(kdf.PRF.Algorithm) == 0 {
 			p.hash = prf.hash
 		}
 	}
 	for _, c := range ciphers {
-		if scheme.Scheme.Algorithm.Equal(c.oid) && (kdf.KeyLen == 0 || kdf.KeyLen == c.keyLen) {
+		if scheme.Equal(c.oid) && (kdf.KeyLen == 0 || kdf.KeyLen == c.keyLen) {
 			p.keyLen = c.keyLen
 		}
 	}
-	if p.hash == nil || p.keyLen == 0 || p.iterations < 1 || p.iterations > maxIterations || len(p.iv) != aes.BlockSize ||
-		len(p.data) == 0 || len(p.data)%aes.BlockSize != 0 {
-		return p, other
-	}
-	return p, nil
+	return p.hash != nil && p.keyLen != 0 && p.iterations >= 1 && p.iterations <= maxIterations && len(p.iv) == aes.BlockSize &&
+		len(p.data) > 0 && len(p.data)%aes.BlockSize == 0
 }
 
 // openPBES2 gives the key of such a file.
