@@ -840,6 +840,15 @@ func (c *Client) ExportPolicy(ctx context.Context, opts ...CallOption) (ExportPo
 	return get[ExportPolicy](ctx, c, "/export-policy", nil, opts...)
 }
 
+// ExportSigners: keys that sign exports of this server, or once did; the newest
+// last.
+//
+// Whoever opens a file of any time verifies it by one of them. Needs the right
+// `devices:read`, which has: viewer, member, admin.
+func (c *Client) ExportSigners(ctx context.Context, opts ...CallOption) ([]ExportSigner, error) {
+	return list[ExportSigner](ctx, c, "/export-signers", nil, opts...)
+}
+
 // ExportsQuery is what Exports may be told; zero members are left out.
 type ExportsQuery struct {
 	// Go on behind the page whose 'next' this is

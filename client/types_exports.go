@@ -181,3 +181,11 @@ type CustodyWord struct {
 	Why    string `json:"why" minLength:"1" maxLength:"1000" doc:"Why nothing of it can be wrapped, or why devices of it wait on"`
 	Failed bool   `json:"failed,omitzero" doc:"Nothing of it can be wrapped: it ends"`
 }
+
+// ExportSigner is a key that signs exports of this server, or once did.
+type ExportSigner struct {
+	Server     string `json:"server" doc:"The server's name, as it stands in its files"`
+	Thumbprint string `json:"thumbprint" pattern:"^[A-Za-z0-9_-]{43}$" doc:"Thumbprint of the key (RFC 7638, SHA-256)"`
+	Key        string `json:"key" doc:"The public key: P-256, PEM"`
+	Signs      bool   `json:"signs" doc:"Whether new exports are signed by it; others signed older ones"`
+}

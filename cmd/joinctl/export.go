@@ -18,7 +18,7 @@ import (
 func (a *app) exportCommand() *cobra.Command {
 	c := &cobra.Command{Use: "export", Short: "Have root keys of your devices, or move them to another Join Server"}
 	c.AddCommand(a.recipientCommand(), a.exportPolicyCommand(), a.exportRequestCommand(), a.exportListCommand(), a.exportShowCommand(),
-		a.exportApproveCommand(), a.exportRejectCommand(), a.exportWithdrawCommand(), a.exportDownloadCommand(), a.exportOpenCommand(), a.exportImportCommand())
+		a.exportApproveCommand(), a.exportRejectCommand(), a.exportWithdrawCommand(), a.exportDownloadCommand(), a.exportOpenCommand(), a.exportImportCommand(), a.exportSignersCommand())
 	return c
 }
 

@@ -25,7 +25,8 @@ const fileSignerHelp = `
 The file is signed by the server. --server-key is the thumbprint of the key that signs
 there, as its operator publishes it and 'joinctl export show' tells. Without it the
 key that signed is told, and remembered for that server when it is seen first; a file
-signed by another one later is refused.`
+signed by another one later is refused, until 'joinctl export signers --remember' asked
+that server.`
 
 func (a *app) exportOpenCommand() *cobra.Command {
 	var format, out, trusted, plan string
@@ -209,34 +210,107 @@ func (a *app) readExport(f io.Reader, trusted string) (*exportfile.Reader, *expo
 // signersFile is where the keys that signed are remembered, by server.
 const signersFile = "export-signers.json"
 
-// trustSigner gives the key that is trusted for a server: the one remembered, or
-// where there is none this one, which it tells and remembers.
-func (a *app) trustSigner(server, thumbprint string) (string, error) {
+// signers are thumbprints of keys, in the order in which they were seen. A file of an
+// older version has one of each server, and no list.
+type signers []string
+
+func (s *signers) UnmarshalJSON(text []byte) error {
+	var one string
+	if json.Unmarshal(text, &one) == nil {
+		*s = signers{one}
+		return nil
+	}
+	var list []string
+	err := json.Unmarshal(text, &list)
+	*s = list
+	return err
+}
+
+// knownSigners reads them, and gives their file.
+func knownSigners() (known map[string]signers, path string, err error) {
 	dir, err := os.UserConfigDir()
 	if err != nil {
-		return "", fmt.Errorf("no place to remember the server's signing key: %w; give it with --server-key", err)
+		return nil, "", fmt.Errorf("no place to remember the server's signing key: %w; give it with --server-key", err)
 	}
-	path := filepath.Join(dir, "joinctl", signersFile)
-	known := map[string]string{}
+	path, known = filepath.Join(dir, "joinctl", signersFile), map[string]signers{}
 	text, err := os.ReadFile(path)
 	if err == nil {
 		err = json.Unmarshal(text, &known)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("%s: %w", path, err)
+		return nil, path, fmt.Errorf("%s: %w", path, err)
 	}
-	if there := known[server]; there != "" {
-		return there, nil
-	}
-	a.sayf("signed by the key %s of %s, which is seen for the first time; compare it with what that server's operator says\n", thumbprint, clean(server))
-	known[server] = thumbprint
-	if text, err = json.MarshalIndent(known, "", "  "); err != nil {
-		return "", err
+	return known, path, nil
+}
+
+// rememberSigners writes them.
+func rememberSigners(path string, known map[string]signers) error {
+	text, err := json.MarshalIndent(known, "", "  ")
+	if err != nil {
+		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(text, '\n'), 0o600)
+}
+
+// trustSigner gives the key that is trusted for a file of a server: this one where it
+// is remembered; where none is, it is told and remembered. Else an error.
+func (a *app) trustSigner(server, thumbprint string) (string, error) {
+	known, path, err := knownSigners()
+	if err != nil {
 		return "", err
 	}
-	return thumbprint, os.WriteFile(path, append(text, '\n'), 0o600)
+	switch there := known[server]; {
+	case slices.Contains(there, thumbprint):
+		return thumbprint, nil
+	case len(there) > 0:
+		return "", fmt.Errorf("%w: it is signed by key %s, and remembered of %s is %s; if its operator drew a new one, "+
+			"'joinctl export signers --remember' asks that server, or give it with --server-key", exportfile.ErrSignature, thumbprint, clean(server), there[len(there)-1])
+	}
+	a.sayf("signed by the key %s of %s, which is seen for the first time; compare it with what that server's operator says\n", thumbprint, clean(server))
+	known[server] = signers{thumbprint}
+	return thumbprint, rememberSigners(path, known)
+}
+
+func (a *app) exportSignersCommand() *cobra.Command {
+	var remember bool
+	c := a.command(&cobra.Command{
+		Use:   "signers",
+		Short: "List the keys that sign a server's exports, or once did",
+		Long: `List the keys that sign exports of this server, or once did: the last one signs now.
+With --remember 'joinctl export open' and 'joinctl export import' on this machine take
+files of this server that one of them signed.`,
+		Example: "  joinctl export signers\n  joinctl export signers --remember",
+		Args:    cobra.NoArgs,
+	}, func(ctx context.Context, api *client.Client, _ []string) error {
+		list, err := api.ExportSigners(ctx)
+		if err != nil {
+			return err
+		}
+		if remember {
+			known, path, err := knownSigners()
+			if err != nil {
+				return err
+			}
+			for _, s := range list {
+				if !slices.Contains(known[s.Server], s.Thumbprint) {
+					known[s.Server] = append(known[s.Server], s.Thumbprint)
+				}
+			}
+			if err := rememberSigners(path, known); err != nil {
+				return err
+			}
+		}
+		return showList(a, list, columns[client.ExportSigner]{
+			names: []string{"server", "thumbprint", "signs now"},
+			cells: func(s client.ExportSigner) []any { return []any{s.Server, s.Thumbprint, yesNo(s.Signs)} },
+			empty: "this server has no key that signs exports; its operator draws one with 'joinery rotate export-key --new'",
+		})
+	})
+	c.Flags().BoolVar(&remember, "remember", false, "trust them on this machine")
+	return c
 }
 
 func (a *app) exportImportCommand() *cobra.Command {

@@ -219,6 +219,7 @@ POST /exports/{id}/withdraw
 GET /exports/{id}/file
 POST /exports/{id}/acknowledge
 GET /export-recipients
+GET /export-signers
 POST /export-recipients
 DELETE /export-recipients/{id}
 GET /export-policy

@@ -56,7 +56,7 @@ var needs = map[string]joinery.Right{
 	"listPlans": joinery.RightServerWrite, "putPlan": joinery.RightServerWrite, "removePlan": joinery.RightServerWrite,
 	"getUsage": joinery.RightOrgRead, "getUsageCSV": joinery.RightOrgRead,
 	"getClock": joinery.RightServerWrite, "confirmClock": joinery.RightServerWrite,
-	"listExports": joinery.RightDevicesRead, "getExport": joinery.RightDevicesRead, "listExportDevices": joinery.RightDevicesRead,
+	"listExports": joinery.RightDevicesRead, "listExportSigners": joinery.RightDevicesRead, "getExport": joinery.RightDevicesRead, "listExportDevices": joinery.RightDevicesRead,
 	"listRecipients": joinery.RightDevicesRead, "getExportPolicy": joinery.RightDevicesRead, "listDisclosures": joinery.RightDevicesRead,
 	"requestExport": joinery.RightExportRequest, "addExportDevices": joinery.RightExportRequest, "withdrawExport": joinery.RightExportRequest,
 	"getExportFile": joinery.RightExportRequest, "acknowledgeExport": joinery.RightExportRequest,

@@ -8,6 +8,7 @@ import (
 
 	"joinery"
 	"joinery/client"
+	"joinery/internal/exportfile"
 	"joinery/internal/rotation"
 	"joinery/internal/seal"
 )
@@ -45,7 +46,8 @@ func (s *Server) registerRotation() {
 func rotationState(p rotation.Progress) client.Rotation {
 	out := client.Rotation{
 		JoinKEKs: each(p.Generations.JoinKEK, same), Custody: p.Generations.Custody, TransportKIDs: each(p.Generations.Transport, same),
-		KeySets: p.KeySets, Behind: p.Behind, Under: []client.RotationCount{},
+		ExportSigners: each(p.Generations.Exports, exportfile.Signer.Thumbprint),
+		KeySets:       p.KeySets, Behind: p.Behind, Under: []client.RotationCount{},
 	}
 	for _, k := range []struct {
 		name  string

@@ -22,7 +22,8 @@ type Custodian interface {
 	// Generation is that of the newest custody key it has, from 1; 0 for none: then
 	// it opens derived key sets only.
 	Generation() uint32
-	// Signer is the public half of the key that signs exports.
+	// Signer is the public half of the key that signs exports: the newest. What an
+	// older one began to sign it signs to the end, as long as that is there.
 	Signer() exportfile.Signer
 	// Wrappings lists how it can wrap root keys; see exportfile.Choose.
 	Wrappings() []exportfile.Wrapping
