@@ -46,6 +46,8 @@ const (
 	EventExportReady       EventType = "export.ready" // it can be downloaded
 	EventExportDelivered   EventType = "export.delivered"
 	EventExportExpired     EventType = "export.expired"
+	EventExportFailed      EventType = "export.failed"  // nothing of it could be exported; detail.why says why
+	EventExportStalled     EventType = "export.stalled" // devices of it wait for a key that was not at hand; detail.why
 	EventServiceEnding     EventType = "service.ending" // the device's service term ends soon
 	EventServiceEnded      EventType = "service.ended"  // it ended, and its days of grace run
 	EventServiceLapsed     EventType = "service.lapsed" // they are over: joins are refused
@@ -65,7 +67,7 @@ var EventTypes = []EventType{
 	EventRekeyArmed, EventRekeySent, EventRekeyObeyed, EventRekeyCancelled, EventRekeyHandedOver, EventRekeyConfirmed, EventDeviceSuspended, EventDeviceResumed,
 	EventDeviceDeleted, EventDeviceJoined, EventJoinRefused, EventKeysExposed,
 	EventRecipientAdded, EventRecipientRemoved, EventExportPolicy, EventExportRequested, EventExportApproved, EventExportRejected,
-	EventExportWithdrawn, EventExportReady, EventExportDelivered, EventExportExpired,
+	EventExportWithdrawn, EventExportReady, EventExportDelivered, EventExportExpired, EventExportFailed, EventExportStalled,
 	EventServiceEnding, EventServiceEnded, EventServiceLapsed, EventServiceExtended,
 	EventWebhookAdded, EventWebhookRemoved, EventWebhookRotated, EventWebhookEnabled, EventWebhookDisabled,
 }
@@ -105,6 +107,8 @@ var auditedEvents = map[AuditEvent]EventType{
 	AuditExportReady:       EventExportReady,
 	AuditExportDelivered:   EventExportDelivered,
 	AuditExportExpired:     EventExportExpired,
+	AuditExportFailed:      EventExportFailed,
+	AuditExportStalled:     EventExportStalled,
 	AuditServiceEnding:     EventServiceEnding,
 	AuditServiceEnded:      EventServiceEnded,
 	AuditServiceLapsed:     EventServiceLapsed,

@@ -144,17 +144,18 @@ const (
 	ExportRejected   ExportState = "rejected"   // by the other person
 	ExportWithdrawn  ExportState = "withdrawn"  // by its organisation
 	ExportExpired    ExportState = "expired"    // nobody went on with it in time; what was wrapped is deleted
+	ExportFailed     ExportState = "failed"     // nothing of it could be wrapped; its note says why
 )
 
 // ExportStates lists every state.
 func ExportStates() []ExportState {
 	return []ExportState{ExportCollecting, ExportRequested, ExportApproved, ExportWorking, ExportReady, ExportDelivered,
-		ExportRejected, ExportWithdrawn, ExportExpired}
+		ExportRejected, ExportWithdrawn, ExportExpired, ExportFailed}
 }
 
 // Ended tells whether nothing more becomes of an export in this state.
 func (s ExportState) Ended() bool {
-	return slices.Contains([]ExportState{ExportDelivered, ExportRejected, ExportWithdrawn, ExportExpired}, s)
+	return slices.Contains([]ExportState{ExportDelivered, ExportRejected, ExportWithdrawn, ExportExpired, ExportFailed}, s)
 }
 
 // Bounds of exports.
@@ -195,9 +196,11 @@ type Export struct {
 	RequestedAt     time.Time
 	DecidedBy       string // who approved or rejected it
 	DecidedAt       time.Time
-	Note            string // of whoever rejected it
-	ReadyAt         time.Time
-	EndedAt         time.Time
+	// Note is why it was rejected or failed; of one that goes on, why devices of it
+	// wait, as the custody process said last.
+	Note    string
+	ReadyAt time.Time
+	EndedAt time.Time
 	// ExpiresAt is when it ends by itself, in the state where it is.
 	ExpiresAt time.Time
 }
@@ -247,6 +250,9 @@ func (s ItemState) String() string {
 	return "unknown"
 }
 
+// NoteNothing is the note of an export whose devices were all left out.
+const NoteNothing = "none of its devices could be exported; each says why"
+
 // Reasons why a device is left out of an export. They tell its former owner
 // nothing about whose it is now.
 const (
@@ -255,6 +261,8 @@ const (
 	DropKeySet     = "the device got other root keys since the export was requested"
 	DropUnwrapped  = "its root keys do not open with the keys of this server"
 	DropNotAllowed = "the custody of its root keys does not allow this recipient"
+	DropNoKey      = "its root keys are under a custody key, or derive from a master key, that was not at hand"
+	DropWrapping   = "its root keys cannot be wrapped to the recipient's key so"
 )
 
 // ExportItem is one device of an export.
@@ -312,5 +320,7 @@ const (
 	AuditExportReady      AuditEvent = "export.ready"
 	AuditExportDelivered  AuditEvent = "export.delivered"
 	AuditExportExpired    AuditEvent = "export.expired"
+	AuditExportFailed     AuditEvent = "export.failed"
+	AuditExportStalled    AuditEvent = "export.stalled"
 	AuditKeysExposed      AuditEvent = "keys.exposed"
 )

@@ -850,6 +850,15 @@ func (c *Client) ExportPolicy(ctx context.Context, opts ...CallOption) (ExportPo
 	return get[ExportPolicy](ctx, c, "/export-policy", nil, opts...)
 }
 
+// ExportSigners: keys that sign exports of this server, or once did; the newest
+// last.
+//
+// Whoever opens a file of any time verifies it by one of them. Needs the right
+// `devices:read`, which has: viewer, member, admin.
+func (c *Client) ExportSigners(ctx context.Context, opts ...CallOption) ([]ExportSigner, error) {
+	return list[ExportSigner](ctx, c, "/export-signers", nil, opts...)
+}
+
 // ExportsQuery is what Exports may be told; zero members are left out.
 type ExportsQuery struct {
 	// Go on behind the page whose 'next' this is
@@ -1627,6 +1636,14 @@ func (c *Client) TakeReceipts(ctx context.Context, in RekeyFile, opts ...CallOpt
 // has: member, admin.
 func (c *Client) TakeRekeyResults(ctx context.Context, in RekeyResults, opts ...CallOption) (Confirmed, error) {
 	return send[Confirmed](ctx, c, http.MethodPost, "/rekey/results", in, opts...)
+}
+
+// TellExport: say why devices of an export wait on, or why it failed.
+//
+// The organisation is told by an event, once for each reason. Needs the right
+// `server:write`, which has: admin.
+func (c *Client) TellExport(ctx context.Context, id joinery.ExportID, in CustodyWord, opts ...CallOption) (Export, error) {
+	return send[Export](ctx, c, http.MethodPost, "/custody/exports/"+id.String()+"/word", in, opts...)
 }
 
 // TestWebhook: send a test event now, and tell what became of it.

@@ -74,7 +74,7 @@ type MoreExportDevices struct {
 type Export struct {
 	ID            joinery.ExportID    `json:"id" pattern:"^exp_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"exp_ and 13 characters" doc:"Identifier"`
 	Organisation  joinery.OrgID       `json:"organisation" pattern:"^org_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"org_ and 13 characters" doc:"Whose devices they are"`
-	State         string              `json:"state" enum:"collecting,requested,approved,working,ready,delivered,rejected,withdrawn,expired" doc:"Where it stands"`
+	State         string              `json:"state" enum:"collecting,requested,approved,working,ready,delivered,rejected,withdrawn,expired,failed" doc:"Where it stands"`
 	WaitsFor      string              `json:"waitsFor,omitzero" enum:"approval,custody-key" doc:"What has to come before it goes on: another person, or the custody process with its key"`
 	Recipient     joinery.RecipientID `json:"recipient" pattern:"^rcp_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"rcp_ and 13 characters" doc:"To whom"`
 	RecipientName string              `json:"recipientName" doc:"What people call the recipient"`
@@ -91,7 +91,7 @@ type Export struct {
 	RequestedAt   time.Time           `json:"requestedAt" doc:"When"`
 	DecidedBy     string              `json:"decidedBy,omitzero" doc:"Who approved or rejected it"`
 	DecidedAt     time.Time           `json:"decidedAt,omitzero" doc:"When"`
-	Note          string              `json:"note,omitzero" doc:"Why it was rejected"`
+	Note          string              `json:"note,omitzero" doc:"Why it was rejected or failed, or why devices of it wait on"`
 	ReadyAt       time.Time           `json:"readyAt,omitzero" doc:"Since when it can be downloaded"`
 	EndedAt       time.Time           `json:"endedAt,omitzero" doc:"When it ended; what was wrapped is deleted then"`
 	ExpiresAt     time.Time           `json:"expiresAt" doc:"When it ends by itself, in the state where it is"`
@@ -168,10 +168,24 @@ type CustodyDone struct {
 	Index  int64            `json:"index" minimum:"0" maximum:"99999" doc:"Its place in the set"`
 	KeySet joinery.KeySetID `json:"keySet" pattern:"^kst_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"kst_ and 13 characters" doc:"The key set"`
 	Line   string           `json:"line,omitzero" doc:"Its line of the file"`
-	Failed string           `json:"failed,omitzero" enum:"does-not-open,not-allowed" doc:"Or why there is none"`
+	Failed string           `json:"failed,omitzero" enum:"does-not-open,not-allowed,no-key,not-wrappable" doc:"Or why there is none"`
 }
 
 // CustodyHandIn is devices that were wrapped, or could not be.
 type CustodyHandIn struct {
 	Devices []CustodyDone `json:"devices" maxItems:"200" nullable:"false" doc:"Devices, rising by index"`
+}
+
+// CustodyWord is what the custody process has to say of an export.
+type CustodyWord struct {
+	Why    string `json:"why" minLength:"1" maxLength:"1000" doc:"Why nothing of it can be wrapped, or why devices of it wait on"`
+	Failed bool   `json:"failed,omitzero" doc:"Nothing of it can be wrapped: it ends"`
+}
+
+// ExportSigner is a key that signs exports of this server, or once did.
+type ExportSigner struct {
+	Server     string `json:"server" doc:"The server's name, as it stands in its files"`
+	Thumbprint string `json:"thumbprint" pattern:"^[A-Za-z0-9_-]{43}$" doc:"Thumbprint of the key (RFC 7638, SHA-256)"`
+	Key        string `json:"key" doc:"The public key: P-256, PEM"`
+	Signs      bool   `json:"signs" doc:"Whether new exports are signed by it; others signed older ones"`
 }

@@ -46,7 +46,17 @@ type SealedKeyRow struct {
 	Root10         string             `json:"root10" enum:"NwkKey,AppKey" doc:"The root key that serves LoRaWAN 1.0.x"`
 	UsedDevNonces  []lorawan.DevNonce `json:"usedDevNonces,omitzero" nullable:"false" maxItems:"65536" minimum:"0" maximum:"65535" doc:"DevNonces that the device used elsewhere already"`
 	JoinNonceFloor lorawan.JoinNonce  `json:"joinNonceFloor,omitzero" minimum:"0" maximum:"16777215" doc:"Last JoinNonce that another Join Server issued to it"`
+	NextRJCount1   uint32             `json:"nextRJcount1,omitzero" minimum:"0" maximum:"65536" doc:"One above the last RJcount1 that another Join Server accepted"`
+	Former         []FormerNonces     `json:"former,omitzero" nullable:"false" maxItems:"63" doc:"What the device used up under JoinEUIs that it had before, in their order"`
 	MAC            []byte             `json:"mac" pattern:"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$" patternDescription:"base64 with padding" minLength:"24" maxLength:"24" doc:"AES-CMAC over the row as it was sealed: identifiers, version, nonces and wrapped keys"`
+}
+
+// FormerNonces is what a device used up at another Join Server under a JoinEUI that
+// it had before.
+type FormerNonces struct {
+	JoinEUI       lorawan.EUI64      `json:"joinEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"JoinEUI"`
+	UsedDevNonces []lorawan.DevNonce `json:"usedDevNonces,omitzero" nullable:"false" maxItems:"65536" minimum:"0" maximum:"65535" doc:"DevNonces; of a device that counts, the last"`
+	NextRJCount1  uint32             `json:"nextRJcount1,omitzero" minimum:"0" maximum:"65536" doc:"One above the last RJcount1"`
 }
 
 // BadRow is a row that could not be sealed on the customer's machine.

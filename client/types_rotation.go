@@ -13,6 +13,7 @@ type Rotation struct {
 	JoinKEKs      []uint32        `json:"joinKEKs" nullable:"false" doc:"Generations of the join KEK that the server opens; the last one seals"`
 	Custody       uint32          `json:"custody" doc:"Generation of the custody key to which the server seals"`
 	TransportKIDs []string        `json:"transportKIDs" nullable:"false" doc:"Transport keys that the server opens; to the last one others are to seal"`
+	ExportSigners []string        `json:"exportSigners" nullable:"false" doc:"Thumbprints of the keys that sign exports or once did; the last one signs"`
 	KeySets       int64           `json:"keySets" doc:"Key sets with imported root keys"`
 	Behind        int64           `json:"behind" doc:"Of them, those that are not under the newest generations"`
 	Under         []RotationCount `json:"under" nullable:"false" doc:"Key sets by the oldest generations that their keys are under"`

@@ -18,7 +18,7 @@ import (
 func (a *app) exportCommand() *cobra.Command {
 	c := &cobra.Command{Use: "export", Short: "Have root keys of your devices, or move them to another Join Server"}
 	c.AddCommand(a.recipientCommand(), a.exportPolicyCommand(), a.exportRequestCommand(), a.exportListCommand(), a.exportShowCommand(),
-		a.exportApproveCommand(), a.exportRejectCommand(), a.exportWithdrawCommand(), a.exportDownloadCommand(), a.exportOpenCommand(), a.exportImportCommand())
+		a.exportApproveCommand(), a.exportRejectCommand(), a.exportWithdrawCommand(), a.exportDownloadCommand(), a.exportOpenCommand(), a.exportImportCommand(), a.exportSignersCommand())
 	return c
 }
 
@@ -319,6 +319,10 @@ func whatNext(e client.Export) string {
 	switch {
 	case e.WaitsFor == "approval":
 		return head + "it waits for another admin of the organisation: joinctl export show " + e.ID.String()
+	case e.State == "failed":
+		return head + "nothing of it could be exported: " + clean(e.Note)
+	case e.WaitsFor == "custody-key" && e.Note != "":
+		return head + fmt.Sprintf("%d of %d are done; %s", e.Wrapped+e.Dropped, e.Devices, clean(e.Note))
 	case e.State == "working":
 		return head + fmt.Sprintf("%d of %d are done; the others wait for the custody process and its key", e.Wrapped+e.Dropped, e.Devices)
 	case e.WaitsFor == "custody-key":

@@ -25,16 +25,20 @@ const fileSignerHelp = `
 The file is signed by the server. --server-key is the thumbprint of the key that signs
 there, as its operator publishes it and 'joinctl export show' tells. Without it the
 key that signed is told, and remembered for that server when it is seen first; a file
-signed by another one later is refused.`
+signed by another one later is refused, until 'joinctl export signers --remember' asked
+that server.`
 
 func (a *app) exportOpenCommand() *cobra.Command {
-	var key, format, out, trusted, plan string
+	var format, out, trusted, plan string
+	var key keyFile
 	c := &cobra.Command{
 		Use:   "open FILE --key FILE --format FORMAT --out FILE",
 		Short: "Decrypt an exported file on your own machine",
 		Long: `Verify and decrypt a file of 'joinctl export download' with the recipient's private
 key, on a machine of your own: no server is asked. What comes out holds root keys that
-anybody can read, in a new file that only you can read. Formats:
+anybody can read, in a new file that only you can read. The private key may be
+protected by a passphrase (PKCS #8 as openssl writes it, or a file of age), which is
+asked for, or be encrypted to an identity of age. Formats:
 
   tts-csv, tts-json  The Things Stack's import of end devices
   chirpstack         a line of JSON a device, with the bodies of ChirpStack's API calls
@@ -48,7 +52,7 @@ the value that they call NwkKey.` + fileSignerHelp,
   joinctl export open export.jsonl --key private.pem --format tts-csv --out devices.csv \
     --server-key NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			write, ok := exportFormats[format]
 			if !ok {
 				return usagef("--format: want tts-csv, tts-json, chirpstack or json")
@@ -59,7 +63,7 @@ the value that they call NwkKey.` + fileSignerHelp,
 			if err := harden.Process(); err != nil {
 				return err
 			}
-			n, err := a.openExport(args[0], key, trusted, out, write(plan))
+			n, err := a.openExport(cmd.Context(), args[0], key, trusted, out, write(plan))
 			if err != nil {
 				return err
 			}
@@ -68,7 +72,10 @@ the value that they call NwkKey.` + fileSignerHelp,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&key, "key", "", "file with the recipient's private key: PEM or a JSON Web Key")
+	f.StringVar(&key.path, "key", "", "file with the recipient's private key: PEM or a JSON Web Key, protected or not")
+	f.StringVar(&key.passphrase, "key-passphrase-file", "", "file with the passphrase of a protected key; - for standard input (default: it is asked for)")
+	f.StringVar(&key.identity, "key-identity-file", "", "file with the identity of age to which the key file is encrypted")
+	c.MarkFlagsMutuallyExclusive("key-passphrase-file", "key-identity-file")
 	f.StringVar(&format, "format", "", "tts-csv, tts-json, chirpstack or json")
 	f.StringVar(&out, "out", "", "new file for the devices with their keys")
 	f.StringVar(&trusted, "server-key", "", "thumbprint of the server's signing key")
@@ -80,8 +87,8 @@ the value that they call NwkKey.` + fileSignerHelp,
 }
 
 // openExport decrypts the devices of path into a new file, and tells how many.
-func (a *app) openExport(path, keyFile, trusted, out string, write exportWriter) (n int, err error) {
-	private, err := a.readPrivateKey(keyFile)
+func (a *app) openExport(ctx context.Context, path string, key keyFile, trusted, out string, write exportWriter) (n int, err error) {
+	private, err := a.readPrivateKey(ctx, key)
 	if err != nil {
 		return 0, err
 	}
@@ -129,22 +136,59 @@ func openDevices(r *exportfile.Reader, v *exportfile.Verifier, o *exportfile.Ope
 	}
 }
 
+// keyFile is a file with a private key, and the one with what opens it, if any.
+type keyFile struct{ path, passphrase, identity string }
+
 // readPrivateKey reads the recipient's private key; it is wiped when it is closed.
-func (a *app) readPrivateKey(path string) (*exportfile.PrivateKey, error) {
+func (a *app) readPrivateKey(ctx context.Context, k keyFile) (*exportfile.PrivateKey, error) {
+	text, err := a.readKeyText(k.path, "private key")
+	defer clear(text)
+	if err != nil {
+		return nil, err
+	}
+	u := exportfile.Unlock{Passphrase: func() ([]byte, error) { return a.askPassphrase(ctx, k) }}
+	if k.identity != "" {
+		if u.Identities, err = a.readKeyText(k.identity, "identity"); err != nil {
+			return nil, err
+		}
+	}
+	return exportfile.OpenPrivateKey(text, u)
+}
+
+// readKeyText reads a small file that others should not read. Whoever gets it clears
+// it.
+func (a *app) readKeyText(path, what string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }()
-	a.warnIfOpen(f, "private key")
+	a.warnIfOpen(f, what)
 	const most = 64 << 10
 	text := make([]byte, most)
-	defer clear(text)
 	n, err := io.ReadFull(f, text)
 	if !errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil, fmt.Errorf("%s: want a private key of at most %d bytes", path, most)
+		clear(text)
+		return nil, fmt.Errorf("%s: want a %s of at most %d bytes", path, what, most)
 	}
-	return exportfile.ParsePrivateKey(text[:n])
+	return text[:n], nil
+}
+
+// askPassphrase reads the passphrase of a key from the file that was named, or from a
+// person.
+func (a *app) askPassphrase(ctx context.Context, k keyFile) ([]byte, error) {
+	if k.passphrase != "" {
+		text, err := a.readSecretLine(k.passphrase, "passphrase")
+		return []byte(text), err
+	}
+	f, ok := a.in.(*os.File)
+	if !ok || !isTerminal(f) {
+		return nil, fmt.Errorf("%s is protected by a passphrase: name a file that has it, with --key-passphrase-file", k.path)
+	}
+	a.sayf("passphrase of %s (it is not shown): ", k.path)
+	text, err := readHidden(ctx, f)
+	a.sayf("\n")
+	return []byte(text), err
 }
 
 // readExport reads the head of a file, and sees to it that its signer is trusted.
@@ -166,34 +210,107 @@ func (a *app) readExport(f io.Reader, trusted string) (*exportfile.Reader, *expo
 // signersFile is where the keys that signed are remembered, by server.
 const signersFile = "export-signers.json"
 
-// trustSigner gives the key that is trusted for a server: the one remembered, or
-// where there is none this one, which it tells and remembers.
-func (a *app) trustSigner(server, thumbprint string) (string, error) {
+// signers are thumbprints of keys, in the order in which they were seen. A file of an
+// older version has one of each server, and no list.
+type signers []string
+
+func (s *signers) UnmarshalJSON(text []byte) error {
+	var one string
+	if json.Unmarshal(text, &one) == nil {
+		*s = signers{one}
+		return nil
+	}
+	var list []string
+	err := json.Unmarshal(text, &list)
+	*s = list
+	return err
+}
+
+// knownSigners reads them, and gives their file.
+func knownSigners() (known map[string]signers, path string, err error) {
 	dir, err := os.UserConfigDir()
 	if err != nil {
-		return "", fmt.Errorf("no place to remember the server's signing key: %w; give it with --server-key", err)
+		return nil, "", fmt.Errorf("no place to remember the server's signing key: %w; give it with --server-key", err)
 	}
-	path := filepath.Join(dir, "joinctl", signersFile)
-	known := map[string]string{}
+	path, known = filepath.Join(dir, "joinctl", signersFile), map[string]signers{}
 	text, err := os.ReadFile(path)
 	if err == nil {
 		err = json.Unmarshal(text, &known)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("%s: %w", path, err)
+		return nil, path, fmt.Errorf("%s: %w", path, err)
 	}
-	if there := known[server]; there != "" {
-		return there, nil
-	}
-	a.sayf("signed by the key %s of %s, which is seen for the first time; compare it with what that server's operator says\n", thumbprint, clean(server))
-	known[server] = thumbprint
-	if text, err = json.MarshalIndent(known, "", "  "); err != nil {
-		return "", err
+	return known, path, nil
+}
+
+// rememberSigners writes them.
+func rememberSigners(path string, known map[string]signers) error {
+	text, err := json.MarshalIndent(known, "", "  ")
+	if err != nil {
+		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(text, '\n'), 0o600)
+}
+
+// trustSigner gives the key that is trusted for a file of a server: this one where it
+// is remembered; where none is, it is told and remembered. Else an error.
+func (a *app) trustSigner(server, thumbprint string) (string, error) {
+	known, path, err := knownSigners()
+	if err != nil {
 		return "", err
 	}
-	return thumbprint, os.WriteFile(path, append(text, '\n'), 0o600)
+	switch there := known[server]; {
+	case slices.Contains(there, thumbprint):
+		return thumbprint, nil
+	case len(there) > 0:
+		return "", fmt.Errorf("%w: it is signed by key %s, and remembered of %s is %s; if its operator drew a new one, "+
+			"'joinctl export signers --remember' asks that server, or give it with --server-key", exportfile.ErrSignature, thumbprint, clean(server), there[len(there)-1])
+	}
+	a.sayf("signed by the key %s of %s, which is seen for the first time; compare it with what that server's operator says\n", thumbprint, clean(server))
+	known[server] = signers{thumbprint}
+	return thumbprint, rememberSigners(path, known)
+}
+
+func (a *app) exportSignersCommand() *cobra.Command {
+	var remember bool
+	c := a.command(&cobra.Command{
+		Use:   "signers",
+		Short: "List the keys that sign a server's exports, or once did",
+		Long: `List the keys that sign exports of this server, or once did: the last one signs now.
+With --remember 'joinctl export open' and 'joinctl export import' on this machine take
+files of this server that one of them signed.`,
+		Example: "  joinctl export signers\n  joinctl export signers --remember",
+		Args:    cobra.NoArgs,
+	}, func(ctx context.Context, api *client.Client, _ []string) error {
+		list, err := api.ExportSigners(ctx)
+		if err != nil {
+			return err
+		}
+		if remember {
+			known, path, err := knownSigners()
+			if err != nil {
+				return err
+			}
+			for _, s := range list {
+				if !slices.Contains(known[s.Server], s.Thumbprint) {
+					known[s.Server] = append(known[s.Server], s.Thumbprint)
+				}
+			}
+			if err := rememberSigners(path, known); err != nil {
+				return err
+			}
+		}
+		return showList(a, list, columns[client.ExportSigner]{
+			names: []string{"server", "thumbprint", "signs now"},
+			cells: func(s client.ExportSigner) []any { return []any{s.Server, s.Thumbprint, yesNo(s.Signs)} },
+			empty: "this server has no key that signs exports; its operator draws one with 'joinery rotate export-key --new'",
+		})
+	})
+	c.Flags().BoolVar(&remember, "remember", false, "trust them on this machine")
+	return c
 }
 
 func (a *app) exportImportCommand() *cobra.Command {
@@ -247,9 +364,11 @@ func exportRows(r *exportfile.Reader, v *exportfile.Verifier) func() (row, error
 			h := client.SealHeader(*d.Seal)
 			last = &h
 		}
-		key := client.SealedKeyRow(d.Row())
-		key.Line = uint64(r.Line())
-		return row{key: &key, header: last, size: 440 + 6*len(key.UsedDevNonces)}, nil
+		sealed := d.Row()
+		sealed.Line = uint64(r.Line())
+		made := keyRow(sealed)
+		made.header = last
+		return made, nil
 	}
 }
 

@@ -223,9 +223,21 @@ func keyRows(next func() (seal.SealedRow, error)) func() (row, error) {
 		if err != nil {
 			return row{}, err
 		}
-		key := client.SealedKeyRow(r)
-		return row{key: &key, size: 440 + 6*len(r.UsedDevNonces)}, nil
+		return keyRow(r), nil
 	}
+}
+
+func keyRow(r seal.SealedRow) row {
+	key := client.SealedKeyRow{
+		Line: r.Line, JoinEUI: r.JoinEUI, DevEUI: r.DevEUI, MACVersion: r.MACVersion, NwkKey: r.NwkKey, AppKey: r.AppKey, Root10: r.Root10,
+		UsedDevNonces: r.UsedDevNonces, JoinNonceFloor: r.JoinNonceFloor, NextRJCount1: r.NextRJCount1, MAC: r.MAC,
+	}
+	size := 460 + 6*len(r.UsedDevNonces)
+	for _, f := range r.Former {
+		key.Former = append(key.Former, client.FormerNonces(f))
+		size += 80 + 6*len(f.UsedDevNonces)
+	}
+	return row{key: &key, size: size}
 }
 
 func cut(s string, n int) string {

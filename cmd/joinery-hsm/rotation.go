@@ -20,6 +20,7 @@ import (
 var rotating = map[string]string{
 	ceremony.JoinKEK: hsm.JoinKEKLabel(), ceremony.TransportKey: hsm.TransportLabel(),
 	ceremony.CustodyKey: hsm.CustodyLabel(), ceremony.AuditKey: ceremony.AuditLabel,
+	ceremony.ExportKey: hsm.ExportLabel(),
 }
 
 // setTargets finds out which generations the ceremony makes, and notes them before
@@ -100,6 +101,12 @@ func (c *conductor) rotate(o *hsm.Officer, key string) (made string, err error) 
 			return "", err
 		}
 		r.KID = public.KID()
+	case ceremony.ExportKey:
+		have, err := o.Generations()
+		if err != nil {
+			return "", err
+		}
+		r.KID = have.Exports[len(have.Exports)-1].Thumbprint()
 	case ceremony.AuditKey:
 		audit, err := o.Auditor(c.targets[key])
 		if err != nil {
@@ -179,6 +186,9 @@ func change(ctx context.Context, asked ceremony.Change) (g ceremony.Generations,
 	err = c.inServer(func(o *hsm.Officer) error {
 		have, err := o.Generations()
 		g = ceremony.Generations{JoinKEK: have.JoinKEK, Custody: have.Custody, Transport: have.Transport}
+		for _, s := range have.Exports {
+			g.Exports = append(g.Exports, s.MarshalDER())
+		}
 		return err
 	})
 	return g, err

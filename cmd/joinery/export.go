@@ -33,6 +33,7 @@ the server starts it by itself.`,
 
 func newExportRun() *cobra.Command {
 	var only string
+	var leaveOut bool
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Do the exports that wait, and end",
@@ -44,9 +45,11 @@ hardware tokens it starts joinery-hsm, which opens the server's token and that o
 custody key; the tokens wrap the keys, which are never readable outside of them.
 
 It may be ended at any point and goes on where it was: what was handed in stays, and
-the same device is never disclosed twice. Without the custody key devices with
-imported keys stay waiting, and the exit status is 1. Run as root or as the server's
-own user.`,
+the same device is never disclosed twice. An export that no key at hand can wrap for
+its recipient fails, and says why. Devices whose keys are under a custody key, or
+derive from a master key, that is not at hand stay waiting, the organisation is told
+why, and the exit status is 1; with --leave-out those are left out of the export,
+unless there is no custody key at hand at all. Run as root or as the server's own user.`,
 		Example: `  joinery export run --config /etc/joinery/joinery.yaml --custody-file /media/stick/custody.age \
     --custody-passphrase-file /media/other/custody.passphrase
   joinery export run --config /etc/joinery/joinery.yaml --custody-token joinery-custody --custody-pin-file /media/stick/custody.pin`,
@@ -55,6 +58,7 @@ own user.`,
 	path := configFlag(cmd)
 	named := custodyFlags(cmd)
 	cmd.Flags().StringVar(&only, "export", "", "do this export alone: exp_…")
+	cmd.Flags().BoolVar(&leaveOut, "leave-out", false, "leave devices out whose keys are under a custody or master key that is not there")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		c, err := config.Load(*path)
 		if err != nil {
@@ -73,7 +77,7 @@ own user.`,
 			return err
 		}
 		defer api.Close()
-		x := &exporting{api: api, custodian: custodian, out: cmd.OutOrStdout(), progress: cmd.ErrOrStderr()}
+		x := &exporting{api: api, custodian: custodian, out: cmd.OutOrStdout(), progress: cmd.ErrOrStderr(), leaveOut: leaveOut}
 		return x.run(cmd.Context(), only)
 	}
 	return cmd
@@ -89,7 +93,7 @@ func custodyCommand(c config.Config, configFile string) []string {
 	if configFile, err = filepath.Abs(configFile); err != nil {
 		return nil
 	}
-	return []string{program, "export", "run", "--config", configFile}
+	return []string{program, "export", "run", "--leave-out", "--config", configFile}
 }
 
 // exporting is one run of the custody process.
@@ -97,6 +101,7 @@ type exporting struct {
 	api           *client.Client
 	custodian     keyring.Custodian
 	out, progress io.Writer
+	leaveOut      bool  // devices whose key is not there, rather than have them wait
 	left          int64 // devices that wait on
 	why           error // why, of one of them
 }
@@ -131,13 +136,39 @@ func (x *exporting) run(ctx context.Context, only string) error {
 // do works on one export: first line, then page after page.
 func (x *exporting) do(ctx context.Context, j client.CustodyExport) error {
 	h, to, err := x.begin(ctx, j)
+	if errors.Is(err, exportfile.ErrWrapping) {
+		return x.tell(ctx, j.Export.ID, client.CustodyWord{Why: err.Error(), Failed: true})
+	}
 	if err != nil {
 		return err
 	}
+	left := x.left
+	if err := x.pages(ctx, j.Export.ID, h, to); err != nil {
+		return err
+	}
+	if n := x.left - left; n > 0 {
+		return x.tell(ctx, j.Export.ID, client.CustodyWord{Why: fmt.Sprintf("%d devices wait: %v", n, x.why)})
+	}
+	return nil
+}
+
+// tell has the organisation know why nothing becomes of an export, or of devices.
+func (x *exporting) tell(ctx context.Context, id joinery.ExportID, word client.CustodyWord) error {
+	_, err := again(ctx, func() (client.Export, error) { return x.api.TellExport(ctx, id, word) })
+	if isOver(err) {
+		return nil
+	}
+	if err == nil && word.Failed {
+		fmt.Fprintf(x.progress, "%s failed: %s\n", id, word.Why)
+	}
+	return err
+}
+
+func (x *exporting) pages(ctx context.Context, id joinery.ExportID, h exportfile.Header, to exportfile.Recipient) error {
 	for after := ""; ; {
 		q := client.CustodyExportDevicesQuery{After: after, Limit: client.MaxCustodyDevices}
 		page, err := again(ctx, func() (client.Page[client.CustodyExportItem], error) {
-			return x.api.CustodyExportDevicesPage(ctx, j.Export.ID, q)
+			return x.api.CustodyExportDevicesPage(ctx, id, q)
 		})
 		if isOver(err) {
 			return nil
@@ -145,7 +176,7 @@ func (x *exporting) do(ctx context.Context, j client.CustodyExport) error {
 		if err != nil {
 			return err
 		}
-		if err := x.page(ctx, j.Export.ID, h, to, page.Items); err != nil {
+		if err := x.page(ctx, id, h, to, page.Items); err != nil {
 			return err
 		}
 		if after = page.Next; after == "" {
@@ -215,6 +246,12 @@ func (x *exporting) page(ctx context.Context, id joinery.ExportID, h exportfile.
 		}
 	}
 	out, err := x.custodian.Export(ctx, h, to, in)
+	if errors.Is(err, exportfile.ErrWrapping) { // it was begun with other keys at hand
+		out, err = make([]keyring.ExportOut, len(in)), nil
+		for i := range out {
+			out[i].Err = exportfile.ErrWrapping
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -249,9 +286,16 @@ func (x *exporting) judge(item client.CustodyExportItem, made keyring.ExportOut)
 		done.Line = string(line)
 		return done, false, err
 	case errors.Is(made.Err, keyring.ErrOtherCustody) || errors.Is(made.Err, keyring.ErrUnknownMaster):
+		if x.leaveOut && (x.custodian.Generation() > 0 || errors.Is(made.Err, keyring.ErrUnknownMaster)) {
+			done.Failed = "no-key"
+			return done, false, nil
+		}
 		x.left++
 		x.why = made.Err
 		return done, true, nil
+	case errors.Is(made.Err, exportfile.ErrWrapping):
+		done.Failed = "not-wrappable"
+		return done, false, nil
 	case errors.Is(made.Err, keyring.ErrNotServed):
 		done.Failed = "not-allowed"
 		return done, false, nil

@@ -15,6 +15,7 @@ import (
 	"joinery/internal/ceremony"
 	"joinery/internal/config"
 	"joinery/internal/daemon"
+	"joinery/internal/exportfile"
 	"joinery/internal/harden"
 	"joinery/internal/keyring"
 	"joinery/internal/keyring/soft"
@@ -39,7 +40,7 @@ for the length of the command. Where several servers share a database each takes
 steps 1, 2, 4 and 5 before the next step is taken; where they share a token, 1 and 4
 are taken once. A backup that was made before step 3 needs the old key file: keep the
 two together. A token does not give back what it destroyed.`,
-	}, newRotateJoinKEK(), newRotateCustody(), newRotateTransport(), newRotateRoots(), newRotateStatus())
+	}, newRotateJoinKEK(), newRotateCustody(), newRotateTransport(), newRotateExport(), newRotateRoots(), newRotateStatus())
 }
 
 // generation is a command about one storage key.
@@ -48,6 +49,8 @@ type generation struct {
 	short, long, example string
 	// needed tells why the old generations are still needed; "" where they are not.
 	needed func(client.Rotation, keyring.Generations) string
+	// busy tells the same of what is under way; nil: nothing is.
+	busy func(ctx context.Context, api *client.Client, have keyring.Generations) (string, error)
 }
 
 // storage is where a server's storage keys are.
@@ -68,15 +71,21 @@ func (f inFile) look(context.Context) (keyring.Generations, error) {
 }
 
 func (f inFile) next(_ context.Context, key string) (keyring.Generations, error) {
-	if key == ceremony.TransportKey {
+	switch key {
+	case ceremony.TransportKey:
 		return soft.NewTransportKey(f.path, f.unlock)
+	case ceremony.ExportKey:
+		return soft.NewExportKey(f.path, f.unlock)
 	}
 	return soft.NewJoinKEK(f.path, f.unlock)
 }
 
 func (f inFile) retire(_ context.Context, key string) (keyring.Generations, error) {
-	if key == ceremony.TransportKey {
+	switch key {
+	case ceremony.TransportKey:
 		return soft.RetireTransportKeys(f.path, f.unlock)
+	case ceremony.ExportKey:
+		return soft.RetireExportKeys(f.path, f.unlock)
 	}
 	return soft.RetireJoinKEKs(f.path, f.unlock)
 }
@@ -147,17 +156,22 @@ func (g generation) mayRetire(ctx context.Context, configFile string, keys stora
 	if err != nil {
 		return fmt.Errorf("ask the server whether the old generations are needed: %w", err)
 	}
-	if why := g.needed(state, have); why != "" {
-		return errors.New("nothing can be retired: " + why)
+	why := g.needed(state, have)
+	if why == "" && g.busy != nil {
+		why, err = g.busy(ctx, api, have)
 	}
-	return nil
+	if err == nil && why != "" {
+		err = errors.New("nothing can be retired: " + why)
+	}
+	return err
 }
 
 func told(w io.Writer, g keyring.Generations, err error, then string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "join KEK: generations %d\ncustody key: generation %d\ntransport keys: %s\n%s\n", g.JoinKEK, g.Custody, g.Transport, then)
+	fmt.Fprintf(w, "join KEK: generations %d\ncustody key: generation %d\ntransport keys: %s\nkeys of exports: %s\n%s\n",
+		g.JoinKEK, g.Custody, g.Transport, thumbprints(g.Exports), then)
 	return nil
 }
 
@@ -205,6 +219,49 @@ was sealed to the old one opens until it is retired; then it must be sealed agai
 				return "the server does not tell others to seal to the newest one yet; reload it"
 			}
 			return ""
+		},
+	}.command()
+}
+
+func thumbprints(list []exportfile.Signer) (out []string) {
+	for _, s := range list {
+		out = append(out, s.Thumbprint())
+	}
+	return out
+}
+
+func newRotateExport() *cobra.Command {
+	return generation{
+		key: ceremony.ExportKey, short: "Draw a new key that signs exports, or retire the old ones",
+		long: `The key of exports signs the files in which root keys leave the server. --new draws the
+next one, or the first in a key file from a version without exports; exports that an
+older one began are signed by it to the end. The public halves of all of them stay
+published (joinctl export signers), so that old files verify: tell owners the new
+thumbprint. --retire destroys the private halves of the old ones, once no export needs
+them.`,
+		example: `  joinery rotate export-key --new --config /etc/joinery/joinery.yaml
+  joinery rotate export-key --retire --yes --config /etc/joinery/joinery.yaml`,
+		needed: func(state client.Rotation, have keyring.Generations) string {
+			switch {
+			case len(have.Exports) < 2:
+				return "there is one key only that signs exports"
+			case !slices.Equal(state.ExportSigners, thumbprints(have.Exports)):
+				return "the server does not publish the newest one yet; reload it"
+			}
+			return ""
+		},
+		busy: func(ctx context.Context, api *client.Client, have keyring.Generations) (string, error) {
+			jobs, err := api.CustodyExports(ctx)
+			if err != nil {
+				return "", err
+			}
+			newest := have.Exports[len(have.Exports)-1].Thumbprint()
+			for _, j := range jobs {
+				if j.Started && j.Export.Signer != newest {
+					return fmt.Sprintf("%s was begun under an older one; see joinery export run", j.Export.ID), nil
+				}
+			}
+			return "", nil
 		},
 	}.command()
 }
@@ -355,6 +412,7 @@ type rewrapping struct {
 
 	done, left, skipped int64
 	failed              []joinery.KeySetID
+	why                 error // of one that the custody key did not open; nil: none
 }
 
 func (r *rewrapping) run(ctx context.Context, out io.Writer) error {
@@ -380,7 +438,11 @@ func (r *rewrapping) run(ctx context.Context, out io.Writer) error {
 	}
 	fmt.Fprintf(out, "%d key sets sealed anew, %d were gone or done already\n", r.done, r.skipped)
 	if n := len(r.failed); n > 0 {
-		return fmt.Errorf("%d key sets stay as they were, because their keys do not open or are not those that are stored (%s first); see joinery fsck --keys", n, r.failed[0])
+		err := fmt.Errorf("%d key sets stay as they were, because their keys do not open or are not those that are stored (%s first); see joinery fsck --keys", n, r.failed[0])
+		if r.why != nil {
+			err = fmt.Errorf("%w; the custody process says of one: %w", err, r.why)
+		}
+		return err
 	}
 	return nil
 }
@@ -421,15 +483,32 @@ func (r *rewrapping) handIn(ctx context.Context, items []client.CustodyRoots) (o
 			return o, err
 		}
 	}
-	header, rows, err := r.custody.Reseal(ctx, to, roots)
+	header, made, err := r.custody.Reseal(ctx, to, roots)
 	if err != nil {
 		return o, lasting{err}
 	}
-	in := client.RewrapRoots{Seal: client.SealHeader(header), Rows: make([]client.RewrapRow, len(rows))}
-	for i, row := range rows {
-		in.Rows[i] = client.RewrapRow{KeySet: items[i].KeySet, Keys: client.SealedKeyRow(row)}
+	in := client.RewrapRoots{Seal: client.SealHeader(header)}
+	var stay []joinery.KeySetID
+	for i, m := range made {
+		if m.Err != nil {
+			stay, r.why = append(stay, items[i].KeySet), m.Err
+			continue
+		}
+		in.Rows = append(in.Rows, client.RewrapRow{KeySet: items[i].KeySet, Keys: rewrapKeys(m.Row)})
 	}
-	return r.api.RewrapRoots(ctx, in)
+	if len(in.Rows) > 0 {
+		o, err = r.api.RewrapRoots(ctx, in)
+	}
+	o.Failed = append(o.Failed, stay...)
+	return o, err
+}
+
+// rewrapKeys gives a row on its way to the server; rows that are sealed anew say
+// nothing of nonces.
+func rewrapKeys(r seal.SealedRow) client.SealedKeyRow {
+	return client.SealedKeyRow{
+		JoinEUI: r.JoinEUI, DevEUI: r.DevEUI, MACVersion: r.MACVersion, NwkKey: r.NwkKey, AppKey: r.AppKey, Root10: r.Root10, MAC: r.MAC,
+	}
 }
 
 // How long a server that is away, because it is being started anew, is waited for.

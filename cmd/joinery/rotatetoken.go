@@ -11,6 +11,7 @@ import (
 	"joinery/internal/ceremony"
 	"joinery/internal/config"
 	"joinery/internal/daemon"
+	"joinery/internal/exportfile"
 	"joinery/internal/keyring"
 )
 
@@ -120,5 +121,13 @@ func (t inToken) ask(ctx context.Context, key string, what ceremony.What) (g key
 	if last.Generations == nil {
 		return g, errors.New("joinery-hsm says nothing of generations: it is of another version than this program")
 	}
-	return keyring.Generations{JoinKEK: last.Generations.JoinKEK, Custody: last.Generations.Custody, Transport: last.Generations.Transport}, nil
+	g = keyring.Generations{JoinKEK: last.Generations.JoinKEK, Custody: last.Generations.Custody, Transport: last.Generations.Transport}
+	for _, der := range last.Generations.Exports {
+		s, err := exportfile.ParseSignerDER(der)
+		if err != nil {
+			return g, err
+		}
+		g.Exports = append(g.Exports, s)
+	}
+	return g, nil
 }

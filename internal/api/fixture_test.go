@@ -416,11 +416,15 @@ func (f *fixture) sealedRow(t testing.TB, row client.SealedKeyRow, key []byte) (
 	if err != nil {
 		t.Fatal(err)
 	}
-	sealed := seal.SealedRow(row)
+	sealed := seal.SealedRow{
+		Line: row.Line, JoinEUI: row.JoinEUI, DevEUI: row.DevEUI, MACVersion: row.MACVersion, Root10: row.Root10,
+		UsedDevNonces: row.UsedDevNonces, JoinNonceFloor: row.JoinNonceFloor,
+	}
 	if err := s.SealRow(&sealed, nil, key); err != nil {
 		t.Fatal(err)
 	}
-	return client.SealHeader(s.Header()), client.SealedKeyRow(sealed)
+	row.AppKey, row.MAC = sealed.AppKey, sealed.MAC
+	return client.SealHeader(s.Header()), row
 }
 
 func code(err error) string {

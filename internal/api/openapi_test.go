@@ -221,6 +221,7 @@ POST /exports/{id}/withdraw
 GET /exports/{id}/file
 POST /exports/{id}/acknowledge
 GET /export-recipients
+GET /export-signers
 POST /export-recipients
 DELETE /export-recipients/{id}
 GET /export-policy
@@ -231,6 +232,7 @@ GET /custody/exports
 POST /custody/exports/{id}/start
 GET /custody/exports/{id}/devices
 POST /custody/exports/{id}/devices
+POST /custody/exports/{id}/word
 GET /rotation
 GET /rotation/roots
 POST /rotation/roots

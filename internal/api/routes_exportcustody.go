@@ -20,6 +20,9 @@ type ExportCustody interface {
 	// Work gives devices from index from on, and where to go on; 0: nowhere.
 	Work(ctx context.Context, caller joinery.Caller, id joinery.ExportID, from uint64, limit int) ([]export.Device, uint64, error)
 	HandIn(ctx context.Context, caller joinery.Caller, id joinery.ExportID, done []export.Done) (joinery.Export, error)
+	// Fail ends it, Stall says why devices wait on.
+	Fail(ctx context.Context, caller joinery.Caller, id joinery.ExportID, why string) (joinery.Export, error)
+	Stall(ctx context.Context, caller joinery.Caller, id joinery.ExportID, why string) (joinery.Export, error)
 }
 
 func (s *Server) registerExportCustody() {
@@ -63,6 +66,25 @@ func (s *Server) registerExportCustody() {
 			e, err := s.Exports.HandIn(ctx, caller, id, each(in.Body.Devices, custodyDone))
 			return ok(exportOf(e)), err
 		})
+	route(s, spec{method: http.MethodPost, path: "/custody/exports/{id}/word", id: "tellExport", tag: "server",
+		summary: "Say why devices of an export wait on, or why it failed", description: "The organisation is told by an event, once for each reason."},
+		func(ctx context.Context, caller joinery.Caller, in *custodyWordInput) (*body[client.Export], error) {
+			id, err := in.parse()
+			if err != nil {
+				return nil, err
+			}
+			do := s.Exports.Stall
+			if in.Body.Failed {
+				do = s.Exports.Fail
+			}
+			e, err := do(ctx, caller, id, in.Body.Why)
+			return ok(exportOf(e)), err
+		})
+}
+
+type custodyWordInput struct {
+	ExportPath
+	Body client.CustodyWord
 }
 
 type custodyStartInput struct {
@@ -78,7 +100,9 @@ type custodyHandInInput struct {
 func custodyDone(d client.CustodyDone) export.Done {
 	return export.Done{
 		Index: uint64(d.Index), KeySet: d.KeySet, Line: []byte(d.Line),
-		Reason: map[string]string{"does-not-open": joinery.DropUnwrapped, "not-allowed": joinery.DropNotAllowed}[d.Failed],
+		Reason: map[string]string{
+			"does-not-open": joinery.DropUnwrapped, "not-allowed": joinery.DropNotAllowed, "no-key": joinery.DropNoKey, "not-wrappable": joinery.DropWrapping,
+		}[d.Failed],
 	}
 }
 

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/hex"
+	"encoding/pem"
 	"net/http"
 	"strconv"
 
@@ -38,6 +39,8 @@ type ExportReader interface {
 	Items(ctx context.Context, caller joinery.Caller, id joinery.ExportID, from uint64, limit int) ([]joinery.ExportItem, error)
 	File(ctx context.Context, caller joinery.Caller, id joinery.ExportID, from uint64, skip, limit int) (export.Page, error)
 	Acknowledge(ctx context.Context, caller joinery.Caller, id joinery.ExportID) (joinery.Export, error)
+	// Signers are of the server that name gives, as it stands in its files.
+	Signers() (name string, list []exportfile.Signer)
 }
 
 // ExportRecipients is to whom root keys may be exported.
@@ -116,10 +119,28 @@ func (s *Server) registerExports() {
 		func(ctx context.Context, caller joinery.Caller, id joinery.ExportID) (joinery.Export, error) {
 			return s.Exports.Withdraw(ctx, caller, id)
 		})
+	route(s, spec{method: http.MethodGet, path: "/export-signers", id: "listExportSigners", tag: "exports",
+		summary:     "Keys that sign exports of this server, or once did; the newest last",
+		description: "Whoever opens a file of any time verifies it by one of them."},
+		func(_ context.Context, _ joinery.Caller, in *Paging) (*body[client.List[client.ExportSigner]], error) {
+			return few(*in, "export-signers", s.exportSigners(), func(x client.ExportSigner) string { return x.Thumbprint }, same)
+		})
 	s.registerExportFile()
 	s.registerRecipients()
 	s.registerExportPolicy()
 	s.registerExportCustody()
+}
+
+func (s *Server) exportSigners() []client.ExportSigner {
+	server, signers := s.Exports.Signers()
+	list := each(signers, func(x exportfile.Signer) client.ExportSigner {
+		text := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: x.MarshalDER()})
+		return client.ExportSigner{Server: server, Thumbprint: x.Thumbprint(), Key: string(text)}
+	})
+	if len(list) > 0 {
+		list[len(list)-1].Signs = true
+	}
+	return list
 }
 
 // exportRoute is a route about one export that answers with it.

@@ -79,6 +79,14 @@ func (s *Server) beginImport(ctx context.Context, caller joinery.Caller, in *bod
 	return ok(importState(i)), err
 }
 
+func sealedRow(k client.SealedKeyRow) seal.SealedRow {
+	return seal.SealedRow{
+		Line: k.Line, JoinEUI: k.JoinEUI, DevEUI: k.DevEUI, MACVersion: k.MACVersion, NwkKey: k.NwkKey, AppKey: k.AppKey, Root10: k.Root10,
+		UsedDevNonces: k.UsedDevNonces, JoinNonceFloor: k.JoinNonceFloor, NextRJCount1: k.NextRJCount1, MAC: k.MAC,
+		Former: each(k.Former, func(f client.FormerNonces) seal.FormerNonces { return seal.FormerNonces(f) }),
+	}
+}
+
 func (s *Server) importRows(ctx context.Context, caller joinery.Caller, in *rowsInput) (*body[client.ImportProgress], error) {
 	id, err := in.parse()
 	if err != nil {
@@ -86,7 +94,7 @@ func (s *Server) importRows(ctx context.Context, caller joinery.Caller, in *rows
 	}
 	chunk := provisioning.Chunk{
 		Import: id, From: in.Body.From, Last: in.Body.Last,
-		Keys: each(in.Body.Keys, func(k client.SealedKeyRow) seal.SealedRow { return seal.SealedRow(k) }),
+		Keys: each(in.Body.Keys, sealedRow),
 		BadRows: each(in.Body.BadRows, func(b client.BadRow) joinery.RowResult {
 			return joinery.RowResult{Index: b.Index, Line: b.Line, Status: joinery.RowFailed, Reason: b.Reason}
 		}),

@@ -8,6 +8,7 @@ import (
 
 	"joinery"
 	"joinery/client"
+	"joinery/internal/exportfile"
 	"joinery/internal/rotation"
 	"joinery/internal/seal"
 )
@@ -45,7 +46,8 @@ func (s *Server) registerRotation() {
 func rotationState(p rotation.Progress) client.Rotation {
 	out := client.Rotation{
 		JoinKEKs: each(p.Generations.JoinKEK, same), Custody: p.Generations.Custody, TransportKIDs: each(p.Generations.Transport, same),
-		KeySets: p.KeySets, Behind: p.Behind, Under: []client.RotationCount{},
+		ExportSigners: each(p.Generations.Exports, exportfile.Signer.Thumbprint),
+		KeySets:       p.KeySets, Behind: p.Behind, Under: []client.RotationCount{},
 	}
 	for _, k := range []struct {
 		name  string
@@ -88,7 +90,7 @@ func custodyRoots(r joinery.StoredRoots) client.CustodyRoots {
 
 func (s *Server) rewrapRoots(ctx context.Context, caller joinery.Caller, in *body[client.RewrapRoots]) (*body[client.Rewrapped], error) {
 	rows := each(in.Body.Rows, func(r client.RewrapRow) rotation.Row {
-		return rotation.Row{KeySet: r.KeySet, Row: seal.SealedRow(r.Keys)}
+		return rotation.Row{KeySet: r.KeySet, Row: sealedRow(r.Keys)}
 	})
 	o, err := s.Rotation.Rewrap(ctx, caller, seal.Header(in.Body.Seal), rows)
 	if err != nil {

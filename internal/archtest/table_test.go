@@ -141,10 +141,10 @@ var importers = map[string][]string{
 	"internal/keyring/lwcrypto": {"internal/keyring", "internal/keyring/soft", "internal/keyring/keyringtest", "internal/keyring/hsm"},
 	"internal/keyring/soft":     {"internal/keyring/keyringtest", "internal/daemon", "cmd/joinery", "internal/quickstart"},
 	"crypto/aes":                {"internal/exportfile", "internal/secret", "internal/seal", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/hsm", "internal/keyring/keyringtest", "internal/sim"},
-	"crypto/cipher":             {"internal/cmac", "internal/secret", "internal/seal", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/hsm", "internal/sim"},
+	"crypto/cipher":             {"internal/exportfile", "internal/cmac", "internal/secret", "internal/seal", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/hsm", "internal/sim"},
 	"crypto/rsa":                {"internal/keyring/keyringtest", "internal/exportfile", "internal/keyring/hsm/hsmtest", "internal/seal", "internal/keyring/soft", "internal/keyring/hsm", "internal/sim", "internal/quickstart", "internal/fleet"}, // fleet: how long a public key of a certificate is
 	"runtime/secret":            {"internal/secret"},
-	"filippo.io/age":            {"internal/keyring/soft", "internal/backup"},
+	"filippo.io/age":            {"internal/keyring/soft", "internal/backup", "internal/exportfile"},
 
 	"internal/backup": {"cmd/joinery"},
 

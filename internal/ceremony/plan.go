@@ -34,6 +34,7 @@ const (
 	TransportKey = "transport-key"
 	CustodyKey   = "custody-key"
 	AuditKey     = "audit-key"
+	ExportKey    = "export-key"
 )
 
 // Participant is somebody who takes part in a ceremony.
@@ -118,7 +119,7 @@ func (p Plan) Check() error {
 		c.master(m)
 	}
 	for i, key := range p.Rotate {
-		c.want(slices.Contains([]string{JoinKEK, TransportKey, CustodyKey, AuditKey}, key), "rotate: want %s, %s, %s or %s", JoinKEK, TransportKey, CustodyKey, AuditKey)
+		c.want(slices.Contains([]string{JoinKEK, TransportKey, CustodyKey, AuditKey, ExportKey}, key), "rotate: want %s, %s, %s, %s or %s", JoinKEK, TransportKey, CustodyKey, AuditKey, ExportKey)
 		c.want(!slices.Contains(p.Rotate[:i], key), "rotate: %s is there twice", key)
 	}
 	return c.err()

@@ -309,6 +309,9 @@ type Generations struct {
 	JoinKEK   []uint32 `json:"joinKEK"`
 	Custody   uint32   `json:"custody"`
 	Transport []string `json:"transport"`
+	// Exports are the public halves of the keys that sign exports or once did,
+	// SubjectPublicKeyInfo, the newest last.
+	Exports [][]byte `json:"exports,omitempty"`
 }
 
 // Message is a line of what joinery-hsm answers: a step, then the signed report of

@@ -21,6 +21,7 @@ import (
 	"joinery/internal/custodylog"
 	"joinery/internal/events"
 	"joinery/internal/export"
+	"joinery/internal/exportfile"
 	"joinery/internal/fleet"
 	"joinery/internal/interop"
 	"joinery/internal/keyring"
@@ -133,7 +134,8 @@ func newRules(ctx context.Context, c config.Config, h holders, refusals *refusal
 		people:       auth.NewPeople(h.db, now),
 		refusal:      refusal.New(h.db, refusals),
 		rotation:     rotation.New(h.db, h.keys, now),
-		export:       export.New(h.db, export.Options{Server: serverName(c), Now: now, Log: log, Hold: h.db.AnswersJoins}),
+		export: export.New(h.db, export.Options{Server: serverName(c), Now: now, Log: log, Hold: h.db.AnswersJoins,
+			Signers: func() []exportfile.Signer { return h.keys.Generations().Exports }}),
 	}
 	r.networks = claim.NewNetworks(h.db, h.keys, r.fleet, claim.NetworkOptions{Now: now})
 	var err error

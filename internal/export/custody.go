@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
+	"unicode/utf8"
 
 	"joinery"
 	"joinery/internal/exportfile"
@@ -181,7 +183,12 @@ type Done struct {
 	Index  uint64
 	KeySet joinery.KeySetID
 	Line   []byte
-	Reason string // joinery.DropUnwrapped or joinery.DropNotAllowed
+	Reason string // one of Reasons
+}
+
+// Reasons are those for which the custody process leaves a device out.
+func Reasons() []string {
+	return []string{joinery.DropUnwrapped, joinery.DropNotAllowed, joinery.DropNoKey, joinery.DropWrapping}
 }
 
 // HandIn takes devices that were wrapped, at most joinery.MaxExportRows, rising by
@@ -189,7 +196,8 @@ type Done struct {
 // disclosure is written, before anybody can download it.
 func (s *Service) HandIn(ctx context.Context, caller joinery.Caller, id joinery.ExportID, done []Done) (joinery.Export, error) {
 	e, err := s.store.Export(ctx, id)
-	if err == nil && (e.State == joinery.ExportReady || e.State == joinery.ExportDelivered) && s.custodian(caller) == nil {
+	over := []joinery.ExportState{joinery.ExportReady, joinery.ExportDelivered, joinery.ExportFailed}
+	if err == nil && slices.Contains(over, e.State) && s.custodian(caller) == nil {
 		return e, nil // the answer was lost
 	}
 	if e, err = s.working(ctx, caller, id); err != nil {
@@ -206,6 +214,47 @@ func (s *Service) HandIn(ctx context.Context, caller joinery.Caller, id joinery.
 		return e, err
 	}
 	return s.commit(ctx, caller, e, items)
+}
+
+// Fail ends an export of which nothing can be wrapped, and says why: for its owner to
+// ask for another. One of which something was wrapped goes on.
+func (s *Service) Fail(ctx context.Context, caller joinery.Caller, id joinery.ExportID, why string) (joinery.Export, error) {
+	return s.tell(ctx, caller, id, why, func(e joinery.Export) (joinery.Export, joinery.AuditEvent, error) {
+		if e.Wrapped > 0 {
+			return e, "", joinery.Errorf(joinery.CodeConflict, "keys of this export were wrapped; leave out the devices that cannot be")
+		}
+		e.State, e.EndedAt = joinery.ExportFailed, s.time()
+		return e, joinery.AuditExportFailed, nil
+	})
+}
+
+// Stall says why devices of an export wait on. Its owner is told once for each reason.
+func (s *Service) Stall(ctx context.Context, caller joinery.Caller, id joinery.ExportID, why string) (joinery.Export, error) {
+	return s.tell(ctx, caller, id, why, func(e joinery.Export) (joinery.Export, joinery.AuditEvent, error) {
+		return e, joinery.AuditExportStalled, nil
+	})
+}
+
+func (s *Service) tell(ctx context.Context, caller joinery.Caller, id joinery.ExportID, why string,
+	next func(joinery.Export) (joinery.Export, joinery.AuditEvent, error)) (joinery.Export, error) {
+	if why == "" || len(why) > maxNote || !utf8.ValidString(why) {
+		return joinery.Export{}, joinery.Errorf(joinery.CodeInvalid, "why: 1 to %d bytes of text", maxNote)
+	}
+	e, err := s.working(ctx, caller, id)
+	if err != nil {
+		return e, err
+	}
+	from, told := e.State, e.Note == why
+	e, event, err := next(e)
+	if err != nil || told && e.State == from {
+		return e, err
+	}
+	e.Note = why
+	detail := s.about(e, e.Thumbprint)
+	detail["why"] = why
+	a := s.entry(caller, event, e.Org, detail)
+	a.Actor = "custody process"
+	return e, s.store.MoveExport(ctx, e, []joinery.ExportState{from}, a)
 }
 
 func (s *Service) commit(ctx context.Context, caller joinery.Caller, e joinery.Export, items []joinery.WrappedItem) (joinery.Export, error) {
@@ -256,7 +305,7 @@ func (s *Service) check(ctx context.Context, e joinery.Export, done []Done) ([]j
 func checkLine(v *exportfile.Verifier, h exportfile.Header, asked joinery.ExportItem, d Done) (joinery.WrappedItem, error) {
 	out := joinery.WrappedItem{Index: d.Index, KeySet: d.KeySet, Blob: d.Line, Reason: d.Reason}
 	if d.Reason != "" {
-		if d.Reason != joinery.DropUnwrapped && d.Reason != joinery.DropNotAllowed || len(d.Line) > 0 {
+		if !slices.Contains(Reasons(), d.Reason) || len(d.Line) > 0 {
 			return out, fmt.Errorf("unknown reason")
 		}
 		return out, nil

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"joinery"
+	"joinery/internal/exportfile"
 )
 
 // Store is the state that these rules need. Changes write their audit entries in
@@ -98,6 +99,8 @@ type Options struct {
 	Server string
 	Now    func() time.Time // nil is the system's clock
 	Log    *slog.Logger
+	// Signers gives the keys that sign exports or once did, the newest last; nil: none.
+	Signers func() []exportfile.Signer
 	// Hold is why nothing is to be disclosed now, nil for no reason: a copy of a
 	// database may know of an export that was withdrawn since.
 	Hold func() error
@@ -110,6 +113,7 @@ type Service struct {
 	now    func() time.Time
 	log    *slog.Logger
 	hold   func() error
+	sign   func() []exportfile.Signer
 	wake   chan struct{}
 }
 
@@ -124,11 +128,19 @@ func New(store Store, opt Options) *Service {
 	if opt.Hold == nil {
 		opt.Hold = func() error { return nil }
 	}
+	if opt.Signers == nil {
+		opt.Signers = func() []exportfile.Signer { return nil }
+	}
 	if opt.Server == "" {
 		opt.Server = "joinery"
 	}
-	return &Service{store: store, server: opt.Server, now: opt.Now, log: opt.Log, hold: opt.Hold, wake: make(chan struct{}, 1)}
+	return &Service{store: store, server: opt.Server, now: opt.Now, log: opt.Log, hold: opt.Hold, sign: opt.Signers, wake: make(chan struct{}, 1)}
 }
+
+// Signers gives this server's name, as it stands in files, and the keys that sign its
+// exports or once did, the newest, which signs, last: for whoever holds a file of an
+// earlier time.
+func (s *Service) Signers() (server string, list []exportfile.Signer) { return s.server, s.sign() }
 
 // Approved holds a token when an export was approved since it was last taken.
 func (s *Service) Approved() <-chan struct{} { return s.wake }

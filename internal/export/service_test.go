@@ -198,6 +198,57 @@ func TestDevicesChange(t *testing.T) {
 	f.checked()
 }
 
+// What cannot be done ends, or says why it waits, and the organisation is told once.
+func TestFailed(t *testing.T) {
+	f := newFixture(t)
+	e := f.ask(f.owner, f.device(1), f.device(2))
+	_, err := f.Stall(f.ctx, f.owner, e.ID, "no key")
+	f.refused(err, joinery.CodeForbidden)
+	_, err = f.Fail(f.ctx, f.custody, e.ID, "")
+	f.refused(err, joinery.CodeInvalid)
+	for _, why := range []string{"no key", "no key", "another key"} {
+		got, err := f.Stall(f.ctx, f.custody, e.ID, why)
+		f.ok(err)
+		if got.State != joinery.ExportApproved || got.Note != why {
+			t.Errorf("%+v", got)
+		}
+	}
+	h := f.begin(e.ID)
+	work, _, err := f.Work(f.ctx, f.custody, e.ID, 0, 0)
+	f.ok(err)
+	_, err = f.HandIn(f.ctx, f.custody, e.ID, []export.Done{f.wrapped(h, work[0])})
+	f.ok(err)
+	_, err = f.Fail(f.ctx, f.custody, e.ID, "no wrapping") // of one device the owner has the key
+	f.refused(err, joinery.CodeConflict)
+	e, err = f.HandIn(f.ctx, f.custody, e.ID, []export.Done{{Index: 1, KeySet: work[1].KeySet.ID, Reason: joinery.DropWrapping}})
+	f.ok(err)
+	if e.State != joinery.ExportReady || e.Wrapped != 1 || e.Dropped != 1 || e.Note != "" {
+		t.Errorf("%+v", e)
+	}
+
+	e = f.ask(f.owner, f.device(3))
+	e, err = f.Fail(f.ctx, f.custody, e.ID, "no wrapping")
+	f.ok(err)
+	if e.State != joinery.ExportFailed || !e.State.Ended() || e.Note != "no wrapping" {
+		t.Errorf("%+v", e)
+	}
+	if jobs, err := f.Jobs(f.ctx, f.custody); err != nil || len(jobs) != 0 {
+		t.Errorf("%d jobs, %v", len(jobs), err)
+	}
+	_, err = f.Withdraw(f.ctx, f.owner, e.ID)
+	f.refused(err, joinery.CodeConflict)
+	told := map[joinery.AuditEvent]int{}
+	entries, err := f.db.AuditEntries(f.ctx, 0, 100)
+	f.ok(err)
+	for _, a := range entries {
+		told[a.Event]++
+	}
+	if told[joinery.AuditExportStalled] != 2 || told[joinery.AuditExportFailed] != 1 {
+		t.Errorf("%v", told)
+	}
+	f.checked()
+}
+
 // What is handed in must be what was asked for, under the first line that stands.
 func TestHandIn(t *testing.T) {
 	f := newFixture(t)

@@ -249,8 +249,7 @@ func (d Device) WithoutBlobs() Device {
 
 // Row gives a device of form seal as a row of a key list that was sealed under
 // d.Seal: another Joinery imports it as it is. A counter of DevNonces stands in it as
-// its last one. What a row cannot say is left out: the nonces of other JoinEUIs, and
-// RJcount1.
+// its last one.
 func (d Device) Row() seal.SealedRow {
 	row := d.row()
 	for _, k := range d.Keys {
@@ -273,12 +272,18 @@ func (m Metadata) row() seal.SealedRow {
 		JoinEUI: m.JoinEUI, DevEUI: m.DevEUI, MACVersion: m.MACVersion, Root10: m.Root10, JoinNonceFloor: m.JoinNonce,
 	}
 	for _, n := range m.Nonces {
+		used := n.UsedDevNonces
+		if m.MACVersion.CountsDevNonces() {
+			used = nil
+			if n.NextDevNonce > 0 {
+				used = []lorawan.DevNonce{lorawan.DevNonce(n.NextDevNonce - 1)}
+			}
+		}
 		switch {
-		case n.JoinEUI != m.JoinEUI:
-		case m.MACVersion.CountsDevNonces() && n.NextDevNonce > 0:
-			row.UsedDevNonces = []lorawan.DevNonce{lorawan.DevNonce(n.NextDevNonce - 1)}
-		case !m.MACVersion.CountsDevNonces():
-			row.UsedDevNonces = n.UsedDevNonces
+		case n.JoinEUI == m.JoinEUI:
+			row.UsedDevNonces, row.NextRJCount1 = used, n.NextRJCount1
+		case len(used) > 0 || n.NextRJCount1 > 0:
+			row.Former = append(row.Former, seal.FormerNonces{JoinEUI: n.JoinEUI, UsedDevNonces: used, NextRJCount1: n.NextRJCount1})
 		}
 	}
 	return row

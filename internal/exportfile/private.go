@@ -31,20 +31,38 @@ type PrivateKey struct {
 
 // ParsePrivateKey reads RSA or P-256 in PEM (PKCS #8, PKCS #1, SEC 1) or as a JSON
 // Web Key. It clears text. ErrPrivateKey.
-func ParsePrivateKey(text []byte) (k *PrivateKey, err error) {
+func ParsePrivateKey(text []byte) (*PrivateKey, error) { return OpenPrivateKey(text, Unlock{}) }
+
+// OpenPrivateKey is ParsePrivateKey for a key that may be protected: PKCS #8 in PEM
+// by a passphrase (PBES2), or any of these forms in a file of age. It clears text.
+// ErrPrivateKey, or the error of u.Passphrase.
+func OpenPrivateKey(text []byte, u Unlock) (k *PrivateKey, err error) {
 	defer clear(text)
-	secret.Do(func() { k, err = parsePrivateKey(text) })
+	defer clear(u.Identities)
+	secret.Do(func() { k, err = openPrivateKey(text, u) })
 	return k, err
 }
 
-func parsePrivateKey(text []byte) (*PrivateKey, error) {
+func openPrivateKey(text []byte, u Unlock) (*PrivateKey, error) {
+	if !isAge(text) {
+		return parsePrivateKey(text, u)
+	}
+	inner, err := openAge(text, u)
+	defer clear(inner)
+	if err != nil {
+		return nil, err
+	}
+	return parsePrivateKey(inner, u)
+}
+
+func parsePrivateKey(text []byte, u Unlock) (*PrivateKey, error) {
 	text = bytes.TrimSpace(text)
 	var key any
 	var err error
 	if len(text) > 0 && text[0] == '{' {
 		key, err = parsePrivateJWK(text)
 	} else {
-		key, err = parsePrivatePEM(text)
+		key, err = parsePrivatePEM(text, u)
 	}
 	if err != nil {
 		return nil, err
@@ -77,7 +95,7 @@ func parsePrivateKey(text []byte) (*PrivateKey, error) {
 	return &PrivateKey{memory, held, recipient}, nil
 }
 
-func parsePrivatePEM(text []byte) (any, error) {
+func parsePrivatePEM(text []byte, u Unlock) (any, error) {
 	for len(text) > 0 {
 		var block *pem.Block
 		if block, text = pem.Decode(text); block == nil {
@@ -85,8 +103,10 @@ func parsePrivatePEM(text []byte) (any, error) {
 		}
 		defer clear(block.Bytes)
 		switch {
-		case block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "":
-			return nil, fmt.Errorf("%w: it is encrypted; open it first (openssl pkey), and give it through a pipe rather than a file", ErrPrivateKey)
+		case block.Type == "ENCRYPTED PRIVATE KEY":
+			return openPBES2(block.Bytes, u)
+		case block.Headers["DEK-Info"] != "":
+			return nil, fmt.Errorf("%w: it is encrypted in an old way; have openssl pkcs8 -topk8 -v2 aes-256-cbc write it anew", ErrPrivateKey)
 		case block.Type == "PRIVATE KEY":
 			return parsed(x509.ParsePKCS8PrivateKey(block.Bytes))
 		case block.Type == "RSA PRIVATE KEY":

@@ -22,14 +22,17 @@ type Custodian interface {
 	// Generation is that of the newest custody key it has, from 1; 0 for none: then
 	// it opens derived key sets only.
 	Generation() uint32
-	// Signer is the public half of the key that signs exports.
+	// Signer is the public half of the key that signs exports: the newest. What an
+	// older one began to sign it signs to the end, as long as that is there.
 	Signer() exportfile.Signer
 	// Wrappings lists how it can wrap root keys; see exportfile.Choose.
 	Wrappings() []exportfile.Wrapping
 	// Reseal opens the custody blobs of key sets and seals their root keys to a
 	// server's transport key, as rows of a key list: the server takes them in as it
-	// takes in an import. ErrOtherCustody where a blob does not open with this key.
-	Reseal(ctx context.Context, to seal.PublicKey, roots []joinery.StoredRoots) (seal.Header, []seal.SealedRow, error)
+	// takes in an import. What is wrong with one key set is its own error, and hinders
+	// no other: ErrOtherCustody where a blob does not open with this key, ErrIntegrity,
+	// ErrNoRoot. The header is that of all rows, zero where there is none.
+	Reseal(ctx context.Context, to seal.PublicKey, roots []joinery.StoredRoots) (seal.Header, []Resealed, error)
 	// Export wraps root keys to a recipient and signs them: a page of the export
 	// whose header is h. What is wrong with one key set is its own error, and hinders
 	// no other; an error is about all: exportfile.ErrFormat for a header that is not
@@ -41,6 +44,12 @@ type Custodian interface {
 	Export(ctx context.Context, h exportfile.Header, to exportfile.Recipient, in []ExportIn) ([]ExportOut, error)
 	// Close wipes what there is in memory, or logs out of tokens.
 	Close() error
+}
+
+// Resealed is the root keys of one key set, sealed anew, or why they are not.
+type Resealed struct {
+	Row seal.SealedRow
+	Err error
 }
 
 // ExportIn asks for one device of an export: its key set, of which only what its

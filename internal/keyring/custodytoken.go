@@ -19,7 +19,8 @@ type CustodyToken interface {
 	// Generations are those of the custody keys at hand, in rising order; none where
 	// there is no custody key.
 	Generations() []uint32
-	Signer() exportfile.Signer
+	// Signers are the keys that can sign exports, the newest last.
+	Signers() []exportfile.Signer
 	Wrappings() []exportfile.Wrapping
 	// Checks tells whether the server's keys are at hand: master keys, and the row
 	// MAC key. Without them it can do no more than seal anew, for a server that
@@ -27,8 +28,8 @@ type CustodyToken interface {
 	Checks() bool
 	// MAC computes HMAC-SHA-256 of msg under the server's row MAC key.
 	MAC(ctx context.Context, msg []byte) ([sha256.Size]byte, error)
-	// Sign makes an ES256 signature of a hash with the key that signs exports: r ‖ s.
-	Sign(ctx context.Context, hash [sha256.Size]byte) ([exportfile.SignatureLen]byte, error)
+	// Sign makes an ES256 signature of a hash with one of Signers: r ‖ s.
+	Sign(ctx context.Context, by exportfile.Signer, hash [sha256.Size]byte) ([exportfile.SignatureLen]byte, error)
 	// OpenExport begins to wrap root keys to a recipient. exportfile.ErrWrapping.
 	OpenExport(ctx context.Context, to exportfile.Recipient, w exportfile.Wrapping) (CustodyBatch, error)
 	Close() error
@@ -71,7 +72,13 @@ func (c *custodian) Generation() uint32 {
 }
 
 // Signer implements Custodian.
-func (c *custodian) Signer() exportfile.Signer { return c.token.Signer() }
+func (c *custodian) Signer() exportfile.Signer {
+	list := c.token.Signers()
+	if len(list) == 0 {
+		return exportfile.Signer{}
+	}
+	return list[len(list)-1]
+}
 
 // Wrappings implements Custodian.
 func (c *custodian) Wrappings() []exportfile.Wrapping { return c.token.Wrappings() }
@@ -80,7 +87,7 @@ func (c *custodian) Wrappings() []exportfile.Wrapping { return c.token.Wrappings
 func (c *custodian) Close() error { return c.token.Close() }
 
 // Reseal implements Custodian.
-func (c *custodian) Reseal(ctx context.Context, to seal.PublicKey, roots []joinery.StoredRoots) (h seal.Header, rows []seal.SealedRow, err error) {
+func (c *custodian) Reseal(ctx context.Context, to seal.PublicKey, roots []joinery.StoredRoots) (h seal.Header, out []Resealed, err error) {
 	recipient, err := exportfile.ParseRecipientDER(to.MarshalDER())
 	if err != nil {
 		return h, nil, err
@@ -90,23 +97,27 @@ func (c *custodian) Reseal(ctx context.Context, to seal.PublicKey, roots []joine
 		w = exportfile.SealOAEP1
 	}
 	err = c.batch(ctx, recipient, w, func(b CustodyBatch) error {
-		for _, r := range roots {
+		out = make([]Resealed, len(roots))
+		for i, r := range roots {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
 			d, err := c.reseal(ctx, b, r)
-			if err != nil {
-				return fmt.Errorf("key set %s: %w", r.KeySet, err)
+			switch {
+			case errors.Is(err, ErrToken):
+				return err // no key set is at fault
+			case err != nil:
+				out[i].Err = err
+			default:
+				h, out[i].Row = *d.Seal, d.Row()
 			}
-			h = *d.Seal
-			rows = append(rows, d.Row())
 		}
 		return nil
 	})
 	if err != nil {
 		return seal.Header{}, nil, err
 	}
-	return h, rows, nil
+	return h, out, nil
 }
 
 func (c *custodian) reseal(ctx context.Context, b CustodyBatch, r joinery.StoredRoots) (d exportfile.Device, err error) {
@@ -162,8 +173,8 @@ func (c *custodian) Export(ctx context.Context, h exportfile.Header, to exportfi
 		return nil, mismatch("an export needs the keys of the server, beside the custody key")
 	case h.Recipient != to.Thumbprint():
 		return nil, fmt.Errorf("%w: its header names another recipient", exportfile.ErrFormat)
-	case h.Signer != c.token.Signer():
-		return nil, fmt.Errorf("%w: its header names another signer than this server's", exportfile.ErrFormat)
+	case !slices.Contains(c.token.Signers(), h.Signer):
+		return nil, fmt.Errorf("%w: its header names a signer that this server does not have, or has no more", exportfile.ErrFormat)
 	}
 	err = c.batch(ctx, to, h.Wrapping, func(b CustodyBatch) error {
 		out = make([]ExportOut, len(in))
@@ -201,7 +212,9 @@ func (c *custodian) export(ctx context.Context, b CustodyBatch, h exportfile.Hea
 	if err := d.Check(h); err != nil {
 		return exportfile.Device{}, err
 	}
-	err = digests.Sign(&d, func(hash [sha256.Size]byte) ([exportfile.SignatureLen]byte, error) { return c.token.Sign(ctx, hash) })
+	err = digests.Sign(&d, func(hash [sha256.Size]byte) ([exportfile.SignatureLen]byte, error) {
+		return c.token.Sign(ctx, h.Signer, hash)
+	})
 	return d, err
 }
 

@@ -29,9 +29,9 @@ type Generations struct {
 	// Transport are the key identifiers of transport keys that open what was sealed
 	// to them, the newest last.
 	Transport []string
-	// Export is the public half of the key that signs exports; the zero Signer where
-	// the token has none yet.
-	Export exportfile.Signer
+	// Exports are the public halves of all keys that sign exports or once did, the
+	// newest, which signs, last; none where the token has none yet.
+	Exports []exportfile.Signer
 }
 
 // Newest is the join KEK that seals; 0 where there is none.
@@ -44,7 +44,7 @@ func (g Generations) Newest() uint32 {
 
 // Equal tells whether both are the same.
 func (g Generations) Equal(o Generations) bool {
-	return slices.Equal(g.JoinKEK, o.JoinKEK) && g.Custody == o.Custody && slices.Equal(g.Transport, o.Transport) && g.Export == o.Export
+	return slices.Equal(g.JoinKEK, o.JoinKEK) && g.Custody == o.Custody && slices.Equal(g.Transport, o.Transport) && slices.Equal(g.Exports, o.Exports)
 }
 
 // Current tells whether a stored root key, if there is one, is sealed under the

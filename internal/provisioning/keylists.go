@@ -108,16 +108,21 @@ func (s *Service) newSealedDevice(i joinery.Import, at row, r seal.SealedRow) jo
 // single one is spent (TS001-1.0.3 §6.2.4).
 func noncesOf(r seal.SealedRow) joinery.Nonces {
 	nonces := joinery.Nonces{JoinNonce: r.JoinNonceFloor}
-	if len(r.UsedDevNonces) == 0 {
-		return nonces
+	now := seal.FormerNonces{JoinEUI: r.JoinEUI, UsedDevNonces: r.UsedDevNonces, NextRJCount1: r.NextRJCount1}
+	for _, f := range append([]seal.FormerNonces{now}, r.Former...) {
+		e := joinery.JoinEUINonces{JoinEUI: f.JoinEUI, NextRJCount1: f.NextRJCount1}
+		switch {
+		case len(f.UsedDevNonces) == 0 && f.NextRJCount1 == 0:
+			continue
+		case len(f.UsedDevNonces) == 0:
+		case r.MACVersion.CountsDevNonces():
+			e.Next = uint32(slices.Max(f.UsedDevNonces)) + 1
+		default:
+			e.Used = joinery.NewDevNonceSet(f.UsedDevNonces)
+		}
+		nonces = nonces.With(e)
 	}
-	e := joinery.JoinEUINonces{JoinEUI: r.JoinEUI}
-	if r.MACVersion.CountsDevNonces() {
-		e.Next = uint32(slices.Max(r.UsedDevNonces)) + 1
-	} else {
-		e.Used = joinery.NewDevNonceSet(r.UsedDevNonces)
-	}
-	return nonces.With(e)
+	return nonces
 }
 
 // placeRows gives the bad rows of a chunk as results, and the index of each of

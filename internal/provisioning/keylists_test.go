@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/tink-crypto/tink-go/v2/mac/subtle"
 
 	"joinery"
+	"joinery/internal/exportfile"
 	"joinery/internal/keyring"
 	"joinery/internal/seal"
 	"joinery/lorawan"
@@ -325,6 +327,59 @@ func TestKeyListsThatCustodyDoesNotTake(t *testing.T) {
 		wantCode(t, err, want)
 		if now, err := f.Status(t.Context(), f.acme, i.ID); err != nil || now.Next != 0 {
 			t.Errorf("%+v, %v", now, err)
+		}
+	}
+}
+
+// What another Joinery exported comes in with all that it knew of nonces: of the JoinEUI
+// of now, of former ones, and RJcount1. The rows say it back as it was.
+func TestMovedNonces(t *testing.T) {
+	f := newFixture(t)
+	to, err := exportfile.ParseRecipientDER(keys.TransportKey().MarshalDER())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := exportfile.NewWrapper(to, exportfile.SealOAEP256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Wipe()
+	var list []exportfile.Metadata
+	c := Chunk{Last: true}
+	for i, version := range []lorawan.MACVersion{lorawan.MAC1_0_3, lorawan.MAC1_0_4, lorawan.MAC1_1} {
+		m := exportfile.Metadata{JoinEUI: eui(ordinary), DevEUI: eui(uint64(i) + 1), MACVersion: version, Root10: exportfile.NwkKey, JoinNonce: 77}
+		for k, joinEUI := range []uint64{ordinary - 9, ordinary, ordinary + 5} {
+			n := exportfile.Nonces{JoinEUI: eui(joinEUI)}
+			if version.CountsDevNonces() {
+				n.NextDevNonce = []uint32{1 << 16, 0, 9}[k]
+			} else {
+				n.UsedDevNonces = [][]lorawan.DevNonce{{0, 65535}, {4}, {1, 2, 3}}[k]
+			}
+			if version.HasTwoRootKeys() {
+				n.NextRJCount1 = []uint32{3, 1 << 16, 0}[k]
+			}
+			if n.NextDevNonce > 0 || n.NextRJCount1 > 0 || n.UsedDevNonces != nil {
+				m.Nonces = append(m.Nonces, n)
+			}
+		}
+		d, err := w.Wrap(m, newKey(), newKey())
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, c.Seal, c.Keys = append(list, m), *d.Seal, append(c.Keys, d.Row())
+	}
+	forged := c.Keys[2]
+	forged.Former = forged.Former[1:]
+	c.Keys = append(c.Keys, forged)
+	c.Import = f.begin(t, f.acme, Spec{Kind: joinery.ImportKeyList}).ID
+	results, _ := f.take(t, f.acme, c)
+	if results[3].Reason != reasonTransport {
+		t.Errorf("a row without a part of its history: %+v", results[3])
+	}
+	for i, want := range list {
+		s := f.state(t, ordinary, uint64(i)+1)
+		if got := keyring.ExportMetadata(s.KeySet, s.Device.JoinEUI, s.Device.MACVersion); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: row %+v\nhave %+v\nwant %+v", want.MACVersion, results[i], got, want)
 		}
 	}
 }

@@ -24,6 +24,7 @@ var ErrMAC = errors.New("seal: the item is not as it was sealed")
 // sealed as one kind never opens as another.
 const (
 	purposeRoot    = Format + " root"
+	purposeMoved   = Format + " moved root"
 	purposeKEK     = Format + " kek"
 	purposeMaster  = Format + " master"
 	purposeElement = Format + " element"
@@ -52,17 +53,32 @@ func newItem(purpose string, context [][]byte, keys ...[]byte) Item {
 // Item gives what the MAC of a row covers: all of it but its line, which is for
 // people. The fields are JoinEUI 8, DevEUI 8, MACVersion as text ("1.0.3"),
 // Root10, UsedDevNonces 2 each and JoinNonceFloor 4, numbers big-endian; then
-// NwkKey and AppKey.
+// NwkKey and AppKey. A row that has NextRJCount1 or Former is an item of another
+// purpose, with more fields before the keys: NextRJCount1 4, and for each former
+// JoinEUI that 8, its UsedDevNonces 2 each and its NextRJCount1 4.
 func (r SealedRow) Item() Item {
-	var used []byte
-	for _, n := range r.UsedDevNonces {
-		used = binary.BigEndian.AppendUint16(used, uint16(n))
+	context := [][]byte{
+		r.JoinEUI[:], r.DevEUI[:], []byte(r.MACVersion.String()), []byte(r.Root10), devNonces(r.UsedDevNonces), number(uint32(r.JoinNonceFloor)),
 	}
-	floor := binary.BigEndian.AppendUint32(nil, uint32(r.JoinNonceFloor))
-	return newItem(purposeRoot, [][]byte{
-		r.JoinEUI[:], r.DevEUI[:], []byte(r.MACVersion.String()), []byte(r.Root10), used, floor,
-	}, r.NwkKey, r.AppKey)
+	if r.NextRJCount1 == 0 && len(r.Former) == 0 {
+		return newItem(purposeRoot, context, r.NwkKey, r.AppKey)
+	}
+	context = append(context, number(r.NextRJCount1))
+	for i := range r.Former {
+		f := &r.Former[i]
+		context = append(context, f.JoinEUI[:], devNonces(f.UsedDevNonces), number(f.NextRJCount1))
+	}
+	return newItem(purposeMoved, context, r.NwkKey, r.AppKey)
 }
+
+func devNonces(list []lorawan.DevNonce) (b []byte) {
+	for _, n := range list {
+		b = binary.BigEndian.AppendUint16(b, uint16(n))
+	}
+	return b
+}
+
+func number(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
 
 // MACInput gives what the MAC of i is made of, for a token that makes it itself.
 func (i Item) MACInput() []byte { return i.encoded }

@@ -3,6 +3,7 @@ package seal
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"joinery/lorawan"
 )
@@ -41,9 +42,28 @@ type SealedRow struct {
 	// order; JoinNonceFloor is the last JoinNonce that it issued.
 	UsedDevNonces  []lorawan.DevNonce `json:"usedDevNonces,omitzero"`
 	JoinNonceFloor lorawan.JoinNonce  `json:"joinNonceFloor,omitzero"`
+	// NextRJCount1 is one above the last RJcount1 that it accepted, 65,536 when
+	// none is left; Former is what it accepted under JoinEUIs that the device had
+	// before, in their order.
+	NextRJCount1 uint32         `json:"nextRJcount1,omitzero"`
+	Former       []FormerNonces `json:"former,omitzero"`
 	// MAC binds all of the above but Line together; see Item.
 	MAC []byte `json:"mac"`
 }
+
+// FormerNonces is what a device used up under a JoinEUI that it had before; see
+// SealedRow.
+type FormerNonces struct {
+	JoinEUI       lorawan.EUI64      `json:"joinEUI"`
+	UsedDevNonces []lorawan.DevNonce `json:"usedDevNonces,omitzero"`
+	NextRJCount1  uint32             `json:"nextRJcount1,omitzero"`
+}
+
+// Bounds of what a row says of nonces.
+const (
+	maxFormer  = 63
+	maxRJCount = 1 << 16
+)
 
 // RowError tells what is wrong with one row. Its Reason names columns and what
 // they should hold, and never repeats what they do hold: a key may stand in any
@@ -73,7 +93,25 @@ func (r SealedRow) Check() error {
 	case r.JoinNonceFloor > lorawan.MaxJoinNonce:
 		return fmt.Errorf("JoinNonceFloor is above %d", lorawan.MaxJoinNonce)
 	}
+	if err := r.checkFormer(); err != nil {
+		return err
+	}
 	return r.checkRoots()
+}
+
+func (r SealedRow) checkFormer() error {
+	if r.NextRJCount1 > maxRJCount || len(r.Former) > maxFormer {
+		return fmt.Errorf("nextRJcount1 is above %d, or there are more than %d former JoinEUIs", maxRJCount, maxFormer)
+	}
+	for i, f := range r.Former {
+		switch {
+		case f.NextRJCount1 > maxRJCount:
+			return fmt.Errorf("nextRJcount1 of a former JoinEUI is above %d", maxRJCount)
+		case f.JoinEUI == r.JoinEUI || i > 0 && slices.Compare(r.Former[i-1].JoinEUI[:], f.JoinEUI[:]) >= 0:
+			return errors.New("former JoinEUIs are not in order, or one is the JoinEUI of now")
+		}
+	}
+	return nil
 }
 
 func (r SealedRow) checkRoots() error {

@@ -12,7 +12,7 @@ import (
 const maxOpenExports = 100
 
 const exportColumns = `SELECT e.id, e.org, e.state, e.recipient, p.name, p.kind, p.thumbprint, e.devices, e.wrapped, e.dropped, e.digest, e.form, e.header, e.needs_approval,
-	e.requested_by, e.requested_person, e.requested_at, e.decided_by, e.decided_at, e.note, e.ready_at, e.ended_at, e.expires_at
+	e.requested_by, e.requested_person, e.requested_at, e.decided_by, e.decided_at, e.note, e.ready_at, e.ended_at, e.expires_at, e.failed
 	FROM export e JOIN export_recipient p ON p.id = e.recipient `
 
 func (c conn) exports(where string, args ...any) (list []joinery.Export, err error) {
@@ -25,6 +25,9 @@ func (c conn) exports(where string, args ...any) (list []joinery.Export, err err
 		r.into(e.Digest[:])
 		e.Form, e.Header, e.NeedsApproval, e.RequestedBy, e.RequestedPerson, e.RequestedAt = r.text(), r.blob(), r.bool(), r.text(), joinery.PersonID(r.int()), r.time()
 		e.DecidedBy, e.DecidedAt, e.Note, e.ReadyAt, e.EndedAt, e.ExpiresAt = r.text(), r.time(), r.text(), r.time(), r.time(), r.time()
+		if r.bool() {
+			e.State = joinery.ExportFailed
+		}
 		list = append(list, e)
 		return nil
 	}, args...)
@@ -69,12 +72,17 @@ func (d *DB) Exports(ctx context.Context, q joinery.ExportQuery) (list []joinery
 	return list, err
 }
 
-// putExport writes what can change of an export.
+// putExport writes what can change of an export. A failed one is stored as a rejected
+// one with a mark.
 func (t *tx) putExport(e joinery.Export) error {
+	failed := e.State == joinery.ExportFailed
+	if failed {
+		e.State = joinery.ExportRejected
+	}
 	return t.exec(`UPDATE export SET state = ?, devices = ?, wrapped = ?, dropped = ?, digest = ?, header = ?, needs_approval = ?, decided_by = ?, decided_at = ?,
-		note = ?, ready_at = ?, ended_at = ?, expires_at = ? WHERE id = ?`,
+		note = ?, ready_at = ?, ended_at = ?, expires_at = ?, failed = ? WHERE id = ?`,
 		e.State, e.Devices, e.Wrapped, e.Dropped, optional{e.Digest}, e.Header, e.NeedsApproval, optional{e.DecidedBy}, optional{e.DecidedAt},
-		e.Note, optional{e.ReadyAt}, optional{e.EndedAt}, e.ExpiresAt, e.ID)
+		e.Note, optional{e.ReadyAt}, optional{e.EndedAt}, e.ExpiresAt, failed, e.ID)
 }
 
 // BeginExport makes an export to which devices are added. CodeNotFound where its
@@ -243,8 +251,8 @@ func (d *DB) StartExport(ctx context.Context, id joinery.ExportID, header []byte
 // what its recipient opens: nobody can have that before. A device that is gone, or
 // another's, is dropped; one that is not waiting is left as it is, so that the same
 // may be handed in again. When no device waits any more the export is ready, until
-// expires, and ready is written. CodeConflict unless it is approved or being worked
-// on.
+// expires, and ready is written; where none was wrapped it has failed, and ready is
+// written as that. CodeConflict unless it is approved or being worked on.
 func (d *DB) CommitExport(ctx context.Context, id joinery.ExportID, items []joinery.WrappedItem, expires time.Time, exposed, ready joinery.AuditEntry) (joinery.Export, error) {
 	if len(items) > joinery.MaxExportRows {
 		return joinery.Export{}, joinery.Errorf(joinery.CodeTooLarge, "at most %d devices at once", joinery.MaxExportRows)
@@ -262,8 +270,13 @@ func (d *DB) CommitExport(ctx context.Context, id joinery.ExportID, items []join
 		if e.Wrapped+e.Dropped < e.Devices {
 			return e, t.putExport(e)
 		}
-		e.State, e.ReadyAt, e.ExpiresAt = joinery.ExportReady, ready.At, expires
-		ready.Org = e.Org
+		ready.Org, e.Note = e.Org, ""
+		if e.Wrapped > 0 {
+			e.State, e.ReadyAt, e.ExpiresAt = joinery.ExportReady, ready.At, expires
+		} else {
+			e.State, e.EndedAt, e.Note = joinery.ExportFailed, ready.At, joinery.NoteNothing
+			ready.Event = joinery.AuditExportFailed
+		}
 		return e, t.finish(t.putExport(e), ready)
 	})
 }

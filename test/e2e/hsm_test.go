@@ -212,6 +212,7 @@ func TestServerInToken(t *testing.T) {
 	for _, d := range listed {
 		s.joins(d)
 	}
+	t.Run("export", func(t *testing.T) { v.exports(t, s, listed) })
 }
 
 // joins joins a device twice, and fetches what its Application Server gets.

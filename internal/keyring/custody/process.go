@@ -113,7 +113,7 @@ func (p *process) Signer() exportfile.Signer { return p.hello.Signer }
 func (p *process) Wrappings() []exportfile.Wrapping { return p.hello.Wrappings }
 
 // Reseal implements keyring.Custodian.
-func (p *process) Reseal(ctx context.Context, to seal.PublicKey, roots []joinery.StoredRoots) (seal.Header, []seal.SealedRow, error) {
+func (p *process) Reseal(ctx context.Context, to seal.PublicKey, roots []joinery.StoredRoots) (seal.Header, []keyring.Resealed, error) {
 	r := resealRequest{To: to.MarshalDER(), Roots: make([]storedRoots, len(roots))}
 	for i, one := range roots {
 		r.Roots[i] = storedRoots{one.KeySet, one.JoinEUI, one.DevEUI, one.MACVersion, one.Root10, one.Nwk.Custody, one.App.Custody}
@@ -125,7 +125,18 @@ func (p *process) Reseal(ctx context.Context, to seal.PublicKey, roots []joinery
 	if err != nil {
 		return seal.Header{}, nil, err
 	}
-	return *a.Header, a.Rows, nil
+	out := make([]keyring.Resealed, len(roots))
+	for i, one := range a.Rows {
+		switch {
+		case one.Error != nil:
+			out[i].Err = one.Error.err()
+		case one.Row == nil:
+			return seal.Header{}, nil, errVersion
+		default:
+			out[i].Row = *one.Row
+		}
+	}
+	return *a.Header, out, nil
 }
 
 // Export implements keyring.Custodian.

@@ -69,9 +69,17 @@ func (r resealRequest) do(ctx context.Context, c keyring.Custodian) answer {
 	for i, one := range r.Roots {
 		roots[i] = one.domain()
 	}
-	h, rows, err := c.Reseal(ctx, to, roots)
+	h, made, err := c.Reseal(ctx, to, roots)
 	if err != nil {
 		return answer{Error: failureOf(err)}
+	}
+	rows := make([]resealedRow, len(made))
+	for i, m := range made {
+		if m.Err != nil {
+			rows[i].Error = failureOf(m.Err)
+		} else {
+			rows[i].Row = &made[i].Row
+		}
 	}
 	return answer{Header: &h, Rows: rows}
 }

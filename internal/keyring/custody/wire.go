@@ -75,11 +75,16 @@ type exportIn struct {
 // answer is one line on descriptor 3. The first answers no request: it says that the
 // tokens are open.
 type answer struct {
-	Error  *failure         `json:"error,omitempty"`
-	Hello  *hello           `json:"hello,omitempty"`
-	Header *seal.Header     `json:"header,omitempty"`
-	Rows   []seal.SealedRow `json:"rows,omitempty"`
-	Out    []exportOut      `json:"out,omitempty"`
+	Error  *failure      `json:"error,omitempty"`
+	Hello  *hello        `json:"hello,omitempty"`
+	Header *seal.Header  `json:"header,omitempty"`
+	Rows   []resealedRow `json:"rows,omitempty"`
+	Out    []exportOut   `json:"out,omitempty"`
+}
+
+type resealedRow struct {
+	Row   *seal.SealedRow `json:"row,omitempty"`
+	Error *failure        `json:"error,omitempty"`
 }
 
 type hello struct {
@@ -90,7 +95,7 @@ type hello struct {
 }
 
 // version is that of the conversation.
-const version = 1
+const version = 2
 
 type exportOut struct {
 	Device *exportfile.Device `json:"device,omitempty"`

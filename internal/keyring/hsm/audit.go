@@ -94,19 +94,35 @@ func (a Auditor) Sign(digest []byte) ([]byte, error) {
 	})
 }
 
-// findSigner gives the public half of the key that signs exports; the zero Signer
-// where the token has none, from before there were exports.
-func findSigner(s *session) (signer exportfile.Signer, err error) {
-	list, err := s.find(pkcs11.CKO_PUBLIC_KEY, labelExport)
-	if err != nil || len(list) == 0 {
-		return signer, err
+// findSigners gives the public halves of all keys that sign exports or once did, the
+// newest last; none where the token has none, from before there were exports. What was
+// never made whole behind the newest is left out.
+func findSigners(s *session) (list []exportfile.Signer, err error) {
+	whole, err := s.generations(labelExport, classesOf[labelExport]...)
+	if err != nil || len(whole) == 0 {
+		return nil, err
 	}
-	if len(list) > 1 {
-		return signer, fmt.Errorf("%w: there are %d objects %s; want 1", ErrObject, len(list), labelExport)
-	}
-	text, err := readEC(s, list[0])
+	all, err := s.everyGeneration(labelExport, pkcs11.CKO_PUBLIC_KEY)
 	if err != nil {
-		return signer, failed(labelExport, err)
+		return nil, err
+	}
+	for _, g := range all {
+		if g.number > whole[len(whole)-1].number {
+			break
+		}
+		signer, err := readSigner(s, g)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, signer)
+	}
+	return list, nil
+}
+
+func readSigner(s *session, g generation) (exportfile.Signer, error) {
+	text, err := readEC(s, g.handles[0])
+	if err != nil {
+		return exportfile.Signer{}, failed(g.label, err)
 	}
 	block, _ := pem.Decode([]byte(text))
 	return exportfile.ParseSignerDER(block.Bytes)

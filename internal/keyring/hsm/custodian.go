@@ -70,10 +70,15 @@ func openCustodian(ctx context.Context, opt CustodianOptions) (_ keyring.Custodi
 type custodyToken struct {
 	server     *Token // nil: none
 	outs       []string
-	exportKey  handle
-	signer     exportfile.Signer
-	vault      *vault // nil: none
+	signing    []signing // the newest last
+	vault      *vault    // nil: none
 	serverConn *conn
+}
+
+// signing is a key that signs exports.
+type signing struct {
+	private handle
+	public  exportfile.Signer
 }
 
 // prepareServer finds the key that signs exports, and what the token wraps by.
@@ -84,12 +89,19 @@ func (t *custodyToken) prepareServer(ctx context.Context) error {
 	}
 	t.serverConn = c
 	return c.use(ctx, func(s *session) (err error) {
-		t.signer = c.objects.signer
-		if t.signer.IsZero() {
+		keys, err := s.generations(labelExport, classesOf[labelExport]...)
+		if err != nil {
+			return err
+		}
+		if len(keys) == 0 {
 			return fmt.Errorf("%w: there is no %s, which signs exports; run the ceremony's plan again, it adds what is missing", ErrObject, labelExport)
 		}
-		if t.exportKey, err = findOne(s, pkcs11.CKO_PRIVATE_KEY, labelExport); err != nil {
-			return err
+		for _, g := range keys {
+			public, err := readSigner(s, g)
+			if err != nil {
+				return err
+			}
+			t.signing = append(t.signing, signing{g.handles[1], public})
 		}
 		p := &prober{s: s, pair: c.objects.newestTransport()}
 		_, t.outs = p.algorithms(p.pair.key.RSA())
@@ -108,8 +120,13 @@ func (t *custodyToken) Generations() (list []uint32) {
 	return list
 }
 
-// Signer implements keyring.CustodyToken.
-func (t *custodyToken) Signer() exportfile.Signer { return t.signer }
+// Signers implements keyring.CustodyToken.
+func (t *custodyToken) Signers() (list []exportfile.Signer) {
+	for _, s := range t.signing {
+		list = append(list, s.public)
+	}
+	return list
+}
 
 // Checks implements keyring.CustodyToken.
 func (t *custodyToken) Checks() bool { return t.server != nil }
@@ -140,9 +157,13 @@ func (t *custodyToken) MAC(ctx context.Context, msg []byte) ([sha256.Size]byte, 
 }
 
 // Sign implements keyring.CustodyToken.
-func (t *custodyToken) Sign(ctx context.Context, hash [sha256.Size]byte) (signature [exportfile.SignatureLen]byte, err error) {
+func (t *custodyToken) Sign(ctx context.Context, by exportfile.Signer, hash [sha256.Size]byte) (signature [exportfile.SignatureLen]byte, err error) {
+	i := slices.IndexFunc(t.signing, func(s signing) bool { return s.public == by })
+	if i < 0 {
+		return signature, keyring.ErrRequest
+	}
 	err = t.serverConn.use(ctx, func(s *session) error {
-		return failed("signing with "+labelExport, s.sign(mechECDSA, t.exportKey, hash[:], signature[:]))
+		return failed("signing with "+labelExport, s.sign(mechECDSA, t.signing[i].private, hash[:], signature[:]))
 	})
 	return signature, err
 }

@@ -273,7 +273,7 @@ func (o *objects) generations() (g keyring.Generations) {
 	for _, p := range o.transports {
 		g.Transport = append(g.Transport, p.key.KID())
 	}
-	g.Custody, g.Export = o.newestCustody().number, o.signer
+	g.Custody, g.Exports = o.newestCustody().number, o.signers
 	return g
 }
 
@@ -306,6 +306,7 @@ var classesOf = map[string][]uint{
 	labelTransport: {pkcs11.CKO_PUBLIC_KEY, pkcs11.CKO_PRIVATE_KEY},
 	labelCustody:   {pkcs11.CKO_PUBLIC_KEY, pkcs11.CKO_PRIVATE_KEY},
 	labelAudit:     {pkcs11.CKO_PUBLIC_KEY, pkcs11.CKO_PRIVATE_KEY},
+	labelExport:    {pkcs11.CKO_PUBLIC_KEY, pkcs11.CKO_PRIVATE_KEY},
 }
 
 // clearNewest destroys what is left of a newest generation that was never made
@@ -342,6 +343,9 @@ func (a *admin) retire(base string, classes ...uint) error {
 	if err != nil {
 		return err
 	}
+	if base == labelExport {
+		all = secretHalves(all) // by the public ones old files are verified
+	}
 	if all[0].number >= newest {
 		return fmt.Errorf("%w: there is one %s only; make the next one first", ErrRetire, base)
 	}
@@ -354,6 +358,16 @@ func (a *admin) retire(base string, classes ...uint) error {
 		}
 	}
 	return nil
+}
+
+// secretHalves leaves public halves out of pairs.
+func secretHalves(list []generation) (out []generation) {
+	for _, g := range list {
+		if g.handles[1] != 0 {
+			out = append(out, generation{g.number, g.label, g.handles[1:]})
+		}
+	}
+	return out
 }
 
 // following is the number after that.

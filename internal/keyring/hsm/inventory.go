@@ -54,6 +54,9 @@ func TransportLabel() string { return labelTransport }
 // JoinKEKLabel is that of the join KEK.
 func JoinKEKLabel() string { return labelJoinKEK }
 
+// ExportLabel is the label of the key that signs exports.
+func ExportLabel() string { return labelExport }
+
 func (a *admin) inspect(class uint, h handle, label string) (o ceremony.Object, err error) {
 	o = ceremony.Object{Label: label, Class: className[class], Type: a.typeOf(h)}
 	id, err := a.s.attribute(h, pkcs11.CKA_ID)
@@ -135,7 +138,7 @@ func (a *admin) rightsOf(h handle) []string {
 }
 
 func (a *admin) inspectPublic(h handle, o *ceremony.Object) error {
-	if ceremony.IsAudit(o.Label) || o.Label == labelExport {
+	if number, err := generationOf(labelExport, o.Label); ceremony.IsAudit(o.Label) || err == nil && number > 0 {
 		key, err := readEC(a.s, h)
 		o.PublicKey, o.KID = key, ceremony.Fingerprint(key)
 		return err

@@ -40,8 +40,8 @@ type objects struct {
 	rowMAC      handle
 	ownerTokens handle
 	transports  []pair
-	custodies   []pair // public halves: the private ones are not here
-	signer      exportfile.Signer
+	custodies   []pair              // public halves: the private ones are not here
+	signers     []exportfile.Signer // those that were retired as well
 }
 
 type master struct {
@@ -76,7 +76,7 @@ func findObjects(s *session) (o objects, err error) {
 	if o.custodies, err = publicHalves(s, labelCustody); err != nil {
 		return o, err
 	}
-	if o.signer, err = findSigner(s); err != nil {
+	if o.signers, err = findSigners(s); err != nil {
 		return o, err
 	}
 	o.masters, err = findMasters(s)

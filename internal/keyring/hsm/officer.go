@@ -59,7 +59,7 @@ var makers = []maker{
 	{labelOwnerTokens, []uint{pkcs11.CKO_SECRET_KEY}, (*admin).newMACKey},
 	{labelTransport, classesOf[labelTransport], (*admin).newRSA},
 	{labelAudit, classesOf[labelAudit], (*admin).newAuditKey},
-	{labelExport, []uint{pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_PUBLIC_KEY}, (*admin).newAuditKey},
+	{labelExport, classesOf[labelExport], (*admin).newAuditKey},
 }
 
 func (a *admin) newRSA(label string) error {

@@ -288,7 +288,7 @@ func testReseal(t *testing.T, f Fixture, c keyring.Custodian) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := f.Keyring.Rewrap(ctx, h, []keyring.RewrapIn{{Stored: stored[0], Row: rows[0]}, {Stored: stored[1], Row: rows[1]}})
+	out, err := f.Keyring.Rewrap(ctx, h, []keyring.RewrapIn{{Stored: stored[0], Row: rows[0].Row}, {Stored: stored[1], Row: rows[1].Row}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -296,8 +296,19 @@ func testReseal(t *testing.T, f Fixture, c keyring.Custodian) {
 		expect(t, "sealed anew", o.Err, nil)
 	}
 	stored[0].KeySet = one.ID
-	_, _, err = c.Reseal(ctx, f.Keyring.TransportKey(), stored)
-	expect(t, "blobs of another key set", err, keyring.ErrIntegrity)
+	h, rows, err = c.Reseal(ctx, f.Keyring.TransportKey(), stored)
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "blobs of another key set", rows[0].Err, keyring.ErrIntegrity)
+	if len(rows[0].Row.NwkKey) > 0 || rows[1].Err != nil {
+		t.Errorf("%+v, the other %v", rows[0].Row, rows[1].Err)
+	}
+	out, err = f.Keyring.Rewrap(ctx, h, []keyring.RewrapIn{{Stored: stored[1], Row: rows[1].Row}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "beside a bad one", out[0].Err, nil)
 }
 
 // RunResealOnly tests a custodian that has the custody key and nothing of the server's:
@@ -314,7 +325,7 @@ func RunResealOnly(t *testing.T, f Fixture, c keyring.Custodian) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := f.Keyring.Rewrap(ctx, h, []keyring.RewrapIn{{Stored: stored(one.ID, one), Row: rows[0]}, {Stored: stored(one.ID, one), Row: rows[1]}})
+	out, err := f.Keyring.Rewrap(ctx, h, []keyring.RewrapIn{{Stored: stored(one.ID, one), Row: rows[0].Row}, {Stored: stored(one.ID, one), Row: rows[1].Row}})
 	if err != nil {
 		t.Fatal(err)
 	}

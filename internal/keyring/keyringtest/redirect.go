@@ -36,6 +36,12 @@ func testRedirect(t *testing.T, f Fixture) {
 		"a DevNonce more":    func(r *seal.SealedRow) { r.UsedDevNonces = append(r.UsedDevNonces, 9) },
 		"no DevNonces":       func(r *seal.SealedRow) { r.UsedDevNonces = nil },
 		"JoinNonce floor":    func(r *seal.SealedRow) { r.JoinNonceFloor = 0 },
+		"RJcount1":           func(r *seal.SealedRow) { r.NextRJCount1-- },
+		"no former JoinEUIs": func(r *seal.SealedRow) { r.Former = nil },
+		"no history":         func(r *seal.SealedRow) { r.NextRJCount1, r.Former = 0, nil },
+		"a former DevNonce":  func(r *seal.SealedRow) { r.Former[0].UsedDevNonces = nil },
+		"a former RJcount1":  func(r *seal.SealedRow) { r.Former[1].NextRJCount1 = 0 },
+		"a former JoinEUI":   func(r *seal.SealedRow) { r.Former[0].JoinEUI[7]++ },
 		"keys exchanged":     func(r *seal.SealedRow) { r.NwkKey, r.AppKey = r.AppKey, r.NwkKey },
 		"another row's key":  func(r *seal.SealedRow) { r.AppKey = other.AppKey },
 		"another row's keys": func(r *seal.SealedRow) { r.NwkKey, r.AppKey = other.NwkKey, other.AppKey },
@@ -47,7 +53,7 @@ func testRedirect(t *testing.T, f Fixture) {
 		"no MAC":             func(r *seal.SealedRow) { r.MAC = nil },
 	} {
 		row := good
-		row.UsedDevNonces = slices.Clone(good.UsedDevNonces)
+		row.UsedDevNonces, row.Former = slices.Clone(good.UsedDevNonces), slices.Clone(good.Former)
 		change(&row)
 		root(name, s.Header(), row, keyring.ErrTransport)
 	}

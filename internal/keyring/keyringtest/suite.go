@@ -69,7 +69,8 @@ func sealedRow(tb testing.TB, s *seal.Sealer, nwk, app []byte) seal.SealedRow {
 	tb.Helper()
 	row := seal.SealedRow{
 		JoinEUI: lorawan.EUI64{1}, DevEUI: lorawan.EUI64{2}, MACVersion: lorawan.MAC1_0_3, Root10: seal.RootAppKey,
-		UsedDevNonces: []lorawan.DevNonce{7, 8}, JoinNonceFloor: 9,
+		UsedDevNonces: []lorawan.DevNonce{7, 8}, JoinNonceFloor: 9, NextRJCount1: 3,
+		Former: []seal.FormerNonces{{JoinEUI: lorawan.EUI64{3}, UsedDevNonces: []lorawan.DevNonce{1}}, {JoinEUI: lorawan.EUI64{4}, NextRJCount1: 2}},
 	}
 	if err := s.SealRow(&row, nwk, app); err != nil {
 		tb.Fatal(err)

@@ -14,7 +14,7 @@ import (
 )
 
 // Version is that of the protocol: of verbs, values and numbers of errors.
-const Version = 3
+const Version = 4
 
 // magic tells a keyring's process from whatever else may be on a socket.
 const magic = "joinery keyring\x00"
@@ -70,7 +70,10 @@ func (e *encoder) generations(g *keyring.Generations) {
 	for _, kid := range g.Transport {
 		e.string(kid)
 	}
-	e.bytes(g.Export.MarshalDER())
+	e.length(len(g.Exports))
+	for _, s := range g.Exports {
+		e.bytes(s.MarshalDER())
+	}
 }
 
 func (d *decoder) generations() (g keyring.Generations) {
@@ -81,11 +84,10 @@ func (d *decoder) generations() (g keyring.Generations) {
 	for range d.length(1) {
 		g.Transport = append(g.Transport, d.string())
 	}
-	if der := d.borrowed(); len(der) > 0 {
-		var err error
-		if g.Export, err = exportfile.ParseSignerDER(der); err != nil {
-			d.bad = true
-		}
+	for range d.length(1) {
+		s, err := exportfile.ParseSignerDER(d.borrowed())
+		d.bad = d.bad || err != nil
+		g.Exports = append(g.Exports, s)
 	}
 	return g
 }

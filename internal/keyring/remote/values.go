@@ -248,20 +248,48 @@ func (e *encoder) rootsIn(r *keyring.RootsIn) {
 	e.bytes(w.NwkKey)
 	e.bytes(w.AppKey)
 	e.string(w.Root10)
-	e.length(len(w.UsedDevNonces))
-	for _, n := range w.UsedDevNonces {
-		e.u16(uint16(n))
-	}
+	e.devNonces(w.UsedDevNonces)
 	e.u32(uint32(w.JoinNonceFloor))
+	e.u32(w.NextRJCount1)
+	e.length(len(w.Former))
+	for _, f := range w.Former {
+		e.raw(f.JoinEUI[:])
+		e.devNonces(f.UsedDevNonces)
+		e.u32(f.NextRJCount1)
+	}
 	e.bytes(w.MAC)
 }
 
+func (e *encoder) devNonces(list []lorawan.DevNonce) {
+	e.length(len(list))
+	for _, n := range list {
+		e.u16(uint16(n))
+	}
+}
+
+func (d *decoder) devNonces() (list []lorawan.DevNonce) {
+	if n := d.length(2); n > 0 {
+		list = make([]lorawan.DevNonce, n)
+		for i := range list {
+			list[i] = lorawan.DevNonce(d.u16())
+		}
+	}
+	return list
+}
+
+// formerLen is the length of the shortest former JoinEUI in a frame.
+const formerLen = 8 + 1 + 4
+
 // rootsInLen is the length of the shortest row in a frame; rootsInSize is how
 // long one becomes at most.
-const rootsInLen = 8 + 8 + 8 + 1 + 1 + 1 + 1 + 1 + 4 + 1
+const rootsInLen = 8 + 8 + 8 + 1 + 1 + 1 + 1 + 1 + 4 + 4 + 1 + 1
 
 func rootsInSize(r *keyring.RootsIn) int {
-	return 64 + len(r.Row.NwkKey) + len(r.Row.AppKey) + len(r.Row.Root10) + 2*len(r.Row.UsedDevNonces) + len(r.Row.MAC)
+	size := 72 + len(r.Row.NwkKey) + len(r.Row.AppKey) + len(r.Row.Root10) + 2*len(r.Row.UsedDevNonces) + len(r.Row.MAC)
+	for _, f := range r.Row.Former {
+		size += 24 + 2*len(f.UsedDevNonces)
+	}
+	return size
 }
 
 func (d *decoder) rootsIn(r *keyring.RootsIn) {
@@ -273,13 +301,17 @@ func (d *decoder) rootsIn(r *keyring.RootsIn) {
 	w.NwkKey = d.borrowed()
 	w.AppKey = d.borrowed()
 	w.Root10 = d.string()
-	if n := d.length(2); n > 0 {
-		w.UsedDevNonces = make([]lorawan.DevNonce, n)
-		for i := range w.UsedDevNonces {
-			w.UsedDevNonces[i] = lorawan.DevNonce(d.u16())
+	w.UsedDevNonces = d.devNonces()
+	w.JoinNonceFloor = lorawan.JoinNonce(d.u32())
+	w.NextRJCount1 = d.u32()
+	if n := d.length(formerLen); n > 0 {
+		w.Former = make([]seal.FormerNonces, n)
+		for i := range w.Former {
+			f := &w.Former[i]
+			d.eui(&f.JoinEUI)
+			f.UsedDevNonces, f.NextRJCount1 = d.devNonces(), d.u32()
 		}
 	}
-	w.JoinNonceFloor = lorawan.JoinNonce(d.u32())
 	w.MAC = d.borrowed()
 }
 

@@ -61,6 +61,9 @@ type contents struct {
 	// OldTransports are the transport keys before Transport that still open what was
 	// sealed to them, the oldest first.
 	OldTransports []storedTransport `json:"oldTransports"`
+	// OldExports are the keys that signed exports before Export, the oldest first. Once
+	// one was retired only its public half is left, by which old files are verified.
+	OldExports []storedTransport `json:"oldExports"`
 	// CustodyGeneration is that of Custody or CustodyPrivate; 0 is the first.
 	CustodyGeneration uint32 `json:"custodyGeneration"`
 }
@@ -71,7 +74,7 @@ type storedKEK struct {
 	Key        []byte `json:"key"`
 }
 
-// storedTransport is a transport key, as Transport and TransportPublic are.
+// storedTransport is both halves of a key, as Transport and TransportPublic are.
 type storedTransport struct {
 	Private []byte `json:"private"`
 	Public  []byte `json:"public"`
@@ -122,7 +125,7 @@ func (c *contents) wipe() {
 	for _, k := range c.JoinKEKs {
 		clear(k.Key)
 	}
-	for _, k := range c.OldTransports {
+	for _, k := range slices.Concat(c.OldTransports, c.OldExports) {
 		clear(k.Private)
 	}
 }
@@ -141,7 +144,7 @@ func (c *contents) encode() []byte {
 		size += 32 + base64.StdEncoding.EncodedLen(len(*b.value))
 	}
 	size += 256*len(c.Masters) + 128*len(c.JoinKEKs)
-	for _, k := range c.OldTransports {
+	for _, k := range slices.Concat(c.OldTransports, c.OldExports) {
 		size += 64 + base64.StdEncoding.EncodedLen(len(k.Private)) + base64.StdEncoding.EncodedLen(len(k.Public))
 	}
 	text := make([]byte, 0, size)
@@ -178,12 +181,17 @@ func (c *contents) encodeGenerations(text []byte) []byte {
 		text = append(base64.StdEncoding.AppendEncode(text, k.Key), `"}`...)
 	}
 	text = closing(text, len(c.JoinKEKs))
-	for i, k := range c.OldTransports {
-		text = append(text, opening(i, `,"oldTransports":[`)...)
+	text = encodePairs(text, "oldTransports", c.OldTransports)
+	return encodePairs(text, "oldExports", c.OldExports)
+}
+
+func encodePairs(text []byte, name string, list []storedTransport) []byte {
+	for i, k := range list {
+		text = append(text, opening(i, `,"`+name+`":[`)...)
 		text = append(base64.StdEncoding.AppendEncode(append(text, `{"private":"`...), k.Private), `","public":"`...)
 		text = append(base64.StdEncoding.AppendEncode(text, k.Public), `"}`...)
 	}
-	return closing(text, len(c.OldTransports))
+	return closing(text, len(list))
 }
 
 // opening is what stands before the i-th member of a list.

@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 
 	"joinery/internal/exportfile"
 	"joinery/internal/keyring"
@@ -26,7 +27,7 @@ type CustodianOptions struct {
 	CustodyUnlock Unlock
 	// KeyFile is the server's: master keys, the row MAC key, the key that signs
 	// exports. Without it ("") root keys can only be sealed anew, for a server that
-	// checks by itself. A file that has no key for exports yet gets one.
+	// checks by itself. A file that has no key for exports yet is ErrNoExportKey.
 	KeyFile string
 	Unlock  Unlock
 }
@@ -68,9 +69,17 @@ type custodyToken struct {
 	server  bool // the rest is there
 	rowMAC  secret.Key
 	masters masters
-	sign    secret.Key // PKCS #8
-	signer  exportfile.Signer
+	signing []signing // the newest last
 }
+
+// signing is a key that signs exports.
+type signing struct {
+	private secret.Key // PKCS #8
+	public  exportfile.Signer
+}
+
+// ErrNoExportKey: the key file is from a version without exports.
+var ErrNoExportKey = errors.New("this key file has no key that signs exports yet; joinery rotate export-key --new draws one, and then reload the server")
 
 func (t *custodyToken) openCustody(ctx context.Context, opt CustodianOptions) error {
 	c, err := readContents(ctx, opt.CustodyFile, opt.CustodyUnlock, formatCustody)
@@ -90,16 +99,9 @@ func (t *custodyToken) openServer(ctx context.Context, opt CustodianOptions) err
 	if err != nil {
 		return err
 	}
-	defer func() { c.wipe() }()
+	defer c.wipe()
 	if len(c.ExportPublic) == 0 {
-		if _, err := ExportKey(opt.KeyFile, opt.Unlock); err != nil {
-			return err
-		}
-		c.wipe()
-		if c, err = readContents(ctx, opt.KeyFile, opt.Unlock, formatServer, formatRotated); err != nil {
-			c = &contents{}
-			return err
-		}
+		return fmt.Errorf("%s: %w", opt.KeyFile, ErrNoExportKey)
 	}
 	if err := t.loadServer(c); err != nil {
 		return fmt.Errorf("%s: %w", opt.KeyFile, err)
@@ -115,11 +117,20 @@ func (t *custodyToken) loadServer(c *contents) (err error) {
 	if t.masters, err = loadMasters(t.memory, c.Masters); err != nil {
 		return err
 	}
-	if t.signer, err = exportfile.ParseSignerDER(c.ExportPublic); err != nil {
-		return fmt.Errorf("%w: key of exports", ErrDamaged)
+	for _, k := range c.exportKeys() {
+		if len(k.Private) == 0 {
+			continue // it was retired
+		}
+		s := signing{}
+		if s.public, err = exportfile.ParseSignerDER(k.Public); err != nil {
+			return fmt.Errorf("%w: key of exports", ErrDamaged)
+		}
+		if s.private, err = t.memory.Key(k.Private); err != nil {
+			return err
+		}
+		t.signing = append(t.signing, s)
 	}
-	t.sign, err = t.memory.Key(c.Export)
-	return err
+	return nil
 }
 
 // Generations implements keyring.CustodyToken.
@@ -130,8 +141,13 @@ func (t *custodyToken) Generations() []uint32 {
 	return []uint32{t.generation}
 }
 
-// Signer implements keyring.CustodyToken.
-func (t *custodyToken) Signer() exportfile.Signer { return t.signer }
+// Signers implements keyring.CustodyToken.
+func (t *custodyToken) Signers() (list []exportfile.Signer) {
+	for _, s := range t.signing {
+		list = append(list, s.public)
+	}
+	return list
+}
 
 // Wrappings implements keyring.CustodyToken: software can make all of them.
 func (t *custodyToken) Wrappings() []exportfile.Wrapping { return exportfile.AllWrappings() }
@@ -149,8 +165,12 @@ func (t *custodyToken) MAC(_ context.Context, msg []byte) (mac [sha256.Size]byte
 }
 
 // Sign implements keyring.CustodyToken.
-func (t *custodyToken) Sign(_ context.Context, hash [sha256.Size]byte) (signature [exportfile.SignatureLen]byte, err error) {
-	err = useP256(t.sign, func(key *ecdsa.PrivateKey) error {
+func (t *custodyToken) Sign(_ context.Context, by exportfile.Signer, hash [sha256.Size]byte) (signature [exportfile.SignatureLen]byte, err error) {
+	i := slices.IndexFunc(t.signing, func(s signing) bool { return s.public == by })
+	if i < 0 {
+		return signature, keyring.ErrRequest
+	}
+	err = useP256(t.signing[i].private, func(key *ecdsa.PrivateKey) error {
 		defer wipeKey(key)
 		der, err := ecdsa.SignASN1(rand.Reader, key, hash[:])
 		if err != nil {
@@ -259,38 +279,4 @@ func newExportKey() (private, public []byte, err error) {
 	}
 	private, err = x509.MarshalPKCS8PrivateKey(key)
 	return private, public, err
-}
-
-// ExportKey gives the public half of the key by which a server's key file signs
-// exports. A file from a version without exports gets one: whoever checked an export
-// keeps its thumbprint, so it is never drawn anew.
-func ExportKey(keyFile string, u Unlock) (signer exportfile.Signer, err error) {
-	read := func(c *contents) error {
-		if c.Format == formatFactory {
-			return ErrNotServer
-		}
-		signer, err = exportfile.ParseSignerDER(c.ExportPublic)
-		return err
-	}
-	has := false
-	err = look(keyFile, u, func(c *contents) error {
-		if has = len(c.ExportPublic) > 0 || c.Format == formatFactory; has {
-			return read(c)
-		}
-		return nil
-	})
-	if has || err != nil {
-		return signer, err
-	}
-	err = change(keyFile, u, func(c *contents) error {
-		if len(c.ExportPublic) > 0 { // somebody else was faster
-			return errors.Join(read(c), errUnchanged)
-		}
-		var err error
-		if c.Export, c.ExportPublic, err = newExportKey(); err != nil {
-			return err
-		}
-		return read(c)
-	})
-	return signer, err
 }

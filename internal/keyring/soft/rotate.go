@@ -61,12 +61,29 @@ func (c *contents) generations() (g keyring.Generations, err error) {
 		}
 		g.Transport = append(g.Transport, p.KID())
 	}
-	if len(c.ExportPublic) > 0 {
-		if g.Export, err = exportfile.ParseSignerDER(c.ExportPublic); err != nil {
-			return g, fmt.Errorf("%w: key of exports", ErrDamaged)
-		}
+	g.Exports, err = c.signers()
+	return g, err
+}
+
+// exportKeys gives the keys that sign exports or once did, the newest last; none of a
+// file from a version without exports.
+func (c *contents) exportKeys() []storedTransport {
+	if len(c.ExportPublic) == 0 {
+		return nil
 	}
-	return g, nil
+	return append(slices.Clone(c.OldExports), storedTransport{c.Export, c.ExportPublic})
+}
+
+// signers gives their public halves.
+func (c *contents) signers() (list []exportfile.Signer, err error) {
+	for _, k := range c.exportKeys() {
+		s, err := exportfile.ParseSignerDER(k.Public)
+		if err != nil {
+			return nil, fmt.Errorf("%w: key of exports", ErrDamaged)
+		}
+		list = append(list, s)
+	}
+	return list, nil
 }
 
 // Generations tells which generations of storage keys a server's key file has.
@@ -137,6 +154,43 @@ func RetireTransportKeys(keyFile string, u Unlock) (g keyring.Generations, err e
 			clear(k.Private)
 		}
 		c.OldTransports = nil
+		g, err = c.generations()
+		return err
+	})
+	return g, err
+}
+
+// NewExportKey draws a key that signs exports from now on; the first of a file from a
+// version without exports. What older ones began to sign they can sign to the end.
+func NewExportKey(keyFile string, u Unlock) (g keyring.Generations, err error) {
+	private, public, err := newExportKey()
+	if err != nil {
+		return g, err
+	}
+	defer clear(private)
+	err = changeServer(keyFile, u, func(c *contents) error {
+		c.OldExports = c.exportKeys()
+		c.Export, c.ExportPublic = slices.Clone(private), public
+		g, err = c.generations()
+		return err
+	})
+	return g, err
+}
+
+// RetireExportKeys takes out the private half of every key that signs exports but the
+// newest. The public halves stay: old files verify by them.
+func RetireExportKeys(keyFile string, u Unlock) (g keyring.Generations, err error) {
+	err = changeServer(keyFile, u, func(c *contents) error {
+		retired := false
+		for i := range c.OldExports {
+			k := &c.OldExports[i]
+			retired = retired || len(k.Private) > 0
+			clear(k.Private)
+			k.Private = nil
+		}
+		if !retired {
+			return fmt.Errorf("%w: there is one key only that signs exports; draw the next one first", ErrInUse)
+		}
 		g, err = c.generations()
 		return err
 	})

@@ -133,7 +133,7 @@ func (f files) reseal(t *testing.T, k *keyring.Keyring, custodyFile string, r jo
 	defer func() { noError(t, c.Close()) }()
 	h, rows, err := c.Reseal(t.Context(), k.TransportKey(), []joinery.StoredRoots{r})
 	noError(t, err)
-	out, err := k.Rewrap(t.Context(), h, []keyring.RewrapIn{{Stored: r, Row: rows[0]}})
+	out, err := k.Rewrap(t.Context(), h, []keyring.RewrapIn{{Stored: r, Row: rows[0].Row}})
 	noError(t, err)
 	noError(t, out[0].Err)
 	r.App = out[0].App
@@ -145,8 +145,9 @@ func (f files) refusesOtherCustody(t *testing.T, k *keyring.Keyring, custodyFile
 	c, err := OpenCustodian(t.Context(), CustodianOptions{CustodyFile: custodyFile, CustodyUnlock: f.apart})
 	noError(t, err)
 	defer func() { noError(t, c.Close()) }()
-	_, _, err = c.Reseal(t.Context(), k.TransportKey(), []joinery.StoredRoots{r})
-	wantError(t, err, keyring.ErrOtherCustody)
+	_, rows, err := c.Reseal(t.Context(), k.TransportKey(), []joinery.StoredRoots{r})
+	noError(t, err)
+	wantError(t, rows[0].Err, keyring.ErrOtherCustody)
 }
 
 // A factory has no storage keys, and another server's keys do not take the place of

@@ -8,7 +8,6 @@ import (
 	"fmt"
 
 	"joinery"
-	"joinery/internal/exportfile"
 	"joinery/internal/keyring"
 	"joinery/internal/keyring/lwcrypto"
 	"joinery/internal/seal"
@@ -96,10 +95,8 @@ func (t *Token) load(c *contents) (err error) {
 		return fmt.Errorf("%w: custody key", ErrDamaged)
 	}
 	t.generations.Custody = max(c.CustodyGeneration, 1)
-	if len(c.ExportPublic) > 0 { // the private half stays in the file: no server signs
-		if t.generations.Export, err = exportfile.ParseSignerDER(c.ExportPublic); err != nil {
-			return fmt.Errorf("%w: key of exports", ErrDamaged)
-		}
+	if t.generations.Exports, err = c.signers(); err != nil { // the private halves stay in the file: no server signs
+		return err
 	}
 	t.masters, err = loadMasters(t.memory, c.Masters)
 	return err

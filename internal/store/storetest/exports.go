@@ -180,6 +180,27 @@ func runExports(t *testing.T, open func(testing.TB) Backend) {
 		w.equal(w.again(kept).Device.Disclosed, true)
 		w.CheckInvariants(t)
 	})
+	t.Run("fails", func(t *testing.T) {
+		w := newWorld(t, open)
+		r := w.recipient(w.org, "r")
+		a, b := w.add(sealed(1)), w.add(derived(2))
+		none, told := w.export(r, joinery.ExportApproved, a, b), w.export(r, joinery.ExportApproved, b)
+		none, err := w.wrap(none, joinery.WrappedItem{Index: 0, KeySet: a.KeySet.ID, Reason: joinery.DropNoKey}, joinery.WrappedItem{Index: 1, KeySet: b.KeySet.ID, Reason: joinery.DropWrapping})
+		w.ok(err)
+		w.equal([]any{none.State, none.Note, none.EndedAt}, []any{joinery.ExportFailed, joinery.NoteNothing, epoch})
+		w.equal(w.again(a).Device.Disclosed, false)
+		told.State, told.Note, told.EndedAt = joinery.ExportFailed, "no such wrapping", epoch
+		w.ok(w.MoveExport(w.ctx, told, []joinery.ExportState{joinery.ExportApproved}, w.audit(joinery.AuditExportFailed)))
+		w.Backend = w.Reopen(t)
+		for _, want := range []joinery.Export{none, told} {
+			got, err := w.Export(w.ctx, want.ID)
+			w.ok(err)
+			w.equal([]any{got.State, got.Note, got.EndedAt}, []any{want.State, want.Note, want.EndedAt})
+			_, err = w.wrap(want, blob(b, 0))
+			w.refused(err, joinery.CodeConflict)
+		}
+		w.CheckInvariants(t)
+	})
 	t.Run("ends", func(t *testing.T) {
 		w := newWorld(t, open)
 		r := w.recipient(w.org, "r")

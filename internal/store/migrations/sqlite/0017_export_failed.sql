@@ -1,0 +1,3 @@
+-- An export that could not be done. It is a rejected one to versions before this,
+-- and its note says why: the CHECK of a table that others refer to cannot be widened.
+ALTER TABLE export ADD COLUMN failed INTEGER NOT NULL DEFAULT 0 CHECK (failed = 0 OR failed = 1 AND state = 'rejected' AND wrapped = 0 AND note <> '');
