@@ -134,6 +134,7 @@ type Disclosure struct {
 	Recipient    string           `json:"recipient" doc:"Thumbprint of the key to which they were encrypted"`
 	Kind         string           `json:"kind" enum:"file,join-server" doc:"Who opens them"`
 	Export       joinery.ExportID `json:"export,omitzero" pattern:"^exp_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"exp_ and 13 characters" doc:"The export"`
+	Rekey        joinery.RekeyID  `json:"rekey,omitzero" pattern:"^rky_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"rky_ and 13 characters" doc:"The order to rekey, where it was no export"`
 }
 
 // CustodyExport is an export that waits for the custody process.

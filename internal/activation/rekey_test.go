@@ -4,6 +4,7 @@ import (
 	"crypto/aes"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -87,12 +88,18 @@ func (h *house) server() joinery.JoinServerID {
 	return j.ID
 }
 
-func (h *house) arm(d *wire, n byte) joinery.RekeyOrder {
+// order is one that n tells from others.
+func (h *house) order(d *wire, n byte) joinery.RekeyOrder {
 	h.t.Helper()
-	o := joinery.RekeyOrder{
-		ID: joinery.NewRekeyID(), Device: h.state(d.Device).Device.ID, Owner: h.org, By: "test",
+	return joinery.RekeyOrder{
+		ID: joinery.NewRekeyID(), Device: h.state(d.Device).Device.ID, State: joinery.RekeyArmed, Owner: h.org, By: "test",
 		Rekey: lorawan.Rekey{JoinEUI: away, Cookie: lorawan.Cookie{n, n, n}}, At: h.clock(), ExpiresAt: h.clock().Add(time.Hour),
 	}
+}
+
+func (h *house) arm(d *wire, n byte) joinery.RekeyOrder {
+	h.t.Helper()
+	o := h.order(d, n)
 	ok(h.t, h.store.ArmRekey(h.t.Context(), o, h.server(), h.audit(joinery.AuditRekeyArmed)))
 	return o
 }
@@ -215,6 +222,93 @@ func TestRekeyInterrupted(t *testing.T) {
 		d.wantKnown(t)
 		wantClean(t, h)
 	}
+}
+
+// What happens before a device is told changes nothing of its joins: an order that
+// waits for another person, its approval, and new root keys that were disclosed to a
+// recipient before it heard of them. Then it is told, whatever was in between.
+func TestRekeyApproved(t *testing.T) {
+	h := newHouse(t)
+	d := h.addRekeying(lorawan.MAC1_1)
+	ordinary := func(what string) {
+		t.Helper()
+		h.sleep(time.Minute)
+		if a, err := d.join(); err != nil || a.Rekeyed || a.CFList != channels(t) {
+			t.Fatalf("%s: %+v, %v", what, a, err)
+		}
+	}
+	r := joinery.Recipient{ID: joinery.NewRecipientID(), Org: h.org, Name: "safe", Kind: joinery.RecipientFile, Thumbprint: strings.Repeat("t", 43), Key: "k", CreatedAt: noon}
+	ok(t, h.store.AddRecipient(t.Context(), r, 9, h.audit(joinery.AuditRecipientAdded)))
+	o := h.order(d, 1)
+	o.State, o.Recipient, o.Thumbprint = joinery.RekeyRequested, r.ID, r.Thumbprint
+	ok(t, h.store.ArmRekey(t.Context(), o, 0, h.audit(joinery.AuditRekeyRequested)))
+	ordinary("while it waits")
+	ok(t, h.store.EndRekey(t.Context(), o.ID, h.org, joinery.RekeyRejected, h.audit(joinery.AuditRekeyRejected)))
+	ordinary("rejected")
+	o.ID, o.At, o.Rekey.Cookie = joinery.NewRekeyID(), h.clock(), lorawan.Cookie{2}
+	ok(t, h.store.ArmRekey(t.Context(), o, 0, h.audit(joinery.AuditRekeyRequested)))
+	ok(t, h.store.ApproveRekeys(t.Context(), []joinery.RekeyOrder{o}, []joinery.AuditEntry{h.audit(joinery.AuditRekeyApproved)}))
+	state := h.state(d.Device)
+	ok(t, h.store.DiscloseRekey(t.Context(), state, o, joinery.NewKeySetID(), h.audit(joinery.AuditRekeyHandedOver), h.audit(joinery.AuditKeysExposed)))
+	ok(t, h.store.EndRekey(t.Context(), o.ID, h.org, joinery.RekeyCancelled, h.audit(joinery.AuditRekeyCancelled)))
+	ordinary("disclosed, and cancelled before it was sent")
+	h.arm(d, 3)
+	h.sleep(time.Minute)
+	if a, err := d.join(); err != nil || !a.Rekeyed {
+		t.Fatalf("got %+v, %v", a, err)
+	}
+	d.wantAt(away)
+	d.wantKnown(t)
+	wantClean(t, h)
+}
+
+// By its owner's word alone a device is told a few times: one that cannot obey has the
+// network's channels back then. One that showed that it can is told for as long as it
+// takes.
+func TestRekeyByOwnersWord(t *testing.T) {
+	h := newHouse(t)
+	d := h.addRekeying(lorawan.MAC1_1)
+	h.arm(d, 1)
+	sent := func(want uint32) {
+		t.Helper()
+		if n := h.state(d.Device).Rekeying.Order.Sent; n != want {
+			t.Fatalf("sent %d times, want %d", n, want)
+		}
+	}
+	deaf := func(n int) {
+		t.Helper()
+		for range n {
+			h.sleep(time.Minute)
+			_, err := h.Join(t.Context(), h.joinRequest(d.Device))
+			ok(t, err)
+		}
+	}
+	deaf(joinery.RekeyTries + 2)
+	sent(joinery.RekeyTries)
+	if a, err := d.join(); err != nil || a.CFList != channels(t) {
+		t.Fatalf("after %d tries: %+v, %v", joinery.RekeyTries, a, err)
+	}
+	orders, err := h.store.RekeyOrders(t.Context(), h.state(d.Device).Device.ID)
+	ok(t, err)
+	ok(t, h.store.EndRekey(t.Context(), orders[0].ID, h.org, joinery.RekeyCancelled, h.audit(joinery.AuditRekeyCancelled)))
+
+	h.arm(d, 2)
+	d.saves, d.failAt = 0, 3
+	if _, err := d.tryJoin(); !errors.Is(err, errPower) { // derived, and does not know where to go
+		t.Fatal(err)
+	}
+	d.restart()
+	deaf(joinery.RekeyTries + 2)
+	sent(joinery.RekeyTries + 3)
+	if w := h.state(d.Device).Device.RekeyWord; w != joinery.RekeyByDevice {
+		t.Errorf("by the word of its %s", w)
+	}
+	h.sleep(time.Minute)
+	if _, err := d.join(); err != nil {
+		t.Fatal(err)
+	}
+	d.wantAt(away)
+	wantClean(t, h)
 }
 
 // tryJoin is join for a device whose power may go at once.
