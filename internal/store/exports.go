@@ -217,7 +217,13 @@ func (d *DB) ExportWork(ctx context.Context, id joinery.ExportID, from uint64, l
 			if err != nil {
 				return err
 			}
-			states = append(states, append(found, joinery.ActivationState{})[0])
+			state := append(found, joinery.ActivationState{})[0]
+			if state.KeySet.Origin == joinery.OriginRekeyed {
+				if err := c.lineage(&state.KeySet); err != nil {
+					return err
+				}
+			}
+			states = append(states, state)
 		}
 		return nil
 	})
