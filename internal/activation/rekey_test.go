@@ -10,6 +10,8 @@ import (
 
 	"joinery"
 	"joinery/internal/activation"
+	"joinery/internal/keyring"
+	"joinery/internal/seal"
 	"joinery/internal/sim/device"
 	"joinery/internal/sim/element"
 	"joinery/lorawan"
@@ -390,6 +392,102 @@ func TestRekeyAgain(t *testing.T) {
 		t.Errorf("reason %s", r.Reason)
 	}
 	wantClean(t, h)
+}
+
+// A device that was rekeyed to another Join Server comes back from there: the former one
+// takes it in as new, once what it had of it is deleted, and its JoinNonces go on.
+func TestRekeyAwayAndBack(t *testing.T) {
+	for _, version := range []lorawan.MACVersion{lorawan.MAC1_0_4, lorawan.MAC1_1} {
+		a, b := newHouse(t), newHouseAt(t, away)
+		d := a.addRekeying(version)
+		told := func(o joinery.RekeyOrder) {
+			t.Helper()
+			if r, err := d.join(); err != nil || !r.Rekeyed {
+				t.Fatalf("%s: %+v, %v", version, r, err)
+			}
+			d.wantAt(o.Rekey.JoinEUI)
+		}
+		out := a.arm(d, 1)
+		told(out)
+		there, err := a.store.LoadActivation(t.Context(), joinEUI, d.DevEUI())
+		ok(t, err)
+		row := seal.SealedRow{JoinEUI: away, DevEUI: d.DevEUI(), MACVersion: version, Root10: seal.RootNwkKey, JoinNonceFloor: 1 << 16}
+		header, rows, err := a.keys.Keyring.Handover(t.Context(), b.keys.Keyring.TransportKey(), []keyring.HandoverIn{{KeySet: there.Rekeying.Candidates[0], Row: row}})
+		ok(t, err)
+		b.take(header, rows[0])
+		d.h = b
+		joined, err := d.join()
+		ok(t, err)
+		ok(t, a.store.EndRekey(t.Context(), out.ID, a.org, joinery.RekeyConfirmed, a.audit(joinery.AuditRekeyConfirmed)))
+
+		// The other Join Server tells it to come back.
+		ok(t, b.store.SetRekeyProfile(t.Context(), b.state(d.Device).Device.ID, b.org, joinery.RekeyS, b.audit(joinery.AuditRekeyProfile)))
+		back := b.order(d, 2)
+		back.Rekey.JoinEUI = joinEUI
+		ok(t, b.store.ArmRekey(t.Context(), back, b.server(), b.audit(joinery.AuditRekeyArmed)))
+		b.sleep(time.Minute)
+		told(back)
+		d.h = a
+		_, err = d.join()
+		wantCode(t, err, joinery.CodeJoinRefused)
+
+		s, err := seal.NewSealer(a.keys.Keyring.TransportKey())
+		ok(t, err)
+		row = seal.SealedRow{JoinEUI: joinEUI, DevEUI: d.DevEUI(), MACVersion: version, Root10: seal.RootNwkKey, JoinNonceFloor: joined.JoinNonce + 1<<16}
+		rekey := encrypted(t, d.rekey, 0x23, out.Rekey)
+		nwk, app := encrypted(t, rekey, 0x21, back.Rekey), encrypted(t, rekey, 0x22, back.Rekey)
+		if !version.HasTwoRootKeys() {
+			ok(t, s.SealRow(&row, nwk[:], nil))
+		} else {
+			ok(t, s.SealRow(&row, nwk[:], app[:]))
+		}
+		ok(t, a.store.DeleteDevice(t.Context(), there.Device.ID, a.org, a.audit(joinery.AuditDeviceDeleted)))
+		a.take(s.Header(), row)
+		a.sleep(time.Minute)
+		again, err := d.join()
+		ok(t, err)
+		if again.JoinNonce <= joined.JoinNonce {
+			t.Errorf("%s: JoinNonce %d after %d", version, again.JoinNonce, joined.JoinNonce)
+		}
+		wantClean(t, a)
+		wantClean(t, b)
+	}
+}
+
+// encrypted is one derivation of rekeying profile S.
+func encrypted(t *testing.T, key [16]byte, purpose byte, r lorawan.Rekey) (out [16]byte) {
+	t.Helper()
+	c, err := aes.NewCipher(key[:])
+	ok(t, err)
+	block := append([]byte{purpose}, r.Cookie[:]...)
+	for i := range r.JoinEUI {
+		block = append(block, r.JoinEUI[7-i])
+	}
+	c.Encrypt(out[:], block)
+	return out
+}
+
+// take imports a row that was sealed to this house.
+func (h *house) take(header seal.Header, row seal.SealedRow) {
+	h.t.Helper()
+	k := joinery.KeySet{ID: joinery.NewKeySetID(), DevEUI: row.DevEUI, Origin: joinery.OriginSealed, Root10: joinery.NwkKey, Nonces: joinery.Nonces{JoinNonce: row.JoinNonceFloor}}
+	out, err := h.keys.Keyring.SealRoots(h.t.Context(), header, []keyring.RootsIn{{KeySet: k.ID, Row: row}})
+	ok(h.t, err)
+	ok(h.t, out[0].Err)
+	k.Nwk, k.App = out[0].Nwk, out[0].App
+	d := joinery.Device{ID: joinery.NewDeviceID(), JoinEUI: row.JoinEUI, DevEUI: row.DevEUI, MACVersion: row.MACVersion, CreatedAt: noon}
+	k.DeviceID = d.ID
+	i := joinery.Import{Org: h.org, Kind: joinery.ImportKeyList, CreatedAt: noon}
+	copy(i.SHA256[:], header.Key)
+	i, err = h.store.BeginImport(h.t.Context(), i)
+	ok(h.t, err)
+	rows, err := h.store.CommitRows(h.t.Context(), joinery.ImportRows{
+		Import: i.ID, Count: 1, Last: true, Devices: []joinery.NewDevice{{Line: 1, Device: d, KeySet: k, Binding: binding()}},
+	}, h.audit(joinery.AuditDeviceImported))
+	ok(h.t, err)
+	if rows[0].Status != joinery.RowCreated {
+		h.t.Fatalf("import: %+v", rows[0])
+	}
 }
 
 // oldJoinEUI is the next join-request of a device that was brought back to its
