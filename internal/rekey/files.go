@@ -246,7 +246,7 @@ func (s *Service) TakeReceipts(ctx context.Context, caller joinery.Caller, file 
 		if err != nil {
 			return done, err
 		}
-		if !signers[o.To] || joined.JoinEUI != o.Rekey.JoinEUI || joined.Cookie != o.Rekey.Cookie || joined.DevEUI != state.Device.DevEUI || joined.JoinNonce == 0 {
+		if o.Recipient != 0 || !signers[o.To] || joined.JoinEUI != o.Rekey.JoinEUI || joined.Cookie != o.Rekey.Cookie || joined.DevEUI != state.Device.DevEUI || joined.JoinNonce == 0 {
 			return done, joinery.Errorf(joinery.CodeInvalid, "receipt: what it says of device %s is not of order %s, or not by the Join Server that the order names", joined.DevEUI, o.ID)
 		}
 		err = s.confirm(ctx, caller, state.Device, o, map[string]string{"by": "receipt", "joined": joined.At.UTC().Format(time.RFC3339)})
