@@ -28,10 +28,11 @@ type Device struct {
 	Maker     OrgID
 	Ownership Ownership
 	Suspended bool
-	// Rekey is how the device rekeys; Rekeying is set while joins have to look at
-	// ActivationState.Rekeying.
-	Rekey    RekeyProfile
-	Rekeying bool
+	// Rekey is how the device rekeys, by RekeyWord; Rekeying is set while joins have
+	// to look at ActivationState.Rekeying.
+	Rekey     RekeyProfile
+	RekeyWord RekeyWord
+	Rekeying  bool
 	// Disclosed is set for ever once a root key of any key set was disclosed.
 	Disclosed bool
 	CreatedAt time.Time

@@ -24,6 +24,8 @@ const (
 	EventTransferOffered   EventType = "transfer.offered"   // its owner offers it to somebody
 	EventTransferCancelled EventType = "transfer.cancelled" // and took that back
 	EventDeviceTransferred EventType = "device.transferred" // it changed hands
+	EventRekeyRequested    EventType = "rekey.requested"    // it is to be rekeyed, and another person has to approve
+	EventRekeyRejected     EventType = "rekey.rejected"     // that one did not
 	EventRekeyArmed        EventType = "rekey.armed"        // it is to derive new root keys and join elsewhere
 	EventRekeySent         EventType = "rekey.sent"         // it was told so, as far as anybody knows
 	EventRekeyObeyed       EventType = "rekey.obeyed"       // it joined here with new root keys
@@ -64,7 +66,7 @@ const (
 var EventTypes = []EventType{
 	EventImportFinished, EventDeviceImported, EventDeviceClaimed, EventDeviceBound, EventDeviceReleased,
 	EventTransferOffered, EventTransferCancelled, EventDeviceTransferred,
-	EventRekeyArmed, EventRekeySent, EventRekeyObeyed, EventRekeyCancelled, EventRekeyHandedOver, EventRekeyConfirmed, EventDeviceSuspended, EventDeviceResumed,
+	EventRekeyRequested, EventRekeyRejected, EventRekeyArmed, EventRekeySent, EventRekeyObeyed, EventRekeyCancelled, EventRekeyHandedOver, EventRekeyConfirmed, EventDeviceSuspended, EventDeviceResumed,
 	EventDeviceDeleted, EventDeviceJoined, EventJoinRefused, EventKeysExposed,
 	EventRecipientAdded, EventRecipientRemoved, EventExportPolicy, EventExportRequested, EventExportApproved, EventExportRejected,
 	EventExportWithdrawn, EventExportReady, EventExportDelivered, EventExportExpired, EventExportFailed, EventExportStalled,
@@ -88,6 +90,9 @@ var auditedEvents = map[AuditEvent]EventType{
 	AuditDeviceReleased:    EventDeviceReleased,
 	AuditDeviceTransferred: EventDeviceTransferred,
 	AuditTransferOffered:   EventTransferOffered,
+	AuditRekeyRequested:    EventRekeyRequested,
+	AuditRekeyRejected:     EventRekeyRejected,
+	AuditRekeyApproved:     EventRekeyArmed,
 	AuditRekeyArmed:        EventRekeyArmed,
 	AuditRekeySent:         EventRekeySent,
 	AuditRekeyTicket:       EventRekeySent,

@@ -304,7 +304,9 @@ type Disclosure struct {
 	// Recipient is the thumbprint of the key to which they were encrypted.
 	Recipient string
 	Kind      RecipientKind
-	Export    ExportID
+	// Export or Rekey is by what.
+	Export ExportID
+	Rekey  RekeyID
 }
 
 // Audit events of exports. Each device that is disclosed has a keys.exposed of

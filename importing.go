@@ -25,6 +25,9 @@ type Import struct {
 	SHA256 [sha256.Size]byte // of the file as uploaded
 	// MACVersion is the provisioned version of all elements of a manifest.
 	MACVersion lorawan.MACVersion
+	// Rekey is how all elements of a manifest rekey of which it says nothing, by the
+	// importer's word; zero: they do not.
+	Rekey RekeyProfile
 	// Bind is the binding that imported devices get; nil for none.
 	Bind *Binding
 	// Next is the number of rows taken; the next row has this index.

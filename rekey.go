@@ -39,15 +39,48 @@ func (p *RekeyProfile) UnmarshalText(text []byte) error {
 	return errors.New("rekeying profile: want none, S or M")
 }
 
+// RekeyWord is by whose word a device rekeys as its profile says, the weakest first.
+type RekeyWord uint8
+
+// Words.
+const (
+	// RekeyByOwner: whoever holds the device says so, and nobody who made it. It is
+	// tried RekeyTries times.
+	RekeyByOwner RekeyWord = iota
+	// RekeyByImporter: who brought the device in said so of all that its file has.
+	RekeyByImporter
+	// RekeyByManifest: the signed manifest of the element says so.
+	RekeyByManifest
+	// RekeyByDevice: it rekeyed here, and signed with what came of it.
+	RekeyByDevice
+)
+
+var rekeyWordText = [...]string{RekeyByOwner: "owner", RekeyByImporter: "importer", RekeyByManifest: "manifest", RekeyByDevice: "device"}
+
+// String gives the word for people.
+func (w RekeyWord) String() string {
+	if int(w) < len(rekeyWordText) {
+		return rekeyWordText[w]
+	}
+	return "unknown"
+}
+
+// RekeyTries is how many join-accepts carry the instruction of one order to a
+// device that rekeys by its owner's word alone: one that cannot loses the
+// network's list of channels in each of them.
+const RekeyTries = 3
+
 // RekeyState is how far the rekeying of a device has come.
 type RekeyState string
 
-// States. The first two are open: a device has one open order at most.
+// States. The first three have not ended: a device has one such order at most.
 const (
+	RekeyRequested RekeyState = "requested" // waits for another person
 	RekeyArmed     RekeyState = "armed"     // its next join-accept carries the instruction
 	RekeySent      RekeyState = "sent"      // at least one accept carried it; the next ones do, too
 	RekeyConfirmed RekeyState = "confirmed" // the device joined at the new Join Server
 	RekeyCancelled RekeyState = "cancelled" // by its owner; nothing is sent any more
+	RekeyRejected  RekeyState = "rejected"  // by the other person; nothing was sent
 	RekeyExpired   RekeyState = "expired"   // as cancelled, by time
 )
 
@@ -63,13 +96,25 @@ type RekeyOrder struct {
 	State  RekeyState
 	// Rekey is the instruction: drawn anew for each order, never changed after.
 	Rekey lorawan.Rekey
-	// To names the Join Server whose transport key the new root keys go to.
-	To string
-	// Owner is who gave the order, By the caller.
-	Owner OrgID
-	By    string
+	// To names where the new root keys go: a pinned Join Server, or Recipient, one of
+	// the owner's, and then they are disclosed. Thumbprint names its key: KID of a
+	// Join Server's transport key, that of RFC 7638 of a recipient's; "" in orders
+	// from before it was kept.
+	To         string
+	Recipient  RecipientID
+	Thumbprint string
+	// Owner is who gave the order, By the caller, Person who that is, or who made the
+	// API key; zero: nobody.
+	Owner  OrgID
+	By     string
+	Person PersonID
 
-	At        time.Time
+	At time.Time
+	// ArmedAt is when it was armed: zero while it waits for another person, and ever
+	// after where that one did not approve. DecidedBy approved or rejected it; "":
+	// nobody had to.
+	ArmedAt   time.Time
+	DecidedBy string
 	ExpiresAt time.Time
 	// Sent is how many accepts carried it; FirstSentAt and LastSentAt are zero
 	// before the first.
@@ -79,9 +124,15 @@ type RekeyOrder struct {
 	EndedAt     time.Time // zero while it is open
 }
 
-// StateAt gives the state at a time: an open order expires by itself.
+// RekeyWait is for how long an order waits for another person.
+const RekeyWait = 7 * 24 * time.Hour
+
+// StateAt gives the state at a time: an order that has not ended expires by itself.
 func (o RekeyOrder) StateAt(now time.Time) RekeyState {
-	if o.State.Open() && !now.Before(o.ExpiresAt) {
+	switch {
+	case o.State == RekeyRequested && !now.Before(o.At.Add(RekeyWait)):
+		return RekeyExpired
+	case (o.State.Open() || o.State == RekeyRequested) && !now.Before(o.ExpiresAt):
 		return RekeyExpired
 	}
 	return o.State
@@ -89,7 +140,7 @@ func (o RekeyOrder) StateAt(now time.Time) RekeyState {
 
 // Rekeying is what a join has to know of a device that is being rekeyed, or was.
 type Rekeying struct {
-	// Order is the open order, nil without one.
+	// Order is the newest one that was ever armed, nil without one.
 	Order *RekeyOrder
 	// Candidates are key sets that the device may have by now instead of the one
 	// that it is known to have: of each instruction that was ever sent. Newest
@@ -116,7 +167,10 @@ type JoinServer struct {
 // Audit events of rekeying.
 const (
 	AuditRekeyProfile      AuditEvent = "rekey.profile"     // the owner says how the device rekeys
-	AuditRekeyArmed        AuditEvent = "rekey.armed"       // an order was given
+	AuditRekeyRequested    AuditEvent = "rekey.requested"   // an order was given, and waits for another person
+	AuditRekeyApproved     AuditEvent = "rekey.approved"    // the other person approved it; it is armed
+	AuditRekeyRejected     AuditEvent = "rekey.rejected"    // the other person did not
+	AuditRekeyArmed        AuditEvent = "rekey.armed"       // an order was given that needs nobody else
 	AuditRekeySent         AuditEvent = "rekey.sent"        // the first accept carries it
 	AuditRekeyObeyed       AuditEvent = "rekey.obeyed"      // the device signed with new root keys, here
 	AuditRekeyCancelled    AuditEvent = "rekey.cancelled"   // nothing is sent any more

@@ -159,11 +159,21 @@ func (c *Client) ApproveExportPolicy(ctx context.Context, in NewExportPolicy, op
 	return send[ExportPolicy](ctx, c, http.MethodPost, "/export-policy/approve", in, opts...)
 }
 
+// ApproveRekey: approve, as another person, orders to rekey.
+//
+// What is named is what was looked at: exactly these devices, the JoinEUI at
+// which they are to join and the key to which their new root keys go. All are
+// armed, or none. Needs the right `export:approve`, which has: admin.
+func (c *Client) ApproveRekey(ctx context.Context, in RekeyApproval, opts ...CallOption) (RekeyOrders, error) {
+	return send[RekeyOrders](ctx, c, http.MethodPost, "/rekey/approvals", in, opts...)
+}
+
 // ArmRekey: have a device derive new root keys and join at another Join Server.
 //
 // The instruction goes with each of its join-accepts until the order ends, in
 // the place of the network's list of channels. Hand its new root keys over
-// before it obeys. Needs the right `devices:own`, which has: member, admin.
+// before it obeys. Where an export would need another person, the order waits
+// for one. Needs the right `devices:own`, which has: member, admin.
 func (c *Client) ArmRekey(ctx context.Context, id joinery.DeviceID, in NewRekeyOrder, opts ...CallOption) (RekeyOrder, error) {
 	return send[RekeyOrder](ctx, c, http.MethodPost, "/devices/"+id.String()+"/rekey", in, opts...)
 }
@@ -1118,12 +1128,13 @@ func (c *Client) MakeAPIKey(ctx context.Context, in NewAPIKey, opts ...CallOptio
 	return send[MadeAPIKey](ctx, c, http.MethodPost, "/api-keys", in, opts...)
 }
 
-// MakeHandover: seal the new root keys of devices to the Join Server that their
-// orders name.
+// MakeHandover: seal the new root keys of devices to the Join Server, or the
+// recipient, that their orders name.
 //
 // They open there and nowhere else. It is recorded in the audit log, and can be
-// asked for again. See docs/handover.md. Needs the right `devices:own`, which
-// has: member, admin.
+// asked for again. See docs/handover.md. To a recipient they are disclosed: the
+// devices say so for ever. Needs the right `devices:own`, which has: member,
+// admin.
 func (c *Client) MakeHandover(ctx context.Context, in NewHandover, opts ...CallOption) (RekeyFile, error) {
 	return send[RekeyFile](ctx, c, http.MethodPost, "/rekey/handovers", in, opts...)
 }
@@ -1312,6 +1323,51 @@ func (c *Client) RegenerateOwnerToken(ctx context.Context, id joinery.DeviceID, 
 // Needs the right `export:approve`, which has: admin.
 func (c *Client) RejectExport(ctx context.Context, id joinery.ExportID, in ExportRejection, opts ...CallOption) (Export, error) {
 	return send[Export](ctx, c, http.MethodPost, "/exports/"+id.String()+"/reject", in, opts...)
+}
+
+// RejectRekey: reject orders to rekey that wait for another person.
+//
+// Needs the right `export:approve`, which has: admin.
+func (c *Client) RejectRekey(ctx context.Context, in RekeyDevices, opts ...CallOption) (Rejected, error) {
+	return send[Rejected](ctx, c, http.MethodPost, "/rekey/rejections", in, opts...)
+}
+
+// RekeyRequestsQuery is what RekeyRequests may be told; zero members are left out.
+type RekeyRequestsQuery struct {
+	// Go on behind the page whose 'next' this is
+	After string
+	// At most this many items
+	Limit int
+}
+
+func (q RekeyRequestsQuery) values() url.Values {
+	v := url.Values{}
+	if q.After != "" {
+		v.Set("after", q.After)
+	}
+	if q.Limit != 0 {
+		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	return v
+}
+
+// RekeyRequests: orders to rekey that wait for another person.
+//
+// Needs the right `devices:read`, which has: viewer, member, admin.
+//
+// It ranges over all pages from q.After on, and ends with the first error,
+// which is the last pair.
+func (c *Client) RekeyRequests(ctx context.Context, q RekeyRequestsQuery, opts ...CallOption) iter.Seq2[RekeyRequest, error] {
+	return pages(q.After, func(after string) (Page[RekeyRequest], error) {
+		q.After = after
+		return c.RekeyRequestsPage(ctx, q, opts...)
+	})
+}
+
+// RekeyRequestsPage reads one page of RekeyRequests. The Next of a page is the After of the one behind
+// it; the last has none.
+func (c *Client) RekeyRequestsPage(ctx context.Context, q RekeyRequestsQuery, opts ...CallOption) (Page[RekeyRequest], error) {
+	return get[Page[RekeyRequest]](ctx, c, "/rekey/requests", q.values(), opts...)
 }
 
 // Rekeying: how the rekeying of a device stands.
@@ -1559,8 +1615,10 @@ func (c *Client) SetExportPolicy(ctx context.Context, in NewExportPolicy, opts .
 
 // SetRekeyProfile: say how a device rekeys.
 //
-// Only who knows its element can. A device that is told to rekey and cannot
-// ignores it. Needs the right `devices:own`, which has: member, admin.
+// By its owner's word, where neither its manifest nor who imported it says how.
+// A device that is told to rekey and cannot ignores it; an order is sent three
+// times by this word alone. Needs the right `devices:own`, which has: member,
+// admin.
 func (c *Client) SetRekeyProfile(ctx context.Context, id joinery.DeviceID, in RekeyProfile, opts ...CallOption) error {
 	return c.act(ctx, http.MethodPut, "/devices/"+id.String()+"/rekey/profile", nil, in, opts...)
 }

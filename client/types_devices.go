@@ -20,6 +20,8 @@ type Device struct {
 	OwnedSince     time.Time          `json:"ownedSince,omitzero" doc:"Since when"`
 	Suspended      bool               `json:"suspended" doc:"Whether joins are refused"`
 	Disclosed      bool               `json:"disclosed" doc:"Whether a root key of it was ever disclosed to anybody"`
+	RekeyProfile   string             `json:"rekeyProfile,omitzero" enum:"S,M" doc:"How it derives new root keys, where it can; absent: nobody said that it can"`
+	RekeyWord      string             `json:"rekeyWord,omitzero" enum:"owner,importer,manifest,device" doc:"By whose word: its owner's alone, who imported it, its signed manifest, or its own, which did it here"`
 	CreatedAt      time.Time          `json:"createdAt" doc:"When it was imported"`
 	LastJoinAt     time.Time          `json:"lastJoinAt,omitzero" doc:"When it joined last; absent: never"`
 	KeySet         KeySet             `json:"keySet" doc:"Where its root keys come from; never the keys"`

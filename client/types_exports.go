@@ -134,6 +134,7 @@ type Disclosure struct {
 	Recipient    string           `json:"recipient" doc:"Thumbprint of the key to which they were encrypted"`
 	Kind         string           `json:"kind" enum:"file,join-server" doc:"Who opens them"`
 	Export       joinery.ExportID `json:"export,omitzero" pattern:"^exp_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"exp_ and 13 characters" doc:"The export"`
+	Rekey        joinery.RekeyID  `json:"rekey,omitzero" pattern:"^rky_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"rky_ and 13 characters" doc:"The order to rekey, where it was no export"`
 }
 
 // CustodyExport is an export that waits for the custody process.
@@ -151,16 +152,25 @@ type CustodyStart struct {
 
 // CustodyExportItem is a device whose root keys are to be wrapped.
 type CustodyExportItem struct {
-	Index      int64            `json:"index" doc:"Its place in the set, from 0"`
-	KeySet     joinery.KeySetID `json:"keySet" pattern:"^kst_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"kst_ and 13 characters" doc:"The key set"`
-	DevEUI     lorawan.EUI64    `json:"devEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"DevEUI"`
-	Origin     string           `json:"origin" enum:"derived,sealed,rekeyed" doc:"Where its root keys come from"`
-	Master     string           `json:"master,omitzero" doc:"Name of the master key of derived ones"`
-	Generation uint32           `json:"generation" doc:"Generation of derived ones"`
-	Root10     string           `json:"root10" enum:"NwkKey,AppKey" doc:"The root key that serves LoRaWAN 1.0.x"`
-	Nwk        []byte           `json:"nwk,omitzero" pattern:"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$" patternDescription:"base64 with padding" doc:"NwkKey, sealed to the custody key"`
-	App        []byte           `json:"app,omitzero" pattern:"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$" patternDescription:"base64 with padding" doc:"AppKey, sealed to the custody key"`
-	About      string           `json:"about" doc:"What is to be signed about the device, as JSON: identifiers, version and nonces"`
+	Index        int64            `json:"index" doc:"Its place in the set, from 0"`
+	KeySet       joinery.KeySetID `json:"keySet" pattern:"^kst_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"kst_ and 13 characters" doc:"The key set"`
+	DevEUI       lorawan.EUI64    `json:"devEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"DevEUI"`
+	Origin       string           `json:"origin" enum:"derived,sealed,rekeyed" doc:"Where its root keys come from"`
+	Master       string           `json:"master,omitzero" doc:"Name of the master key of derived ones"`
+	Generation   uint32           `json:"generation" doc:"Generation of derived ones"`
+	Root10       string           `json:"root10" enum:"NwkKey,AppKey" doc:"The root key that serves LoRaWAN 1.0.x"`
+	RekeyProfile string           `json:"rekeyProfile,omitzero" enum:"S,M" doc:"By what rekeyed ones follow"`
+	Serial       string           `json:"serial,omitzero" doc:"Serial number of the chip, in hexadecimal, of rekeyed ones of profile M"`
+	Steps        []RekeyStep      `json:"steps,omitzero" doc:"The instructions that led to rekeyed ones, the first one first"`
+	Nwk          []byte           `json:"nwk,omitzero" pattern:"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$" patternDescription:"base64 with padding" doc:"NwkKey, sealed to the custody key"`
+	App          []byte           `json:"app,omitzero" pattern:"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$" patternDescription:"base64 with padding" doc:"AppKey, sealed to the custody key"`
+	About        string           `json:"about" doc:"What is to be signed about the device, as JSON: identifiers, version and nonces"`
+}
+
+// RekeyStep is one instruction that a device obeyed.
+type RekeyStep struct {
+	NewJoinEUI lorawan.EUI64  `json:"newJoinEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"At which it was to join"`
+	Cookie     lorawan.Cookie `json:"cookie" pattern:"^[0-9A-Fa-f]{14}$" patternDescription:"14 hexadecimal digits" doc:"Its cookie"`
 }
 
 // CustodyDone is what became of one device.

@@ -17,6 +17,7 @@ type Import struct {
 	Kind         string             `json:"kind" enum:"manifest,key-list" doc:"What is imported"`
 	SHA256       string             `json:"sha256" doc:"SHA-256 of the file, in hexadecimal: the same file goes on where it stood"`
 	MACVersion   lorawan.MACVersion `json:"macVersion,omitzero" doc:"Provisioned version of a manifest's elements"`
+	RekeyProfile string             `json:"rekeyProfile,omitzero" enum:"S,M" doc:"How its elements rekey of which it says nothing, by the word of who imports them"`
 	Binding      *Binding           `json:"binding,omitempty" doc:"Binding that imported devices get; absent: none"`
 	Next         uint64             `json:"next" doc:"Rows taken so far: the index of the next row"`
 	Created      uint64             `json:"created" doc:"Devices made"`
@@ -31,8 +32,10 @@ type NewImport struct {
 	Kind       string             `json:"kind" enum:"manifest,key-list" doc:"What is imported"`
 	SHA256     string             `json:"sha256" pattern:"^[0-9a-fA-F]{64}$" patternDescription:"64 hexadecimal digits" doc:"SHA-256 of the file, in hexadecimal"`
 	MACVersion lorawan.MACVersion `json:"macVersion,omitzero" enum:"1.0,1.0.0,1.0.1,1.0.2,1.0.3,1.0.4,1.1,1.1.0" doc:"For a manifest: the LoRaWAN version that its elements' devices are provisioned with"`
-	Binding    *NewBinding        `json:"binding,omitempty" doc:"Bind every imported device; absent: bind none"`
-	DryRun     bool               `json:"dryRun,omitzero" doc:"Check the rows and store nothing"`
+	// RekeyProfile is for manifests.
+	RekeyProfile string      `json:"rekeyProfile,omitzero" enum:"S,M" doc:"For a manifest: how its elements rekey of which it says nothing itself; absent: they do not"`
+	Binding      *NewBinding `json:"binding,omitempty" doc:"Bind every imported device; absent: bind none"`
+	DryRun       bool        `json:"dryRun,omitzero" doc:"Check the rows and store nothing"`
 }
 
 // SealedKeyRow is one device of a key list, its root keys sealed.

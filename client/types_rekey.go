@@ -10,6 +10,7 @@ import (
 // Rekeying is how the rekeying of a device stands.
 type Rekeying struct {
 	Profile string `json:"profile" enum:"none,S,M" doc:"How the device derives its next root keys; none: it cannot, or nobody said so"`
+	Word    string `json:"word,omitzero" enum:"owner,importer,manifest,device" doc:"By whose word: its owner's alone (then each order is sent a few times), who imported it, its signed manifest, or its own, which did it here"`
 	// Generation and Candidates tell what keys the device has.
 	Generation uint32       `json:"generation" doc:"How often the device is known to have been rekeyed since it was made"`
 	Candidates uint32       `json:"candidates" doc:"How many other key sets it may have by now: of instructions that were sent"`
@@ -20,18 +21,22 @@ type Rekeying struct {
 // RekeyOrder is an order to have a device derive new root keys and join at another
 // Join Server.
 type RekeyOrder struct {
-	ID          joinery.RekeyID `json:"id" pattern:"^rky_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"rky_ and 13 characters" doc:"Identifier"`
-	State       string          `json:"state" enum:"armed,sent,confirmed,cancelled,expired" doc:"How far it has come"`
-	NewJoinEUI  lorawan.EUI64   `json:"newJoinEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"At which the device is to join"`
-	Cookie      lorawan.Cookie  `json:"cookie" pattern:"^[0-9A-Fa-f]{14}$" patternDescription:"14 hexadecimal digits" doc:"What makes this rekeying different from others; no secret"`
-	To          string          `json:"to" doc:"Name of the Join Server to which the new root keys go"`
-	By          string          `json:"by" doc:"Who gave the order"`
-	At          time.Time       `json:"at" doc:"When"`
-	ExpiresAt   time.Time       `json:"expiresAt" doc:"From when on it is not sent any more"`
-	Sent        uint32          `json:"sent" doc:"How many join-accepts or tickets carried it"`
-	FirstSentAt time.Time       `json:"firstSentAt,omitzero" doc:"When the first one did"`
-	LastSentAt  time.Time       `json:"lastSentAt,omitzero" doc:"When the last one did"`
-	EndedAt     time.Time       `json:"endedAt,omitzero" doc:"When it was confirmed or cancelled"`
+	ID          joinery.RekeyID     `json:"id" pattern:"^rky_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"rky_ and 13 characters" doc:"Identifier"`
+	State       string              `json:"state" enum:"requested,armed,sent,confirmed,cancelled,rejected,expired" doc:"How far it has come; requested: it waits for another person"`
+	NewJoinEUI  lorawan.EUI64       `json:"newJoinEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"At which the device is to join"`
+	Cookie      lorawan.Cookie      `json:"cookie" pattern:"^[0-9A-Fa-f]{14}$" patternDescription:"14 hexadecimal digits" doc:"What makes this rekeying different from others; no secret"`
+	To          string              `json:"to" doc:"Name of the Join Server, or of the recipient, to which the new root keys go"`
+	Recipient   joinery.RecipientID `json:"recipient,omitzero" pattern:"^rcp_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"rcp_ and 13 characters" doc:"The recipient; absent: a pinned Join Server"`
+	Thumbprint  string              `json:"thumbprint,omitzero" doc:"Names the key to which they go: of a Join Server's transport key base64url of SHA-256 of its DER, of a recipient's that of RFC 7638"`
+	By          string              `json:"by" doc:"Who gave the order"`
+	At          time.Time           `json:"at" doc:"When"`
+	DecidedBy   string              `json:"decidedBy,omitzero" doc:"Who approved or rejected it; absent: nobody did, or had to"`
+	ArmedAt     time.Time           `json:"armedAt,omitzero" doc:"When it was armed; absent: it was not"`
+	ExpiresAt   time.Time           `json:"expiresAt" doc:"From when on it is not sent any more"`
+	Sent        uint32              `json:"sent" doc:"How many join-accepts or tickets carried it"`
+	FirstSentAt time.Time           `json:"firstSentAt,omitzero" doc:"When the first one did"`
+	LastSentAt  time.Time           `json:"lastSentAt,omitzero" doc:"When the last one did"`
+	EndedAt     time.Time           `json:"endedAt,omitzero" doc:"When it was confirmed or cancelled"`
 }
 
 // RekeyProfile says how a device rekeys.
@@ -42,7 +47,8 @@ type RekeyProfile struct {
 // NewRekeyOrder asks to rekey a device.
 type NewRekeyOrder struct {
 	NewJoinEUI lorawan.EUI64        `json:"newJoinEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"At which the device is to join: one of the other Join Server's"`
-	To         joinery.JoinServerID `json:"to" pattern:"^jsv_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"jsv_ and 13 characters" doc:"The pinned Join Server to which the new root keys go"`
+	To         joinery.JoinServerID `json:"to,omitzero" pattern:"^jsv_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"jsv_ and 13 characters" doc:"The pinned Join Server to which the new root keys go"`
+	Recipient  joinery.RecipientID  `json:"recipient,omitzero" pattern:"^rcp_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"rcp_ and 13 characters" doc:"Instead of it a recipient of the organisation's, whose key is RSA: its holder reads the new root keys, and the device says for ever that they were disclosed"`
 	Days       uint32               `json:"days,omitzero" maximum:"366" doc:"For how long it is sent; without it 90 days"`
 }
 
@@ -53,8 +59,34 @@ type RekeyDevices struct {
 
 // NewHandover asks for new root keys, sealed to another Join Server.
 type NewHandover struct {
-	To      joinery.JoinServerID `json:"to" pattern:"^jsv_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"jsv_ and 13 characters" doc:"The pinned Join Server that the orders name"`
-	Devices []joinery.DeviceID   `json:"devices" nullable:"false" minItems:"1" maxItems:"200" pattern:"^dev_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"dev_ and 13 characters" doc:"Devices that the caller holds"`
+	To        joinery.JoinServerID `json:"to,omitzero" pattern:"^jsv_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"jsv_ and 13 characters" doc:"The pinned Join Server that the orders name"`
+	Recipient joinery.RecipientID  `json:"recipient,omitzero" pattern:"^rcp_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"rcp_ and 13 characters" doc:"Or the recipient that they name"`
+	Devices   []joinery.DeviceID   `json:"devices" nullable:"false" minItems:"1" maxItems:"200" pattern:"^dev_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"dev_ and 13 characters" doc:"Devices that the caller holds"`
+}
+
+// RekeyRequest is an order to rekey that waits for another person.
+type RekeyRequest struct {
+	Device  joinery.DeviceID `json:"device" pattern:"^dev_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"dev_ and 13 characters" doc:"The device"`
+	JoinEUI lorawan.EUI64    `json:"joinEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"Its present JoinEUI"`
+	DevEUI  lorawan.EUI64    `json:"devEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"Its DevEUI"`
+	Order   RekeyOrder       `json:"order" doc:"What was asked for"`
+}
+
+// RekeyApproval approves orders to rekey: what the approver looked at.
+type RekeyApproval struct {
+	Devices    []joinery.DeviceID `json:"devices" nullable:"false" minItems:"1" maxItems:"200" pattern:"^dev_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"dev_ and 13 characters" doc:"Exactly the devices whose orders are approved"`
+	NewJoinEUI lorawan.EUI64      `json:"newJoinEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"At which they are to join"`
+	Thumbprint string             `json:"thumbprint" minLength:"43" maxLength:"43" doc:"Of the key to which their new root keys are to go"`
+}
+
+// RekeyOrders is orders to rekey.
+type RekeyOrders struct {
+	Orders []RekeyOrder `json:"orders" nullable:"false" doc:"The orders"`
+}
+
+// Rejected is how many orders to rekey were rejected.
+type Rejected struct {
+	Rejected int `json:"rejected" doc:"Orders"`
 }
 
 // RekeyFile is a file of rekeying as docs/handover.md has it.

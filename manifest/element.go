@@ -26,6 +26,10 @@ type Element struct {
 	Provisioner    Party
 	Distributor    Party
 
+	// Rekey is the profile by which the element rekeys, "S" or "M"; "" where its signer
+	// says nothing.
+	Rekey string
+
 	// Keys are the public keys of publicKeySet; none where the maker left it out.
 	Keys []DeviceKey
 

@@ -34,24 +34,27 @@ const (
 
 var (
 	errNoSlot          = fmt.Errorf("%w: publicData lacks the slot", ErrSyntax)
+	errRekeyProfile    = fmt.Errorf("%w: rekeyProfile: want S or M", ErrSyntax)
 	errUniqueIDDiffers = fmt.Errorf("%w: the one beside the signature differs from the signed one", ErrUniqueID)
 )
 
 // payload is the signed content, in the order of real files. Members that are
 // not listed pass unread.
 type payload struct {
-	Version               int            `json:"version"`
-	Model                 string         `json:"model,omitempty"`
-	PartNumber            string         `json:"partNumber,omitempty"`
-	Manufacturer          Party          `json:"manufacturer,omitzero"`
-	Provisioner           Party          `json:"provisioner,omitzero"`
-	Distributor           *Party         `json:"distributor,omitempty"`
-	Distributer           *Party         `json:"distributer,omitempty"` // the spelling of the first edition's text
-	GroupID               string         `json:"groupId,omitempty"`
-	ProvisioningTimestamp string         `json:"provisioningTimestamp"`
-	UniqueID              string         `json:"uniqueId"`
-	PublicKeySet          *jsonKeySet    `json:"publicKeySet,omitempty"`
-	ModelInfo             *jsonModelInfo `json:"modelInfo,omitempty"`
+	Version               int    `json:"version"`
+	Model                 string `json:"model,omitempty"`
+	PartNumber            string `json:"partNumber,omitempty"`
+	Manufacturer          Party  `json:"manufacturer,omitzero"`
+	Provisioner           Party  `json:"provisioner,omitzero"`
+	Distributor           *Party `json:"distributor,omitempty"`
+	Distributer           *Party `json:"distributer,omitempty"` // the spelling of the first edition's text
+	GroupID               string `json:"groupId,omitempty"`
+	ProvisioningTimestamp string `json:"provisioningTimestamp"`
+	UniqueID              string `json:"uniqueId"`
+	// RekeyProfile is a member of ours: makers of chips do not have it.
+	RekeyProfile string         `json:"rekeyProfile,omitempty"`
+	PublicKeySet *jsonKeySet    `json:"publicKeySet,omitempty"`
+	ModelInfo    *jsonModelInfo `json:"modelInfo,omitempty"`
 }
 
 type jsonKeySet struct {
@@ -145,8 +148,14 @@ func (p payload) facts() (Element, error) {
 	if p.ModelInfo != nil {
 		e.DeviceRevision = p.ModelInfo.DeviceRevision
 	}
+	if !isRekeyProfile(p.RekeyProfile) {
+		return e, errRekeyProfile
+	}
+	e.Rekey = p.RekeyProfile
 	return e, nil
 }
+
+func isRekeyProfile(text string) bool { return text == "" || text == "S" || text == "M" }
 
 // joinEUI takes the first 8 bytes of slot 9, big-endian. otherwise stands for a
 // slot that the entry does not have; zero: it must have it.

@@ -122,12 +122,15 @@ func payloadOf(e Element) (payload, error) {
 	if e.ProvisionedAt.IsZero() {
 		return payload{}, ErrTimestamp
 	}
+	if !isRekeyProfile(e.Rekey) {
+		return payload{}, errRekeyProfile
+	}
 	var slot9 [lenSlot9]byte
 	copy(slot9[:], e.JoinEUI[:])
 	p := payload{
 		Version: e.Version, Model: e.Model, PartNumber: e.PartNumber,
 		Manufacturer: e.Manufacturer, Provisioner: e.Provisioner,
-		GroupID: e.GroupID, UniqueID: e.UniqueID,
+		GroupID: e.GroupID, UniqueID: e.UniqueID, RekeyProfile: e.Rekey,
 		// RFC 3339, UTC, with milliseconds, as real files have it.
 		ProvisioningTimestamp: e.ProvisionedAt.UTC().Format("2006-01-02T15:04:05.000Z"),
 		ModelInfo: &jsonModelInfo{DeviceRevision: e.DeviceRevision, PublicData: []jsonPublicData{

@@ -107,7 +107,11 @@ func disclosedText(d client.Device, known []client.Disclosure) string {
 		if x.Kind == "join-server" {
 			to = "the Join Server with transport key "
 		}
-		text += fmt.Sprintf("; to %s%s, %s, by %s (%s)", to, x.Recipient, when(x.At, "?"), x.Organisation, x.Export)
+		by := x.Export.String()
+		if x.Rekey != 0 {
+			by = "rekeying " + x.Rekey.String()
+		}
+		text += fmt.Sprintf("; to %s%s, %s, by %s (%s)", to, x.Recipient, when(x.At, "?"), x.Organisation, by)
 	}
 	return text
 }
@@ -132,7 +136,7 @@ func (a *app) showDevice(d client.Device, known ...client.Disclosure) error {
 		}
 		facts := []any{"JoinEUI", d.JoinEUI, "DevEUI", d.DevEUI, "id", d.ID, "state", stateOf(d),
 			"LoRaWAN", d.MACVersion, "owner", idOr(d.Owner, "none"), "claimed", claimed,
-			"root keys", origin, "serves 1.0.x with", d.KeySet.Root10, "disclosed", disclosed,
+			"root keys", origin, "serves 1.0.x with", d.KeySet.Root10, "disclosed", disclosed, "rekeys", rekeysText(d),
 			"last JoinNonce", d.KeySet.JoinNonce, "nonces reset", reset,
 			"last join", when(d.LastJoinAt, "never"), "imported", when(d.CreatedAt, "?")}
 		if d.Binding == nil {
@@ -142,6 +146,14 @@ func (a *app) showDevice(d client.Device, known ...client.Disclosure) error {
 		return a.facts(append(facts, "network", networkOf(b), "AS-ID", orDash(b.ASID), "AppSKey travels", b.AppSKey,
 			"clear network keys", yesNo(b.ClearNwkKeys), "binding by", b.Source+lockedWord(b.Locked), "bound since", when(b.Since, "?"))...)
 	})
+}
+
+// rekeysText says how a device rekeys, and by whose word.
+func rekeysText(d client.Device) string {
+	if d.RekeyProfile == "" {
+		return "no, or nobody said so"
+	}
+	return "profile " + d.RekeyProfile + ", by the word of its " + d.RekeyWord
 }
 
 func lockedWord(locked bool) string {

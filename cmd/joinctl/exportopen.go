@@ -72,10 +72,7 @@ the value that they call NwkKey.` + fileSignerHelp,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&key.path, "key", "", "file with the recipient's private key: PEM or a JSON Web Key, protected or not")
-	f.StringVar(&key.passphrase, "key-passphrase-file", "", "file with the passphrase of a protected key; - for standard input (default: it is asked for)")
-	f.StringVar(&key.identity, "key-identity-file", "", "file with the identity of age to which the key file is encrypted")
-	c.MarkFlagsMutuallyExclusive("key-passphrase-file", "key-identity-file")
+	key.register(c)
 	f.StringVar(&format, "format", "", "tts-csv, tts-json, chirpstack or json")
 	f.StringVar(&out, "out", "", "new file for the devices with their keys")
 	f.StringVar(&trusted, "server-key", "", "thumbprint of the server's signing key")
@@ -138,6 +135,14 @@ func openDevices(r *exportfile.Reader, v *exportfile.Verifier, o *exportfile.Ope
 
 // keyFile is a file with a private key, and the one with what opens it, if any.
 type keyFile struct{ path, passphrase, identity string }
+
+func (k *keyFile) register(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&k.path, "key", "", "file with the recipient's private key: PEM or a JSON Web Key, protected or not")
+	f.StringVar(&k.passphrase, "key-passphrase-file", "", "file with the passphrase of a protected key; - for standard input (default: it is asked for)")
+	f.StringVar(&k.identity, "key-identity-file", "", "file with the identity of age to which the key file is encrypted")
+	c.MarkFlagsMutuallyExclusive("key-passphrase-file", "key-identity-file")
+}
 
 // readPrivateKey reads the recipient's private key; it is wiped when it is closed.
 func (a *app) readPrivateKey(ctx context.Context, k keyFile) (*exportfile.PrivateKey, error) {

@@ -27,7 +27,7 @@ func (a *app) manifestCommand() *cobra.Command {
 // manifestImportCommand imports a manifest; name is how its examples call it.
 func (a *app) manifestImportCommand(name string) *cobra.Command {
 	var f importFlags
-	var version string
+	var version, rekey string
 	c := a.command(&cobra.Command{
 		Use:   "import FILE --mac-version VERSION",
 		Short: "Import the elements of a signed manifest",
@@ -35,10 +35,12 @@ func (a *app) manifestImportCommand(name string) *cobra.Command {
 maker who writes the same shape, or of Microchip. The server verifies each entry
 against the signers that it trusts ('joinctl signer'). A manifest does not say which
 LoRaWAN version the devices speak: --mac-version does. An element that somebody else
-brought in before is a conflict, which does not say whose it is.` + importHelp,
+brought in before is a conflict, which does not say whose it is. --rekey is your word for
+how the elements can be rekeyed of which the manifest says nothing itself.` + importHelp,
 		Example: `  ` + name + ` manifest.json --mac-version 1.0.4
   ` + name + ` manifest.json --mac-version 1.0.3 --bind-net-id 000013 --bind-as-id as.example.com
-  ` + name + ` manifest.json --mac-version 1.1 --dry-run --report refused.jsonl`,
+  ` + name + ` manifest.json --mac-version 1.1 --dry-run --report refused.jsonl
+  ` + name + ` manifest.json --mac-version 1.0.4 --rekey M`,
 		Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
 		mac, err := lorawan.ParseMACVersion(version)
@@ -48,7 +50,7 @@ brought in before is a conflict, which does not say whose it is.` + importHelp,
 		if err := checkIsManifest(args[0]); err != nil {
 			return err
 		}
-		j, err := a.begin(ctx, api, &f, args[0], client.NewImport{Kind: string(joinery.ImportManifest), MACVersion: mac})
+		j, err := a.begin(ctx, api, &f, args[0], client.NewImport{Kind: string(joinery.ImportManifest), MACVersion: mac, RekeyProfile: rekey})
 		if err != nil {
 			return err
 		}
@@ -60,6 +62,7 @@ brought in before is a conflict, which does not say whose it is.` + importHelp,
 		return a.finish(ctx, j, &f)
 	})
 	c.Flags().StringVar(&version, "mac-version", "", "LoRaWAN version of the devices: 1.0.0, 1.0.1, 1.0.2, 1.0.3, 1.0.4 or 1.1.0")
+	c.Flags().StringVar(&rekey, "rekey", "", "how elements rekey of which the manifest says nothing: S or M (default: they do not)")
 	require(c, "mac-version")
 	f.register(c)
 	return c

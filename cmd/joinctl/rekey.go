@@ -25,8 +25,10 @@ func (a *app) rekeyCommand() *cobra.Command {
 another Join Server with them. The way: 'rekey server add' pins that Join Server, 'rekey
 arm' gives the order, 'rekey handover' seals the new root keys to it, the device's next
 join tells the device, and 'rekey accept' takes that Join Server's receipt. At the bench
-'rekey ticket' and 'rekey results' take the place of the join.`,
+'rekey ticket' and 'rekey results' take the place of the join. Where the organisation's
+export policy wants another person, the order waits for 'rekey approve'.`,
 	}
+	c.AddCommand(a.rekeyRequestsCommand(), a.rekeyApproveCommand(), a.rekeyRejectCommand(), a.rekeyOpenCommand())
 	c.AddCommand(a.rekeyProfileCommand(), a.rekeyArmCommand(), a.rekeyStatusCommand(), a.rekeyCancelCommand(), a.rekeyConfirmCommand(),
 		a.rekeyTicketCommand(), a.rekeyResultsCommand(), a.rekeyHandoverCommand(), a.rekeyUnpackCommand(), a.rekeyReceiptCommand(),
 		a.rekeyAcceptCommand(), a.rekeyServerCommand())
@@ -39,8 +41,10 @@ func (a *app) rekeyProfileCommand() *cobra.Command {
 		Use:   "profile DEVICE --profile S",
 		Short: "Say how a device rekeys",
 		Long: `Say how a device rekeys: S, by one AES encryption under a rekeying key for each new
-key; M, by the DeriveKey command of the ATECC608 family; or none. Only who knows its
-element can say so.` + deviceHelp,
+key; M, by the DeriveKey command of the ATECC608 family; or none. This is its owner's
+word, for where neither the element's signed manifest nor who imported it says how; by
+it alone each order is sent three times, since a device that cannot rekey loses the
+network's list of channels with each.` + deviceHelp,
 		Example: "  joinctl rekey profile 0004A310001AA90A --profile S",
 	}, "noted how it rekeys", func(ctx context.Context, api *client.Client, d client.Device) error {
 		return api.SetRekeyProfile(ctx, d.ID, client.RekeyProfile{Profile: profile})
@@ -51,30 +55,44 @@ element can say so.` + deviceHelp,
 }
 
 func (a *app) rekeyArmCommand() *cobra.Command {
-	var joinEUI, to string
+	var joinEUI, to, recipient string
 	var days uint32
+	var yes bool
 	c := a.command(&cobra.Command{
 		Use:   "arm DEVICE --join-eui JOINEUI --to SERVER",
 		Short: "Order devices to derive new root keys and join at another Join Server",
 		Long: `Order devices, one or several, to derive new root keys and to join at another Join
 Server. Each of their join-accepts carries the instruction until the order is confirmed,
 cancelled or expires; in that accept the network's list of channels is left out. Old keys
-are kept and served all the while. The old Join Server could compute the new root keys as long as it has the
-rekeying key; see docs/handover.md.` + deviceHelp,
+are kept and served all the while. The old Join Server could compute the new root keys
+as long as it has the rekeying key; see docs/handover.md.
+
+With --recipient the new root keys go to a key of your organisation's instead ('joinctl
+export recipient list'; RSA): its holder reads them, and the devices say for ever that
+they were disclosed. Where the export policy wants another person, the orders wait for
+'joinctl rekey approve'.` + deviceHelp,
 		Example: `  joinctl rekey arm 0004A310001AA90A --join-eui EC656EFFFE000001 --to joins.example.com
   joinctl rekey arm 0004A310001AA90A 0004A310001AA90B --join-eui EC656EFFFE000001 \
-    --to joins.example.com --days 30`,
+    --to joins.example.com --days 30
+  joinctl rekey arm 0004A310001AA90A --join-eui EC656EFFFE000001 --recipient "safe of Ann" --yes`,
 		Args: cobra.MinimumNArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
 		eui, err := lorawan.ParseEUI64(joinEUI)
 		if err != nil {
 			return usagef("--join-eui: %w", err)
 		}
-		server, err := findJoinServer(ctx, api, to)
-		if err != nil {
+		in := client.NewRekeyOrder{NewJoinEUI: eui, Days: days}
+		if to, err = a.rekeyTarget(ctx, api, to, recipient, &in.To, &in.Recipient); err != nil {
 			return err
 		}
+		if recipient != "" {
+			what := fmt.Sprintf("The new root keys of %d devices would be readable to the holder of %s, which the devices say for ever", len(args), to)
+			if err := a.confirm(yes, what, to, "--yes"); err != nil {
+				return err
+			}
+		}
 		var orders []client.RekeyOrder
+		waiting := 0
 		for _, arg := range args {
 			d, err := findDevice(ctx, api, arg)
 			if err != nil {
@@ -83,20 +101,42 @@ rekeying key; see docs/handover.md.` + deviceHelp,
 			if d.Disclosed {
 				a.sayf("warning: a root key of %s was disclosed; whoever has it can forge instructions\n", deviceName(d))
 			}
-			o, err := api.ArmRekey(ctx, d.ID, client.NewRekeyOrder{NewJoinEUI: eui, To: server.ID, Days: days})
+			o, err := api.ArmRekey(ctx, d.ID, in)
 			if err != nil {
 				return fmt.Errorf("%s: %w (%d devices before it are armed)", deviceName(d), err, len(orders))
 			}
+			if o.State == string(joinery.RekeyRequested) {
+				waiting++
+			}
 			orders = append(orders, o)
 		}
-		return a.done(orders, "%d devices are armed for %s at %s; hand their new root keys over: 'joinctl rekey handover'", len(orders), eui, server.Name)
+		if waiting > 0 {
+			return a.done(orders, "%d orders wait for another admin: 'joinctl rekey approve DEVICE… --join-eui %s --thumbprint %s'", waiting, eui, orders[0].Thumbprint)
+		}
+		return a.done(orders, "%d devices are armed for %s at %s; hand their new root keys over: 'joinctl rekey handover'", len(orders), eui, to)
 	})
+	yesFlag(c, &yes)
+	c.Flags().StringVar(&recipient, "recipient", "", "instead of --to: name, id or thumbprint of a recipient of your organisation's")
 	c.Flags().StringVar(&joinEUI, "join-eui", "", "JoinEUI at which they are to join")
 	c.Flags().StringVar(&to, "to", "", "name or id of the pinned Join Server ('joinctl rekey server list')")
 	c.Flags().Uint32Var(&days, "days", 0, "for how long the order is sent (default 90)")
 	require(c, "join-eui")
-	require(c, "to")
+	c.MarkFlagsOneRequired("to", "recipient")
+	c.MarkFlagsMutuallyExclusive("to", "recipient")
 	return c
+}
+
+// rekeyTarget finds where new root keys go, a Join Server or a recipient, sets its id
+// and gives its name.
+func (a *app) rekeyTarget(ctx context.Context, api *client.Client, to, recipient string, server *joinery.JoinServerID, id *joinery.RecipientID) (string, error) {
+	if recipient != "" {
+		r, err := findRecipient(ctx, api, recipient)
+		*id = r.ID
+		return r.Name, err
+	}
+	j, err := findJoinServer(ctx, api, to)
+	*server = j.ID
+	return j.Name, err
 }
 
 // findJoinServer finds a pinned Join Server by its name or id.
@@ -130,7 +170,11 @@ func (a *app) rekeyStatusCommand() *cobra.Command {
 			return err
 		}
 		if !a.flags.json {
-			a.sayf("%s: profile %s, rekeyed %d times, %d candidates\n", deviceName(d), r.Profile, r.Generation, r.Candidates)
+			word := ""
+			if r.Word != "" {
+				word = " by the word of its " + r.Word
+			}
+			a.sayf("%s: profile %s%s, rekeyed %d times, %d candidates\n", deviceName(d), r.Profile, word, r.Generation, r.Candidates)
 			return showList(a, r.Orders, columns[client.RekeyOrder]{
 				names: []string{"when", "state", "JoinEUI", "to", "cookie", "sent", "last", "until", "id"},
 				cells: func(o client.RekeyOrder) []any {
@@ -263,32 +307,37 @@ func (a *app) rekeyResultsCommand() *cobra.Command {
 }
 
 func (a *app) rekeyHandoverCommand() *cobra.Command {
-	var to, out string
+	var to, recipient, out string
 	c := a.command(&cobra.Command{
 		Use:   "handover DEVICE --to SERVER --out FILE",
 		Short: "Seal the new root keys of devices to the other Join Server",
 		Long: `Seal the root keys to which the orders of devices lead to the Join Server that they
 name. The file opens there and nowhere else; it can be made again as often as it is lost.
-There, 'joinctl rekey unpack' makes a key list of it.` + deviceHelp,
-		Example: "  joinctl rekey handover 0004A310001AA90A --to joins.example.com --out handover.json",
-		Args:    cobra.MinimumNArgs(1),
+There, 'joinctl rekey unpack' makes a key list of it. Where the orders name a recipient
+of your organisation's, --recipient says so, and the holder of its private key opens the
+file: 'joinctl rekey open'.` + deviceHelp,
+		Example: `  joinctl rekey handover 0004A310001AA90A --to joins.example.com --out handover.json
+  joinctl rekey handover 0004A310001AA90A --recipient "safe of Ann" --out handover.json`,
+		Args: cobra.MinimumNArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
-		server, err := findJoinServer(ctx, api, to)
+		var in client.NewHandover
+		name, err := a.rekeyTarget(ctx, api, to, recipient, &in.To, &in.Recipient)
 		if err != nil {
 			return err
 		}
-		ids, err := deviceIDs(ctx, api, args)
+		if in.Devices, err = deviceIDs(ctx, api, args); err != nil {
+			return err
+		}
+		f, err := api.MakeHandover(ctx, in)
 		if err != nil {
 			return err
 		}
-		f, err := api.MakeHandover(ctx, client.NewHandover{To: server.ID, Devices: ids})
-		if err != nil {
-			return err
-		}
-		return a.writeRekeyFile(out, f, "the new root keys of %d devices are in %s, sealed to %s", len(ids), out, server.Name)
+		return a.writeRekeyFile(out, f, "the new root keys of %d devices are in %s, sealed to %s", len(in.Devices), out, name)
 	})
 	c.Flags().StringVar(&to, "to", "", "name or id of the pinned Join Server")
-	require(c, "to")
+	c.Flags().StringVar(&recipient, "recipient", "", "instead of --to: name, id or thumbprint of the recipient that the orders name")
+	c.MarkFlagsOneRequired("to", "recipient")
+	c.MarkFlagsMutuallyExclusive("to", "recipient")
 	outFlag(c, &out)
 	return c
 }

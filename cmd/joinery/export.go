@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"joinery/internal/exportfile"
 	"joinery/internal/harden"
 	"joinery/internal/keyring"
+	"joinery/lorawan"
 )
 
 func newExport() *cobra.Command {
@@ -225,6 +227,22 @@ func (x *exporting) begin(ctx context.Context, j client.CustodyExport) (h export
 // DevNonces at random can have long lines.
 const maxHandIn = 8 << 20
 
+// rekeyedSet fills in how the root keys of a rekeyed key set follow from a master key.
+func rekeyedSet(k *joinery.KeySet, item client.CustodyExportItem) error {
+	if k.Origin != joinery.OriginRekeyed {
+		return nil
+	}
+	serial, err := hex.DecodeString(item.Serial)
+	if err != nil {
+		return err
+	}
+	copy(k.Serial[:], serial)
+	for _, s := range item.Steps {
+		k.Steps = append(k.Steps, lorawan.Rekey{JoinEUI: s.NewJoinEUI, Cookie: s.Cookie})
+	}
+	return k.Rekey.UnmarshalText([]byte(item.RekeyProfile))
+}
+
 // page wraps the keys of one page and hands them in.
 func (x *exporting) page(ctx context.Context, id joinery.ExportID, h exportfile.Header, to exportfile.Recipient, items []client.CustodyExportItem) error {
 	if len(items) == 0 {
@@ -242,6 +260,9 @@ func (x *exporting) page(ctx context.Context, id joinery.ExportID, h exportfile.
 			Nwk:    joinery.SealedRoot{Custody: item.Nwk}, App: joinery.SealedRoot{Custody: item.App},
 		}
 		if err := k.Root10.UnmarshalText([]byte(item.Root10)); err != nil {
+			return err
+		}
+		if err := rekeyedSet(k, item); err != nil {
 			return err
 		}
 	}

@@ -73,16 +73,19 @@ func (s *Service) instruct(ctx context.Context, req JoinRequest, state joinery.A
 	if state, err = s.load(ctx, req); err != nil {
 		return state, false, err
 	}
-	if !canInstruct(state, s.now()) || state.Rekeying.Order.ID != o.ID {
+	if r := state.Rekeying; r == nil || r.Order == nil || r.Order.ID != o.ID || !r.Order.StateAt(s.now()).Open() {
 		return state, false, joinery.ErrSwapLost // from the beginning
 	}
 	return state, true, nil
 }
 
-// canInstruct tells whether a device has an order that an accept may carry now.
+// canInstruct tells whether a device has an order that an accept may carry now. An
+// accept that carries one has no room for the network's channels, so a device of which
+// nobody but its owner says that it rekeys is told a few times.
 func canInstruct(state joinery.ActivationState, now time.Time) bool {
-	r := state.Rekeying
-	return r != nil && r.Order != nil && state.Device.Rekey != 0 && r.Order.StateAt(now).Open()
+	r, d := state.Rekeying, state.Device
+	return r != nil && r.Order != nil && d.Rekey != 0 && r.Order.StateAt(now).Open() &&
+		(d.RekeyWord != joinery.RekeyByOwner || r.Order.Sent < joinery.RekeyTries)
 }
 
 // hasMoved tells whether the device is known to have joined at another Join

@@ -4,11 +4,14 @@ import (
 	"crypto/aes"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"joinery"
 	"joinery/internal/activation"
+	"joinery/internal/keyring"
+	"joinery/internal/seal"
 	"joinery/internal/sim/device"
 	"joinery/internal/sim/element"
 	"joinery/lorawan"
@@ -87,12 +90,18 @@ func (h *house) server() joinery.JoinServerID {
 	return j.ID
 }
 
-func (h *house) arm(d *wire, n byte) joinery.RekeyOrder {
+// order is one that n tells from others.
+func (h *house) order(d *wire, n byte) joinery.RekeyOrder {
 	h.t.Helper()
-	o := joinery.RekeyOrder{
-		ID: joinery.NewRekeyID(), Device: h.state(d.Device).Device.ID, Owner: h.org, By: "test",
+	return joinery.RekeyOrder{
+		ID: joinery.NewRekeyID(), Device: h.state(d.Device).Device.ID, State: joinery.RekeyArmed, Owner: h.org, By: "test",
 		Rekey: lorawan.Rekey{JoinEUI: away, Cookie: lorawan.Cookie{n, n, n}}, At: h.clock(), ExpiresAt: h.clock().Add(time.Hour),
 	}
+}
+
+func (h *house) arm(d *wire, n byte) joinery.RekeyOrder {
+	h.t.Helper()
+	o := h.order(d, n)
 	ok(h.t, h.store.ArmRekey(h.t.Context(), o, h.server(), h.audit(joinery.AuditRekeyArmed)))
 	return o
 }
@@ -217,6 +226,93 @@ func TestRekeyInterrupted(t *testing.T) {
 	}
 }
 
+// What happens before a device is told changes nothing of its joins: an order that
+// waits for another person, its approval, and new root keys that were disclosed to a
+// recipient before it heard of them. Then it is told, whatever was in between.
+func TestRekeyApproved(t *testing.T) {
+	h := newHouse(t)
+	d := h.addRekeying(lorawan.MAC1_1)
+	ordinary := func(what string) {
+		t.Helper()
+		h.sleep(time.Minute)
+		if a, err := d.join(); err != nil || a.Rekeyed || a.CFList != channels(t) {
+			t.Fatalf("%s: %+v, %v", what, a, err)
+		}
+	}
+	r := joinery.Recipient{ID: joinery.NewRecipientID(), Org: h.org, Name: "safe", Kind: joinery.RecipientFile, Thumbprint: strings.Repeat("t", 43), Key: "k", CreatedAt: noon}
+	ok(t, h.store.AddRecipient(t.Context(), r, 9, h.audit(joinery.AuditRecipientAdded)))
+	o := h.order(d, 1)
+	o.State, o.Recipient, o.Thumbprint = joinery.RekeyRequested, r.ID, r.Thumbprint
+	ok(t, h.store.ArmRekey(t.Context(), o, 0, h.audit(joinery.AuditRekeyRequested)))
+	ordinary("while it waits")
+	ok(t, h.store.EndRekey(t.Context(), o.ID, h.org, joinery.RekeyRejected, h.audit(joinery.AuditRekeyRejected)))
+	ordinary("rejected")
+	o.ID, o.At, o.Rekey.Cookie = joinery.NewRekeyID(), h.clock(), lorawan.Cookie{2}
+	ok(t, h.store.ArmRekey(t.Context(), o, 0, h.audit(joinery.AuditRekeyRequested)))
+	ok(t, h.store.ApproveRekeys(t.Context(), []joinery.RekeyOrder{o}, []joinery.AuditEntry{h.audit(joinery.AuditRekeyApproved)}))
+	state := h.state(d.Device)
+	ok(t, h.store.DiscloseRekey(t.Context(), state, o, joinery.NewKeySetID(), h.audit(joinery.AuditRekeyHandedOver), h.audit(joinery.AuditKeysExposed)))
+	ok(t, h.store.EndRekey(t.Context(), o.ID, h.org, joinery.RekeyCancelled, h.audit(joinery.AuditRekeyCancelled)))
+	ordinary("disclosed, and cancelled before it was sent")
+	h.arm(d, 3)
+	h.sleep(time.Minute)
+	if a, err := d.join(); err != nil || !a.Rekeyed {
+		t.Fatalf("got %+v, %v", a, err)
+	}
+	d.wantAt(away)
+	d.wantKnown(t)
+	wantClean(t, h)
+}
+
+// By its owner's word alone a device is told a few times: one that cannot obey has the
+// network's channels back then. One that showed that it can is told for as long as it
+// takes.
+func TestRekeyByOwnersWord(t *testing.T) {
+	h := newHouse(t)
+	d := h.addRekeying(lorawan.MAC1_1)
+	h.arm(d, 1)
+	sent := func(want uint32) {
+		t.Helper()
+		if n := h.state(d.Device).Rekeying.Order.Sent; n != want {
+			t.Fatalf("sent %d times, want %d", n, want)
+		}
+	}
+	deaf := func(n int) {
+		t.Helper()
+		for range n {
+			h.sleep(time.Minute)
+			_, err := h.Join(t.Context(), h.joinRequest(d.Device))
+			ok(t, err)
+		}
+	}
+	deaf(joinery.RekeyTries + 2)
+	sent(joinery.RekeyTries)
+	if a, err := d.join(); err != nil || a.CFList != channels(t) {
+		t.Fatalf("after %d tries: %+v, %v", joinery.RekeyTries, a, err)
+	}
+	orders, err := h.store.RekeyOrders(t.Context(), h.state(d.Device).Device.ID)
+	ok(t, err)
+	ok(t, h.store.EndRekey(t.Context(), orders[0].ID, h.org, joinery.RekeyCancelled, h.audit(joinery.AuditRekeyCancelled)))
+
+	h.arm(d, 2)
+	d.saves, d.failAt = 0, 3
+	if _, err := d.tryJoin(); !errors.Is(err, errPower) { // derived, and does not know where to go
+		t.Fatal(err)
+	}
+	d.restart()
+	deaf(joinery.RekeyTries + 2)
+	sent(joinery.RekeyTries + 3)
+	if w := h.state(d.Device).Device.RekeyWord; w != joinery.RekeyByDevice {
+		t.Errorf("by the word of its %s", w)
+	}
+	h.sleep(time.Minute)
+	if _, err := d.join(); err != nil {
+		t.Fatal(err)
+	}
+	d.wantAt(away)
+	wantClean(t, h)
+}
+
 // tryJoin is join for a device whose power may go at once.
 func (d *wire) tryJoin() (device.Accepted, error) {
 	frame, err := d.JoinRequest()
@@ -296,6 +392,102 @@ func TestRekeyAgain(t *testing.T) {
 		t.Errorf("reason %s", r.Reason)
 	}
 	wantClean(t, h)
+}
+
+// A device that was rekeyed to another Join Server comes back from there: the former one
+// takes it in as new, once what it had of it is deleted, and its JoinNonces go on.
+func TestRekeyAwayAndBack(t *testing.T) {
+	for _, version := range []lorawan.MACVersion{lorawan.MAC1_0_4, lorawan.MAC1_1} {
+		a, b := newHouse(t), newHouseAt(t, away)
+		d := a.addRekeying(version)
+		told := func(o joinery.RekeyOrder) {
+			t.Helper()
+			if r, err := d.join(); err != nil || !r.Rekeyed {
+				t.Fatalf("%s: %+v, %v", version, r, err)
+			}
+			d.wantAt(o.Rekey.JoinEUI)
+		}
+		out := a.arm(d, 1)
+		told(out)
+		there, err := a.store.LoadActivation(t.Context(), joinEUI, d.DevEUI())
+		ok(t, err)
+		row := seal.SealedRow{JoinEUI: away, DevEUI: d.DevEUI(), MACVersion: version, Root10: seal.RootNwkKey, JoinNonceFloor: 1 << 16}
+		header, rows, err := a.keys.Keyring.Handover(t.Context(), b.keys.Keyring.TransportKey(), []keyring.HandoverIn{{KeySet: there.Rekeying.Candidates[0], Row: row}})
+		ok(t, err)
+		b.take(header, rows[0])
+		d.h = b
+		joined, err := d.join()
+		ok(t, err)
+		ok(t, a.store.EndRekey(t.Context(), out.ID, a.org, joinery.RekeyConfirmed, a.audit(joinery.AuditRekeyConfirmed)))
+
+		// The other Join Server tells it to come back.
+		ok(t, b.store.SetRekeyProfile(t.Context(), b.state(d.Device).Device.ID, b.org, joinery.RekeyS, b.audit(joinery.AuditRekeyProfile)))
+		back := b.order(d, 2)
+		back.Rekey.JoinEUI = joinEUI
+		ok(t, b.store.ArmRekey(t.Context(), back, b.server(), b.audit(joinery.AuditRekeyArmed)))
+		b.sleep(time.Minute)
+		told(back)
+		d.h = a
+		_, err = d.join()
+		wantCode(t, err, joinery.CodeJoinRefused)
+
+		s, err := seal.NewSealer(a.keys.Keyring.TransportKey())
+		ok(t, err)
+		row = seal.SealedRow{JoinEUI: joinEUI, DevEUI: d.DevEUI(), MACVersion: version, Root10: seal.RootNwkKey, JoinNonceFloor: joined.JoinNonce + 1<<16}
+		rekey := encrypted(t, d.rekey, 0x23, out.Rekey)
+		nwk, app := encrypted(t, rekey, 0x21, back.Rekey), encrypted(t, rekey, 0x22, back.Rekey)
+		if !version.HasTwoRootKeys() {
+			ok(t, s.SealRow(&row, nwk[:], nil))
+		} else {
+			ok(t, s.SealRow(&row, nwk[:], app[:]))
+		}
+		ok(t, a.store.DeleteDevice(t.Context(), there.Device.ID, a.org, a.audit(joinery.AuditDeviceDeleted)))
+		a.take(s.Header(), row)
+		a.sleep(time.Minute)
+		again, err := d.join()
+		ok(t, err)
+		if again.JoinNonce <= joined.JoinNonce {
+			t.Errorf("%s: JoinNonce %d after %d", version, again.JoinNonce, joined.JoinNonce)
+		}
+		wantClean(t, a)
+		wantClean(t, b)
+	}
+}
+
+// encrypted is one derivation of rekeying profile S.
+func encrypted(t *testing.T, key [16]byte, purpose byte, r lorawan.Rekey) (out [16]byte) {
+	t.Helper()
+	c, err := aes.NewCipher(key[:])
+	ok(t, err)
+	block := append([]byte{purpose}, r.Cookie[:]...)
+	for i := range r.JoinEUI {
+		block = append(block, r.JoinEUI[7-i])
+	}
+	c.Encrypt(out[:], block)
+	return out
+}
+
+// take imports a row that was sealed to this house.
+func (h *house) take(header seal.Header, row seal.SealedRow) {
+	h.t.Helper()
+	k := joinery.KeySet{ID: joinery.NewKeySetID(), DevEUI: row.DevEUI, Origin: joinery.OriginSealed, Root10: joinery.NwkKey, Nonces: joinery.Nonces{JoinNonce: row.JoinNonceFloor}}
+	out, err := h.keys.Keyring.SealRoots(h.t.Context(), header, []keyring.RootsIn{{KeySet: k.ID, Row: row}})
+	ok(h.t, err)
+	ok(h.t, out[0].Err)
+	k.Nwk, k.App = out[0].Nwk, out[0].App
+	d := joinery.Device{ID: joinery.NewDeviceID(), JoinEUI: row.JoinEUI, DevEUI: row.DevEUI, MACVersion: row.MACVersion, CreatedAt: noon}
+	k.DeviceID = d.ID
+	i := joinery.Import{Org: h.org, Kind: joinery.ImportKeyList, CreatedAt: noon}
+	copy(i.SHA256[:], header.Key)
+	i, err = h.store.BeginImport(h.t.Context(), i)
+	ok(h.t, err)
+	rows, err := h.store.CommitRows(h.t.Context(), joinery.ImportRows{
+		Import: i.ID, Count: 1, Last: true, Devices: []joinery.NewDevice{{Line: 1, Device: d, KeySet: k, Binding: binding()}},
+	}, h.audit(joinery.AuditDeviceImported))
+	ok(h.t, err)
+	if rows[0].Status != joinery.RowCreated {
+		h.t.Fatalf("import: %+v", rows[0])
+	}
 }
 
 // oldJoinEUI is the next join-request of a device that was brought back to its

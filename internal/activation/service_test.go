@@ -48,7 +48,10 @@ type house struct {
 	now time.Time
 }
 
-func newHouse(t testing.TB) *house {
+func newHouse(t testing.TB) *house { return newHouseAt(t, joinEUI) }
+
+// newHouseAt is newHouse for a Join Server of that JoinEUI.
+func newHouseAt(t testing.TB, joinEUI lorawan.EUI64) *house {
 	t.Helper()
 	ctx := t.Context()
 	opt := store.Options{Path: filepath.Join(t.TempDir(), "joinery.db"), UnsafeNoSync: true}
@@ -65,7 +68,7 @@ func newHouse(t testing.TB) *house {
 	ok(t, db.AssignRange(ctx, joinery.JoinEUIRange{EUIRange: joinery.EUIRange{First: joinEUI, Last: joinEUI}, Org: h.org, Elements: true}, audit))
 	ok(t, db.AddPeer(ctx, h.network, nil, audit))
 	ok(t, db.AddPeer(ctx, h.app, nil, audit))
-	h.peers = &directory{network: &h.network, as: h.app, keks: map[joinery.KEKID]joinery.KEK{}}
+	h.peers = &directory{serves: joinEUI, network: &h.network, as: h.app, keks: map[joinery.KEKID]joinery.KEK{}}
 	h.addKEK(h.network.ID, joinery.KEKForNS, "ns-000013-v1", 1)
 	h.addKEK(h.app.ID, joinery.KEKForAS, "as-v1", 1)
 
@@ -110,6 +113,7 @@ func (h *house) addKEK(peer joinery.PeerID, role joinery.KEKRole, label string, 
 
 // directory is what fleet.Directory is in the server: who the peers are.
 type directory struct {
+	serves  lorawan.EUI64
 	mu      sync.Mutex
 	network *joinery.Peer // nil once it is removed
 	as      joinery.Peer
@@ -144,7 +148,7 @@ func (d *directory) drop(role joinery.KEKRole) {
 	}
 }
 
-func (d *directory) ServesJoinEUI(e lorawan.EUI64) bool { return e == joinEUI }
+func (d *directory) ServesJoinEUI(e lorawan.EUI64) bool { return e == d.serves }
 
 func (d *directory) PeerByASID(asid string) (joinery.Peer, bool) { return d.as, asid == asID }
 
@@ -224,7 +228,7 @@ func (h *house) requester() activation.Requester {
 // request is what the home network makes of a device's frame.
 func (h *house) request(d *device.Device, frame []byte) activation.JoinRequest {
 	req := activation.JoinRequest{
-		Requester: h.requester(), JoinEUI: joinEUI, DevEUI: d.DevEUI(), MACVersion: d.MACVersion(),
+		Requester: h.requester(), JoinEUI: h.peers.serves, DevEUI: d.DevEUI(), MACVersion: d.MACVersion(),
 		PHYPayload: frame, DevAddr: lorawan.DevAddr{0x26, 1, 0x1B, 0xDA}, DLSettings: 3, RxDelay: 1,
 	}
 	if d.MACVersion().NegotiatesOptions() {
@@ -252,7 +256,7 @@ func (h *house) joined(d *device.Device) activation.JoinAnswer {
 
 func (h *house) state(d *device.Device) joinery.ActivationState {
 	h.t.Helper()
-	s, err := h.store.LoadActivation(h.t.Context(), joinEUI, d.DevEUI())
+	s, err := h.store.LoadActivation(h.t.Context(), h.peers.serves, d.DevEUI())
 	ok(h.t, err)
 	return s
 }

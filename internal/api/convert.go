@@ -95,7 +95,7 @@ func kek(k joinery.KEK) client.KEK {
 
 func device(s joinery.ActivationState) client.Device {
 	d := s.Device
-	return client.Device{
+	out := client.Device{
 		ID: d.ID, JoinEUI: d.JoinEUI, DevEUI: d.DevEUI, MACVersion: d.MACVersion, Maker: d.Maker,
 		Owner: holderOf(d.Ownership), Released: d.Ownership.Released, OwnershipEpoch: d.Ownership.Epoch, OwnedSince: utc(d.Ownership.Since),
 		Suspended: d.Suspended, Disclosed: d.Disclosed, CreatedAt: utc(d.CreatedAt), LastJoinAt: utc(d.LastJoinAt),
@@ -105,6 +105,10 @@ func device(s joinery.ActivationState) client.Device {
 		},
 		Binding: binding(s.Binding),
 	}
+	if d.Rekey != 0 {
+		out.RekeyProfile, out.RekeyWord = d.Rekey.String(), d.RekeyWord.String()
+	}
+	return out
 }
 
 // holderOf gives nobody for a released device: the operator's organisation only
@@ -168,11 +172,15 @@ func joinType(t joinery.JoinType) string {
 }
 
 func importState(i joinery.Import) client.Import {
-	return client.Import{
+	out := client.Import{
 		ID: i.ID, Organisation: i.Org, Kind: string(i.Kind), SHA256: hex.EncodeToString(i.SHA256[:]),
 		MACVersion: i.MACVersion, Binding: binding(i.Bind), Next: i.Next, Created: i.Created, Unchanged: i.Unchanged,
 		Failed: i.Failed, Done: i.Done, CreatedAt: utc(i.CreatedAt),
 	}
+	if i.Rekey != 0 {
+		out.RekeyProfile = i.Rekey.String()
+	}
+	return out
 }
 
 func rowResult(r joinery.RowResult) client.RowResult {

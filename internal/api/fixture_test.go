@@ -195,7 +195,8 @@ func startWith(t testing.TB, signIn auth.SignInOptions, change ...func(*api.Opti
 	if err != nil {
 		t.Fatal(err)
 	}
-	rekeying := rekey.New(db, f.keys, rekey.Owners{}, func(e lorawan.EUI64) bool { return e[0] == 0x70 }, time.Now)
+	exports := export.New(db, export.Options{Server: "js.example.com", Log: log})
+	rekeying := rekey.New(db, f.keys, exports, func(e lorawan.EUI64) bool { return e[0] == 0x70 }, time.Now)
 	f.services = api.Services{
 		Service: terms,
 		System:  system{f.keys}, Keys: f.auth, People: auth.NewPeople(db, nil), SignIn: f.signIn, Organisations: devices, Ranges: devices, Signers: devices,
@@ -203,8 +204,8 @@ func startWith(t testing.TB, signIn auth.SignInOptions, change ...func(*api.Opti
 		Ownership: owners, Disputes: owners,
 		Imports: provisioning.New(db, db, f.keys), Audit: devices, Refusals: refusal.New(db, f.refusals), Answers: db,
 		Rotation: rotation.New(db, f.keys, time.Now),
-		Exports:  export.New(db, export.Options{Server: "js.example.com", Log: log}),
-		Rekeying: rekeying, RekeyFiles: rekeying, JoinServers: rekeying,
+		Exports:  exports,
+		Rekeying: rekeying, RekeyApprovals: rekeying, RekeyFiles: rekeying, JoinServers: rekeying,
 		Events: events.New(db, f.keys, webhook.NewSender(webhook.Policy{}, "joinery/test", nil), events.Options{Encode: api.EncodeEvent}),
 	}
 	if f.custody, err = custodylog.New(db, f.keys, custodylog.Options{Origin: "log.example", Log: log}); err == nil {

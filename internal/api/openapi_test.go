@@ -241,6 +241,9 @@ POST /devices/{id}/rekey
 DELETE /devices/{id}/rekey
 PUT /devices/{id}/rekey/profile
 POST /devices/{id}/rekey/confirm
+GET /rekey/requests
+POST /rekey/approvals
+POST /rekey/rejections
 POST /rekey/tickets
 POST /rekey/results
 POST /rekey/handovers
@@ -379,7 +382,7 @@ func TestAnswersFitTheDocument(t *testing.T) {
 			path += "?organisation=" + f.orgA.String()
 		}
 		var header []string
-		if op.Tags[0] == "people" || op.Tags[0] == "exports" { // an operator of none of several organisations has no people
+		if op.Tags[0] == "people" || op.Tags[0] == "exports" || op.OperationID == "listRekeyRequests" { // an operator of none of several organisations has no people
 			header = []string{client.OrganisationHeader, f.orgA.String()}
 		}
 		credential := w.operatorKey

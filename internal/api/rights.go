@@ -66,6 +66,7 @@ var needs = map[string]joinery.Right{
 	"listCustodyExports": joinery.RightServerWrite, "startExport": joinery.RightServerWrite,
 	"listCustodyExportDevices": joinery.RightServerWrite, "handInExport": joinery.RightServerWrite, "tellExport": joinery.RightServerWrite,
 	"getRekeying": joinery.RightDevicesRead, "setRekeyProfile": joinery.RightDevicesOwn, "armRekey": joinery.RightDevicesOwn,
+	"listRekeyRequests": joinery.RightDevicesRead, "approveRekey": joinery.RightExportApprove, "rejectRekey": joinery.RightExportApprove,
 	"cancelRekey": joinery.RightDevicesOwn, "confirmRekey": joinery.RightDevicesOwn,
 	"makeRekeyTicket": joinery.RightDevicesOwn, "takeRekeyResults": joinery.RightDevicesOwn, "makeHandover": joinery.RightDevicesOwn,
 	"makeReceipts": joinery.RightDevicesOwn, "takeReceipts": joinery.RightDevicesOwn,

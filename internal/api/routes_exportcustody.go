@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"net/http"
 	"strconv"
@@ -10,6 +11,7 @@ import (
 	"joinery/client"
 	"joinery/internal/export"
 	"joinery/internal/exportfile"
+	"joinery/lorawan"
 )
 
 // ExportCustody is what the custody process does about exports; nobody else may.
@@ -135,6 +137,12 @@ func (s *Server) listCustodyExportDevices(ctx context.Context, caller joinery.Ca
 		p.Items[i] = client.CustodyExportItem{
 			Index: int64(w.Index), KeySet: k.ID, DevEUI: k.DevEUI, Origin: k.Origin.String(), Master: k.Master, Generation: k.Generation,
 			Root10: k.Root10.String(), Nwk: k.Nwk.Custody, App: k.App.Custody, About: string(about),
+		}
+		if k.Origin == joinery.OriginRekeyed {
+			p.Items[i].RekeyProfile, p.Items[i].Serial = k.Rekey.String(), hex.EncodeToString(k.Serial[:])
+			p.Items[i].Steps = each(k.Steps, func(r lorawan.Rekey) client.RekeyStep {
+				return client.RekeyStep{NewJoinEUI: r.JoinEUI, Cookie: r.Cookie}
+			})
 		}
 	}
 	if next != 0 {

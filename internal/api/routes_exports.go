@@ -210,7 +210,7 @@ func (s *Server) registerRecipients() {
 				return nil, err
 			}
 			return few(in.Paging, "disclosures", list, func(x joinery.Disclosure) string {
-				return strconv.FormatInt(x.At.UnixMilli(), 10) + x.KeySet.String() + x.Export.String()
+				return strconv.FormatInt(x.At.UnixMilli(), 10) + x.KeySet.String() + x.Export.String() + x.Rekey.String()
 			}, disclosure)
 		})
 }
@@ -222,7 +222,7 @@ type deviceListInput struct {
 
 func disclosure(x joinery.Disclosure) client.Disclosure {
 	return client.Disclosure{
-		KeySet: x.KeySet, Organisation: x.Org, At: utc(x.At), Recipient: x.Recipient, Kind: string(x.Kind), Export: x.Export,
+		KeySet: x.KeySet, Organisation: x.Org, At: utc(x.At), Recipient: x.Recipient, Kind: string(x.Kind), Export: x.Export, Rekey: x.Rekey,
 	}
 }
 

@@ -72,9 +72,13 @@ func (s *Server) beginImport(ctx context.Context, caller joinery.Caller, in *bod
 	if err != nil || len(sum) != sha256.Size {
 		return nil, joinery.Errorf(joinery.CodeInvalid, "sha256: want 64 hexadecimal digits")
 	}
+	profile, err := rekeyProfile(in.Body.RekeyProfile)
+	if err != nil {
+		return nil, err
+	}
 	i, err := s.Imports.Begin(ctx, caller, provisioning.Spec{
 		Kind: joinery.ImportKind(in.Body.Kind), SHA256: [sha256.Size]byte(sum), MACVersion: in.Body.MACVersion,
-		Bind: b, DryRun: in.Body.DryRun,
+		Rekey: profile, Bind: b, DryRun: in.Body.DryRun,
 	})
 	return ok(importState(i)), err
 }

@@ -22,11 +22,19 @@ type Rekeying interface {
 	Confirm(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) error
 }
 
+// RekeyApprovals is orders that wait for another person.
+type RekeyApprovals interface {
+	Requests(ctx context.Context, caller joinery.Caller, after joinery.RekeyID, limit int) ([]rekey.Request, joinery.RekeyID, error)
+	Approve(ctx context.Context, caller joinery.Caller, a rekey.Approval) ([]joinery.RekeyOrder, error)
+	Reject(ctx context.Context, caller joinery.Caller, devices []joinery.DeviceID) (done int, err error)
+}
+
 // RekeyFiles is what goes to the bench and to other Join Servers, and comes back.
 type RekeyFiles interface {
 	Ticket(ctx context.Context, caller joinery.Caller, devices []joinery.DeviceID) ([]byte, error)
 	Results(ctx context.Context, caller joinery.Caller, list []rekeyfile.Result) (done int, err error)
 	Handover(ctx context.Context, caller joinery.Caller, to joinery.JoinServerID, devices []joinery.DeviceID) ([]byte, error)
+	Disclose(ctx context.Context, caller joinery.Caller, to joinery.RecipientID, devices []joinery.DeviceID) ([]byte, error)
 	Receipts(ctx context.Context, caller joinery.Caller, list []rekey.HandedOver) ([]byte, error)
 	TakeReceipts(ctx context.Context, caller joinery.Caller, file []byte) (done int, err error)
 }
@@ -61,36 +69,41 @@ func (s *Server) registerRekeying() {
 			if err != nil {
 				return nil, err
 			}
+			word := ""
+			if st.Device.Rekey != 0 {
+				word = st.Device.RekeyWord.String()
+			}
 			return ok(client.Rekeying{
-				Profile: st.Device.Rekey.String(), Generation: uint32(st.Generation), Candidates: uint32(st.Candidates),
+				Profile: st.Device.Rekey.String(), Word: word, Generation: uint32(st.Generation), Candidates: uint32(st.Candidates),
 				Exposed: st.Device.Disclosed, Orders: each(st.Orders, rekeyOrder),
 			}), nil
 		})
 	route(s, spec{method: http.MethodPut, path: "/devices/{id}/rekey/profile", id: "setRekeyProfile", tag: "rekey",
-		summary:     "Say how a device rekeys",
-		description: "Only who knows its element can. A device that is told to rekey and cannot ignores it."},
+		summary: "Say how a device rekeys",
+		description: "By its owner's word, where neither its manifest nor who imported it says how. A device that is told to rekey and cannot ignores it; " +
+			"an order is sent three times by this word alone."},
 		func(ctx context.Context, caller joinery.Caller, in *rekeyProfileInput) (*none, error) {
 			id, err := in.parse()
 			if err != nil {
 				return nil, err
 			}
-			var p joinery.RekeyProfile
-			if err := p.UnmarshalText([]byte(in.Body.Profile)); err != nil {
-				return nil, joinery.Errorf(joinery.CodeInvalid, "profile: want none, S or M")
+			p, err := rekeyProfile(in.Body.Profile)
+			if err != nil {
+				return nil, err
 			}
 			return nil, s.Rekeying.SetProfile(ctx, caller, id, p)
 		})
 	route(s, spec{method: http.MethodPost, path: "/devices/{id}/rekey", id: "armRekey", tag: "rekey", status: http.StatusCreated,
 		summary: "Have a device derive new root keys and join at another Join Server",
 		description: "The instruction goes with each of its join-accepts until the order ends, in the place of the network's list of channels. " +
-			"Hand its new root keys over before it obeys."},
+			"Hand its new root keys over before it obeys. Where an export would need another person, the order waits for one."},
 		func(ctx context.Context, caller joinery.Caller, in *armInput) (*body[client.RekeyOrder], error) {
 			id, err := in.parse()
 			if err != nil {
 				return nil, err
 			}
 			o, err := s.Rekeying.Arm(ctx, caller, rekey.Arm{
-				Device: id, JoinEUI: in.Body.NewJoinEUI, To: in.Body.To, Life: time.Duration(in.Body.Days) * 24 * time.Hour,
+				Device: id, JoinEUI: in.Body.NewJoinEUI, To: in.Body.To, Recipient: in.Body.Recipient, Life: time.Duration(in.Body.Days) * 24 * time.Hour,
 			})
 			return ok(rekeyOrder(o)), err
 		})
@@ -107,9 +120,58 @@ func (s *Server) registerRekeying() {
 		})
 }
 
+// rekeyProfile reads none, S or M; "" is none.
+func rekeyProfile(text string) (p joinery.RekeyProfile, err error) {
+	if text == "" {
+		return 0, nil
+	}
+	if err := p.UnmarshalText([]byte(text)); err != nil {
+		return 0, joinery.Errorf(joinery.CodeInvalid, "rekeying profile: want none, S or M")
+	}
+	return p, nil
+}
+
+func (s *Server) registerRekeyApprovals() {
+	route(s, spec{method: http.MethodGet, path: "/rekey/requests", id: "listRekeyRequests", tag: "rekey",
+		summary: "Orders to rekey that wait for another person"},
+		func(ctx context.Context, caller joinery.Caller, in *Paging) (*body[client.Page[client.RekeyRequest]], error) {
+			const listing = "rekey-requests"
+			after, err := placeID[joinery.RekeyID](*in, listing)
+			if err != nil {
+				return nil, err
+			}
+			list, next, err := s.RekeyApprovals.Requests(ctx, caller, after, in.Limit)
+			if err != nil {
+				return nil, err
+			}
+			p := client.Page[client.RekeyRequest]{Items: each(list, func(r rekey.Request) client.RekeyRequest {
+				return client.RekeyRequest{Device: r.Device.ID, JoinEUI: r.Device.JoinEUI, DevEUI: r.Device.DevEUI, Order: rekeyOrder(r.RekeyOrder)}
+			})}
+			if next != 0 {
+				p.Next = cursor(listing, next.String())
+			}
+			return ok(p), nil
+		})
+	route(s, spec{method: http.MethodPost, path: "/rekey/approvals", id: "approveRekey", tag: "rekey",
+		summary: "Approve, as another person, orders to rekey",
+		description: "What is named is what was looked at: exactly these devices, the JoinEUI at which they are to join and the key to which their new root keys go. " +
+			"All are armed, or none."},
+		func(ctx context.Context, caller joinery.Caller, in *body[client.RekeyApproval]) (*body[client.RekeyOrders], error) {
+			orders, err := s.RekeyApprovals.Approve(ctx, caller, rekey.Approval{Devices: in.Body.Devices, JoinEUI: in.Body.NewJoinEUI, Thumbprint: in.Body.Thumbprint})
+			return ok(client.RekeyOrders{Orders: each(orders, rekeyOrder)}), err
+		})
+	route(s, spec{method: http.MethodPost, path: "/rekey/rejections", id: "rejectRekey", tag: "rekey",
+		summary: "Reject orders to rekey that wait for another person"},
+		func(ctx context.Context, caller joinery.Caller, in *body[client.RekeyDevices]) (*body[client.Rejected], error) {
+			n, err := s.RekeyApprovals.Reject(ctx, caller, in.Body.Devices)
+			return ok(client.Rejected{Rejected: n}), err
+		})
+}
+
 func rekeyOrder(o joinery.RekeyOrder) client.RekeyOrder {
 	return client.RekeyOrder{
-		ID: o.ID, State: string(o.State), NewJoinEUI: o.Rekey.JoinEUI, Cookie: o.Rekey.Cookie, To: o.To, By: o.By, At: o.At, ExpiresAt: o.ExpiresAt,
+		ID: o.ID, State: string(o.State), NewJoinEUI: o.Rekey.JoinEUI, Cookie: o.Rekey.Cookie, To: o.To, Recipient: o.Recipient, Thumbprint: o.Thumbprint,
+		By: o.By, At: o.At, DecidedBy: o.DecidedBy, ArmedAt: o.ArmedAt, ExpiresAt: o.ExpiresAt,
 		Sent: o.Sent, FirstSentAt: o.FirstSentAt, LastSentAt: o.LastSentAt, EndedAt: o.EndedAt,
 	}
 }
@@ -131,10 +193,20 @@ func (s *Server) registerRekeyFiles() {
 			return ok(client.Confirmed{Confirmed: n}), err
 		})
 	route(s, spec{method: http.MethodPost, path: "/rekey/handovers", id: "makeHandover", tag: "rekey",
-		summary:     "Seal the new root keys of devices to the Join Server that their orders name",
-		description: "They open there and nowhere else. It is recorded in the audit log, and can be asked for again. See docs/handover.md."},
+		summary: "Seal the new root keys of devices to the Join Server, or the recipient, that their orders name",
+		description: "They open there and nowhere else. It is recorded in the audit log, and can be asked for again. See docs/handover.md. " +
+			"To a recipient they are disclosed: the devices say so for ever."},
 		func(ctx context.Context, caller joinery.Caller, in *body[client.NewHandover]) (*body[client.RekeyFile], error) {
-			file, err := s.RekeyFiles.Handover(ctx, caller, in.Body.To, in.Body.Devices)
+			if (in.Body.To == 0) == (in.Body.Recipient == 0) {
+				return nil, joinery.Errorf(joinery.CodeInvalid, "to: name a pinned Join Server or a recipient, one of the two")
+			}
+			var file []byte
+			var err error
+			if in.Body.Recipient != 0 {
+				file, err = s.RekeyFiles.Disclose(ctx, caller, in.Body.Recipient, in.Body.Devices)
+			} else {
+				file, err = s.RekeyFiles.Handover(ctx, caller, in.Body.To, in.Body.Devices)
+			}
 			return ok(client.RekeyFile{File: file}), err
 		})
 	route(s, spec{method: http.MethodPost, path: "/rekey/receipts", id: "makeReceipts", tag: "rekey",

@@ -34,6 +34,7 @@ func (s *Server) register() {
 	s.registerExports()
 	s.registerCustodyLog()
 	s.registerRekeying()
+	s.registerRekeyApprovals()
 	s.registerRekeyFiles()
 	s.registerJoinServers()
 }

@@ -20,30 +20,31 @@ import (
 // caller may see and do; what is another organisation's it answers as absent.
 // Errors carry a joinery.Code and a message for people outside.
 type Services struct {
-	System        System
-	Keys          Keys
-	People        People
-	SignIn        SignIn
-	Organisations Organisations
-	Ranges        Ranges
-	Signers       Signers
-	Peers         Peers
-	KEKs          KEKs
-	Devices       Devices
-	Nonces        Nonces
-	Ownership     Ownership
-	Disputes      Disputes
-	Imports       Imports
-	Audit         Audit
-	Refusals      Refusals
-	Events        Events
-	Rotation      Rotation
-	Service       ActivationService
-	Exports       Exports
-	CustodyLog    CustodyLog
-	Rekeying      Rekeying
-	RekeyFiles    RekeyFiles
-	JoinServers   JoinServers
+	System         System
+	Keys           Keys
+	People         People
+	SignIn         SignIn
+	Organisations  Organisations
+	Ranges         Ranges
+	Signers        Signers
+	Peers          Peers
+	KEKs           KEKs
+	Devices        Devices
+	Nonces         Nonces
+	Ownership      Ownership
+	Disputes       Disputes
+	Imports        Imports
+	Audit          Audit
+	Refusals       Refusals
+	Events         Events
+	Rotation       Rotation
+	Service        ActivationService
+	Exports        Exports
+	CustodyLog     CustodyLog
+	Rekeying       Rekeying
+	RekeyApprovals RekeyApprovals
+	RekeyFiles     RekeyFiles
+	JoinServers    JoinServers
 	// Answers may be nil: then an Idempotency-Key has no effect.
 	Answers Answers
 	// V2 answers what lies under client.BasePathV2, in manners of its own; nil is

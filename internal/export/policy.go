@@ -54,19 +54,38 @@ func (s *Service) policyFor(ctx context.Context, caller joinery.Caller, org join
 	return p, nil
 }
 
-// MayLeave tells whether the caller may let root keys go without another person: what
-// rekeying devices to another Join Server needs, which cannot wait for an approval.
-// CodeForbidden.
-func (s *Service) MayLeave(ctx context.Context, caller joinery.Caller) error {
+// NeedsAnother tells whether root keys of an organisation that leave otherwise than
+// by an export need another person, where it is caller who asks. CodeForbidden where
+// he may not even ask.
+func (s *Service) NeedsAnother(ctx context.Context, caller joinery.Caller, org joinery.OrgID) (bool, error) {
 	if err := caller.Require(joinery.RightExportRequest); err != nil {
-		return err
+		return false, err
 	}
-	p, err := s.Policy(ctx, caller)
-	if err == nil && p.Needed {
-		err = joinery.Errorf(joinery.CodeForbidden, "root keys of this organisation leave only when another person approves, and rekeying cannot ask for that: "+
-			"have the devices exported to the other Join Server, or change the policy first (joinctl export policy)")
+	p, err := s.policyFor(ctx, caller, org)
+	return p.Needed, err
+}
+
+// Another refuses who is not that other person, where asked is who asked.
+func (s *Service) Another(ctx context.Context, caller joinery.Caller, org joinery.OrgID, asked joinery.PersonID) error {
+	return s.another(ctx, caller, org, asked)
+}
+
+// Acting gives the organisation for which a caller acts.
+func (s *Service) Acting(ctx context.Context, caller joinery.Caller) (joinery.OrgID, error) {
+	return s.acting(ctx, caller)
+}
+
+// RecipientOf finds a recipient of an organisation to which something may be
+// disclosed now.
+func (s *Service) RecipientOf(ctx context.Context, org joinery.OrgID, id joinery.RecipientID) (joinery.Recipient, error) {
+	r, err := s.store.Recipient(ctx, id)
+	if joinery.CodeOf(err) == joinery.CodeNotFound || err == nil && (r.Org != org || !r.RemovedAt.IsZero()) {
+		return joinery.Recipient{}, notFound("recipient")
 	}
-	return err
+	if err == nil {
+		err = s.held()
+	}
+	return r, err
 }
 
 // needed is the rule: who asks, and does not belong to the organisation, always

@@ -112,13 +112,23 @@ func (f *fixture) checked() {
 func TestPolicy(t *testing.T) {
 	f := newFixture(t)
 	d := f.device(1)
-	f.ok(f.MayLeave(f.ctx, f.owner))
+	alone := func(want bool) {
+		t.Helper()
+		if needs, err := f.NeedsAnother(f.ctx, f.owner, f.org); err != nil || needs == want {
+			t.Fatalf("needs another person: %t, %v", needs, err)
+		}
+	}
+	alone(true)
+	nobody := f.owner
+	nobody.Rights = 0
+	_, err := f.NeedsAnother(f.ctx, nobody, f.org)
+	f.refused(err, joinery.CodeForbidden)
 	p, err := f.SetPolicy(f.ctx, f.owner, joinery.ApprovalAlways)
 	f.ok(err)
 	if p.Holds != joinery.ApprovalAlways || !p.Needed {
 		t.Fatalf("%+v", p)
 	}
-	f.refused(f.MayLeave(f.ctx, f.owner), joinery.CodeForbidden)
+	alone(false)
 	if e := f.ask(f.owner, d); e.State != joinery.ExportRequested { // and nobody is there to approve
 		t.Fatalf("%+v", e)
 	}

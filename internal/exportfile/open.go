@@ -63,6 +63,51 @@ func (k *PrivateKey) Open(h Header, use func(*Opener) error) (err error) {
 	return err
 }
 
+// OpenRow opens the root keys of a row that was sealed in two steps to this key, as
+// hand-overs of rekeying have them, and calls use with them, NwkKey first; they are
+// cleared when it returns. ErrOpen, else the error of use.
+func (k *PrivateKey) OpenRow(h seal.Header, row seal.SealedRow, use func(Metadata, []OpenedKey) error) (err error) {
+	failed := fmt.Errorf("%w: device %s", ErrOpen, row.DevEUI)
+	m := Metadata{JoinEUI: row.JoinEUI, DevEUI: row.DevEUI, MACVersion: row.MACVersion, Root10: row.Root10, JoinNonce: row.JoinNonceFloor}
+	open := func(keys [][]byte) error {
+		var opened []OpenedKey
+		for i, root := range []string{NwkKey, AppKey} {
+			if len(keys[i]) == 0 {
+				continue
+			}
+			kcv, err := KCV(keys[i])
+			if err != nil {
+				return failed
+			}
+			opened = append(opened, OpenedKey{Root: root, KCV: kcv, Key: keys[i]})
+		}
+		return use(m, opened)
+	}
+	secret.Do(func() {
+		err = k.der.Use(func(der []byte) error {
+			parsed, err := x509.ParsePKCS8PrivateKey(der)
+			if err != nil {
+				return ErrPrivateKey
+			}
+			defer wipePrivate(parsed)
+			private, ok := parsed.(*rsa.PrivateKey)
+			if !ok {
+				return failed
+			}
+			file, err := seal.NewOpener(private, h)
+			if err != nil {
+				return failed
+			}
+			defer file.Wipe()
+			if err = file.Open(row.Item(), row.MAC, open); errors.Is(err, seal.ErrMAC) {
+				err = failed
+			}
+			return err
+		})
+	})
+	return err
+}
+
 // Format implements fmt.Formatter, so that no verb prints a key.
 func (o *Opener) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[opener]") }
 

@@ -152,7 +152,7 @@ const serialPrefix = 0x4A
 func (o Order) element(i uint64) manifest.Element {
 	devEUI := lorawan.EUI64FromUint64(o.DevEUI.Uint64() + i)
 	maker := manifest.Party{Organisation: o.Maker}
-	return manifest.Element{
+	e := manifest.Element{
 		Version:       1,
 		UniqueID:      hex.EncodeToString(append([]byte{serialPrefix}, devEUI[:]...)),
 		JoinEUI:       o.JoinEUI,
@@ -164,4 +164,8 @@ func (o Order) element(i uint64) manifest.Element {
 		Manufacturer:  maker,
 		Provisioner:   maker,
 	}
+	if o.Rekey != 0 {
+		e.Rekey = o.Rekey.String()
+	}
+	return e
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"io"
@@ -257,9 +258,18 @@ func TestMakeRekeying(t *testing.T) {
 	for _, profile := range []joinery.RekeyProfile{joinery.RekeyS, joinery.RekeyM} {
 		o := order(public)
 		o.Rekey, o.Count = profile, 1
-		var sealed bytes.Buffer
-		if err := factory.Make(t.Context(), keys, o, io.Discard, &sealed, func(uint64) {}); err != nil {
+		var signed, sealed bytes.Buffer
+		if err := factory.Make(t.Context(), keys, o, &signed, &sealed, func(uint64) {}); err != nil {
 			t.Fatal(err)
+		}
+		var entries []struct{ Payload string }
+		var said struct{ RekeyProfile string }
+		if err := json.Unmarshal(signed.Bytes(), &entries); err != nil {
+			t.Fatal(err)
+		}
+		payload, err := base64.RawURLEncoding.DecodeString(entries[0].Payload)
+		if err != nil || json.Unmarshal(payload, &said) != nil || said.RekeyProfile != profile.String() {
+			t.Errorf("the manifest says %q, %v", said.RekeyProfile, err)
 		}
 		rows, err := silicon.NewReader(&sealed, to)
 		if err != nil {

@@ -53,8 +53,8 @@ type Resealed struct {
 }
 
 // ExportIn asks for one device of an export: its key set, of which only what its
-// origin needs has to be there (ID, DevEUI, Origin, Root10; Master and Generation, or
-// the custody blobs), and what is to be signed about it, which must agree with that.
+// origin needs has to be there (ID, DevEUI, Origin, Root10; Master and Generation, with
+// Rekey, Serial and Steps of a rekeyed one, or the custody blobs), and what is to be signed about it, which must agree with that.
 type ExportIn struct {
 	KeySet joinery.KeySet
 	About  exportfile.Metadata

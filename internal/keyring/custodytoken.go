@@ -9,8 +9,10 @@ import (
 
 	"joinery"
 	"joinery/internal/exportfile"
+	"joinery/internal/keyring/lwcrypto"
 	"joinery/internal/seal"
 	"joinery/internal/secret"
+	"joinery/lorawan"
 )
 
 // CustodyToken is what a custodian opens keys with: a backend. It is used by one
@@ -50,11 +52,24 @@ type RootSource struct {
 	// Master is the name of the master key from which Derivation derives it.
 	Master     string
 	Derivation Derivation
+	// Steps lead from what Derivation gives to the root, each the encryption of a block
+	// under the key before it: of a device rekeyed by profile S. None for others.
+	Steps []lwcrypto.Block
+	// Chip is set for a device rekeyed by profile M: then Derivation is of its slot key,
+	// and names the root.
+	Chip *ChipRoot
 	// Blob is a custody blob that belongs to its key set, without head and MAC: format
 	// ‖ ciphertext. It is empty for a derived root. Generation is one of the custody
 	// keys that are at hand.
 	Blob       []byte
 	Generation uint32
+}
+
+// ChipRoot says how a chip of rekeying profile M derived its root keys from its slot
+// key.
+type ChipRoot struct {
+	Serial [lwcrypto.SerialLen]byte
+	Step   lorawan.Rekey
 }
 
 // NewCustodian gives a Custodian over t, which it closes when it is closed.
@@ -238,8 +253,39 @@ func (c *custodian) sources(ctx context.Context, in ExportIn) ([]RootSource, err
 			list = append(list, RootSource{Master: ks.Master, Derivation: Derivation{Root: rootNamed(name), Generation: ks.Generation, DevEUI: ks.DevEUI}})
 		}
 		return list, nil
+	case joinery.OriginRekeyed:
+		return rekeyed(ks, about.Roots())
 	}
-	return nil, fmt.Errorf("%w: its origin is not derived or sealed", ErrNoRoot)
+	return nil, fmt.Errorf("%w: its origin is unknown", ErrNoRoot)
+}
+
+// rekeyed says how the root keys of a rekeyed key set follow from a master key.
+func rekeyed(ks *joinery.KeySet, roots []string) (list []RootSource, err error) {
+	if ks.Master == "" || len(ks.Steps) == 0 {
+		return nil, ErrNoRekey
+	}
+	last := len(ks.Steps) - 1
+	for _, name := range roots {
+		s := RootSource{Master: ks.Master, Derivation: Derivation{Generation: ks.Generation, DevEUI: ks.DevEUI}}
+		switch ks.Rekey {
+		case joinery.RekeyS:
+			s.Derivation.Rekey = true
+			for _, step := range ks.Steps[:last] {
+				s.Steps = append(s.Steps, lwcrypto.RekeyNextKey(step))
+			}
+			block := lwcrypto.RekeyNwkKey(ks.Steps[last])
+			if rootNamed(name) == joinery.AppKey {
+				block = lwcrypto.RekeyAppKey(ks.Steps[last])
+			}
+			s.Steps = append(s.Steps, block)
+		case joinery.RekeyM:
+			s.Derivation.Root, s.Chip = rootNamed(name), &ChipRoot{ks.Serial, ks.Steps[last]}
+		default:
+			return nil, ErrNoRekey
+		}
+		list = append(list, s)
+	}
+	return list, nil
 }
 
 func rootNamed(name string) joinery.RootKey {

@@ -87,6 +87,10 @@ func (s *Service) newElement(i joinery.Import, at row, j judgement) joinery.NewD
 	n.KeySet.Master, n.KeySet.Generation = j.signer.Master, j.signer.Generation
 	n.KeySet.Root10 = joinery.NwkKey
 	n.Manifest, n.Serial, n.Signer = j.signed, j.element.UniqueID, j.signer.ID
+	if n.Device.Rekey, n.Device.RekeyWord = i.Rekey, joinery.RekeyByImporter; j.element.Rekey != "" {
+		n.Device.RekeyWord = joinery.RekeyByManifest
+		_ = n.Device.Rekey.UnmarshalText([]byte(j.element.Rekey)) // S or M: the manifest was read
+	}
 	return n
 }
 

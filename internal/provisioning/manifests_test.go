@@ -68,6 +68,29 @@ func TestManifest(t *testing.T) {
 	}
 }
 
+// How an element rekeys stands by the word of its signed manifest; where that says
+// nothing, by the importer's.
+func TestManifestRekeying(t *testing.T) {
+	f := newFixture(t)
+	says, silent := element(elements, firstDevEUI), element(elements, firstDevEUI+1)
+	says.Rekey = "S"
+	entries := f.maker.entries(t, says, silent)
+	i := f.begin(t, f.acme, Spec{Kind: joinery.ImportManifest, MACVersion: lorawan.MAC1_0_4, Rekey: joinery.RekeyM})
+	f.take(t, f.acme, Chunk{Import: i.ID, Entries: entries, Last: true})
+	for k, want := range []joinery.Device{
+		{Rekey: joinery.RekeyS, RekeyWord: joinery.RekeyByManifest},
+		{Rekey: joinery.RekeyM, RekeyWord: joinery.RekeyByImporter},
+	} {
+		if d := f.state(t, elements, firstDevEUI+uint64(k)).Device; d.Rekey != want.Rekey || d.RekeyWord != want.RekeyWord {
+			t.Errorf("element %d rekeys by %s, by the word of its %s", k, d.Rekey, d.RekeyWord)
+		}
+	}
+	_, err := f.Begin(t.Context(), f.acme, Spec{Kind: joinery.ImportManifest, SHA256: i.SHA256, MACVersion: lorawan.MAC1_0_4})
+	wantCode(t, err, joinery.CodeConflict)
+	_, err = f.Begin(t.Context(), f.acme, Spec{Kind: joinery.ImportKeyList, SHA256: i.SHA256, Rekey: joinery.RekeyS})
+	wantCode(t, err, joinery.CodeInvalid)
+}
+
 // TestManifestAuthority: a row fails by itself and says why, and nobody
 // registers what is not theirs.
 func TestManifestAuthority(t *testing.T) {

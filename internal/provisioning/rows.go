@@ -174,6 +174,7 @@ func judgeRepeat(i joinery.Import, there joinery.ActivationState, n joinery.NewD
 	switch {
 	case there.Device.Maker != i.Org && there.Device.Ownership.Org != i.Org:
 		return joinery.RowConflict, reasonTaken
+	case a.Origin == joinery.OriginRekeyed && b.Origin == joinery.OriginDerived && there.Device.MACVersion == n.Device.MACVersion:
 	case a.Origin != b.Origin || a.Master != b.Master || a.Generation != b.Generation:
 		return joinery.RowFailed, reasonOtherKeys
 	case there.Device.MACVersion != n.Device.MACVersion:
@@ -183,7 +184,7 @@ func judgeRepeat(i joinery.Import, there joinery.ActivationState, n joinery.NewD
 }
 
 func (s *Service) importEntry(caller joinery.Caller, i joinery.Import, rows joinery.ImportRows) joinery.AuditEntry {
-	return joinery.AuditEntry{
+	entry := joinery.AuditEntry{
 		At: s.timestamp(), Event: joinery.AuditDeviceImported, Actor: caller.Name, Org: i.Org,
 		Detail: map[string]string{
 			"import": i.ID.String(), "kind": string(i.Kind), "sha256": hex.EncodeToString(i.SHA256[:]),
@@ -191,6 +192,10 @@ func (s *Service) importEntry(caller joinery.Caller, i joinery.Import, rows join
 			"refused": strconv.Itoa(len(rows.Failed)),
 		},
 	}
+	if i.Rekey != 0 {
+		entry.Detail["rekey_profile"] = i.Rekey.String()
+	}
+	return entry
 }
 
 // newDevice is the part of a device that manifests and key lists have in common.

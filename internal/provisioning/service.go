@@ -71,6 +71,9 @@ type Spec struct {
 	SHA256 [sha256.Size]byte // of the file
 	// MACVersion is that of all elements of a manifest; key lists name their own.
 	MACVersion lorawan.MACVersion
+	// Rekey is how all elements of a manifest rekey of which it says nothing itself, by
+	// the word of who imports them; zero: they do not.
+	Rekey joinery.RekeyProfile
 	// Bind is the binding that new devices get; nil for none. Devices that are
 	// there keep theirs.
 	Bind *joinery.Binding
@@ -91,7 +94,7 @@ func (s *Service) Begin(ctx context.Context, caller joinery.Caller, spec Spec) (
 		return joinery.Import{}, err
 	}
 	want := joinery.Import{
-		Org: org, Kind: spec.Kind, SHA256: spec.SHA256, MACVersion: spec.MACVersion, Bind: spec.Bind,
+		Org: org, Kind: spec.Kind, SHA256: spec.SHA256, MACVersion: spec.MACVersion, Rekey: spec.Rekey, Bind: spec.Bind,
 		CreatedAt: s.timestamp(),
 	}
 	if want.Bind, err = checkSpec(spec); err != nil {
@@ -108,9 +111,9 @@ func (s *Service) Begin(ctx context.Context, caller joinery.Caller, spec Spec) (
 	if err != nil {
 		return joinery.Import{}, err
 	}
-	if found.MACVersion != want.MACVersion || !sameBinding(found.Bind, want.Bind) {
+	if found.MACVersion != want.MACVersion || found.Rekey != want.Rekey || !sameBinding(found.Bind, want.Bind) {
 		return joinery.Import{}, joinery.Errorf(joinery.CodeConflict,
-			"this file was begun as %s with another MACVersion or binding; go on with those", found.ID)
+			"this file was begun as %s with another MACVersion, rekeying profile or binding; go on with those", found.ID)
 	}
 	return found, nil
 }
@@ -123,6 +126,8 @@ func checkSpec(spec Spec) (*joinery.Binding, error) {
 		return nil, joinery.Errorf(joinery.CodeInvalid, "say with which MACVersion the elements of a manifest are provisioned")
 	case spec.Kind == joinery.ImportKeyList && spec.MACVersion != 0:
 		return nil, joinery.Errorf(joinery.CodeInvalid, "a key list names the MACVersion of each row; leave that of the import out")
+	case spec.Kind == joinery.ImportKeyList && spec.Rekey != 0:
+		return nil, joinery.Errorf(joinery.CodeInvalid, "the devices of a key list have no rekeying key here; leave the rekeying profile out")
 	case spec.Kind != joinery.ImportManifest && spec.Kind != joinery.ImportKeyList:
 		return nil, joinery.Errorf(joinery.CodeInvalid, "the kind of an import is manifest or key-list")
 	case spec.SHA256 == [sha256.Size]byte{}:

@@ -87,17 +87,24 @@ func (s *Service) Results(ctx context.Context, caller joinery.Caller, list []rek
 // there. It can be made again, as often as it is lost; it is of no use to anybody
 // else.
 func (s *Service) Handover(ctx context.Context, caller joinery.Caller, to joinery.JoinServerID, devices []joinery.DeviceID) ([]byte, error) {
+	return s.handover(ctx, caller, to, 0, devices)
+}
+
+// Disclose is Handover to the recipient that the orders name. Whoever has its private
+// key reads the new root keys: each device says so for ever, and it is written before
+// they leave.
+func (s *Service) Disclose(ctx context.Context, caller joinery.Caller, to joinery.RecipientID, devices []joinery.DeviceID) ([]byte, error) {
+	return s.handover(ctx, caller, 0, to, devices)
+}
+
+func (s *Service) handover(ctx context.Context, caller joinery.Caller, server joinery.JoinServerID, recipient joinery.RecipientID, devices []joinery.DeviceID) ([]byte, error) {
 	states, err := s.ordered(ctx, caller, devices)
-	if err != nil {
+	if err != nil || len(states) == 0 {
 		return nil, err
 	}
-	j, err := s.server(ctx, to)
+	to, err := s.target(ctx, states[0].Device.Ownership.Org, server, recipient)
 	if err != nil {
 		return nil, err
-	}
-	key, err := seal.ParsePublicKeyDER(j.TransportKey)
-	if err != nil {
-		return nil, joinery.WrapError(joinery.CodeInternal, err, "the Join Server's transport key is damaged; pin it again")
 	}
 	// That these keys may go there was decided when the orders were given; now the
 	// device may have them, and must find them there.
@@ -105,8 +112,8 @@ func (s *Service) Handover(ctx context.Context, caller joinery.Caller, to joiner
 	var entries []joinery.AuditEntry
 	for _, state := range states {
 		o := *state.Rekeying.Order
-		if o.To != j.Name {
-			return nil, joinery.Errorf(joinery.CodeConflict, "device %s is to be rekeyed to another Join Server", state.Device.DevEUI)
+		if o.To != to.name || o.Recipient != recipient || o.Thumbprint != "" && o.Thumbprint != to.thumbprint {
+			return nil, joinery.Errorf(joinery.CodeConflict, "the order to rekey device %s names another Join Server or recipient, or another key of it", state.Device.DevEUI)
 		}
 		if st := o.StateAt(s.now()); !st.Open() && (o.Sent == 0 || st == joinery.RekeyConfirmed) {
 			return nil, joinery.Errorf(joinery.CodeConflict, "the order to rekey device %s is %s: there is nothing to hand over", state.Device.DevEUI, st)
@@ -116,15 +123,20 @@ func (s *Service) Handover(ctx context.Context, caller joinery.Caller, to joiner
 		}})
 		entries = append(entries, s.orderEntry(caller, joinery.AuditRekeyHandedOver, state.Device, o))
 	}
-	if err := s.store.NoteHandover(ctx, entries...); err != nil { // before the keys leave
+	if recipient == 0 {
+		err = s.store.NoteHandover(ctx, entries...)
+	} else {
+		err = s.disclose(ctx, states, entries)
+	}
+	if err != nil { // nothing has left yet
 		return nil, err
 	}
-	h := rekeyfile.Handover{At: s.now().UTC().Truncate(time.Second), To: j.Name}
+	h := rekeyfile.Handover{At: s.now().UTC().Truncate(time.Second), To: to.name}
 	var rows []seal.SealedRow
-	if h.Seal, rows, err = s.keys.Handover(ctx, key, in); err != nil {
+	if h.Seal, rows, err = s.keys.Handover(ctx, to.key, in); err != nil {
 		switch {
 		case errors.Is(err, keyring.ErrNotServed):
-			return nil, joinery.WrapError(joinery.CodeConflict, err, "this server's token does not wrap keys by the algorithm of that Join Server's transport key")
+			return nil, joinery.WrapError(joinery.CodeConflict, err, "this server's token does not wrap keys by the algorithm of the key that they go to")
 		case errors.Is(err, keyring.ErrNoRoot):
 			return nil, joinery.WrapError(joinery.CodeConflict, err, "one of these devices has no rekeying key: its root keys were imported, or nobody said how it rekeys")
 		}
@@ -135,6 +147,26 @@ func (s *Service) Handover(ctx context.Context, caller joinery.Caller, to joiner
 		h.Devices = append(h.Devices, rekeyfile.HandedOver{Order: state.Rekeying.Order.ID.String(), Cookie: state.Rekeying.Order.Rekey.Cookie, Row: rows[i]})
 	}
 	return s.sign(ctx, rekeyfile.FormatHandover, h)
+}
+
+// disclose writes for each device that its new root keys become readable to the
+// recipient of its order.
+func (s *Service) disclose(ctx context.Context, states []joinery.ActivationState, handedOver []joinery.AuditEntry) error {
+	for i, state := range states {
+		o := *state.Rekeying.Order
+		// Every later owner reads this one, so it names no person.
+		exposed := handedOver[i]
+		exposed.Event, exposed.Actor = joinery.AuditKeysExposed, "rekeying"
+		exposed.Detail = map[string]string{"rekey": o.ID.String(), "recipient": o.Thumbprint}
+		err := s.store.DiscloseRekey(ctx, state, o, joinery.NewKeySetID(), handedOver[i], exposed)
+		if errors.Is(err, joinery.ErrSwapLost) {
+			err = joinery.WrapError(joinery.CodeConflict, err, "device %s changed meanwhile; ask again", state.Device.DevEUI)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // leadsTo is the key set that a device has once it obeyed o.
@@ -214,7 +246,7 @@ func (s *Service) TakeReceipts(ctx context.Context, caller joinery.Caller, file 
 		if err != nil {
 			return done, err
 		}
-		if !signers[o.To] || joined.JoinEUI != o.Rekey.JoinEUI || joined.Cookie != o.Rekey.Cookie || joined.DevEUI != state.Device.DevEUI || joined.JoinNonce == 0 {
+		if o.Recipient != 0 || !signers[o.To] || joined.JoinEUI != o.Rekey.JoinEUI || joined.Cookie != o.Rekey.Cookie || joined.DevEUI != state.Device.DevEUI || joined.JoinNonce == 0 {
 			return done, joinery.Errorf(joinery.CodeInvalid, "receipt: what it says of device %s is not of order %s, or not by the Join Server that the order names", joined.DevEUI, o.ID)
 		}
 		err = s.confirm(ctx, caller, state.Device, o, map[string]string{"by": "receipt", "joined": joined.At.UTC().Format(time.RFC3339)})

@@ -26,6 +26,7 @@ type Store interface {
 	RekeyingDevice(ctx context.Context, id joinery.DeviceID) (joinery.ActivationState, error)
 	RekeyOrder(ctx context.Context, id joinery.RekeyID) (joinery.RekeyOrder, error)
 	RekeyOrders(ctx context.Context, device joinery.DeviceID) ([]joinery.RekeyOrder, error)
+	RekeyRequests(ctx context.Context, org joinery.OrgID, after joinery.RekeyID, limit int) ([]joinery.RekeyOrder, error)
 	Activations(ctx context.Context, device joinery.DeviceID, limit int) ([]joinery.Activation, error)
 }
 
@@ -35,7 +36,18 @@ type Changes interface {
 	ArmRekey(ctx context.Context, o joinery.RekeyOrder, to joinery.JoinServerID, a ...joinery.AuditEntry) error
 	EndRekey(ctx context.Context, id joinery.RekeyID, owner joinery.OrgID, state joinery.RekeyState, a ...joinery.AuditEntry) error
 	NoteRekeySent(ctx context.Context, s joinery.ActivationState, o joinery.RekeyOrder, next joinery.KeySetID, at time.Time, a joinery.AuditEntry) error
+	Handovers
+}
+
+// Handovers writes, before new root keys leave, that they do.
+type Handovers interface {
 	NoteHandover(ctx context.Context, entries ...joinery.AuditEntry) error
+	// DiscloseRekey is that for a recipient of the owner's: the disclosure is never
+	// forgotten. next becomes the key set to which the order leads, unless there is
+	// one. joinery.ErrSwapLost where the device moved meanwhile.
+	DiscloseRekey(ctx context.Context, s joinery.ActivationState, o joinery.RekeyOrder, next joinery.KeySetID, handedOver, exposed joinery.AuditEntry) error
+	// ApproveRekeys arms all or none.
+	ApproveRekeys(ctx context.Context, orders []joinery.RekeyOrder, entries []joinery.AuditEntry) error
 }
 
 // Servers keeps the pinned Join Servers.
@@ -60,17 +72,20 @@ type Keys interface {
 	TransportKey() seal.PublicKey
 }
 
-// Authority says whether a caller may let root keys of devices go to a Join Server:
+// Authority says who may let root keys of an organisation's devices go, and to whom:
 // what exporting them needs. That the caller holds the devices was looked at.
 type Authority interface {
-	MayLeave(ctx context.Context, caller joinery.Caller) error
+	// NeedsAnother tells whether another person has to agree to what caller asks for;
+	// CodeForbidden where he may not ask.
+	NeedsAnother(ctx context.Context, caller joinery.Caller, org joinery.OrgID) (bool, error)
+	// Another refuses who is not another person than the one who asked.
+	Another(ctx context.Context, caller joinery.Caller, org joinery.OrgID, asked joinery.PersonID) error
+	// RecipientOf finds a recipient of an organisation to which something may be
+	// disclosed now.
+	RecipientOf(ctx context.Context, org joinery.OrgID, id joinery.RecipientID) (joinery.Recipient, error)
+	// Acting gives the organisation for which a caller acts.
+	Acting(ctx context.Context, caller joinery.Caller) (joinery.OrgID, error)
 }
-
-// Owners is an Authority by which an owner decides alone.
-type Owners struct{}
-
-// MayLeave implements Authority.
-func (Owners) MayLeave(context.Context, joinery.Caller) error { return nil }
 
 // Service is the rules of rekeying.
 type Service struct {
@@ -124,12 +139,17 @@ func (s *Service) Status(ctx context.Context, caller joinery.Caller, id joinery.
 	return Status{state.Device, orders, len(state.Rekeying.Candidates), len(state.KeySet.Steps)}, err
 }
 
-// SetProfile says how a device rekeys. Only who knows its element can: a device
-// that is told to rekey and cannot ignores it.
+// SetProfile says how a device rekeys, by its owner's word: where the element's
+// manifest or who imported it says how, that stands. A device that is told to rekey
+// and cannot ignores it, and loses the network's list of channels for it; so by the
+// owner's word alone it is told joinery.RekeyTries times.
 func (s *Service) SetProfile(ctx context.Context, caller joinery.Caller, id joinery.DeviceID, p joinery.RekeyProfile) error {
 	state, err := s.device(ctx, caller, id)
 	if err != nil || state.Device.Rekey == p {
 		return err
+	}
+	if state.Device.Rekey != 0 && state.Device.RekeyWord > joinery.RekeyByOwner {
+		return joinery.Errorf(joinery.CodeConflict, "how this device rekeys stands by the word of its %s: profile %s", state.Device.RekeyWord, state.Device.Rekey)
 	}
 	if p != 0 && state.KeySet.Master == "" {
 		return joinery.Errorf(joinery.CodeInvalid, "its root keys were imported, and imported keys have no rekeying key: only elements whose keys derive from a master key can be rekeyed from here")
@@ -141,11 +161,15 @@ func (s *Service) SetProfile(ctx context.Context, caller joinery.Caller, id join
 type Arm struct {
 	Device  joinery.DeviceID
 	JoinEUI lorawan.EUI64 // at which it is to join
-	To      joinery.JoinServerID
-	Life    time.Duration // zero: DefaultLife
+	// To is the pinned Join Server to which the new root keys go, or Recipient the
+	// recipient of the owner's, and then they are disclosed.
+	To        joinery.JoinServerID
+	Recipient joinery.RecipientID
+	Life      time.Duration // zero: DefaultLife
 }
 
-// Arm gives an order. Its instruction goes with the next join-accept of the device.
+// Arm gives an order. Its instruction goes with the next join-accept of the device,
+// or the order waits for another person first: see Approve.
 func (s *Service) Arm(ctx context.Context, caller joinery.Caller, a Arm) (o joinery.RekeyOrder, err error) {
 	if a.Life == 0 {
 		a.Life = DefaultLife
@@ -155,6 +179,8 @@ func (s *Service) Arm(ctx context.Context, caller joinery.Caller, a Arm) (o join
 		return o, joinery.Errorf(joinery.CodeInvalid, "joinEUI: want the JoinEUI at which the device is to join")
 	case s.served(a.JoinEUI):
 		return o, joinery.Errorf(joinery.CodeInvalid, "joinEUI: this Join Server answers for it itself; name one of the other Join Server's")
+	case (a.To == 0) == (a.Recipient == 0):
+		return o, joinery.Errorf(joinery.CodeInvalid, "to: name a pinned Join Server or a recipient, one of the two")
 	case a.Life < 0 || a.Life > MaxLife:
 		return o, joinery.Errorf(joinery.CodeInvalid, "expiry: want at most %d days from now", int(MaxLife.Hours()/24))
 	}
@@ -162,23 +188,30 @@ func (s *Service) Arm(ctx context.Context, caller joinery.Caller, a Arm) (o join
 	if err != nil {
 		return o, err
 	}
-	to, err := s.server(ctx, a.To)
+	owner := state.Device.Ownership.Org
+	to, err := s.target(ctx, owner, a.To, a.Recipient)
 	if err != nil {
 		return o, err
 	}
 	if err := s.rekeyable(ctx, state); err != nil {
 		return o, err
 	}
-	if err := s.authority.MayLeave(ctx, caller); err != nil {
+	another, err := s.authority.NeedsAnother(ctx, caller, owner)
+	if err != nil {
 		return o, err
 	}
 	now := s.now().UTC().Truncate(time.Millisecond)
 	o = joinery.RekeyOrder{
-		ID: joinery.NewRekeyID(), Device: a.Device, State: joinery.RekeyArmed, Rekey: lorawan.Rekey{JoinEUI: a.JoinEUI}, To: to.Name,
-		Owner: state.Device.Ownership.Org, By: caller.Name, At: now, ExpiresAt: now.Add(a.Life),
+		ID: joinery.NewRekeyID(), Device: a.Device, State: joinery.RekeyArmed, Rekey: lorawan.Rekey{JoinEUI: a.JoinEUI},
+		To: to.name, Recipient: a.Recipient, Thumbprint: to.thumbprint,
+		Owner: owner, By: caller.Name, Person: caller.Person, At: now, ArmedAt: now, ExpiresAt: now.Add(a.Life),
 	}
 	rand.Read(o.Rekey.Cookie[:]) // never fails (crypto/rand)
-	return o, s.store.ArmRekey(ctx, o, a.To, s.orderEntry(caller, joinery.AuditRekeyArmed, state.Device, o))
+	event := joinery.AuditRekeyArmed
+	if another {
+		o.State, o.ArmedAt, event = joinery.RekeyRequested, time.Time{}, joinery.AuditRekeyRequested
+	}
+	return o, s.store.ArmRekey(ctx, o, a.To, s.orderEntry(caller, event, state.Device, o))
 }
 
 // rekeyable tells why a device cannot be rekeyed now, or nil.
@@ -201,28 +234,42 @@ func (s *Service) rekeyable(ctx context.Context, state joinery.ActivationState) 
 	return nil
 }
 
-// Cancel ends the open order of a device. What was sent may still be obeyed, and is
+// Cancel ends the newest order of a device. What was sent may still be obeyed, and is
 // served as before.
 func (s *Service) Cancel(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) error {
-	return s.end(ctx, caller, id, joinery.RekeyCancelled, joinery.AuditRekeyCancelled)
+	state, err := s.device(ctx, caller, id)
+	if err != nil {
+		return err
+	}
+	orders, err := s.store.RekeyOrders(ctx, id) // one that waits for approval, too
+	if err == nil && len(orders) == 0 {
+		err = noOrder()
+	}
+	if err != nil {
+		return err
+	}
+	return s.end(ctx, caller, state, orders[0], joinery.RekeyCancelled, joinery.AuditRekeyCancelled)
 }
 
 // Confirm takes the owner's word that the device joined at the other Join Server by
 // its newest order. It is refused here from then on.
 func (s *Service) Confirm(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) error {
-	return s.end(ctx, caller, id, joinery.RekeyConfirmed, joinery.AuditRekeyConfirmed)
-}
-
-func (s *Service) end(ctx context.Context, caller joinery.Caller, id joinery.DeviceID, to joinery.RekeyState, event joinery.AuditEvent) error {
 	state, err := s.device(ctx, caller, id)
+	if err == nil && state.Rekeying.Order == nil {
+		err = noOrder()
+	}
 	if err != nil {
 		return err
 	}
-	o := state.Rekeying.Order
-	if o == nil {
-		return joinery.Errorf(joinery.CodeConflict, "there is no order to rekey this device")
-	}
-	entry := s.orderEntry(caller, event, state.Device, *o)
+	return s.end(ctx, caller, state, *state.Rekeying.Order, joinery.RekeyConfirmed, joinery.AuditRekeyConfirmed)
+}
+
+func noOrder() error {
+	return joinery.Errorf(joinery.CodeConflict, "there is no order to rekey this device")
+}
+
+func (s *Service) end(ctx context.Context, caller joinery.Caller, state joinery.ActivationState, o joinery.RekeyOrder, to joinery.RekeyState, event joinery.AuditEvent) error {
+	entry := s.orderEntry(caller, event, state.Device, o)
 	entry.Detail["by"] = "owner"
 	return s.store.EndRekey(ctx, o.ID, state.Device.Ownership.Org, to, entry)
 }
@@ -295,7 +342,7 @@ func (s *Service) entry(caller joinery.Caller, event joinery.AuditEvent, d joine
 
 func (s *Service) orderEntry(caller joinery.Caller, event joinery.AuditEvent, d joinery.Device, o joinery.RekeyOrder) joinery.AuditEntry {
 	return s.entry(caller, event, d, map[string]string{
-		"order": o.ID.String(), "cookie": o.Rekey.Cookie.String(), "new_join_eui": o.Rekey.JoinEUI.String(), "to": o.To,
+		"order": o.ID.String(), "cookie": o.Rekey.Cookie.String(), "new_join_eui": o.Rekey.JoinEUI.String(), "to": o.To, "key": o.Thumbprint,
 	})
 }
 

@@ -1,7 +1,6 @@
 package rekey_test
 
 import (
-	"context"
 	"crypto/aes"
 	"crypto/rand"
 	"crypto/sha256"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"joinery"
+	"joinery/internal/export"
 	"joinery/internal/keyring"
 	"joinery/internal/keyring/keyringtest"
 	"joinery/internal/rekey"
@@ -40,11 +40,13 @@ type server struct {
 	org   joinery.OrgID
 	owner joinery.Caller
 	now   time.Time
+
+	exports *export.Service
 }
 
 var operator = joinery.Caller{Operator: true, Name: "operator"}
 
-func newServer(t *testing.T, joinEUI lorawan.EUI64, authority rekey.Authority) *server {
+func newServer(t *testing.T, joinEUI lorawan.EUI64) *server {
 	t.Helper()
 	dir := t.TempDir()
 	opt := store.Options{Path: filepath.Join(dir, "joinery.db"), UnsafeNoSync: true}
@@ -53,11 +55,13 @@ func newServer(t *testing.T, joinEUI lorawan.EUI64, authority rekey.Authority) *
 	ok(t, err)
 	t.Cleanup(func() { ok(t, db.Close()) })
 	s := &server{t: t, dir: dir, store: db, keys: keyringtest.Soft(t), org: joinery.NewOrgID(), now: noon}
-	s.owner = joinery.Caller{Org: s.org, Name: "owner"}
+	s.owner = joinery.Caller{Org: s.org, Name: "owner", Key: joinery.NewAPIKeyID(), Rights: joinery.AllRights()}
 	audit := joinery.AuditEntry{At: noon, Event: joinery.AuditOrgAdded, Actor: "test"}
 	ok(t, db.AddOrg(t.Context(), joinery.Organisation{ID: s.org, Name: "maker", CreatedAt: noon}, audit))
 	ok(t, db.AssignRange(t.Context(), joinery.JoinEUIRange{EUIRange: joinery.EUIRange{First: joinEUI, Last: joinEUI}, Org: s.org}, audit))
-	s.Service = rekey.New(db, s.keys.Keyring, authority, func(e lorawan.EUI64) bool { return e == joinEUI }, func() time.Time { return s.now })
+	clock := func() time.Time { return s.now }
+	s.exports = export.New(db, export.Options{Now: clock})
+	s.Service = rekey.New(db, s.keys.Keyring, s.exports, func(e lorawan.EUI64) bool { return e == joinEUI }, clock)
 	return s
 }
 
@@ -143,7 +147,7 @@ func joinRequest(t *testing.T, e *element.Element, joinEUI lorawan.EUI64) []byte
 func TestFromServerToServer(t *testing.T) {
 	ctx := t.Context()
 	for _, profile := range []joinery.RekeyProfile{joinery.RekeyS, joinery.RekeyM} {
-		a, b := newServer(t, here, rekey.Owners{}), newServer(t, there, rekey.Owners{})
+		a, b := newServer(t, here), newServer(t, there)
 		devEUI := lorawan.EUI64{0, 4, 0xA3, 0x10, 0, 0, 0, byte(profile)}
 		serial := "0123114e171b98b427"
 		id, e := a.derived(devEUI, serial), a.element(devEUI)
@@ -261,7 +265,7 @@ func (s *server) wantStatus(id joinery.DeviceID, want joinery.RekeyState, candid
 // A receipt confirms what the right Join Server says of the right order.
 func TestReceipts(t *testing.T) {
 	ctx := t.Context()
-	a, b := newServer(t, here, rekey.Owners{}), newServer(t, there, rekey.Owners{})
+	a, b := newServer(t, here), newServer(t, there)
 	devEUI := lorawan.EUI64{9}
 	id := a.derived(devEUI, "")
 	to := a.pin(b)
@@ -317,16 +321,10 @@ func (s *server) join(id joinery.DeviceID, devEUI lorawan.EUI64) {
 	ok(s.t, s.store.CommitActivation(s.t.Context(), joinery.ActivationCommit{KeySet: a.KeySet, Version: state.KeySet.Version, Nonces: n, Activation: a}))
 }
 
-type never struct{}
-
-func (never) MayLeave(context.Context, joinery.Caller) error {
-	return joinery.Errorf(joinery.CodeForbidden, "another person has to approve")
-}
-
 // What must not be is refused, each with its own words.
 func TestRefusals(t *testing.T) {
 	ctx := t.Context()
-	a, b := newServer(t, here, rekey.Owners{}), newServer(t, there, rekey.Owners{})
+	a, b := newServer(t, here), newServer(t, there)
 	to := a.pin(b)
 	id := a.derived(lorawan.EUI64{1}, "")
 	sealed := a.add(joinery.Device{JoinEUI: here, DevEUI: lorawan.EUI64{2}, MACVersion: lorawan.MAC1_1},
@@ -348,6 +346,9 @@ func TestRefusals(t *testing.T) {
 	refused(joinery.CodeInvalid, func(x *rekey.Arm) { x.JoinEUI = lorawan.EUI64{} })
 	refused(joinery.CodeInvalid, func(x *rekey.Arm) { x.Life = rekey.MaxLife + 1 })
 	refused(joinery.CodeNotFound, func(x *rekey.Arm) { x.To++ })
+	refused(joinery.CodeInvalid, func(x *rekey.Arm) { x.To = 0 })
+	refused(joinery.CodeInvalid, func(x *rekey.Arm) { x.Recipient = joinery.NewRecipientID() })
+	refused(joinery.CodeNotFound, func(x *rekey.Arm) { x.To, x.Recipient = 0, joinery.NewRecipientID() })
 	refused(joinery.CodeConflict, func(x *rekey.Arm) { x.Device = sealed })
 
 	stranger := joinery.Caller{Org: 77}
@@ -364,8 +365,9 @@ func TestRefusals(t *testing.T) {
 	_, err = a.Pin(ctx, operator, "x", []byte{1}, nil)
 	wantCode(t, err, joinery.CodeInvalid)
 
-	strict := rekey.New(a.store, a.keys.Keyring, never{}, func(lorawan.EUI64) bool { return false }, time.Now)
-	_, err = strict.Arm(ctx, a.owner, arm)
+	powerless := a.owner
+	powerless.Rights = joinery.RightsOf(joinery.RightDevicesOwn)
+	_, err = a.Arm(ctx, powerless, arm)
 	wantCode(t, err, joinery.CodeForbidden)
 
 	_, err = a.Arm(ctx, a.owner, arm)

@@ -225,7 +225,13 @@ func (d *DB) ExportWork(ctx context.Context, id joinery.ExportID, from uint64, l
 			if err != nil {
 				return err
 			}
-			states = append(states, append(found, joinery.ActivationState{})[0])
+			state := append(found, joinery.ActivationState{})[0]
+			if state.KeySet.Origin == joinery.OriginRekeyed {
+				if err := c.lineage(&state.KeySet); err != nil {
+					return err
+				}
+			}
+			states = append(states, state)
 		}
 		return nil
 	})
@@ -396,20 +402,21 @@ func (d *DB) ClearExports(ctx context.Context) (more bool, err error) {
 }
 
 // Disclosures gives every time that root keys of a device were disclosed, oldest
-// first: of its key set, of those that it came from, and of devices under the same
+// first: of its key set, of all that it came from or may have by now, and of devices under the same
 // EUIs that were deleted, since their keys may be the same. Of a device whose keys
 // were disclosed under another JoinEUI only the mark is left.
 func (d *DB) Disclosures(ctx context.Context, id joinery.DeviceID) (list []joinery.Disclosure, err error) {
 	const query = `WITH RECURSIVE mine(id) AS (
 		SELECT d.key_set FROM device d WHERE d.id = ?1
+		UNION SELECT x.key_set FROM rekey r JOIN disclosure x ON x.rekey = r.id WHERE r.device = ?1
 		UNION SELECT o.key_set FROM device d JOIN device o ON o.dev_eui = d.dev_eui AND o.join_eui = d.join_eui AND o.deleted_at > 0 WHERE d.id = ?1
 		UNION SELECT k.parent FROM mine m JOIN key_set k ON k.id = m.id WHERE k.parent IS NOT NULL)
-		SELECT x.key_set, x.org, x.at, x.recipient, x.kind, x.export FROM disclosure x JOIN mine m ON m.id = x.key_set ORDER BY x.at, x.id LIMIT ?2`
+		SELECT x.key_set, x.org, x.at, x.recipient, x.kind, x.export, x.rekey FROM disclosure x JOIN mine m ON m.id = x.key_set ORDER BY x.at, x.id LIMIT ?2`
 	err = d.read(ctx, func(c conn) error {
 		return c.each(query, func(r *row) error {
 			list = append(list, joinery.Disclosure{
 				KeySet: joinery.KeySetID(r.int()), Org: joinery.OrgID(r.int()), At: r.time(), Recipient: r.text(),
-				Kind: joinery.RecipientKind(r.text()), Export: joinery.ExportID(r.int()),
+				Kind: joinery.RecipientKind(r.text()), Export: joinery.ExportID(r.int()), Rekey: joinery.RekeyID(r.int()),
 			})
 			return nil
 		}, id, maxLimit)

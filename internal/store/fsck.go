@@ -127,7 +127,8 @@ var simpleRules = []rule{
 		"SELECT k.id FROM key_set k WHERE k.disclosed = 0 AND EXISTS (SELECT 1 FROM disclosure WHERE key_set = k.id)"},
 	{"key_set", keySetID, "it belongs to a device, whose key set it is or leads to", fixTamper,
 		`SELECT k.id FROM key_set k LEFT JOIN device d ON d.id = k.device WHERE d.id IS NULL OR (d.key_set <> k.id
-		AND NOT EXISTS (SELECT 1 FROM rekey_candidate WHERE device = d.id AND key_set = k.id) AND NOT EXISTS (
+		AND NOT EXISTS (SELECT 1 FROM rekey_candidate WHERE device = d.id AND key_set = k.id)
+		AND NOT EXISTS (SELECT 1 FROM disclosure WHERE key_set = k.id AND rekey IS NOT NULL) AND NOT EXISTS (
 		WITH RECURSIVE up(id) AS (SELECT d.key_set UNION SELECT p.parent FROM up JOIN key_set p ON p.id = up.id WHERE p.parent IS NOT NULL)
 		SELECT 1 FROM up WHERE id = k.id))`},
 	{"key_set", keySetID, "its JoinNonce is not below the sum of all jumps", fixReport,
@@ -138,6 +139,9 @@ var simpleRules = []rule{
 	{"rekey_candidate", deviceID, "an instruction that was sent, and not obeyed yet, is one", fixTamper,
 		`SELECT r.device FROM rekey r JOIN device d ON d.id = r.device WHERE r.sent > 0 AND r.state IN ('armed', 'sent')
 		AND NOT EXISTS (SELECT 1 FROM key_set k WHERE k.device = d.id AND k.cookie = r.cookie)`},
+	{"rekey", deviceID, "what an order disclosed is of its device, and to whom it names", fixTamper,
+		`SELECT r.device FROM disclosure x JOIN rekey r ON r.id = x.rekey JOIN key_set k ON k.id = x.key_set
+		WHERE k.device <> r.device OR k.cookie <> r.cookie OR r.recipient IS NULL OR x.recipient <> r.thumbprint OR x.org <> r.org`},
 	{"device", deviceID, "joins of a device that is being rekeyed know of it", fixTamper,
 		`SELECT d.id FROM device d JOIN key_set k ON k.id = d.key_set WHERE d.rekeying = 0 AND (k.origin = 3
 		OR EXISTS (SELECT 1 FROM rekey_candidate WHERE device = d.id)

@@ -193,14 +193,17 @@ var damages = []struct{ name, table, rule, statement string }{
 		"INSERT INTO binding SELECT " + deletedDevice + ", epoch, net_id, ns_id, as_id, app_s_key, clear_nwk_keys, source, locked, since, kek FROM binding LIMIT 1"},
 	{"undisclosed device", "device", "was disclosed", "UPDATE key_set SET disclosed = 1 WHERE id = " + firstKeySet},
 	{"JoinNonce below the floor", "key_set", "sum of all jumps", "UPDATE store SET join_nonce_floor = 65536"},
-	{"undisclosed key set", "key_set", "was disclosed", "INSERT INTO disclosure SELECT 1, key_set, org, 0, 'r', 'file', NULL FROM device WHERE disclosed = 0 LIMIT 1"},
+	{"undisclosed key set", "key_set", "was disclosed", "INSERT INTO disclosure SELECT 1, key_set, org, 0, 'r', 'file', NULL, NULL FROM device WHERE disclosed = 0 LIMIT 1"},
 	{"key set of nobody", "key_set", "belongs to a device", "UPDATE key_set SET device = 1 WHERE id = " + firstKeySet},
 	{"key set that leads nowhere", "key_set", "leads to",
 		"INSERT INTO key_set SELECT 1, device, dev_eui, origin, 'other', generation, NULL, NULL, root10, 0, 0, NULL, NULL, NULL, 0, NULL FROM key_set WHERE id = " + firstKeySet},
 	{"candidate that it has", "rekey_candidate", "follows from", "INSERT INTO rekey_candidate SELECT id, key_set FROM device WHERE id = " + firstDevice},
 	{"candidate unknown to joins", "device", "know of it", "INSERT INTO rekey_candidate SELECT id, key_set FROM device WHERE id = " + firstDevice},
 	{"instruction without candidate", "rekey_candidate", "is one", "INSERT INTO join_server (id, name, transport_key, created_at) VALUES (1, 'x', x'00', 0); " +
-		"INSERT INTO rekey SELECT 1, id, 'sent', join_eui, x'01020304050607', 1, org, 'a', 0, 1, 1, 0, 0, NULL FROM device WHERE id = " + firstDevice},
+		"INSERT INTO rekey SELECT 1, id, 'sent', join_eui, x'01020304050607', 1, NULL, '', org, 'a', NULL, 0, 0, NULL, 1, 1, 0, 0, NULL FROM device WHERE id = " + firstDevice},
+	{"disclosed by an order to nobody", "rekey", "what an order disclosed", "INSERT INTO join_server (id, name, transport_key, created_at) VALUES (1, 'x', x'00', 0); " +
+		"INSERT INTO rekey SELECT 1, id, 'armed', join_eui, x'01020304050607', 1, NULL, '', org, 'a', NULL, 0, 0, NULL, 1, 0, NULL, NULL, NULL FROM device WHERE id = " + firstDevice + "; " +
+		"INSERT INTO disclosure SELECT 1, key_set, org, 0, 'r', 'file', NULL, 1 FROM device WHERE id = " + firstDevice},
 	{"derived by a cookie", "key_set", "names cookie", "UPDATE key_set SET rekey_join_eui = zeroblob(8) WHERE id = " + firstKeySet},
 	{"sealed root of a derived one", "sealed_root", "only a sealed", "INSERT INTO sealed_root (key_set, nwk_use) SELECT key_set, x'00' FROM device WHERE id = " + firstDevice},
 	{"binding epoch", "binding", "highest epoch", "UPDATE binding SET epoch = 77"},

@@ -188,8 +188,8 @@ func (t *tx) insertDevice(i joinery.Import, n joinery.NewDevice, number int64) e
 		}
 	}
 	err = t.exec(`INSERT INTO device (id, org, maker, key_set, join_eui, dev_eui, mac_version, owner_epoch, token_generation, binding_epoch,
-		suspended, disclosed, created_at, imported) VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, 0, ?, ?, ?, ?)`,
-		d.ID, i.Org, i.Org, k.ID, d.JoinEUI, d.DevEUI, d.MACVersion, d.Ownership.TokenGeneration, d.Suspended, d.Disclosed, d.CreatedAt, number)
+		suspended, disclosed, created_at, imported, rekey_profile, rekey_word) VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, 0, ?, ?, ?, ?, ?, ?)`,
+		d.ID, i.Org, i.Org, k.ID, d.JoinEUI, d.DevEUI, d.MACVersion, d.Ownership.TokenGeneration, d.Suspended, d.Disclosed, d.CreatedAt, number, d.Rekey, d.RekeyWord)
 	if err != nil {
 		return err
 	}
@@ -250,6 +250,9 @@ func (t *tx) revive(s standing, n joinery.NewDevice) error {
 	}
 	err = t.exec("UPDATE device SET deleted_at = NULL, suspended = ?, join_eui = ?, mac_version = ? WHERE id = ?",
 		n.Device.Suspended, n.Device.JoinEUI, n.Device.MACVersion, s.device)
+	if err == nil && n.Device.Rekey != 0 { // what it showed itself stands above what a file says
+		err = t.exec("UPDATE device SET rekey_profile = ?, rekey_word = ? WHERE id = ? AND rekey_word <= ?", n.Device.Rekey, n.Device.RekeyWord, s.device, n.Device.RekeyWord)
+	}
 	if err != nil {
 		return err
 	}

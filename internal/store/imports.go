@@ -8,14 +8,14 @@ import (
 	"joinery"
 )
 
-const importColumns = `SELECT id, org, kind, sha256, mac_version, next, created, unchanged, failed, done, created_at,
+const importColumns = `SELECT id, org, kind, sha256, mac_version, rekey_profile, next, created, unchanged, failed, done, created_at,
 	CASE WHEN bind_net_id IS NULL THEN NULL ELSE 0 END, bind_net_id, bind_ns_id, bind_as_id, bind_app_s_key, bind_clear_nwk,
 	bind_source, bind_locked, NULL, NULL FROM import `
 
 func scanImport(r *row) (i joinery.Import) {
 	i = joinery.Import{ID: joinery.ImportID(r.int()), Org: joinery.OrgID(r.int()), Kind: joinery.ImportKind(r.text())}
 	r.into(i.SHA256[:])
-	i.MACVersion, i.Next = macVersion(r.int()), uint64(r.int())
+	i.MACVersion, i.Rekey, i.Next = macVersion(r.int()), joinery.RekeyProfile(r.int()), uint64(r.int())
 	i.Created, i.Unchanged, i.Failed = uint64(r.int()), uint64(r.int()), uint64(r.int())
 	i.Done, i.CreatedAt = r.bool(), r.time()
 	i.Bind = scanBinding(r)
@@ -48,10 +48,10 @@ func (d *DB) BeginImport(ctx context.Context, i joinery.Import) (joinery.Import,
 		if i.Bind != nil {
 			netID = b.NetID
 		}
-		err = t.exec(`INSERT INTO import (id, org, kind, sha256, mac_version, bind_net_id, bind_ns_id, bind_as_id, bind_app_s_key,
+		err = t.exec(`INSERT INTO import (id, org, kind, sha256, mac_version, rekey_profile, bind_net_id, bind_ns_id, bind_as_id, bind_app_s_key,
 			bind_clear_nwk, bind_source, bind_locked, next, created, unchanged, failed, done, current, created_at)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0, 0, 1, ?)`,
-			i.ID, i.Org, i.Kind, i.SHA256, optional{i.MACVersion}, netID, optional{b.NSID}, b.ASID, b.Policy, b.ClearNwkKeys, b.Source, b.Locked, i.CreatedAt)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0, 0, 1, ?)`,
+			i.ID, i.Org, i.Kind, i.SHA256, optional{i.MACVersion}, i.Rekey, netID, optional{b.NSID}, b.ASID, b.Policy, b.ClearNwkKeys, b.Source, b.Locked, i.CreatedAt)
 		if err := conflict(err, "the file is being imported"); err != nil {
 			return found, err
 		}

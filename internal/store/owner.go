@@ -119,7 +119,7 @@ func (t *tx) addOwner(d joinery.Device, next joinery.OwnerLink) error {
 	if err := t.exec("DELETE FROM transfer WHERE device = ?", d.ID); err != nil {
 		return err
 	}
-	if err := t.exec("UPDATE rekey SET state = 'cancelled', ended_at = ? WHERE device = ? AND state IN ('armed', 'sent')", next.Since, d.ID); err != nil {
+	if err := t.exec("UPDATE rekey SET state = 'cancelled', ended_at = ? WHERE device = ? AND ended_at IS NULL", next.Since, d.ID); err != nil {
 		return err
 	}
 	return t.changeDevice(d.ID, "UPDATE device SET org = ?, owner_epoch = ?, owned_since = ?, token_generation = ?, released = ? WHERE id = ?",

@@ -50,6 +50,21 @@ func (d *DB) RemoveRecipient(ctx context.Context, id joinery.RecipientID, a join
 			w.Event, w.Detail = joinery.AuditExportWithdrawn, map[string]string{"export": e.ID.String(), "recipient": e.Thumbprint}
 			entries = append(entries, w)
 		}
+		orders, err := t.rekeyOrders("r.recipient = ? AND r.ended_at IS NULL ORDER BY r.id", id)
+		if err != nil {
+			return err
+		}
+		for _, o := range orders {
+			if err := t.exec("UPDATE rekey SET state = 'cancelled', ended_at = ? WHERE id = ?", a.At, o.ID); err != nil {
+				return err
+			}
+			if err := t.settleRekeying(o.Device); err != nil {
+				return err
+			}
+			c := a
+			c.Event, c.Device, c.Detail = joinery.AuditRekeyCancelled, o.Device, map[string]string{"order": o.ID.String(), "recipient": o.Thumbprint, "by": "removal of the recipient"}
+			entries = append(entries, c)
+		}
 		return t.audit(entries...)
 	})
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // rekeying adds to s what its join has to know besides: the steps by which its
-// key set came about, the newest order and the candidates.
+// key set came about, the newest order that was armed and the candidates.
 func (c conn) rekeying(s *joinery.ActivationState) error {
 	s.KeySet.Rekey = s.Device.Rekey
 	if err := c.serial(&s.KeySet); err != nil {
@@ -23,7 +23,7 @@ func (c conn) rekeying(s *joinery.ActivationState) error {
 		}
 	}
 	s.Rekeying = &joinery.Rekeying{}
-	orders, err := c.rekeyOrders("r.device = ? ORDER BY r.at DESC, r.id DESC LIMIT 1", s.Device.ID)
+	orders, err := c.rekeyOrders("r.device = ? AND r.armed_at IS NOT NULL ORDER BY r.at DESC, r.id DESC LIMIT 1", s.Device.ID)
 	if err != nil {
 		return err
 	}
@@ -112,17 +112,19 @@ func (c conn) candidates(current joinery.KeySet) (list []joinery.KeySet, err err
 	return list, err
 }
 
-// The server's name is there for people.
-const orderColumns = `SELECT r.id, r.device, r.state, r.join_eui, r.cookie, s.name, r.org, r.actor, r.at, r.expires_at, r.sent,
-	r.first_sent_at, r.last_sent_at, r.ended_at FROM rekey r JOIN join_server s ON s.id = r.join_server WHERE `
+// The name of where it goes is there for people.
+const orderColumns = `SELECT r.id, r.device, r.state, r.join_eui, r.cookie, coalesce(s.name, p.name), r.recipient, r.thumbprint, r.org, r.actor, r.person,
+	r.at, r.armed_at, r.decided_by, r.expires_at, r.sent, r.first_sent_at, r.last_sent_at, r.ended_at
+	FROM rekey r LEFT JOIN join_server s ON s.id = r.join_server LEFT JOIN export_recipient p ON p.id = r.recipient WHERE `
 
 func (c conn) rekeyOrders(where string, args ...any) (list []joinery.RekeyOrder, err error) {
 	err = c.each(orderColumns+where, func(r *row) error {
 		o := joinery.RekeyOrder{ID: joinery.RekeyID(r.int()), Device: joinery.DeviceID(r.int()), State: joinery.RekeyState(r.text())}
 		o.Rekey.JoinEUI = r.eui()
 		r.into(o.Rekey.Cookie[:])
-		o.To, o.Owner, o.By = r.text(), joinery.OrgID(r.int()), r.text()
-		o.At, o.ExpiresAt, o.Sent = r.time(), r.time(), uint32(r.int())
+		o.To, o.Recipient, o.Thumbprint = r.text(), joinery.RecipientID(r.int()), r.text()
+		o.Owner, o.By, o.Person = joinery.OrgID(r.int()), r.text(), joinery.PersonID(r.int())
+		o.At, o.ArmedAt, o.DecidedBy, o.ExpiresAt, o.Sent = r.time(), r.time(), r.text(), r.time(), uint32(r.int())
 		o.FirstSentAt, o.LastSentAt, o.EndedAt = r.time(), r.time(), r.time()
 		list = append(list, o)
 		return nil
@@ -156,40 +158,63 @@ func (d *DB) RekeyingDevice(ctx context.Context, id joinery.DeviceID) (s joinery
 	return s, err
 }
 
-// SetRekeyProfile says how a device rekeys. CodeConflict unless owner holds it
-// still, or where an instruction of the former profile was sent already.
+// RekeyRequests gives orders of an organisation that wait for another person, from
+// above after on, in the order of their ids.
+func (d *DB) RekeyRequests(ctx context.Context, org joinery.OrgID, after joinery.RekeyID, limit int) (list []joinery.RekeyOrder, err error) {
+	err = d.read(ctx, func(c conn) error {
+		list, err = c.rekeyOrders("r.org = ? AND r.state = 'requested' AND r.id > ? ORDER BY r.id LIMIT ?", org, after, pageLimit(limit))
+		return err
+	})
+	return list, err
+}
+
+// SetRekeyProfile says by its owner's word how a device rekeys. CodeConflict unless
+// owner holds it still, where a better word than the owner's was said, or where an
+// instruction of the former profile was sent already.
 func (d *DB) SetRekeyProfile(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, p joinery.RekeyProfile, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
 		if err := t.heldBy(id, owner); err != nil {
 			return err
 		}
-		used, err := t.integer("SELECT count(*) FROM rekey WHERE device = ? AND (sent > 0 OR state IN ('armed', 'sent'))", id)
+		used, err := t.integer("SELECT count(*) FROM rekey WHERE device = ? AND (sent > 0 OR ended_at IS NULL)", id)
+		if err != nil {
+			return err
+		}
+		word, err := t.integer("SELECT CASE WHEN rekey_profile = 0 THEN 0 ELSE rekey_word END FROM device WHERE id = ?", id)
 		switch {
 		case err != nil:
 			return err
+		case word > int64(joinery.RekeyByOwner):
+			return joinery.Errorf(joinery.CodeConflict, "how this device rekeys stands by the word of its %s; its owner cannot say otherwise", joinery.RekeyWord(word))
 		case used > 0:
 			return joinery.Errorf(joinery.CodeConflict, "the device was told to rekey by the profile that it has: cancel that order, if none was sent yet")
 		}
-		return t.finish(t.changeDevice(id, "UPDATE device SET rekey_profile = ? WHERE id = ? AND deleted_at IS NULL", p, id), a)
+		return t.finish(t.changeDevice(id, "UPDATE device SET rekey_profile = ?, rekey_word = 0 WHERE id = ? AND deleted_at IS NULL", p, id), a)
 	})
 }
 
-// ArmRekey opens an order, to be carried by the device's next join-accept.
-// CodeConflict unless its owner holds the device still, or where an order is open;
-// CodeNotFound where there is no such Join Server.
+// ArmRekey opens an order, to be carried by the device's next join-accept, or to
+// wait for another person where its state says so. to is a Join Server, zero where
+// the order names a recipient. CodeConflict unless its owner holds the device still,
+// or where an order is open; CodeNotFound where there is no such Join Server or
+// recipient.
 func (d *DB) ArmRekey(ctx context.Context, o joinery.RekeyOrder, to joinery.JoinServerID, a ...joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
 		if err := t.heldBy(o.Device, o.Owner); err != nil {
 			return err
 		}
 		there, err := t.integer("SELECT count(*) FROM join_server WHERE id = ? AND removed_at IS NULL", to)
+		if o.Recipient != 0 {
+			there, err = t.integer("SELECT count(*) FROM export_recipient WHERE id = ? AND org = ? AND removed_at IS NULL", o.Recipient, o.Owner)
+		}
 		if err == nil && there == 0 {
-			err = notFound("Join Server")
+			err = notFound("Join Server or recipient")
 		}
 		if err != nil {
 			return err
 		}
-		if err := t.exec("UPDATE rekey SET state = 'expired', ended_at = expires_at WHERE device = ? AND state IN ('armed', 'sent') AND expires_at <= ?", o.Device, o.At); err != nil {
+		if err := t.exec("UPDATE rekey SET state = 'expired', ended_at = ? WHERE device = ? AND ended_at IS NULL AND (expires_at <= ? OR state = 'requested' AND at <= ?)",
+			o.At, o.Device, o.At, o.At.Add(-joinery.RekeyWait)); err != nil {
 			return err
 		}
 		candidates, err := t.integer("SELECT count(*) FROM rekey_candidate WHERE device = ?", o.Device)
@@ -199,18 +224,49 @@ func (d *DB) ArmRekey(ctx context.Context, o joinery.RekeyOrder, to joinery.Join
 		if err != nil {
 			return err
 		}
-		err = t.exec(`INSERT INTO rekey (id, device, state, join_eui, cookie, join_server, org, actor, at, expires_at, sent)
-			VALUES (?, ?, 'armed', ?, ?, ?, ?, ?, ?, ?, 0)`,
-			o.ID, o.Device, o.Rekey.JoinEUI, o.Rekey.Cookie[:], to, o.Owner, o.By, o.At, o.ExpiresAt)
-		if err := conflict(err, "the device is being rekeyed already; cancel that order first"); err != nil {
-			return err
+		state, armed := joinery.RekeyArmed, any(o.At)
+		if o.State == joinery.RekeyRequested {
+			state, armed = o.State, nil
+		}
+		err = t.exec(`INSERT INTO rekey (id, device, state, join_eui, cookie, join_server, recipient, thumbprint, org, actor, person, at, armed_at, expires_at, sent)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)`,
+			o.ID, o.Device, string(state), o.Rekey.JoinEUI, o.Rekey.Cookie[:], optional{to}, optional{o.Recipient}, o.Thumbprint, o.Owner, o.By, optional{o.Person}, o.At, armed, o.ExpiresAt)
+		if err := conflict(err, "the device is being rekeyed already; cancel that order first"); err != nil || armed == nil {
+			return t.finish(err, a...)
 		}
 		return t.finish(t.changeDevice(o.Device, "UPDATE device SET rekeying = 1 WHERE id = ? AND deleted_at IS NULL", o.Device), a...)
 	})
 }
 
-// EndRekey ends an order: cancelled while it is open, or confirmed once it was
-// sent, also one that was cancelled or has expired. CodeConflict for any other.
+// ApproveRekeys arms orders that waited for another person, by the caller whom the
+// entries name: each has its entry, in the same order. All or none: CodeConflict
+// where one does not wait any more, or where it would go is no more.
+func (d *DB) ApproveRekeys(ctx context.Context, orders []joinery.RekeyOrder, entries []joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error {
+		for i, o := range orders {
+			if err := t.heldBy(o.Device, o.Owner); err != nil {
+				return err
+			}
+			n, err := t.changes(`UPDATE rekey SET state = 'armed', armed_at = ?, decided_by = ? WHERE id = ? AND device = ? AND state = 'requested'
+				AND (join_server IN (SELECT id FROM join_server WHERE removed_at IS NULL) OR recipient IN (SELECT id FROM export_recipient WHERE removed_at IS NULL))`,
+				entries[i].At, entries[i].Actor, o.ID, o.Device)
+			if err == nil && n != 1 {
+				err = joinery.Errorf(joinery.CodeConflict, "order %s waits for no approval, or its Join Server or recipient was removed", o.ID)
+			}
+			if err == nil {
+				err = t.changeDevice(o.Device, "UPDATE device SET rekeying = 1 WHERE id = ? AND deleted_at IS NULL", o.Device)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return t.audit(entries...)
+	})
+}
+
+// EndRekey ends an order: cancelled before it ended, rejected while it waits for
+// another person, or confirmed once it was sent, also one that was cancelled or has
+// expired. CodeConflict for any other.
 func (d *DB) EndRekey(ctx context.Context, id joinery.RekeyID, owner joinery.OrgID, state joinery.RekeyState, a ...joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
 		orders, err := t.rekeyOrders("r.id = ?", id)
@@ -225,12 +281,19 @@ func (d *DB) EndRekey(ctx context.Context, id joinery.RekeyID, owner joinery.Org
 			return err
 		}
 		switch {
-		case state == joinery.RekeyCancelled && o.State.Open():
+		case state == joinery.RekeyCancelled && o.EndedAt.IsZero():
+		case state == joinery.RekeyRejected && o.State == joinery.RekeyRequested:
 		case state == joinery.RekeyConfirmed && o.Sent > 0 && o.State != joinery.RekeyConfirmed:
 		default:
 			return joinery.Errorf(joinery.CodeConflict, "an order that is %s, and was sent %d times, cannot become %s", o.State, o.Sent, state)
 		}
 		if err := t.exec("UPDATE rekey SET state = ?, ended_at = ? WHERE id = ?", string(state), a[0].At, id); err != nil {
+			return err
+		}
+		if state == joinery.RekeyRejected {
+			err = t.exec("UPDATE rekey SET decided_by = ? WHERE id = ?", a[0].Actor, id)
+		}
+		if err != nil {
 			return err
 		}
 		return t.finish(t.settleRekeying(o.Device), a...)
@@ -268,20 +331,62 @@ func (d *DB) NoteRekeySent(ctx context.Context, s joinery.ActivationState, o joi
 			return err
 		}
 		// It is the present one where the device obeyed and did not store its JoinEUI.
-		known, err := t.integer("SELECT count(*) FROM key_set WHERE device = ? AND cookie = ? AND (id = ? OR parent = ?)",
-			s.Device.ID, o.Rekey.Cookie[:], s.KeySet.ID, s.KeySet.ID)
+		_, known, err := t.leadsTo(s, o)
 		if err != nil {
 			return err
 		}
-		if known == 0 {
+		if !known {
 			if err := t.addCandidate(s, o.Rekey, next); err != nil {
 				return err
 			}
 		}
-		if o.Sent > 0 && known > 0 {
+		if o.Sent > 0 && known {
 			return nil
 		}
 		return t.audit(a)
+	})
+}
+
+// leadsTo finds the key set to which an order leads from the present one of its
+// device, where there is one already.
+func (t *tx) leadsTo(s joinery.ActivationState, o joinery.RekeyOrder) (id joinery.KeySetID, known bool, err error) {
+	known, err = t.one(`SELECT k.id FROM key_set k WHERE k.device = ? AND k.cookie = ? AND (k.id = ? OR k.parent = ?)`,
+		func(r *row) error { id = joinery.KeySetID(r.int()); return nil }, s.Device.ID, o.Rekey.Cookie[:], s.KeySet.ID, s.KeySet.ID)
+	return id, known, err
+}
+
+// DiscloseRekey writes, before the root keys to which an order leads go to its
+// recipient, that they do: for ever, at the device and at that key set, which is a
+// candidate from then on. handedOver is the entry that they went, exposed the one
+// that every later owner reads. ErrSwapLost where the present key set moved
+// meanwhile.
+func (d *DB) DiscloseRekey(ctx context.Context, s joinery.ActivationState, o joinery.RekeyOrder, next joinery.KeySetID, handedOver, exposed joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error {
+		if err := t.stands(s); err != nil {
+			return err
+		}
+		if err := t.heldBy(o.Device, o.Owner); err != nil {
+			return err
+		}
+		id, known, err := t.leadsTo(s, o)
+		if err == nil && !known {
+			id = next
+			err = t.addCandidate(s, o.Rekey, next)
+		}
+		if err != nil {
+			return err
+		}
+		return t.finish(inOrder(
+			func() error {
+				return t.exec(`INSERT INTO disclosure (id, key_set, org, at, recipient, kind, rekey)
+					SELECT ?, ?, r.org, ?, r.thumbprint, p.kind, r.id FROM rekey r JOIN export_recipient p ON p.id = r.recipient WHERE r.id = ?`,
+					joinery.NewDisclosureID(), id, exposed.At, o.ID)
+			},
+			func() error { return t.exec("UPDATE key_set SET disclosed = 1 WHERE id = ?", id) },
+			func() error {
+				return t.changeDevice(o.Device, "UPDATE device SET disclosed = 1, rekeying = 1 WHERE id = ?", o.Device)
+			},
+		), handedOver, exposed)
 	})
 }
 
@@ -330,7 +435,8 @@ func (d *DB) ProveKeySet(ctx context.Context, s joinery.ActivationState, proven 
 		if err != nil {
 			return err
 		}
-		if err := t.exec("UPDATE device SET key_set = ? WHERE id = ?", proven, s.Device.ID); err != nil {
+		if err := t.exec("UPDATE device SET key_set = ?, rekey_word = CASE WHEN rekey_profile = 0 THEN rekey_word ELSE ? END WHERE id = ?",
+			proven, joinery.RekeyByDevice, s.Device.ID); err != nil {
 			return err
 		}
 		if err := t.forgetCandidates(s.Device.ID); err != nil {
@@ -341,7 +447,7 @@ func (d *DB) ProveKeySet(ctx context.Context, s joinery.ActivationState, proven 
 }
 
 // forgetCandidates forgets what a device cannot have any more. No join was ever
-// answered with these key sets.
+// answered with these key sets. Of one that was disclosed the row stays, to say so.
 func (t *tx) forgetCandidates(id joinery.DeviceID) error {
 	var gone []joinery.KeySetID
 	err := t.each("SELECT key_set FROM rekey_candidate WHERE device = ?", func(r *row) error {
@@ -356,7 +462,7 @@ func (t *tx) forgetCandidates(id joinery.DeviceID) error {
 			err = t.exec("DELETE FROM sealed_root WHERE key_set = ?", k)
 		}
 		if err == nil {
-			err = t.exec("DELETE FROM key_set WHERE id = ?", k)
+			err = t.exec("DELETE FROM key_set WHERE id = ? AND disclosed = 0", k)
 		}
 	}
 	return err
@@ -379,7 +485,7 @@ func (d *DB) AddJoinServer(ctx context.Context, j joinery.JoinServer, a joinery.
 // CodeConflict while an order that is open does.
 func (d *DB) RemoveJoinServer(ctx context.Context, id joinery.JoinServerID, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
-		open, err := t.integer("SELECT count(*) FROM rekey WHERE join_server = ? AND state IN ('armed', 'sent') AND expires_at > ?", id, a.At)
+		open, err := t.integer("SELECT count(*) FROM rekey WHERE join_server = ? AND ended_at IS NULL AND expires_at > ?", id, a.At)
 		if err == nil && open > 0 {
 			err = joinery.Errorf(joinery.CodeConflict, "%d devices are being rekeyed to this Join Server; cancel those orders first", open)
 		}

@@ -148,7 +148,10 @@ func (p *process) Export(ctx context.Context, h exportfile.Header, to exportfile
 		if err != nil {
 			return nil, err
 		}
-		r.In[i] = exportIn{ks.ID, ks.DevEUI, uint8(ks.Origin), ks.Master, ks.Generation, ks.Root10, ks.Nwk.Custody, ks.App.Custody, about}
+		r.In[i] = exportIn{
+			KeySet: ks.ID, DevEUI: ks.DevEUI, Origin: uint8(ks.Origin), Master: ks.Master, Generation: ks.Generation, Root10: ks.Root10,
+			Nwk: ks.Nwk.Custody, App: ks.App.Custody, Rekey: uint8(ks.Rekey), Serial: ks.Serial[:], Steps: ks.Steps, About: about,
+		}
 	}
 	a, err := p.ask(ctx, request{Export: &r})
 	if err == nil && len(a.Out) != len(in) {

@@ -67,6 +67,10 @@ type exportIn struct {
 	Root10     joinery.RootKey  `json:"root10"`
 	Nwk        []byte           `json:"nwk,omitempty"`
 	App        []byte           `json:"app,omitempty"`
+	// Rekey, Serial and Steps are of a rekeyed key set.
+	Rekey  uint8           `json:"rekey,omitempty"`
+	Serial []byte          `json:"serial,omitempty"`
+	Steps  []lorawan.Rekey `json:"steps,omitempty"`
 	// About is an exportfile.Metadata, read by itself: what is wrong with it is that of
 	// one device.
 	About json.RawMessage `json:"about"`
@@ -174,10 +178,13 @@ func (i exportIn) domain() keyring.ExportIn {
 	if err := json.Unmarshal(i.About, &about); err != nil {
 		about = exportfile.Metadata{} // which is refused
 	}
-	return keyring.ExportIn{About: about, KeySet: joinery.KeySet{
+	in := keyring.ExportIn{About: about, KeySet: joinery.KeySet{
 		ID: i.KeySet, DevEUI: i.DevEUI, Origin: joinery.Origin(i.Origin), Master: i.Master, Generation: i.Generation, Root10: i.Root10,
 		Nwk: joinery.SealedRoot{Custody: i.Nwk}, App: joinery.SealedRoot{Custody: i.App},
+		Rekey: joinery.RekeyProfile(i.Rekey), Steps: i.Steps,
 	}}
+	copy(in.KeySet.Serial[:], i.Serial)
+	return in
 }
 
 // errVersion: programs of two releases.

@@ -2,6 +2,7 @@ package hsm
 
 import (
 	"context"
+	"crypto/aes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -299,20 +300,52 @@ func (b *custodyBatch) Wrap(ctx context.Context, about exportfile.Metadata, root
 				return err
 			}
 		}
-		d, err = b.derived.wrap(s, about, roots, func(r keyring.RootSource) (handle, error) {
-			block, err := r.Derivation.Block()
-			if err != nil {
-				return 0, err
-			}
-			m, ok := b.token.serverConn.objects.masters[r.Master]
-			if !ok {
-				return 0, keyring.ErrUnknownMaster
-			}
-			return s.derive(m.handle, block[:], ofLen(t.can.exported(), lwcrypto.BlockLen))
-		})
+		d, err = b.derived.wrap(s, about, roots, func(r keyring.RootSource) (handle, error) { return b.derive(s, r) })
 		return err
 	})
 	return d, err
+}
+
+// derive derives a root key such that it can leave, in as many steps as it takes; the
+// keys between are gone afterwards, and never could leave.
+func (b *custodyBatch) derive(s *session, r keyring.RootSource) (h handle, err error) {
+	m, err := b.master(r)
+	if err != nil {
+		return 0, err
+	}
+	block, err := r.Derivation.Block()
+	if err != nil {
+		return 0, err
+	}
+	h = m
+	for i, next := range append([]lwcrypto.Block{block}, r.Steps...) {
+		base, can := h, b.token.server.can
+		template := can.derived[keyring.UseRekey]
+		if i == len(r.Steps) {
+			template = ofLen(can.exported(), lwcrypto.BlockLen)
+		}
+		h, err = s.derive(base, next[:], template)
+		if base != m {
+			_ = s.destroy(base)
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	return h, nil
+}
+
+// master finds the master key of a source. No token derives as a chip of profile M
+// does.
+func (b *custodyBatch) master(r keyring.RootSource) (handle, error) {
+	if r.Chip != nil {
+		return 0, keyring.ErrNotServed
+	}
+	m, ok := b.token.serverConn.objects.masters[r.Master]
+	if !ok {
+		return 0, keyring.ErrUnknownMaster
+	}
+	return m.handle, nil
 }
 
 func (b *custodyBatch) wrapSealed(ctx context.Context, about exportfile.Metadata, roots []keyring.RootSource) (d exportfile.Device, err error) {
@@ -365,17 +398,25 @@ func (b *custodyBatch) wrapInMemory(ctx context.Context, about exportfile.Metada
 	}()
 	err = b.token.serverConn.use(ctx, func(s *session) error {
 		for i, name := range about.Roots() {
+			m, err := b.master(sources[i])
+			if err != nil {
+				return err
+			}
 			block, err := sources[i].Derivation.Block()
 			if err != nil {
 				return err
 			}
-			m, ok := b.token.serverConn.objects.masters[sources[i].Master]
-			if !ok {
-				return keyring.ErrUnknownMaster
-			}
 			roots[name] = &block
-			if err := s.encrypt(m.handle, block[:]); err != nil {
+			if err := s.encrypt(m, block[:]); err != nil {
 				return failed("deriving a root key", err)
+			}
+			for _, step := range sources[i].Steps {
+				c, err := aes.NewCipher(block[:])
+				if err != nil {
+					return err
+				}
+				c.Encrypt(block[:], step[:])
+				secret.WipeBlock(c)
 			}
 		}
 		return nil

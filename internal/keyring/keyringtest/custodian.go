@@ -84,6 +84,15 @@ func (f Fixture) exportedDevices(t *testing.T, sealed bool) (list []exported) {
 			list[len(list)-1].roots[exportfile.AppKey] = app
 		}
 	}
+	for _, profile := range f.custodianRekeys(t) {
+		for _, version := range []lorawan.MACVersion{lorawan.MAC1_1, lorawan.MAC1_0_4} {
+			ks, roots := f.RekeyedKeySet(t, profile)
+			list = append(list, exported{about(ks, version), roots})
+			if version != lorawan.MAC1_1 {
+				delete(roots, exportfile.AppKey)
+			}
+		}
+	}
 	if sealed {
 		two, one := NewDevice(true), NewDevice(false)
 		list = append(list,
@@ -91,6 +100,37 @@ func (f Fixture) exportedDevices(t *testing.T, sealed bool) (list []exported) {
 			exported{about(f.SealedKeySet(t, one), lorawan.MAC1_0_2), map[string][16]byte{exportfile.AppKey: one.Root10}})
 	}
 	return list
+}
+
+// custodianRekeys gives the rekeying profiles that the backend serves.
+func (f Fixture) custodianRekeys(t *testing.T) []joinery.RekeyProfile {
+	t.Helper()
+	ks, _ := f.RekeyedKeySet(t, joinery.RekeyM)
+	if _, err := f.Keyring.AuthMAC(context.Background(), ks); errors.Is(err, keyring.ErrNotServed) {
+		return []joinery.RekeyProfile{joinery.RekeyS}
+	}
+	return []joinery.RekeyProfile{joinery.RekeyS, joinery.RekeyM}
+}
+
+// RekeyedKeySet gives a key set that came of a derived one by three instructions, and
+// its root keys.
+func (f Fixture) RekeyedKeySet(tb testing.TB, profile joinery.RekeyProfile) (joinery.KeySet, map[string][16]byte) {
+	tb.Helper()
+	ks, _, _ := f.DerivedKeySet(tb, NewDevice(true).DevEUI, 5)
+	ks.Origin, ks.Rekey, ks.Serial = joinery.OriginRekeyed, profile, [9]byte{1, 2, 3, 4, 5, 6, 7, 8, 9}
+	var nwk, app [16]byte
+	key := f.root(tb, 3, 5, ks.DevEUI)
+	for n := range byte(3) {
+		step := lorawan.Rekey{JoinEUI: lorawan.EUI64{0xEC, 7: n}, Cookie: lorawan.Cookie{n, 1, 2, 3, 4, 5, 6}}
+		ks.Steps = append(ks.Steps, step)
+		if profile == joinery.RekeyM {
+			nwk, app = f.chipRoots(tb, ks)
+			continue
+		}
+		nwk, app = encryptS(tb, key, 0x21, step), encryptS(tb, key, 0x22, step)
+		key = encryptS(tb, key, 0x23, step)
+	}
+	return ks, map[string][16]byte{exportfile.NwkKey: nwk, exportfile.AppKey: app}
 }
 
 // testExport: the recipient, and he alone, gets the very root keys, in every form that
@@ -204,6 +244,7 @@ func testExportRefusals(t *testing.T, c keyring.Custodian, devices []exported) {
 		"another DevEUI":  {func(in *keyring.ExportIn) { in.About.DevEUI[0] ^= 1 }, keyring.ErrRequest},
 		"another root":    {func(in *keyring.ExportIn) { in.KeySet.Root10 = joinery.AppKey }, keyring.ErrRequest},
 		"no such master":  {func(in *keyring.ExportIn) { in.KeySet.Master = "none" }, keyring.ErrUnknownMaster},
+		"no rekeying key": {func(in *keyring.ExportIn) { in.KeySet.Origin = joinery.OriginRekeyed }, keyring.ErrNoRoot},
 		"no origin":       {func(in *keyring.ExportIn) { in.KeySet.Origin = 0 }, keyring.ErrNoRoot},
 		"no MACVersion":   {func(in *keyring.ExportIn) { in.About.MACVersion = 0 }, exportfile.ErrFormat},
 		"sealed, no blob": {func(in *keyring.ExportIn) { in.KeySet.Origin = joinery.OriginSealed }, keyring.ErrNoRoot},
@@ -362,7 +403,7 @@ func RefusesSealed(t *testing.T, f Fixture, c keyring.Custodian) {
 	}
 	for i, o := range out {
 		want := keyring.ErrOtherCustody
-		if in[i].KeySet.Origin == joinery.OriginDerived {
+		if in[i].KeySet.Origin != joinery.OriginSealed {
 			want = nil
 		}
 		expect(t, "export without the custody key", o.Err, want)

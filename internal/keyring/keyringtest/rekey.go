@@ -109,20 +109,32 @@ func testRekeyedM(t *testing.T, f Fixture, ks joinery.KeySet) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first, second := f.root(t, 4, 5, ks.DevEUI), f.root(t, 5, 5, ks.DevEUI)
-	slot := append(append([]byte{}, first[:]...), second[:]...)
-	head := append(append([]byte{}, slot...), 0x1C, 4, 0, 0, 9, 1, 2)
-	if want := sha256.Sum256(head); mac != want {
+	if want := sha256.Sum256(f.chipHead(t, ks)); mac != want {
 		t.Errorf("authorising MAC %x, want %x", mac, want)
 	}
-	last := ks.Steps[len(ks.Steps)-1]
-	temp := sha256.Sum256(append(append(append([]byte("LWJS-REKEY-v1"), last.JoinEUI[:]...), ks.DevEUI[:]...), last.Cookie[:]...))
-	both := sha256.Sum256(append(append(head, make([]byte, 25)...), temp[:]...))
-	d := Device{JoinEUI: lorawan.EUI64{1}, DevEUI: ks.DevEUI, App: [16]byte(both[:16]), Nwk: [16]byte(both[16:])}
+	d := Device{JoinEUI: lorawan.EUI64{1}, DevEUI: ks.DevEUI}
+	d.Nwk, d.App = f.chipRoots(t, ks)
 	d.Root10 = d.Nwk
 	p := f.peers(t)
 	a := activation(ks, d, joinery.JoinTypeJoin, 1, 9, true)
 	f.accept(t, d, p, keyring.AcceptRequest{KeySet: ks, Frame: d.JoinRequest(1), Activation: a, NSKEK: p.ns, ASKEK: p.as})
+}
+
+// chipHead is what a chip of profile M hashes first, written out: its slot key, the
+// command and its serial number 01 to 09.
+func (f Fixture) chipHead(tb testing.TB, ks joinery.KeySet) []byte {
+	tb.Helper()
+	first, second := f.root(tb, 4, 5, ks.DevEUI), f.root(tb, 5, 5, ks.DevEUI)
+	return append(append(append([]byte{}, first[:]...), second[:]...), 0x1C, 4, 0, 0, 9, 1, 2)
+}
+
+// chipRoots is what such a chip derives by the last step of ks.
+func (f Fixture) chipRoots(tb testing.TB, ks joinery.KeySet) (nwk, app [16]byte) {
+	tb.Helper()
+	last := ks.Steps[len(ks.Steps)-1]
+	temp := sha256.Sum256(append(append(append([]byte("LWJS-REKEY-v1"), last.JoinEUI[:]...), ks.DevEUI[:]...), last.Cookie[:]...))
+	both := sha256.Sum256(append(append(f.chipHead(tb, ks), make([]byte, 25)...), temp[:]...))
+	return [16]byte(both[16:]), [16]byte(both[:16])
 }
 
 // testHandover: the other keyring takes the new root keys in, and the device joins

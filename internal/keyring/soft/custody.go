@@ -3,6 +3,7 @@ package soft
 import (
 	"bytes"
 	"context"
+	"crypto/aes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -251,8 +252,14 @@ func (b *custodyBatch) Wrap(_ context.Context, about exportfile.Metadata, source
 
 // open derives a root key or opens its custody blob.
 func (b *custodyBatch) open(root *[lwcrypto.BlockLen]byte, source keyring.RootSource) error {
-	if len(source.Blob) == 0 {
-		return b.token.masters.derive(root, source.Master, source.Derivation)
+	switch {
+	case source.Chip != nil:
+		return b.token.masters.chipRoot(root, source.Master, source.Derivation, source.Chip.Serial, source.Chip.Step)
+	case len(source.Blob) == 0:
+		if err := b.token.masters.derive(root, source.Master, source.Derivation); err != nil {
+			return err
+		}
+		return follow(root, source.Steps)
 	}
 	encrypted, ok := bytes.CutPrefix(source.Blob, []byte{keyring.FormatOAEP256})
 	if !ok || b.private == nil {
@@ -264,6 +271,19 @@ func (b *custodyBatch) open(root *[lwcrypto.BlockLen]byte, source keyring.RootSo
 		return keyring.ErrOtherCustody
 	}
 	copy(root[:], opened)
+	return nil
+}
+
+// follow replaces a key by the encryption of each block under the one before it.
+func follow(k *[lwcrypto.BlockLen]byte, steps []lwcrypto.Block) error {
+	for _, block := range steps {
+		c, err := aes.NewCipher(k[:])
+		if err != nil {
+			return err
+		}
+		c.Encrypt(k[:], block[:])
+		secret.WipeBlock(c)
+	}
 	return nil
 }
 

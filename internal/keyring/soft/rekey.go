@@ -29,25 +29,33 @@ func (m masters) slotKey(key *[lwcrypto.SlotKeyLen]byte, name string, d keyring.
 
 // DeriveSlotRoot implements keyring.Vault.
 func (t *Token) DeriveSlotRoot(_ context.Context, name string, d keyring.Derivation, serial [lwcrypto.SerialLen]byte, step lorawan.Rekey) (keyring.Key, error) {
+	k := &key{}
+	if err := t.masters.chipRoot(&k.raw, name, d, serial, step); err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+// chipRoot derives the root key d.Root of rekeying profile M.
+func (m masters) chipRoot(root *[lwcrypto.BlockLen]byte, name string, d keyring.Derivation, serial [lwcrypto.SerialLen]byte, step lorawan.Rekey) error {
 	var slot [lwcrypto.SlotKeyLen]byte
 	var both [2 * lwcrypto.BlockLen]byte
 	defer clear(slot[:])
 	defer clear(both[:])
-	if err := t.masters.slotKey(&slot, name, d); err != nil {
-		return nil, err
+	if err := m.slotKey(&slot, name, d); err != nil {
+		return err
 	}
 	temp := lwcrypto.TempKey(step, d.DevEUI)
 	lwcrypto.DeriveKey(&both, &slot, &serial, &temp)
-	k := &key{}
 	switch d.Root {
 	case joinery.AppKey:
-		copy(k.raw[:], both[:lwcrypto.BlockLen])
+		copy(root[:], both[:lwcrypto.BlockLen])
 	case joinery.NwkKey:
-		copy(k.raw[:], both[lwcrypto.BlockLen:])
+		copy(root[:], both[lwcrypto.BlockLen:])
 	default:
-		return nil, keyring.ErrRequest
+		return keyring.ErrRequest
 	}
-	return k, nil
+	return nil
 }
 
 // SlotMAC implements keyring.Vault.

@@ -14,6 +14,9 @@ type Rekeying interface {
 	SetRekeyProfile(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, p joinery.RekeyProfile, a joinery.AuditEntry) error
 	ArmRekey(ctx context.Context, o joinery.RekeyOrder, to joinery.JoinServerID, a ...joinery.AuditEntry) error
 	EndRekey(ctx context.Context, id joinery.RekeyID, owner joinery.OrgID, state joinery.RekeyState, a ...joinery.AuditEntry) error
+	ApproveRekeys(ctx context.Context, orders []joinery.RekeyOrder, entries []joinery.AuditEntry) error
+	RekeyRequests(ctx context.Context, org joinery.OrgID, after joinery.RekeyID, limit int) ([]joinery.RekeyOrder, error)
+	DiscloseRekey(ctx context.Context, s joinery.ActivationState, o joinery.RekeyOrder, next joinery.KeySetID, handedOver, exposed joinery.AuditEntry) error
 	NoteRekeySent(ctx context.Context, s joinery.ActivationState, o joinery.RekeyOrder, next joinery.KeySetID, at time.Time, a joinery.AuditEntry) error
 	ProveKeySet(ctx context.Context, s joinery.ActivationState, proven joinery.KeySetID, a joinery.AuditEntry) error
 	RekeyOrders(ctx context.Context, device joinery.DeviceID) ([]joinery.RekeyOrder, error)
@@ -40,7 +43,7 @@ func (w *world) order(s joinery.ActivationState, n byte) joinery.RekeyOrder {
 	return joinery.RekeyOrder{
 		ID: joinery.NewRekeyID(), Device: s.Device.ID, State: joinery.RekeyArmed, To: "there", Owner: w.org, By: "storetest",
 		Rekey: lorawan.Rekey{JoinEUI: lorawan.EUI64{0xEC, 7: n}, Cookie: lorawan.Cookie{n}},
-		At:    epoch.Add(time.Duration(n) * time.Minute), ExpiresAt: epoch.Add(time.Hour),
+		At:    epoch.Add(time.Duration(n) * time.Minute), ArmedAt: epoch.Add(time.Duration(n) * time.Minute), ExpiresAt: epoch.Add(time.Hour),
 	}
 }
 
@@ -62,6 +65,8 @@ func (w *world) send(s joinery.ActivationState, o joinery.RekeyOrder) joinery.Ke
 func runRekeying(t *testing.T, open func(testing.TB) Backend) {
 	t.Run("orders", func(t *testing.T) { rekeyOrders(t, open) })
 	t.Run("candidates", func(t *testing.T) { rekeyCandidates(t, open) })
+	t.Run("approval", func(t *testing.T) { rekeyApproval(t, open) })
+	t.Run("recipients", func(t *testing.T) { rekeyRecipients(t, open) })
 	t.Run("meanwhile", func(t *testing.T) { rekeyMeanwhile(t, open) })
 	t.Run("servers", func(t *testing.T) {
 		w, s, j := rekeyWorld(t, open)
@@ -154,6 +159,9 @@ func rekeyCandidates(t *testing.T, open func(testing.TB) Backend) {
 	}
 	w.ok(w.ProveKeySet(w.ctx, w.again(s), sets[0], w.audit(joinery.AuditRekeyObeyed)))
 	proven := w.again(s)
+	if proven.Device.RekeyWord != joinery.RekeyByDevice {
+		t.Error("it showed that it rekeys, and nobody noted that")
+	}
 	nonces := before.KeySet.Nonces
 	nonces.Recent = nil
 	w.equal(proven.KeySet.Nonces, nonces)
@@ -189,6 +197,119 @@ func rekeyCandidates(t *testing.T, open func(testing.TB) Backend) {
 	if r := w.importAs(w.org, d)[0]; r.Status != joinery.RowUnchanged {
 		t.Errorf("imported again: %s, %s", r.Status, r.Reason)
 	}
+	w.CheckInvariants(t)
+}
+
+// rekeyApproval: what waits for another person is nothing to joins; all of what that
+// one looked at is armed, or none.
+func rekeyApproval(t *testing.T, open func(testing.TB) Backend) {
+	w, s, j := rekeyWorld(t, open)
+	d := derived(2)
+	other := w.add(d)
+	request := func(s joinery.ActivationState, n byte) joinery.RekeyOrder {
+		o := w.order(s, n)
+		o.State, o.ArmedAt, o.Person, o.Thumbprint = joinery.RekeyRequested, time.Time{}, joinery.NewPersonID(), "key"
+		w.ok(w.ArmRekey(w.ctx, o, j.ID, w.audit(joinery.AuditRekeyRequested)))
+		return o
+	}
+	first, second := request(s, 1), request(other, 2)
+	w.refused(w.ArmRekey(w.ctx, w.order(s, 3), j.ID, w.audit(joinery.AuditRekeyArmed)), joinery.CodeConflict)
+	w.refused(w.RemoveJoinServer(w.ctx, j.ID, w.audit(joinery.AuditJoinServerRemoved)), joinery.CodeConflict)
+	if got := w.again(s); got.Device.Rekeying || got.KeySet.Version != s.KeySet.Version {
+		t.Error("joins look at an order that nobody approved")
+	}
+	list, err := w.RekeyRequests(w.ctx, w.org, 0, 10)
+	w.ok(err)
+	w.equal(list, []joinery.RekeyOrder{first, second})
+	if list, err = w.RekeyRequests(w.ctx, w.org, first.ID, 10); err != nil || len(list) != 1 {
+		t.Error(list, err)
+	}
+
+	// One of the two was taken back: the other is not armed either.
+	w.ok(w.EndRekey(w.ctx, second.ID, w.org, joinery.RekeyCancelled, w.audit(joinery.AuditRekeyCancelled)))
+	entry := w.audit(joinery.AuditRekeyApproved)
+	w.refused(w.ApproveRekeys(w.ctx, []joinery.RekeyOrder{first, second}, []joinery.AuditEntry{entry, entry}), joinery.CodeConflict)
+	if w.again(s).Device.Rekeying {
+		t.Error("half of what was approved is armed")
+	}
+	w.ok(w.ApproveRekeys(w.ctx, []joinery.RekeyOrder{first}, []joinery.AuditEntry{entry}))
+	want := first
+	want.State, want.ArmedAt, want.DecidedBy = joinery.RekeyArmed, entry.At, entry.Actor
+	w.equal(w.again(s).Rekeying, &joinery.Rekeying{Order: &want})
+	w.refused(w.EndRekey(w.ctx, first.ID, w.org, joinery.RekeyRejected, w.audit(joinery.AuditRekeyRejected)), joinery.CodeConflict)
+
+	// What was rejected, and what was taken back before, is nothing to joins.
+	third := request(other, 4)
+	w.ok(w.EndRekey(w.ctx, third.ID, w.org, joinery.RekeyRejected, w.audit(joinery.AuditRekeyRejected)))
+	late := w.order(other, 5)
+	late.At = third.At.Add(time.Minute)
+	w.ok(w.ArmRekey(w.ctx, late, j.ID, w.audit(joinery.AuditRekeyArmed)))
+	w.equal(w.again(other).Rekeying, &joinery.Rekeying{Order: &late})
+	orders, err := w.RekeyOrders(w.ctx, other.Device.ID)
+	w.ok(err)
+	if len(orders) != 3 || orders[1].State != joinery.RekeyRejected || orders[1].DecidedBy == "" {
+		t.Errorf("%+v", orders)
+	}
+	w.CheckInvariants(t)
+}
+
+// rekeyRecipients: what goes to a recipient of the owner's is disclosed for ever,
+// also where the device turns out to have other keys.
+func rekeyRecipients(t *testing.T, open func(testing.TB) Backend) {
+	w, s, j := rekeyWorld(t, open)
+	r := w.recipient(w.org, "a")
+	arm := func(n byte) joinery.RekeyOrder {
+		o := w.order(s, n)
+		o.Recipient, o.Thumbprint, o.To = r.ID, r.Thumbprint, r.Name
+		w.ok(w.ArmRekey(w.ctx, o, 0, w.audit(joinery.AuditRekeyArmed)))
+		return o
+	}
+	o := arm(1)
+	w.equal(w.again(s).Rekeying, &joinery.Rekeying{Order: &o})
+	disclose := func(o joinery.RekeyOrder) {
+		t.Helper()
+		w.ok(w.DiscloseRekey(w.ctx, w.again(s), o, joinery.NewKeySetID(), w.audit(joinery.AuditRekeyHandedOver), w.audit(joinery.AuditKeysExposed)))
+	}
+	disclose(o)
+	disclose(o) // as often as the file is lost
+	after := w.again(s)
+	if !after.Device.Disclosed || after.KeySet.Disclosed || len(after.Rekeying.Candidates) != 1 {
+		t.Errorf("%+v", after)
+	}
+	err := w.DiscloseRekey(w.ctx, s, o, joinery.NewKeySetID(), w.audit(joinery.AuditRekeyHandedOver), w.audit(joinery.AuditKeysExposed))
+	if err != joinery.ErrSwapLost { //nolint:errorlint // the store promises this very value
+		t.Errorf("by an old state: %v", err)
+	}
+	w.send(s, o)
+	if n := len(w.again(s).Rekeying.Candidates); n != 1 {
+		t.Errorf("%d candidates of one order", n)
+	}
+	w.ok(w.EndRekey(w.ctx, o.ID, w.org, joinery.RekeyCancelled, w.audit(joinery.AuditRekeyCancelled)))
+	later := w.arm(s, j.ID, 2)
+	set := w.send(s, later)
+	w.ok(w.ProveKeySet(w.ctx, w.again(s), set, w.audit(joinery.AuditRekeyObeyed)))
+	known, err := w.Disclosures(w.ctx, s.Device.ID)
+	w.ok(err)
+	if len(known) != 2 || known[0].Rekey != o.ID || known[0].Recipient != r.Thumbprint || known[0].Kind != r.Kind || known[0].Export != 0 {
+		t.Errorf("%+v", known)
+	}
+	if after = w.again(s); !after.Device.Disclosed || after.KeySet.Disclosed {
+		t.Errorf("%+v", after)
+	}
+	w.CheckInvariants(t)
+
+	// Who forgets a recipient ends what goes there.
+	w.ok(w.EndRekey(w.ctx, later.ID, w.org, joinery.RekeyCancelled, w.audit(joinery.AuditRekeyCancelled)))
+	last := arm(3)
+	w.ok(w.RemoveRecipient(w.ctx, r.ID, w.audit(joinery.AuditRecipientRemoved)))
+	orders, err := w.RekeyOrders(w.ctx, s.Device.ID)
+	w.ok(err)
+	if orders[0].ID != last.ID || orders[0].State != joinery.RekeyCancelled {
+		t.Errorf("%+v", orders[0])
+	}
+	again := w.order(s, 4)
+	again.Recipient = r.ID
+	w.refused(w.ArmRekey(w.ctx, again, 0, w.audit(joinery.AuditRekeyArmed)), joinery.CodeNotFound)
 	w.CheckInvariants(t)
 }
 
