@@ -165,6 +165,7 @@ func (d *DB) DeleteDevice(ctx context.Context, id joinery.DeviceID, owner joiner
 			"DELETE FROM transfer WHERE device = ?",
 			"DELETE FROM manifest_entry WHERE device = ?",
 			"DELETE FROM refusal_device WHERE device = ?",
+			"DELETE FROM sealed_root WHERE key_set IN (SELECT r.held FROM rekeying_key r JOIN key_set k ON k.id = r.key_set WHERE k.device = ?)",
 			"DELETE FROM sealed_root WHERE key_set = (SELECT key_set FROM device WHERE id = ?)",
 			"UPDATE rekey SET state = 'cancelled', ended_at = at WHERE device = ? AND state IN ('armed', 'sent')",
 			"UPDATE import SET current = 0 WHERE done = 1 AND org = (SELECT org FROM device WHERE id = ?)",

@@ -59,6 +59,15 @@ func (f *checkup) openKeySet(k storedKeySet) error {
 		if err := f.c.lineage(&k.KeySet); err != nil {
 			return err
 		}
+	} else if k.Origin == joinery.OriginSealed {
+		profile, err := f.c.integer("SELECT rekey_profile FROM device WHERE id = ?", k.DeviceID)
+		if err != nil {
+			return err
+		}
+		k.Rekey = joinery.RekeyProfile(profile)
+		if err := f.c.held(&k.KeySet, k.ID); err != nil {
+			return err
+		}
 	}
 	if err := f.check.CheckKeySet(f.ctx, k.KeySet); err != nil {
 		f.report("key_set", k.ID, "its sealed keys open: "+err.Error(), fixSealed)

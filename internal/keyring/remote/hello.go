@@ -14,7 +14,7 @@ import (
 )
 
 // Version is that of the protocol: of verbs, values and numbers of errors.
-const Version = 3
+const Version = 4
 
 // magic tells a keyring's process from whatever else may be on a socket.
 const magic = "joinery keyring\x00"
