@@ -92,6 +92,10 @@ func (o RekeyOrder) StateAt(now time.Time) RekeyState {
 	return o.State
 }
 
+// Held tells whether the device is not to be told yet: the Join Server to which it
+// is to go would not answer it.
+func (o RekeyOrder) Held() bool { return o.Passage != nil && !o.Passage.State.Open() }
+
 // Rekeying is what a join has to know of a device that is being rekeyed, or was.
 type Rekeying struct {
 	// Order is the open order, nil without one.

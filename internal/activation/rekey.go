@@ -79,10 +79,11 @@ func (s *Service) instruct(ctx context.Context, req JoinRequest, state joinery.A
 	return state, true, nil
 }
 
-// canInstruct tells whether a device has an order that an accept may carry now.
+// canInstruct tells whether a device has an order that an accept may carry now: it
+// is open, and the other Join Server would answer the device.
 func canInstruct(state joinery.ActivationState, now time.Time) bool {
 	r := state.Rekeying
-	return r != nil && r.Order != nil && state.Device.Rekey != 0 && r.Order.StateAt(now).Open()
+	return r != nil && r.Order != nil && state.Device.Rekey != 0 && r.Order.StateAt(now).Open() && !r.Order.Held()
 }
 
 // hasMoved tells whether the device is known to have joined at another Join

@@ -34,7 +34,7 @@ type RekeyFiles interface {
 // JoinServers is the pinned Join Servers, and what this one is to them.
 type JoinServers interface {
 	Servers(ctx context.Context) ([]joinery.JoinServer, error)
-	Pin(ctx context.Context, caller joinery.Caller, name string, transportKey, receiptKey []byte) (joinery.JoinServer, error)
+	Pin(ctx context.Context, caller joinery.Caller, j joinery.JoinServer) (joinery.JoinServer, error)
 	Unpin(ctx context.Context, caller joinery.Caller, id joinery.JoinServerID) error
 	StatementKey(ctx context.Context) (public []byte, err error)
 }
@@ -90,7 +90,7 @@ func (s *Server) registerRekeying() {
 				return nil, err
 			}
 			o, err := s.Rekeying.Arm(ctx, caller, rekey.Arm{
-				Device: id, JoinEUI: in.Body.NewJoinEUI, To: in.Body.To, Life: time.Duration(in.Body.Days) * 24 * time.Hour,
+				Device: id, JoinEUI: in.Body.NewJoinEUI, To: in.Body.To, Life: time.Duration(in.Body.Days) * 24 * time.Hour, RekeyKey: in.Body.RekeyKey,
 			})
 			return ok(rekeyOrder(o)), err
 		})
@@ -111,6 +111,7 @@ func rekeyOrder(o joinery.RekeyOrder) client.RekeyOrder {
 	return client.RekeyOrder{
 		ID: o.ID, State: string(o.State), NewJoinEUI: o.Rekey.JoinEUI, Cookie: o.Rekey.Cookie, To: o.To, By: o.By, At: o.At, ExpiresAt: o.ExpiresAt,
 		Sent: o.Sent, FirstSentAt: o.FirstSentAt, LastSentAt: o.LastSentAt, EndedAt: o.EndedAt,
+		RekeyKey: o.RekeyKey, Passage: passage(o.Passage),
 	}
 }
 
@@ -166,7 +167,11 @@ func (s *Server) registerJoinServers() {
 	route(s, spec{method: http.MethodPost, path: "/join-servers", id: "pinJoinServer", tag: "rekey", status: http.StatusCreated,
 		summary: "Pin a Join Server", description: "For the operator, who got its keys from its operator by a way that both trust."},
 		func(ctx context.Context, caller joinery.Caller, in *body[client.NewJoinServer]) (*body[client.JoinServer], error) {
-			j, err := s.JoinServers.Pin(ctx, caller, in.Body.Name, in.Body.TransportKey, in.Body.ReceiptKey)
+			j, err := joinServerOf(in.Body)
+			if err != nil {
+				return nil, err
+			}
+			j, err = s.JoinServers.Pin(ctx, caller, j)
 			return ok(joinServer(j)), err
 		})
 	route(s, spec{method: http.MethodDelete, path: "/join-servers/{id}", id: "unpinJoinServer", tag: "rekey", summary: "Forget a pinned Join Server"},
@@ -206,8 +211,4 @@ func (s *Server) listJoinServers(ctx context.Context, _ joinery.Caller, in *join
 	}
 	p.Items = each(list, joinServer)
 	return ok(p), nil
-}
-
-func joinServer(j joinery.JoinServer) client.JoinServer {
-	return client.JoinServer{ID: j.ID, Name: j.Name, TransportKey: j.TransportKey, ReceiptKey: j.ReceiptKey, CreatedAt: j.CreatedAt}
 }

@@ -36,6 +36,7 @@ func (s *Server) register() {
 	s.registerRekeying()
 	s.registerRekeyFiles()
 	s.registerJoinServers()
+	s.registerArrivals()
 }
 
 func (s *Server) registerServer() {

@@ -78,6 +78,7 @@ var rooms = map[string]room{
 
 	"internal/interop": {doors, "Backend Interfaces over mutual TLS"},
 	"internal/api":     {doors, "the management API"},
+	"internal/rekeylink": {doors, "the hand-over protocol between Join Servers, both ends: the door that others call, and the calls to others"},
 	"internal/ttjs":    {doors, "the API of The Things Join Server, version 2: identity, bodies and errors in its own manners, beside the management API's"},
 
 	"internal/config":   {wiring, "the documented configuration"},

@@ -124,7 +124,7 @@ func (s *server) pin(other *server) joinery.JoinServerID {
 	s.t.Helper()
 	_, public, err := other.keys.Keyring.SignStatement(s.t.Context(), nil)
 	ok(s.t, err)
-	j, err := s.Pin(s.t.Context(), operator, "other", other.keys.Keyring.TransportKey().MarshalDER(), public)
+	j, err := s.Pin(s.t.Context(), operator, joinery.JoinServer{Name: "other", TransportKey: other.keys.Keyring.TransportKey().MarshalDER(), ReceiptKey: public})
 	ok(s.t, err)
 	return j.ID
 }
@@ -359,9 +359,9 @@ func TestRefusals(t *testing.T) {
 	wantCode(t, a.Cancel(ctx, a.owner, id), joinery.CodeConflict)
 	_, err = a.Handover(ctx, a.owner, to, []joinery.DeviceID{id})
 	wantCode(t, err, joinery.CodeConflict)
-	_, err = a.Pin(ctx, a.owner, "x", nil, nil)
+	_, err = a.Pin(ctx, a.owner, joinery.JoinServer{Name: "x"})
 	wantCode(t, err, joinery.CodeForbidden)
-	_, err = a.Pin(ctx, operator, "x", []byte{1}, nil)
+	_, err = a.Pin(ctx, operator, joinery.JoinServer{Name: "x", TransportKey: []byte{1}})
 	wantCode(t, err, joinery.CodeInvalid)
 
 	strict := rekey.New(a.store, a.keys.Keyring, never{}, func(lorawan.EUI64) bool { return false }, time.Now)

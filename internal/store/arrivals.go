@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"time"
 
 	"joinery"
 	"joinery/lorawan"
@@ -47,7 +48,8 @@ func (d *DB) RangeOrg(ctx context.Context, joinEUI lorawan.EUI64) (org joinery.O
 }
 
 // Arrive finds the arrival of (From, Ref), or makes a. Of one that is parked the
-// content becomes a's where that was offered later. At most limit are parked for
+// content becomes a's where that was offered later; so does that of one that was
+// refused for a.Reason. At most limit are parked for
 // an organisation: CodeExhausted above. CodeConflict where what is there is
 // another device.
 func (d *DB) Arrive(ctx context.Context, a joinery.Arrival, limit int, entry joinery.AuditEntry) (joinery.Arrival, error) {
@@ -65,8 +67,8 @@ func (d *DB) Arrive(ctx context.Context, a joinery.Arrival, limit int, entry joi
 			return was, err
 		case ok && (was.JoinEUI != a.JoinEUI || was.DevEUI != a.DevEUI || was.Cookie != a.Cookie):
 			return was, joinery.Errorf(joinery.CodeConflict, "that order was of another device")
-		case ok && was.State == joinery.ArrivalParked && a.OfferedAt.After(was.OfferedAt):
-			err = t.exec("UPDATE arrival SET content = ?, offered_at = ?, changed_at = ? WHERE id = ?", a.Content, a.OfferedAt, a.ChangedAt, was.ID)
+		case ok && (was.State == joinery.ArrivalParked || was.State == joinery.ArrivalRefused && was.Reason == a.Reason) && a.OfferedAt.After(was.OfferedAt):
+			err = t.exec("UPDATE arrival SET state = 'parked', reason = '', content = ?, offered_at = ?, changed_at = ? WHERE id = ?", a.Content, a.OfferedAt, a.ChangedAt, was.ID)
 		case ok:
 			return was, nil
 		default:
@@ -270,10 +272,22 @@ func (t *tx) forgetHeld(k joinery.KeySetID) error {
 	)
 }
 
-// Arrivals gives at most limit arrivals of an organisation above after.
+// ExpectedArrivals gives at most limit arrivals that are parked and expected by now:
+// those of one Join Server, or of all for zero.
+func (d *DB) ExpectedArrivals(ctx context.Context, from joinery.JoinServerID, now time.Time, limit int) (list []joinery.Arrival, err error) {
+	err = d.snapshot(ctx, func(c conn) error {
+		list, err = c.arrivals(`WHERE a.state = 'parked' AND (a.join_server = ?1 OR ?1 = 0) AND EXISTS (SELECT 1 FROM expectation x WHERE x.org = a.org
+			AND x.join_server = a.join_server AND x.expires_at > ?2 AND a.dev_eui BETWEEN x.first AND x.last) ORDER BY a.id LIMIT ?3`, from, now, pageLimit(limit))
+		return err
+	})
+	return list, err
+}
+
+// Arrivals gives at most limit arrivals of an organisation above after; of all for
+// zero.
 func (d *DB) Arrivals(ctx context.Context, org joinery.OrgID, after joinery.ArrivalID, limit int) (list []joinery.Arrival, err error) {
 	err = d.snapshot(ctx, func(c conn) error {
-		list, err = c.arrivals("WHERE a.org = ? AND a.id > ? ORDER BY a.id LIMIT ?", org, after, pageLimit(limit))
+		list, err = c.arrivals("WHERE (a.org = ?1 OR ?1 = 0) AND a.id > ?2 ORDER BY a.id LIMIT ?3", org, after, pageLimit(limit))
 		return err
 	})
 	return list, err
@@ -375,11 +389,12 @@ func (d *DB) EndExpectation(ctx context.Context, id joinery.ExpectationID, org j
 	})
 }
 
-// Expectations gives those of an organisation, oldest first, expired ones included.
+// Expectations gives those of an organisation, oldest first, expired ones included;
+// of all for zero.
 func (d *DB) Expectations(ctx context.Context, org joinery.OrgID) (list []joinery.Expectation, err error) {
 	err = d.read(ctx, func(c conn) error {
 		return c.each(`SELECT x.id, x.org, x.join_server, s.name, x.first, x.last, x.net_id, x.ns_id, x.as_id, x.app_s_key, x.clear_nwk_keys, x.locked,
-			x.actor, x.at, x.expires_at FROM expectation x JOIN join_server s ON s.id = x.join_server WHERE x.org = ? ORDER BY x.id`, func(r *row) error {
+			x.actor, x.at, x.expires_at FROM expectation x JOIN join_server s ON s.id = x.join_server WHERE x.org = ?1 OR ?1 = 0 ORDER BY x.id`, func(r *row) error {
 			x := joinery.Expectation{ID: joinery.ExpectationID(r.int()), Org: joinery.OrgID(r.int()), From: joinery.JoinServerID(r.int()), Server: r.text()}
 			x.Devices = joinery.EUIRange{First: r.eui(), Last: r.eui()}
 			bound := !r.null()

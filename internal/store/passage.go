@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"joinery"
@@ -155,8 +157,28 @@ func (t *tx) changePassage(from joinery.JoinServerID, c joinery.PassageChange) e
 	return t.finish(t.settleRekeying(device), c.Ended)
 }
 
-// ReadReceiptsAgain begins with the first of a Join Server's receipts again: it
-// came back from a backup, and knows less than it told.
-func (d *DB) ReadReceiptsAgain(ctx context.Context, from joinery.JoinServerID) error {
-	return d.do(ctx, func(t *tx) error { return t.exec("UPDATE join_server SET cursor = 0 WHERE id = ?", from) })
+// ReadReceiptsAgain begins with the first of a Join Server's receipts again, and has
+// what went there offered again: it came back from a backup, and knows less than it
+// told.
+func (d *DB) ReadReceiptsAgain(ctx context.Context, from joinery.JoinServerID, now time.Time) error {
+	return d.do(ctx, func(t *tx) error {
+		if err := t.exec("UPDATE join_server SET cursor = 0 WHERE id = ?", from); err != nil {
+			return err
+		}
+		return t.exec(`UPDATE passage SET state = 'waiting', said = 'it came back from a backup', next_at = ? WHERE state IN ('parked', 'taken')
+			AND rekey IN (SELECT id FROM rekey WHERE join_server = ?)`, now, from)
+	})
+}
+
+// NoteOffered writes, before root keys leave for another Join Server, that they do,
+// and which: by the hash of what each order's offer has.
+func (d *DB) NoteOffered(ctx context.Context, offered map[joinery.RekeyID][]byte, entries ...joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error {
+		for _, id := range slices.Sorted(maps.Keys(offered)) {
+			if err := t.exec("UPDATE passage SET offered = ? WHERE rekey = ?", offered[id], id); err != nil {
+				return err
+			}
+		}
+		return t.audit(entries...)
+	})
 }
