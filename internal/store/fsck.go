@@ -125,10 +125,11 @@ var simpleRules = []rule{
 		"SELECT d.id FROM key_set k JOIN device d ON d.id = k.device WHERE k.disclosed = 1 AND d.disclosed = 0"},
 	{"key_set", keySetID, "a key set of which a root key was disclosed says so", fixTamper,
 		"SELECT k.id FROM key_set k WHERE k.disclosed = 0 AND EXISTS (SELECT 1 FROM disclosure WHERE key_set = k.id)"},
-	{"key_set", keySetID, "it belongs to a device, whose key set it is or leads to", fixTamper,
+	{"key_set", keySetID, "it belongs to a device, whose key set it is or leads to, or was handed over with it", fixTamper,
 		`SELECT k.id FROM key_set k LEFT JOIN device d ON d.id = k.device WHERE d.id IS NULL OR (d.key_set <> k.id
 		AND NOT EXISTS (SELECT 1 FROM rekey_candidate WHERE device = d.id AND key_set = k.id)
-		AND NOT EXISTS (SELECT 1 FROM rekeying_key r JOIN key_set o ON o.id = r.key_set WHERE r.held = k.id AND o.device = d.id) AND NOT EXISTS (
+		AND NOT EXISTS (SELECT 1 FROM rekeying_key r JOIN key_set o ON o.id = r.key_set WHERE r.held = k.id AND o.device = d.id)
+		AND NOT EXISTS (SELECT 1 FROM arrival_key c JOIN arrival a ON a.id = c.arrival WHERE c.key_set = k.id AND a.device = d.id) AND NOT EXISTS (
 		WITH RECURSIVE up(id) AS (SELECT d.key_set UNION SELECT p.parent FROM up JOIN key_set p ON p.id = up.id WHERE p.parent IS NOT NULL)
 		SELECT 1 FROM up WHERE id = k.id))`},
 	{"key_set", keySetID, "its JoinNonce is not below the sum of all jumps", fixReport,

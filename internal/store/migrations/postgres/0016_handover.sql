@@ -79,6 +79,7 @@ CREATE TABLE arrival (
     CHECK ((state IN ('taken', 'joined')) = (device IS NOT NULL))
 );
 CREATE INDEX arrival_org ON arrival (org, id);
+CREATE INDEX arrival_device ON arrival (device) WHERE device IS NOT NULL;
 CREATE INDEX arrival_waits ON arrival (join_server, id) WHERE state = 'taken';
 
 -- The key sets that came with an arrival, by what its sender calls them.
