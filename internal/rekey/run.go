@@ -21,9 +21,11 @@ type Runner struct {
 	calls   [2]atomic.Uint64
 }
 
-// turn is when a Join Server is asked again.
+// turn is when a Join Server is asked again: after failed tries, or after so long
+// without news.
 type turn struct {
 	failed uint32
+	quiet  time.Duration
 	next   time.Time
 }
 
@@ -33,9 +35,12 @@ func (s *Service) NewRunner(link Link, log *slog.Logger, hold func() error) *Run
 	return &Runner{service: s, link: link, log: log, hold: hold, servers: map[joinery.JoinServerID]*turn{}}
 }
 
-// pollEvery is how often receipts are asked for while something waits for them, and
-// new orders are looked for.
-const pollEvery = 30 * time.Second
+// Bounds of how often receipts are asked for while something waits for them: at
+// first often, then ever more rarely. New orders are looked for every maxQuiet.
+const (
+	minQuiet = time.Second
+	maxQuiet = 30 * time.Second
+)
 
 // hurry has the runner look at once.
 func (s *Service) hurry() {
@@ -47,17 +52,32 @@ func (s *Service) hurry() {
 
 // Run works until ctx ends.
 func (r *Runner) Run(ctx context.Context) {
-	tick := time.NewTicker(pollEvery)
-	defer tick.Stop()
 	for {
 		r.turn(ctx)
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-time.After(r.pause()):
 		case <-r.service.wake:
+			for _, t := range r.servers {
+				t.quiet = 0
+				if t.failed == 0 {
+					t.next = time.Time{}
+				}
+			}
 		}
 	}
+}
+
+// pause is until somebody is due.
+func (r *Runner) pause() time.Duration {
+	pause := maxQuiet
+	for _, t := range r.servers {
+		if !t.next.IsZero() {
+			pause = min(pause, max(t.next.Sub(r.service.now()), minQuiet/10))
+		}
+	}
+	return pause
 }
 
 // turn asks each Join Server that is due.
@@ -72,16 +92,21 @@ func (r *Runner) turn(ctx context.Context) {
 		}
 		return
 	}
+	known := r.servers
+	r.servers = map[joinery.JoinServerID]*turn{} // without those that were unpinned
 	for _, j := range list {
-		t := r.servers[j.ID]
+		t := known[j.ID]
 		if t == nil {
 			t = &turn{}
-			r.servers[j.ID] = t
 		}
+		r.servers[j.ID] = t
+	}
+	for _, j := range list {
+		t := r.servers[j.ID]
 		if j.URL == "" || r.service.now().Before(t.next) || ctx.Err() != nil {
 			continue
 		}
-		asked, err := r.service.Pass(ctx, r.link, j)
+		went, err := r.service.Pass(ctx, r.link, j)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -91,11 +116,22 @@ func (r *Runner) turn(ctx context.Context) {
 			wait := backoff(t.failed)
 			t.next = r.service.now().Add(wait/2 + rand.N(wait/2))
 			r.log.Warn("a Join Server could not be asked", "server", j.Name, "tries", t.failed, "error", err)
+			continue
+		}
+		if went.Asked {
+			r.calls[0].Add(1)
+		}
+		t.failed, t.next = 0, time.Time{}
+		switch {
+		case !went.Waits:
+			t.quiet = 0
+		case went.News:
+			t.quiet = minQuiet
 		default:
-			if asked {
-				r.calls[0].Add(1)
-			}
-			t.failed, t.next = 0, time.Time{}
+			t.quiet = min(max(2*t.quiet, minQuiet), maxQuiet)
+		}
+		if went.Waits {
+			t.next = r.service.now().Add(t.quiet)
 		}
 	}
 }
@@ -108,27 +144,38 @@ func (r *Runner) Passages(ctx context.Context) (map[joinery.PassageState]int, er
 	return r.service.store.PassageCounts(ctx)
 }
 
+// Turn is what a turn with a Join Server was.
+type Turn struct {
+	Asked bool // there was something to ask
+	News  bool // and it went on
+	Waits bool // something there waits still
+}
+
 // Pass has one turn with a Join Server: offers what is due, and reads the receipts
-// that there are where something waits for them. It tells whether there was
-// anything to ask.
-func (s *Service) Pass(ctx context.Context, link Link, to joinery.JoinServer) (asked bool, err error) {
-	for {
-		any, err := s.offerDue(ctx, link, to)
-		if err != nil {
-			return true, err
+// that there are where something waits for them.
+func (s *Service) Pass(ctx context.Context, link Link, to joinery.JoinServer) (t Turn, err error) {
+	for more := true; more; {
+		if more, err = s.offerDue(ctx, link, to); err != nil {
+			return t, err
 		}
-		if !any {
-			break
-		}
-		asked = true
+		t.Asked, t.News = t.Asked || more, t.News || more
 	}
 	_, waits, err := s.store.NextPassage(ctx, to.ID)
 	for more := waits; more && err == nil; {
-		asked = true
+		t.Asked = true
+		before := to.Cursor
 		if to, err = s.server(ctx, to.ID); err != nil { // how far they were read
-			return asked, err
+			return t, err
 		}
+		t.News = t.News || to.Cursor != before
 		more, err = s.readReceipts(ctx, link, to)
 	}
-	return asked, err
+	if err == nil && waits {
+		before := to.Cursor
+		if to, err = s.server(ctx, to.ID); err == nil {
+			t.News = t.News || to.Cursor != before
+			_, t.Waits, err = s.store.NextPassage(ctx, to.ID)
+		}
+	}
+	return t, err
 }
