@@ -80,9 +80,9 @@ func (a *app) rekeyExpectCommand() *cobra.Command {
 	var days uint32
 	var bind bindingFlags
 	c := a.command(&cobra.Command{
-		Use:   "expect DEVEUI|RANGE --from SERVER",
+		Use:   "expect DEVICES --from SERVER",
 		Short: "Accept devices that another Join Server hands over",
-		Long: `Accept, for your organisation, devices that a pinned Join Server hands over: one DevEUI,
+		Long: `Accept, for your organisation, devices that a pinned Join Server hands over: a DevEUI,
 FIRST-LAST or PREFIX/BITS. They must be under JoinEUIs of yours into which the operator lets
 that Join Server hand devices over. What is parked is taken in at once, what comes as it
 comes.`,

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -242,7 +243,7 @@ func (s *Service) take(ctx context.Context, a joinery.Arrival, b *joinery.Bindin
 			return err
 		}
 		entry := s.arrivalEntry(a, joinery.AuditRekeyTaken, by)
-		entry.Detail["key_sets"] = numberOf(len(in.Keys))
+		entry.Detail["key_sets"] = strconv.Itoa(len(in.Keys))
 		if in.Keys[0].Held.ID != 0 {
 			entry.Detail["rekeying_key"] = "came with it"
 		}
@@ -268,8 +269,6 @@ func (s *Service) take(ctx context.Context, a joinery.Arrival, b *joinery.Bindin
 	entry.Detail["reason"] = reason
 	return s.store.RefuseArrival(ctx, a.ID, reason, news, entry)
 }
-
-func numberOf(n int) string { return string([]byte{byte('0' + n/10), byte('0' + n%10)}) }
 
 func entryOf(t rekeyfile.Told) ([]byte, error) { return json.Marshal(rekeyfile.Entry{Told: &t}) }
 

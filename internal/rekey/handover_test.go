@@ -223,23 +223,23 @@ func TestServersHandOver(t *testing.T) {
 		a.wantPassage(id, joinery.RekeyConfirmed, joinery.PassageJoined)
 
 		// On from there, with nothing but what came.
-		there := b.arrivedAs(there, devEUI)
-		st, err := b.Status(ctx, b.owner, there)
+		next := b.arrivedAs(there, devEUI)
+		st, err := b.Status(ctx, b.owner, next)
 		ok(t, err)
 		if st.Device.Rekey != profile {
 			t.Fatalf("it arrived with profile %s", st.Device.Rekey)
 		}
-		_, err = b.Arm(ctx, b.owner, rekey.Arm{Device: there, JoinEUI: farther, To: toC.ID})
+		_, err = b.Arm(ctx, b.owner, rekey.Arm{Device: next, JoinEUI: farther, To: toC.ID})
 		ok(t, err)
 		b.pass(bc, toC)
 		if profile == joinery.RekeyS {
 			c.expect("c")
 		}
 		b.pass(bc, toC)
-		b.tell(e, there)
+		b.tell(e, next)
 		c.joins(e, farther)
 		b.pass(bc, toC)
-		b.wantPassage(there, joinery.RekeyConfirmed, joinery.PassageJoined)
+		b.wantPassage(next, joinery.RekeyConfirmed, joinery.PassageJoined)
 
 		// No rekeying key went there, because nobody ordered it.
 		last := c.arrivedAs(farther, devEUI)
@@ -744,7 +744,6 @@ func TestReceiptsThatAreRefused(t *testing.T) {
 	}
 
 	// What is signed and not true of the order confirms nothing.
-	was := server().Cursor
 	for name, change := range map[string]func(*rekeyfile.Joined){
 		"another order":          func(j *rekeyfile.Joined) { j.Order = joinery.NewRekeyID().String() },
 		"another JoinEUI":        func(j *rekeyfile.Joined) { j.JoinEUI[7]++; j.Transcript = j.TranscriptHash() },
@@ -768,7 +767,6 @@ func TestReceiptsThatAreRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_ = was
 
 	// It came back from a backup: what it told is asked for again.
 	ok(t, a.store.TakeReceipt(ctx, to.ID, server().Cursor, 1000, nil))

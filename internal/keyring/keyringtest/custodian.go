@@ -17,6 +17,7 @@ import (
 	"joinery"
 	"joinery/internal/exportfile"
 	"joinery/internal/keyring"
+	"joinery/internal/seal"
 	"joinery/lorawan"
 )
 
