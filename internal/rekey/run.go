@@ -2,8 +2,8 @@ package rekey
 
 import (
 	"context"
+	"crypto/rand"
 	"log/slog"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -113,8 +113,10 @@ func (r *Runner) turn(ctx context.Context) {
 		case err != nil:
 			r.calls[1].Add(1)
 			t.failed++
+			var spread [1]byte   // so that not all servers ask at once
+			rand.Read(spread[:]) // never fails (crypto/rand)
 			wait := backoff(t.failed)
-			t.next = r.service.now().Add(wait/2 + rand.N(wait/2))
+			t.next = r.service.now().Add(wait/2 + wait/512*time.Duration(spread[0]))
 			r.log.Warn("a Join Server could not be asked", "server", j.Name, "tries", t.failed, "error", err)
 			continue
 		}

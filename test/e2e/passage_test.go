@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -107,11 +108,15 @@ func (s *scene) listenTLS() string {
 	path := s.server.Path("joinery.yaml")
 	text, err := os.ReadFile(path)
 	ok(s.t, err)
-	changed := strings.Replace(string(text), "api:\n", "api:\n  tls:\n    address: "+address+"\n", 1)
-	if changed == string(text) {
-		s.t.Fatalf("no api in the configuration:\n%s", text)
+	lines := strings.Split(string(text), "\n")
+	tls := slices.IndexFunc(lines, func(l string) bool { return strings.TrimSpace(l) == "tls:" })
+	for i := tls + 1; tls >= 0 && i < len(lines); i++ {
+		if name, _, found := strings.Cut(lines[i], "address:"); found && strings.TrimSpace(name) == "" {
+			lines[i] = name + "address: " + address
+			break
+		}
 	}
-	ok(s.t, os.WriteFile(path, []byte(changed), 0o600))
+	ok(s.t, os.WriteFile(path, []byte(strings.Join(lines, "\n")), 0o600))
 	ok(s.t, s.server.Stop())
 	ok(s.t, s.server.Start(s.t.Context()))
 	return "https://" + address
