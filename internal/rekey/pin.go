@@ -60,11 +60,8 @@ func checkPin(j joinery.JoinServer) error {
 			return invalid("receiptKey: not a public key")
 		}
 	}
-	if j.URL != "" {
-		u, err := url.Parse(j.URL)
-		if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || len(j.URL) > 500 {
-			return invalid("url: want https://HOST or https://HOST:PORT, and a path at most")
-		}
+	if j.URL != "" && !isOrigin(j.URL) {
+		return invalid("url: want https://HOST or https://HOST:PORT, and a path at most")
 	}
 	reached := j.URL != "" || len(j.Ours) > 0
 	if reached && j.ReceiptKey == nil {
@@ -73,13 +70,23 @@ func checkPin(j joinery.JoinServer) error {
 	if err := checkIdentity(j.Identity, reached); err != nil {
 		return err
 	}
-	for _, list := range [][]joinery.EUIRange{j.Theirs, j.Ours} {
+	return checkRanges(j.Theirs, j.Ours)
+}
+
+// isOrigin tells whether a Join Server can be reached by text.
+func isOrigin(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && u.Scheme == "https" && u.Host != "" && u.User == nil && u.RawQuery == "" && u.Fragment == "" && len(text) <= 500
+}
+
+func checkRanges(lists ...[]joinery.EUIRange) error {
+	for _, list := range lists {
 		if len(list) > maxRanges {
-			return invalid("too many JoinEUI ranges")
+			return joinery.Errorf(joinery.CodeInvalid, "too many JoinEUI ranges")
 		}
 		for _, r := range list {
 			if r.First.Uint64() > r.Last.Uint64() {
-				return invalid("a JoinEUI range ends before it begins")
+				return joinery.Errorf(joinery.CodeInvalid, "a JoinEUI range ends before it begins")
 			}
 		}
 	}

@@ -54,8 +54,8 @@ func (d HandedOver) Generations() []Generation {
 // maxName bounds Order and Label, in bytes.
 const maxName = 64
 
-// ErrDevice: what a hand-over says of a device contradicts itself, or is
-// incomplete. It names no value.
+// ErrDevice is what a hand-over that contradicts itself about a device, or is
+// incomplete, is refused with. It names no value.
 var ErrDevice = errors.New("not a hand-over of a device")
 
 // Check tells whether d is complete and of one device.
@@ -72,23 +72,31 @@ func (d HandedOver) Check() error {
 	}
 	seen := map[string]bool{}
 	for _, g := range d.Generations() {
-		switch r := g.Row; {
-		case g.Label == "" || len(g.Label) > maxName || seen[g.Label]:
+		if g.Label == "" || len(g.Label) > maxName || seen[g.Label] {
 			return bad("the label of a key set")
-		case r.JoinEUI != d.Row.JoinEUI || r.DevEUI != d.Row.DevEUI || r.MACVersion != d.Row.MACVersion || r.JoinEUI.IsZero():
-			return bad("key sets of different devices")
-		case r.Check() != nil || r.Root10 != seal.RootNwkKey || len(r.UsedDevNonces) > 0 || r.JoinNonceFloor >= lorawan.MaxJoinNonce:
-			return bad("a row of root keys")
 		}
 		seen[g.Label] = true
-		if k := g.RekeyKey; k != nil {
-			same := k.JoinEUI == g.Row.JoinEUI && k.DevEUI == g.Row.DevEUI && k.MACVersion == g.Row.MACVersion
-			if !same || k.CheckRekeyKey() != nil || (d.Profile == "M") != (len(k.AppKey) > 0) {
-				return bad("a row of a rekeying key")
-			}
+		if !sameDevice(g.Row, d.Row) || g.Row.JoinEUI.IsZero() {
+			return bad("key sets of different devices")
+		}
+		if !isRootRow(g.Row) {
+			return bad("a row of root keys")
+		}
+		if k := g.RekeyKey; k != nil && (!sameDevice(*k, d.Row) || k.CheckRekeyKey() != nil || (d.Profile == "M") != (len(k.AppKey) > 0)) {
+			return bad("a row of a rekeying key")
 		}
 	}
 	return nil
+}
+
+func sameDevice(a, b seal.SealedRow) bool {
+	return a.JoinEUI == b.JoinEUI && a.DevEUI == b.DevEUI && a.MACVersion == b.MACVersion
+}
+
+// isRootRow tells whether a row has root keys as hand-overs have them: NwkKey serves,
+// no DevNonce was used under this JoinEUI, and there are JoinNonces left.
+func isRootRow(r seal.SealedRow) bool {
+	return r.Check() == nil && r.Root10 == seal.RootNwkKey && len(r.UsedDevNonces) == 0 && r.JoinNonceFloor < lorawan.MaxJoinNonce
 }
 
 // States of an offered device.

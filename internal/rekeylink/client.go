@@ -83,7 +83,7 @@ func (c *Client) call(ctx context.Context, to joinery.JoinServer, method, path s
 	if err != nil {
 		return nil, joinery.WrapError(joinery.CodeUnavailable, err, "it cannot be reached")
 	}
-	defer answer.Body.Close()
+	defer func() { _ = answer.Body.Close() }()
 	text, err := io.ReadAll(io.LimitReader(answer.Body, MaxBody+1))
 	switch {
 	case err != nil:

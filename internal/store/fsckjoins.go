@@ -55,11 +55,12 @@ func (f *checkup) openKeySet(k storedKeySet) error {
 	if f.check == nil || !k.current {
 		return nil
 	}
-	if k.Origin == joinery.OriginRekeyed {
+	switch k.Origin {
+	case joinery.OriginRekeyed:
 		if err := f.c.lineage(&k.KeySet); err != nil {
 			return err
 		}
-	} else if k.Origin == joinery.OriginSealed {
+	case joinery.OriginSealed:
 		profile, err := f.c.integer("SELECT rekey_profile FROM device WHERE id = ?", k.DeviceID)
 		if err != nil {
 			return err
