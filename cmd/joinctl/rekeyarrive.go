@@ -161,9 +161,10 @@ func (a *app) rekeyUnexpectCommand() *cobra.Command {
 
 func (a *app) rekeyArrivalsCommand() *cobra.Command {
 	return a.command(&cobra.Command{
-		Use:     "arrivals",
-		Short:   "List devices that other Join Servers handed over",
-		Long:    "List devices that other Join Servers handed over to your organisation. Those that are parked wait for 'joinctl rekey expect'.",
+		Use:   "arrivals",
+		Short: "List devices that other Join Servers handed over",
+		Long: `List devices that other Join Servers handed over to your organisation. Those that are
+parked wait for 'joinctl rekey expect'.`,
 		Example: "  joinctl rekey arrivals",
 		Args:    cobra.NoArgs,
 	}, func(ctx context.Context, api *client.Client, _ []string) error {
