@@ -32,6 +32,11 @@ const (
 	EventRekeyCancelled    EventType = "rekey.cancelled"    // it is told no more
 	EventRekeyHandedOver   EventType = "rekey.handed_over"  // new root keys went, sealed, to another Join Server
 	EventRekeyConfirmed    EventType = "rekey.confirmed"    // it joined at another Join Server
+	EventRekeyPassage      EventType = "rekey.passage"      // the other Join Server took it, parked it or refused it
+	EventRekeyArrived      EventType = "rekey.arrived"      // another Join Server handed a device over: it waits to be accepted
+	EventRekeyTaken        EventType = "rekey.taken"        // a device that was handed over was taken in
+	EventRekeyRefused      EventType = "rekey.refused"      // or cannot be
+	EventRekeyReceived     EventType = "rekey.received"     // it joined here, and its former Join Server is told so
 	EventDeviceSuspended   EventType = "device.suspended"
 	EventDeviceResumed     EventType = "device.resumed"
 	EventDeviceDeleted     EventType = "device.deleted"
@@ -66,7 +71,8 @@ const (
 var EventTypes = []EventType{
 	EventImportFinished, EventDeviceImported, EventDeviceClaimed, EventDeviceBound, EventDeviceReleased,
 	EventTransferOffered, EventTransferCancelled, EventDeviceTransferred,
-	EventRekeyRequested, EventRekeyRejected, EventRekeyArmed, EventRekeySent, EventRekeyObeyed, EventRekeyCancelled, EventRekeyHandedOver, EventRekeyConfirmed, EventDeviceSuspended, EventDeviceResumed,
+	EventRekeyRequested, EventRekeyRejected, EventRekeyArmed, EventRekeySent, EventRekeyObeyed, EventRekeyCancelled, EventRekeyHandedOver, EventRekeyConfirmed,
+	EventRekeyPassage, EventRekeyArrived, EventRekeyTaken, EventRekeyRefused, EventRekeyReceived, EventDeviceSuspended, EventDeviceResumed,
 	EventDeviceDeleted, EventDeviceJoined, EventJoinRefused, EventKeysExposed,
 	EventRecipientAdded, EventRecipientRemoved, EventExportPolicy, EventExportRequested, EventExportApproved, EventExportRejected,
 	EventExportWithdrawn, EventExportReady, EventExportDelivered, EventExportExpired, EventExportFailed, EventExportStalled,
@@ -100,6 +106,11 @@ var auditedEvents = map[AuditEvent]EventType{
 	AuditRekeyCancelled:    EventRekeyCancelled,
 	AuditRekeyHandedOver:   EventRekeyHandedOver,
 	AuditRekeyConfirmed:    EventRekeyConfirmed,
+	AuditRekeyPassage:      EventRekeyPassage,
+	AuditRekeyArrived:      EventRekeyArrived,
+	AuditRekeyTaken:        EventRekeyTaken,
+	AuditRekeyRefused:      EventRekeyRefused,
+	AuditRekeyReceived:     EventRekeyReceived,
 	AuditTransferCancelled: EventTransferCancelled,
 	AuditKeysExposed:       EventKeysExposed,
 	AuditRecipientAdded:    EventRecipientAdded,

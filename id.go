@@ -22,32 +22,36 @@ type kind interface{ prefix() string }
 
 // The kinds of things that have an ID.
 type (
-	orgKind        struct{}
-	deviceKind     struct{}
-	keySetKind     struct{}
-	peerKind       struct{}
-	kekKind        struct{}
-	activationKind struct{}
-	signerKind     struct{}
-	importKind     struct{}
-	apiKeyKind     struct{}
-	disputeKind    struct{}
-	rekeyKind      struct{}
-	joinServerKind struct{}
+	orgKind         struct{}
+	deviceKind      struct{}
+	keySetKind      struct{}
+	peerKind        struct{}
+	kekKind         struct{}
+	activationKind  struct{}
+	signerKind      struct{}
+	importKind      struct{}
+	apiKeyKind      struct{}
+	disputeKind     struct{}
+	rekeyKind       struct{}
+	joinServerKind  struct{}
+	arrivalKind     struct{}
+	expectationKind struct{}
 )
 
-func (orgKind) prefix() string        { return "org" }
-func (deviceKind) prefix() string     { return "dev" }
-func (keySetKind) prefix() string     { return "kst" }
-func (peerKind) prefix() string       { return "peer" }
-func (kekKind) prefix() string        { return "kek" }
-func (activationKind) prefix() string { return "act" }
-func (signerKind) prefix() string     { return "sgn" }
-func (importKind) prefix() string     { return "imp" }
-func (apiKeyKind) prefix() string     { return "key" }
-func (disputeKind) prefix() string    { return "dsp" }
-func (rekeyKind) prefix() string      { return "rky" }
-func (joinServerKind) prefix() string { return "jsv" }
+func (orgKind) prefix() string         { return "org" }
+func (deviceKind) prefix() string      { return "dev" }
+func (keySetKind) prefix() string      { return "kst" }
+func (peerKind) prefix() string        { return "peer" }
+func (kekKind) prefix() string         { return "kek" }
+func (activationKind) prefix() string  { return "act" }
+func (signerKind) prefix() string      { return "sgn" }
+func (importKind) prefix() string      { return "imp" }
+func (apiKeyKind) prefix() string      { return "key" }
+func (disputeKind) prefix() string     { return "dsp" }
+func (rekeyKind) prefix() string       { return "rky" }
+func (joinServerKind) prefix() string  { return "jsv" }
+func (arrivalKind) prefix() string     { return "arr" }
+func (expectationKind) prefix() string { return "xpc" }
 
 // What each kind's identifier is called.
 type (
@@ -75,6 +79,12 @@ type (
 	RekeyID = ID[rekeyKind]
 	// JoinServerID is the identifier of a pinned Join Server: "jsv_…".
 	JoinServerID = ID[joinServerKind]
+	// ArrivalID is the identifier of a device that another Join Server handed over:
+	// "arr_…".
+	ArrivalID = ID[arrivalKind]
+	// ExpectationID is the identifier of what an organisation expects of another
+	// Join Server: "xpc_…".
+	ExpectationID = ID[expectationKind]
 )
 
 // idText is Crockford's alphabet in lower case: no i, l, o, u to misread.
@@ -204,6 +214,12 @@ func NewRekeyID() RekeyID { return newID[rekeyKind]() }
 // NewJoinServerID draws the identifier of a pinned Join Server.
 func NewJoinServerID() JoinServerID { return newID[joinServerKind]() }
 
+// NewArrivalID draws the identifier of an arrival.
+func NewArrivalID() ArrivalID { return newID[arrivalKind]() }
+
+// NewExpectationID draws the identifier of an expectation.
+func NewExpectationID() ExpectationID { return newID[expectationKind]() }
+
 // ParseOrgID reads "org_…".
 func ParseOrgID(s string) (OrgID, error) { return parseID[orgKind](s) }
 
@@ -233,3 +249,9 @@ func ParseRekeyID(s string) (RekeyID, error) { return parseID[rekeyKind](s) }
 
 // ParseJoinServerID reads "jsv_…".
 func ParseJoinServerID(s string) (JoinServerID, error) { return parseID[joinServerKind](s) }
+
+// ParseArrivalID reads "arr_…".
+func ParseArrivalID(s string) (ArrivalID, error) { return parseID[arrivalKind](s) }
+
+// ParseExpectationID reads "xpc_…".
+func ParseExpectationID(s string) (ExpectationID, error) { return parseID[expectationKind](s) }

@@ -42,11 +42,15 @@ type RootKey uint8
 const (
 	NwkKey RootKey = iota + 1
 	AppKey
+	// RekeyKey stands where keys are stored and moved that are no root keys: a
+	// rekeying key in the place of NwkKey, or the halves of a slot key in both. No
+	// join is ever answered with it.
+	RekeyKey
 )
 
 var (
 	originText  = map[Origin]string{OriginDerived: "derived", OriginSealed: "sealed", OriginRekeyed: "rekeyed"}
-	rootKeyText = map[RootKey]string{NwkKey: "NwkKey", AppKey: "AppKey"}
+	rootKeyText = map[RootKey]string{NwkKey: "NwkKey", AppKey: "AppKey", RekeyKey: "RekeyKey"}
 )
 
 func (o Origin) String() string  { return originText[o] }
@@ -120,6 +124,9 @@ type KeySet struct {
 	// with: the serial number of the chip.
 	Rekey  RekeyProfile
 	Serial [SerialLen]byte
+	// Held is the rekeying key that was handed over with the key set where Steps
+	// begin; zero where Master is set, or none came.
+	Held HeldKey
 
 	// Sealed roots of OriginSealed; a 1.0.x device may have one only.
 	Nwk SealedRoot
@@ -137,6 +144,16 @@ type KeySet struct {
 	// Disclosed is set for ever once a root key left the keyring readable to
 	// somebody.
 	Disclosed bool
+}
+
+// CanRekey tells whether there is something to derive the next root keys from.
+func (k KeySet) CanRekey() bool { return k.Master != "" || len(k.Held.First) > 0 }
+
+// HeldKey is a rekeying key that was handed over, sealed for use and bound to its
+// own id: of profile S, or the halves of the slot key of profile M.
+type HeldKey struct {
+	KeySet        KeySetID
+	First, Second Sealed
 }
 
 // SerialLen is the length of the serial number of a chip of rekeying profile M, in

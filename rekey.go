@@ -103,6 +103,11 @@ type RekeyOrder struct {
 	To         string
 	Recipient  RecipientID
 	Thumbprint string
+	// RekeyKey: the next rekeying key goes there, too.
+	RekeyKey bool
+	// Passage is how far the hand-over has come where that Join Server is reached;
+	// else nil.
+	Passage *Passage
 	// Owner is who gave the order, By the caller, Person who that is, or who made the
 	// API key; zero: nobody.
 	Owner  OrgID
@@ -138,6 +143,10 @@ func (o RekeyOrder) StateAt(now time.Time) RekeyState {
 	return o.State
 }
 
+// Held tells whether the device is not to be told yet: the Join Server to which it
+// is to go would not answer it.
+func (o RekeyOrder) Held() bool { return o.Passage != nil && !o.Passage.State.Open() }
+
 // Rekeying is what a join has to know of a device that is being rekeyed, or was.
 type Rekeying struct {
 	// Order is the newest one that was ever armed, nil without one.
@@ -161,7 +170,17 @@ type JoinServer struct {
 	TransportKey []byte
 	// ReceiptKey verifies its receipts (ECDSA, P-256); nil: it gives none.
 	ReceiptKey []byte
-	CreatedAt  time.Time
+	// URL is where it is reached (https), "" where only files go there. Identity is
+	// how it proves who it is, as who is called and as who calls.
+	URL      string
+	Identity Credential
+	// Theirs are the JoinEUIs that are its own; none: any. Ours are those of this
+	// server's into which it may hand devices over; none: none.
+	Theirs []EUIRange
+	Ours   []EUIRange
+	// Cursor is the number of the last of its receipts that was read.
+	Cursor    uint64
+	CreatedAt time.Time
 }
 
 // Audit events of rekeying.
@@ -179,4 +198,11 @@ const (
 	AuditRekeyTicket       AuditEvent = "rekey.ticket"      // the order was written into a ticket for the bench
 	AuditJoinServerAdded   AuditEvent = "join_server.added"
 	AuditJoinServerRemoved AuditEvent = "join_server.removed"
+	AuditRekeyPassage      AuditEvent = "rekey.passage"       // what the other Join Server said of a hand-over
+	AuditRekeyArrived      AuditEvent = "rekey.arrived"       // another Join Server handed a device over
+	AuditRekeyTaken        AuditEvent = "rekey.taken"         // and it was taken in
+	AuditRekeyRefused      AuditEvent = "rekey.refused"       // or was refused
+	AuditRekeyReceived     AuditEvent = "rekey.received"      // it joined here
+	AuditExpectation       AuditEvent = "expectation.added"   // devices of another Join Server are expected
+	AuditExpectationEnded  AuditEvent = "expectation.removed" // and not any more
 )

@@ -87,6 +87,15 @@ func (c *Client) ActivationsPage(ctx context.Context, id joinery.DeviceID, q Act
 	return get[Page[Activation]](ctx, c, "/devices/"+id.String()+"/activations", q.values(), opts...)
 }
 
+// AddExpectation: accept devices of another Join Server.
+//
+// Those that are parked are taken in at once, those that come as they come:
+// under JoinEUIs that the organisation holds. Needs the right `devices:import`,
+// which has: member, admin.
+func (c *Client) AddExpectation(ctx context.Context, in NewExpectation, opts ...CallOption) (Expectation, error) {
+	return send[Expectation](ctx, c, http.MethodPost, "/expectations", in, opts...)
+}
+
 // AddExportDevices: add devices to an export that was requested with more.
 //
 // Needs the right `export:request`, which has: member, admin.
@@ -176,6 +185,45 @@ func (c *Client) ApproveRekey(ctx context.Context, in RekeyApproval, opts ...Cal
 // for one. Needs the right `devices:own`, which has: member, admin.
 func (c *Client) ArmRekey(ctx context.Context, id joinery.DeviceID, in NewRekeyOrder, opts ...CallOption) (RekeyOrder, error) {
 	return send[RekeyOrder](ctx, c, http.MethodPost, "/devices/"+id.String()+"/rekey", in, opts...)
+}
+
+// ArrivalsQuery is what Arrivals may be told; zero members are left out.
+type ArrivalsQuery struct {
+	// Go on behind the page whose 'next' this is
+	After string
+	// At most this many items
+	Limit int
+}
+
+func (q ArrivalsQuery) values() url.Values {
+	v := url.Values{}
+	if q.After != "" {
+		v.Set("after", q.After)
+	}
+	if q.Limit != 0 {
+		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	return v
+}
+
+// Arrivals: devices that other Join Servers handed over to the organisation.
+//
+// Those that are parked wait for an expectation that accepts them. Needs the
+// right `devices:read`, which has: viewer, member, admin.
+//
+// It ranges over all pages from q.After on, and ends with the first error,
+// which is the last pair.
+func (c *Client) Arrivals(ctx context.Context, q ArrivalsQuery, opts ...CallOption) iter.Seq2[Arrival, error] {
+	return pages(q.After, func(after string) (Page[Arrival], error) {
+		q.After = after
+		return c.ArrivalsPage(ctx, q, opts...)
+	})
+}
+
+// ArrivalsPage reads one page of Arrivals. The Next of a page is the After of the one behind
+// it; the last has none.
+func (c *Client) ArrivalsPage(ctx context.Context, q ArrivalsQuery, opts ...CallOption) (Page[Arrival], error) {
+	return get[Page[Arrival]](ctx, c, "/arrivals", q.values(), opts...)
 }
 
 // AssignJoinEUIRange: assign a JoinEUI range to an organisation.
@@ -761,6 +809,13 @@ func (q EventsPageQuery) values() url.Values {
 // `events:read`, which has: viewer, member, admin.
 func (c *Client) EventsPage(ctx context.Context, q EventsPageQuery, opts ...CallOption) (EventPage, error) {
 	return get[EventPage](ctx, c, "/events", q.values(), opts...)
+}
+
+// Expectations: devices of other Join Servers that the organisation accepts.
+//
+// Needs the right `devices:read`, which has: viewer, member, admin.
+func (c *Client) Expectations(ctx context.Context, opts ...CallOption) ([]Expectation, error) {
+	return list[Expectation](ctx, c, "/expectations", nil, opts...)
 }
 
 // ExplainDevice: why a device does not join.
@@ -1397,6 +1452,14 @@ func (c *Client) ReleaseJoinEUIRange(ctx context.Context, first lorawan.EUI64, l
 	return c.act(ctx, http.MethodDelete, "/join-eui-ranges", v, nil, opts...)
 }
 
+// RemoveExpectation: accept nothing more by an expectation.
+//
+// What was taken in stays. Needs the right `devices:import`, which has: member,
+// admin.
+func (c *Client) RemoveExpectation(ctx context.Context, id joinery.ExpectationID, opts ...CallOption) error {
+	return c.act(ctx, http.MethodDelete, "/expectations/"+id.String(), nil, nil, opts...)
+}
+
 // RemovePasskey: remove a passkey of the caller's.
 //
 // The last way in which somebody can sign in stays. Every caller may do this.
@@ -1678,6 +1741,15 @@ func (c *Client) Status(ctx context.Context, opts ...CallOption) (Status, error)
 // Needs the right `devices:write`, which has: member, admin.
 func (c *Client) SuspendDevice(ctx context.Context, id joinery.DeviceID, opts ...CallOption) error {
 	return c.act(ctx, http.MethodPost, "/devices/"+id.String()+"/suspend", nil, nil, opts...)
+}
+
+// TakeHandover: accept a hand-over that came as a file.
+//
+// A pinned Join Server must have signed it, which may hand devices over into
+// the JoinEUIs of the organisation. See docs/handover.md. Needs the right
+// `devices:import`, which has: member, admin.
+func (c *Client) TakeHandover(ctx context.Context, in NewHandoverFile, opts ...CallOption) (HandoverResults, error) {
+	return send[HandoverResults](ctx, c, http.MethodPost, "/arrivals/files", in, opts...)
 }
 
 // TakeReceipts: confirm orders by another Join Server's receipts.

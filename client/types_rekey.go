@@ -37,6 +37,8 @@ type RekeyOrder struct {
 	FirstSentAt time.Time           `json:"firstSentAt,omitzero" doc:"When the first one did"`
 	LastSentAt  time.Time           `json:"lastSentAt,omitzero" doc:"When the last one did"`
 	EndedAt     time.Time           `json:"endedAt,omitzero" doc:"When it was confirmed or cancelled"`
+	RekeyKey    bool                `json:"rekeyKey,omitzero" doc:"Whether the next rekeying key goes there, too"`
+	Passage     *Passage            `json:"passage,omitzero" doc:"How far its hand-over has come, where this server sees to it"`
 }
 
 // RekeyProfile says how a device rekeys.
@@ -50,6 +52,7 @@ type NewRekeyOrder struct {
 	To         joinery.JoinServerID `json:"to,omitzero" pattern:"^jsv_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"jsv_ and 13 characters" doc:"The pinned Join Server to which the new root keys go"`
 	Recipient  joinery.RecipientID  `json:"recipient,omitzero" pattern:"^rcp_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"rcp_ and 13 characters" doc:"Instead of it a recipient of the organisation's, whose key is RSA: its holder reads the new root keys, and the device says for ever that they were disclosed"`
 	Days       uint32               `json:"days,omitzero" maximum:"366" doc:"For how long it is sent; without it 90 days"`
+	RekeyKey   bool                 `json:"rekeyKey,omitzero" doc:"Hand the next rekeying key over, too, so that the device can be rekeyed from there: whoever has it can compute all root keys that come after"`
 }
 
 // RekeyDevices names devices with an order to rekey.
@@ -77,6 +80,7 @@ type RekeyApproval struct {
 	Devices    []joinery.DeviceID `json:"devices" nullable:"false" minItems:"1" maxItems:"200" pattern:"^dev_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"dev_ and 13 characters" doc:"Exactly the devices whose orders are approved"`
 	NewJoinEUI lorawan.EUI64      `json:"newJoinEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"At which they are to join"`
 	Thumbprint string             `json:"thumbprint" minLength:"43" maxLength:"43" doc:"Of the key to which their new root keys are to go"`
+	RekeyKey   bool               `json:"rekeyKey,omitzero" doc:"Whether the next rekeying keys are to go there, too, as the orders say"`
 }
 
 // RekeyOrders is orders to rekey.
@@ -130,14 +134,22 @@ type JoinServer struct {
 	Name         string               `json:"name" example:"joins.example.com" doc:"Name"`
 	TransportKey []byte               `json:"transportKey" doc:"To what keys are sealed that go there: SubjectPublicKeyInfo, DER in base64"`
 	ReceiptKey   []byte               `json:"receiptKey,omitzero" doc:"What signs its receipts, the same; absent: it gives none"`
+	URL          string               `json:"url,omitzero" maxLength:"500" example:"https://joins.example.com" doc:"Where it is reached, so that orders are handed over by themselves; absent: by files"`
+	Identity     *Credential          `json:"identity,omitzero" doc:"By what its certificate is known, as who is called and as who calls"`
+	Theirs       []EUIRange           `json:"theirs,omitzero" nullable:"false" maxItems:"64" doc:"JoinEUIs that are its own: only there may devices be ordered to go; absent: to any"`
+	Ours         []EUIRange           `json:"ours,omitzero" nullable:"false" maxItems:"64" doc:"JoinEUIs of this server into which it may hand devices over; absent: none"`
 	CreatedAt    time.Time            `json:"createdAt" doc:"When it was pinned"`
 }
 
 // NewJoinServer asks to pin a Join Server.
 type NewJoinServer struct {
-	Name         string `json:"name" minLength:"1" maxLength:"100" example:"joins.example.com" doc:"Name; unique on this server"`
-	TransportKey []byte `json:"transportKey" doc:"To what keys are sealed that go there: SubjectPublicKeyInfo, DER in base64"`
-	ReceiptKey   []byte `json:"receiptKey,omitzero" doc:"What signs its receipts, the same"`
+	Name         string      `json:"name" minLength:"1" maxLength:"100" example:"joins.example.com" doc:"Name; unique on this server"`
+	TransportKey []byte      `json:"transportKey" doc:"To what keys are sealed that go there: SubjectPublicKeyInfo, DER in base64"`
+	ReceiptKey   []byte      `json:"receiptKey,omitzero" doc:"What signs its receipts, the same"`
+	URL          string      `json:"url,omitzero" maxLength:"500" example:"https://joins.example.com" doc:"Where it is reached, so that orders are handed over by themselves; absent: by files"`
+	Identity     *Credential `json:"identity,omitzero" doc:"By what its certificate is known, as who is called and as who calls"`
+	Theirs       []EUIRange  `json:"theirs,omitzero" nullable:"false" maxItems:"64" doc:"JoinEUIs that are its own: only there may devices be ordered to go; absent: to any"`
+	Ours         []EUIRange  `json:"ours,omitzero" nullable:"false" maxItems:"64" doc:"JoinEUIs of this server into which it may hand devices over; absent: none"`
 }
 
 // StatementKey verifies what this Join Server says to others.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/pem"
 	"errors"
@@ -23,15 +24,18 @@ func (a *app) rekeyCommand() *cobra.Command {
 		Short: "Have devices derive new root keys and join at another Join Server",
 		Long: `A device whose element can be rekeyed derives new root keys inside it and joins at
 another Join Server with them. The way: 'rekey server add' pins that Join Server, 'rekey
-arm' gives the order, 'rekey handover' seals the new root keys to it, the device's next
-join tells the device, and 'rekey accept' takes that Join Server's receipt. At the bench
-'rekey ticket' and 'rekey results' take the place of the join. Where the organisation's
-export policy wants another person, the order waits for 'rekey approve'.`,
+arm' gives the order, and this server hands the new root keys over; once they are accepted
+there ('rekey expect'), the device's next join tells the device, and a receipt comes back.
+A Join Server that cannot be reached gets 'rekey handover' as a file, and 'rekey accept'
+takes its receipt. At the bench 'rekey ticket' and 'rekey results' take the place of the
+join. Where the organisation's export policy wants another person, the order waits for
+'rekey approve'.`,
 	}
 	c.AddCommand(a.rekeyRequestsCommand(), a.rekeyApproveCommand(), a.rekeyRejectCommand(), a.rekeyOpenCommand())
 	c.AddCommand(a.rekeyProfileCommand(), a.rekeyArmCommand(), a.rekeyStatusCommand(), a.rekeyCancelCommand(), a.rekeyConfirmCommand(),
 		a.rekeyTicketCommand(), a.rekeyResultsCommand(), a.rekeyHandoverCommand(), a.rekeyUnpackCommand(), a.rekeyReceiptCommand(),
-		a.rekeyAcceptCommand(), a.rekeyServerCommand())
+		a.rekeyAcceptCommand(), a.rekeyServerCommand(), a.rekeyExpectCommand(), a.rekeyExpectationsCommand(), a.rekeyUnexpectCommand(),
+		a.rekeyArrivalsCommand(), a.rekeyTakeCommand())
 	return c
 }
 
@@ -57,7 +61,7 @@ network's list of channels with each.` + deviceHelp,
 func (a *app) rekeyArmCommand() *cobra.Command {
 	var joinEUI, to, recipient string
 	var days uint32
-	var yes bool
+	var yes, rekeyKey bool
 	c := a.command(&cobra.Command{
 		Use:   "arm DEVICE --join-eui JOINEUI --to SERVER",
 		Short: "Order devices to derive new root keys and join at another Join Server",
@@ -111,15 +115,24 @@ they were disclosed. Where the export policy wants another person, the orders wa
 			orders = append(orders, o)
 		}
 		if waiting > 0 {
-			return a.done(orders, "%d orders wait for another admin: 'joinctl rekey approve DEVICE… --join-eui %s --thumbprint %s'", waiting, eui, orders[0].Thumbprint)
+			also := ""
+			if rekeyKey {
+				also = " --rekeying-key"
+			}
+			return a.done(orders, "%d orders wait for another admin: 'joinctl rekey approve DEVICE… --join-eui %s --thumbprint %s%s'", waiting, eui, orders[0].Thumbprint, also)
 		}
-		return a.done(orders, "%d devices are armed for %s at %s; hand their new root keys over: 'joinctl rekey handover'", len(orders), eui, to)
+		next := "hand their new root keys over: 'joinctl rekey handover'"
+		if orders[0].Passage != nil {
+			next = "their new root keys are handed over: 'joinctl rekey status' tells how that goes"
+		}
+		return a.done(orders, "%d devices are armed for %s at %s; %s", len(orders), eui, to, next)
 	})
 	yesFlag(c, &yes)
 	c.Flags().StringVar(&recipient, "recipient", "", "instead of --to: name, id or thumbprint of a recipient of your organisation's")
 	c.Flags().StringVar(&joinEUI, "join-eui", "", "JoinEUI at which they are to join")
 	c.Flags().StringVar(&to, "to", "", "name or id of the pinned Join Server ('joinctl rekey server list')")
 	c.Flags().Uint32Var(&days, "days", 0, "for how long the order is sent (default 90)")
+	c.Flags().BoolVar(&rekeyKey, "rekeying-key", false, "hand the next rekeying key over, too, so that they can be rekeyed from there; whoever has it can compute all root keys that come after")
 	require(c, "join-eui")
 	c.MarkFlagsOneRequired("to", "recipient")
 	c.MarkFlagsMutuallyExclusive("to", "recipient")
@@ -176,15 +189,27 @@ func (a *app) rekeyStatusCommand() *cobra.Command {
 			}
 			a.sayf("%s: profile %s%s, rekeyed %d times, %d candidates\n", deviceName(d), r.Profile, word, r.Generation, r.Candidates)
 			return showList(a, r.Orders, columns[client.RekeyOrder]{
-				names: []string{"when", "state", "JoinEUI", "to", "cookie", "sent", "last", "until", "id"},
+				names: []string{"when", "state", "JoinEUI", "to", "hand-over", "cookie", "sent", "last", "until", "id"},
 				cells: func(o client.RekeyOrder) []any {
-					return []any{when(o.At, "?"), o.State, o.NewJoinEUI, o.To, o.Cookie, o.Sent, when(o.LastSentAt, "never"), when(o.ExpiresAt, "?"), o.ID}
+					return []any{when(o.At, "?"), o.State, o.NewJoinEUI, o.To, passageText(o.Passage), o.Cookie, o.Sent, when(o.LastSentAt, "never"), when(o.ExpiresAt, "?"), o.ID}
 				},
 				empty: "no orders; 'joinctl rekey arm' gives one",
 			})
 		}
 		return writeJSON(a.out, r)
 	})
+}
+
+// passageText tells how a hand-over stands; by a file where this server does not see
+// to it.
+func passageText(p *client.Passage) string {
+	switch {
+	case p == nil:
+		return "by file"
+	case p.Said == "":
+		return p.State
+	}
+	return p.State + ": " + clean(p.Said)
 }
 
 func (a *app) rekeyCancelCommand() *cobra.Command {
@@ -475,25 +500,22 @@ func (a *app) rekeyServerCommand() *cobra.Command {
 }
 
 func (a *app) rekeyServerAddCommand() *cobra.Command {
-	var transport, receipts string
+	var pin pinFlags
 	c := a.command(&cobra.Command{
 		Use:   "add NAME --transport-key FILE --statement-key FILE",
 		Short: "Pin a Join Server to which new root keys may go",
 		Long: `Pin another Join Server, for the operator: new root keys may go to it, sealed to its
-transport key, and its receipts are believed. Get both keys from its operator by a way
-that you trust; there, 'joinctl rekey server keys' writes them.`,
-		Example: "  joinctl rekey server add joins.example.com --transport-key there.transport.pub \\\n    --statement-key there.statement.pub",
-		Args:    cobra.ExactArgs(1),
+transport key, and what it says is believed. Get both keys from its operator by a way that
+you trust; there, 'joinctl rekey server keys' writes them. With --url orders are handed over
+there by themselves; with --accept-into it may hand devices over to here. Both need to know
+its certificate, by --cert, --spki or --ca.`,
+		Example: "  joinctl rekey server add joins.example.com --transport-key there.transport.pub \\\n    --statement-key there.statement.pub\n" +
+			"  joinctl rekey server add joins.example.com --transport-key there.transport.pub \\\n    --statement-key there.statement.pub --url https://joins.example.com:8443 --cert there.pem",
+		Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
-		key, err := readTransportKey(transport)
-		if err != nil {
+		in := client.NewJoinServer{Name: args[0]}
+		if err := pin.apply(&in); err != nil {
 			return err
-		}
-		in := client.NewJoinServer{Name: args[0], TransportKey: key.MarshalDER()}
-		if receipts != "" {
-			if in.ReceiptKey, err = readPublicDER(receipts); err != nil {
-				return err
-			}
 		}
 		j, err := api.PinJoinServer(ctx, in)
 		if err != nil {
@@ -501,9 +523,7 @@ that you trust; there, 'joinctl rekey server keys' writes them.`,
 		}
 		return a.done(j, "pinned %s (%s)", j.Name, j.ID)
 	})
-	c.Flags().StringVar(&transport, "transport-key", "", "PEM file of its transport key")
-	c.Flags().StringVar(&receipts, "statement-key", "", "PEM file of its statement key; without it only the owner's word confirms")
-	require(c, "transport-key")
+	pin.register(c)
 	return c
 }
 
@@ -515,13 +535,13 @@ func (a *app) rekeyServerListCommand() *cobra.Command {
 		Args:    cobra.NoArgs,
 	}, func(ctx context.Context, api *client.Client, _ []string) error {
 		return showSeq(a, api.JoinServers(ctx, client.JoinServersQuery{}), columns[client.JoinServer]{
-			names: []string{"name", "id", "transport key", "receipts", "since"},
+			names: []string{"name", "id", "reached at", "transport key", "receipts", "since"},
 			cells: func(j client.JoinServer) []any {
 				kid := "?"
 				if key, err := seal.ParsePublicKeyDER(j.TransportKey); err == nil {
 					kid = key.KID()
 				}
-				return []any{j.Name, j.ID, kid, map[bool]string{false: "none", true: "signed"}[len(j.ReceiptKey) > 0], when(j.CreatedAt, "?")}
+				return []any{j.Name, j.ID, cmp.Or(j.URL, "files"), kid, map[bool]string{false: "none", true: "signed"}[len(j.ReceiptKey) > 0], when(j.CreatedAt, "?")}
 			},
 			empty: "no Join Servers; 'joinctl rekey server add' pins one",
 		})

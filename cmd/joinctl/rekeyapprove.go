@@ -24,10 +24,10 @@ func (a *app) rekeyRequestsCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 	}, func(ctx context.Context, api *client.Client, _ []string) error {
 		return showSeq(a, api.RekeyRequests(ctx, client.RekeyRequestsQuery{}), columns[client.RekeyRequest]{
-			names: []string{"when", "by", "JoinEUI", "DevEUI", "new JoinEUI", "to", "disclosed", "thumbprint"},
+			names: []string{"when", "by", "JoinEUI", "DevEUI", "new JoinEUI", "to", "disclosed", "rekeying key", "thumbprint"},
 			cells: func(r client.RekeyRequest) []any {
 				o := r.Order
-				return []any{when(o.At, "?"), o.By, r.JoinEUI, r.DevEUI, o.NewJoinEUI, o.To, yesNo(o.Recipient != 0), o.Thumbprint}
+				return []any{when(o.At, "?"), o.By, r.JoinEUI, r.DevEUI, o.NewJoinEUI, o.To, yesNo(o.Recipient != 0), yesNo(o.RekeyKey), o.Thumbprint}
 			},
 			empty: "no orders wait for approval",
 		})
@@ -36,6 +36,7 @@ func (a *app) rekeyRequestsCommand() *cobra.Command {
 
 func (a *app) rekeyApproveCommand() *cobra.Command {
 	var joinEUI, thumbprint string
+	var rekeyKey bool
 	c := a.command(&cobra.Command{
 		Use:   "approve DEVICE --join-eui JOINEUI --thumbprint T",
 		Short: "Approve, as another person, orders to rekey",
@@ -43,7 +44,8 @@ func (a *app) rekeyApproveCommand() *cobra.Command {
 exactly these devices, the JoinEUI at which they are to join and the key to which their
 new root keys go: give what you looked at ('joinctl rekey requests'). Compare the
 thumbprint with what the other Join Server's operator, or the holder of the key, told you
-by another way. All orders are armed, or none.` + deviceHelp,
+by another way. Where the orders hand the next rekeying keys over, too, say --rekeying-key.
+All orders are armed, or none.` + deviceHelp,
 		Example: `  joinctl rekey approve 0004A310001AA90A --join-eui EC656EFFFE000001 \
     --thumbprint NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs`,
 		Args: cobra.MinimumNArgs(1),
@@ -56,7 +58,7 @@ by another way. All orders are armed, or none.` + deviceHelp,
 		if err != nil {
 			return err
 		}
-		done, err := api.ApproveRekey(ctx, client.RekeyApproval{Devices: ids, NewJoinEUI: eui, Thumbprint: thumbprint})
+		done, err := api.ApproveRekey(ctx, client.RekeyApproval{Devices: ids, NewJoinEUI: eui, Thumbprint: thumbprint, RekeyKey: rekeyKey})
 		if err != nil {
 			return err
 		}
@@ -64,6 +66,7 @@ by another way. All orders are armed, or none.` + deviceHelp,
 	})
 	c.Flags().StringVar(&joinEUI, "join-eui", "", "JoinEUI at which the devices are to join")
 	c.Flags().StringVar(&thumbprint, "thumbprint", "", "of the key to which their new root keys are to go")
+	c.Flags().BoolVar(&rekeyKey, "rekeying-key", false, "the orders hand the next rekeying keys over, too: whoever has one can compute all root keys that come after")
 	require(c, "join-eui")
 	require(c, "thumbprint")
 	return c

@@ -79,12 +79,13 @@ func (s *Service) instruct(ctx context.Context, req JoinRequest, state joinery.A
 	return state, true, nil
 }
 
-// canInstruct tells whether a device has an order that an accept may carry now. An
-// accept that carries one has no room for the network's channels, so a device of which
-// nobody but its owner says that it rekeys is told a few times.
+// canInstruct tells whether a device has an order that an accept may carry now: it
+// is open, and the other Join Server would answer the device. An accept that carries
+// one has no room for the network's channels, so a device of which nobody but its
+// owner says that it rekeys is told a few times.
 func canInstruct(state joinery.ActivationState, now time.Time) bool {
 	r, d := state.Rekeying, state.Device
-	return r != nil && r.Order != nil && d.Rekey != 0 && r.Order.StateAt(now).Open() &&
+	return r != nil && r.Order != nil && d.Rekey != 0 && r.Order.StateAt(now).Open() && !r.Order.Held() &&
 		(d.RekeyWord != joinery.RekeyByOwner || r.Order.Sent < joinery.RekeyTries)
 }
 

@@ -73,17 +73,25 @@ func peerOf(in client.PeerSettings) (joinery.Peer, error) {
 		p.AppSKeyAtLeast = policy
 	}
 	for _, c := range in.Credentials {
-		out := joinery.Credential{Kind: joinery.CredentialKind(c.Kind), CA: c.CA, SAN: c.SAN}
-		if c.SPKI != "" {
-			sum, err := hex.DecodeString(c.SPKI)
-			if err != nil || len(sum) != sha256.Size {
-				return p, joinery.Errorf(joinery.CodeInvalid, "credentials: spki: want 64 hexadecimal digits")
-			}
-			out.SPKI = [sha256.Size]byte(sum)
+		out, err := credentialOf(c)
+		if err != nil {
+			return p, err
 		}
 		p.Credentials = append(p.Credentials, out)
 	}
 	return p, nil
+}
+
+func credentialOf(c client.Credential) (joinery.Credential, error) {
+	out := joinery.Credential{Kind: joinery.CredentialKind(c.Kind), CA: c.CA, SAN: c.SAN}
+	if c.SPKI != "" {
+		sum, err := hex.DecodeString(c.SPKI)
+		if err != nil || len(sum) != sha256.Size {
+			return out, joinery.Errorf(joinery.CodeInvalid, "credentials: spki: want 64 hexadecimal digits")
+		}
+		out.SPKI = [sha256.Size]byte(sum)
+	}
+	return out, nil
 }
 
 func kek(k joinery.KEK) client.KEK {

@@ -205,7 +205,7 @@ func startWith(t testing.TB, signIn auth.SignInOptions, change ...func(*api.Opti
 		Imports: provisioning.New(db, db, f.keys), Audit: devices, Refusals: refusal.New(db, f.refusals), Answers: db,
 		Rotation: rotation.New(db, f.keys, time.Now),
 		Exports:  exports,
-		Rekeying: rekeying, RekeyApprovals: rekeying, RekeyFiles: rekeying, JoinServers: rekeying,
+		Rekeying: rekeying, RekeyApprovals: rekeying, RekeyFiles: rekeying, JoinServers: rekeying, Arrivals: rekeying,
 		Events: events.New(db, f.keys, webhook.NewSender(webhook.Policy{}, "joinery/test", nil), events.Options{Encode: api.EncodeEvent}),
 	}
 	if f.custody, err = custodylog.New(db, f.keys, custodylog.Options{Origin: "log.example", Log: log}); err == nil {

@@ -164,6 +164,10 @@ func (s *Server) routes(w http.ResponseWriter, r *http.Request) {
 		s.V2.ServeHTTP(w, r)
 		return
 	}
+	if s.Handover != nil && strings.HasPrefix(r.URL.Path, "/handover/") {
+		s.Handover.ServeHTTP(w, r)
+		return
+	}
 	handler, pattern := s.mux.Handler(r)
 	// The mux would redirect to the clean path, and repeat it.
 	clean := path.Clean(r.URL.Path) == r.URL.Path

@@ -249,6 +249,11 @@ POST /rekey/results
 POST /rekey/handovers
 POST /rekey/receipts
 POST /rekey/confirmations
+GET /arrivals
+POST /arrivals/files
+GET /expectations
+POST /expectations
+DELETE /expectations/{id}
 GET /join-servers
 POST /join-servers
 DELETE /join-servers/{id}

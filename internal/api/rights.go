@@ -72,6 +72,8 @@ var needs = map[string]joinery.Right{
 	"makeReceipts": joinery.RightDevicesOwn, "takeReceipts": joinery.RightDevicesOwn,
 	"listJoinServers": joinery.RightDevicesRead, "pinJoinServer": joinery.RightServerWrite, "unpinJoinServer": joinery.RightServerWrite,
 	"getStatementKey": anyCaller,
+	"listArrivals":    joinery.RightDevicesRead, "listExpectations": joinery.RightDevicesRead,
+	"addExpectation": joinery.RightDevicesImport, "removeExpectation": joinery.RightDevicesImport, "takeHandover": joinery.RightDevicesImport,
 
 	"listPeople": joinery.RightPeopleRead, "listInvitations": joinery.RightPeopleRead,
 	"changePerson": joinery.RightPeopleWrite, "removePerson": joinery.RightPeopleWrite,

@@ -42,7 +42,7 @@ type RekeyFiles interface {
 // JoinServers is the pinned Join Servers, and what this one is to them.
 type JoinServers interface {
 	Servers(ctx context.Context) ([]joinery.JoinServer, error)
-	Pin(ctx context.Context, caller joinery.Caller, name string, transportKey, receiptKey []byte) (joinery.JoinServer, error)
+	Pin(ctx context.Context, caller joinery.Caller, j joinery.JoinServer) (joinery.JoinServer, error)
 	Unpin(ctx context.Context, caller joinery.Caller, id joinery.JoinServerID) error
 	StatementKey(ctx context.Context) (public []byte, err error)
 }
@@ -104,6 +104,7 @@ func (s *Server) registerRekeying() {
 			}
 			o, err := s.Rekeying.Arm(ctx, caller, rekey.Arm{
 				Device: id, JoinEUI: in.Body.NewJoinEUI, To: in.Body.To, Recipient: in.Body.Recipient, Life: time.Duration(in.Body.Days) * 24 * time.Hour,
+				RekeyKey: in.Body.RekeyKey,
 			})
 			return ok(rekeyOrder(o)), err
 		})
@@ -157,7 +158,7 @@ func (s *Server) registerRekeyApprovals() {
 		description: "What is named is what was looked at: exactly these devices, the JoinEUI at which they are to join and the key to which their new root keys go. " +
 			"All are armed, or none."},
 		func(ctx context.Context, caller joinery.Caller, in *body[client.RekeyApproval]) (*body[client.RekeyOrders], error) {
-			orders, err := s.RekeyApprovals.Approve(ctx, caller, rekey.Approval{Devices: in.Body.Devices, JoinEUI: in.Body.NewJoinEUI, Thumbprint: in.Body.Thumbprint})
+			orders, err := s.RekeyApprovals.Approve(ctx, caller, rekey.Approval{Devices: in.Body.Devices, JoinEUI: in.Body.NewJoinEUI, Thumbprint: in.Body.Thumbprint, RekeyKey: in.Body.RekeyKey})
 			return ok(client.RekeyOrders{Orders: each(orders, rekeyOrder)}), err
 		})
 	route(s, spec{method: http.MethodPost, path: "/rekey/rejections", id: "rejectRekey", tag: "rekey",
@@ -173,6 +174,7 @@ func rekeyOrder(o joinery.RekeyOrder) client.RekeyOrder {
 		ID: o.ID, State: string(o.State), NewJoinEUI: o.Rekey.JoinEUI, Cookie: o.Rekey.Cookie, To: o.To, Recipient: o.Recipient, Thumbprint: o.Thumbprint,
 		By: o.By, At: o.At, DecidedBy: o.DecidedBy, ArmedAt: o.ArmedAt, ExpiresAt: o.ExpiresAt,
 		Sent: o.Sent, FirstSentAt: o.FirstSentAt, LastSentAt: o.LastSentAt, EndedAt: o.EndedAt,
+		RekeyKey: o.RekeyKey, Passage: passage(o.Passage),
 	}
 }
 
@@ -238,7 +240,11 @@ func (s *Server) registerJoinServers() {
 	route(s, spec{method: http.MethodPost, path: "/join-servers", id: "pinJoinServer", tag: "rekey", status: http.StatusCreated,
 		summary: "Pin a Join Server", description: "For the operator, who got its keys from its operator by a way that both trust."},
 		func(ctx context.Context, caller joinery.Caller, in *body[client.NewJoinServer]) (*body[client.JoinServer], error) {
-			j, err := s.JoinServers.Pin(ctx, caller, in.Body.Name, in.Body.TransportKey, in.Body.ReceiptKey)
+			j, err := joinServerOf(in.Body)
+			if err != nil {
+				return nil, err
+			}
+			j, err = s.JoinServers.Pin(ctx, caller, j)
 			return ok(joinServer(j)), err
 		})
 	route(s, spec{method: http.MethodDelete, path: "/join-servers/{id}", id: "unpinJoinServer", tag: "rekey", summary: "Forget a pinned Join Server"},
@@ -278,8 +284,4 @@ func (s *Server) listJoinServers(ctx context.Context, _ joinery.Caller, in *join
 	}
 	p.Items = each(list, joinServer)
 	return ok(p), nil
-}
-
-func joinServer(j joinery.JoinServer) client.JoinServer {
-	return client.JoinServer{ID: j.ID, Name: j.Name, TransportKey: j.TransportKey, ReceiptKey: j.ReceiptKey, CreatedAt: j.CreatedAt}
 }

@@ -37,6 +37,7 @@ func (s *Server) register() {
 	s.registerRekeyApprovals()
 	s.registerRekeyFiles()
 	s.registerJoinServers()
+	s.registerArrivals()
 }
 
 func (s *Server) registerServer() {

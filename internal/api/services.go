@@ -45,11 +45,15 @@ type Services struct {
 	RekeyApprovals RekeyApprovals
 	RekeyFiles     RekeyFiles
 	JoinServers    JoinServers
+	Arrivals       Arrivals
 	// Answers may be nil: then an Idempotency-Key has no effect.
 	Answers Answers
 	// V2 answers what lies under client.BasePathV2, in manners of its own; nil is
 	// nobody.
 	V2 http.Handler
+	// Handover answers other Join Servers, whom their certificates name, under
+	// /handover/; nil is nobody.
+	Handover http.Handler
 	// Unsealer opens the keys of a server that starts sealed.
 	Unsealer Unsealer
 }

@@ -53,6 +53,19 @@ func (f *fixture) populateRekeying(t testing.TB, w *world) {
 		t.Fatal(err)
 	}
 	w.ids["rky"] = o.ID.String()
+	x, err := f.as(t, f.keyA).AddExpectation(t.Context(), client.NewExpectation{From: server.ID, Devices: euiRange(t, "0004A31000000000", "0004A310FFFFFFFF")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.ids["xpc"] = x.ID.String()
+	came := joinery.Arrival{
+		ID: joinery.NewArrivalID(), From: server.ID, Ref: "rky_there", Org: f.orgA, JoinEUI: eui(t, "70B3D57ED0000001"), DevEUI: eui(t, "0004A41000000001"),
+		Content: []byte("{}"), At: time.Now(), ChangedAt: time.Now(), OfferedAt: time.Now(),
+	}
+	if came, err = f.db.Arrive(t.Context(), came, 10, joinery.AuditEntry{At: time.Now(), Event: joinery.AuditRekeyArrived, Actor: "test", Org: f.orgA}); err != nil {
+		t.Fatal(err)
+	}
+	w.ids["arr"] = came.ID.String()
 }
 
 // populate makes one of everything for orgA.

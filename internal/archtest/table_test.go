@@ -76,9 +76,10 @@ var rooms = map[string]room{
 	"internal/factory":      {rules, "elements made offline: manifest and silicon file; the server never links it, the command and quickstart do"},
 	"internal/auth":         {rules, "who calls: API key, session or operator socket to Caller; who belongs to what; how people sign in"},
 
-	"internal/interop": {doors, "Backend Interfaces over mutual TLS"},
-	"internal/api":     {doors, "the management API"},
-	"internal/ttjs":    {doors, "the API of The Things Join Server, version 2: identity, bodies and errors in its own manners, beside the management API's"},
+	"internal/interop":   {doors, "Backend Interfaces over mutual TLS"},
+	"internal/api":       {doors, "the management API"},
+	"internal/rekeylink": {doors, "the hand-over protocol between Join Servers, both ends: the door that others call, and the calls to others"},
+	"internal/ttjs":      {doors, "the API of The Things Join Server, version 2: identity, bodies and errors in its own manners, beside the management API's"},
 
 	"internal/config":   {wiring, "the documented configuration"},
 	"internal/handover": {wiring, "sockets and requests pass from a server to its successor; knows no door and no rule, so that both sides of the conversation stand beside each other"},

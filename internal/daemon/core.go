@@ -19,6 +19,8 @@ import (
 	"joinery/internal/interop"
 	"joinery/internal/keyring"
 	"joinery/internal/refusal"
+	"joinery/internal/rekey"
+	"joinery/internal/rekeylink"
 	"joinery/internal/service"
 	"joinery/internal/ttjs"
 
@@ -37,6 +39,8 @@ type core struct {
 	events   *events.Runner
 	service  *service.Service
 	export   *export.Service
+	passing  *rekey.Runner
+	link     *rekeylink.Client
 	// serving ends when the core gives its database back; see lookAfterTerms.
 	serving    context.Context //nolint:containedctx // a life, and no request
 	endServing context.CancelFunc
@@ -97,7 +101,10 @@ func (k *core) build(ctx context.Context, c config.Config, h holders, certs cert
 		return err
 	}
 	k.apiCert = certs.api
-	k.api.Attach(services(h, rules, k.v2))
+	if err := k.buildHandovers(rules, certs); err != nil {
+		return err
+	}
+	k.api.Attach(services(h, rules, k.v2, rekeylink.NewDoor(rules.rekey, k.api, k.log, k.now)))
 	k.ops = &ops{checks: h.checks(), gatherer: k.registry, keysHint: h.keysHint}
 	k.ops.noteMasters = func(ctx context.Context, list []keyring.Master) error { return noteMasters(ctx, h.db, list) }
 	k.ops.noteKeys = func(ctx context.Context, g keyring.Generations) error { return noteKeys(ctx, h.db, g) }
@@ -262,6 +269,9 @@ func (k *core) close() error {
 	k.refusals.Close() // writes what it has
 	if k.events != nil {
 		k.events.Close(!k.cutOff.Load()) // after the last event
+	}
+	if k.link != nil {
+		k.link.Close()
 	}
 	var v2 error
 	if k.v2 != nil {

@@ -226,6 +226,7 @@ func (p *Program) takeBack(ctx context.Context, running *sync.WaitGroup, fail fu
 	running.Go(func() { next.followJoins(ctx) })
 	running.Go(func() { next.lookAfterTerms(ctx) })
 	running.Go(func() { next.runExports(ctx, p.custody) })
+	running.Go(func() { next.runHandovers(ctx) })
 	running.Go(func() {
 		limits := p.config.Limits
 		old.linger(ctx, limits.IdleTimeout+limits.RequestTimeout)

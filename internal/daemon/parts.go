@@ -232,13 +232,14 @@ func newAPI(c config.API, around func(http.Handler) http.Handler, log *slog.Logg
 	return api.New(api.Options{Version: Version(), Log: log, Metrics: metrics, Around: around, TrustedProxies: c.Proxies()})
 }
 
-func services(h holders, r rules, v2 http.Handler) api.Services {
+func services(h holders, r rules, v2, handover http.Handler) api.Services {
 	s := api.Services{
 		System: system{h}, Keys: r.auth, People: r.people,
 		Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
 		Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Disputes: r.claim, Imports: r.provisioning, Audit: r.fleet,
 		Refusals: r.refusal, Events: r.events, Rotation: r.rotation, Service: r.service, Exports: r.export, CustodyLog: r.custody,
-		Rekeying: r.rekey, RekeyApprovals: r.rekey, RekeyFiles: r.rekey, JoinServers: r.rekey, Answers: h.db, V2: v2, Unsealer: system{h},
+		Rekeying: r.rekey, RekeyApprovals: r.rekey, RekeyFiles: r.rekey, JoinServers: r.rekey, Arrivals: r.rekey,
+		Answers: h.db, V2: v2, Handover: handover, Unsealer: system{h},
 	}
 	if r.signIn != nil { // an interface that holds nil is not nil
 		s.SignIn = r.signIn

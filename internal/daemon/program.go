@@ -211,6 +211,7 @@ func (p *Program) Run(ctx context.Context) error {
 	running.Go(func() { p.core.followJoins(ctx) })
 	running.Go(func() { p.core.lookAfterTerms(ctx) })
 	running.Go(func() { p.core.runExports(ctx, p.custody) })
+	running.Go(func() { p.core.runHandovers(ctx) })
 	p.health.Store(p.core.ops)
 	if err := p.confirm(); err != nil {
 		fail(err)

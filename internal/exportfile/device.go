@@ -147,6 +147,9 @@ func (m Metadata) Roots() []string {
 	if m.MACVersion.HasTwoRootKeys() {
 		return []string{NwkKey, AppKey}
 	}
+	if m.Root10 == seal.RootRekeyKey { // in the place of that one
+		return []string{NwkKey}
+	}
 	return []string{m.Root10}
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"joinery"
+	"joinery/internal/seal"
 )
 
 // A sealed blob is what the token made (format byte ‖ ciphertext) and a MAC.
@@ -32,6 +33,8 @@ const (
 	roleAppKey
 	roleNS
 	roleAS
+	roleRekeyFirst
+	roleRekeySecond
 )
 
 // rootVersion is the version of every root's blob: a new generation of imported
@@ -53,6 +56,24 @@ func rootBinding(kind string, id joinery.KeySetID, root joinery.RootKey) binding
 		role = roleAppKey
 	}
 	return binding{kind, int64(id), role, rootVersion}
+}
+
+// heldBinding is what a key is bound to that stands in the place of a root key and
+// is none; see joinery.RekeyKey.
+func heldBinding(kind string, id joinery.KeySetID, place joinery.RootKey) binding {
+	role := roleRekeyFirst
+	if place == joinery.AppKey {
+		role = roleRekeySecond
+	}
+	return binding{kind, int64(id), role, rootVersion}
+}
+
+// rowBinding gives how the keys of a row are bound: by what it says that they are.
+func rowBinding(root10 string) func(kind string, id joinery.KeySetID, place joinery.RootKey) binding {
+	if root10 == seal.RootRekeyKey {
+		return heldBinding
+	}
+	return rootBinding
 }
 
 // kekBinding is what a KEK is bound to: its peer, and which of its KEKs it is.

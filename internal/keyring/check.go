@@ -30,8 +30,28 @@ func (k *Keyring) CheckKeySet(ctx context.Context, ks joinery.KeySet) error {
 				return err
 			}
 		}
-		return nil
+		return k.checkHeld(ctx, &ks.Held)
 	})
+}
+
+// checkHeld tells whether a rekeying key that was handed over, if there is one,
+// belongs to its row and opens.
+func (k *Keyring) checkHeld(ctx context.Context, h *joinery.HeldKey) error {
+	for place, sealed := range map[joinery.RootKey]joinery.Sealed{joinery.NwkKey: h.First, joinery.AppKey: h.Second} {
+		if len(sealed) == 0 {
+			continue
+		}
+		blob, err := k.unbind(ctx, heldBinding(kindUse, h.KeySet, place), sealed)
+		if err != nil {
+			return err
+		}
+		key, err := k.token.OpenRoot(ctx, blob)
+		if err != nil {
+			return err
+		}
+		key.Destroy()
+	}
+	return nil
 }
 
 // CheckKEK tells whether kek belongs to its row and opens.

@@ -137,6 +137,12 @@ func (c *custodian) Reseal(ctx context.Context, to seal.PublicKey, roots []joine
 
 func (c *custodian) reseal(ctx context.Context, b CustodyBatch, r joinery.StoredRoots) (d exportfile.Device, err error) {
 	about := exportfile.Metadata{JoinEUI: r.JoinEUI, DevEUI: r.DevEUI, MACVersion: r.MACVersion, Root10: r.Root10.String()}
+	if r.Root10 == joinery.RekeyKey { // one key or two, whatever its device has
+		about.MACVersion = lorawan.MAC1_0_4
+		if len(r.App.Custody) > 0 {
+			about.MACVersion = lorawan.MAC1_1
+		}
+	}
 	sources, err := c.sealed(ctx, about, r.KeySet, r.Nwk, r.App)
 	if err != nil {
 		return d, err
@@ -306,7 +312,7 @@ func (c *custodian) sealed(ctx context.Context, about exportfile.Metadata, id jo
 		if len(stored) == 0 {
 			return nil, ErrNoRoot
 		}
-		source, err := c.custodyBlob(ctx, rootBinding(kindCustody, id, root), stored)
+		source, err := c.custodyBlob(ctx, rowBinding(about.Root10)(kindCustody, id, root), stored)
 		if err != nil {
 			return nil, err
 		}

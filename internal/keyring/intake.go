@@ -9,7 +9,8 @@ import (
 )
 
 // RootsIn is the root keys of one key set on their way in: a row of a key list, as
-// it was sealed under the file key of a seal.Header.
+// it was sealed under the file key of a seal.Header. A row of a rekeying key is
+// bound as such, and opens as nothing else.
 type RootsIn struct {
 	KeySet joinery.KeySetID
 	Row    seal.SealedRow
@@ -67,24 +68,28 @@ func (k *Keyring) sealRow(ctx context.Context, batch Batch, in RootsIn) (out Roo
 	if err != nil {
 		return RootsOut{Err: err}
 	}
-	if out.Nwk, err = k.bindRoot(ctx, nwk, in.KeySet, joinery.NwkKey); err != nil {
+	as := rowBinding(in.Row.Root10)
+	if out.Nwk, err = k.bindRoot(ctx, nwk, in.KeySet, joinery.NwkKey, as); err != nil {
 		return RootsOut{Err: err}
 	}
-	if out.App, err = k.bindRoot(ctx, app, in.KeySet, joinery.AppKey); err != nil {
+	if out.App, err = k.bindRoot(ctx, app, in.KeySet, joinery.AppKey, as); err != nil {
 		return RootsOut{Err: err}
 	}
 	return out
 }
 
 // bindRoot binds the two forms of a root key, if there is one, to its key set.
-func (k *Keyring) bindRoot(ctx context.Context, r joinery.SealedRoot, id joinery.KeySetID, root joinery.RootKey) (s joinery.SealedRoot, err error) {
+func (k *Keyring) bindRoot(
+	ctx context.Context, r joinery.SealedRoot, id joinery.KeySetID, root joinery.RootKey,
+	as func(kind string, id joinery.KeySetID, place joinery.RootKey) binding,
+) (s joinery.SealedRoot, err error) {
 	if len(r.Use) == 0 {
 		return s, nil
 	}
-	if s.Use, err = k.bind(ctx, rootBinding(kindUse, id, root), r.Use); err != nil {
+	if s.Use, err = k.bind(ctx, as(kindUse, id, root), r.Use); err != nil {
 		return joinery.SealedRoot{}, err
 	}
-	if s.Custody, err = k.bind(ctx, rootBinding(kindCustody, id, root), r.Custody); err != nil {
+	if s.Custody, err = k.bind(ctx, as(kindCustody, id, root), r.Custody); err != nil {
 		return joinery.SealedRoot{}, err
 	}
 	return s, nil

@@ -28,6 +28,10 @@ func (k *Keyring) Rewrap(ctx context.Context, h seal.Header, in []RewrapIn) (out
 
 func (k *Keyring) rewrapRow(ctx context.Context, batch Batch, in RewrapIn) RootsOut {
 	id := in.Stored.KeySet
+	if (in.Stored.Root10 == joinery.RekeyKey) != (in.Row.Root10 == seal.RootRekeyKey) {
+		return RootsOut{Err: ErrIntegrity}
+	}
+	as := rowBinding(in.Row.Root10)
 	out := k.sealRow(ctx, batch, RootsIn{KeySet: id, Row: in.Row})
 	if out.Err != nil {
 		return out
@@ -36,7 +40,7 @@ func (k *Keyring) rewrapRow(ctx context.Context, batch Batch, in RewrapIn) Roots
 		root     joinery.RootKey
 		old, new joinery.SealedRoot
 	}{{joinery.NwkKey, in.Stored.Nwk, out.Nwk}, {joinery.AppKey, in.Stored.App, out.App}} {
-		if err := k.sameRoot(ctx, id, r.root, r.old, r.new); err != nil {
+		if err := k.sameRoot(ctx, as, id, r.root, r.old, r.new); err != nil {
 			return RootsOut{Err: err}
 		}
 	}
@@ -45,18 +49,21 @@ func (k *Keyring) rewrapRow(ctx context.Context, batch Batch, in RewrapIn) Roots
 
 // sameRoot makes sure that both blobs of old belong to their key set, and that old
 // and made hold the same key, or neither holds one.
-func (k *Keyring) sameRoot(ctx context.Context, id joinery.KeySetID, root joinery.RootKey, old, made joinery.SealedRoot) error {
+func (k *Keyring) sameRoot(
+	ctx context.Context, as func(kind string, id joinery.KeySetID, place joinery.RootKey) binding,
+	id joinery.KeySetID, root joinery.RootKey, old, made joinery.SealedRoot,
+) error {
 	if len(old.Use) == 0 && len(old.Custody) == 0 && len(made.Use) == 0 {
 		return nil
 	}
-	if _, err := k.unbind(ctx, rootBinding(kindCustody, id, root), old.Custody); err != nil {
+	if _, err := k.unbind(ctx, as(kindCustody, id, root), old.Custody); err != nil {
 		return err
 	}
-	before, err := k.fingerprint(ctx, id, root, old.Use)
+	before, err := k.fingerprint(ctx, as(kindUse, id, root), old.Use)
 	if err != nil {
 		return err
 	}
-	after, err := k.fingerprint(ctx, id, root, made.Use)
+	after, err := k.fingerprint(ctx, as(kindUse, id, root), made.Use)
 	if err != nil {
 		return err
 	}
@@ -70,8 +77,8 @@ func (k *Keyring) sameRoot(ctx context.Context, id joinery.KeySetID, root joiner
 // that its MAC is of use to nobody; and it stays here.
 var fingerprintOf = []byte("joinery: is this the same root key?")
 
-func (k *Keyring) fingerprint(ctx context.Context, id joinery.KeySetID, root joinery.RootKey, use joinery.Sealed) (mac [lwcrypto.BlockLen]byte, err error) {
-	blob, err := k.unbind(ctx, rootBinding(kindUse, id, root), use)
+func (k *Keyring) fingerprint(ctx context.Context, b binding, use joinery.Sealed) (mac [lwcrypto.BlockLen]byte, err error) {
+	blob, err := k.unbind(ctx, b, use)
 	if err != nil {
 		return mac, err
 	}

@@ -35,12 +35,15 @@ type Vault interface {
 	// DeriveRoot derives a root key of a device by the profile of the master key
 	// of that name. ErrUnknownMaster where there is none.
 	DeriveRoot(ctx context.Context, master string, d Derivation) (Key, error)
-	// DeriveSlotRoot derives a root key of rekeying profile M: the part d.Root of
-	// what the chip's DeriveKey makes by step, with the slot key of d and serial.
+	// DeriveSlotRoot derives a root key of rekeying profile M: that part of what the
+	// chip's DeriveKey makes by step.
 	// ErrNotServed where the token cannot without showing the slot key.
-	DeriveSlotRoot(ctx context.Context, master string, d Derivation, serial [lwcrypto.SerialLen]byte, step lorawan.Rekey) (Key, error)
+	DeriveSlotRoot(ctx context.Context, slot Slot, root joinery.RootKey, step lorawan.Rekey) (Key, error)
 	// SlotMAC computes the authorising MAC of such a chip. ErrNotServed as above.
-	SlotMAC(ctx context.Context, master string, d Derivation, serial [lwcrypto.SerialLen]byte) ([32]byte, error)
+	SlotMAC(ctx context.Context, slot Slot) ([32]byte, error)
+	// WrapSlot wraps the halves of such a slot key into out, an Outlet of the same
+	// token. ErrNotServed as above.
+	WrapSlot(ctx context.Context, slot Slot, out Outlet) (first, second []byte, err error)
 	// OpenRoot opens the use form of an imported root key (see Batch).
 	// ErrIntegrity where it does not open.
 	OpenRoot(ctx context.Context, blob []byte) (Key, error)
@@ -181,6 +184,16 @@ func (d Derivation) Block() (lwcrypto.Block, error) {
 		return lwcrypto.RootKey(lwcrypto.PurposeAppKey, d.Generation, d.DevEUI), nil
 	}
 	return lwcrypto.Block{}, mismatch("no root key is named")
+}
+
+// Slot names the slot key of a chip of rekeying profile M: what derives from a
+// master key, or, where Master is empty, two halves that were handed over, as
+// blobs for use (see Batch).
+type Slot struct {
+	Master        string
+	Derivation    Derivation // of it Generation, and DevEUI in any case
+	First, Second []byte
+	Serial        [lwcrypto.SerialLen]byte
 }
 
 // SlotBlocks gives the two blocks whose encryptions under a master key of profile

@@ -40,6 +40,7 @@ type Verbs interface {
 	VerifyRejoin(ctx context.Context, ks joinery.KeySet, frame []byte, sessions []joinery.Activation) (int, error)
 	Accept(ctx context.Context, r AcceptRequest) (Answer, error)
 	AppSKey(ctx context.Context, ks joinery.KeySet, a joinery.Activation, as joinery.KEK) (Envelope, error)
+	AcceptHash(ctx context.Context, ks joinery.KeySet, a joinery.Activation) ([32]byte, error)
 	OwnerToken(ctx context.Context, d joinery.DeviceID, generation uint32) (string, error)
 	CheckOwnerToken(ctx context.Context, d joinery.DeviceID, generation uint32, presented string) (bool, error)
 	WebhookSecret(ctx context.Context, id joinery.WebhookID, generation uint32) (string, error)

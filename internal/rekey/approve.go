@@ -16,6 +16,7 @@ type target struct {
 	// thumbprint names the key as people compare it: KID of a Join Server's transport
 	// key, that of RFC 7638 of a recipient's.
 	thumbprint string
+	ranges     []joinery.EUIRange // of JoinEUIs that are its own, where that was said
 }
 
 // target finds a pinned Join Server, or a recipient of the owner's, of which only one
@@ -26,11 +27,7 @@ func (s *Service) target(ctx context.Context, owner joinery.OrgID, to joinery.Jo
 		if err != nil {
 			return target{}, err
 		}
-		key, err := seal.ParsePublicKeyDER(j.TransportKey)
-		if err != nil {
-			return target{}, joinery.WrapError(joinery.CodeInternal, err, "the Join Server's transport key is damaged; pin it again")
-		}
-		return target{j.Name, key, key.KID()}, nil
+		return serverTarget(j)
 	}
 	r, err := s.authority.RecipientOf(ctx, owner, recipient)
 	if err != nil {
@@ -47,7 +44,20 @@ func (s *Service) target(ctx context.Context, owner joinery.OrgID, to joinery.Jo
 	if err != nil {
 		return target{}, joinery.Errorf(joinery.CodeConflict, "new root keys go to RSA keys alone: register one of 3072 bits or more as a recipient")
 	}
-	return target{r.Name, key, r.Thumbprint}, nil
+	return target{name: r.Name, key: key, thumbprint: r.Thumbprint}, nil
+}
+
+func serverTarget(j joinery.JoinServer) (target, error) {
+	key, err := seal.ParsePublicKeyDER(j.TransportKey)
+	if err != nil {
+		return target{}, joinery.WrapError(joinery.CodeInternal, err, "the Join Server's transport key is damaged; pin it again")
+	}
+	return target{j.Name, key, key.KID(), j.Theirs}, nil
+}
+
+// isOf tells whether an order names t, and the key that it had then.
+func (t target) isOf(o joinery.RekeyOrder) bool {
+	return o.To == t.name && (o.Thumbprint == "" || o.Thumbprint == t.thumbprint)
 }
 
 // Request is an order that waits for another person.
@@ -85,11 +95,13 @@ func (s *Service) Requests(ctx context.Context, caller joinery.Caller, after joi
 }
 
 // Approval is what another person looked at: exactly these devices, the JoinEUI at
-// which they are to join and the key to which their new root keys go.
+// which they are to join, the key to which their new root keys go, and whether the
+// next rekeying keys go there, too.
 type Approval struct {
 	Devices    []joinery.DeviceID
 	JoinEUI    lorawan.EUI64
 	Thumbprint string
+	RekeyKey   bool
 }
 
 // Approve arms the orders of devices that wait for another person, all or none.
@@ -99,8 +111,8 @@ func (s *Service) Approve(ctx context.Context, caller joinery.Caller, a Approval
 	seen := map[joinery.DeviceID]bool{}
 	err = s.waiting(ctx, caller, a.Devices, func(state joinery.ActivationState, o joinery.RekeyOrder) error {
 		switch {
-		case o.Rekey.JoinEUI != a.JoinEUI || o.Thumbprint != a.Thumbprint:
-			return joinery.Errorf(joinery.CodeConflict, "what you approve is not what was asked for of device %s: another JoinEUI, or another key; look at the request again", state.Device.DevEUI)
+		case o.Rekey.JoinEUI != a.JoinEUI || o.Thumbprint != a.Thumbprint || o.RekeyKey != a.RekeyKey:
+			return joinery.Errorf(joinery.CodeConflict, "what you approve is not what was asked for of device %s: another JoinEUI, another key, or rekeying keys that go, too, or do not; look at the request again", state.Device.DevEUI)
 		case seen[o.Device]:
 			return joinery.Errorf(joinery.CodeInvalid, "device %s is named twice", state.Device.DevEUI)
 		}
@@ -124,6 +136,7 @@ func (s *Service) Approve(ctx context.Context, caller joinery.Caller, a Approval
 			return nil, err
 		}
 	}
+	s.hurry()
 	return orders, nil
 }
 

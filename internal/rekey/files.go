@@ -7,9 +7,7 @@ import (
 	"time"
 
 	"joinery"
-	"joinery/internal/keyring"
 	"joinery/internal/rekeyfile"
-	"joinery/internal/seal"
 	"joinery/lorawan"
 )
 
@@ -26,6 +24,9 @@ func (s *Service) Ticket(ctx context.Context, caller joinery.Caller, devices []j
 		o := *state.Rekeying.Order
 		if !o.StateAt(s.now()).Open() {
 			return nil, joinery.Errorf(joinery.CodeConflict, "device %s has no open order to rekey: arm it", state.Device.DevEUI)
+		}
+		if o.Held() {
+			return nil, joinery.Errorf(joinery.CodeConflict, "the Join Server to which device %s is to go would not answer it yet: see how its hand-over stands", state.Device.DevEUI)
 		}
 		order := rekeyfile.Order{
 			Order: o.ID.String(), JoinEUI: state.Device.JoinEUI, DevEUI: state.Device.DevEUI, Profile: state.Device.Rekey.String(),
@@ -82,71 +83,34 @@ func (s *Service) Results(ctx context.Context, caller joinery.Caller, list []rek
 	return done, nil
 }
 
-// Handover seals the root keys to which the newest orders of devices lead to the
-// Join Server that those orders name, which must be to for all, and signs what goes
-// there. It can be made again, as often as it is lost; it is of no use to anybody
-// else.
-func (s *Service) Handover(ctx context.Context, caller joinery.Caller, to joinery.JoinServerID, devices []joinery.DeviceID) ([]byte, error) {
-	return s.handover(ctx, caller, to, 0, devices)
-}
-
-// Disclose is Handover to the recipient that the orders name. Whoever has its private
-// key reads the new root keys: each device says so for ever, and it is written before
-// they leave.
+// Disclose seals the root keys to which the newest orders of devices lead to the
+// recipient that they name, as Handover does for a Join Server. Whoever has its
+// private key reads the new root keys: each device says so for ever, and it is
+// written before they leave.
 func (s *Service) Disclose(ctx context.Context, caller joinery.Caller, to joinery.RecipientID, devices []joinery.DeviceID) ([]byte, error) {
-	return s.handover(ctx, caller, 0, to, devices)
-}
-
-func (s *Service) handover(ctx context.Context, caller joinery.Caller, server joinery.JoinServerID, recipient joinery.RecipientID, devices []joinery.DeviceID) ([]byte, error) {
 	states, err := s.ordered(ctx, caller, devices)
 	if err != nil || len(states) == 0 {
 		return nil, err
 	}
-	to, err := s.target(ctx, states[0].Device.Ownership.Org, server, recipient)
+	r, err := s.target(ctx, states[0].Device.Ownership.Org, 0, to)
 	if err != nil {
 		return nil, err
 	}
-	// That these keys may go there was decided when the orders were given; now the
-	// device may have them, and must find them there.
-	var in []keyring.HandoverIn
+	list := make([]parting, len(states))
 	var entries []joinery.AuditEntry
-	for _, state := range states {
+	for i, state := range states {
 		o := *state.Rekeying.Order
-		if o.To != to.name || o.Recipient != recipient || o.Thumbprint != "" && o.Thumbprint != to.thumbprint {
-			return nil, joinery.Errorf(joinery.CodeConflict, "the order to rekey device %s names another Join Server or recipient, or another key of it", state.Device.DevEUI)
+		if err := s.leaves(state, r, to); err != nil {
+			return nil, err
 		}
-		if st := o.StateAt(s.now()); !st.Open() && (o.Sent == 0 || st == joinery.RekeyConfirmed) {
-			return nil, joinery.Errorf(joinery.CodeConflict, "the order to rekey device %s is %s: there is nothing to hand over", state.Device.DevEUI, st)
-		}
-		in = append(in, keyring.HandoverIn{KeySet: leadsTo(state, o), Row: seal.SealedRow{
-			JoinEUI: o.Rekey.JoinEUI, DevEUI: state.Device.DevEUI, MACVersion: state.Device.MACVersion, Root10: seal.RootNwkKey, JoinNonceFloor: floor(state),
-		}})
+		// One key set a device: it is the one that the disclosure names.
+		list[i] = parting{state, o, []joinery.KeySet{leadsTo(state.KeySet, o)}}
 		entries = append(entries, s.orderEntry(caller, joinery.AuditRekeyHandedOver, state.Device, o))
 	}
-	if recipient == 0 {
-		err = s.store.NoteHandover(ctx, entries...)
-	} else {
-		err = s.disclose(ctx, states, entries)
-	}
-	if err != nil { // nothing has left yet
+	if err := s.disclose(ctx, states, entries); err != nil { // nothing has left yet
 		return nil, err
 	}
-	h := rekeyfile.Handover{At: s.now().UTC().Truncate(time.Second), To: to.name}
-	var rows []seal.SealedRow
-	if h.Seal, rows, err = s.keys.Handover(ctx, to.key, in); err != nil {
-		switch {
-		case errors.Is(err, keyring.ErrNotServed):
-			return nil, joinery.WrapError(joinery.CodeConflict, err, "this server's token does not wrap keys by the algorithm of the key that they go to")
-		case errors.Is(err, keyring.ErrNoRoot):
-			return nil, joinery.WrapError(joinery.CodeConflict, err, "one of these devices has no rekeying key: its root keys were imported, or nobody said how it rekeys")
-		}
-		return nil, joinery.WrapError(joinery.CodeInternal, err, "the new root keys cannot be sealed")
-	}
-	for i, state := range states {
-		rows[i].Line = uint64(i) + 1
-		h.Devices = append(h.Devices, rekeyfile.HandedOver{Order: state.Rekeying.Order.ID.String(), Cookie: state.Rekeying.Order.Rekey.Cookie, Row: rows[i]})
-	}
-	return s.sign(ctx, rekeyfile.FormatHandover, h)
+	return s.pack(ctx, r, list)
 }
 
 // disclose writes for each device that its new root keys become readable to the
@@ -167,17 +131,6 @@ func (s *Service) disclose(ctx context.Context, states []joinery.ActivationState
 		}
 	}
 	return nil
-}
-
-// leadsTo is the key set that a device has once it obeyed o.
-func leadsTo(state joinery.ActivationState, o joinery.RekeyOrder) joinery.KeySet {
-	k := state.KeySet
-	if n := len(k.Steps); n > 0 && k.Steps[n-1] == o.Rekey {
-		return k // it obeyed, and did not store its JoinEUI
-	}
-	k.Origin, k.Root10 = joinery.OriginRekeyed, joinery.NwkKey
-	k.Steps = append(append([]lorawan.Rekey(nil), k.Steps...), o.Rekey)
-	return k
 }
 
 // floor is a JoinNonce below every one that the new Join Server issues, and not
@@ -206,18 +159,13 @@ func (s *Service) Receipts(ctx context.Context, caller joinery.Caller, list []Ha
 		if err != nil {
 			return nil, err
 		}
-		joins, err := s.store.Activations(ctx, h.Device, 1)
+		j, ok, err := s.transcript(ctx, state, h.Order, h.Cookie)
 		if err != nil {
 			return nil, err
 		}
-		if len(joins) == 0 {
-			continue
+		if ok {
+			r.Joins = append(r.Joins, j)
 		}
-		a := joins[0]
-		r.Joins = append(r.Joins, rekeyfile.Joined{
-			Order: h.Order, Cookie: h.Cookie, JoinEUI: state.Device.JoinEUI, DevEUI: state.Device.DevEUI,
-			At: a.At, DevNonce: lorawan.DevNonce(a.Count), JoinNonce: a.JoinNonce, Request: a.FrameHash[:],
-		})
 	}
 	return s.sign(ctx, rekeyfile.FormatReceipt, r)
 }
@@ -246,11 +194,13 @@ func (s *Service) TakeReceipts(ctx context.Context, caller joinery.Caller, file 
 		if err != nil {
 			return done, err
 		}
-		if o.Recipient != 0 || !signers[o.To] || joined.JoinEUI != o.Rekey.JoinEUI || joined.Cookie != o.Rekey.Cookie || joined.DevEUI != state.Device.DevEUI || joined.JoinNonce == 0 {
+		if o.Recipient != 0 || !signers[o.To] || joined.JoinEUI != o.Rekey.JoinEUI || joined.Cookie != o.Rekey.Cookie || joined.DevEUI != state.Device.DevEUI || !joined.Whole() {
 			return done, joinery.Errorf(joinery.CodeInvalid, "receipt: what it says of device %s is not of order %s, or not by the Join Server that the order names", joined.DevEUI, o.ID)
 		}
-		err = s.confirm(ctx, caller, state.Device, o, map[string]string{"by": "receipt", "joined": joined.At.UTC().Format(time.RFC3339)})
-		if err != nil {
+		if err := s.confirm(ctx, caller, state.Device, o, receiptDetail(joined)); err != nil {
+			return done, err
+		}
+		if err := s.passed(ctx, caller, state.Device, o, joinery.PassageJoined); err != nil {
 			return done, err
 		}
 		done++

@@ -8,10 +8,7 @@ package rekey
 import (
 	"context"
 	"crypto/rand"
-	"crypto/x509"
-	"strings"
 	"time"
-	"unicode"
 
 	"joinery"
 	"joinery/internal/keyring"
@@ -62,6 +59,9 @@ type State interface {
 	Store
 	Changes
 	Servers
+	Passages
+	Arrivals
+	Expectations
 }
 
 // Keys are the verbs of custody that rekeying uses; see keyring.Keyring.
@@ -70,6 +70,9 @@ type Keys interface {
 	AuthMAC(ctx context.Context, ks joinery.KeySet) ([32]byte, error)
 	SignStatement(ctx context.Context, content []byte) (signature, public []byte, err error)
 	TransportKey() seal.PublicKey
+	SealRoots(ctx context.Context, h seal.Header, in []keyring.RootsIn) ([]keyring.RootsOut, error)
+	AcceptHash(ctx context.Context, ks joinery.KeySet, a joinery.Activation) ([32]byte, error)
+	Generations() keyring.Generations
 }
 
 // Authority says who may let root keys of an organisation's devices go, and to whom:
@@ -94,11 +97,12 @@ type Service struct {
 	authority Authority
 	served    func(lorawan.EUI64) bool
 	now       func() time.Time
+	wake      chan struct{} // has room for one: something is to be handed over
 }
 
 // New makes a Service. served tells for which JoinEUIs this server answers itself.
 func New(store State, keys Keys, a Authority, served func(lorawan.EUI64) bool, now func() time.Time) *Service {
-	return &Service{store, keys, a, served, now}
+	return &Service{store, keys, a, served, now, make(chan struct{}, 1)}
 }
 
 // Bounds.
@@ -151,8 +155,8 @@ func (s *Service) SetProfile(ctx context.Context, caller joinery.Caller, id join
 	if state.Device.Rekey != 0 && state.Device.RekeyWord > joinery.RekeyByOwner {
 		return joinery.Errorf(joinery.CodeConflict, "how this device rekeys stands by the word of its %s: profile %s", state.Device.RekeyWord, state.Device.Rekey)
 	}
-	if p != 0 && state.KeySet.Master == "" {
-		return joinery.Errorf(joinery.CodeInvalid, "its root keys were imported, and imported keys have no rekeying key: only elements whose keys derive from a master key can be rekeyed from here")
+	if p != 0 && !state.KeySet.CanRekey() {
+		return joinery.Errorf(joinery.CodeInvalid, "its root keys were imported without a rekeying key: only elements whose keys derive from a master key, or were handed over with it, can be rekeyed from here")
 	}
 	return s.store.SetRekeyProfile(ctx, id, state.Device.Ownership.Org, p, s.entry(caller, joinery.AuditRekeyProfile, state.Device, map[string]string{"profile": p.String()}))
 }
@@ -166,6 +170,10 @@ type Arm struct {
 	To        joinery.JoinServerID
 	Recipient joinery.RecipientID
 	Life      time.Duration // zero: DefaultLife
+	// RekeyKey has the next rekeying key go to the Join Server, too, so that the
+	// device can be rekeyed from there on. Whoever has it can compute all root keys
+	// that come after.
+	RekeyKey bool
 }
 
 // Arm gives an order. Its instruction goes with the next join-accept of the device,
@@ -181,6 +189,8 @@ func (s *Service) Arm(ctx context.Context, caller joinery.Caller, a Arm) (o join
 		return o, joinery.Errorf(joinery.CodeInvalid, "joinEUI: this Join Server answers for it itself; name one of the other Join Server's")
 	case (a.To == 0) == (a.Recipient == 0):
 		return o, joinery.Errorf(joinery.CodeInvalid, "to: name a pinned Join Server or a recipient, one of the two")
+	case a.RekeyKey && a.Recipient != 0:
+		return o, joinery.Errorf(joinery.CodeInvalid, "rekeyKey: rekeying keys go to pinned Join Servers alone")
 	case a.Life < 0 || a.Life > MaxLife:
 		return o, joinery.Errorf(joinery.CodeInvalid, "expiry: want at most %d days from now", int(MaxLife.Hours()/24))
 	}
@@ -193,6 +203,9 @@ func (s *Service) Arm(ctx context.Context, caller joinery.Caller, a Arm) (o join
 	if err != nil {
 		return o, err
 	}
+	if len(to.ranges) > 0 && !within(to.ranges, a.JoinEUI) {
+		return o, joinery.Errorf(joinery.CodeInvalid, "joinEUI: it is none of %s's", to.name)
+	}
 	if err := s.rekeyable(ctx, state); err != nil {
 		return o, err
 	}
@@ -200,12 +213,18 @@ func (s *Service) Arm(ctx context.Context, caller joinery.Caller, a Arm) (o join
 	if err != nil {
 		return o, err
 	}
+	if state.KeySet.Held.KeySet != 0 {
+		if err := s.noteAllJoins(ctx); err != nil {
+			return o, err
+		}
+	}
 	now := s.now().UTC().Truncate(time.Millisecond)
 	o = joinery.RekeyOrder{
 		ID: joinery.NewRekeyID(), Device: a.Device, State: joinery.RekeyArmed, Rekey: lorawan.Rekey{JoinEUI: a.JoinEUI},
-		To: to.name, Recipient: a.Recipient, Thumbprint: to.thumbprint,
+		To: to.name, Recipient: a.Recipient, Thumbprint: to.thumbprint, RekeyKey: a.RekeyKey,
 		Owner: owner, By: caller.Name, Person: caller.Person, At: now, ArmedAt: now, ExpiresAt: now.Add(a.Life),
 	}
+	defer s.hurry()
 	rand.Read(o.Rekey.Cookie[:]) // never fails (crypto/rand)
 	event := joinery.AuditRekeyArmed
 	if another {
@@ -219,8 +238,8 @@ func (s *Service) rekeyable(ctx context.Context, state joinery.ActivationState) 
 	switch {
 	case state.Device.Rekey == 0:
 		return joinery.Errorf(joinery.CodeConflict, "nobody said that this device rekeys: say by which profile, if its element can")
-	case state.KeySet.Master == "":
-		return joinery.Errorf(joinery.CodeConflict, "its root keys were imported, and imported keys have no rekeying key")
+	case !state.KeySet.CanRekey():
+		return joinery.Errorf(joinery.CodeConflict, "its root keys were imported, and no rekeying key came with them")
 	case state.KeySet.Nonces.JoinNonce > lorawan.MaxJoinNonce-2*nonceMargin:
 		return joinery.Errorf(joinery.CodeExhausted, "it has too few JoinNonces left to go on elsewhere")
 	case state.Device.Rekey != joinery.RekeyM:
@@ -285,27 +304,6 @@ func (s *Service) StatementKey(ctx context.Context) (public []byte, err error) {
 	return public, err
 }
 
-// Pin pins a Join Server. Keys are DER; receiptKey may be nil.
-func (s *Service) Pin(ctx context.Context, caller joinery.Caller, name string, transportKey, receiptKey []byte) (j joinery.JoinServer, err error) {
-	if err := caller.RequireOperator(); err != nil {
-		return j, err
-	}
-	if name == "" || len(name) > 100 || strings.ContainsFunc(name, unicode.IsControl) {
-		return j, joinery.Errorf(joinery.CodeInvalid, "name: want 1 to 100 bytes without control characters")
-	}
-	if _, err := seal.ParsePublicKeyDER(transportKey); err != nil {
-		return j, joinery.Errorf(joinery.CodeInvalid, "transportKey: not a public key to which keys can be sealed")
-	}
-	if receiptKey != nil {
-		if _, err := x509.ParsePKIXPublicKey(receiptKey); err != nil {
-			return j, joinery.Errorf(joinery.CodeInvalid, "receiptKey: not a public key")
-		}
-	}
-	j = joinery.JoinServer{ID: joinery.NewJoinServerID(), Name: name, TransportKey: transportKey, ReceiptKey: receiptKey, CreatedAt: s.now().UTC().Truncate(time.Millisecond)}
-	entry := s.entry(caller, joinery.AuditJoinServerAdded, joinery.Device{}, map[string]string{"server": j.ID.String(), "name": name})
-	return j, s.store.AddJoinServer(ctx, j, entry)
-}
-
 // Unpin removes a pinned Join Server.
 func (s *Service) Unpin(ctx context.Context, caller joinery.Caller, id joinery.JoinServerID) error {
 	if err := caller.RequireOperator(); err != nil {
@@ -341,9 +339,13 @@ func (s *Service) entry(caller joinery.Caller, event joinery.AuditEvent, d joine
 }
 
 func (s *Service) orderEntry(caller joinery.Caller, event joinery.AuditEvent, d joinery.Device, o joinery.RekeyOrder) joinery.AuditEntry {
-	return s.entry(caller, event, d, map[string]string{
+	detail := map[string]string{
 		"order": o.ID.String(), "cookie": o.Rekey.Cookie.String(), "new_join_eui": o.Rekey.JoinEUI.String(), "to": o.To, "key": o.Thumbprint,
-	})
+	}
+	if o.RekeyKey {
+		detail["rekeying_key"] = "goes with it"
+	}
+	return s.entry(caller, event, d, detail)
 }
 
 // sign makes a signed file.

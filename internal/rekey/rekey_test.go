@@ -54,7 +54,7 @@ func newServer(t *testing.T, joinEUI lorawan.EUI64) *server {
 	db, err := store.Open(t.Context(), opt)
 	ok(t, err)
 	t.Cleanup(func() { ok(t, db.Close()) })
-	s := &server{t: t, dir: dir, store: db, keys: keyringtest.Soft(t), org: joinery.NewOrgID(), now: noon}
+	s := &server{t: t, dir: dir, store: db, keys: keyringtest.SoftNumber(t, map[lorawan.EUI64]int{here: 0, there: 1, farther: 2}[joinEUI]), org: joinery.NewOrgID(), now: noon}
 	s.owner = joinery.Caller{Org: s.org, Name: "owner", Key: joinery.NewAPIKeyID(), Rights: joinery.AllRights()}
 	audit := joinery.AuditEntry{At: noon, Event: joinery.AuditOrgAdded, Actor: "test"}
 	ok(t, db.AddOrg(t.Context(), joinery.Organisation{ID: s.org, Name: "maker", CreatedAt: noon}, audit))
@@ -128,7 +128,7 @@ func (s *server) pin(other *server) joinery.JoinServerID {
 	s.t.Helper()
 	_, public, err := other.keys.Keyring.SignStatement(s.t.Context(), nil)
 	ok(s.t, err)
-	j, err := s.Pin(s.t.Context(), operator, "other", other.keys.Keyring.TransportKey().MarshalDER(), public)
+	j, err := s.Pin(s.t.Context(), operator, joinery.JoinServer{Name: "other", TransportKey: other.keys.Keyring.TransportKey().MarshalDER(), ReceiptKey: public})
 	ok(s.t, err)
 	return j.ID
 }
@@ -267,30 +267,34 @@ func TestReceipts(t *testing.T) {
 	ctx := t.Context()
 	a, b := newServer(t, here), newServer(t, there)
 	devEUI := lorawan.EUI64{9}
-	id := a.derived(devEUI, "")
-	to := a.pin(b)
+	id, e := a.derived(devEUI, ""), a.element(devEUI)
+	a.rekeys(e, joinery.RekeyS)
+	to, _ := know(a, b, there, "b")
 	ok(t, a.SetProfile(ctx, a.owner, id, joinery.RekeyS))
-	order, err := a.Arm(ctx, a.owner, rekey.Arm{Device: id, JoinEUI: there, To: to})
+	order, err := a.Arm(ctx, a.owner, rekey.Arm{Device: id, JoinEUI: there, To: to.ID})
 	ok(t, err)
-	_, err = a.Ticket(ctx, a.owner, []joinery.DeviceID{id})
+	file, err := a.Handover(ctx, a.owner, to.ID, []joinery.DeviceID{id})
 	ok(t, err)
-
-	arrived := b.add(joinery.Device{JoinEUI: there, DevEUI: devEUI, MACVersion: lorawan.MAC1_1},
-		joinery.KeySet{Origin: joinery.OriginSealed, Nwk: joinery.SealedRoot{Use: []byte{1}}, Nonces: joinery.Nonces{JoinNonce: 65_536}}, "")
+	a.tell(e, id)
+	_, err = b.TakeFile(ctx, b.owner, file, nil)
+	ok(t, err)
+	arrived := b.arrivedAs(there, devEUI)
 	over := []rekey.HandedOver{{Device: arrived, Order: order.ID.String(), Cookie: order.Rekey.Cookie}}
-	file, err := b.Receipts(ctx, b.owner, over)
+	file, err = b.Receipts(ctx, b.owner, over)
 	ok(t, err)
 	if n, err := a.TakeReceipts(ctx, a.owner, file); n != 0 || err != nil {
 		t.Errorf("before it joined: %d, %v", n, err)
 	}
-	b.join(arrived, devEUI)
+	b.joins(e, there)
 	file, err = b.Receipts(ctx, b.owner, over)
 	ok(t, err)
 
-	// Another order, another owner, another server's word.
+	// Another order, another owner, another server's word, another accept.
 	wrong, err := b.Receipts(ctx, b.owner, []rekey.HandedOver{{Device: arrived, Order: order.ID.String()}})
 	ok(t, err)
 	_, err = a.TakeReceipts(ctx, a.owner, wrong)
+	wantCode(t, err, joinery.CodeInvalid)
+	_, err = a.TakeReceipts(ctx, a.owner, resign(t, b, rekeyfile.FormatReceipt, file, func(r *rekeyfile.Receipt) { r.Joins[0].Accept[3] ^= 1 }))
 	wantCode(t, err, joinery.CodeInvalid)
 	_, err = a.TakeReceipts(ctx, joinery.Caller{Org: 77}, file)
 	wantCode(t, err, joinery.CodeNotFound)
@@ -306,19 +310,7 @@ func TestReceipts(t *testing.T) {
 		}
 	}
 	a.wantStatus(id, joinery.RekeyConfirmed, 1)
-}
-
-// join commits a join of a device at this server.
-func (s *server) join(id joinery.DeviceID, devEUI lorawan.EUI64) {
-	s.t.Helper()
-	state, err := s.store.LoadActivation(s.t.Context(), there, devEUI)
-	ok(s.t, err)
-	n := state.KeySet.Nonces
-	n.JoinNonce++
-	a := joinery.Activation{ID: joinery.NewActivationID(), At: noon, Device: id, KeySet: state.KeySet.ID, Owner: s.org, Peer: 1,
-		Type: joinery.JoinTypeJoin, JoinEUI: there, DevEUI: devEUI, Root: joinery.NwkKey, JoinNonce: n.JoinNonce}
-	n = n.WithActivation(joinery.RecentActivation{ID: a.ID}, 0)
-	ok(s.t, s.store.CommitActivation(s.t.Context(), joinery.ActivationCommit{KeySet: a.KeySet, Version: state.KeySet.Version, Nonces: n, Activation: a}))
+	a.wantPassage(id, joinery.RekeyConfirmed, joinery.PassageJoined)
 }
 
 // What must not be is refused, each with its own words.
@@ -360,9 +352,9 @@ func TestRefusals(t *testing.T) {
 	wantCode(t, a.Cancel(ctx, a.owner, id), joinery.CodeConflict)
 	_, err = a.Handover(ctx, a.owner, to, []joinery.DeviceID{id})
 	wantCode(t, err, joinery.CodeConflict)
-	_, err = a.Pin(ctx, a.owner, "x", nil, nil)
+	_, err = a.Pin(ctx, a.owner, joinery.JoinServer{Name: "x"})
 	wantCode(t, err, joinery.CodeForbidden)
-	_, err = a.Pin(ctx, operator, "x", []byte{1}, nil)
+	_, err = a.Pin(ctx, operator, joinery.JoinServer{Name: "x", TransportKey: []byte{1}})
 	wantCode(t, err, joinery.CodeInvalid)
 
 	powerless := a.owner

@@ -24,8 +24,8 @@ import (
 // Formats of what is signed.
 const (
 	FormatTicket   = "joinery-rekey-ticket/1"
-	FormatHandover = "joinery-rekey-handover/1"
-	FormatReceipt  = "joinery-rekey-receipt/1"
+	FormatHandover = "joinery-rekey-handover/2"
+	FormatReceipt  = "joinery-rekey-receipt/2"
 	// FormatResults is that of results, which nobody signs.
 	FormatResults = "joinery-rekey-results/1"
 )
@@ -157,30 +157,4 @@ type Handover struct {
 	To      string       `json:"to"` // how the sender calls the receiver
 	Seal    seal.Header  `json:"seal"`
 	Devices []HandedOver `json:"devices"`
-}
-
-// HandedOver is one device: the row of a key list, under its new JoinEUI.
-type HandedOver struct {
-	Order  string         `json:"order"`
-	Cookie lorawan.Cookie `json:"cookie"`
-	Row    seal.SealedRow `json:"row"`
-}
-
-// Receipt says that devices which were handed over joined here.
-type Receipt struct {
-	At    time.Time `json:"at"`
-	Joins []Joined  `json:"joins"`
-}
-
-// Joined is the transcript of one join.
-type Joined struct {
-	Order     string            `json:"order"`
-	Cookie    lorawan.Cookie    `json:"cookie"`
-	JoinEUI   lorawan.EUI64     `json:"joinEUI"`
-	DevEUI    lorawan.EUI64     `json:"devEUI"`
-	At        time.Time         `json:"at"`
-	DevNonce  lorawan.DevNonce  `json:"devNonce"`
-	JoinNonce lorawan.JoinNonce `json:"joinNonce"`
-	// Request is SHA-256 over the join-request and what the network asked with it.
-	Request []byte `json:"request"`
 }

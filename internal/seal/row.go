@@ -15,6 +15,10 @@ const KeyListFormat = "joinery-keylist/1"
 const (
 	RootNwkKey = "NwkKey"
 	RootAppKey = "AppKey"
+	// RootRekeyKey marks a row whose keys are no root keys: a rekeying key in the
+	// place of NwkKey, or the halves of a slot key in both. It is of hand-overs; no
+	// key list has one.
+	RootRekeyKey = "RekeyKey"
 )
 
 // sealedRootLen is the length of a sealed root key: AES-128 and the overhead of
@@ -76,8 +80,24 @@ type RowError struct {
 // Error implements error.
 func (e *RowError) Error() string { return fmt.Sprintf("line %d: %s", e.Line, e.Reason) }
 
-// Check tells whether r is complete; the error is for people and names no value.
+// Check tells whether r is a complete row of a key list; the error is for people
+// and names no value.
 func (r SealedRow) Check() error {
+	if err := r.check(); err != nil {
+		return err
+	}
+	return r.checkRoots()
+}
+
+// CheckRekeyKey tells whether r is a complete row of a rekeying key.
+func (r SealedRow) CheckRekeyKey() error {
+	if r.Root10 != RootRekeyKey || len(r.NwkKey) == 0 || len(r.UsedDevNonces) > 0 || r.JoinNonceFloor != 0 || r.NextRJCount1 != 0 || len(r.Former) > 0 {
+		return errors.New("not a row of a rekeying key")
+	}
+	return r.check()
+}
+
+func (r SealedRow) check() error {
 	for _, k := range [][]byte{r.NwkKey, r.AppKey} {
 		if len(k) != 0 && len(k) != sealedRootLen {
 			return fmt.Errorf("a sealed key has %d bytes; want %d", len(k), sealedRootLen)
@@ -93,10 +113,7 @@ func (r SealedRow) Check() error {
 	case r.JoinNonceFloor > lorawan.MaxJoinNonce:
 		return fmt.Errorf("JoinNonceFloor is above %d", lorawan.MaxJoinNonce)
 	}
-	if err := r.checkFormer(); err != nil {
-		return err
-	}
-	return r.checkRoots()
+	return r.checkFormer()
 }
 
 func (r SealedRow) checkFormer() error {

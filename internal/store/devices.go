@@ -171,7 +171,7 @@ func (d *DB) DeleteDevice(ctx context.Context, id joinery.DeviceID, owner joiner
 			"DELETE FROM transfer WHERE device = ?",
 			"DELETE FROM manifest_entry WHERE device = ?",
 			"DELETE FROM refusal_device WHERE device = ?",
-			"DELETE FROM sealed_root WHERE key_set = (SELECT key_set FROM device WHERE id = ?)",
+			eraseRoots,
 			"UPDATE rekey SET state = 'cancelled', ended_at = at WHERE device = ? AND ended_at IS NULL",
 			"UPDATE import SET current = 0 WHERE done = 1 AND org = (SELECT org FROM device WHERE id = ?)",
 		} {
@@ -198,6 +198,14 @@ func (t *tx) tellImported(id joinery.DeviceID, a *joinery.AuditEntry) error {
 	_, err = t.one("SELECT join_eui FROM device WHERE id = ?", func(r *row) error { detail["joinEUI"] = r.eui().String(); return nil }, id)
 	return err
 }
+
+// eraseRoots erases the ciphertext of a device's keys: of the key set that it has, of
+// those from which that came and those that it may have instead, and of the rekeying
+// keys that were handed over with them.
+const eraseRoots = `DELETE FROM sealed_root WHERE key_set IN (
+	WITH RECURSIVE up(id) AS (SELECT key_set FROM device WHERE id = ?1 UNION SELECT key_set FROM rekey_candidate WHERE device = ?1
+		UNION SELECT p.parent FROM up JOIN key_set p ON p.id = up.id WHERE p.parent IS NOT NULL)
+	SELECT id FROM up UNION SELECT r.held FROM rekeying_key r JOIN up ON up.id = r.key_set)`
 
 // OpenReset opens the operator's reset of DevNonces at a time: one join within
 // a day after it may set a new floor. The JoinNonce is raised to at least

@@ -125,10 +125,12 @@ var simpleRules = []rule{
 		"SELECT d.id FROM key_set k JOIN device d ON d.id = k.device WHERE k.disclosed = 1 AND d.disclosed = 0"},
 	{"key_set", keySetID, "a key set of which a root key was disclosed says so", fixTamper,
 		"SELECT k.id FROM key_set k WHERE k.disclosed = 0 AND EXISTS (SELECT 1 FROM disclosure WHERE key_set = k.id)"},
-	{"key_set", keySetID, "it belongs to a device, whose key set it is or leads to", fixTamper,
+	{"key_set", keySetID, "it belongs to a device, whose key set it is or leads to, or was handed over with it", fixTamper,
 		`SELECT k.id FROM key_set k LEFT JOIN device d ON d.id = k.device WHERE d.id IS NULL OR (d.key_set <> k.id
 		AND NOT EXISTS (SELECT 1 FROM rekey_candidate WHERE device = d.id AND key_set = k.id)
-		AND NOT EXISTS (SELECT 1 FROM disclosure WHERE key_set = k.id AND rekey IS NOT NULL) AND NOT EXISTS (
+		AND NOT EXISTS (SELECT 1 FROM disclosure WHERE key_set = k.id AND rekey IS NOT NULL)
+		AND NOT EXISTS (SELECT 1 FROM rekeying_key r JOIN key_set o ON o.id = r.key_set WHERE r.held = k.id AND o.device = d.id)
+		AND NOT EXISTS (SELECT 1 FROM arrival_key c JOIN arrival a ON a.id = c.arrival WHERE c.key_set = k.id AND a.device = d.id) AND NOT EXISTS (
 		WITH RECURSIVE up(id) AS (SELECT d.key_set UNION SELECT p.parent FROM up JOIN key_set p ON p.id = up.id WHERE p.parent IS NOT NULL)
 		SELECT 1 FROM up WHERE id = k.id))`},
 	{"key_set", keySetID, "its JoinNonce is not below the sum of all jumps", fixReport,
@@ -150,6 +152,20 @@ var simpleRules = []rule{
 		"SELECT id FROM key_set WHERE (origin = 3) <> (rekey_join_eui IS NOT NULL)"},
 	{"sealed_root", keySetID, "only a sealed key set has sealed roots", fixTamper,
 		"SELECT s.key_set FROM sealed_root s JOIN key_set k ON k.id = s.key_set WHERE k.origin <> 2"},
+	{"rekeying_key", keySetID, "it is a sealed key, of no device's joins, and goes with one of the same device", fixTamper,
+		`SELECT r.held FROM rekeying_key r JOIN key_set h ON h.id = r.held JOIN key_set k ON k.id = r.key_set
+		WHERE h.origin <> 2 OR h.device <> k.device OR h.dev_eui <> k.dev_eui OR k.origin <> 2
+		OR EXISTS (SELECT 1 FROM device WHERE key_set = r.held) OR EXISTS (SELECT 1 FROM rekey_candidate WHERE key_set = r.held)
+		OR EXISTS (SELECT 1 FROM activation WHERE key_set = r.held)`},
+	{"passage", plain, "something is to be done for what waits to be handed over, and its order is there", fixTamper,
+		"SELECT count(*) FROM passage p JOIN rekey r ON r.id = p.rekey WHERE p.state = 'waiting' AND p.next_at IS NULL HAVING count(*) > 0"},
+	{"arrival", deviceID, "what was taken in is a device of its JoinEUI and DevEUI, with a key set that came with it", fixTamper,
+		`SELECT a.device FROM arrival a JOIN device d ON d.id = a.device WHERE a.dev_eui <> d.dev_eui OR a.join_eui <> d.join_eui
+		OR NOT EXISTS (SELECT 1 FROM arrival_key WHERE arrival = a.id)`},
+	{"arrival", plain, "what is parked has its sealed keys, and nothing else has", fixTamper,
+		"SELECT count(*) FROM arrival WHERE (state = 'parked') <> (content IS NOT NULL) HAVING count(*) > 0"},
+	{"arrival_news", plain, "the receipts for a Join Server are numbered without gaps", fixTamper,
+		"SELECT join_server FROM arrival_news GROUP BY join_server HAVING max(n) <> count(*)"},
 	{"binding", deviceID, "it has the highest epoch that its device ever gave", fixTamper,
 		"SELECT b.device FROM binding b JOIN device d ON d.id = b.device WHERE b.epoch <> d.binding_epoch"},
 	{"last_join", deviceID, "it is listed under its owner", "delete the rows of last_join and last_join_seen; joins fill them again",

@@ -200,10 +200,19 @@ var damages = []struct{ name, table, rule, statement string }{
 	{"candidate that it has", "rekey_candidate", "follows from", "INSERT INTO rekey_candidate SELECT id, key_set FROM device WHERE id = " + firstDevice},
 	{"candidate unknown to joins", "device", "know of it", "INSERT INTO rekey_candidate SELECT id, key_set FROM device WHERE id = " + firstDevice},
 	{"instruction without candidate", "rekey_candidate", "is one", "INSERT INTO join_server (id, name, transport_key, created_at) VALUES (1, 'x', x'00', 0); " +
-		"INSERT INTO rekey SELECT 1, id, 'sent', join_eui, x'01020304050607', 1, NULL, '', org, 'a', NULL, 0, 0, NULL, 1, 1, 0, 0, NULL FROM device WHERE id = " + firstDevice},
+		"INSERT INTO rekey SELECT 1, id, 'sent', join_eui, x'01020304050607', 1, NULL, '', org, 'a', NULL, 0, 0, NULL, 1, 1, 0, 0, NULL, 0 FROM device WHERE id = " + firstDevice},
 	{"disclosed by an order to nobody", "rekey", "what an order disclosed", "INSERT INTO join_server (id, name, transport_key, created_at) VALUES (1, 'x', x'00', 0); " +
-		"INSERT INTO rekey SELECT 1, id, 'armed', join_eui, x'01020304050607', 1, NULL, '', org, 'a', NULL, 0, 0, NULL, 1, 0, NULL, NULL, NULL FROM device WHERE id = " + firstDevice + "; " +
+		"INSERT INTO rekey SELECT 1, id, 'armed', join_eui, x'01020304050607', 1, NULL, '', org, 'a', NULL, 0, 0, NULL, 1, 0, NULL, NULL, NULL, 0 FROM device WHERE id = " + firstDevice + "; " +
 		"INSERT INTO disclosure SELECT 1, key_set, org, 0, 'r', 'file', NULL, 1 FROM device WHERE id = " + firstDevice},
+	{"rekeying key of another", "rekeying_key", "goes with one of the same device", "INSERT INTO rekeying_key (key_set, held) SELECT min(id), max(id) FROM key_set"},
+	{"hand-over that nobody sees to", "passage", "something is to be done", "INSERT INTO join_server (id, name, transport_key, created_at) VALUES (1, 'x', x'00', 0); " +
+		"INSERT INTO rekey SELECT 1, id, 'cancelled', join_eui, x'01020304050607', 1, NULL, '', org, 'a', NULL, 0, 0, NULL, 1, 0, NULL, NULL, 1, 0 FROM device WHERE id = (SELECT min(id) FROM device); " +
+		"INSERT INTO passage (rekey, state, said, tries, changed_at) VALUES (1, 'waiting', '', 0, 0)"},
+	{"arrival of another device", "arrival", "is a device of its JoinEUI", "INSERT INTO join_server (id, name, transport_key, created_at) VALUES (1, 'x', x'00', 0); " +
+		"INSERT INTO arrival SELECT 1, 1, 'r', org, x'0102030405060708', dev_eui, x'01020304050607', 'taken', '', id, 0, NULL, 0, 0, 0 FROM device WHERE id = (SELECT min(id) FROM device)"},
+	{"arrival without keys", "arrival", "has its sealed keys", "INSERT INTO join_server (id, name, transport_key, created_at) VALUES (1, 'x', x'00', 0); " +
+		"INSERT INTO arrival SELECT 1, 1, 'r', org, join_eui, dev_eui, x'01020304050607', 'parked', '', NULL, 0, NULL, 0, 0, 0 FROM device WHERE id = (SELECT min(id) FROM device)"},
+	{"receipt gone", "arrival_news", "without gaps", "INSERT INTO join_server (id, name, transport_key, created_at) VALUES (1, 'x', x'00', 0); INSERT INTO arrival_news (join_server, n, line) VALUES (1, 2, x'00')"},
 	{"derived by a cookie", "key_set", "names cookie", "UPDATE key_set SET rekey_join_eui = zeroblob(8) WHERE id = " + firstKeySet},
 	{"sealed root of a derived one", "sealed_root", "only a sealed", "INSERT INTO sealed_root (key_set, nwk_use) SELECT key_set, x'00' FROM device WHERE id = " + firstDevice},
 	{"binding epoch", "binding", "highest epoch", "UPDATE binding SET epoch = 77"},

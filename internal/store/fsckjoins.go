@@ -55,8 +55,18 @@ func (f *checkup) openKeySet(k storedKeySet) error {
 	if f.check == nil || !k.current {
 		return nil
 	}
-	if k.Origin == joinery.OriginRekeyed {
+	switch k.Origin {
+	case joinery.OriginRekeyed:
 		if err := f.c.lineage(&k.KeySet); err != nil {
+			return err
+		}
+	case joinery.OriginSealed:
+		profile, err := f.c.integer("SELECT rekey_profile FROM device WHERE id = ?", k.DeviceID)
+		if err != nil {
+			return err
+		}
+		k.Rekey = joinery.RekeyProfile(profile)
+		if err := f.c.held(&k.KeySet, k.ID); err != nil {
 			return err
 		}
 	}

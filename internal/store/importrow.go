@@ -151,6 +151,8 @@ func checkNewDevice(i joinery.Import, n joinery.NewDevice) error {
 	return nil
 }
 
+// insertDevice makes a device. number is that of the audit row that commits to it; 0:
+// it came in no import.
 func (t *tx) insertDevice(i joinery.Import, n joinery.NewDevice, number int64) error {
 	d, k := n.Device, n.KeySet
 	joinNonce := k.Nonces.JoinNonce
@@ -189,7 +191,7 @@ func (t *tx) insertDevice(i joinery.Import, n joinery.NewDevice, number int64) e
 	}
 	err = t.exec(`INSERT INTO device (id, org, maker, key_set, join_eui, dev_eui, mac_version, owner_epoch, token_generation, binding_epoch,
 		suspended, disclosed, created_at, imported, rekey_profile, rekey_word) VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, 0, ?, ?, ?, ?, ?, ?)`,
-		d.ID, i.Org, i.Org, k.ID, d.JoinEUI, d.DevEUI, d.MACVersion, d.Ownership.TokenGeneration, d.Suspended, d.Disclosed, d.CreatedAt, number, d.Rekey, d.RekeyWord)
+		d.ID, i.Org, i.Org, k.ID, d.JoinEUI, d.DevEUI, d.MACVersion, d.Ownership.TokenGeneration, d.Suspended, d.Disclosed, d.CreatedAt, optional{number}, d.Rekey, d.RekeyWord)
 	if err != nil {
 		return err
 	}

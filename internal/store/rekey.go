@@ -21,6 +21,8 @@ func (c conn) rekeying(s *joinery.ActivationState) error {
 		if err := c.lineage(&s.KeySet); err != nil {
 			return err
 		}
+	} else if err := c.held(&s.KeySet, s.KeySet.ID); err != nil {
+		return err
 	}
 	s.Rekeying = &joinery.Rekeying{}
 	orders, err := c.rekeyOrders("r.device = ? AND r.armed_at IS NOT NULL ORDER BY r.at DESC, r.id DESC LIMIT 1", s.Device.ID)
@@ -61,13 +63,14 @@ func (c conn) lineage(k *joinery.KeySet) error {
 	if err := c.serial(k); err != nil {
 		return err
 	}
+	var root joinery.KeySetID
 	for id := k.ID; id != 0; {
 		var parent joinery.KeySetID
 		_, err := c.one("SELECT origin, coalesce(master, ''), generation, coalesce(parent, 0), cookie, rekey_join_eui FROM key_set WHERE id = ?", func(r *row) error {
 			origin, master, generation := joinery.Origin(r.int()), r.text(), uint32(r.int())
 			parent = joinery.KeySetID(r.int())
 			if origin != joinery.OriginRekeyed {
-				k.Master, k.Generation = master, generation
+				k.Master, k.Generation, root = master, generation, id
 				return nil
 			}
 			var step lorawan.Rekey
@@ -82,7 +85,20 @@ func (c conn) lineage(k *joinery.KeySet) error {
 		id = parent
 	}
 	slices.Reverse(k.Steps)
-	return nil
+	return c.held(k, root)
+}
+
+// held gives a key set the rekeying key that came with the one where it begins.
+func (c conn) held(k *joinery.KeySet, root joinery.KeySetID) error {
+	k.Held = joinery.HeldKey{}
+	if k.Master != "" {
+		return nil
+	}
+	_, err := c.one("SELECT r.held, s.nwk_use, s.app_use FROM rekeying_key r JOIN sealed_root s ON s.key_set = r.held WHERE r.key_set = ?", func(r *row) error {
+		k.Held = joinery.HeldKey{KeySet: joinery.KeySetID(r.int()), First: r.blob(), Second: r.blob()}
+		return nil
+	}, root)
+	return err
 }
 
 // candidates gives the key sets that a device may have instead of current, newest
@@ -99,7 +115,7 @@ func (c conn) candidates(current joinery.KeySet) (list []joinery.KeySet, err err
 			var step lorawan.Rekey
 			r.into(step.Cookie[:])
 			step.JoinEUI = r.eui()
-			k.Master, k.Generation = current.Master, current.Generation
+			k.Master, k.Generation, k.Held = current.Master, current.Generation, current.Held
 			k.Steps = append(slices.Clone(current.Steps), step)
 		} else {
 			r.next()
@@ -113,9 +129,10 @@ func (c conn) candidates(current joinery.KeySet) (list []joinery.KeySet, err err
 }
 
 // The name of where it goes is there for people.
-const orderColumns = `SELECT r.id, r.device, r.state, r.join_eui, r.cookie, coalesce(s.name, p.name), r.recipient, r.thumbprint, r.org, r.actor, r.person,
-	r.at, r.armed_at, r.decided_by, r.expires_at, r.sent, r.first_sent_at, r.last_sent_at, r.ended_at
-	FROM rekey r LEFT JOIN join_server s ON s.id = r.join_server LEFT JOIN export_recipient p ON p.id = r.recipient WHERE `
+const orderColumns = `SELECT r.id, r.device, r.state, r.join_eui, r.cookie, coalesce(s.name, k.name), r.recipient, r.thumbprint, r.org, r.actor, r.person,
+	r.at, r.armed_at, r.decided_by, r.expires_at, r.sent, r.first_sent_at, r.last_sent_at, r.ended_at, r.rekey_key,
+	p.state, p.said, p.offered, p.tries, p.next_at, p.changed_at
+	FROM rekey r LEFT JOIN join_server s ON s.id = r.join_server LEFT JOIN export_recipient k ON k.id = r.recipient LEFT JOIN passage p ON p.rekey = r.id WHERE `
 
 func (c conn) rekeyOrders(where string, args ...any) (list []joinery.RekeyOrder, err error) {
 	err = c.each(orderColumns+where, func(r *row) error {
@@ -126,6 +143,7 @@ func (c conn) rekeyOrders(where string, args ...any) (list []joinery.RekeyOrder,
 		o.Owner, o.By, o.Person = joinery.OrgID(r.int()), r.text(), joinery.PersonID(r.int())
 		o.At, o.ArmedAt, o.DecidedBy, o.ExpiresAt, o.Sent = r.time(), r.time(), r.text(), r.time(), uint32(r.int())
 		o.FirstSentAt, o.LastSentAt, o.EndedAt = r.time(), r.time(), r.time()
+		o.RekeyKey, o.Passage = r.bool(), scanPassage(r)
 		list = append(list, o)
 		return nil
 	}, args...)
@@ -228,11 +246,14 @@ func (d *DB) ArmRekey(ctx context.Context, o joinery.RekeyOrder, to joinery.Join
 		if o.State == joinery.RekeyRequested {
 			state, armed = o.State, nil
 		}
-		err = t.exec(`INSERT INTO rekey (id, device, state, join_eui, cookie, join_server, recipient, thumbprint, org, actor, person, at, armed_at, expires_at, sent)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)`,
-			o.ID, o.Device, string(state), o.Rekey.JoinEUI, o.Rekey.Cookie[:], optional{to}, optional{o.Recipient}, o.Thumbprint, o.Owner, o.By, optional{o.Person}, o.At, armed, o.ExpiresAt)
+		err = t.exec(`INSERT INTO rekey (id, device, state, join_eui, cookie, join_server, recipient, thumbprint, org, actor, person, at, armed_at, expires_at, sent, rekey_key)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)`,
+			o.ID, o.Device, string(state), o.Rekey.JoinEUI, o.Rekey.Cookie[:], optional{to}, optional{o.Recipient}, o.Thumbprint, o.Owner, o.By, optional{o.Person}, o.At, armed, o.ExpiresAt, o.RekeyKey)
 		if err := conflict(err, "the device is being rekeyed already; cancel that order first"); err != nil || armed == nil {
 			return t.finish(err, a...)
+		}
+		if err := t.beginPassage(o.ID, o.At); err != nil {
+			return err
 		}
 		return t.finish(t.changeDevice(o.Device, "UPDATE device SET rekeying = 1 WHERE id = ? AND deleted_at IS NULL", o.Device), a...)
 	})
@@ -255,6 +276,9 @@ func (d *DB) ApproveRekeys(ctx context.Context, orders []joinery.RekeyOrder, ent
 			}
 			if err == nil {
 				err = t.changeDevice(o.Device, "UPDATE device SET rekeying = 1 WHERE id = ? AND deleted_at IS NULL", o.Device)
+			}
+			if err == nil {
+				err = t.beginPassage(o.ID, entries[i].At)
 			}
 			if err != nil {
 				return err
@@ -398,7 +422,10 @@ func (t *tx) addCandidate(s joinery.ActivationState, r lorawan.Rekey, id joinery
 	if err != nil {
 		return err
 	}
-	return t.exec("INSERT INTO rekey_candidate (device, key_set) VALUES (?, ?)", s.Device.ID, id)
+	if err := t.exec("INSERT INTO rekey_candidate (device, key_set) VALUES (?, ?)", s.Device.ID, id); err != nil {
+		return err
+	}
+	return t.offerAnew(s.Device.ID)
 }
 
 // stands makes a key set move on, if it is as it was loaded, and holds it until
@@ -442,6 +469,9 @@ func (d *DB) ProveKeySet(ctx context.Context, s joinery.ActivationState, proven 
 		if err := t.forgetCandidates(s.Device.ID); err != nil {
 			return err
 		}
+		if err := t.offerAnew(s.Device.ID); err != nil {
+			return err
+		}
 		return t.finish(t.settleRekeying(s.Device.ID), a)
 	})
 }
@@ -459,6 +489,9 @@ func (t *tx) forgetCandidates(id joinery.DeviceID) error {
 	}
 	for _, k := range gone {
 		if err == nil {
+			err = t.forgetHeld(k)
+		}
+		if err == nil {
 			err = t.exec("DELETE FROM sealed_root WHERE key_set = ?", k)
 		}
 		if err == nil {
@@ -471,13 +504,30 @@ func (t *tx) forgetCandidates(id joinery.DeviceID) error {
 // AddJoinServer pins a Join Server. CodeConflict for a name that is taken.
 func (d *DB) AddJoinServer(ctx context.Context, j joinery.JoinServer, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
-		var receipts any
+		var receipts, pin, ca any
 		if len(j.ReceiptKey) > 0 {
 			receipts = j.ReceiptKey
 		}
-		err := t.exec("INSERT INTO join_server (id, name, transport_key, receipt_key, created_at) VALUES (?, ?, ?, ?, ?)",
-			j.ID, j.Name, j.TransportKey, receipts, j.CreatedAt)
-		return t.finish(conflict(err, "a Join Server of that name is pinned already"), a)
+		if j.Identity.SPKI != [32]byte{} {
+			pin = j.Identity.SPKI[:]
+		}
+		if len(j.Identity.CA) > 0 {
+			ca = j.Identity.CA
+		}
+		err := t.exec("INSERT INTO join_server (id, name, transport_key, receipt_key, url, spki, ca, san, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+			j.ID, j.Name, j.TransportKey, receipts, optional{j.URL}, pin, ca, optional{j.Identity.SAN}, j.CreatedAt)
+		if err := conflict(err, "a Join Server of that name is pinned already"); err != nil {
+			return err
+		}
+		for inward, ranges := range [][]joinery.EUIRange{j.Theirs, j.Ours} {
+			for _, r := range ranges {
+				err := t.exec("INSERT INTO join_server_range (join_server, inward, first, last) VALUES (?, ?, ?, ?)", j.ID, inward, r.First, r.Last)
+				if err := conflict(err, "two ranges begin with one JoinEUI"); err != nil {
+					return err
+				}
+			}
+		}
+		return t.audit(a)
 	})
 }
 
@@ -502,14 +552,43 @@ func (d *DB) RemoveJoinServer(ctx context.Context, id joinery.JoinServerID, a jo
 
 // JoinServers lists the pinned Join Servers in the order of their names.
 func (d *DB) JoinServers(ctx context.Context) (list []joinery.JoinServer, err error) {
-	err = d.read(ctx, func(c conn) error {
-		return c.each("SELECT id, name, transport_key, receipt_key, created_at FROM join_server WHERE removed_at IS NULL ORDER BY name", func(r *row) error {
-			list = append(list, joinery.JoinServer{
-				ID: joinery.JoinServerID(r.int()), Name: r.text(), TransportKey: r.blob(), ReceiptKey: r.blob(), CreatedAt: r.time(),
-			})
-			return nil
-		})
+	err = d.snapshot(ctx, func(c conn) error { list, err = c.joinServers(); return err })
+	return list, err
+}
+
+func (c conn) joinServers() (list []joinery.JoinServer, err error) {
+	const query = `SELECT id, name, transport_key, receipt_key, coalesce(url, ''), spki, ca, coalesce(san, ''), cursor, created_at
+		FROM join_server WHERE removed_at IS NULL ORDER BY name`
+	err = c.each(query, func(r *row) error {
+		j := joinery.JoinServer{ID: joinery.JoinServerID(r.int()), Name: r.text(), TransportKey: r.blob(), ReceiptKey: r.blob(), URL: r.text()}
+		pinned := !r.null()
+		r.into(j.Identity.SPKI[:])
+		j.Identity.CA, j.Identity.SAN = r.blob(), r.text()
+		switch {
+		case pinned:
+			j.Identity.Kind = joinery.CredentialSPKI
+		case j.Identity.SAN != "":
+			j.Identity.Kind = joinery.CredentialCASAN
+		case len(j.Identity.CA) > 0:
+			j.Identity.Kind = joinery.CredentialCA
+		}
+		j.Cursor, j.CreatedAt = uint64(r.int()), r.time()
+		list = append(list, j)
+		return nil
 	})
+	for i := range list {
+		if err != nil {
+			return nil, err
+		}
+		err = c.each("SELECT inward, first, last FROM join_server_range WHERE join_server = ? ORDER BY first", func(r *row) error {
+			to := &list[i].Theirs
+			if r.bool() {
+				to = &list[i].Ours
+			}
+			*to = append(*to, joinery.EUIRange{First: r.eui(), Last: r.eui()})
+			return nil
+		}, list[i].ID)
+	}
 	return list, err
 }
 

@@ -7,7 +7,9 @@ import (
 	"joinery"
 )
 
-const rootsQuery = `SELECT s.key_set, d.join_eui, k.dev_eui, d.mac_version, k.root10, s.nwk_use, s.nwk_custody, s.app_use, s.app_custody
+// A rekeying key that was handed over has a row of its own, and is named as one.
+const rootsQuery = `SELECT s.key_set, d.join_eui, k.dev_eui, d.mac_version,
+	CASE WHEN EXISTS (SELECT 1 FROM rekeying_key r WHERE r.held = s.key_set) THEN 3 ELSE k.root10 END, s.nwk_use, s.nwk_custody, s.app_use, s.app_custody
 	FROM sealed_root s JOIN key_set k ON k.id = s.key_set JOIN device d ON d.id = k.device `
 
 func (c conn) storedRoots(where string, args ...any) (list []joinery.StoredRoots, err error) {

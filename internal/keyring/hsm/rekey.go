@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"joinery"
 	"joinery/internal/keyring"
 	"joinery/internal/keyring/lwcrypto"
 	"joinery/internal/seal"
@@ -12,13 +13,18 @@ import (
 
 // DeriveSlotRoot implements keyring.Vault: no token hashes a key of its own in the
 // way of that chip family.
-func (t *Token) DeriveSlotRoot(context.Context, string, keyring.Derivation, [lwcrypto.SerialLen]byte, lorawan.Rekey) (keyring.Key, error) {
+func (t *Token) DeriveSlotRoot(context.Context, keyring.Slot, joinery.RootKey, lorawan.Rekey) (keyring.Key, error) {
 	return nil, keyring.ErrNotServed
 }
 
 // SlotMAC implements keyring.Vault.
-func (t *Token) SlotMAC(context.Context, string, keyring.Derivation, [lwcrypto.SerialLen]byte) ([32]byte, error) {
+func (t *Token) SlotMAC(context.Context, keyring.Slot) ([32]byte, error) {
 	return [32]byte{}, keyring.ErrNotServed
+}
+
+// WrapSlot implements keyring.Vault.
+func (t *Token) WrapSlot(context.Context, keyring.Slot, keyring.Outlet) (first, second []byte, err error) {
+	return nil, nil, keyring.ErrNotServed
 }
 
 // NewOutlet implements keyring.Token: the file key is drawn in the token, leaves it

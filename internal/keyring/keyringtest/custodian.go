@@ -17,6 +17,7 @@ import (
 	"joinery"
 	"joinery/internal/exportfile"
 	"joinery/internal/keyring"
+	"joinery/internal/seal"
 	"joinery/lorawan"
 )
 
@@ -68,6 +69,7 @@ func RunCustodian(t *testing.T, f Fixture, c keyring.Custodian, sealed bool) {
 	if sealed {
 		t.Run("Swapped", func(t *testing.T) { testExportSwapped(t, f, c) })
 		t.Run("Reseal", func(t *testing.T) { testReseal(t, f, c) })
+		t.Run("ResealHeld", func(t *testing.T) { testResealHeld(t, f, c) })
 	}
 }
 
@@ -350,6 +352,45 @@ func testReseal(t *testing.T, f Fixture, c keyring.Custodian) {
 		t.Fatal(err)
 	}
 	expect(t, "beside a bad one", out[0].Err, nil)
+}
+
+// testResealHeld: a rekeying key that was handed over is sealed anew as what it is,
+// and in the form of root keys no export has it.
+func testResealHeld(t *testing.T, f Fixture, c keyring.Custodian) {
+	ctx := context.Background()
+	d := NewDevice(true)
+	ks, _, _ := f.DerivedKeySet(t, d.DevEUI, 6)
+	ks.Origin, ks.Rekey, ks.Steps = joinery.OriginRekeyed, joinery.RekeyS, []lorawan.Rekey{{JoinEUI: lorawan.EUI64{1}, Cookie: lorawan.Cookie{1}}}
+	row := seal.SealedRow{JoinEUI: lorawan.EUI64{1}, DevEUI: d.DevEUI, MACVersion: lorawan.MAC1_1, Root10: seal.RootRekeyKey}
+	h, rows, err := f.Keyring.Handover(ctx, f.Keyring.TransportKey(), []keyring.HandoverIn{{KeySet: ks, Row: row}})
+	if errors.Is(err, keyring.ErrNotServed) {
+		t.Skip("this token hands nothing over")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := joinery.NewKeySetID()
+	out, err := f.Keyring.SealRoots(ctx, h, []keyring.RootsIn{{KeySet: id, Row: rows[0]}})
+	if err != nil || out[0].Err != nil {
+		t.Fatal(err, out)
+	}
+	stored := joinery.StoredRoots{KeySet: id, JoinEUI: row.JoinEUI, DevEUI: d.DevEUI, MACVersion: lorawan.MAC1_1, Root10: joinery.RekeyKey, Nwk: out[0].Nwk}
+	h, resealed, err := c.Reseal(ctx, f.Keyring.TransportKey(), []joinery.StoredRoots{stored})
+	if err != nil || resealed[0].Err != nil {
+		t.Fatal(err, resealed)
+	}
+	asRoot := stored
+	asRoot.Root10 = joinery.NwkKey
+	again, err := f.Keyring.Rewrap(ctx, h, []keyring.RewrapIn{{Stored: stored, Row: resealed[0].Row}, {Stored: asRoot, Row: resealed[0].Row}})
+	if err != nil || again[0].Err != nil {
+		t.Fatal(err, again)
+	}
+	expect(t, "a rekeying key as a root key", again[1].Err, keyring.ErrIntegrity)
+	there := joinery.KeySet{ID: joinery.NewKeySetID(), DevEUI: d.DevEUI, Origin: joinery.OriginRekeyed, Root10: joinery.NwkKey, Rekey: joinery.RekeyS,
+		Steps: ks.Steps, Held: joinery.HeldKey{KeySet: id, First: again[0].Nwk.Use}}
+	if err := f.Keyring.CheckKeySet(ctx, there); err != nil {
+		t.Error(err)
+	}
 }
 
 // RunResealOnly tests a custodian that has the custody key and nothing of the server's:

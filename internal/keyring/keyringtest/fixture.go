@@ -32,7 +32,17 @@ type Fixture struct {
 // test ends.
 func Soft(tb testing.TB) Fixture {
 	tb.Helper()
-	made, err := softFile()
+	return SoftNumber(tb, 0)
+}
+
+// maxSoft is how many different servers SoftNumber has.
+const maxSoft = 3
+
+// SoftNumber is Soft for tests of several servers, each with keys of its own: the
+// same number is the same keys. Each number costs a second, once.
+func SoftNumber(tb testing.TB, n int) Fixture {
+	tb.Helper()
+	made, err := softFiles[n]()
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -62,8 +72,15 @@ type softKeys struct {
 	master         [32]byte
 }
 
-// softFile makes the key file of Soft once.
-var softFile = sync.OnceValues(func() (made softKeys, err error) {
+// softFiles make the key files of SoftNumber, each once.
+var softFiles = func() (list [maxSoft]func() (softKeys, error)) {
+	for i := range list {
+		list[i] = sync.OnceValues(makeSoftFile)
+	}
+	return list
+}()
+
+func makeSoftFile() (made softKeys, err error) {
 	dir, err := os.MkdirTemp("", "keyringtest")
 	if err != nil {
 		return made, err
@@ -78,7 +95,7 @@ var softFile = sync.OnceValues(func() (made softKeys, err error) {
 	}
 	made.identity, err = os.ReadFile(filepath.Join(dir, "identity"))
 	return made, err
-})
+}
 
 // NewSoftFile makes in dir a key file "keys" with one master key, which it
 // returns, under the age identity in "identity", and a custody file "custody"

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"testing"
 
@@ -148,6 +149,11 @@ func (f Fixture) accept(tb testing.TB, d Device, p peers, r keyring.AcceptReques
 	answer, err := f.Keyring.Accept(context.Background(), r)
 	if err != nil {
 		tb.Fatal(err)
+	}
+	sent256 := sha256.Sum256(answer.PHYPayload)
+	hash, err := f.Keyring.AcceptHash(context.Background(), r.KeySet, r.Activation)
+	if isJoin := r.Activation.Type == joinery.JoinTypeJoin; isJoin != (err == nil) || isJoin && hash != sent256 {
+		tb.Errorf("the hash of the accept is %x (%v), want %x", hash, err, sent256)
 	}
 	got, want, err := d.Open(byte(r.Activation.Type), r.Activation.Count, answer.PHYPayload)
 	if err != nil {

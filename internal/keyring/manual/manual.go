@@ -238,6 +238,15 @@ func (k *Keys) AuthMAC(ctx context.Context, ks joinery.KeySet) ([32]byte, error)
 	return inner.AuthMAC(ctx, ks)
 }
 
+// AcceptHash is keyring.Verbs'.
+func (k *Keys) AcceptHash(ctx context.Context, ks joinery.KeySet, a joinery.Activation) ([32]byte, error) {
+	inner, err := k.get()
+	if err != nil {
+		return [32]byte{}, err
+	}
+	return inner.AcceptHash(ctx, ks, a)
+}
+
 // SealKEK is keyring.Verbs'.
 func (k *Keys) SealKEK(ctx context.Context, h seal.Header, in seal.SealedKEK, peer joinery.PeerID, version uint32) (joinery.Sealed, error) {
 	inner, err := k.get()

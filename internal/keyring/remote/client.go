@@ -320,6 +320,15 @@ func (c *Client) AppSKey(ctx context.Context, ks joinery.KeySet, a joinery.Activ
 	return key, err
 }
 
+// AcceptHash is the verb of that name.
+func (c *Client) AcceptHash(ctx context.Context, ks joinery.KeySet, a joinery.Activation) (hash [32]byte, err error) {
+	err = c.do(ctx, AcceptHash, func(e *encoder) {
+		e.keySet(&ks, false)
+		e.activation(&a)
+	}, func(d *decoder) { copy(hash[:], d.take(len(hash))) })
+	return hash, err
+}
+
 // OwnerToken is the verb of that name.
 func (c *Client) OwnerToken(ctx context.Context, id joinery.DeviceID, generation uint32) (token string, err error) {
 	err = c.do(ctx, OwnerToken, func(e *encoder) {

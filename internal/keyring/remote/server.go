@@ -393,6 +393,17 @@ var handlers = [verbs]func(*call) error{
 			e.bytes(public)
 		})
 	},
+	AcceptHash: func(c *call) error {
+		var ks joinery.KeySet
+		var a joinery.Activation
+		c.keySet(&ks, false)
+		c.activation(&a)
+		if err := c.done(); err != nil {
+			return err
+		}
+		hash, err := c.keys.AcceptHash(&c.r.ctx, ks, a)
+		return c.reply(err, func(e *encoder) { e.raw(hash[:]) })
+	},
 	AuthMAC: func(c *call) error {
 		var ks joinery.KeySet
 		c.keySet(&ks, false)

@@ -27,6 +27,9 @@ func (e *encoder) keySet(ks *joinery.KeySet, custody bool) {
 			e.raw(s.JoinEUI[:])
 			e.raw(s.Cookie[:])
 		}
+		e.u64(uint64(ks.Held.KeySet))
+		e.bytes(ks.Held.First)
+		e.bytes(ks.Held.Second)
 	}
 	for _, r := range []*joinery.SealedRoot{&ks.Nwk, &ks.App} {
 		e.bytes(r.Use)
@@ -54,6 +57,9 @@ func (d *decoder) keySet(ks *joinery.KeySet, custody bool) {
 				copy(ks.Steps[i].Cookie[:], d.take(lorawan.CookieLen))
 			}
 		}
+		ks.Held.KeySet = joinery.KeySetID(d.u64())
+		ks.Held.First = d.borrowed()
+		ks.Held.Second = d.borrowed()
 	}
 	for _, r := range []*joinery.SealedRoot{&ks.Nwk, &ks.App} {
 		r.Use = d.borrowed()
@@ -318,6 +324,7 @@ func (d *decoder) rootsIn(r *keyring.RootsIn) {
 // rewrapIn takes of the stored roots what the keyring looks at.
 func (e *encoder) rewrapIn(r *keyring.RewrapIn) {
 	e.rootsIn(&keyring.RootsIn{KeySet: r.Stored.KeySet, Row: r.Row})
+	e.u8(uint8(r.Stored.Root10))
 	for _, s := range []*joinery.SealedRoot{&r.Stored.Nwk, &r.Stored.App} {
 		e.bytes(s.Use)
 		e.bytes(s.Custody)
@@ -325,7 +332,7 @@ func (e *encoder) rewrapIn(r *keyring.RewrapIn) {
 }
 
 // rewrapInLen and rewrapInSize are what rootsInLen and rootsInSize are.
-const rewrapInLen = rootsInLen + 4
+const rewrapInLen = rootsInLen + 5
 
 func rewrapInSize(r *keyring.RewrapIn) int {
 	size := rootsInSize(&keyring.RootsIn{Row: r.Row}) + 32
@@ -339,6 +346,7 @@ func (d *decoder) rewrapIn(r *keyring.RewrapIn) {
 	var in keyring.RootsIn
 	d.rootsIn(&in)
 	r.Stored.KeySet, r.Row = in.KeySet, in.Row
+	r.Stored.Root10 = joinery.RootKey(d.u8())
 	for _, s := range []*joinery.SealedRoot{&r.Stored.Nwk, &r.Stored.App} {
 		s.Use = d.borrowed()
 		s.Custody = d.borrowed()

@@ -27,6 +27,7 @@ const (
 	Handover
 	AuthMAC
 	SignStatement
+	AcceptHash
 	verbs // one above the last
 
 	// Last is the verb with the highest number.
@@ -53,7 +54,7 @@ var verbNames = [verbs]string{
 	SealRoots: "seal-roots", SealKEK: "seal-kek", IsKEK: "is-kek",
 	CheckKeySet: "check-key-set", CheckKEK: "check-kek", Ready: "ready", State: "state", Rewrap: "rewrap",
 	LogKey: "log-key", SignCheckpoint: "sign-checkpoint",
-	Handover: "handover", AuthMAC: "auth-mac", SignStatement: "sign-statement",
+	Handover: "handover", AuthMAC: "auth-mac", SignStatement: "sign-statement", AcceptHash: "accept-hash",
 }
 
 // String names the verb in logs and metrics.

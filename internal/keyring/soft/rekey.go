@@ -3,6 +3,7 @@ package soft
 import (
 	"context"
 	"crypto/cipher"
+	"errors"
 
 	"joinery"
 	"joinery/internal/keyring"
@@ -10,6 +11,14 @@ import (
 	"joinery/internal/seal"
 	"joinery/lorawan"
 )
+
+// slotKey opens the slot key of rekeying profile M into key.
+func (t *Token) slotKey(key *[lwcrypto.SlotKeyLen]byte, s keyring.Slot) error {
+	if s.Master == "" {
+		return errors.Join(t.openHalf(key[:lwcrypto.BlockLen], s.First), t.openHalf(key[lwcrypto.BlockLen:], s.Second))
+	}
+	return t.masters.slotKey(key, s.Master, s.Derivation)
+}
 
 // slotKey derives the slot key of rekeying profile M into key.
 func (m masters) slotKey(key *[lwcrypto.SlotKeyLen]byte, name string, d keyring.Derivation) error {
@@ -27,10 +36,26 @@ func (m masters) slotKey(key *[lwcrypto.SlotKeyLen]byte, name string, d keyring.
 	})
 }
 
+// openHalf opens half of a slot key that was handed over.
+func (t *Token) openHalf(half, blob []byte) error {
+	k, err := t.openRoot(blob)
+	if err != nil {
+		return err
+	}
+	defer k.Destroy()
+	copy(half, k.raw[:])
+	return nil
+}
+
 // DeriveSlotRoot implements keyring.Vault.
-func (t *Token) DeriveSlotRoot(_ context.Context, name string, d keyring.Derivation, serial [lwcrypto.SerialLen]byte, step lorawan.Rekey) (keyring.Key, error) {
+func (t *Token) DeriveSlotRoot(_ context.Context, s keyring.Slot, root joinery.RootKey, step lorawan.Rekey) (keyring.Key, error) {
+	var slot [lwcrypto.SlotKeyLen]byte
+	defer clear(slot[:])
+	if err := t.slotKey(&slot, s); err != nil {
+		return nil, err
+	}
 	k := &key{}
-	if err := t.masters.chipRoot(&k.raw, name, d, serial, step); err != nil {
+	if err := chipRoot(&k.raw, &slot, s.Serial, s.Derivation.DevEUI, root, step); err != nil {
 		return nil, err
 	}
 	return k, nil
@@ -39,19 +64,23 @@ func (t *Token) DeriveSlotRoot(_ context.Context, name string, d keyring.Derivat
 // chipRoot derives the root key d.Root of rekeying profile M.
 func (m masters) chipRoot(root *[lwcrypto.BlockLen]byte, name string, d keyring.Derivation, serial [lwcrypto.SerialLen]byte, step lorawan.Rekey) error {
 	var slot [lwcrypto.SlotKeyLen]byte
-	var both [2 * lwcrypto.BlockLen]byte
 	defer clear(slot[:])
-	defer clear(both[:])
 	if err := m.slotKey(&slot, name, d); err != nil {
 		return err
 	}
-	temp := lwcrypto.TempKey(step, d.DevEUI)
-	lwcrypto.DeriveKey(&both, &slot, &serial, &temp)
-	switch d.Root {
+	return chipRoot(root, &slot, serial, d.DevEUI, d.Root, step)
+}
+
+func chipRoot(key *[lwcrypto.BlockLen]byte, slot *[lwcrypto.SlotKeyLen]byte, serial [lwcrypto.SerialLen]byte, devEUI lorawan.EUI64, root joinery.RootKey, step lorawan.Rekey) error {
+	var both [2 * lwcrypto.BlockLen]byte
+	defer clear(both[:])
+	temp := lwcrypto.TempKey(step, devEUI)
+	lwcrypto.DeriveKey(&both, slot, &serial, &temp)
+	switch root {
 	case joinery.AppKey:
-		copy(root[:], both[:lwcrypto.BlockLen])
+		copy(key[:], both[:lwcrypto.BlockLen])
 	case joinery.NwkKey:
-		copy(root[:], both[lwcrypto.BlockLen:])
+		copy(key[:], both[lwcrypto.BlockLen:])
 	default:
 		return keyring.ErrRequest
 	}
@@ -59,13 +88,32 @@ func (m masters) chipRoot(root *[lwcrypto.BlockLen]byte, name string, d keyring.
 }
 
 // SlotMAC implements keyring.Vault.
-func (t *Token) SlotMAC(_ context.Context, name string, d keyring.Derivation, serial [lwcrypto.SerialLen]byte) (mac [32]byte, err error) {
+func (t *Token) SlotMAC(_ context.Context, s keyring.Slot) (mac [32]byte, err error) {
 	var slot [lwcrypto.SlotKeyLen]byte
 	defer clear(slot[:])
-	if err := t.masters.slotKey(&slot, name, d); err != nil {
+	if err := t.slotKey(&slot, s); err != nil {
 		return mac, err
 	}
-	return lwcrypto.AuthMAC(&slot, &serial), nil
+	return lwcrypto.AuthMAC(&slot, &s.Serial), nil
+}
+
+// WrapSlot implements keyring.Vault.
+func (t *Token) WrapSlot(_ context.Context, s keyring.Slot, out keyring.Outlet) (first, second []byte, err error) {
+	var slot [lwcrypto.SlotKeyLen]byte
+	defer clear(slot[:])
+	if err := t.slotKey(&slot, s); err != nil {
+		return nil, nil, err
+	}
+	a, b := &key{}, &key{}
+	defer a.Destroy()
+	defer b.Destroy()
+	copy(a.raw[:], slot[:lwcrypto.BlockLen])
+	copy(b.raw[:], slot[lwcrypto.BlockLen:])
+	if first, err = out.Wrap(a); err != nil {
+		return nil, nil, err
+	}
+	second, err = out.Wrap(b)
+	return first, second, err
 }
 
 // NewOutlet implements keyring.Token.

@@ -157,6 +157,14 @@ func (t *Token) DeriveRoot(_ context.Context, name string, d keyring.Derivation)
 
 // OpenRoot implements keyring.Vault.
 func (t *Token) OpenRoot(_ context.Context, blob []byte) (keyring.Key, error) {
+	k, err := t.openRoot(blob)
+	if err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+func (t *Token) openRoot(blob []byte) (*key, error) {
 	generation, blob, err := keyring.SplitGeneration(blob)
 	if err != nil {
 		return nil, err

@@ -43,6 +43,15 @@ func (k *Keys) AppSKey(ctx context.Context, ks joinery.KeySet, a joinery.Activat
 	return key, err
 }
 
+// AcceptHash is the verb of that name.
+func (k *Keys) AcceptHash(ctx context.Context, ks joinery.KeySet, a joinery.Activation) (hash [32]byte, err error) {
+	err = k.do(ctx, remote.AcceptHash, func(c *remote.Client) (err error) {
+		hash, err = c.AcceptHash(ctx, ks, a)
+		return err
+	})
+	return hash, err
+}
+
 // OwnerToken is the verb of that name.
 func (k *Keys) OwnerToken(ctx context.Context, d joinery.DeviceID, generation uint32) (token string, err error) {
 	err = k.do(ctx, remote.OwnerToken, func(c *remote.Client) (err error) {

@@ -1,0 +1,220 @@
+package storetest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"joinery"
+	"joinery/lorawan"
+)
+
+// HandingOver is hand-overs from server to server.
+type HandingOver interface {
+	DuePassages(ctx context.Context, to joinery.JoinServerID, now, until time.Time, limit int) ([]joinery.RekeyOrder, error)
+	NextPassage(ctx context.Context, to joinery.JoinServerID) (due time.Time, waits bool, err error)
+	PassageCounts(ctx context.Context) (map[joinery.PassageState]int, error)
+	NoteOffered(ctx context.Context, offered map[joinery.RekeyID][]byte, entries ...joinery.AuditEntry) error
+	MovePassage(ctx context.Context, id joinery.RekeyID, p joinery.Passage, a joinery.AuditEntry) error
+	TakeReceipt(ctx context.Context, from joinery.JoinServerID, after, next uint64, list []joinery.PassageChange) error
+	ReadReceiptsAgain(ctx context.Context, from joinery.JoinServerID, now time.Time) error
+	Arrive(ctx context.Context, a joinery.Arrival, limit int, entry joinery.AuditEntry) (joinery.Arrival, error)
+	RefuseArrival(ctx context.Context, id joinery.ArrivalID, reason string, news []byte, entry joinery.AuditEntry) error
+	TakeArrival(ctx context.Context, in joinery.ArrivedDevice, entry joinery.AuditEntry) error
+	NoteArrivalJoined(ctx context.Context, id joinery.ArrivalID, news []byte, entry joinery.AuditEntry) error
+	Arrival(ctx context.Context, id joinery.ArrivalID) (joinery.Arrival, error)
+	Arrivals(ctx context.Context, org joinery.OrgID, after joinery.ArrivalID, limit int) ([]joinery.Arrival, error)
+	ExpectedArrivals(ctx context.Context, from joinery.JoinServerID, now time.Time, limit int) ([]joinery.Arrival, error)
+	JoinedArrivals(ctx context.Context, from joinery.JoinServerID, limit int) ([]joinery.Arrival, error)
+	ArrivalNews(ctx context.Context, from joinery.JoinServerID, after uint64, limit int) ([]joinery.ArrivalNews, uint64, error)
+	Expect(ctx context.Context, x joinery.Expectation, limit int, entry joinery.AuditEntry) error
+	EndExpectation(ctx context.Context, id joinery.ExpectationID, org joinery.OrgID, entry joinery.AuditEntry) error
+	Expectations(ctx context.Context, org joinery.OrgID) ([]joinery.Expectation, error)
+}
+
+// reached pins a Join Server that is reached, and may hand over.
+func (w *world) reached() joinery.JoinServer {
+	everywhere := []joinery.EUIRange{{Last: lorawan.EUI64{255, 255, 255, 255, 255, 255, 255, 255}}}
+	j := joinery.JoinServer{
+		ID: joinery.NewJoinServerID(), Name: "reached", TransportKey: randomBytes(400), ReceiptKey: randomBytes(91), URL: "https://there.example.com",
+		Identity: joinery.Credential{Kind: joinery.CredentialSPKI, SPKI: [32]byte{1}}, Theirs: everywhere, Ours: everywhere, CreatedAt: epoch,
+	}
+	w.ok(w.AddJoinServer(w.ctx, j, w.audit(joinery.AuditJoinServerAdded)))
+	return j
+}
+
+// passages: an order to a Join Server that is reached is due until it is settled,
+// and what its receipts say is done once.
+func passages(t *testing.T, open func(testing.TB) Backend) {
+	w, s, _ := rekeyWorld(t, open)
+	j := w.reached()
+	o := w.order(s, 1)
+	o.To, o.RekeyKey = j.Name, true
+	w.ok(w.ArmRekey(w.ctx, o, j.ID, w.audit(joinery.AuditRekeyArmed)))
+	if got := w.again(s).Rekeying.Order; !got.Held() || !got.RekeyKey {
+		t.Errorf("armed: %+v", got)
+	}
+	due := func(at time.Time, want int) []joinery.RekeyOrder {
+		t.Helper()
+		list, err := w.DuePassages(w.ctx, j.ID, at, at.Add(time.Minute), 10)
+		w.ok(err)
+		if len(list) != want {
+			t.Fatalf("%d are due, want %d", len(list), want)
+		}
+		return list
+	}
+	due(o.At.Add(-time.Second), 0)
+	due(o.At, 1)
+	due(o.At, 0) // somebody took it up
+	again := due(o.At.Add(time.Minute), 1)
+	w.ok(w.NoteOffered(w.ctx, map[joinery.RekeyID][]byte{o.ID: {7}}, w.audit(joinery.AuditRekeyHandedOver)))
+	move := func(state joinery.PassageState) {
+		t.Helper()
+		p := *again[0].Passage
+		p.State, p.NextAt, p.ChangedAt = state, time.Time{}, epoch
+		w.ok(w.MovePassage(w.ctx, o.ID, p, w.audit(joinery.AuditRekeyPassage)))
+	}
+	before := w.again(s).KeySet.Version
+	move(joinery.PassageTaken)
+	got := w.again(s)
+	if got.Rekeying.Order.Held() || got.KeySet.Version == before || len(got.Rekeying.Order.Passage.Offered) != 1 {
+		t.Errorf("taken: %+v", got.Rekeying.Order.Passage)
+	}
+	due(o.At.Add(time.Hour), 0)
+	w.send(s, o)
+	due(o.At.Add(time.Hour), 1) // with one key set more
+
+	joined := joinery.PassageChange{
+		Order: o.ID, Passage: joinery.Passage{State: joinery.PassageJoined, ChangedAt: epoch}, Entry: w.audit(joinery.AuditRekeyPassage),
+		State: joinery.RekeyConfirmed, Ended: w.audit(joinery.AuditRekeyConfirmed),
+	}
+	w.refused(w.TakeReceipt(w.ctx, j.ID, 3, 4, []joinery.PassageChange{joined}), joinery.CodeConflict)
+	w.ok(w.TakeReceipt(w.ctx, j.ID, 0, 4, []joinery.PassageChange{joined}))
+	w.refused(w.TakeReceipt(w.ctx, j.ID, 0, 4, []joinery.PassageChange{joined}), joinery.CodeConflict)
+	w.ok(w.ReadReceiptsAgain(w.ctx, j.ID, epoch))
+	w.ok(w.TakeReceipt(w.ctx, j.ID, 0, 4, []joinery.PassageChange{joined}))
+	move(joinery.PassageParked) // too late
+	w.Backend = w.Reopen(t)
+	end := w.again(s).Rekeying.Order
+	if end.State != joinery.RekeyConfirmed || end.Passage.State != joinery.PassageJoined {
+		t.Errorf("in the end: %+v, %+v", end, end.Passage)
+	}
+	counts, err := w.PassageCounts(w.ctx)
+	w.ok(err)
+	w.equal(counts, map[joinery.PassageState]int{joinery.PassageJoined: 1})
+	w.CheckInvariants(t)
+}
+
+// arrivals: what came is parked, expected, taken once, told once, and nobody's who
+// does not hold its JoinEUI.
+func arrivals(t *testing.T, open func(testing.TB) Backend) {
+	w, s, _ := rekeyWorld(t, open)
+	j := w.reached()
+	came := func(ref string, devEUI byte) joinery.Arrival {
+		return joinery.Arrival{
+			ID: joinery.NewArrivalID(), From: j.ID, Ref: ref, Org: w.org, JoinEUI: s.Device.JoinEUI, DevEUI: lorawan.EUI64{0xEE, 7: devEUI},
+			Cookie: lorawan.Cookie{devEUI}, Reason: "seal", Content: []byte("sealed " + ref), OfferedAt: epoch, At: epoch, ChangedAt: epoch,
+		}
+	}
+	entry := w.audit(joinery.AuditRekeyArrived)
+	first, err := w.Arrive(w.ctx, came("1", 1), 2, entry)
+	w.ok(err)
+	again, err := w.Arrive(w.ctx, came("1", 1), 2, entry)
+	w.ok(err)
+	w.equal(again, first)
+	_, err = w.Arrive(w.ctx, came("1", 2), 2, entry)
+	w.refused(err, joinery.CodeConflict)
+	second, err := w.Arrive(w.ctx, came("2", 2), 2, entry)
+	w.ok(err)
+	_, err = w.Arrive(w.ctx, came("3", 3), 2, entry)
+	w.refused(err, joinery.CodeExhausted)
+
+	x := joinery.Expectation{
+		ID: joinery.NewExpectationID(), Org: w.org, From: j.ID, Server: j.Name, Devices: joinery.EUIRange{First: first.DevEUI, Last: first.DevEUI},
+		Binding: &joinery.Binding{NetID: lorawan.NetID{0, 0, 0x13}, Source: "owner"}, By: "storetest", At: epoch, ExpiresAt: epoch.Add(time.Hour),
+	}
+	w.ok(w.Expect(w.ctx, x, 1, w.audit(joinery.AuditExpectation)))
+	x2 := x
+	x2.ID = joinery.NewExpectationID()
+	w.refused(w.Expect(w.ctx, x2, 1, w.audit(joinery.AuditExpectation)), joinery.CodeExhausted)
+	expectations, err := w.Expectations(w.ctx, w.org)
+	w.ok(err)
+	w.equal(expectations, []joinery.Expectation{x})
+	expected, err := w.ExpectedArrivals(w.ctx, j.ID, epoch, 10)
+	w.ok(err)
+	w.equal(expected, []joinery.Arrival{first})
+	expected, err = w.ExpectedArrivals(w.ctx, 0, epoch.Add(time.Hour), 10)
+	w.ok(err)
+	w.equal(len(expected), 0)
+
+	in := arrivedDevice(first, 2)
+	w.ok(w.TakeArrival(w.ctx, in, w.audit(joinery.AuditRekeyTaken)))
+	w.ok(w.TakeArrival(w.ctx, in, w.audit(joinery.AuditRekeyTaken)))
+	w.refused(w.TakeArrival(w.ctx, arrivedDevice(joinery.Arrival{ID: joinery.NewArrivalID()}, 1), w.audit(joinery.AuditRekeyTaken)), joinery.CodeNotFound)
+	w.ok(w.RefuseArrival(w.ctx, second.ID, "seal", []byte("two"), w.audit(joinery.AuditRekeyRefused)))
+	w.ok(w.RefuseArrival(w.ctx, second.ID, "seal", []byte("two"), w.audit(joinery.AuditRekeyRefused)))
+	better := came("2", 2)
+	better.OfferedAt = epoch.Add(time.Second)
+	second, err = w.Arrive(w.ctx, better, 2, entry) // offered anew, sealed as it should be
+	w.ok(err)
+	w.equal(second.State, joinery.ArrivalParked)
+
+	state, err := w.LoadActivation(w.ctx, first.JoinEUI, first.DevEUI)
+	w.ok(err)
+	if len(state.Rekeying.Candidates) != 1 || !state.KeySet.CanRekey() || state.KeySet.Nonces.JoinNonce != 100 || state.Device.Rekey != joinery.RekeyS {
+		t.Fatalf("taken: %+v", state)
+	}
+	none, err := w.JoinedArrivals(w.ctx, j.ID, 10)
+	w.ok(err)
+	w.equal(len(none), 0)
+	w.ok(w.ProveKeySet(w.ctx, state, in.Keys[1].KeySet.ID, w.audit(joinery.AuditRekeyObeyed)))
+	state, err = w.RekeyingDevice(w.ctx, state.Device.ID)
+	w.ok(err)
+	w.equal(state.KeySet.Held.KeySet, in.Keys[1].Held.ID)
+	w.ok(w.CommitActivation(w.ctx, NextCommit(state)))
+	joined, err := w.JoinedArrivals(w.ctx, j.ID, 10)
+	w.ok(err)
+	w.equal(len(joined), 1)
+	for range 2 {
+		w.ok(w.NoteArrivalJoined(w.ctx, first.ID, []byte("three"), w.audit(joinery.AuditRekeyReceived)))
+	}
+	w.Backend = w.Reopen(t)
+	news, newest, err := w.ArrivalNews(w.ctx, j.ID, 1, 10)
+	w.ok(err)
+	w.equal(news, []joinery.ArrivalNews{{N: 2, Line: []byte("two")}, {N: 3, Line: []byte("three")}})
+	w.equal(newest, uint64(3))
+
+	stranger := w.addOrg("stranger")
+	theirs, err := w.Arrivals(w.ctx, stranger, 0, 10)
+	w.ok(err)
+	w.equal(len(theirs), 0)
+	w.refused(w.EndExpectation(w.ctx, x.ID, stranger, w.audit(joinery.AuditExpectationEnded)), joinery.CodeNotFound)
+	w.ok(w.EndExpectation(w.ctx, x.ID, w.org, w.audit(joinery.AuditExpectationEnded)))
+
+	w.ok(w.DeleteDevice(w.ctx, state.Device.ID, w.org, w.audit(joinery.AuditDeviceDeleted)))
+	left, err := w.RootsOf(w.ctx, []joinery.KeySetID{in.Keys[1].KeySet.ID, in.Keys[1].Held.ID})
+	w.ok(err)
+	w.equal(len(left), 0)
+	w.ok(w.TakeArrival(w.ctx, in, w.audit(joinery.AuditRekeyTaken)))
+	_, err = w.LoadActivation(w.ctx, first.JoinEUI, first.DevEUI)
+	w.refused(err, joinery.CodeUnknownDevice)
+	w.CheckInvariants(t)
+}
+
+// arrivedDevice makes a device with so many key sets of an arrival, each with its
+// rekeying key.
+func arrivedDevice(a joinery.Arrival, sets int) joinery.ArrivedDevice {
+	in := joinery.ArrivedDevice{Arrival: a.ID, News: []byte("one"), Device: joinery.Device{
+		ID: joinery.NewDeviceID(), JoinEUI: a.JoinEUI, DevEUI: a.DevEUI, MACVersion: lorawan.MAC1_1, Rekey: joinery.RekeyS, CreatedAt: epoch,
+	}}
+	sealed := func() joinery.KeySet {
+		return joinery.KeySet{
+			ID: joinery.NewKeySetID(), DevEUI: a.DevEUI, Origin: joinery.OriginSealed, Root10: joinery.NwkKey, Nonces: joinery.Nonces{JoinNonce: 100},
+			Nwk: joinery.SealedRoot{Use: randomBytes(57), Custody: randomBytes(300)}, App: joinery.SealedRoot{Use: randomBytes(57), Custody: randomBytes(300)},
+		}
+	}
+	for i := range sets {
+		in.Keys = append(in.Keys, joinery.ArrivedKeys{Label: string(rune('a' + i)), KeySet: sealed(), Held: sealed()})
+	}
+	return in
+}
