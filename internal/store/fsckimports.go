@@ -79,7 +79,8 @@ func (f *checkup) importedRoot(r importedRun) error {
 		return err
 	}
 	var payload []byte
-	if _, err := f.c.one("SELECT payload FROM audit WHERE id = ?", func(r *row) error { payload = r.blob(); return nil }, r.number); err != nil {
+	found, err := f.c.one("SELECT payload FROM audit WHERE id = ?", func(r *row) error { payload = r.blob(); return nil }, r.number)
+	if err != nil || found && payload == nil { // an erased entry says nothing any more
 		return err
 	}
 	e, err := decodeAudit(payload)
