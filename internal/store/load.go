@@ -47,23 +47,6 @@ func (d *DB) LoadActivation(ctx context.Context, joinEUI, devEUI lorawan.EUI64) 
 	return s, err
 }
 
-// loadActivation implements engine.
-func (e *sqliteDB) loadActivation(ctx context.Context, joinEUI, devEUI lorawan.EUI64) (s joinery.ActivationState, err error) {
-	for fresh := false; !fresh && err == nil; {
-		err = e.borrow(ctx, e.joins, func(r *reader) (err error) {
-			if err := r.hold(e.news.current()); err != nil {
-				return err
-			}
-			if s, err = r.load(joinEUI, devEUI); err != nil {
-				return err
-			}
-			fresh, err = e.news.update(&s, r.snapshot)
-			return err
-		})
-	}
-	return s, err
-}
-
 func (c *sqliteConn) load(joinEUI, devEUI lorawan.EUI64) (s joinery.ActivationState, err error) {
 	stmt, err := c.Prepare(loadQuery)
 	if err != nil {
