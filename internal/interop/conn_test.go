@@ -56,6 +56,7 @@ func TestNobodyLooksOut(t *testing.T) {
 			t.Fatalf("answer %d: %v", i, err)
 		}
 		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
 		if err != nil || resp.StatusCode != http.StatusOK || !strings.Contains(string(body), "Success") {
 			t.Errorf("answer %d: %d %s %v", i, resp.StatusCode, body, err)
 		}
