@@ -39,28 +39,16 @@ const (
 // blobs of its key set are left out. CodeUnknownDevice where there is none. A
 // device that is being rekeyed, or was, costs a second read; what changed between
 // the two makes the join's commit lose its swap.
-func (d *DB) LoadActivation(ctx context.Context, joinEUI, devEUI lorawan.EUI64) (s joinery.ActivationState, err error) {
-	s, err = d.engine.loadActivation(ctx, joinEUI, devEUI)
+func (d *DB) LoadActivation(ctx context.Context, joinEUI, devEUI lorawan.EUI64) (joinery.ActivationState, error) {
+	s, err := d.engine.loadActivation(ctx, joinEUI, devEUI)
 	if err == nil && s.Device.Rekeying {
-		err = d.readJoin(ctx, func(c conn) error { return c.rekeying(&s) })
+		return d.loadRekeying(ctx, s)
 	}
 	return s, err
 }
 
-// loadActivation implements engine.
-func (e *sqliteDB) loadActivation(ctx context.Context, joinEUI, devEUI lorawan.EUI64) (s joinery.ActivationState, err error) {
-	for fresh := false; !fresh && err == nil; {
-		err = e.borrow(ctx, e.joins, func(r *reader) (err error) {
-			if err := r.hold(e.news.current()); err != nil {
-				return err
-			}
-			if s, err = r.load(joinEUI, devEUI); err != nil {
-				return err
-			}
-			fresh, err = e.news.update(&s, r.snapshot)
-			return err
-		})
-	}
+func (d *DB) loadRekeying(ctx context.Context, s joinery.ActivationState) (joinery.ActivationState, error) {
+	err := d.readJoin(ctx, func(c conn) error { return c.rekeying(&s) })
 	return s, err
 }
 
