@@ -181,16 +181,26 @@ func TestElementServeSilicon(t *testing.T) {
 }
 
 func TestElementServeRefuses(t *testing.T) {
-	b := newBench(t)
-	writeFile(t, b.path("keys.csv"), []byte(elementKeys))
-	writeFile(t, b.path("script"), []byte("AES 1 explode\n"))
-	if err := os.Chmod(b.path("keys.csv"), 0o644); err != nil {
+	dir := t.TempDir()
+	keys, script := filepath.Join(dir, "keys.csv"), filepath.Join(dir, "script")
+	writeFile(t, keys, []byte(elementKeys))
+	writeFile(t, script, []byte("AES 1 explode\n"))
+	if err := os.Chmod(keys, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	b.bad([]string{"element", "serve"}, "no element")
-	b.bad([]string{"element", "serve", "--keys", b.path("keys.csv")}, "chmod 600")
-	b.bad([]string{"element", "serve", "--blank", "1", "--faults", b.path("script")}, "no fault")
-	b.bad([]string{"element", "serve", "--blank", "1", "--timing", "soon"}, "--timing")
-	b.bad([]string{"element", "serve", "--blank", "70000", "--each", "--i2c", "127.0.0.1:1"}, "--i2c")
-	b.bad([]string{"element", "serve", "--blank", "-1"}, "--blank")
+	ended, cancel := context.WithCancel(t.Context())
+	cancel() // so that a command which is not refused ends
+	for want, args := range map[string][]string{
+		"no element": nil, "chmod 600": {"--keys", keys}, "no fault": {"--blank", "1", "--faults", script},
+		"--timing": {"--blank", "1", "--timing", "soon"}, "--blank": {"--blank", "-1"}, "--fault-every": {"--blank", "1", "--fault-every", "-1"},
+		"--i2c": {"--blank", "2", "--each", "--i2c", "127.0.0.1:65535"},
+	} {
+		cmd := command.New()
+		cmd.SetArgs(append([]string{"element", "serve"}, args...))
+		cmd.SetOut(io.Discard)
+		cmd.SetErr(io.Discard)
+		if err := cmd.ExecuteContext(ended); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: got %v, want %q", args, err, want)
+		}
+	}
 }
