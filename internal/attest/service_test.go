@@ -289,14 +289,14 @@ func TestNeverUpgraded(t *testing.T) {
 	told(0)
 	now := high.Until
 	f.clock.Store(&now)
-	if st, _ = f.Service.Standing(t.Context(), f.maker, c.ID); st.Level != 1 || !st.Until.Equal(high.Until.Add(24*time.Hour)) || len(st.Results) != 2 {
+	if st, _ = f.Standing(t.Context(), f.maker, c.ID); st.Level != 1 || !st.Until.Equal(high.Until.Add(24*time.Hour)) || len(st.Results) != 2 {
 		t.Errorf("%+v", st)
 	}
 	if e := told(1)[0]; e.Detail["level"] != "L2" || e.Detail["valid"] != "L1" || e.Device != c.ID || e.Org != f.maker.Org {
 		t.Errorf("%+v", e)
 	}
 	f.clock.add(24 * time.Hour)
-	if st, _ = f.Service.Standing(t.Context(), f.maker, c.ID); st.Level != 0 || !st.Until.IsZero() || len(st.Results) != 2 {
+	if st, _ = f.Standing(t.Context(), f.maker, c.ID); st.Level != 0 || !st.Until.IsZero() || len(st.Results) != 2 {
 		t.Errorf("%+v", st)
 	}
 	if e := told(2)[1]; e.Detail["level"] != "L1" || e.Detail["valid"] != "L0" {
@@ -326,7 +326,7 @@ func TestClockJumps(t *testing.T) {
 	const decade = 10 * 365 * 24 * time.Hour
 	level := func() joinery.AttestLevel {
 		t.Helper()
-		st, err := f.Service.Standing(t.Context(), f.maker, c.ID)
+		st, err := f.Standing(t.Context(), f.maker, c.ID)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -389,7 +389,7 @@ func TestFragments(t *testing.T) {
 			}
 		}
 	}
-	st, err := f.Service.Standing(t.Context(), f.maker, c.ID)
+	st, err := f.Standing(t.Context(), f.maker, c.ID)
 	if err != nil || st.Level != joinery.AttestBoot || len(st.Results) != 2 {
 		t.Fatalf("%+v, %v", st, err)
 	}
@@ -475,13 +475,13 @@ func TestPolicies(t *testing.T) {
 	if err := f.SetRule(ctx, f.maker, c.ID, &rule); err != nil {
 		t.Fatal(err)
 	}
-	if st, err = f.Service.Standing(ctx, f.maker, c.ID); err != nil || st.Broken || !st.Own || st.Rule != rule {
+	if st, err = f.Standing(ctx, f.maker, c.ID); err != nil || st.Broken || !st.Own || st.Rule != rule {
 		t.Errorf("%+v, %v", st, err)
 	}
 	if err := f.SetRule(ctx, f.maker, c.ID, nil); err != nil {
 		t.Fatal(err)
 	}
-	if st, err = f.Service.Standing(ctx, f.maker, c.ID); err != nil || !st.Broken || st.Own {
+	if st, err = f.Standing(ctx, f.maker, c.ID); err != nil || !st.Broken || st.Own {
 		t.Errorf("%+v, %v", st, err)
 	}
 	wantCode(t, f.SetRule(ctx, f.others, c.ID, &rule), joinery.CodeNotFound)
