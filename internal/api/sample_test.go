@@ -19,6 +19,7 @@ func absentIDs() map[string]string {
 		"ses": joinery.NewSessionID().String(), "psk": joinery.NewPasskeyID().String(), "dsp": joinery.NewDisputeID().String(), "whk": joinery.NewWebhookID().String(),
 		"kst": joinery.NewKeySetID().String(), "rcp": joinery.NewRecipientID().String(), "exp": joinery.NewExportID().String(),
 		"jsv": joinery.NewJoinServerID().String(), "rky": joinery.NewRekeyID().String(),
+		"prd": joinery.NewProductID().String(), "pky": joinery.NewProductKeyID().String(), "rel": joinery.NewReleaseID().String(),
 	}
 }
 
