@@ -23,7 +23,7 @@ func newElement() *cobra.Command {
 		Short: "Work on elements at the bench",
 		Args:  cobra.NoArgs,
 	}
-	cmd.AddCommand(newElementRekey())
+	cmd.AddCommand(newElementRekey(), newElementAttest())
 	return cmd
 }
 
