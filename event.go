@@ -46,9 +46,12 @@ const (
 	EventExportReady       EventType = "export.ready" // it can be downloaded
 	EventExportDelivered   EventType = "export.delivered"
 	EventExportExpired     EventType = "export.expired"
-	EventServiceEnding     EventType = "service.ending" // the device's service term ends soon
-	EventServiceEnded      EventType = "service.ended"  // it ended, and its days of grace run
-	EventServiceLapsed     EventType = "service.lapsed" // they are over: joins are refused
+	EventDeviceAttested    EventType = "device.attested" // evidence was accepted; its detail says of what level, and which is valid now
+	EventAttestRefused     EventType = "device.attestation_refused"
+	EventAttestEnded       EventType = "device.attestation_ended" // a level ended by its time; a lower one may be left
+	EventServiceEnding     EventType = "service.ending"           // the device's service term ends soon
+	EventServiceEnded      EventType = "service.ended"            // it ended, and its days of grace run
+	EventServiceLapsed     EventType = "service.lapsed"           // they are over: joins are refused
 	EventServiceExtended   EventType = "service.extended"
 	EventWebhookAdded      EventType = "webhook.added"
 	EventWebhookRemoved    EventType = "webhook.removed"
@@ -66,6 +69,7 @@ var EventTypes = []EventType{
 	EventDeviceDeleted, EventDeviceJoined, EventJoinRefused, EventKeysExposed,
 	EventRecipientAdded, EventRecipientRemoved, EventExportPolicy, EventExportRequested, EventExportApproved, EventExportRejected,
 	EventExportWithdrawn, EventExportReady, EventExportDelivered, EventExportExpired,
+	EventDeviceAttested, EventAttestRefused, EventAttestEnded,
 	EventServiceEnding, EventServiceEnded, EventServiceLapsed, EventServiceExtended,
 	EventWebhookAdded, EventWebhookRemoved, EventWebhookRotated, EventWebhookEnabled, EventWebhookDisabled,
 }
@@ -105,6 +109,9 @@ var auditedEvents = map[AuditEvent]EventType{
 	AuditExportReady:       EventExportReady,
 	AuditExportDelivered:   EventExportDelivered,
 	AuditExportExpired:     EventExportExpired,
+	AuditDeviceAttested:    EventDeviceAttested,
+	AuditAttestRefused:     EventAttestRefused,
+	AuditAttestEnded:       EventAttestEnded,
 	AuditServiceEnding:     EventServiceEnding,
 	AuditServiceEnded:      EventServiceEnded,
 	AuditServiceLapsed:     EventServiceLapsed,

@@ -34,6 +34,9 @@ type (
 	disputeKind    struct{}
 	rekeyKind      struct{}
 	joinServerKind struct{}
+	productKind    struct{}
+	productKeyKind struct{}
+	releaseKind    struct{}
 )
 
 func (orgKind) prefix() string        { return "org" }
@@ -48,6 +51,9 @@ func (apiKeyKind) prefix() string     { return "key" }
 func (disputeKind) prefix() string    { return "dsp" }
 func (rekeyKind) prefix() string      { return "rky" }
 func (joinServerKind) prefix() string { return "jsv" }
+func (productKind) prefix() string    { return "prd" }
+func (productKeyKind) prefix() string { return "pky" }
+func (releaseKind) prefix() string    { return "rel" }
 
 // What each kind's identifier is called.
 type (
@@ -75,6 +81,12 @@ type (
 	RekeyID = ID[rekeyKind]
 	// JoinServerID is the identifier of a pinned Join Server: "jsv_…".
 	JoinServerID = ID[joinServerKind]
+	// ProductID is the identifier of a product: "prd_…".
+	ProductID = ID[productKind]
+	// ProductKeyID is the identifier of a key of a product: "pky_…".
+	ProductKeyID = ID[productKeyKind]
+	// ReleaseID is the identifier of a release of firmware: "rel_…".
+	ReleaseID = ID[releaseKind]
 )
 
 // idText is Crockford's alphabet in lower case: no i, l, o, u to misread.
@@ -204,6 +216,15 @@ func NewRekeyID() RekeyID { return newID[rekeyKind]() }
 // NewJoinServerID draws the identifier of a pinned Join Server.
 func NewJoinServerID() JoinServerID { return newID[joinServerKind]() }
 
+// NewProductID draws the identifier of a product.
+func NewProductID() ProductID { return newID[productKind]() }
+
+// NewProductKeyID draws the identifier of a key of a product.
+func NewProductKeyID() ProductKeyID { return newID[productKeyKind]() }
+
+// NewReleaseID draws the identifier of a release.
+func NewReleaseID() ReleaseID { return newID[releaseKind]() }
+
 // ParseOrgID reads "org_…".
 func ParseOrgID(s string) (OrgID, error) { return parseID[orgKind](s) }
 
@@ -233,3 +254,12 @@ func ParseRekeyID(s string) (RekeyID, error) { return parseID[rekeyKind](s) }
 
 // ParseJoinServerID reads "jsv_…".
 func ParseJoinServerID(s string) (JoinServerID, error) { return parseID[joinServerKind](s) }
+
+// ParseProductID reads "prd_…".
+func ParseProductID(s string) (ProductID, error) { return parseID[productKind](s) }
+
+// ParseProductKeyID reads "pky_…".
+func ParseProductKeyID(s string) (ProductKeyID, error) { return parseID[productKeyKind](s) }
+
+// ParseReleaseID reads "rel_…".
+func ParseReleaseID(s string) (ReleaseID, error) { return parseID[releaseKind](s) }

@@ -20,6 +20,8 @@ type Device struct {
 	OwnedSince     time.Time          `json:"ownedSince,omitzero" doc:"Since when"`
 	Suspended      bool               `json:"suspended" doc:"Whether joins are refused"`
 	Disclosed      bool               `json:"disclosed" doc:"Whether a root key of it was ever disclosed to anybody"`
+	Attestation    string             `json:"attestation,omitzero" enum:"L0,L1,L2,L3" doc:"What was shown of its element and firmware, and stands now: L0 nothing, L1 possession of its element, L2 a boot that its element verified, L3 a token of a root of trust"`
+	AttestedUntil  time.Time          `json:"attestedUntil,omitzero" doc:"Until when that level stands; a lower one may be left then"`
 	CreatedAt      time.Time          `json:"createdAt" doc:"When it was imported"`
 	LastJoinAt     time.Time          `json:"lastJoinAt,omitzero" doc:"When it joined last; absent: never"`
 	KeySet         KeySet             `json:"keySet" doc:"Where its root keys come from; never the keys"`

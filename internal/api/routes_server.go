@@ -36,6 +36,7 @@ func (s *Server) register() {
 	s.registerRekeying()
 	s.registerRekeyFiles()
 	s.registerJoinServers()
+	s.registerAttestation()
 }
 
 func (s *Server) registerServer() {

@@ -44,6 +44,7 @@ type Services struct {
 	Rekeying      Rekeying
 	RekeyFiles    RekeyFiles
 	JoinServers   JoinServers
+	Attestations  Attestations
 	// Answers may be nil: then an Idempotency-Key has no effect.
 	Answers Answers
 	// V2 answers what lies under client.BasePathV2, in manners of its own; nil is

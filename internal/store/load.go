@@ -16,6 +16,7 @@ const (
 	stateColumnNames = `d.id, d.join_eui, d.dev_eui, d.mac_version, d.maker, d.suspended, d.disclosed, d.created_at,
 	d.org, d.owner_epoch, d.token_generation, coalesce(d.owned_since, d.created_at), d.released,
 	d.service_plan, d.service_ends_at, d.service_refuse_at, d.service_prepaid,
+	d.attested_at, d.attest_l1, d.attest_l2, d.attest_l3, d.attest_rule,
 	d.rekey_profile, d.rekeying,
 	k.id, k.origin, k.master, k.generation, k.root10, k.version, k.join_nonce, k.nonces, k.last_join_at, k.disclosed,
 	b.epoch, b.net_id, b.ns_id, b.as_id, b.app_s_key, b.clear_nwk_keys, b.source, b.locked, b.since, b.kek,
@@ -81,6 +82,7 @@ func scanState(r *row) (s joinery.ActivationState, err error) {
 	d.Maker, d.Suspended, d.Disclosed, d.CreatedAt = joinery.OrgID(r.int()), r.bool(), r.bool(), r.time()
 	d.Ownership = joinery.Ownership{Org: joinery.OrgID(r.int()), Epoch: uint32(r.int()), TokenGeneration: uint32(r.int()), Since: r.time(), Released: r.bool()}
 	d.Service = scanTerm(r)
+	d.Attested = scanAttested(r)
 	d.Rekey, d.Rekeying = joinery.RekeyProfile(r.int()), r.bool()
 
 	k.ID, k.DeviceID, k.DevEUI = joinery.KeySetID(r.int()), d.ID, d.DevEUI
