@@ -13,7 +13,8 @@ const possessionDomain = "joinery attestation possession 1\x00"
 
 // Possess answers a challenge with the device key: evidence of level L1, compact.
 // digest and counter are what the software says of itself; the element signs whatever
-// it is given. How the element is asked is behind Sign, and nowhere else.
+// it is given. A chip is asked by its Nonce and Sign commands, with the key of slot 1,
+// for an external message.
 func (d *Device) Possess(challenge [32]byte, digest [32]byte, counter uint32) ([]byte, error) {
 	joinEUI, devEUI := d.JoinEUI(), d.DevEUI()
 	message := append([]byte(possessionDomain), challenge[:]...)

@@ -10,6 +10,7 @@ import (
 	"math/big"
 	"testing"
 
+	"joinery/internal/evidence"
 	"joinery/internal/sim/chip"
 	"joinery/internal/sim/chip/tnglora"
 	"joinery/internal/sim/element"
@@ -148,5 +149,33 @@ func TestChipSigns(t *testing.T) {
 	sig, err := onChip.Sign(digest)
 	if err != nil || !ecdsa.Verify(&key.PublicKey, digest[:], new(big.Int).SetBytes(sig[:32]), new(big.Int).SetBytes(sig[32:])) {
 		t.Errorf("signature of the device key: %v", err)
+	}
+}
+
+// A chip answers a challenge with the key in its slot 1: the server's own reading of
+// the evidence finds what it signed.
+func TestChipPossesses(t *testing.T) {
+	onChip, _, _, c := twins(t, lorawan.MAC1_0_4)
+	key, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), c.DeviceKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	about := evidence.About{Challenge: [32]byte{1, 2, 3, 4, 31: 5}, JoinEUI: joinEUI, DevEUI: devEUI}
+	image := sha256.Sum256([]byte("image"))
+	b, err := onChip.Possess(about.Challenge, image, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := evidence.ParsePossession(b)
+	if err != nil || p.Tag != about.Tag() || p.Digest != image || p.Counter != 3 {
+		t.Fatalf("evidence: %+v, %v", p, err)
+	}
+	digest := p.SigningDigest(about)
+	if !ecdsa.Verify(&key.PublicKey, digest[:], new(big.Int).SetBytes(p.Signature[:32]), new(big.Int).SetBytes(p.Signature[32:])) {
+		t.Error("the signature is not the device key's")
+	}
+	about.Challenge[31]++
+	if digest = p.SigningDigest(about); ecdsa.Verify(&key.PublicKey, digest[:], new(big.Int).SetBytes(p.Signature[:32]), new(big.Int).SetBytes(p.Signature[32:])) {
+		t.Error("it answers another challenge as well")
 	}
 }
