@@ -40,6 +40,8 @@ type Device struct {
 	LastJoinAt time.Time
 	// Service is until when joins are answered. Nothing else looks at it.
 	Service ServiceTerm
+	// Attested is what was shown of its element and firmware.
+	Attested Attested
 }
 
 // Ownership is who holds a device. Epoch 0 is the maker before the first claim.

@@ -29,6 +29,7 @@ const (
 	CodeUnknownDevice   Code = "unknown_device"   // no such device, or none that this peer may join
 	CodeSuspended       Code = "suspended"        // the owner or operator suspended the device
 	CodeLapsed          Code = "service_lapsed"   // the device's service term is over
+	CodeAttestation     Code = "attestation"      // the device's level is below what its owner wants, or evidence proves nothing
 	CodeMIC             Code = "mic_failed"       // the frame was not made with the device's key
 	CodeReplay          Code = "replay"           // DevNonce or RJcount was used, or went backwards
 	CodeExhausted       Code = "exhausted"        // a counter reached its end

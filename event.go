@@ -53,11 +53,14 @@ const (
 	EventExportReady       EventType = "export.ready" // it can be downloaded
 	EventExportDelivered   EventType = "export.delivered"
 	EventExportExpired     EventType = "export.expired"
-	EventExportFailed      EventType = "export.failed"  // nothing of it could be exported; detail.why says why
-	EventExportStalled     EventType = "export.stalled" // devices of it wait for a key that was not at hand; detail.why
-	EventServiceEnding     EventType = "service.ending" // the device's service term ends soon
-	EventServiceEnded      EventType = "service.ended"  // it ended, and its days of grace run
-	EventServiceLapsed     EventType = "service.lapsed" // they are over: joins are refused
+	EventExportFailed      EventType = "export.failed"   // nothing of it could be exported; detail.why says why
+	EventExportStalled     EventType = "export.stalled"  // devices of it wait for a key that was not at hand; detail.why
+	EventDeviceAttested    EventType = "device.attested" // evidence was accepted; its detail says of what level, and which is valid now
+	EventAttestRefused     EventType = "device.attestation_refused"
+	EventAttestEnded       EventType = "device.attestation_ended" // a level ended by its time; a lower one may be left
+	EventServiceEnding     EventType = "service.ending"           // the device's service term ends soon
+	EventServiceEnded      EventType = "service.ended"            // it ended, and its days of grace run
+	EventServiceLapsed     EventType = "service.lapsed"           // they are over: joins are refused
 	EventServiceExtended   EventType = "service.extended"
 	EventWebhookAdded      EventType = "webhook.added"
 	EventWebhookRemoved    EventType = "webhook.removed"
@@ -76,6 +79,7 @@ var EventTypes = []EventType{
 	EventDeviceDeleted, EventDeviceJoined, EventJoinRefused, EventKeysExposed,
 	EventRecipientAdded, EventRecipientRemoved, EventExportPolicy, EventExportRequested, EventExportApproved, EventExportRejected,
 	EventExportWithdrawn, EventExportReady, EventExportDelivered, EventExportExpired, EventExportFailed, EventExportStalled,
+	EventDeviceAttested, EventAttestRefused, EventAttestEnded,
 	EventServiceEnding, EventServiceEnded, EventServiceLapsed, EventServiceExtended,
 	EventWebhookAdded, EventWebhookRemoved, EventWebhookRotated, EventWebhookEnabled, EventWebhookDisabled,
 }
@@ -125,6 +129,9 @@ var auditedEvents = map[AuditEvent]EventType{
 	AuditExportExpired:     EventExportExpired,
 	AuditExportFailed:      EventExportFailed,
 	AuditExportStalled:     EventExportStalled,
+	AuditDeviceAttested:    EventDeviceAttested,
+	AuditAttestRefused:     EventAttestRefused,
+	AuditAttestEnded:       EventAttestEnded,
 	AuditServiceEnding:     EventServiceEnding,
 	AuditServiceEnded:      EventServiceEnded,
 	AuditServiceLapsed:     EventServiceLapsed,

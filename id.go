@@ -36,6 +36,9 @@ type (
 	joinServerKind  struct{}
 	arrivalKind     struct{}
 	expectationKind struct{}
+	productKind     struct{}
+	productKeyKind  struct{}
+	releaseKind     struct{}
 )
 
 func (orgKind) prefix() string         { return "org" }
@@ -52,6 +55,9 @@ func (rekeyKind) prefix() string       { return "rky" }
 func (joinServerKind) prefix() string  { return "jsv" }
 func (arrivalKind) prefix() string     { return "arr" }
 func (expectationKind) prefix() string { return "xpc" }
+func (productKind) prefix() string     { return "prd" }
+func (productKeyKind) prefix() string  { return "pky" }
+func (releaseKind) prefix() string     { return "rel" }
 
 // What each kind's identifier is called.
 type (
@@ -85,6 +91,12 @@ type (
 	// ExpectationID is the identifier of what an organisation expects of another
 	// Join Server: "xpc_…".
 	ExpectationID = ID[expectationKind]
+	// ProductID is the identifier of a product: "prd_…".
+	ProductID = ID[productKind]
+	// ProductKeyID is the identifier of a key of a product: "pky_…".
+	ProductKeyID = ID[productKeyKind]
+	// ReleaseID is the identifier of a release of firmware: "rel_…".
+	ReleaseID = ID[releaseKind]
 )
 
 // idText is Crockford's alphabet in lower case: no i, l, o, u to misread.
@@ -220,6 +232,15 @@ func NewArrivalID() ArrivalID { return newID[arrivalKind]() }
 // NewExpectationID draws the identifier of an expectation.
 func NewExpectationID() ExpectationID { return newID[expectationKind]() }
 
+// NewProductID draws the identifier of a product.
+func NewProductID() ProductID { return newID[productKind]() }
+
+// NewProductKeyID draws the identifier of a key of a product.
+func NewProductKeyID() ProductKeyID { return newID[productKeyKind]() }
+
+// NewReleaseID draws the identifier of a release.
+func NewReleaseID() ReleaseID { return newID[releaseKind]() }
+
 // ParseOrgID reads "org_…".
 func ParseOrgID(s string) (OrgID, error) { return parseID[orgKind](s) }
 
@@ -255,3 +276,12 @@ func ParseArrivalID(s string) (ArrivalID, error) { return parseID[arrivalKind](s
 
 // ParseExpectationID reads "xpc_…".
 func ParseExpectationID(s string) (ExpectationID, error) { return parseID[expectationKind](s) }
+
+// ParseProductID reads "prd_…".
+func ParseProductID(s string) (ProductID, error) { return parseID[productKind](s) }
+
+// ParseProductKeyID reads "pky_…".
+func ParseProductKeyID(s string) (ProductKeyID, error) { return parseID[productKeyKind](s) }
+
+// ParseReleaseID reads "rel_…".
+func ParseReleaseID(s string) (ReleaseID, error) { return parseID[releaseKind](s) }

@@ -20,6 +20,9 @@ type DeviceQuery struct {
 	Status       DeviceStatus
 	Claimed      *bool // whether anybody claimed it; nil: either
 	Disclosed    *bool // whether a root key of it was ever disclosed; nil: either
+	// Attested is the level that is valid at AttestedAt; nil: any.
+	Attested     *AttestLevel
+	AttestedAt   time.Time
 	JoinedBefore time.Time
 	JoinedAfter  time.Time // zero: whenever, or never
 	NeverJoined  bool

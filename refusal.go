@@ -34,21 +34,22 @@ const (
 	RefusedNSIDMissing     RefusalReason = "nsid-missing"     // the binding names an NSID, the network none
 	RefusedOtherNSID       RefusalReason = "other-nsid"       // right NetID, another NSID
 	RefusedSuspended       RefusalReason = "suspended"
-	RefusedMoved           RefusalReason = "moved"          // the device was rekeyed, and joined at another Join Server
-	RefusedMACVersion      RefusalReason = "mac-version"    // a 1.0.x device asked for as 1.1
-	RefusedLapsed          RefusalReason = "service-lapsed" // the service term and its days of grace are over
-	RefusedMIC             RefusalReason = "mic"            // the frame was not made with the device's key
-	RefusedNoSession       RefusalReason = "no-session"     // a rejoin of type 0 or 2, and no 1.1 session to speak from
-	RefusedRejoinNetID     RefusalReason = "rejoin-net-id"  // the session's network is not the device's home any more
-	RefusedDevNonceUsed    RefusalReason = "dev-nonce-used" // below 1.0.4: seen before
-	RefusedDevNonceLow     RefusalReason = "dev-nonce-low"  // from 1.0.4 on: not above the last
-	RefusedRJCountLow      RefusalReason = "rj-count-low"   // RJcount is not above the last
-	RefusedDevNonceEnd     RefusalReason = "dev-nonce-end"  // no DevNonce is left
-	RefusedRJCountEnd      RefusalReason = "rj-count-end"   // no RJcount is left
-	RefusedJoinNonceEnd    RefusalReason = "join-nonce-end" // no JoinNonce is left
-	RefusedNSKEK           RefusalReason = "ns-kek-missing" // no KEK for the network, and no consent to go without
-	RefusedNoAS            RefusalReason = "as-unknown"     // AppSKey has to be wrapped, for an AS that nobody is
-	RefusedASKEK           RefusalReason = "as-kek-missing" // no KEK for the Application Server
+	RefusedMoved           RefusalReason = "moved"           // the device was rekeyed, and joined at another Join Server
+	RefusedMACVersion      RefusalReason = "mac-version"     // a 1.0.x device asked for as 1.1
+	RefusedLapsed          RefusalReason = "service-lapsed"  // the service term and its days of grace are over
+	RefusedAttestation     RefusalReason = "attestation-low" // attested below the level that the owner wants
+	RefusedMIC             RefusalReason = "mic"             // the frame was not made with the device's key
+	RefusedNoSession       RefusalReason = "no-session"      // a rejoin of type 0 or 2, and no 1.1 session to speak from
+	RefusedRejoinNetID     RefusalReason = "rejoin-net-id"   // the session's network is not the device's home any more
+	RefusedDevNonceUsed    RefusalReason = "dev-nonce-used"  // below 1.0.4: seen before
+	RefusedDevNonceLow     RefusalReason = "dev-nonce-low"   // from 1.0.4 on: not above the last
+	RefusedRJCountLow      RefusalReason = "rj-count-low"    // RJcount is not above the last
+	RefusedDevNonceEnd     RefusalReason = "dev-nonce-end"   // no DevNonce is left
+	RefusedRJCountEnd      RefusalReason = "rj-count-end"    // no RJcount is left
+	RefusedJoinNonceEnd    RefusalReason = "join-nonce-end"  // no JoinNonce is left
+	RefusedNSKEK           RefusalReason = "ns-kek-missing"  // no KEK for the network, and no consent to go without
+	RefusedNoAS            RefusalReason = "as-unknown"      // AppSKey has to be wrapped, for an AS that nobody is
+	RefusedASKEK           RefusalReason = "as-kek-missing"  // no KEK for the Application Server
 	RefusedSessionUnknown  RefusalReason = "session-unknown"
 	RefusedOtherAS         RefusalReason = "other-as"      // the session was made for another Application Server
 	RefusedSessionEnded    RefusalReason = "session-ended" // its binding does not stand any more
@@ -61,7 +62,7 @@ const (
 var RefusalReasons = []RefusalReason{
 	RefusedUnreadable, RefusedProtocolVersion, RefusedMalformed, RefusedSenderNetID, RefusedSenderNSID, RefusedSenderASID,
 	RefusedPeerRemoved, RefusedFrame, RefusedJoinEUI, RefusedEUIMismatch, RefusedCFList, RefusedOptNeg, RefusedFenced, RefusedUnknownDevice, RefusedNotBound,
-	RefusedOtherNetwork, RefusedNSIDMissing, RefusedOtherNSID, RefusedSuspended, RefusedMoved, RefusedMACVersion, RefusedLapsed, RefusedMIC, RefusedNoSession,
+	RefusedOtherNetwork, RefusedNSIDMissing, RefusedOtherNSID, RefusedSuspended, RefusedMoved, RefusedMACVersion, RefusedLapsed, RefusedAttestation, RefusedMIC, RefusedNoSession,
 	RefusedRejoinNetID, RefusedDevNonceUsed, RefusedDevNonceLow, RefusedRJCountLow, RefusedDevNonceEnd, RefusedRJCountEnd,
 	RefusedJoinNonceEnd, RefusedNSKEK, RefusedNoAS, RefusedASKEK, RefusedSessionUnknown, RefusedOtherAS, RefusedSessionEnded,
 	RefusedNoRoaming, RefusedUnavailable, RefusedInternal,
@@ -114,6 +115,10 @@ type Decided struct {
 	// ServiceEnd is when the service term ended, where that was what decided:
 	// RFC 3339, UTC.
 	ServiceEnd string `json:"serviceEnd,omitzero"`
+	// AttestLevel is the level that was valid, AttestWanted the one that the owner
+	// wants, where these decided: L0 to L3.
+	AttestLevel  string `json:"attestLevel,omitzero"`
+	AttestWanted string `json:"attestWanted,omitzero"`
 }
 
 // Refusal is one refused request.
@@ -209,6 +214,8 @@ func reasonOfCode(c Code) RefusalReason {
 		return RefusedSuspended
 	case CodeLapsed:
 		return RefusedLapsed
+	case CodeAttestation:
+		return RefusedAttestation
 	case CodeMIC:
 		return RefusedMIC
 	case CodeNoRoaming:

@@ -103,6 +103,14 @@ func (c *Client) AddExportDevices(ctx context.Context, id joinery.ExportID, in M
 	return send[Export](ctx, c, http.MethodPost, "/exports/"+id.String()+"/devices", in, opts...)
 }
 
+// AddFirmwareRelease: register a signed release.
+//
+// Its statement has to be about this product and hardware, and signed by a
+// registered key. Needs the right `devices:import`, which has: member, admin.
+func (c *Client) AddFirmwareRelease(ctx context.Context, id joinery.ProductID, in NewFirmwareRelease, opts ...CallOption) (FirmwareRelease, error) {
+	return send[FirmwareRelease](ctx, c, http.MethodPost, "/products/"+id.String()+"/releases", in, opts...)
+}
+
 // AddKEK: give a peer a new version of a KEK.
 //
 // For the operator. It wraps from now on; older versions stay until they are
@@ -126,6 +134,21 @@ func (c *Client) AddOrganisation(ctx context.Context, in NewOrganisation, opts .
 // `peers:write`, which has: admin.
 func (c *Client) AddPeer(ctx context.Context, in NewPeer, opts ...CallOption) (Peer, error) {
 	return send[Peer](ctx, c, http.MethodPost, "/peers", in, opts...)
+}
+
+// AddProduct: register a product.
+//
+// For makers: whose firmware their devices run, and how evidence of them is
+// verified. Needs the right `devices:import`, which has: member, admin.
+func (c *Client) AddProduct(ctx context.Context, in NewProduct, opts ...CallOption) (Product, error) {
+	return send[Product](ctx, c, http.MethodPost, "/products", in, opts...)
+}
+
+// AddProductKey: register a key of a product, or of one device of it.
+//
+// Needs the right `devices:import`, which has: member, admin.
+func (c *Client) AddProductKey(ctx context.Context, id joinery.ProductID, in NewProductKey, opts ...CallOption) (ProductKey, error) {
+	return send[ProductKey](ctx, c, http.MethodPost, "/products/"+id.String()+"/keys", in, opts...)
 }
 
 // AddRecipient: register a public key to which root keys may be exported.
@@ -232,6 +255,21 @@ func (c *Client) ArrivalsPage(ctx context.Context, q ArrivalsQuery, opts ...Call
 // has: admin.
 func (c *Client) AssignJoinEUIRange(ctx context.Context, in NewJoinEUIRange, opts ...CallOption) (JoinEUIRange, error) {
 	return send[JoinEUIRange](ctx, c, http.MethodPost, "/join-eui-ranges", in, opts...)
+}
+
+// AttestPolicy: what the organisation wants of its devices.
+//
+// Needs the right `devices:read`, which has: viewer, member, admin.
+func (c *Client) AttestPolicy(ctx context.Context, opts ...CallOption) (AttestPolicy, error) {
+	return get[AttestPolicy](ctx, c, "/attestation-policy", nil, opts...)
+}
+
+// Attestation: what was shown of a device's element and firmware, and what its
+// owner wants.
+//
+// Needs the right `devices:read`, which has: viewer, member, admin.
+func (c *Client) Attestation(ctx context.Context, id joinery.DeviceID, opts ...CallOption) (Attestation, error) {
+	return get[Attestation](ctx, c, "/devices/"+id.String()+"/attestation", nil, opts...)
 }
 
 // AuditQuery is what Audit may be told; zero members are left out.
@@ -600,6 +638,9 @@ type DevicesQuery struct {
 	// Only devices of which a root key was ever disclosed (exposed), or of which
 	// none was
 	Disclosed *bool
+	// Only devices that stand at this level now: L0 are those that have shown
+	// nothing, or whose results have ended
+	Attestation string
 	// Only devices that joined, and last before this time
 	JoinedBefore time.Time
 	// Only devices that joined after this time
@@ -642,6 +683,9 @@ func (q DevicesQuery) values() url.Values {
 	}
 	if q.Disclosed != nil {
 		v.Set("disclosed", strconv.FormatBool(*q.Disclosed))
+	}
+	if q.Attestation != "" {
+		v.Set("attestation", q.Attestation)
 	}
 	if !q.JoinedBefore.IsZero() {
 		v.Set("joinedBefore", q.JoinedBefore.Format(time.RFC3339Nano))
@@ -980,6 +1024,63 @@ func (c *Client) FinishLogin(ctx context.Context, in LoginPoll, opts ...CallOpti
 	return send[FinishedLogin](ctx, c, http.MethodPost, "/login/token", in, opts...)
 }
 
+// FirmwareReleasesQuery is what FirmwareReleases may be told; zero members are left out.
+type FirmwareReleasesQuery struct {
+	// Go on behind the page whose 'next' this is
+	After string
+	// At most this many items
+	Limit int
+}
+
+func (q FirmwareReleasesQuery) values() url.Values {
+	v := url.Values{}
+	if q.After != "" {
+		v.Set("after", q.After)
+	}
+	if q.Limit != 0 {
+		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	return v
+}
+
+// FirmwareReleases: signed firmware of a product.
+//
+// Needs the right `devices:read`, which has: viewer, member, admin.
+//
+// It ranges over all pages from q.After on, and ends with the first error,
+// which is the last pair.
+func (c *Client) FirmwareReleases(ctx context.Context, id joinery.ProductID, q FirmwareReleasesQuery, opts ...CallOption) iter.Seq2[FirmwareRelease, error] {
+	return pages(q.After, func(after string) (Page[FirmwareRelease], error) {
+		q.After = after
+		return c.FirmwareReleasesPage(ctx, id, q, opts...)
+	})
+}
+
+// FirmwareReleasesPage reads one page of FirmwareReleases. The Next of a page is the After of the one behind
+// it; the last has none.
+func (c *Client) FirmwareReleasesPage(ctx context.Context, id joinery.ProductID, q FirmwareReleasesQuery, opts ...CallOption) (Page[FirmwareRelease], error) {
+	return get[Page[FirmwareRelease]](ctx, c, "/products/"+id.String()+"/releases", q.values(), opts...)
+}
+
+// GiveEvidence: show evidence of a device.
+//
+// It has to answer a challenge that waits for this device, and uses it up. What
+// is accepted gives the level of its kind and no other. What proves nothing is
+// `attestation`, with the reason, and changes nothing. Needs the right
+// `devices:write`, which has: member, admin.
+func (c *Client) GiveEvidence(ctx context.Context, id joinery.DeviceID, in NewEvidence, opts ...CallOption) (Attestation, error) {
+	return send[Attestation](ctx, c, http.MethodPost, "/devices/"+id.String()+"/attestation/evidence", in, opts...)
+}
+
+// GiveEvidenceFragment: show a part of compact evidence, as it came in an
+// uplink.
+//
+// In any order, and more than once if it comes so. With the last one the whole
+// is judged. Needs the right `devices:write`, which has: member, admin.
+func (c *Client) GiveEvidenceFragment(ctx context.Context, id joinery.DeviceID, in NewEvidenceFragment, opts ...CallOption) (EvidenceProgress, error) {
+	return send[EvidenceProgress](ctx, c, http.MethodPost, "/devices/"+id.String()+"/attestation/fragments", in, opts...)
+}
+
 // GrantServiceCredit: let an organisation extend its devices by so many months
 // more.
 //
@@ -1183,6 +1284,14 @@ func (c *Client) MakeAPIKey(ctx context.Context, in NewAPIKey, opts ...CallOptio
 	return send[MadeAPIKey](ctx, c, http.MethodPost, "/api-keys", in, opts...)
 }
 
+// MakeAttestChallenge: get something for a device to answer.
+//
+// It is good for one answer. A device has four at most; a fifth takes the place
+// of the oldest. Needs the right `devices:write`, which has: member, admin.
+func (c *Client) MakeAttestChallenge(ctx context.Context, id joinery.DeviceID, in NewAttestChallenge, opts ...CallOption) (AttestChallenge, error) {
+	return send[AttestChallenge](ctx, c, http.MethodPost, "/devices/"+id.String()+"/attestation/challenges", in, opts...)
+}
+
 // MakeHandover: seal the new root keys of devices to the Join Server, or the
 // recipient, that their orders name.
 //
@@ -1328,6 +1437,60 @@ func (c *Client) Plans(ctx context.Context, opts ...CallOption) ([]Plan, error) 
 	return list[Plan](ctx, c, "/service/plans", nil, opts...)
 }
 
+// Product: one product.
+//
+// Needs the right `devices:read`, which has: viewer, member, admin.
+func (c *Client) Product(ctx context.Context, id joinery.ProductID, opts ...CallOption) (Product, error) {
+	return get[Product](ctx, c, "/products/"+id.String(), nil, opts...)
+}
+
+// ProductKeysQuery is what ProductKeys may be told; zero members are left out.
+type ProductKeysQuery struct {
+	// Go on behind the page whose 'next' this is
+	After string
+	// At most this many items
+	Limit int
+}
+
+func (q ProductKeysQuery) values() url.Values {
+	v := url.Values{}
+	if q.After != "" {
+		v.Set("after", q.After)
+	}
+	if q.Limit != 0 {
+		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	return v
+}
+
+// ProductKeys: what verifies releases of a product, and evidence of its
+// devices.
+//
+// Needs the right `devices:read`, which has: viewer, member, admin.
+//
+// It ranges over all pages from q.After on, and ends with the first error,
+// which is the last pair.
+func (c *Client) ProductKeys(ctx context.Context, id joinery.ProductID, q ProductKeysQuery, opts ...CallOption) iter.Seq2[ProductKey, error] {
+	return pages(q.After, func(after string) (Page[ProductKey], error) {
+		q.After = after
+		return c.ProductKeysPage(ctx, id, q, opts...)
+	})
+}
+
+// ProductKeysPage reads one page of ProductKeys. The Next of a page is the After of the one behind
+// it; the last has none.
+func (c *Client) ProductKeysPage(ctx context.Context, id joinery.ProductID, q ProductKeysQuery, opts ...CallOption) (Page[ProductKey], error) {
+	return get[Page[ProductKey]](ctx, c, "/products/"+id.String()+"/keys", q.values(), opts...)
+}
+
+// Products: products that the organisation registered.
+//
+// To the operator all, or those of the organisation for which it acts. Needs
+// the right `devices:read`, which has: viewer, member, admin.
+func (c *Client) Products(ctx context.Context, opts ...CallOption) ([]Product, error) {
+	return list[Product](ctx, c, "/products", nil, opts...)
+}
+
 // Provenance: the chain of a device's owners, with proofs.
 //
 // To the operator and to who has or had the device. Owners are commitments to
@@ -1452,6 +1615,13 @@ func (c *Client) ReleaseJoinEUIRange(ctx context.Context, first lorawan.EUI64, l
 	return c.act(ctx, http.MethodDelete, "/join-eui-ranges", v, nil, opts...)
 }
 
+// RemoveAttestRule: want of a device what is wanted of all.
+//
+// Needs the right `devices:own`, which has: member, admin.
+func (c *Client) RemoveAttestRule(ctx context.Context, id joinery.DeviceID, opts ...CallOption) error {
+	return c.act(ctx, http.MethodDelete, "/devices/"+id.String()+"/attestation/rule", nil, nil, opts...)
+}
+
 // RemoveExpectation: accept nothing more by an expectation.
 //
 // What was taken in stays. Needs the right `devices:import`, which has: member,
@@ -1496,6 +1666,22 @@ func (c *Client) RemovePlan(ctx context.Context, name string, opts ...CallOption
 	v := url.Values{}
 	v.Set("name", name)
 	return c.act(ctx, http.MethodDelete, "/service/plans", v, nil, opts...)
+}
+
+// RemoveProduct: take a product away, with its keys and releases.
+//
+// What its devices have shown stands until its time. Needs the right
+// `devices:import`, which has: member, admin.
+func (c *Client) RemoveProduct(ctx context.Context, id joinery.ProductID, opts ...CallOption) error {
+	return c.act(ctx, http.MethodDelete, "/products/"+id.String(), nil, nil, opts...)
+}
+
+// RemoveProductKey: take a key of a product away.
+//
+// What it verified stands until its time. Needs the right `devices:import`,
+// which has: member, admin.
+func (c *Client) RemoveProductKey(ctx context.Context, id joinery.ProductID, key joinery.ProductKeyID, opts ...CallOption) error {
+	return c.act(ctx, http.MethodDelete, "/products/"+id.String()+"/keys/"+key.String(), nil, nil, opts...)
 }
 
 // RemoveRecipient: take a recipient away.
@@ -1665,6 +1851,24 @@ func (c *Client) ServiceDevicesPage(ctx context.Context, q ServiceDevicesQuery, 
 // Every caller may do this.
 func (c *Client) Sessions(ctx context.Context, opts ...CallOption) ([]Session, error) {
 	return list[Session](ctx, c, "/me/sessions", nil, opts...)
+}
+
+// SetAttestPolicy: say what the organisation wants of its devices.
+//
+// It holds for the next join of each device, within some seconds on every
+// server, and for results that come. It never keeps a device from leaving:
+// export, rekeying, transfer and release stay open. Needs the right
+// `devices:own`, which has: member, admin.
+func (c *Client) SetAttestPolicy(ctx context.Context, in AttestPolicy, opts ...CallOption) (AttestPolicy, error) {
+	return send[AttestPolicy](ctx, c, http.MethodPut, "/attestation-policy", in, opts...)
+}
+
+// SetAttestRule: want something else of one device than of all.
+//
+// It ends when the device changes hands. Needs the right `devices:own`, which
+// has: member, admin.
+func (c *Client) SetAttestRule(ctx context.Context, id joinery.DeviceID, in AttestRule, opts ...CallOption) error {
+	return c.act(ctx, http.MethodPut, "/devices/"+id.String()+"/attestation/rule", nil, in, opts...)
 }
 
 // SetExportPolicy: say when exports need another person.
@@ -1941,6 +2145,14 @@ func (c *Client) WithdrawDispute(ctx context.Context, id joinery.DisputeID, opts
 // the right `export:request`, which has: member, admin.
 func (c *Client) WithdrawExport(ctx context.Context, id joinery.ExportID, opts ...CallOption) (Export, error) {
 	return send[Export](ctx, c, http.MethodPost, "/exports/"+id.String()+"/withdraw", nil, opts...)
+}
+
+// WithdrawFirmwareRelease: withdraw a release.
+//
+// Evidence of it proves nothing from then on. What devices have shown stands
+// until its time. Needs the right `devices:import`, which has: member, admin.
+func (c *Client) WithdrawFirmwareRelease(ctx context.Context, id joinery.ProductID, release joinery.ReleaseID, opts ...CallOption) error {
+	return c.act(ctx, http.MethodDelete, "/products/"+id.String()+"/releases/"+release.String(), nil, nil, opts...)
 }
 
 // WithdrawInvitation: withdraw an invitation.

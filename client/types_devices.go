@@ -22,6 +22,8 @@ type Device struct {
 	Disclosed      bool               `json:"disclosed" doc:"Whether a root key of it was ever disclosed to anybody"`
 	RekeyProfile   string             `json:"rekeyProfile,omitzero" enum:"S,M" doc:"How it derives new root keys, where it can; absent: nobody said that it can"`
 	RekeyWord      string             `json:"rekeyWord,omitzero" enum:"owner,importer,manifest,device" doc:"By whose word: its owner's alone, who imported it, its signed manifest, or its own, which did it here"`
+	Attestation    string             `json:"attestation,omitzero" enum:"L0,L1,L2,L3" doc:"What was shown of its element and firmware, and stands now: L0 nothing, L1 possession of its element, L2 a boot that its element verified, L3 a token of a root of trust"`
+	AttestedUntil  time.Time          `json:"attestedUntil,omitzero" doc:"Until when that level stands; a lower one may be left then"`
 	CreatedAt      time.Time          `json:"createdAt" doc:"When it was imported"`
 	LastJoinAt     time.Time          `json:"lastJoinAt,omitzero" doc:"When it joined last; absent: never"`
 	KeySet         KeySet             `json:"keySet" doc:"Where its root keys come from; never the keys"`

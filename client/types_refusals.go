@@ -28,14 +28,16 @@ type Received struct {
 
 // Decided is the state of a device that decided, as it was at that moment.
 type Decided struct {
-	Bound      bool          `json:"bound" doc:"Whether it was bound to a network"`
-	NetID      lorawan.NetID `json:"netID,omitzero" pattern:"^[0-9A-Fa-f]{6}$" patternDescription:"6 hexadecimal digits" doc:"To which"`
-	NSID       lorawan.EUI64 `json:"nsid,omitzero" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"To which Network Server; absent: any of the network's"`
-	ASID       string        `json:"asID,omitzero" doc:"AS-ID that might have AppSKey; absent: none"`
-	MACVersion string        `json:"macVersion,omitzero" example:"1.0.4" doc:"Provisioned LoRaWAN version"`
-	Root10     string        `json:"root10,omitzero" enum:"NwkKey,AppKey" doc:"The root key that served LoRaWAN 1.0.x"`
-	Next       uint32        `json:"next,omitzero" maximum:"65536" doc:"The lowest DevNonce or RJcount that would have been accepted, where that decided"`
-	ServiceEnd string        `json:"serviceEnd,omitzero" example:"2027-11-22T14:03:11Z" doc:"When its service term ended, where that decided"`
+	Bound        bool          `json:"bound" doc:"Whether it was bound to a network"`
+	NetID        lorawan.NetID `json:"netID,omitzero" pattern:"^[0-9A-Fa-f]{6}$" patternDescription:"6 hexadecimal digits" doc:"To which"`
+	NSID         lorawan.EUI64 `json:"nsid,omitzero" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"To which Network Server; absent: any of the network's"`
+	ASID         string        `json:"asID,omitzero" doc:"AS-ID that might have AppSKey; absent: none"`
+	MACVersion   string        `json:"macVersion,omitzero" example:"1.0.4" doc:"Provisioned LoRaWAN version"`
+	Root10       string        `json:"root10,omitzero" enum:"NwkKey,AppKey" doc:"The root key that served LoRaWAN 1.0.x"`
+	Next         uint32        `json:"next,omitzero" maximum:"65536" doc:"The lowest DevNonce or RJcount that would have been accepted, where that decided"`
+	AttestLevel  string        `json:"attestLevel,omitzero" example:"L0" doc:"What it was attested as, where that decided"`
+	AttestWanted string        `json:"attestWanted,omitzero" example:"L2" doc:"What its owner wanted, where that decided"`
+	ServiceEnd   string        `json:"serviceEnd,omitzero" example:"2027-11-22T14:03:11Z" doc:"When its service term ended, where that decided"`
 }
 
 // Refusal is refused requests that have device, peer and reason in common.

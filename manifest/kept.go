@@ -30,7 +30,15 @@ func SignedPart(raw []byte) ([]byte, error) {
 // since; nil where the entry names none. Its signature is not checked again: the
 // signer may be pinned no longer, and what it signed then still stands.
 func DeviceKeyOf(raw []byte) (*ecdsa.PublicKey, error) {
-	var keys []certified
+	keys, err := keptKeys(raw)
+	if err != nil {
+		return nil, err
+	}
+	key, _ := deviceKeyOf(keys)
+	return key.Public, nil
+}
+
+func keptKeys(raw []byte) (keys []certified, err error) {
 	e, _, err := parseEntry(raw)
 	if err == nil {
 		var p payload
@@ -41,6 +49,20 @@ func DeviceKeyOf(raw []byte) (*ecdsa.PublicKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kept entry: %w", err)
 	}
-	key, _ := deviceKeyOf(keys)
-	return key.Public, nil
+	return keys, nil
+}
+
+// KeyInSlotOf gives the key that a kept entry names for a slot, as DeviceKeyOf
+// gives the device key; nil where it names none.
+func KeyInSlotOf(raw []byte, slot string) (*ecdsa.PublicKey, error) {
+	keys, err := keptKeys(raw)
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range keys {
+		if k.Slot == slot {
+			return k.Public, nil
+		}
+	}
+	return nil, nil
 }

@@ -154,6 +154,8 @@ func decidedText(d *client.Decided) string {
 	list.add("provisioned as LoRaWAN ", d.MACVersion)
 	list.add("1.0.x served with ", d.Root10)
 	list.add("service ended ", d.ServiceEnd)
+	list.add("attested ", d.AttestLevel)
+	list.add("wanted at least ", d.AttestWanted)
 	if d.Next > 0 {
 		list.add("next counter from ", fmt.Sprint(d.Next))
 	}

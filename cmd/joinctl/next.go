@@ -29,6 +29,7 @@ var nextSteps = map[joinery.Code]string{
 	joinery.CodeUnknownDevice:   "'joinctl device list' says which devices are here, 'joinctl explain DEVICE' why one does not join",
 	joinery.CodeSuspended:       "'joinctl device resume DEVICE' ends a suspension; 'joinctl peer change PEER --suspended=false' that of a peer",
 	joinery.CodeLapsed:          "'joinctl service show DEVICE' says since when, 'joinctl service extend DEVICE' extends it",
+	joinery.CodeAttestation:     "'joinctl attest show DEVICE' says what it has shown and what its owner wants",
 	joinery.CodeMIC:             "the device has another root key than this server: 'joinctl explain DEVICE' says more",
 	joinery.CodeReplay:          "'joinctl explain DEVICE' says which counter was used again, and what to do where the device lost it",
 	joinery.CodeExhausted:       "a counter of the device is used up: it needs new keys",

@@ -9,7 +9,7 @@ import (
 
 // Join answers a join-request (TS001-1.0.4 §6.2.5, TS001-1.1 §6.2.2). Its
 // errors carry a joinery.Code; the order of the checks is who asks, whether the
-// owner wants it, the service term, MIC, nonces, commit (a party that cannot make a MIC learns
+// owner wants it, the service term, what the device has shown, MIC, nonces, commit (a party that cannot make a MIC learns
 // nothing about nonces).
 func (s *Service) Join(ctx context.Context, req JoinRequest) (JoinAnswer, error) {
 	frame, err := s.readJoin(req)
@@ -36,6 +36,9 @@ func (s *Service) tryJoin(ctx context.Context, req JoinRequest, frame lorawan.Jo
 	}
 	if !canInstruct(state, s.now()) { // whoever leaves is let go
 		if err := s.checkTerm(state.Device); err != nil {
+			return JoinAnswer{}, err
+		}
+		if err := s.checkAttested(state.Device); err != nil {
 			return JoinAnswer{}, err
 		}
 	}

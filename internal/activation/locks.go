@@ -13,9 +13,12 @@ import (
 // computing and one winning the swap. The swap in the store is what makes it
 // right; this makes it cheap. The zero value is ready.
 type deviceLocks struct {
-	mu   sync.Mutex
-	held map[deviceKey]*deviceLock
+	mu    sync.Mutex
+	held  map[deviceKey]*deviceLock
+	spare []*deviceLock // nobody's, at most maxSpare
 }
+
+const maxSpare = 64
 
 type deviceKey struct{ joinEUI, devEUI lorawan.EUI64 }
 
@@ -33,8 +36,12 @@ func (l *deviceLocks) enter(key deviceKey) *deviceLock {
 	}
 	d := l.held[key]
 	if d == nil {
-		d = &deviceLock{free: make(chan struct{}, 1)}
-		d.free <- struct{}{}
+		if n := len(l.spare) - 1; n >= 0 {
+			d, l.spare = l.spare[n], l.spare[:n]
+		} else {
+			d = &deviceLock{free: make(chan struct{}, 1)}
+			d.free <- struct{}{}
+		}
 		l.held[key] = d
 	}
 	d.users++
@@ -46,6 +53,9 @@ func (l *deviceLocks) leave(key deviceKey, d *deviceLock) {
 	defer l.mu.Unlock()
 	if d.users--; d.users == 0 {
 		delete(l.held, key)
+		if len(l.spare) < maxSpare {
+			l.spare = append(l.spare, d)
+		}
 	}
 }
 

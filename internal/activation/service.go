@@ -26,6 +26,7 @@ type Service struct {
 	devices deviceLocks
 
 	rekeying Rekeying
+	attested Attested
 }
 
 // Options are what a Service may be given besides its parts.
@@ -49,13 +50,15 @@ type Options struct {
 	Terms Terms
 	// Rekeying is the state of devices that rekey; nil is none of them.
 	Rekeying Rekeying
+	// Attested is what owners want of their devices; nil is nothing.
+	Attested Attested
 }
 
 // New makes a Service.
 func New(store Store, keys Keys, peers Directory, opt Options) *Service {
 	s := &Service{
 		store: store, keys: keys, peers: peers, now: opt.Now, log: opt.Log, alarm: opt.Alarm, fence: opt.Fence, terms: opt.Terms, fetched: opt.Fetched,
-		rekeying: opt.Rekeying,
+		rekeying: opt.Rekeying, attested: opt.Attested,
 	}
 	if s.now == nil {
 		s.now = time.Now

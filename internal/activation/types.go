@@ -120,6 +120,12 @@ type Terms interface {
 	Lapses() bool
 }
 
+// Attested is what owners want of the element and firmware of their devices, at
+// this moment and without reading the store.
+type Attested interface {
+	PolicyOf(org joinery.OrgID) joinery.AttestPolicy
+}
+
 // newSessionKeyID names the session of activation id: the id, big-endian, and 8
 // random bytes.
 func newSessionKeyID(id joinery.ActivationID, random [8]byte) (s joinery.SessionKeyID) {

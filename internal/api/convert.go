@@ -102,11 +102,11 @@ func kek(k joinery.KEK) client.KEK {
 }
 
 func device(s joinery.ActivationState) client.Device {
-	d := s.Device
+	d, now := s.Device, time.Now()
 	out := client.Device{
 		ID: d.ID, JoinEUI: d.JoinEUI, DevEUI: d.DevEUI, MACVersion: d.MACVersion, Maker: d.Maker,
 		Owner: holderOf(d.Ownership), Released: d.Ownership.Released, OwnershipEpoch: d.Ownership.Epoch, OwnedSince: utc(d.Ownership.Since),
-		Suspended: d.Suspended, Disclosed: d.Disclosed, CreatedAt: utc(d.CreatedAt), LastJoinAt: utc(d.LastJoinAt),
+		Suspended: d.Suspended, Disclosed: d.Disclosed, Attestation: d.Attested.Level(now).String(), AttestedUntil: utc(d.Attested.FallsAt(now)), CreatedAt: utc(d.CreatedAt), LastJoinAt: utc(d.LastJoinAt),
 		KeySet: client.KeySet{
 			ID: s.KeySet.ID, Origin: s.KeySet.Origin.String(), Master: s.KeySet.Master, Generation: s.KeySet.Generation,
 			Root10: s.KeySet.Root10.String(), JoinNonce: s.KeySet.Nonces.JoinNonce, NoncesResetSince: utc(s.KeySet.Nonces.ResetAt),

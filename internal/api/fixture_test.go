@@ -21,6 +21,7 @@ import (
 	"joinery"
 	"joinery/client"
 	"joinery/internal/api"
+	"joinery/internal/attest"
 	"joinery/internal/auth"
 	"joinery/internal/claim"
 	"joinery/internal/custodylog"
@@ -195,6 +196,10 @@ func startWith(t testing.TB, signIn auth.SignInOptions, change ...func(*api.Opti
 	if err != nil {
 		t.Fatal(err)
 	}
+	attestations, err := attest.Start(t.Context(), db, attest.Options{Log: log, Verifier: "js.example.com"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	exports := export.New(db, export.Options{Server: "js.example.com", Log: log})
 	rekeying := rekey.New(db, f.keys, exports, func(e lorawan.EUI64) bool { return e[0] == 0x70 }, time.Now)
 	f.services = api.Services{
@@ -203,9 +208,10 @@ func startWith(t testing.TB, signIn auth.SignInOptions, change ...func(*api.Opti
 		Peers: devices, KEKs: devices, Devices: devices, Nonces: devices,
 		Ownership: owners, Disputes: owners,
 		Imports: provisioning.New(db, db, f.keys), Audit: devices, Refusals: refusal.New(db, f.refusals), Answers: db,
-		Rotation: rotation.New(db, f.keys, time.Now),
-		Exports:  exports,
-		Rekeying: rekeying, RekeyApprovals: rekeying, RekeyFiles: rekeying, JoinServers: rekeying, Arrivals: rekeying,
+		Rotation:     rotation.New(db, f.keys, time.Now),
+		Exports:      exports,
+		Attestations: attestations,
+		Rekeying:     rekeying, RekeyApprovals: rekeying, RekeyFiles: rekeying, JoinServers: rekeying, Arrivals: rekeying,
 		Events: events.New(db, f.keys, webhook.NewSender(webhook.Policy{}, "joinery/test", nil), events.Options{Encode: api.EncodeEvent}),
 	}
 	if f.custody, err = custodylog.New(db, f.keys, custodylog.Options{Origin: "log.example", Log: log}); err == nil {

@@ -24,6 +24,7 @@ type devicesInput struct {
 	Status       string         `query:"status" enum:"active,unbound,suspended" doc:"Only devices that stand so: active is bound to a network and not suspended, unbound is neither"`
 	Claimed      optional[bool] `query:"claimed" doc:"Only devices that somebody claimed with an owner token, or that nobody did"`
 	Disclosed    optional[bool] `query:"disclosed" doc:"Only devices of which a root key was ever disclosed (exposed), or of which none was"`
+	Attestation  string         `query:"attestation" enum:"L0,L1,L2,L3" doc:"Only devices that stand at this level now: L0 are those that have shown nothing, or whose results have ended"`
 	JoinedBefore time.Time      `query:"joinedBefore" format:"date-time" doc:"Only devices that joined, and last before this time"`
 	JoinedAfter  time.Time      `query:"joinedAfter" format:"date-time" doc:"Only devices that joined after this time"`
 	NeverJoined  bool           `query:"neverJoined" default:"false" doc:"Only devices that never joined"`
@@ -87,6 +88,12 @@ func (in *devicesInput) query(caller joinery.Caller) (q joinery.DeviceQuery, err
 	}
 	if err != nil {
 		return q, joinery.WrapError(joinery.CodeInvalid, err, "joinEUI and nsid are 16 hexadecimal digits, netID is 6")
+	}
+	if in.Attestation != "" {
+		q.Attested, q.AttestedAt = new(joinery.AttestLevel), time.Now()
+		if err := q.Attested.UnmarshalText([]byte(in.Attestation)); err != nil {
+			return q, joinery.Errorf(joinery.CodeInvalid, "attestation: want L0, L1, L2 or L3")
+		}
 	}
 	if in.Owner != "" {
 		if q.Org, err = listedOwner(caller, in.Owner); err != nil {

@@ -54,6 +54,7 @@ func (s *Server) config() huma.Config {
 				{Name: "devices", Description: "End-devices, their owners and their bindings"},
 				{Name: "service", Description: "The activation service: until when joins are answered, on what terms, and reports"},
 				{Name: "exports", Description: "Root keys on their way to the owner of their devices"},
+				{Name: "attestation", Description: "What devices show of their element and firmware, what it is held against, and what owners want"},
 				{Name: "rekey", Description: "New root keys, derived inside devices, and other Join Servers where devices go with them"},
 				{Name: "imports", Description: "Devices from signed manifests and sealed key lists"},
 				{Name: "events", Description: "What happened, to be read or sent to an address"},

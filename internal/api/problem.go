@@ -36,6 +36,7 @@ func kinds() map[joinery.Code]kind {
 		joinery.CodeUnknownDevice:   {http.StatusNotFound, "Unknown device"},
 		joinery.CodeSuspended:       {http.StatusConflict, "Suspended"},
 		joinery.CodeLapsed:          {http.StatusConflict, "Service lapsed"},
+		joinery.CodeAttestation:     {http.StatusConflict, "Not attested"},
 		joinery.CodeMIC:             {http.StatusUnprocessableEntity, "MIC does not match"},
 		joinery.CodeReplay:          {http.StatusConflict, "Nonce already used"},
 		joinery.CodeExhausted:       {http.StatusConflict, "Counter at its end"},

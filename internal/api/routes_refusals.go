@@ -70,6 +70,7 @@ func decided(d joinery.Decided) *client.Decided {
 	return &client.Decided{
 		Bound: d.Bound, NetID: d.NetID, NSID: d.NSID, ASID: d.ASID,
 		MACVersion: macText(d.MACVersion), Root10: d.Root10.String(), Next: d.Next, ServiceEnd: d.ServiceEnd,
+		AttestLevel: d.AttestLevel, AttestWanted: d.AttestWanted,
 	}
 }
 

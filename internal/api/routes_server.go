@@ -38,6 +38,7 @@ func (s *Server) register() {
 	s.registerRekeyFiles()
 	s.registerJoinServers()
 	s.registerArrivals()
+	s.registerAttestation()
 }
 
 func (s *Server) registerServer() {

@@ -46,6 +46,7 @@ type Services struct {
 	RekeyFiles     RekeyFiles
 	JoinServers    JoinServers
 	Arrivals       Arrivals
+	Attestations   Attestations
 	// Answers may be nil: then an Idempotency-Key has no effect.
 	Answers Answers
 	// V2 answers what lies under client.BasePathV2, in manners of its own; nil is

@@ -14,6 +14,7 @@ import (
 
 	"joinery"
 	"joinery/client"
+	"joinery/internal/firmware"
 	"joinery/lorawan"
 )
 
@@ -68,6 +69,52 @@ func (f *fixture) populateRekeying(t testing.TB, w *world) {
 	w.ids["arr"] = came.ID.String()
 }
 
+// populateProducts makes a product with a key and a release.
+func (f *fixture) populateProducts(t testing.TB, w *world) {
+	t.Helper()
+	c := f.as(t, f.keyA)
+	p, err := c.AddProduct(t.Context(), client.NewProduct{
+		Name: "meter-3", Hardware: "rev-c", DevEUIs: []client.EUIRange{euiRange(t, "0004A31000000000", "0004A310FFFFFFFF")},
+		Boot: &client.BootProfile{KeySlot: 2, DigestSlot: 7},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := x509.MarshalPKIXPublicKey(signer.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := c.AddProductKey(t.Context(), p.ID, client.NewProductKey{Use: "release", Public: public})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := firmware.Sign(firmware.Release{Product: p.Name, Hardware: p.Hardware, Version: "1.0.0", Digest: sha256.Sum256(nil)},
+		func(digest [32]byte) (out [64]byte, err error) {
+			r, s, err := ecdsa.Sign(rand.Reader, signer, digest[:])
+			if err == nil {
+				r.FillBytes(out[:32])
+				s.FillBytes(out[32:])
+			}
+			return out, err
+		})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := st.Text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	released, err := c.AddFirmwareRelease(t.Context(), p.ID, client.NewFirmwareRelease{Statement: string(text)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.ids["prd"], w.ids["pky"], w.ids["rel"] = p.ID.String(), k.ID.String(), released.ID.String()
+}
+
 // populate makes one of everything for orgA.
 func (f *fixture) populate(t testing.TB) *world {
 	t.Helper()
@@ -119,6 +166,7 @@ func (f *fixture) populate(t testing.TB) *world {
 	must(err)
 	w.ids["whk"] = hook.Webhook.ID.String()
 	f.populateRekeying(t, w)
+	f.populateProducts(t, w)
 	roots, err := f.db.StoredRoots(ctx, 0, 1)
 	must(err)
 	w.ids["kst"] = roots[0].KeySet.String()

@@ -9,8 +9,9 @@ var modules = map[string][]string{
 	"github.com/boombuler/barcode":        {"internal/label"},                                                  // MIT; weighs the masks of a code, as readers want
 	"github.com/coreos/go-oidc/v3":        {"internal/auth"},
 	"github.com/danielgtaylor/huma/v2":    {"internal/api", "internal/api/clientgen"},
-	"github.com/go-jose/go-jose/v4":       {"internal/exportfile"}, // Apache-2.0; JSON Web Encryption
-	"github.com/go-json-experiment/json":  {"backend", "manifest", "internal/seal", "internal/sim", "internal/provisioning", "internal/api", "internal/ttjs", "internal/factory", "internal/exportfile", "internal/rekeyfile", "internal/rekey", "internal/rekeylink"},
+	"github.com/fxamacker/cbor/v2":        {"internal/attest"},                        // MIT; evidence as COSE, which needs no more than this of it
+	"github.com/go-jose/go-jose/v4":       {"internal/attest", "internal/exportfile"}, // Apache-2.0; evidence as JWT, JSON Web Encryption
+	"github.com/go-json-experiment/json":  {"backend", "manifest", "internal/seal", "internal/sim", "internal/provisioning", "internal/api", "internal/ttjs", "internal/factory", "internal/exportfile", "internal/rekeyfile", "internal/rekey", "internal/rekeylink", "internal/firmware", "internal/evidence", "internal/attest"},
 	"github.com/go-webauthn/webauthn":     {"internal/auth"},
 	"github.com/google/go-cmp":            {"internal/store/storetest", "internal/keyring/keyringtest"},
 	"github.com/goccy/go-yaml":            {"internal/config", "cmd/joinery"}, // the command reads plans of ceremonies

@@ -39,6 +39,9 @@ var rooms = map[string]room{
 
 	"internal/rekeyfile": {ground, "the signed files of rekeying: the server, joinctl and the bench read and write them, and so may others"},
 
+	"internal/firmware": {ground, "a maker's signed statement about a release of firmware: whoever signs images writes it, the server reads it"},
+	"internal/evidence": {ground, "what devices show of themselves: messages, compact form, fragments, file; server and bench both need it"},
+
 	"manifest/manifesttest": {ground, "manifests in the shapes of real makers, with keys of their own; apart from manifest because several packages test with them"},
 
 	"":       {nouns, "the nouns, Caller and the closed set of error codes"},
@@ -71,6 +74,7 @@ var rooms = map[string]room{
 	"internal/service":      {rules, "the activation service: until when joins are answered, on what terms, and what is reported; clock in doubt"},
 	"internal/export":       {rules, "root keys to their owner, or another Join Server: recipients, approval by another person, the custody process's work"},
 	"internal/rotation":     {rules, "imported root keys sealed anew under newer storage keys, while joins go on"},
+	"internal/attest":       {rules, "evidence of elements and firmware: challenged, verified, held against signed releases; what owners want of devices"},
 	"internal/rekey":        {rules, "orders to rekey: armed, sent, confirmed; tickets, hand-overs and receipts"},
 	"internal/refusal":      {rules, "why requests were refused: kept off the answer path, explained to owner and operator"},
 	"internal/factory":      {rules, "elements made offline: manifest and silicon file; the server never links it, the command and quickstart do"},
@@ -105,6 +109,7 @@ var sideways = map[string][]string{
 	"tr005":                        {"lorawan"},
 	"internal/label":               {"tr005"},
 	"internal/rekeyfile":           {"internal/seal", "lorawan"},
+	"internal/evidence":            {"lorawan"},
 	"internal/seal":                {"internal/cmac", "internal/secret", "lorawan"},
 	"internal/exportfile":          {"internal/cmac", "internal/seal", "internal/secret", "lorawan"},
 	"client":                       {""},

@@ -74,12 +74,34 @@ func (b *batch) claim(ctx context.Context, i int, a Act) (plan, error) {
 			"and dispute the lock with the device at hand")
 	}
 	detail := map[string]string{"joinEUI": state.Device.JoinEUI.String(), "devEUI": state.Device.DevEUI.String()}
+	if err := b.checkAttested(org, state.Device, detail); err != nil {
+		return p, err
+	}
 	if a.Binding != nil {
 		describe(detail, *a.Binding)
 	}
 	b.makes(&p, joinery.ActClaim, b.entry(b.caller, joinery.AuditDeviceClaimed, org, p.device.ID, detail))
 	p.change.To, p.change.Binding = org, a.Binding
 	return p, nil
+}
+
+// checkAttested holds a claim against what the claimant wants of devices. Where it
+// is warned only, detail says so: in the log, and in the event of the claim. Only
+// claims ask: whoever lets a device go is never held.
+func (s *Service) checkAttested(org joinery.OrgID, d joinery.Device, detail map[string]string) error {
+	if s.attested == nil {
+		return nil
+	}
+	want, have := s.attested.PolicyOf(org), d.Attested.Level(s.now())
+	if want.Claim == joinery.AttestIgnore || have >= want.Level {
+		return nil
+	}
+	if want.Claim == joinery.AttestRefuse {
+		return joinery.Errorf(joinery.CodeAttestation, "the device is attested %s now, and the policy of your organisation is to claim none below %s; "+
+			"have who holds it show more of it, or change the policy", have, want.Level)
+	}
+	detail["attestation"], detail["attestationWanted"] = have.String(), want.Level.String()
+	return nil
 }
 
 // prove finds the device of a if its token is right, and counts the failure if

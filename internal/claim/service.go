@@ -90,6 +90,11 @@ type Tokens interface {
 	CheckOwnerToken(ctx context.Context, d joinery.DeviceID, generation uint32, presented string) (bool, error)
 }
 
+// Attested is what organisations want of devices that they claim, from memory.
+type Attested interface {
+	PolicyOf(org joinery.OrgID) joinery.AttestPolicy
+}
+
 // Options bound guessing. The zero value of each field is its default.
 type Options struct {
 	// Now is the clock of the windows; nil is the system's.
@@ -108,6 +113,8 @@ type Options struct {
 	// that the clock does not tell one from the other: 50 ms. Of a batch, each
 	// further such item adds a fiftieth of it. Negative is none.
 	AnswerAfter time.Duration
+	// Attested is what organisations want of devices that they claim; nil is nothing.
+	Attested Attested
 }
 
 // answerAfter is what Options.AnswerAfter is where none is given.
@@ -122,6 +129,7 @@ type Service struct {
 	hold     time.Duration
 	guard    *guard
 	turns    turns
+	attested Attested
 }
 
 // New makes a Service.
@@ -133,7 +141,7 @@ func New(store Store, registry Registry, tokens Tokens, opt Options) *Service {
 		store: store, registry: registry, tokens: tokens, now: opt.Now,
 		hold:  max(0, orDefault(opt.AnswerAfter, answerAfter)),
 		guard: newGuard(opt),
-		turns: turns{seed: maphash.MakeSeed()},
+		turns: turns{seed: maphash.MakeSeed()}, attested: opt.Attested,
 	}
 }
 

@@ -194,9 +194,9 @@ func (s *Service) CatchUp(ctx context.Context) error {
 	return nil
 }
 
-// batchLeaves bounds what one transaction puts into the tree: a few milliseconds
+// batchLeaves bounds what one transaction puts into the tree: about a millisecond
 // in which no join is committed.
-const batchLeaves = 4096
+const batchLeaves = 1024
 
 // Round puts the next rows into the tree and tells whether more wait. What is
 // computed is computed outside of the transaction; that compares and swaps.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"joinery/internal/api"
+	"joinery/internal/attest"
 	"joinery/internal/config"
 	"joinery/internal/events"
 	"joinery/internal/export"
@@ -38,6 +39,7 @@ type core struct {
 	refusals *refusal.Recorder
 	events   *events.Runner
 	service  *service.Service
+	attest   *attest.Service
 	export   *export.Service
 	passing  *rekey.Runner
 	link     *rekeylink.Client
@@ -89,6 +91,7 @@ func (k *core) build(ctx context.Context, c config.Config, h holders, certs cert
 		return err
 	}
 	k.service = rules.service
+	k.attest = rules.attest
 	k.serving, k.endServing = context.WithCancel(context.Background())
 	if k.events, err = startEvents(ctx, c, h, rules.events, rules.custody); err != nil {
 		return err
@@ -171,13 +174,16 @@ func (k *core) followJoins(ctx context.Context) {
 	})
 }
 
-// lookAfterTerms reminds owners of the ends of service terms and watches the
-// clock, until ctx ends or the database is given back.
+// lookAfterTerms reminds owners of the ends of service terms, watches the clock, and
+// tells owners what ended of what their devices have shown, until ctx ends or the database is given back.
 func (k *core) lookAfterTerms(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(k.serving, cancel)()
+	var other sync.WaitGroup
+	other.Go(func() { k.attest.Run(ctx) })
 	k.service.Run(ctx)
+	other.Wait()
 }
 
 func (k *core) serveOps(l net.Listener) error {

@@ -15,6 +15,7 @@ import (
 	"joinery/client"
 	"joinery/internal/activation"
 	"joinery/internal/api"
+	"joinery/internal/attest"
 	"joinery/internal/auth"
 	"joinery/internal/claim"
 	"joinery/internal/config"
@@ -123,13 +124,13 @@ type rules struct {
 	export       *export.Service
 	custody      *custodylog.Service
 	rekey        *rekey.Service
+	attest       *attest.Service
 }
 
 func newRules(ctx context.Context, c config.Config, h holders, refusals *refusal.Recorder, log *slog.Logger, now func() time.Time, metrics prometheus.Registerer) (rules, error) {
 	r := rules{
 		fleet:        fleet.New(h.db, h.keys, fleet.Options{Log: log, Now: now}),
 		provisioning: provisioning.New(h.db, h.db, h.keys),
-		claim:        claim.New(h.db, h.db, h.keys, claim.Options{Now: now}),
 		auth:         auth.New(h.db, now),
 		people:       auth.NewPeople(h.db, now),
 		refusal:      refusal.New(h.db, refusals),
@@ -139,6 +140,16 @@ func newRules(ctx context.Context, c config.Config, h holders, refusals *refusal
 	}
 	r.networks = claim.NewNetworks(h.db, h.keys, r.fleet, claim.NetworkOptions{Now: now})
 	var err error
+	r.attest, err = attest.Start(ctx, h.db, attest.Options{Now: now, Log: log, Verifier: serverName(c), Hold: func() error {
+		if err := h.db.AnswersJoins(); err != nil || r.service.Doubt() == "" {
+			return err
+		}
+		return errors.New("the clock is in doubt")
+	}})
+	if err != nil {
+		return rules{}, err
+	}
+	r.claim = claim.New(h.db, h.db, h.keys, claim.Options{Now: now, Attested: r.attest})
 	if r.signIn, err = newSignIn(c.SignIn, h, log, now); err != nil {
 		return rules{}, err
 	}
@@ -193,6 +204,7 @@ func newRules(ctx context.Context, c config.Config, h holders, refusals *refusal
 		Terms:    r.service,
 		Fetched:  custodylog.NewRecorder(h.db).Record,
 		Rekeying: h.db,
+		Attested: r.attest,
 		Alarm:    func(counter string) { alarms.WithLabelValues(counter).Inc() },
 	})
 	return r, nil
@@ -239,7 +251,7 @@ func services(h holders, r rules, v2, handover http.Handler) api.Services {
 		Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Disputes: r.claim, Imports: r.provisioning, Audit: r.fleet,
 		Refusals: r.refusal, Events: r.events, Rotation: r.rotation, Service: r.service, Exports: r.export, CustodyLog: r.custody,
 		Rekeying: r.rekey, RekeyApprovals: r.rekey, RekeyFiles: r.rekey, JoinServers: r.rekey, Arrivals: r.rekey,
-		Answers: h.db, V2: v2, Handover: handover, Unsealer: system{h},
+		Attestations: r.attest, Answers: h.db, V2: v2, Handover: handover, Unsealer: system{h},
 	}
 	if r.signIn != nil { // an interface that holds nil is not nil
 		s.SignIn = r.signIn

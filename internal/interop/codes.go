@@ -25,6 +25,7 @@ var resultCodes = map[joinery.Code]backend.ResultCode{
 	joinery.CodeUnknownDevice:   backend.UnknownDevEUI,
 	joinery.CodeSuspended:       backend.ActivationDisallowed,
 	joinery.CodeLapsed:          backend.ActivationDisallowed,
+	joinery.CodeAttestation:     backend.ActivationDisallowed,
 	joinery.CodeMIC:             backend.MICFailed,
 	joinery.CodeReplay:          backend.FrameReplayed,
 	joinery.CodeExhausted:       backend.JoinReqFailed,

@@ -2,7 +2,6 @@ package interop
 
 import (
 	"context"
-	"crypto/tls"
 	"net"
 	"net/http"
 	"sync"
@@ -61,19 +60,15 @@ func (q *quiet) since(t time.Time) bool {
 
 // followState is http.Server.ConnState.
 func followState(c net.Conn, state http.ConnState) {
-	conn, ok := c.(*tls.Conn)
-	if !ok {
-		return
-	}
-	held, ok := conn.NetConn().(*heldConn)
+	conn, ok := c.(*clientConn)
 	if !ok {
 		return
 	}
 	switch state {
 	case http.StateNew, http.StateIdle:
-		held.quiet.from.Store(time.Now().UnixNano())
+		conn.held.quiet.from.Store(time.Now().UnixNano())
 	default:
-		held.quiet.from.Store(0)
+		conn.held.quiet.from.Store(0)
 	}
 }
 

@@ -85,7 +85,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serve leaves status and body of the answer in x, unless somebody else answers.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 	var err error
-	if x.peer, err = s.peerOf(r.Context(), r.TLS); err != nil {
+	from := connectionOf(r.Context())
+	if x.peer, err = s.peerOf(from, r.TLS); err != nil {
 		s.refusePeer(x, err)
 		return
 	}
@@ -97,6 +98,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 		s.refuseUnread(x, status, "the body cannot be read, or is longer than "+strconv.Itoa(s.opt.MaxBody)+" bytes")
 		return
 	}
+	from.beginAnswer()
 	if s.opt.Gate != nil {
 		elsewhere, err := s.opt.Gate.Enter(r.Context())
 		switch {
@@ -148,7 +150,9 @@ func (s *Server) refusePeer(x *exchange, err error) {
 
 // answer fills in x.answer for a request that can be answered.
 func (s *Server) answer(ctx context.Context, x *exchange, malformed *backend.Error) {
-	ctx, cancel := context.WithTimeout(ctx, s.opt.AnswerTimeout)
+	// A connection that ends ends no answer (see clientConn), and a context under
+	// another one that can end costs both a map.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opt.AnswerTimeout)
 	defer cancel()
 	x.answer = backend.Answer{Header: x.request.Answer()}
 	if x.message == backend.TypeAppSKeyReq {

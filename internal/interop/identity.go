@@ -36,6 +36,7 @@ const maxResolved = time.Minute
 
 // connection remembers, for one TLS connection, to which peer it belongs.
 type connection struct {
+	client     *clientConn // nil where the request came another way
 	mu         sync.Mutex
 	peer       joinery.Peer
 	generation uint64
@@ -49,25 +50,36 @@ type connectionKey struct{}
 // door knows its peer already.
 func withConnection(ctx context.Context, c net.Conn) context.Context {
 	known := new(connection)
-	if conn, ok := c.(*tls.Conn); ok {
-		if held, ok := conn.NetConn().(*heldConn); ok {
-			known = &held.known
-		}
+	if conn, ok := c.(*clientConn); ok {
+		known = &conn.held.known
+		known.client = conn
 	}
 	return context.WithValue(ctx, connectionKey{}, known)
 }
 
+// connectionOf gives the connection of a request; one that knows nothing where it
+// has none.
+func connectionOf(ctx context.Context) *connection {
+	if c, ok := ctx.Value(connectionKey{}).(*connection); ok {
+		return c
+	}
+	return new(connection)
+}
+
 // peerOf finds the peer of a request by its connection's certificate, as things
 // stand now.
-func (s *Server) peerOf(ctx context.Context, state *tls.ConnectionState) (joinery.Peer, error) {
+func (s *Server) peerOf(c *connection, state *tls.ConnectionState) (joinery.Peer, error) {
 	if state == nil || len(state.PeerCertificates) == 0 {
 		return joinery.Peer{}, joinery.Errorf(joinery.CodeUnauthenticated, "there is no client certificate")
 	}
-	c, ok := ctx.Value(connectionKey{}).(*connection)
-	if !ok {
-		return s.opt.Peers.Resolve(state.PeerCertificates, s.now())
-	}
 	return s.identify(c, state)
+}
+
+// beginAnswer tells the connection that a request was read to its end.
+func (c *connection) beginAnswer() {
+	if c.client != nil {
+		c.client.beginAnswer()
+	}
 }
 
 // identify finds the peer of a connection, from memory where nothing changed.

@@ -14,7 +14,7 @@ import (
 	"joinery"
 )
 
-// door is a listener that gives TLS connections whose handshake is done and
+// door is a listener that gives connections whose TLS handshake is done and
 // whose peer is known. It bounds what anybody can hold: connections in all, and
 // of them, handshakes that are not done, in all and per address, and connections
 // per peer. So who has no certificate gets no further than a quarter of the
@@ -37,7 +37,7 @@ type door struct {
 }
 
 type accepted struct {
-	conn *tls.Conn
+	conn *clientConn
 	err  error
 }
 
@@ -184,7 +184,7 @@ func (d *door) welcome(c *heldConn) {
 		d.refuse(c, "peer", slog.String("peer", peer.Name))
 		return
 	}
-	if !d.offer(accepted{conn: conn}) {
+	if !d.offer(accepted{conn: newClientConn(conn, c)}) {
 		_ = c.Close()
 	}
 }

@@ -62,6 +62,10 @@ func settled(c joinery.RefusalCount, now joinery.ActivationState) string {
 		if now.Device.Service.RefuseAt.After(c.At) {
 			return "The service was extended since."
 		}
+	case joinery.RefusedAttestation:
+		if now.Device.Attested.At.After(c.At) {
+			return "It was attested since."
+		}
 	case joinery.RefusedDevNonceLow, joinery.RefusedDevNonceUsed:
 		if now.KeySet.Nonces.ResetAt.After(c.At) {
 			return "A reset of its DevNonces was opened since."

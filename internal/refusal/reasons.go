@@ -243,6 +243,15 @@ var wordings = []wording{
 		nil,
 	},
 	{
+		joinery.RefusedAttestation,
+		"The device has shown less of its element and firmware than its owner wants, or what it showed has ended. Joins and rejoins are refused; the session that it has goes on, and nothing else is kept from its owner.",
+		"Have it attested: 'joinctl attest challenge DEVICE', then 'joinctl device attest DEVICE --evidence FILE'. Or want less, of this device with 'joinctl attest rule DEVICE', of all with 'joinctl attest policy'. To leave, export, rekey, transfer and release work as before.",
+		func(x *joinery.Refusal, v voice) string {
+			return fmt.Sprintf("%s asked for %s, which was attested %s; %s wanted %s", who(x), v.device, x.Decided.AttestLevel, v.owner, x.Decided.AttestWanted)
+		},
+		nil,
+	},
+	{
 		joinery.RefusedMIC,
 		"The frame was not made with the device's root key, or it was damaged, or somebody made it up.",
 		"Compare the root key in the device with the imported one: usual mistakes are AppKey and NwkKey swapped, reversed bytes, and the key of another device.",

@@ -130,8 +130,8 @@ func (t *tx) advance(id joinery.DeviceID) error {
 }
 
 // DeleteDevice takes a device away: nobody finds it and nothing joins it. Its
-// binding, its own roaming rule, its manifest entry, what was refused to it and
-// the ciphertext of its roots are erased. What stays, unseen, is its row, its
+// binding, its own roaming rule, its manifest entry, what was refused to it, what was
+// shown of it and the ciphertext of its roots are erased. What stays, unseen, is its row, its
 // owners, disputes about it, its activations and the nonces of its key set, so
 // that a device that comes back cannot be fed what it said before:
 //
@@ -171,6 +171,11 @@ func (d *DB) DeleteDevice(ctx context.Context, id joinery.DeviceID, owner joiner
 			"DELETE FROM transfer WHERE device = ?",
 			"DELETE FROM manifest_entry WHERE device = ?",
 			"DELETE FROM refusal_device WHERE device = ?",
+			"DELETE FROM attest_challenge WHERE device = ?",
+			"DELETE FROM attest_fragment WHERE device = ?",
+			"DELETE FROM attest_result WHERE device = ?",
+			"UPDATE product_key SET removed_at = created_at WHERE device = ? AND removed_at IS NULL",
+			"UPDATE device SET attested_at = NULL, attest_l1 = NULL, attest_l2 = NULL, attest_l3 = NULL, attest_rule = NULL, attest_falls_at = NULL WHERE id = ?",
 			eraseRoots,
 			"UPDATE rekey SET state = 'cancelled', ended_at = at WHERE device = ? AND ended_at IS NULL",
 			"UPDATE import SET current = 0 WHERE done = 1 AND org = (SELECT org FROM device WHERE id = ?)",

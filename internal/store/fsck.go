@@ -218,7 +218,7 @@ var simpleRules = []rule{
 }
 
 func (f *checkup) rules() error {
-	for _, rule := range slices.Concat(simpleRules, peopleRules, eventRules, exportRules) {
+	for _, rule := range slices.Concat(simpleRules, peopleRules, eventRules, exportRules, attestRules) {
 		err := f.c.each(rule.query, func(r *row) error {
 			f.report(rule.table, rule.name(r.int()), rule.text, rule.fix)
 			return nil

@@ -147,6 +147,7 @@ func (w *walk) filter() error {
 	if q.Disclosed != nil {
 		w.rare("d.disclosed", *q.Disclosed)
 	}
+	w.filterAttested()
 	if err := w.filterStatus(); err != nil {
 		return err
 	}

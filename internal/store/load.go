@@ -16,6 +16,7 @@ const (
 	stateColumnNames = `d.id, d.join_eui, d.dev_eui, d.mac_version, d.maker, d.suspended, d.disclosed, d.created_at,
 	d.org, d.owner_epoch, d.token_generation, coalesce(d.owned_since, d.created_at), d.released,
 	d.service_plan, d.service_ends_at, d.service_refuse_at, d.service_prepaid,
+	d.attested_at, d.attest_l1, d.attest_l2, d.attest_l3, d.attest_rule,
 	d.rekey_profile, d.rekey_word, d.rekeying,
 	k.id, k.origin, k.master, k.generation, k.root10, k.version, k.join_nonce, k.nonces, k.last_join_at, k.disclosed,
 	b.epoch, b.net_id, b.ns_id, b.as_id, b.app_s_key, b.clear_nwk_keys, b.source, b.locked, b.since, b.kek,
@@ -39,28 +40,16 @@ const (
 // blobs of its key set are left out. CodeUnknownDevice where there is none. A
 // device that is being rekeyed, or was, costs a second read; what changed between
 // the two makes the join's commit lose its swap.
-func (d *DB) LoadActivation(ctx context.Context, joinEUI, devEUI lorawan.EUI64) (s joinery.ActivationState, err error) {
-	s, err = d.engine.loadActivation(ctx, joinEUI, devEUI)
+func (d *DB) LoadActivation(ctx context.Context, joinEUI, devEUI lorawan.EUI64) (joinery.ActivationState, error) {
+	s, err := d.engine.loadActivation(ctx, joinEUI, devEUI)
 	if err == nil && s.Device.Rekeying {
-		err = d.readJoin(ctx, func(c conn) error { return c.rekeying(&s) })
+		return d.loadRekeying(ctx, s)
 	}
 	return s, err
 }
 
-// loadActivation implements engine.
-func (e *sqliteDB) loadActivation(ctx context.Context, joinEUI, devEUI lorawan.EUI64) (s joinery.ActivationState, err error) {
-	for fresh := false; !fresh && err == nil; {
-		err = e.borrow(ctx, e.joins, func(r *reader) (err error) {
-			if err := r.hold(e.news.current()); err != nil {
-				return err
-			}
-			if s, err = r.load(joinEUI, devEUI); err != nil {
-				return err
-			}
-			fresh, err = e.news.update(&s, r.snapshot)
-			return err
-		})
-	}
+func (d *DB) loadRekeying(ctx context.Context, s joinery.ActivationState) (joinery.ActivationState, error) {
+	err := d.readJoin(ctx, func(c conn) error { return c.rekeying(&s) })
 	return s, err
 }
 
@@ -93,6 +82,7 @@ func scanState(r *row) (s joinery.ActivationState, err error) {
 	d.Maker, d.Suspended, d.Disclosed, d.CreatedAt = joinery.OrgID(r.int()), r.bool(), r.bool(), r.time()
 	d.Ownership = joinery.Ownership{Org: joinery.OrgID(r.int()), Epoch: uint32(r.int()), TokenGeneration: uint32(r.int()), Since: r.time(), Released: r.bool()}
 	d.Service = scanTerm(r)
+	d.Attested = scanAttested(r)
 	d.Rekey, d.RekeyWord, d.Rekeying = joinery.RekeyProfile(r.int()), joinery.RekeyWord(r.int()), r.bool()
 
 	k.ID, k.DeviceID, k.DevEUI = joinery.KeySetID(r.int()), d.ID, d.DevEUI

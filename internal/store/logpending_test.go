@@ -62,6 +62,10 @@ func TestNamedTwiceIsOneLeaf(t *testing.T) {
 	take(300) // the scan
 	name(false, joins[:50]...)
 	take(0)
+	// A page of both: what the scan took, and what came after it.
+	mixed := append(joins[50:60:60], leafRows(t, d, 10)...)
+	name(false, mixed...)
+	take(10)
 	late := leafRows(t, d, 20)
 	name(true, late[:10]...)
 	take(10)

@@ -92,8 +92,8 @@ func (t *tx) claim(s joinery.ActivationState, org joinery.OrgID, binding *joiner
 }
 
 // addOwner makes next the owner after the present one, with the epoch after its.
-// What the present owner alone had of the device ends: its roaming rules, its offer
-// and its order to rekey.
+// What the present owner alone had of the device ends: its roaming rules, its offer,
+// its order to rekey, what it wanted of its attestation and the challenges for that.
 func (t *tx) addOwner(d joinery.Device, next joinery.OwnerLink) error {
 	last := firstLink(d)
 	links, err := t.links(d.ID)
@@ -116,13 +116,15 @@ func (t *tx) addOwner(d joinery.Device, next joinery.OwnerLink) error {
 	if err := t.exec("DELETE FROM roaming_rule WHERE device = ? AND org <> ?", d.ID, next.Org); err != nil {
 		return err
 	}
-	if err := t.exec("DELETE FROM transfer WHERE device = ?", d.ID); err != nil {
-		return err
+	for _, end := range []string{"DELETE FROM transfer WHERE device = ?", "DELETE FROM attest_challenge WHERE device = ?", "DELETE FROM attest_fragment WHERE device = ?"} {
+		if err := t.exec(end, d.ID); err != nil {
+			return err
+		}
 	}
 	if err := t.exec("UPDATE rekey SET state = 'cancelled', ended_at = ? WHERE device = ? AND ended_at IS NULL", next.Since, d.ID); err != nil {
 		return err
 	}
-	return t.changeDevice(d.ID, "UPDATE device SET org = ?, owner_epoch = ?, owned_since = ?, token_generation = ?, released = ? WHERE id = ?",
+	return t.changeDevice(d.ID, "UPDATE device SET org = ?, owner_epoch = ?, owned_since = ?, token_generation = ?, released = ?, attest_rule = NULL WHERE id = ?",
 		next.Org, epoch, next.Since, next.TokenGeneration, next.How == joinery.HowRelease, d.ID)
 }
 

@@ -22,6 +22,7 @@ type sqliteDB struct {
 	marks    *markFile // nil unless opened to serve
 	noted    mark      // what it says; the writer's
 	joins    *pool     // readers for joins
+	loads    chan *load
 	readers  *pool     // readers for everybody else: a listing keeps no join waiting
 	news     *news     // for the readers of joins
 	sequence *sequence // of the DB
@@ -125,6 +126,7 @@ func openFile(ctx context.Context, o Options, why purpose) (_ *DB, err error) {
 	e := &sqliteDB{
 		path: o.Path, log: o.Logger, lock: lock,
 		joins: newPool(n), readers: newPool(max(2, n/2)), news: newNews(), closed: make(chan struct{}),
+		loads: make(chan *load, loadsAtOnce),
 	}
 	d := &DB{engine: e, readOnly: why == toRead || why == toReadLive}
 	e.sequence = &d.sequence
@@ -162,6 +164,9 @@ func openFile(ctx context.Context, o Options, why purpose) (_ *DB, err error) {
 	}
 	if err := e.readers.fill(o, readerCache); err != nil {
 		return nil, err
+	}
+	for range n {
+		go e.answerLoads()
 	}
 	return d, nil
 }

@@ -80,6 +80,9 @@ func NewBuilder(size int64, last joinery.LogBundle, tile func(level int, index i
 
 // Add appends a leaf.
 func (b *Builder) Add(l joinery.LogLeaf) {
+	if b.refs == nil {
+		b.refs, b.last = make([]joinery.LogRef, 0, Width), make([]byte, 0, Width*auditlog.RecordSize)
+	}
 	b.refs = append(b.refs, l.Ref)
 	b.last = append(b.last, l.Record[:]...)
 	b.size++
@@ -97,8 +100,8 @@ func (b *Builder) push(level int, h tlog.Hash) {
 		return
 	}
 	b.emit(level)
-	above := subtree(b.edge[level])
-	b.edge[level] = nil
+	above := subtree(b.edge[level]) // and the tile's memory is free for the next one
+	b.edge[level] = b.edge[level][:0]
 	b.push(level+1, above)
 }
 
@@ -149,9 +152,8 @@ func (b *Builder) root() ([32]byte, error) {
 	return h, err
 }
 
-// subtree hashes a power of two of hashes.
-func subtree(hashes []tlog.Hash) tlog.Hash {
-	row := append([]tlog.Hash(nil), hashes...)
+// subtree hashes a power of two of hashes, in their place.
+func subtree(row []tlog.Hash) tlog.Hash {
 	for len(row) > 1 {
 		for i := range len(row) / 2 {
 			row[i] = tlog.NodeHash(row[2*i], row[2*i+1])

@@ -232,6 +232,7 @@ type siliconRow struct {
 	UniqueID                                 string
 	JoinEUI, DevEUI                          lorawan.EUI64
 	NwkKey, AppKey, DeviceKey, RekeyKey, MAC []byte
+	Certificates                             [][]byte
 
 	header  seal.Header
 	private *rsa.PrivateKey
@@ -266,7 +267,7 @@ func (row siliconRow) plant(t *testing.T, keys *leak.Secrets, name string, r lor
 	o, err := seal.NewOpener(row.private, row.header)
 	ok(t, err)
 	defer o.Wipe()
-	item := seal.RekeyingElementItem(row.UniqueID, row.JoinEUI, row.DevEUI, row.NwkKey, row.AppKey, row.DeviceKey, row.RekeyKey)
+	item := seal.ElementItem(row.UniqueID, row.JoinEUI, row.DevEUI, row.Certificates, row.NwkKey, row.AppKey, row.DeviceKey, row.RekeyKey)
 	ok(t, o.Open(item, row.MAC, func(opened [][]byte) error {
 		for i, what := range []string{"NwkKey", "AppKey"} {
 			keys.PlantKey(name+", old "+what, bytes.Clone(opened[i]))

@@ -78,6 +78,7 @@ var identifiers = map[string]string{
 	"act": "joinery.ActivationID", "sgn": "joinery.SignerID", "imp": "joinery.ImportID", "key": "joinery.APIKeyID", "per": "joinery.PersonID", "inv": "joinery.InvitationID", "ses": "joinery.SessionID", "psk": "joinery.PasskeyID",
 	"dsp": "joinery.DisputeID", "whk": "joinery.WebhookID", "rcp": "joinery.RecipientID", "exp": "joinery.ExportID",
 	"rky": "joinery.RekeyID", "jsv": "joinery.JoinServerID", "arr": "joinery.ArrivalID", "xpc": "joinery.ExpectationID",
+	"prd": "joinery.ProductID", "pky": "joinery.ProductKeyID", "rel": "joinery.ReleaseID",
 }
 
 // read lists the calls of a document, in the order of their names.

@@ -23,6 +23,7 @@ type Backend interface {
 	Roots
 	Rekeying
 	HandingOver
+	Attestations
 	Organisations
 	Peers
 	APIKeys
@@ -194,6 +195,7 @@ func Run(t *testing.T, open func(t testing.TB) Backend) {
 		{"Ownership", runOwnership}, {"HandOver", runHandOver}, {"Fleet", runFleet}, {"Foreign", runForeign}, {"Refusals", runRefusals}, {"Keys", runKeys},
 		{"Meanwhile", runMeanwhile}, {"Labels", runLabels}, {"People", runPeople}, {"NetworkClaims", runNetworkClaims},
 		{"Events", runEvents}, {"Webhooks", runWebhooks}, {"Export", runExports}, {"CustodyLog", runCustodyLog}, {"Rekeying", runRekeying}, {"Passages", passages}, {"Arrivals", arrivals},
+		{"Attestations", runAttestations},
 	} {
 		t.Run(group.name, func(t *testing.T) { group.run(t, open) })
 	}

@@ -1,0 +1,26 @@
+package activation
+
+import "joinery"
+
+// checkAttested refuses an activation of a device that has shown less of its element
+// and firmware than its owner wants. All that it looks at came with the device, or
+// is in memory. What a device showed ends by this server's clock; where that was set
+// back, nothing is valid (see joinery.Attested). Rejoins are activations, too; the
+// session that a device has goes on without one.
+//
+// It does not hold who leaves: a device with an instruction to rekey gets it.
+func (s *Service) checkAttested(d joinery.Device) error {
+	if s.attested == nil {
+		return nil
+	}
+	want := s.attested.PolicyOf(d.Ownership.Org).Rule(d)
+	have := d.Attested.Level(s.now())
+	if want.Activate != joinery.AttestRefuse || !want.Broken(have) {
+		return nil
+	}
+	return &joinery.Refused{
+		Reason:  joinery.RefusedAttestation,
+		Decided: joinery.Decided{AttestLevel: have.String(), AttestWanted: want.Level.String()},
+		Err:     joinery.Errorf(joinery.CodeAttestation, "the device has not been attested as its owner wants"),
+	}
+}

@@ -1,0 +1,396 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"time"
+
+	"joinery"
+)
+
+// maxAttestChallenges bounds the challenges of one device that wait for evidence,
+// maxAttestMessages the messages of which it has sent fragments.
+const (
+	maxAttestChallenges = 4
+	maxAttestMessages   = 4
+)
+
+// ruleBase separates action and level in attest_rule.
+const ruleBase = 10
+
+// scanAttested reads attested_at, attest_l1 to attest_l3 and attest_rule.
+func scanAttested(r *row) (a joinery.Attested) {
+	a.At = r.time()
+	for i := range a.Until {
+		a.Until[i] = r.time()
+	}
+	if r.null() {
+		r.next()
+		return a
+	}
+	v := r.int()
+	a.Rule = &joinery.AttestRule{Activate: joinery.AttestAction(v / ruleBase), Level: joinery.AttestLevel(v % ruleBase)}
+	return a
+}
+
+// filterAttested keeps to devices of a level. The levels above it must not be valid.
+func (w *walk) filterAttested() {
+	if w.query.Attested == nil {
+		return
+	}
+	now := w.query.AttestedAt
+	const fresh = "coalesce(d.attested_at, 0) <= ?"
+	for _, l := range joinery.AttestLevels {
+		column := "coalesce(d.attest_" + strings.ToLower(l.String()) + ", 0)"
+		switch {
+		case l > *w.query.Attested:
+			w.keepIf("NOT ("+column+" > ? AND "+fresh+")", now, joinery.AttestSkewed(now))
+		case l == *w.query.Attested:
+			w.keepIf(column+" > ? AND "+fresh, now, joinery.AttestSkewed(now))
+		}
+	}
+}
+
+// AddAttestChallenge keeps a challenge for its one use, and forgets those that ended
+// and the oldest of a device that has too many. CodeConflict unless c.Org holds the
+// device still, or where the device has a challenge that begins with the same four
+// bytes.
+func (d *DB) AddAttestChallenge(ctx context.Context, c joinery.AttestChallenge) error {
+	return d.do(ctx, func(t *tx) error {
+		if err := t.heldBy(c.Device, c.Org); err != nil {
+			return err
+		}
+		if err := t.exec("DELETE FROM attest_challenge WHERE expires_at <= ?", c.MadeAt); err != nil {
+			return err
+		}
+		held, err := t.attestChallenges(c.Device)
+		if err != nil {
+			return err
+		}
+		for i, old := range held {
+			if bytes.Equal(old.Random[:4], c.Random[:4]) {
+				return joinery.Errorf(joinery.CodeConflict, "there is such a challenge")
+			}
+			if i < len(held)-maxAttestChallenges+1 {
+				if err := t.exec("DELETE FROM attest_challenge WHERE random = ?", old.Random); err != nil {
+					return err
+				}
+			}
+		}
+		return t.exec("INSERT INTO attest_challenge (random, device, org, made_at, expires_at) VALUES (?, ?, ?, ?, ?)",
+			c.Random, c.Device, c.Org, c.MadeAt, c.ExpiresAt)
+	})
+}
+
+// attestChallenges gives the challenges of a device, oldest first.
+func (c conn) attestChallenges(device joinery.DeviceID) (list []joinery.AttestChallenge, err error) {
+	err = c.each("SELECT random, org, made_at, expires_at FROM attest_challenge WHERE device = ? ORDER BY made_at, random", func(r *row) error {
+		ch := joinery.AttestChallenge{Device: device}
+		r.into(ch.Random[:])
+		ch.Org, ch.MadeAt, ch.ExpiresAt = joinery.OrgID(r.int()), r.time(), r.time()
+		list = append(list, ch)
+		return nil
+	}, device)
+	return list, err
+}
+
+// TakeAttestChallenge gives the challenge of a device that begins with some bytes, at
+// least four, and makes an end of it; CodeNotFound.
+func (d *DB) TakeAttestChallenge(ctx context.Context, device joinery.DeviceID, begins []byte) (joinery.AttestChallenge, error) {
+	return write(ctx, d, func(t *tx) (joinery.AttestChallenge, error) {
+		t.aside = true // no join looks at it
+		held, err := t.attestChallenges(device)
+		if err != nil {
+			return joinery.AttestChallenge{}, err
+		}
+		for _, c := range held {
+			if len(begins) >= 4 && bytes.HasPrefix(c.Random[:], begins) {
+				return c, t.exec("DELETE FROM attest_challenge WHERE random = ?", c.Random)
+			}
+		}
+		return joinery.AttestChallenge{}, notFound("challenge")
+	})
+}
+
+// Appraise reads what evidence about a device is held against; CodeNotFound.
+func (d *DB) Appraise(ctx context.Context, id joinery.DeviceID) (a joinery.Appraisal, err error) {
+	err = d.snapshot(ctx, func(c conn) error {
+		states, err := c.states(oneDevice+"AND d.id = ?", id)
+		if err == nil && len(states) == 0 {
+			err = notFound("device")
+		}
+		if err != nil {
+			return err
+		}
+		a.State = states[0]
+		if _, err := c.one("SELECT entry, coalesce(serial, '') FROM manifest_entry WHERE device = ?", func(r *row) error {
+			a.Manifest, a.Serial = r.blob(), r.text()
+			return nil
+		}, id); err != nil {
+			return err
+		}
+		floor, err := c.integer("SELECT coalesce(max(counter), 0) FROM attest_result WHERE device = ? AND firmware IS NOT NULL", id)
+		if err != nil {
+			return err
+		}
+		a.Floor = uint32(floor)
+		products, err := c.products(`WHERE p.org = ? AND p.removed_at IS NULL
+			AND EXISTS (SELECT 1 FROM product_range r WHERE r.product = p.id AND r.first <= ? AND ? <= r.last)`,
+			a.State.Device.Maker, a.State.Device.DevEUI, a.State.Device.DevEUI)
+		if err != nil || len(products) == 0 {
+			return err
+		}
+		a.Product = &products[0]
+		a.Keys, err = c.productKeys("WHERE k.product = ? AND k.device IN (0, ?) AND k.removed_at IS NULL ORDER BY k.id", a.Product.ID, id)
+		return err
+	})
+	return a, err
+}
+
+// ReleasesByDigest gives the releases of an organisation's products that have one of
+// some digests, the withdrawn ones, too.
+func (d *DB) ReleasesByDigest(ctx context.Context, org joinery.OrgID, digests [][32]byte) (list []joinery.Release, err error) {
+	err = d.read(ctx, func(c conn) error {
+		for _, digest := range digests {
+			found, err := c.releases(`JOIN product p ON p.id = f.product WHERE f.digest = ? AND p.org = ? AND p.removed_at IS NULL ORDER BY f.id`, digest, org)
+			if err != nil {
+				return err
+			}
+			list = append(list, found...)
+		}
+		return nil
+	})
+	return list, err
+}
+
+// PutAttestation makes a result the newest of its level. Results of other levels
+// that are about other firmware, or of a time that is not yet, stop counting. Its
+// audit entry says which level is valid with it. CodeConflict unless r.Owner holds
+// the device still.
+func (d *DB) PutAttestation(ctx context.Context, r joinery.AttestResult, a joinery.AuditEntry) (joinery.Attested, error) {
+	return write(ctx, d, func(t *tx) (joinery.Attested, error) {
+		if err := t.heldBy(r.Device, r.Owner); err != nil {
+			return joinery.Attested{}, err
+		}
+		if err := t.advance(r.Device); err != nil { // so that nothing comes between
+			return joinery.Attested{}, err
+		}
+		old, err := t.attestations(r.Device)
+		if err != nil {
+			return joinery.Attested{}, err
+		}
+		next := joinery.Attested{At: r.At}
+		for _, o := range old {
+			switch {
+			case o.Level == r.Level || !o.EndedAt.IsZero():
+			case o.Digest != r.Digest || o.At.After(joinery.AttestSkewed(r.At)):
+				err := t.exec("UPDATE attest_result SET ended_at = ? WHERE device = ? AND level = ?", r.At, r.Device, o.Level)
+				if err != nil {
+					return joinery.Attested{}, err
+				}
+			default:
+				next.Until[o.Level-1] = o.Until
+			}
+		}
+		next.Until[r.Level-1] = r.Until
+		err = t.exec(`INSERT INTO attest_result (device, level, kind, verifier, at, until, ended_at, digest, version, counter, firmware, evidence)
+			VALUES (?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?, ?) ON CONFLICT (device, level) DO UPDATE SET kind = excluded.kind, verifier = excluded.verifier,
+			at = excluded.at, until = excluded.until, ended_at = NULL, digest = excluded.digest, version = excluded.version, counter = excluded.counter,
+			firmware = excluded.firmware, evidence = excluded.evidence`,
+			r.Device, r.Level, r.Kind, r.Verifier, r.At, r.Until, r.Digest, r.Version, r.Counter, optional{r.Release}, r.Evidence)
+		if err == nil {
+			err = t.putAttested(r.Device, next, r.At)
+		}
+		a.Detail["valid"] = next.Level(r.At).String()
+		return next, t.finish(err, a)
+	})
+}
+
+func (t *tx) putAttested(id joinery.DeviceID, a joinery.Attested, now time.Time) error {
+	return t.exec("UPDATE device SET attested_at = ?, attest_l1 = ?, attest_l2 = ?, attest_l3 = ?, attest_falls_at = ? WHERE id = ?",
+		a.At, whenSet(a.Until[0]), whenSet(a.Until[1]), whenSet(a.Until[2]), whenSet(a.FallsAt(now)), id)
+}
+
+// Attestations gives the newest result of each level of a device, the lowest level
+// first.
+func (d *DB) Attestations(ctx context.Context, device joinery.DeviceID) (list []joinery.Attestation, err error) {
+	err = d.read(ctx, func(c conn) error { list, err = c.attestations(device); return err })
+	return list, err
+}
+
+func (c conn) attestations(device joinery.DeviceID) (list []joinery.Attestation, err error) {
+	err = c.each(`SELECT level, kind, verifier, at, until, ended_at, digest, version, counter, firmware, evidence FROM attest_result
+		WHERE device = ? ORDER BY level`, func(r *row) error {
+		a := joinery.Attestation{
+			Device: device, Level: joinery.AttestLevel(r.int()), Kind: joinery.EvidenceKind(r.text()), Verifier: r.text(),
+			At: r.time(), Until: r.time(), EndedAt: r.time(),
+		}
+		r.into(a.Digest[:])
+		a.Version, a.Counter, a.Release = r.text(), uint32(r.int()), joinery.ReleaseID(r.int())
+		r.into(a.Evidence[:])
+		list = append(list, a)
+		return nil
+	}, device)
+	return list, err
+}
+
+// EndAttestations tells the owners of at most limit devices that a level ended by its
+// time, each once, whichever server does it; it gives how many devices it looked at.
+func (d *DB) EndAttestations(ctx context.Context, now time.Time, limit int) (n int, err error) {
+	var due int64
+	err = d.read(ctx, func(c conn) error {
+		due, err = c.integer("SELECT 1 FROM device WHERE attest_falls_at > 0 AND attest_falls_at <= ? LIMIT 1", now)
+		return err
+	})
+	if err != nil || due == 0 {
+		return 0, err
+	}
+	return write(ctx, d, func(t *tx) (int, error) {
+		t.aside = true // joins look at the times themselves
+		type one struct {
+			id    joinery.DeviceID
+			owner joinery.OrgID
+			falls time.Time
+			joinery.Attested
+		}
+		var list []one
+		err := t.each(`SELECT id, org, attest_falls_at, attested_at, attest_l1, attest_l2, attest_l3, attest_rule FROM device
+			WHERE attest_falls_at > 0 AND attest_falls_at <= ? ORDER BY attest_falls_at LIMIT ?`, func(r *row) error {
+			list = append(list, one{joinery.DeviceID(r.int()), joinery.OrgID(r.int()), r.time(), scanAttested(r)})
+			return nil
+		}, now, limit)
+		if err != nil {
+			return 0, err
+		}
+		for _, o := range list {
+			if err := t.exec("UPDATE device SET attest_falls_at = ? WHERE id = ?", whenSet(o.FallsAt(now)), o.id); err != nil {
+				return 0, err
+			}
+			err := t.audit(joinery.AuditEntry{
+				At: now, Event: joinery.AuditAttestEnded, Actor: "server", Org: o.owner, Device: o.id,
+				Detail: map[string]string{"level": o.Level(o.falls.Add(-time.Millisecond)).String(), "valid": o.Level(now).String()},
+			})
+			if err != nil {
+				return 0, err
+			}
+		}
+		return len(list), nil
+	})
+}
+
+// AttestPolicies gives what each organisation wants that wants something.
+func (d *DB) AttestPolicies(ctx context.Context) (list []joinery.AttestPolicy, err error) {
+	err = d.read(ctx, func(c conn) error {
+		return c.each("SELECT org, level, activate, claim, valid_days FROM attest_policy ORDER BY org", func(r *row) error {
+			p := joinery.AttestPolicy{Org: joinery.OrgID(r.int())}
+			p.Level, p.Activate, p.Claim = joinery.AttestLevel(r.int()), joinery.AttestAction(r.int()), joinery.AttestAction(r.int())
+			p.ValidDays = int(r.int())
+			list = append(list, p)
+			return nil
+		})
+	})
+	return list, err
+}
+
+// SetAttestPolicy changes what an organisation wants; CodeNotFound.
+func (d *DB) SetAttestPolicy(ctx context.Context, p joinery.AttestPolicy, a joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error {
+		n, err := t.integer("SELECT count(*) FROM organisation WHERE id = ?", p.Org)
+		if err == nil && n == 0 {
+			err = notFound("organisation")
+		}
+		if err == nil {
+			err = t.exec(`INSERT INTO attest_policy (org, level, activate, claim, valid_days) VALUES (?, ?, ?, ?, ?) ON CONFLICT (org) DO UPDATE
+				SET level = excluded.level, activate = excluded.activate, claim = excluded.claim, valid_days = excluded.valid_days`,
+				p.Org, p.Level, p.Activate, p.Claim, p.ValidDays)
+		}
+		return t.finish(err, a)
+	})
+}
+
+// SetAttestRule says what the owner wants of one device; nil: the same as of all.
+// Joins under way are judged again. CodeConflict unless owner holds the device
+// still.
+func (d *DB) SetAttestRule(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, rule *joinery.AttestRule, a joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error {
+		if err := t.heldBy(id, owner); err != nil {
+			return err
+		}
+		var stored any
+		if rule != nil {
+			stored = int64(rule.Activate)*ruleBase + int64(rule.Level)
+		}
+		return t.finish(t.changeDevice(id, "UPDATE device SET attest_rule = ? WHERE id = ? AND deleted_at IS NULL", stored, id), a)
+	})
+}
+
+// AddEvidenceFragment keeps a fragment until its message is whole, and gives those of
+// the message that are there. Fragments from before since are forgotten, and the
+// oldest messages of a device that has begun too many. CodeConflict unless owner holds
+// the device still, or where the message has other parts than this one.
+func (d *DB) AddEvidenceFragment(ctx context.Context, f joinery.EvidenceFragment, owner joinery.OrgID, since time.Time) ([]joinery.EvidenceFragment, error) {
+	return write(ctx, d, func(t *tx) (list []joinery.EvidenceFragment, err error) {
+		t.aside = true
+		if err := t.heldBy(f.Device, owner); err != nil {
+			return nil, err
+		}
+		if err := t.exec("DELETE FROM attest_fragment WHERE device = ? AND at < ?", f.Device, since); err != nil {
+			return nil, err
+		}
+		other, err := t.integer("SELECT count(*) FROM attest_fragment WHERE device = ? AND message = ? AND total <> ?", f.Device, f.Message, f.Total)
+		if err == nil && other > 0 {
+			err = joinery.Errorf(joinery.CodeConflict, "the message has another number of fragments")
+		}
+		if err == nil {
+			err = t.exec(`INSERT INTO attest_fragment (device, message, idx, total, payload, at) VALUES (?, ?, ?, ?, ?, ?)
+				ON CONFLICT (device, message, idx) DO UPDATE SET payload = excluded.payload`, f.Device, f.Message, f.Index, f.Total, f.Payload, f.At)
+		}
+		if err == nil {
+			err = t.exec(`DELETE FROM attest_fragment WHERE device = ? AND message IN (SELECT message FROM attest_fragment WHERE device = ? AND message <> ?
+				GROUP BY message ORDER BY min(at) DESC, message LIMIT 1000 OFFSET ?)`, f.Device, f.Device, f.Message, maxAttestMessages-1)
+		}
+		if err != nil {
+			return nil, err
+		}
+		err = t.each("SELECT idx, total, payload, at FROM attest_fragment WHERE device = ? AND message = ? ORDER BY idx", func(r *row) error {
+			list = append(list, joinery.EvidenceFragment{
+				Device: f.Device, Message: f.Message, Index: uint8(r.int()), Total: uint8(r.int()), Payload: r.blob(), At: r.time(),
+			})
+			return nil
+		}, f.Device, f.Message)
+		return list, err
+	})
+}
+
+// DropEvidenceFragments forgets the fragments of a message. It tells whether there
+// were any: of those who find a message whole, one goes on with it.
+func (d *DB) DropEvidenceFragments(ctx context.Context, device joinery.DeviceID, message uint32) (bool, error) {
+	return write(ctx, d, func(t *tx) (bool, error) {
+		t.aside = true
+		n, err := t.changes("DELETE FROM attest_fragment WHERE device = ? AND message = ?", device, message)
+		return n > 0, err
+	})
+}
+
+// attestRules are the invariants of attestation.
+var attestRules = []rule{
+	{"device", deviceID, "its levels end when the results say that count", fixTamper,
+		`SELECT d.id FROM device d WHERE coalesce(d.attest_l1, 0) <> coalesce((SELECT until FROM attest_result WHERE device = d.id AND level = 1 AND ended_at IS NULL), 0)
+		OR coalesce(d.attest_l2, 0) <> coalesce((SELECT until FROM attest_result WHERE device = d.id AND level = 2 AND ended_at IS NULL), 0)
+		OR coalesce(d.attest_l3, 0) <> coalesce((SELECT until FROM attest_result WHERE device = d.id AND level = 3 AND ended_at IS NULL), 0)`},
+	{"attest_result", deviceID, "one of L2 or L3 is about a release, of the product's maker who made the device", fixTamper,
+		`SELECT a.device FROM attest_result a JOIN device d ON d.id = a.device LEFT JOIN firmware_release f ON f.id = a.firmware
+		LEFT JOIN product p ON p.id = f.product WHERE a.firmware IS NOT NULL AND p.org <> d.maker OR a.level > 1 AND a.firmware IS NULL
+		OR f.digest <> a.digest OR f.counter <> a.counter`},
+	{"attest_challenge", deviceID, "it was asked for by who holds the device", fixTamper,
+		"SELECT c.device FROM attest_challenge c JOIN device d ON d.id = c.device WHERE c.org <> d.org OR d.deleted_at IS NOT NULL"},
+	{"firmware_release", releaseID, "a key of its product verified it", fixTamper,
+		"SELECT f.id FROM firmware_release f JOIN product_key k ON k.id = f.key WHERE k.product <> f.product OR k.use <> 'release'"},
+	{"product_range", productID, "it overlaps no other of the same maker", "have the maker remove one of the products",
+		`SELECT a.product FROM product_range a JOIN product p ON p.id = a.product JOIN product o ON o.org = p.org JOIN product_range b ON b.product = o.id
+		WHERE p.removed_at IS NULL AND o.removed_at IS NULL AND a.first < b.first AND b.first <= a.last`},
+}
+
+func releaseID(id int64) string { return joinery.ReleaseID(id).String() }
+func productID(id int64) string { return joinery.ProductID(id).String() }
