@@ -20,10 +20,10 @@ import (
 func newElement() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "element",
-		Short: "Work on elements at the bench",
+		Short: "Emulated secure elements: serve them to firmware, work on them at the bench",
 		Args:  cobra.NoArgs,
 	}
-	cmd.AddCommand(newElementRekey())
+	cmd.AddCommand(newElementRekey(), newElementServe())
 	return cmd
 }
 

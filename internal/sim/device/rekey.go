@@ -1,6 +1,7 @@
 package device
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -45,14 +46,13 @@ func (d *Device) rekey(r lorawan.Rekey, joinNonce lorawan.JoinNonce) error {
 	next.JoinNonce, next.Session, next.NextRJCount0 = joinNonce, nil, 0
 	if !slices.Contains(next.Rekeyed, Rekeyed(r)) {
 		next.Rekeyed = append(slices.Clip(next.Rekeyed), Rekeyed(r))
-		if err := d.element.Authorises(next.AuthMAC); err != nil {
-			return err
-		}
+		before := d.state
 		if err := d.save(next); err != nil {
 			return err
 		}
 		if err := d.derive1(Rekeyed(r)); err != nil {
-			return err
+			// The element refused, and has the keys that it had.
+			return errors.Join(err, d.save(before))
 		}
 	}
 	clear(d.waiting[:])
@@ -60,8 +60,7 @@ func (d *Device) rekey(r lorawan.Rekey, joinNonce lorawan.JoinNonce) error {
 	if err := d.save(next); err != nil {
 		return err
 	}
-	d.element.SetJoinEUI(r.JoinEUI)
-	return nil
+	return d.element.SetJoinEUI(r.JoinEUI)
 }
 
 // derive1 has the element derive by one instruction, and what hangs on root keys.
@@ -79,14 +78,20 @@ func (d *Device) derive1(r Rekeyed) error {
 // had it.
 func (d *Device) rekeyAgain() error {
 	moved := d.element.JoinEUI() == d.state.JoinEUI
-	for _, r := range d.state.Rekeyed {
-		if err := d.element.Rekey(r.JoinEUI, r.Cookie, d.state.AuthMAC); err != nil {
+	for i, r := range d.state.Rekeyed {
+		err := d.element.Rekey(r.JoinEUI, r.Cookie, d.state.AuthMAC)
+		if errors.Is(err, element.ErrMIC) && i == len(d.state.Rekeyed)-1 && r.JoinEUI != d.state.JoinEUI {
+			// It was cut off between writing down that it would derive and being refused.
+			d.state.Rekeyed = d.state.Rekeyed[:i]
+			break
+		}
+		if err != nil {
 			return err
 		}
 		moved = moved || r.JoinEUI == d.state.JoinEUI
 	}
-	if moved {
-		d.element.SetJoinEUI(d.state.JoinEUI)
+	if !moved {
+		return nil
 	}
-	return nil
+	return d.element.SetJoinEUI(d.state.JoinEUI)
 }

@@ -23,14 +23,23 @@ func (e *Element) SetDeviceKey(scalar []byte) error {
 }
 
 // HasDeviceKey tells whether the element can sign.
-func (e *Element) HasDeviceKey() bool { return e.device != nil }
+func (e *Element) HasDeviceKey() bool {
+	if e.chip != nil {
+		_, err := e.chip.PublicKey()
+		return err == nil
+	}
+	return e.device != nil
+}
 
 // Sign signs a SHA-256 digest with the device key: r ‖ s, 32 bytes each,
 // big-endian, as an element's Sign command answers. ErrNoKey where there is no
 // device key.
 func (e *Element) Sign(digest [32]byte) (signature [64]byte, err error) {
-	if e.device == nil {
+	if !e.HasDeviceKey() {
 		return signature, ErrNoKey
+	}
+	if e.chip != nil {
+		return e.chip.Sign(digest)
 	}
 	r, s, err := ecdsa.Sign(rand.Reader, e.device, digest[:])
 	if err != nil {

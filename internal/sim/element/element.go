@@ -14,6 +14,7 @@ import (
 	"fmt"
 
 	"joinery/internal/sim/aesmode"
+	"joinery/internal/sim/chip/tnglora"
 	"joinery/lorawan"
 )
 
@@ -78,6 +79,7 @@ type Element struct {
 	root10  KeyID
 	slots   [slots]slot
 	device  *ecdsa.PrivateKey // nil: none
+	chip    *tnglora.Driver   // where the keys are; nil: here
 	rekey   rekeying
 	sum     [aes.BlockSize]byte
 	header  [11]byte
@@ -126,7 +128,15 @@ func (e *Element) JoinEUI() lorawan.EUI64 { return e.joinEUI }
 func (e *Element) SetDevEUI(v lorawan.EUI64) { e.devEUI = v }
 
 // SetJoinEUI changes the Join Server that the device asks for.
-func (e *Element) SetJoinEUI(v lorawan.EUI64) { e.joinEUI = v }
+func (e *Element) SetJoinEUI(v lorawan.EUI64) error {
+	if e.chip != nil {
+		if err := e.chip.SetJoinEUI(v); err != nil {
+			return fmt.Errorf("element %v: JoinEUI: %w", e.devEUI, err)
+		}
+	}
+	e.joinEUI = v
+	return nil
+}
 
 // Root10 gives the slot whose key serves LoRaWAN 1.0.x.
 func (e *Element) Root10() KeyID { return e.root10 }
@@ -148,6 +158,9 @@ func (e *Element) ComputeCMAC(id KeyID, prefix, message []byte) (lorawan.MIC, er
 		return lorawan.MIC{}, err
 	}
 	c.Sum(&e.sum, prefix, message)
+	if err := failed(e.slots[id].block); err != nil {
+		return lorawan.MIC{}, err
+	}
 	return lorawan.MIC(e.sum[:lorawan.MICLen]), nil
 }
 
@@ -180,6 +193,9 @@ func (e *Element) DeriveAndStore(target, root KeyID, input *[aes.BlockSize]byte)
 	if target.isRoot() || !root.isRoot() || target == 0 || target >= slots {
 		return fmt.Errorf("%v from %v: %w", target, root, ErrUse)
 	}
+	if e.chip != nil {
+		return e.deriveOnChip(target, root, input)
+	}
 	block, err := e.cipher(root)
 	if err != nil {
 		return err
@@ -197,6 +213,9 @@ func (e *Element) Holds(id KeyID, key []byte) bool {
 	if id.isRoot() || !e.Has(id) {
 		return false
 	}
+	if e.chip != nil {
+		return e.holdsOnChip(id, key)
+	}
 	return subtle.ConstantTimeCompare(e.slots[id].key[:], key) == 1
 }
 
@@ -212,7 +231,7 @@ func (e *Element) ecb(id KeyID, dst, src []byte) error {
 	for i := 0; i < len(src); i += aes.BlockSize {
 		block.Encrypt(dst[i:i+aes.BlockSize], src[i:i+aes.BlockSize])
 	}
-	return nil
+	return failed(block)
 }
 
 func (e *Element) cipher(id KeyID) (cipher.Block, error) {
@@ -220,6 +239,9 @@ func (e *Element) cipher(id KeyID) (cipher.Block, error) {
 		return nil, fmt.Errorf("%v: %w", id, ErrNoKey)
 	}
 	s := &e.slots[id]
+	if s.block == nil && e.chip != nil {
+		s.block = &chipBlock{chip: e.chip, id: id}
+	}
 	if s.block == nil {
 		block, err := aes.NewCipher(s.key[:])
 		if err != nil {
@@ -236,7 +258,11 @@ func (e *Element) cmac(id KeyID) (*aesmode.CMAC, error) {
 		return nil, err
 	}
 	if e.slots[id].cmac == nil {
-		e.slots[id].cmac = aesmode.NewCMAC(block)
+		c := aesmode.NewCMAC(block)
+		if err := failed(block); err != nil {
+			return nil, err
+		}
+		e.slots[id].cmac = c
 	}
 	return e.slots[id].cmac, nil
 }

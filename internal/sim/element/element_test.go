@@ -69,7 +69,9 @@ func TestIdentity(t *testing.T) {
 	if e.JoinEUI() != joinEUI || e.DevEUI() != devEUI {
 		t.Fatalf("got %v, %v", e.JoinEUI(), e.DevEUI())
 	}
-	e.SetJoinEUI(devEUI)
+	if err := e.SetJoinEUI(devEUI); err != nil {
+		t.Fatal(err)
+	}
 	e.SetDevEUI(joinEUI)
 	if e.JoinEUI() != devEUI || e.DevEUI() != joinEUI {
 		t.Errorf("after setting: got %v, %v", e.JoinEUI(), e.DevEUI())

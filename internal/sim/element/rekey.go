@@ -65,6 +65,9 @@ func (e *Element) NeedsAuthMAC() bool { return e.rekey.m }
 //
 // Every other key goes with the old roots.
 func (e *Element) Rekey(joinEUI lorawan.EUI64, cookie lorawan.Cookie, authMAC []byte) error {
+	if e.chip != nil {
+		return e.rekeyOnChip(joinEUI, cookie, authMAC)
+	}
 	var next [3][KeySize]byte // NwkKey, AppKey, rekeying key
 	defer clear(next[:])
 	switch {
@@ -107,11 +110,11 @@ func (e *Element) rekeyM(next *[3][KeySize]byte, joinEUI lorawan.EUI64, cookie l
 		}
 		return h.Sum(nil)
 	}
-	if err := e.Authorises(authMAC); err != nil {
+	if err := e.authorises(authMAC); err != nil {
 		return err
 	}
-	temp := sum([]byte("LWJS-REKEY-v1"), joinEUI[:], e.devEUI[:], cookie[:])
-	roots := sum(r.key[:], command, make([]byte, 25), temp)
+	temp := rekeyNonce(joinEUI, e.devEUI, cookie)
+	roots := sum(r.key[:], command, make([]byte, 25), temp[:])
 	copy(next[1][:], roots[:KeySize])
 	copy(next[0][:], roots[KeySize:])
 	clear(roots)
@@ -122,12 +125,8 @@ func (e *Element) rekeyM(next *[3][KeySize]byte, joinEUI lorawan.EUI64, cookie l
 // opcode ‖ mode ‖ target slot 2 ‖ SN[8] ‖ SN[0:2].
 func (r *rekeying) command() []byte { return []byte{0x1C, 0x04, 0, 0, r.sn[8], r.sn[0], r.sn[1]} }
 
-// Authorises tells whether the element derives with this MAC: ErrMIC if not. An
-// element of profile S wants none.
-func (e *Element) Authorises(authMAC []byte) error {
-	if !e.rekey.m {
-		return nil
-	}
+// authorises tells whether the element derives with this MAC: ErrMIC if not.
+func (e *Element) authorises(authMAC []byte) error {
 	want := sha256.Sum256(append(bytes.Clone(e.rekey.key[:]), e.rekey.command()...))
 	if subtle.ConstantTimeCompare(want[:], authMAC) != 1 {
 		return fmt.Errorf("element %v: authorising MAC: %w", e.devEUI, ErrMIC)

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"joinery/internal/sim"
+	"joinery/internal/sim/chip"
 	"joinery/internal/sim/device"
 	"joinery/internal/sim/element"
 	"joinery/internal/sim/silicon"
@@ -197,11 +198,23 @@ func (l *Lab) List(from, limit int) (list []Listed, total int, err error) {
 	return list, total, err
 }
 
-// Elements opens the elements of all silicon files, in order, until visit wants
-// no more.
+// Images opens the elements of all silicon files as images of chips, in order.
+func (l *Lab) Images(visit func(*chip.Image)) error {
+	return l.rows(func(s *silicon.Reader, row silicon.Row) (bool, error) {
+		m, err := s.Image(row)
+		if err != nil {
+			return false, err
+		}
+		visit(m)
+		return true, nil
+	})
+}
+
+// Elements opens the elements of all silicon files as elements of software, in order,
+// until visit wants no more: many devices at once need no chip each.
 func (l *Lab) Elements(visit func(*element.Element) (more bool)) error {
 	return l.rows(func(s *silicon.Reader, row silicon.Row) (bool, error) {
-		e, err := s.Element(row)
+		e, err := s.Direct(row)
 		if err != nil {
 			return false, err
 		}

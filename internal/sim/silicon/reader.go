@@ -15,6 +15,8 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"joinery/internal/sim/aesmode"
+	"joinery/internal/sim/chip"
+	"joinery/internal/sim/chip/tnglora"
 	"joinery/internal/sim/element"
 	"joinery/lorawan"
 )
@@ -53,8 +55,8 @@ type sealHeader struct {
 }
 
 // Row is one element as it stands in the file. Its keys are AES-KW ciphertext:
-// root keys have 24 bytes, the private device key 40. Reader.Element checks MAC
-// and opens them.
+// root keys have 24 bytes, the private device key 40. Reader checks MAC and
+// opens them.
 type Row struct {
 	UniqueID  string        `json:"uniqueId"`
 	JoinEUI   lorawan.EUI64 `json:"joinEUI"`
@@ -119,48 +121,97 @@ func (s *Reader) Next() (Row, error) {
 	return row, nil
 }
 
-// Element opens a row's keys and puts them into a new element. ErrRow where the
-// row is not what the factory sealed.
-func (s *Reader) Element(row Row) (*element.Element, error) {
+// opened is a row whose keys are open. Who opens one wipes it.
+type opened struct{ nwk, app, device, rekey []byte }
+
+func (o *opened) wipe() {
+	for _, key := range [][]byte{o.nwk, o.app, o.device, o.rekey} {
+		clear(key)
+	}
+}
+
+// unseal opens a row's keys. ErrRow where the row is not what the factory sealed.
+func (s *Reader) unseal(row Row) (o *opened, err error) {
 	if mac := rowMAC(s.mac, row); subtle.ConstantTimeCompare(mac[:], row.MAC) != 1 {
 		return nil, fmt.Errorf("silicon: element %v: %w", row.DevEUI, ErrRow)
 	}
-	nwkKey, err := s.open(row.NwkKey)
-	if err != nil {
-		return nil, fmt.Errorf("silicon: element %v: nwkKey: %w", row.DevEUI, err)
+	o = &opened{}
+	for _, k := range []struct {
+		name   string
+		sealed []byte
+		into   *[]byte
+	}{{"nwkKey", row.NwkKey, &o.nwk}, {"appKey", row.AppKey, &o.app}, {"deviceKey", row.DeviceKey, &o.device}, {"rekeyKey", row.RekeyKey, &o.rekey}} {
+		if *k.into, err = s.open(k.sealed); err != nil {
+			o.wipe()
+			return nil, fmt.Errorf("silicon: element %v: %s: %w", row.DevEUI, k.name, err)
+		}
 	}
-	defer clear(nwkKey)
-	appKey, err := s.open(row.AppKey)
-	if err != nil {
-		return nil, fmt.Errorf("silicon: element %v: appKey: %w", row.DevEUI, err)
+	return o, nil
+}
+
+// Element opens a row's keys and gives the element of a device: an emulated chip, which
+// its verbs reach by commands alone, or for elements of rekeying profile S, which no
+// such chip can do, one of software.
+func (s *Reader) Element(row Row) (*element.Element, error) {
+	if len(row.RekeyKey) == element.KeySize+aesmode.WrapOverhead {
+		return s.Direct(row)
 	}
-	defer clear(appKey)
-	e, err := element.Provision(row.JoinEUI, row.DevEUI, nwkKey, appKey)
+	m, err := s.Image(row)
 	if err != nil {
 		return nil, err
 	}
-	scalar, err := s.open(row.DeviceKey)
+	return element.OnChip(chip.New(m, chip.Options{}), len(row.RekeyKey) > 0)
+}
+
+// Image opens a row's keys and gives the chip's image: what a factory writes into
+// silicon.
+func (s *Reader) Image(row Row) (*chip.Image, error) {
+	keys, err := s.unseal(row)
 	if err != nil {
-		return nil, fmt.Errorf("silicon: element %v: deviceKey: %w", row.DevEUI, err)
-	}
-	if err := s.setRekeyKey(e, row); err != nil {
 		return nil, err
 	}
-	if scalar == nil {
-		return e, nil
+	defer keys.wipe()
+	c := tnglora.Content{JoinEUI: row.JoinEUI, DevEUI: row.DevEUI, NwkKey: keys.nwk, AppKey: keys.app, DeviceKey: keys.device}
+	if len(keys.rekey) == element.SlotKeySize {
+		c.RekeyKey = keys.rekey
 	}
-	defer clear(scalar)
-	return e, e.SetDeviceKey(scalar)
+	serial, err := hex.DecodeString(row.UniqueID)
+	switch {
+	case err == nil && len(serial) == len(c.Serial):
+		copy(c.Serial[:], serial)
+	case c.RekeyKey != nil:
+		return nil, fmt.Errorf("silicon: element %v: uniqueId is no serial number, which an element with a slot key derives with", row.DevEUI)
+	default:
+		copy(c.Serial[:], tnglora.SerialOf(row.DevEUI))
+	}
+	m, err := tnglora.Image(c)
+	if err != nil {
+		return nil, fmt.Errorf("silicon: %w", err)
+	}
+	return m, nil
+}
+
+// Direct opens a row's keys and puts them into an element of software: its verbs give
+// the same bytes as a chip's, without commands, for load.
+func (s *Reader) Direct(row Row) (*element.Element, error) {
+	keys, err := s.unseal(row)
+	if err != nil {
+		return nil, err
+	}
+	defer keys.wipe()
+	e, err := element.Provision(row.JoinEUI, row.DevEUI, keys.nwk, keys.app)
+	if err != nil {
+		return nil, err
+	}
+	if err := setRekeyKey(e, row, keys.rekey); err != nil || keys.device == nil {
+		return e, err
+	}
+	return e, e.SetDeviceKey(keys.device)
 }
 
 // setRekeyKey gives an element what it rekeys with: of 16 bytes in profile S, of 32
 // in profile M.
-func (s *Reader) setRekeyKey(e *element.Element, row Row) error {
-	key, err := s.open(row.RekeyKey)
-	if err != nil {
-		return fmt.Errorf("silicon: element %v: rekeyKey: %w", row.DevEUI, err)
-	}
-	defer clear(key)
+func setRekeyKey(e *element.Element, row Row, key []byte) error {
 	switch len(key) {
 	case 0:
 		return nil

@@ -1,0 +1,295 @@
+package bus
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+)
+
+// Elements are the chips that a listener serves. Each connection talks to the first
+// until it selects another.
+type Elements interface {
+	// First gives the one that a new connection talks to.
+	First() *Bus
+	// Find gives one by its name: DevEUI, serial number or place, whichever it has;
+	// nil where there is none.
+	Find(name string) *Bus
+}
+
+// One is Elements of one chip, which has no name.
+func One(b *Bus) Elements { return one{b} }
+
+type one struct{ b *Bus }
+
+func (o one) First() *Bus              { return o.b }
+func (one) Find(string) *Bus           { return nil }
+func reader(c io.Reader) *bufio.Reader { return bufio.NewReaderSize(c, 256) }
+
+// Protocol is how transactions travel over a connection.
+type Protocol func(io.ReadWriter, Elements) error
+
+// Serve serves connections until ctx ends, and then closes all of them.
+func Serve(ctx context.Context, l net.Listener, p Protocol, e Elements) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
+	defer stop()
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			return err
+		}
+		wg.Go(func() {
+			hangUp := context.AfterFunc(ctx, func() { _ = conn.Close() })
+			defer hangUp()
+			defer func() { _ = conn.Close() }()
+			_ = p(conn, e) // a connection that says nonsense is hung up
+		})
+	}
+}
+
+// Frames of I2C.
+const (
+	frameWrite  = 'W'
+	frameRead   = 'R'
+	frameSelect = 'S'
+
+	maxFrame = 1024
+)
+
+// ErrFrame says that a connection sent what is no frame.
+var ErrFrame = errors.New("bus: not a frame")
+
+// I2C is the protocol of bare transactions. A frame has four bytes and data: what it
+// is, the address of 7 bits, the length 2, big-endian.
+//
+//	57 address length data   write; answer 01, or 00 where it is not acknowledged
+//	52 address length        read; answer 01 and that many bytes, or 00
+//	53 00 length name        the connection talks to the element of that name from now
+//	                         on; answer 01, or 00 where there is none
+//
+// A write to address 0, with or without data, wakes the chip.
+func I2C(conn io.ReadWriter, e Elements) error {
+	in, b := reader(conn), e.First()
+	var head [4]byte
+	out := make([]byte, 0, 64)
+	buffer := make([]byte, 0, 160)
+	for {
+		if _, err := io.ReadFull(in, head[:]); err != nil {
+			return err
+		}
+		length := int(binary.BigEndian.Uint16(head[2:]))
+		if length > maxFrame {
+			return ErrFrame
+		}
+		if head[0] != frameRead {
+			if cap(buffer) < length {
+				buffer = make([]byte, 0, length)
+			}
+			buffer = buffer[:length]
+			if _, err := io.ReadFull(in, buffer); err != nil {
+				return err
+			}
+		}
+		ok := false
+		var data []byte
+		switch head[0] {
+		case frameWrite:
+			ok = b.Write(head[1], buffer)
+		case frameRead:
+			data, ok = b.Read(head[1], length)
+		case frameSelect:
+			if other := e.Find(string(buffer)); other != nil {
+				b, ok = other, true
+			}
+		default:
+			return ErrFrame
+		}
+		out = append(out[:0], 0)
+		if ok {
+			out[0] = 1
+			out = append(out, data...)
+		}
+		if _, err := conn.Write(out); err != nil {
+			return err
+		}
+	}
+}
+
+// Commands of the kit bridge, version 2.
+const (
+	bridgeVersion = 2
+	bridgeSend    = 1
+	bridgeReceive = 2
+	bridgeWake    = 3
+	bridgeIdle    = 4
+	bridgeSleep   = 5
+
+	bridgeOK       = 0x00
+	bridgeNoAnswer = 0xE7 // what host libraries call "no response"
+	bridgeBad      = 0xE2 // "bad parameter"
+)
+
+// Bridge is the kit bridge's binary protocol, version 2: messages, before each its
+// length in two bytes, big-endian. A message is 02, the command with the interface in
+// its upper half, the address; behind a send the word address and a packet; behind a
+// receive 00 and the length that is wanted, little-endian. The answer repeats the
+// three bytes, then comes a status, and behind a receive the packet. A send wakes a
+// chip that is not awake.
+func Bridge(conn io.ReadWriter, e Elements) error {
+	in, b := reader(conn), e.First()
+	for {
+		var head [2]byte
+		if _, err := io.ReadFull(in, head[:]); err != nil {
+			return err
+		}
+		length := int(binary.BigEndian.Uint16(head[:]))
+		if length < 3 || length > maxFrame {
+			return ErrFrame
+		}
+		m := make([]byte, length)
+		if _, err := io.ReadFull(in, m); err != nil {
+			return err
+		}
+		answer := bridge(b, m)
+		if answer == nil {
+			return ErrFrame
+		}
+		if _, err := conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(answer))), answer...)); err != nil {
+			return err
+		}
+	}
+}
+
+// bridge answers a message of 3 bytes at least; nil where it is none.
+func bridge(b *Bus, m []byte) []byte {
+	if m[0] != bridgeVersion {
+		return nil
+	}
+	out := append([]byte{}, m[:3]...)
+	status := func(ok bool) []byte {
+		if ok {
+			return append(out, bridgeOK)
+		}
+		return append(out, bridgeNoAnswer)
+	}
+	own := b.chip.Address()
+	switch m[1] & 15 {
+	case bridgeSend:
+		if len(m) < 4 {
+			return append(out, bridgeBad)
+		}
+		return status(b.Wake() != nil && b.Write(own, append([]byte{wordCommand}, m[4:]...)))
+	case bridgeReceive:
+		answer := b.collect()
+		if answer == nil {
+			return status(false)
+		}
+		if len(m) >= 6 {
+			answer = answer[:min(len(answer), int(binary.LittleEndian.Uint16(m[4:])))]
+		}
+		return append(status(true), answer...)
+	case bridgeWake:
+		return status(b.Wake() != nil)
+	case bridgeIdle:
+		b.Write(own, []byte{wordIdle})
+		return status(true)
+	case bridgeSleep:
+		b.Write(own, []byte{wordSleep})
+		return status(true)
+	}
+	return append(out, bridgeBad)
+}
+
+// maxLine bounds a line of the kit protocol.
+const maxLine = 512
+
+// Kit is the kit protocol of text lines, of boards on a UART or USB. NULs between lines
+// are skipped. Besides the protocol's own lines there is board:element(NAME), which
+// selects an element.
+func Kit(conn io.ReadWriter, e Elements) error {
+	s := bufio.NewScanner(conn)
+	s.Buffer(make([]byte, 0, 256), maxLine)
+	b := e.First()
+	for s.Scan() {
+		line := strings.Trim(s.Text(), "\x00\r ")
+		if line == "" {
+			continue
+		}
+		var answer string
+		if name, ok := argument(line, "board:element("); ok {
+			answer = "01()"
+			if other := e.Find(name); other != nil {
+				b, answer = other, "00()"
+			}
+		} else {
+			answer = kit(b, line)
+		}
+		if _, err := io.WriteString(conn, answer+"\n"); err != nil {
+			return err
+		}
+	}
+	return s.Err()
+}
+
+// argument gives what stands in the brackets behind a word.
+func argument(line, word string) (string, bool) {
+	rest, ok := strings.CutPrefix(line, word)
+	if !ok {
+		return "", false
+	}
+	return strings.CutSuffix(rest, ")")
+}
+
+// kitNoAnswer is the status of a line to which the chip does not answer.
+const kitNoAnswer = "E7()"
+
+// kit answers a line.
+func kit(b *Bus, line string) string {
+	own := b.chip.Address()
+	if n, ok := argument(line, "board:device("); ok {
+		if n == "00" {
+			return fmt.Sprintf("ECC608A TWI 00(%02X)", own<<1)
+		}
+		return "no_device NA 00(00)"
+	}
+	packet := func(p []byte) string {
+		if p == nil {
+			return kitNoAnswer
+		}
+		return fmt.Sprintf("00(%X)", p)
+	}
+	_, verb, _ := strings.Cut(line, ":")
+	switch {
+	case strings.HasPrefix(verb, "physical:select("), strings.HasPrefix(verb, "physical:interface:"):
+		return "00()"
+	case verb == "w()":
+		return packet(b.Wake())
+	case verb == "i()":
+		b.Write(own, []byte{wordIdle})
+		return "00()"
+	case verb == "s()":
+		b.Write(own, []byte{wordSleep})
+		return "00()"
+	}
+	if digits, ok := argument(verb, "t("); ok {
+		p, err := hex.DecodeString(digits)
+		if err != nil {
+			return "03()"
+		}
+		return packet(b.Talk(p))
+	}
+	return "03()"
+}

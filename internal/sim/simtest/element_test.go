@@ -1,0 +1,206 @@
+package simtest_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"joinery/internal/sim/chip"
+	"joinery/internal/sim/command"
+)
+
+const elementKeys = `JoinEUI,DevEUI,MACVersion,NwkKey,AppKey,Serial
+70B3D57ED0000000,0004A310001FF9DA,1.1,2B7E151628AED2A6ABF7158809CF4F3C,000102030405060708090A0B0C0D0E0F,01238ebe20080bd527
+70B3D57ED0000000,0004A310001FF9DB,1.0.4,,000102030405060708090A0B0C0D0E0F,
+`
+
+// served is a running `element serve`.
+type served struct {
+	t     *testing.T
+	doors []string // addresses
+	stop  func() error
+	log   *strings.Builder
+}
+
+// serve starts the command and waits until its doors are open.
+func serve(t *testing.T, doors int, args ...string) *served {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	out, in := io.Pipe()
+	s := &served{t: t, log: &strings.Builder{}}
+	cmd := command.New()
+	cmd.SetArgs(append([]string{"element", "serve", "--json"}, args...))
+	cmd.SetOut(in)
+	cmd.SetErr(s.log)
+	done := make(chan error, 1)
+	go func() {
+		err := cmd.ExecuteContext(ctx)
+		_ = in.CloseWithError(err)
+		done <- err
+	}()
+	s.stop = func() error { cancel(); return <-done }
+	lines := bufio.NewScanner(out)
+	for range doors {
+		var d struct{ Protocol, Address, Element string }
+		if !lines.Scan() {
+			t.Fatalf("a door did not open: %v", s.stop())
+		}
+		if err := json.Unmarshal(lines.Bytes(), &d); err != nil {
+			t.Fatal(err)
+		}
+		s.doors = append(s.doors, d.Address)
+	}
+	return s
+}
+
+// transaction connects to a door and does transactions; each is a frame and how many
+// bytes answer it.
+func (s *served) dial(door int) net.Conn {
+	s.t.Helper()
+	network, address := "tcp", s.doors[door]
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		network, address = "unix", path
+	}
+	c, err := net.Dial(network, address)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func exchange(t *testing.T, c net.Conn, request []byte, want string) {
+	t.Helper()
+	if _, err := c.Write(request); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(want)/2)
+	if _, err := io.ReadFull(c, got); err != nil || fmt.Sprintf("%x", got) != want {
+		t.Fatalf("%x: got %x, %v, want %s", request, got, err, want)
+	}
+}
+
+// wired sends a command over the door of bare transactions and expects an answer.
+func wired(t *testing.T, c net.Conn, packet []byte, answer string) {
+	t.Helper()
+	exchange(t, c, []byte{'W', 0, 0, 0}, "01")
+	exchange(t, c, append([]byte{'W', 0x59, 0, byte(len(packet) + 1), 3}, packet...), "01")
+	exchange(t, c, []byte{'R', 0x59, 0, byte(len(answer) / 2)}, "01"+answer)
+	exchange(t, c, []byte{'W', 0x59, 0, 1, 2}, "01")
+}
+
+// A firmware's join-request over each door; what a chip was told outlives the process;
+// several elements at one door and at one each.
+func TestElementServe(t *testing.T) {
+	dir := t.TempDir()
+	keys, state := filepath.Join(dir, "keys.csv"), filepath.Join(dir, "elements")
+	writeFile(t, keys, []byte(elementKeys))
+	if err := os.Chmod(keys, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"--keys", keys, "--state", state, "--i2c", "unix:" + filepath.Join(dir, "i2c"), "--kit", "127.0.0.1:0", "--bridge", "127.0.0.1:0"}
+	s := serve(t, 3, args...)
+	c := s.dial(0)
+	const readConfig, config = "\x07\x02\x80\x00\x00\x09\xad", "2301238ebe0000600220080bd527011100b20000018fbd858fce0fce0fce0fce0f75a6"
+	wired(t, c, []byte(readConfig), config)
+	derive := chip.Command(chip.OpKDF, 0x2A, 0x0200, append([]byte{1, 0, 0, 0, 2}, make([]byte, 15)...)...)
+	wired(t, c, derive, "04000340")
+	secret := encrypted(t, c)
+	exchange(t, c, append([]byte{'S', 0, 0, 16}, "0004A310001FF9DB"...), "01")
+	wired(t, c, chip.Command(chip.OpRead, 0x02, 10<<3|3), "0746394442")
+	exchange(t, c, append([]byte{'S', 0, 0, 2}, "#7"...), "00")
+	kit := s.dial(1)
+	exchange(t, kit, []byte("E:w()\n"), fmt.Sprintf("%x", "00(04113343)\n"))
+	exchange(t, kit, []byte("E:t(070280000009AD)\n"), fmt.Sprintf("%x", "00("+strings.ToUpper(config)+")\n"))
+	exchange(t, s.dial(2), append([]byte{0, 11, 2, 0x11, 0xB2, 0xFF}, readConfig...), "00040211b200")
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+
+	s = serve(t, 2, "--state", state, "--i2c", "127.0.0.1:0", "--each", "--timing", "1us")
+	if got := encrypted(t, s.dial(0)); got != secret {
+		t.Error("the session key of slot 2 did not outlive the process")
+	}
+	exchange(t, s.dial(0), append([]byte{'S', 0, 0, 2}, "#1"...), "00")
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// encrypted gives what slot 2 makes of zeros.
+func encrypted(t *testing.T, c net.Conn) string {
+	t.Helper()
+	packet := chip.Command(chip.OpAES, 0, 2, make([]byte, 16)...)
+	exchange(t, c, []byte{'W', 0, 0, 0}, "01")
+	exchange(t, c, append([]byte{'W', 0x59, 0, byte(len(packet) + 1), 3}, packet...), "01")
+	answer := make([]byte, 20)
+	for answer[0] != 1 { // not acknowledged while it computes
+		if _, err := c.Write([]byte{'R', 0x59, 0, 19}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c, answer[:1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := io.ReadFull(c, answer[1:]); err != nil {
+		t.Fatal(err)
+	}
+	exchange(t, c, []byte{'W', 0x59, 0, 1, 2}, "01")
+	return fmt.Sprintf("%x", answer[1:])
+}
+
+// Elements of the silicon files are there with the identifiers of the devices, and a
+// firmware that skips the AppSKey of 1.1 is warned of.
+func TestElementServeSilicon(t *testing.T) {
+	b := newBench(t)
+	s := serve(t, 1, "--config", b.path("sim/sim.json"), "--i2c", "127.0.0.1:0")
+	c := s.dial(0)
+	want := b.elements[0].DevEUI
+	packet := chip.Command(chip.OpRead, 0x02, 10<<3)
+	exchange(t, c, []byte{'W', 0, 0, 0}, "01")
+	exchange(t, c, append([]byte{'W', 0x59, 0, byte(len(packet) + 1), 3}, packet...), "01")
+	exchange(t, c, []byte{'R', 0x59, 0, 5}, fmt.Sprintf("0107%x", fmt.Sprintf("%X", want[:2])))
+	exchange(t, c, []byte{'W', 0x59, 0, 1, 2}, "01")
+	for _, target := range []uint16{3, 5, 4} {
+		wired(t, c, chip.Command(chip.OpKDF, 0x2A, target<<8, append([]byte{1, 0, 0, 0, 1, 9}, make([]byte, 14)...)...), "04000340")
+	}
+	encrypted(t, c)
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.log.String(); !strings.Contains(got, fmt.Sprintf("element %X", want[:])) || !strings.Contains(got, "AppSKey") {
+		t.Errorf("warned %q", got)
+	}
+}
+
+func TestElementServeRefuses(t *testing.T) {
+	dir := t.TempDir()
+	keys, script := filepath.Join(dir, "keys.csv"), filepath.Join(dir, "script")
+	writeFile(t, keys, []byte(elementKeys))
+	writeFile(t, script, []byte("AES 1 explode\n"))
+	if err := os.Chmod(keys, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel() // so that a command which is not refused ends
+	for want, args := range map[string][]string{
+		"no element": nil, "chmod 600": {"--keys", keys}, "no fault": {"--blank", "1", "--faults", script},
+		"--timing": {"--blank", "1", "--timing", "soon"}, "--blank": {"--blank", "-1"}, "--fault-every": {"--blank", "1", "--fault-every", "-1"},
+		"--i2c": {"--blank", "2", "--each", "--i2c", "127.0.0.1:65535"},
+	} {
+		cmd := command.New()
+		cmd.SetArgs(append([]string{"element", "serve"}, args...))
+		cmd.SetOut(io.Discard)
+		cmd.SetErr(io.Discard)
+		if err := cmd.ExecuteContext(ended); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: got %v, want %q", args, err, want)
+		}
+	}
+}
