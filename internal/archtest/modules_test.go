@@ -5,7 +5,7 @@ package archtest
 // to the standard library, but for the JSON parser that refuses duplicate names.
 var modules = map[string][]string{
 	"codeberg.org/go-pdf/fpdf":            {"internal/label"}, // MIT; github.com/go-pdf/fpdf is its frozen past
-	"filippo.io/age":                      {"internal/keyring/soft", "internal/backup"},
+	"filippo.io/age":                      {"internal/keyring/soft", "internal/backup", "internal/signkey"},
 	"github.com/boombuler/barcode":        {"internal/label"}, // MIT; weighs the masks of a code, as readers want
 	"github.com/coreos/go-oidc/v3":        {"internal/auth"},
 	"github.com/danielgtaylor/huma/v2":    {"internal/api", "internal/api/clientgen"},
