@@ -16,7 +16,7 @@ func (a *app) deviceCommand() *cobra.Command {
 	c := &cobra.Command{Use: "device", Short: "List, show, explain, suspend and delete devices"}
 	c.AddCommand(
 		a.deviceListCommand(), a.deviceShowCommand(), a.deviceExplainCommand(), a.deviceActivationsCommand(), a.provenanceCommand(), a.deviceOwnerTokenCommand(),
-		a.deviceSuspendCommand(), a.deviceResumeCommand(), a.deviceResetCommand(), a.deviceDeleteCommand(),
+		a.deviceSuspendCommand(), a.deviceResumeCommand(), a.deviceResetCommand(), a.deviceDeleteCommand(), a.deviceAttestCommand(),
 	)
 	return c
 }
@@ -112,6 +112,14 @@ func disclosedText(d client.Device, known []client.Disclosure) string {
 	return text
 }
 
+// attestedText says what a device has shown, and until when that stands.
+func attestedText(d client.Device) string {
+	if d.AttestedUntil.IsZero() {
+		return d.Attestation
+	}
+	return d.Attestation + " until " + when(d.AttestedUntil, "?")
+}
+
 func (a *app) showDevice(d client.Device, known ...client.Disclosure) error {
 	return a.show(d, func() error {
 		disclosed := disclosedText(d, known)
@@ -132,7 +140,7 @@ func (a *app) showDevice(d client.Device, known ...client.Disclosure) error {
 		}
 		facts := []any{"JoinEUI", d.JoinEUI, "DevEUI", d.DevEUI, "id", d.ID, "state", stateOf(d),
 			"LoRaWAN", d.MACVersion, "owner", idOr(d.Owner, "none"), "claimed", claimed,
-			"root keys", origin, "serves 1.0.x with", d.KeySet.Root10, "disclosed", disclosed,
+			"attested", attestedText(d), "root keys", origin, "serves 1.0.x with", d.KeySet.Root10, "disclosed", disclosed,
 			"last JoinNonce", d.KeySet.JoinNonce, "nonces reset", reset,
 			"last join", when(d.LastJoinAt, "never"), "imported", when(d.CreatedAt, "?")}
 		if d.Binding == nil {

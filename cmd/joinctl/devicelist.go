@@ -16,7 +16,7 @@ type deviceQuery struct {
 	command *cobra.Command
 
 	joinEUI, devEUI, netID, nsid, owner, status, sort string
-	joinedBefore, joinedAfter                         string
+	joinedBefore, joinedAfter, attestation            string
 	suspended, claimed, exposed, neverJoined          bool
 	limit                                             int
 }
@@ -40,6 +40,7 @@ func (q *deviceQuery) register(c *cobra.Command) {
 	f.BoolVar(&q.exposed, "exposed", false, "only devices of which a root key was ever disclosed; --exposed=false: never")
 	f.StringVar(&q.joinedBefore, "joined-before", "", "only devices whose last join is older: 30d, 12h, 2027-01-31 or a time (RFC 3339)")
 	f.StringVar(&q.joinedAfter, "joined-after", "", "only devices that joined since: 30d, 12h, 2027-01-31 or a time (RFC 3339)")
+	f.StringVar(&q.attestation, "attestation", "", "only devices that stand at this level now: L0, L1, L2 or L3")
 	f.BoolVar(&q.neverJoined, "never-joined", false, "only devices that never joined")
 	f.StringVar(&q.sort, "sort", "", "order: dev-eui or last-join, with a minus before it downwards (default: dev-eui)")
 	f.IntVar(&q.limit, "limit", 0, "at most this many (0: all)")
@@ -78,6 +79,9 @@ func (q *deviceQuery) read(ctx context.Context, api *client.Client, now time.Tim
 	}
 	if q.command.Flags().Changed("exposed") {
 		out.Disclosed = &q.exposed
+	}
+	if out.Attestation = strings.ToUpper(q.attestation); out.Attestation != "" && levels[out.Attestation] == "" {
+		return out, usagef("--attestation: want L0, L1, L2 or L3")
 	}
 	if q.sort != "" {
 		if out.Sort = deviceOrders[q.sort]; out.Sort == "" {

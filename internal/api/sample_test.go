@@ -61,6 +61,8 @@ func sampleText(t testing.TB, s *schema, ids map[string]string) string {
 		return "as.example.com"
 	case s.Pattern == "^[0-9A-Fa-f]{1,16}$":
 		return "0004"
+	case s.Pattern == "^[0-9A-Za-z][0-9A-Za-z._+-]{0,63}$":
+		return "meter-3"
 	case s.Pattern == "^[a-z0-9][a-z0-9-]{0,31}$":
 		return "standard"
 	case s.Pattern == "^([A-Z]{3})?$":

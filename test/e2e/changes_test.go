@@ -44,9 +44,18 @@ func sceneOf(t *testing.T, programs rig.Programs) *scene {
 	t.Cleanup(func() { ok(t, s.server.Stop()) })
 	s.importElement()
 
+	s.openLab()
+	t.Cleanup(func() { ok(t, s.lab.Close()) })
+	return s
+}
+
+// openLab takes the simulated parties, which one program at a time has.
+func (s *scene) openLab() {
+	t := s.t
+	t.Helper()
+	var err error
 	s.lab, err = lab.Open(s.server.Path("sim", "sim.json"))
 	ok(t, err)
-	t.Cleanup(func() { ok(t, s.lab.Close()) })
 	s.home, err = s.lab.NS("ns", lab.PeerOptions{})
 	ok(t, err)
 	s.other, err = s.lab.NS("other-ns", lab.PeerOptions{})
@@ -56,7 +65,6 @@ func sceneOf(t *testing.T, programs rig.Programs) *scene {
 	s.device, err = s.lab.Device(lab.Selector{}, lorawan.MAC1_0_4)
 	ok(t, err)
 	s.name = s.device.DevEUI().String()
-	return s
 }
 
 func ok(t testing.TB, err error) {

@@ -22,6 +22,7 @@ type Backend interface {
 	Imports
 	Roots
 	Rekeying
+	Attestations
 	Organisations
 	Peers
 	APIKeys
@@ -190,7 +191,7 @@ func Run(t *testing.T, open func(t testing.TB) Backend) {
 		{"Commit", runCommits}, {"Service", runServices}, {"Import", runImports}, {"Roots", runRoots}, {"Manifest", runManifests}, {"Delete", runDeletes}, {"Device", runDevices},
 		{"Ownership", runOwnership}, {"HandOver", runHandOver}, {"Fleet", runFleet}, {"Foreign", runForeign}, {"Refusals", runRefusals},
 		{"Meanwhile", runMeanwhile}, {"Labels", runLabels}, {"People", runPeople}, {"NetworkClaims", runNetworkClaims},
-		{"Events", runEvents}, {"Webhooks", runWebhooks}, {"Export", runExports}, {"CustodyLog", runCustodyLog}, {"Rekeying", runRekeying},
+		{"Events", runEvents}, {"Webhooks", runWebhooks}, {"Export", runExports}, {"CustodyLog", runCustodyLog}, {"Rekeying", runRekeying}, {"Attestations", runAttestations},
 	} {
 		t.Run(group.name, func(t *testing.T) { group.run(t, open) })
 	}
