@@ -133,14 +133,13 @@ func provision(ctx context.Context, keys Keys, o Order, e manifest.Element, seal
 	if key, err = manifest.CertifiedKey(key.Chain); err != nil {
 		return row, key, err
 	}
-	item := seal.ElementItem(e.UniqueID, e.JoinEUI, e.DevEUI, row.NwkKey, row.AppKey, row.DeviceKey)
 	if o.Rekey != 0 {
 		if row.RekeyKey, err = keys.ProvisionRekey(ctx, o.Rekey, o.Master, o.Generation, e.DevEUI, sealer); err != nil {
 			return row, key, err
 		}
-		item = seal.RekeyingElementItem(e.UniqueID, e.JoinEUI, e.DevEUI, row.NwkKey, row.AppKey, row.DeviceKey, row.RekeyKey)
 	}
-	row.MAC, err = sealer.MAC(item)
+	row.Certificates = key.Chain
+	row.MAC, err = sealer.MAC(seal.ElementItem(e.UniqueID, e.JoinEUI, e.DevEUI, row.Certificates, row.NwkKey, row.AppKey, row.DeviceKey, row.RekeyKey))
 	return row, key, err
 }
 

@@ -244,7 +244,7 @@ func TestSiliconFormat(t *testing.T) {
 	if got := members(lines[0]); !slices.Equal(got, []string{"format", "seal"}) {
 		t.Errorf("head has %v", got)
 	}
-	if got := members(lines[1]); !slices.Equal(got, []string{"appKey", "devEUI", "deviceKey", "joinEUI", "mac", "nwkKey", "uniqueId"}) {
+	if got := members(lines[1]); !slices.Equal(got, []string{"appKey", "certificates", "devEUI", "deviceKey", "joinEUI", "mac", "nwkKey", "uniqueId"}) {
 		t.Errorf("row has %v", got)
 	}
 }
@@ -272,6 +272,11 @@ func TestMakeRekeying(t *testing.T) {
 		e, err := rows.Element(row)
 		if err != nil || !e.Rekeys() || e.NeedsAuthMAC() != (profile == joinery.RekeyM) {
 			t.Errorf("profile %s: %v, %v", profile, e, err)
+		}
+		changed := row
+		changed.Certificates = changed.Certificates[:1]
+		if _, err := rows.Element(changed); !errors.Is(err, silicon.ErrRow) {
+			t.Errorf("profile %s: a certificate is missing: %v", profile, err)
 		}
 		row.RekeyKey = row.NwkKey
 		if _, err := rows.Element(row); !errors.Is(err, silicon.ErrRow) {

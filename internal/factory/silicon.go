@@ -12,26 +12,29 @@ import (
 
 // siliconFormat names the silicon file: lines of JSON, first a siliconHead, then
 // one siliconRow for each element.
-const siliconFormat = "joinery-silicon/2"
+const siliconFormat = "joinery-silicon/3"
 
 type siliconHead struct {
 	Format string      `json:"format"`
 	Seal   seal.Header `json:"seal"`
 }
 
-// siliconRow is one element. Its keys are AES key wrap under the file key of the
-// head, base64 in JSON: root keys have 24 bytes, the private device key 40. An element that
-// rekeys has RekeyKey besides: 24 bytes in profile S, 40 in profile M. MAC is that
-// of seal.ElementItem, or seal.RekeyingElementItem, over all of the row.
+// siliconRow is one element: what is written into an ATECC608-TNGLORA, or in profile S
+// into an element of software. Its keys are AES key wrap under the file key of the
+// head, base64 in JSON: root keys have 24 bytes, the others 40, but for a rekeying key
+// of profile S with 24. MAC is that of seal.ElementItem, over all of the row.
 type siliconRow struct {
-	UniqueID  string        `json:"uniqueId"`
-	JoinEUI   lorawan.EUI64 `json:"joinEUI"`
-	DevEUI    lorawan.EUI64 `json:"devEUI"`
-	NwkKey    []byte        `json:"nwkKey"`
-	AppKey    []byte        `json:"appKey"`
-	DeviceKey []byte        `json:"deviceKey"`
-	RekeyKey  []byte        `json:"rekeyKey,omitempty"`
-	MAC       []byte        `json:"mac"`
+	UniqueID  string        `json:"uniqueId"`  // the serial number
+	JoinEUI   lorawan.EUI64 `json:"joinEUI"`   // slot 9
+	DevEUI    lorawan.EUI64 `json:"devEUI"`    // slot 10, as upper-case digits
+	AppKey    []byte        `json:"appKey"`    // slot 0, first half
+	NwkKey    []byte        `json:"nwkKey"`    // slot 0, second half
+	DeviceKey []byte        `json:"deviceKey"` // slot 1
+	// Certificates are the device key's, DER, its own first; slot 8 has them compressed.
+	Certificates [][]byte `json:"certificates"`
+	// RekeyKey is the key of slot 13 (profile M) or the rekeying key (profile S).
+	RekeyKey []byte `json:"rekeyKey,omitempty"`
+	MAC      []byte `json:"mac"`
 }
 
 type siliconWriter struct{ out *bufio.Writer }

@@ -23,12 +23,12 @@ var ErrMAC = errors.New("seal: the item is not as it was sealed")
 // Purposes of items. No two kinds of item have one in common, so that what was
 // sealed as one kind never opens as another.
 const (
-	purposeRoot    = Format + " root"
-	purposeKEK     = Format + " kek"
-	purposeMaster  = Format + " master"
-	purposeElement = Format + " element"
-
-	purposeRekeyingElement = Format + " rekeying element"
+	purposeRoot   = Format + " root"
+	purposeKEK    = Format + " kek"
+	purposeMaster = Format + " master"
+	// Of version 3 of silicon files; "element" and "rekeying element" were those of
+	// version 2.
+	purposeElement = Format + " silicon"
 )
 
 // Item is what one MAC covers: wrapped keys, what they are for and to what they
@@ -90,16 +90,12 @@ func MasterItem(name, profile string, wrapped []byte) Item {
 	return newItem(purposeMaster, [][]byte{[]byte(name), []byte(profile)}, wrapped)
 }
 
-// ElementItem gives what the MAC of an element's keys covers, on their way into
-// silicon: root keys, and the private half of the device key.
-func ElementItem(uniqueID string, joinEUI, devEUI lorawan.EUI64, nwkKey, appKey, deviceKey []byte) Item {
-	return newItem(purposeElement, [][]byte{[]byte(uniqueID), joinEUI[:], devEUI[:]}, nwkKey, appKey, deviceKey)
-}
-
-// RekeyingElementItem is ElementItem for an element that can be rekeyed: rekey is
-// its rekeying key, or the key of its slot 13, sealed.
-func RekeyingElementItem(uniqueID string, joinEUI, devEUI lorawan.EUI64, nwkKey, appKey, deviceKey, rekey []byte) Item {
-	return newItem(purposeRekeyingElement, [][]byte{[]byte(uniqueID), joinEUI[:], devEUI[:]}, nwkKey, appKey, deviceKey, rekey)
+// ElementItem gives what the MAC of an element covers, on its way into silicon: what it
+// is called, its device key's certificates (DER, one behind the other), and sealed, its
+// root keys, the private half of the device key, and the rekeying key or the key of
+// slot 13, where it has one.
+func ElementItem(uniqueID string, joinEUI, devEUI lorawan.EUI64, chain [][]byte, nwkKey, appKey, deviceKey, rekeyKey []byte) Item {
+	return newItem(purposeElement, [][]byte{[]byte(uniqueID), joinEUI[:], devEUI[:], slices.Concat(chain...)}, nwkKey, appKey, deviceKey, rekeyKey)
 }
 
 // macKeyBlocks are the two blocks whose encryption under the file key is the key

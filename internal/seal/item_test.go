@@ -35,7 +35,7 @@ func TestItemEncoding(t *testing.T) {
 		},
 		"kek":     {SealedKEK{"ns", "label", []byte{0xAA}, nil}.Item(), text("joinery-seal/1 kek") + text("ns") + text("label") + "00000001aa"},
 		"master":  {MasterItem("m", "ecb-v1", []byte{0xAA}), text("joinery-seal/1 master") + text("m") + text("ecb-v1") + "00000001aa"},
-		"element": {ElementItem("id", joinEUI, devEUI, []byte{0xAA}, nil, []byte{0xBB}), text("joinery-seal/1 element") + text("id") + euis + "00000001aa" + "00000000" + "00000001bb"},
+		"element": {ElementItem("id", joinEUI, devEUI, [][]byte{{1, 2}, {3}}, []byte{0xAA}, nil, []byte{0xBB}, nil), text("joinery-seal/1 silicon") + text("id") + euis + "00000003010203" + "00000001aa" + "00000000" + "00000001bb" + "00000000"},
 	} {
 		if got := hex.EncodeToString(c.item.encoded); got != c.want {
 			t.Errorf("%s: %s, want %s", name, got, c.want)
@@ -50,7 +50,9 @@ func TestItemsNeverEncodeAlike(t *testing.T) {
 		SealedKEK{"n", "sx", []byte{1}, nil}.Item(), SealedKEK{"ns", "x", []byte{1}, nil}.Item(), SealedKEK{"", "nsx", []byte{1}, nil}.Item(),
 		MasterItem("n", "sx", []byte{1}), SealedKEK{"ns", "x", nil, nil}.Item(),
 		SealedRow{NwkKey: []byte{1}}.Item(), SealedRow{AppKey: []byte{1}}.Item(), SealedRow{}.Item(),
-		ElementItem("", lorawan.EUI64{}, lorawan.EUI64{}, []byte{1}, nil, nil), ElementItem("", lorawan.EUI64{}, lorawan.EUI64{}, nil, []byte{1}, nil), ElementItem("", lorawan.EUI64{}, lorawan.EUI64{}, nil, nil, []byte{1}),
+		ElementItem("", lorawan.EUI64{}, lorawan.EUI64{}, nil, []byte{1}, nil, nil, nil), ElementItem("", lorawan.EUI64{}, lorawan.EUI64{}, nil, nil, []byte{1}, nil, nil),
+		ElementItem("", lorawan.EUI64{}, lorawan.EUI64{}, nil, nil, nil, []byte{1}, nil), ElementItem("", lorawan.EUI64{}, lorawan.EUI64{}, nil, nil, nil, nil, []byte{1}),
+		ElementItem("", lorawan.EUI64{}, lorawan.EUI64{}, [][]byte{{1}}, nil, nil, nil, nil),
 	} {
 		if slices.ContainsFunc(seen, func(s []byte) bool { return bytes.HasPrefix(s, i.encoded) || bytes.HasPrefix(i.encoded, s) }) {
 			t.Errorf("two items encode alike: %x", i.encoded)

@@ -11,6 +11,8 @@
 //
 //	aesmode   AES-CMAC and AES key wrap
 //	element   a secure element: keys go in, results come out
+//	chip      the ATECC608 emulated: commands and policies; below it its bus, its
+//	          memory in a file, many of them, LoRaWAN's use of it, trials of firmware
 //	device    an end-device's activation, 1.0.0 to 1.1
 //	silicon   files with the keys of elements, sealed to the simulator
 //	lab       sim.json and devices.json: peers and devices across invocations

@@ -84,7 +84,7 @@ func testRedirect(t *testing.T, f Fixture) {
 	}
 	master, wrapped, mac, err := seal.SealMaster(f.Keyring.TransportKey(), "ns", "label", nwk[:])
 	expect(t, "sealing a master key", err, nil)
-	element, err := s.MAC(seal.ElementItem("", good.JoinEUI, good.DevEUI, nil, good.AppKey, nil))
+	element, err := s.MAC(seal.ElementItem("", good.JoinEUI, good.DevEUI, nil, nil, good.AppKey, nil, nil))
 	expect(t, "sealing an element", err, nil)
 	single := sealedRow(t, s, nil, app[:])
 	root("KEK as root", kekHeader, asRoot(sealedKEK.Wrapped, sealedKEK.MAC), keyring.ErrTransport)

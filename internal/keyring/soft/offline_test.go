@@ -285,7 +285,7 @@ func TestFactoryProvisions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	item := seal.ElementItem("id", lorawan.EUI64{1}, devEUI, nwk, app, nil)
+	item := seal.ElementItem("id", lorawan.EUI64{1}, devEUI, nil, nwk, app, nil, nil)
 	mac, err := sealer.MAC(item)
 	if err != nil {
 		t.Fatal(err)

@@ -113,16 +113,9 @@ func (f *wireFlags) register(cmd *cobra.Command) {
 // options gives what makes the options of each bus.
 func (f *wireFlags) options() (func(int) bus.Options, error) {
 	base := bus.Options{Watchdog: f.watchdog}
-	switch f.timing {
-	case "none":
-	case "longest":
-		base.Timing = bus.Longest
-	default:
-		d, err := time.ParseDuration(f.timing)
-		if err != nil || d < 0 {
-			return nil, errors.New("--timing: want none, longest or a duration such as 2ms")
-		}
-		base.Timing = bus.Fixed(d)
+	var err error
+	if base.Timing, err = timing(f.timing); err != nil {
+		return nil, err
 	}
 	script := ""
 	if f.script != "" {

@@ -4,6 +4,7 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"encoding/binary"
+	"slices"
 
 	"joinery/internal/sim/aesmode"
 )
@@ -28,14 +29,20 @@ func itemMAC(fileKey cipher.Block) (*aesmode.CMAC, error) {
 	return aesmode.NewCMAC(block), nil
 }
 
-// rowMAC makes the MAC of a row: over the purpose, the row's names and its wrapped
-// keys, before each its length in four bytes, big-endian.
-func rowMAC(c *aesmode.CMAC, row Row) (mac [aes.BlockSize]byte) {
-	var message []byte
-	purpose, fields := " element", [][]byte{[]byte(row.UniqueID), row.JoinEUI[:], row.DevEUI[:], row.NwkKey, row.AppKey, row.DeviceKey}
-	if len(row.RekeyKey) > 0 {
-		purpose, fields = " rekeying element", append(fields, row.RekeyKey)
+// rowMAC makes the MAC of a row: over the purpose, the row's names, its certificates one
+// behind the other and its wrapped keys, before each its length in four bytes,
+// big-endian. Version 2 had no certificates, and another purpose for rows without a
+// rekeying key.
+func rowMAC(c *aesmode.CMAC, row Row, old bool) (mac [aes.BlockSize]byte) {
+	purpose := " silicon"
+	fields := [][]byte{[]byte(row.UniqueID), row.JoinEUI[:], row.DevEUI[:], slices.Concat(row.Certificates...), row.NwkKey, row.AppKey, row.DeviceKey, row.RekeyKey}
+	if old {
+		purpose, fields = " element", [][]byte{[]byte(row.UniqueID), row.JoinEUI[:], row.DevEUI[:], row.NwkKey, row.AppKey, row.DeviceKey}
+		if len(row.RekeyKey) > 0 {
+			purpose, fields = " rekeying element", append(fields, row.RekeyKey)
+		}
 	}
+	var message []byte
 	for _, field := range append([][]byte{[]byte(formatSeal + purpose)}, fields...) {
 		message = binary.BigEndian.AppendUint32(message, uint32(len(field)))
 		message = append(message, field...)

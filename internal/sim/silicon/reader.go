@@ -23,7 +23,8 @@ import (
 
 // Names of the formats and algorithms in a silicon file.
 const (
-	formatSilicon = "joinery-silicon/2"
+	formatSilicon = "joinery-silicon/3"
+	formatBefore  = "joinery-silicon/2" // without certificates
 	formatSeal    = "joinery-seal/1"
 	algOAEP256    = "RSA-OAEP-256" // RSAES-OAEP with SHA-256 in both places, no label
 	wrapA256KW    = "A256KW"       // RFC 3394 under an AES-256 key
@@ -64,8 +65,10 @@ type Row struct {
 	NwkKey    []byte        `json:"nwkKey"`
 	AppKey    []byte        `json:"appKey"`
 	DeviceKey []byte        `json:"deviceKey"`
-	RekeyKey  []byte        `json:"rekeyKey,omitempty"`
-	MAC       []byte        `json:"mac"`
+	// Certificates are the device key's, DER, its own first.
+	Certificates [][]byte `json:"certificates,omitempty"`
+	RekeyKey     []byte   `json:"rekeyKey,omitempty"`
+	MAC          []byte   `json:"mac"`
 }
 
 // Reader reads a silicon file: lines of JSON, first the format and the sealed
@@ -74,6 +77,7 @@ type Reader struct {
 	lines *bufio.Scanner
 	kek   cipher.Block
 	mac   *aesmode.CMAC
+	old   bool // version 2
 	line  int
 }
 
@@ -89,7 +93,8 @@ func NewReader(r io.Reader, to *Recipient) (*Reader, error) {
 	if err := json.Unmarshal(s.lines.Bytes(), &h, json.RejectUnknownMembers(true)); err != nil {
 		return nil, fmt.Errorf("silicon: line 1 is not the head of a %s file", formatSilicon)
 	}
-	if h.Format != formatSilicon || h.Seal.Format != formatSeal || h.Seal.Alg != algOAEP256 || h.Seal.Wrap != wrapA256KW {
+	s.old = h.Format == formatBefore
+	if h.Format != formatSilicon && !s.old || h.Seal.Format != formatSeal || h.Seal.Alg != algOAEP256 || h.Seal.Wrap != wrapA256KW {
 		return nil, fmt.Errorf("silicon: line 1: want formats %s and %s with %s and %s", formatSilicon, formatSeal, algOAEP256, wrapA256KW)
 	}
 	if h.Seal.KID != to.kid {
@@ -132,7 +137,7 @@ func (o *opened) wipe() {
 
 // unseal opens a row's keys. ErrRow where the row is not what the factory sealed.
 func (s *Reader) unseal(row Row) (o *opened, err error) {
-	if mac := rowMAC(s.mac, row); subtle.ConstantTimeCompare(mac[:], row.MAC) != 1 {
+	if mac := rowMAC(s.mac, row, s.old); subtle.ConstantTimeCompare(mac[:], row.MAC) != 1 {
 		return nil, fmt.Errorf("silicon: element %v: %w", row.DevEUI, ErrRow)
 	}
 	o = &opened{}
@@ -171,7 +176,7 @@ func (s *Reader) Image(row Row) (*chip.Image, error) {
 		return nil, err
 	}
 	defer keys.wipe()
-	c := tnglora.Content{JoinEUI: row.JoinEUI, DevEUI: row.DevEUI, NwkKey: keys.nwk, AppKey: keys.app, DeviceKey: keys.device}
+	c := tnglora.Content{JoinEUI: row.JoinEUI, DevEUI: row.DevEUI, NwkKey: keys.nwk, AppKey: keys.app, DeviceKey: keys.device, Chain: row.Certificates}
 	if len(keys.rekey) == element.SlotKeySize {
 		c.RekeyKey = keys.rekey
 	}

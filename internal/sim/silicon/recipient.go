@@ -1,7 +1,8 @@
 // Package silicon opens the files in which a factory hands the keys of
 // simulated secure elements to the simulator: each key is sealed to the
 // simulator's recipient key, as a real factory writes keys into silicon that
-// nobody reads out again. The format is "joinery-silicon/2"; see Reader.
+// nobody reads out again. The format is "joinery-silicon/3", and version 2 is read,
+// too; see Reader.
 package silicon
 
 import (

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -201,6 +202,50 @@ func TestElementServeRefuses(t *testing.T) {
 		cmd.SetErr(io.Discard)
 		if err := cmd.ExecuteContext(ended); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: got %v, want %q", args, err, want)
+		}
+	}
+}
+
+// The simulator's own device survives what goes wrong; a firmware that is a command is
+// started with the element's address, and found out.
+func TestElementCheck(t *testing.T) {
+	keys := filepath.Join(t.TempDir(), "keys.csv")
+	writeFile(t, keys, []byte(elementKeys))
+	check := func(args ...string) (string, error) {
+		cmd := command.New()
+		var out strings.Builder
+		cmd.SetOut(&out)
+		cmd.SetErr(io.Discard)
+		cmd.SetArgs(append([]string{"element", "check", "--keys", keys}, args...))
+		err := cmd.ExecuteContext(t.Context())
+		return out.String(), err
+	}
+	out, err := check("--step", "17")
+	if err != nil || !strings.Contains(out, "neither 0") {
+		t.Errorf("the simulated device: %v\n%s", err, out)
+	}
+	// It joins where nothing goes wrong; else the MIC is zeros, and all is well.
+	zeros := "00000000d07ed5b370daf91f0010a304002a00"
+	script := `case "$1" in 127.0.0.1:*) ;; *) exit 3;; esac; [ "$1" = "$JOINSIM_ELEMENT" ] && echo ` + zeros + `1c4073fa`
+	out, err = check("--fault", "AES every error 0F", "--json", "--", "sh", "-c", script, "firmware", "{}")
+	if err != nil || !strings.Contains(out, `"hits": 0`) {
+		t.Errorf("a firmware that needs no element: %v\n%s", err, out)
+	}
+	flag := filepath.Join(t.TempDir(), "ran")
+	script = "[ -e " + flag + " ] && echo " + zeros + "00000000 || echo " + zeros + "1c4073fa; touch " + flag
+	out, err = check("--fault", "AES every error 0F", "--", "sh", "-c", script)
+	if !errors.Is(err, command.ErrFailed) || !strings.Contains(out, "WRONG MIC") || !strings.Contains(out, "MIC of zeros") {
+		t.Errorf("a firmware that ignores errors: %v\n%s", err, out)
+	}
+	if _, err := check("--", "sh", "-c", "exit 0"); err == nil || !strings.Contains(err.Error(), "does not join") {
+		t.Errorf("a firmware that does not join: %v", err)
+	}
+	if out, err := check("--fault", "AES 1 nack", "--", "sh", "-c", "kill -9 $$"); err == nil || !strings.Contains(err.Error(), "crashed") {
+		t.Errorf("a firmware that crashes: %v\n%s", err, out)
+	}
+	for _, args := range [][]string{{"--element", "2"}, {"--protocol", "spi"}, {"--state", "x"}, {"--timing", "x"}, {"--protocol", "kit"}} {
+		if _, err := check(args...); err == nil || errors.Is(err, command.ErrFailed) {
+			t.Errorf("%v: %v", args, err)
 		}
 	}
 }

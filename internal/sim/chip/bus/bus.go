@@ -149,7 +149,7 @@ func (b *Bus) listens(address byte) bool {
 func (b *Bus) write(address byte, data []byte) bool {
 	t := Transaction{Kind: Write}
 	if len(data) > 2 && data[0] == wordCommand {
-		t = Transaction{Kind: Command, Op: chip.Opcode(data[2])}
+		t = Transaction{Kind: Command, Op: chip.Opcode(data[2]), Packet: data[1:]}
 	}
 	f := b.fault(t)
 	if f.Kind == NACK || !b.listens(address) {

@@ -269,6 +269,18 @@ func TestBusyAndWatchdog(t *testing.T) {
 	}
 }
 
+// A host may send the next frames before it has the answers.
+func TestFramesAtOnce(t *testing.T) {
+	h := connect(t, I2C, New(newChip(t), Options{}))
+	all := append(frame('W', 0, nil), frame('W', address, append([]byte{3}, chip.Command(chip.OpInfo, 0, 0)...))...)
+	all = append(append(all, 'R', address, 0, 7), 'W', address) // the last one is not whole
+	go func() { _, _ = h.Write(all) }()
+	got := make([]byte, 10)
+	if _, err := io.ReadFull(h, got); err != nil || hex.EncodeToString(got) != "010101"+"07000060028038" {
+		t.Errorf("got %x, %v", got, err)
+	}
+}
+
 func TestKit(t *testing.T) {
 	h := connect(t, Kit, New(newChip(t), Options{}))
 	in := bufio.NewReader(h)

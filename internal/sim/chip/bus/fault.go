@@ -27,7 +27,9 @@ const (
 // Transaction is one transaction, before the chip heard of it.
 type Transaction struct {
 	Kind TransactionKind
-	Op   chip.Opcode // of a Command
+	// Of a Command: which, and its packet, which is not to be kept.
+	Op     chip.Opcode
+	Packet []byte
 }
 
 // FaultKind is what goes wrong.

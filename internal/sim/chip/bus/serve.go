@@ -80,7 +80,8 @@ var ErrFrame = errors.New("bus: not a frame")
 //	53 00 length name        the connection talks to the element of that name from now
 //	                         on; answer 01, or 00 where there is none
 //
-// A write to address 0, with or without data, wakes the chip.
+// A write to address 0, with or without data, wakes the chip. A host may send frames
+// before it has the answers to those before.
 func I2C(conn io.ReadWriter, e Elements) error {
 	in, b := reader(conn), e.First()
 	var head [4]byte
@@ -117,15 +118,34 @@ func I2C(conn io.ReadWriter, e Elements) error {
 		default:
 			return ErrFrame
 		}
-		out = append(out[:0], 0)
 		if ok {
-			out[0] = 1
-			out = append(out, data...)
+			out = append(append(out, 1), data...)
+		} else {
+			out = append(out, 0)
+		}
+		if len(out) < maxFrame && waits(in) {
+			continue // a host that sends several frames at once is answered at once
 		}
 		if _, err := conn.Write(out); err != nil {
 			return err
 		}
+		out = out[:0]
 	}
+}
+
+// waits tells whether a whole frame has come already.
+func waits(in *bufio.Reader) bool {
+	if in.Buffered() < 4 {
+		return false
+	}
+	head, err := in.Peek(4)
+	if err != nil {
+		return false
+	}
+	if head[0] == frameRead {
+		return true
+	}
+	return in.Buffered() >= 4+int(binary.BigEndian.Uint16(head[2:]))
 }
 
 // Commands of the kit bridge, version 2.

@@ -1,0 +1,218 @@
+// Package trial runs a firmware's join against an emulated element while everything
+// goes wrong that can, once each, and says what the firmware did: joined all the same,
+// failed and said so, or did worse. The worst is known from a driver that ignores the
+// status of its AES commands: it reports success, and sends a MIC of zeros.
+package trial
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"regexp"
+	"time"
+
+	"joinery/internal/sim/chip"
+	"joinery/internal/sim/chip/bus"
+	"joinery/internal/sim/element"
+	"joinery/lorawan"
+)
+
+// Firmware joins once with the element behind an address, HOST:PORT, and prints its
+// join-request in hexadecimal digits. It tells of failure by its error.
+type Firmware func(ctx context.Context, address string) (output []byte, err error)
+
+// ErrCrashed is the error of a firmware that did not end by itself.
+var ErrCrashed = errors.New("crashed")
+
+// Setup is what a trial needs.
+type Setup struct {
+	Image    *chip.Image
+	Firmware Firmware
+	// Speak is how the firmware talks; nil is bus.I2C.
+	Speak bus.Protocol
+	// Address is where the element listens; "": a port of this machine that is free.
+	Address string
+	// Timeout is how long a run may take.
+	Timeout time.Duration
+	// Timing says how long commands take; nil: no longer than they take to compute.
+	Timing func(chip.Opcode) time.Duration
+}
+
+// Verdict is what a firmware did.
+type Verdict string
+
+// The verdicts.
+const (
+	Joined   Verdict = "joined"    // with a right join-request
+	Failed   Verdict = "failed"    // and said so
+	WrongMIC Verdict = "wrong MIC" // sent a join-request that no server takes
+	Silent   Verdict = "silent"    // says that it worked and sent nothing
+	Ignored  Verdict = "ignored"   // says that it worked, but a key was never derived
+	Hung     Verdict = "hung"      // did not end in time
+	Crashed  Verdict = "crashed"   // by a signal
+)
+
+// Good tells whether a firmware may do that when its element fails.
+func (v Verdict) Good() bool { return v == Joined || v == Failed }
+
+// Run is one run of the firmware.
+type Run struct {
+	// Fault is the line of a script by which it happens again; "": none.
+	Fault   string  `json:"fault"`
+	Verdict Verdict `json:"verdict"`
+	// Detail says more, for people.
+	Detail string `json:"detail,omitempty"`
+	// Hits is how often the fault happened.
+	Hits int `json:"hits"`
+
+	counts counts
+}
+
+// counts is what a run did on the bus.
+type counts struct{ transactions, wakes, commands int }
+
+// joinRequest finds a join-request in a firmware's output.
+var joinRequest = regexp.MustCompile(`\b00[0-9A-Fa-f]{44}\b`)
+
+// Clean runs the firmware with nothing going wrong. It must join: else there is
+// nothing to try.
+func (s *Setup) Clean(ctx context.Context) (Run, error) {
+	r, err := s.Run(ctx, "")
+	if err == nil && r.Verdict != Joined {
+		err = fmt.Errorf("the firmware does not join when nothing goes wrong: %s %s", r.Verdict, r.Detail)
+	}
+	return r, err
+}
+
+// Run runs the firmware once against a fresh chip, with one fault.
+func (s *Setup) Run(ctx context.Context, fault string) (r Run, err error) {
+	script, err := bus.ParseScript(bytes.NewReader([]byte(fault)))
+	if err != nil {
+		return r, err
+	}
+	c := chip.New(s.Image, chip.Options{})
+	o := &observer{faults: script, lost: map[string]bool{}}
+	wire := bus.New(c, bus.Options{Faults: o, Watch: o.watch, Timing: s.Timing, Watchdog: bus.DefaultWatchdog})
+	address := s.Address
+	if address == "" {
+		address = "127.0.0.1:0"
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return r, err
+	}
+	serving, stop := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	speak := s.Speak
+	if speak == nil {
+		speak = bus.I2C
+	}
+	go func() { done <- bus.Serve(serving, l, speak, bus.One(wire)) }()
+	running, cancel := context.WithTimeout(ctx, s.Timeout)
+	output, failure := s.Firmware(running, l.Addr().String())
+	hung := running.Err() != nil && ctx.Err() == nil
+	cancel()
+	stop()
+	if err := errors.Join(<-done, ctx.Err()); err != nil {
+		return r, err
+	}
+	r = Run{Fault: fault, Hits: script.Hits(), counts: o.counts}
+	r.Verdict, r.Detail = s.judge(output, failure, o)
+	if hung {
+		r.Verdict, r.Detail = Hung, fmt.Sprintf("did not end within %v", s.Timeout)
+	}
+	return r, nil
+}
+
+// judge says what a run came to.
+func (s *Setup) judge(output []byte, failure error, o *observer) (Verdict, string) {
+	frames := joinRequest.FindAll(output, -1)
+	for _, text := range frames {
+		frame, err := hex.DecodeString(string(text))
+		if err != nil {
+			continue
+		}
+		if err := s.verify(frame); err != nil {
+			detail := fmt.Sprintf("sent %s", text)
+			if bytes.HasSuffix(text, []byte("00000000")) {
+				detail += ": a MIC of zeros, the status of AES was ignored"
+			}
+			return WrongMIC, detail
+		}
+	}
+	switch {
+	case errors.Is(failure, ErrCrashed):
+		return Crashed, failure.Error()
+	case failure != nil:
+		return Failed, failure.Error()
+	case len(frames) == 0:
+		return Silent, "ended with success, and printed no join-request"
+	case len(o.lost) > 0:
+		return Ignored, "ended with success, though KDF failed and was not sent again: a session key is missing"
+	}
+	return Joined, ""
+}
+
+// verify checks the MIC of a join-request by the element itself.
+func (s *Setup) verify(frame []byte) error {
+	e, err := element.OnChip(chip.New(s.Image, chip.Options{}), false)
+	if err != nil {
+		return err
+	}
+	end := len(frame) - lorawan.MICLen
+	return e.VerifyCMAC(element.NwkKey, nil, frame[:end], lorawan.MIC(frame[end:]))
+}
+
+// observer counts what happens on the bus, and remembers keys that were not derived.
+type observer struct {
+	faults *bus.Script
+	counts counts
+	// lost is packets of KDF that were sent, and so far not carried out.
+	lost map[string]bool
+}
+
+// Next implements bus.Faults.
+func (o *observer) Next(t bus.Transaction) bus.Fault {
+	o.counts.transactions++
+	switch t.Kind {
+	case bus.Wake:
+		o.counts.wakes++
+	case bus.Command:
+		o.counts.commands++
+	}
+	if t.Op == chip.OpKDF {
+		o.lost[string(t.Packet)] = true
+	}
+	return o.faults.Next(t)
+}
+
+// watch sees commands that were carried out.
+func (o *observer) watch(packet, answer []byte) {
+	if _, err := chip.Answer(answer); err == nil && chip.Opcode(packet[1]) == chip.OpKDF {
+		delete(o.lost, string(packet))
+	}
+}
+
+// Faults gives what can go wrong in a run like the clean one: everything for ever,
+// then each fault at each place. step thins the places: one in so many.
+func Faults(clean Run, step int) (list []string) {
+	list = []string{
+		"AES every error 0F", "KDF every error 0F", "Read every error 0F", "command every crc", "wake every no-wake",
+		"wake every crc", "transaction every nack",
+	}
+	step = max(step, 1)
+	each := func(n int, lines ...string) {
+		for _, line := range lines {
+			for i := 1; i <= n; i += step {
+				list = append(list, fmt.Sprintf(line, i))
+			}
+		}
+	}
+	each(clean.counts.commands, "command %d error 0F", "command %d error 05", "command %d crc", "command %d slow 300ms")
+	each(clean.counts.wakes, "wake %d no-wake", "wake %d crc")
+	each(clean.counts.transactions, "transaction %d power-loss", "transaction %d nack", "transaction %d+60 nack")
+	return list
+}
