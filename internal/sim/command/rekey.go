@@ -23,11 +23,7 @@ func newElement() *cobra.Command {
 		Short: "Emulated secure elements: serve them to firmware, work on them at the bench",
 		Args:  cobra.NoArgs,
 	}
-<<<<<<< HEAD
-	cmd.AddCommand(newElementRekey(), newElementServe(), newElementAttest())
-=======
-	cmd.AddCommand(newElementRekey(), newElementServe(), newElementCheck())
->>>>>>> chip
+	cmd.AddCommand(newElementRekey(), newElementServe(), newElementAttest(), newElementCheck())
 	return cmd
 }
 
