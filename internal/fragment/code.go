@@ -18,24 +18,29 @@ const (
 var ErrSession = errors.New("no such fragmentation session")
 
 // row calls yes with each of the m fragments that parity fragment n, from 1, is the
-// XOR of (TS004 annex: the matrix of its parity check code, drawn by PRBS23). m/2 draws
-// are made, of which some may be of the same fragment; that is then in it once.
-func row(n, m int, yes func(i int)) {
+// XOR of (TS004 annex: the matrix of its parity check code, drawn by PRBS23). In
+// version 1 m/2 draws are made, of which some may be of the same fragment, which is
+// then in it once; in version 2 it is drawn until there are m/2 fragments.
+func row(v Version, n, m int, yes func(i int)) {
 	power := 0
 	if bits.OnesCount(uint(m)) == 1 {
 		power = 1 // else a generator with a period of a power of two would walk in a circle
 	}
 	x := uint32(1 + 1001*n)
 	drawn := make([]uint64, (m+63)/64)
-	for range m / 2 {
+	for draws := 0; draws < m/2; {
 		r := m
 		for r >= m {
 			x = prbs23(x)
 			r = int(x) % (m + power)
 		}
-		if drawn[r/64]&(1<<(r%64)) == 0 {
+		fresh := drawn[r/64]&(1<<(r%64)) == 0
+		if fresh {
 			drawn[r/64] |= 1 << (r % 64)
 			yes(r)
+		}
+		if fresh || v < V2 {
+			draws++
 		}
 	}
 }
@@ -46,13 +51,14 @@ func prbs23(x uint32) uint32 { return x>>1 | (x^x>>5)&1<<22 }
 
 // Encoder gives the fragments of a block.
 type Encoder struct {
-	block []byte // filled up with zeros
-	size  int
-	m     int
+	version Version
+	block   []byte // filled up with zeros
+	size    int
+	m       int
 }
 
 // NewEncoder makes an encoder of a block in fragments of size bytes. ErrSession.
-func NewEncoder(block []byte, size int) (*Encoder, error) {
+func NewEncoder(v Version, block []byte, size int) (*Encoder, error) {
 	if len(block) == 0 || size < 1 || size > MaxFragSize {
 		return nil, fmt.Errorf("%w: want a block, and fragments of 1 to %d bytes", ErrSession, MaxFragSize)
 	}
@@ -62,7 +68,7 @@ func NewEncoder(block []byte, size int) (*Encoder, error) {
 	}
 	padded := make([]byte, m*size)
 	copy(padded, block)
-	return &Encoder{block: padded, size: size, m: m}, nil
+	return &Encoder{version: v, block: padded, size: size, m: m}, nil
 }
 
 // Count gives how many fragments the block has, without parity.
@@ -78,13 +84,14 @@ func (e *Encoder) Fragment(n int) []byte {
 		copy(out, e.block[(n-1)*e.size:])
 		return out
 	}
-	row(n-e.m, e.m, func(i int) { subtle.XORBytes(out, out, e.block[i*e.size:][:e.size]) })
+	row(e.version, n-e.m, e.m, func(i int) { subtle.XORBytes(out, out, e.block[i*e.size:][:e.size]) })
 	return out
 }
 
 // Decoder puts a block together from fragments, in any order. Memory is that of the
 // block, and of a matrix as large as the square of what is missing.
 type Decoder struct {
+	version Version
 	size, m int
 	block   []byte
 	have    []bool
@@ -105,14 +112,14 @@ type equation struct {
 
 // NewDecoder makes a decoder of m fragments of size bytes. most bounds how many
 // equations it keeps, and so what may be missing; 0: no bound. ErrSession.
-func NewDecoder(m, size, most int) (*Decoder, error) {
+func NewDecoder(v Version, m, size, most int) (*Decoder, error) {
 	if m < 1 || m > MaxIndex || size < 1 || size > MaxFragSize {
 		return nil, fmt.Errorf("%w: want 1 to %d fragments of 1 to %d bytes", ErrSession, MaxIndex, MaxFragSize)
 	}
 	if most == 0 {
 		most = m
 	}
-	return &Decoder{size: size, m: m, block: make([]byte, m*size), have: make([]bool, m), missing: m, rows: map[int]equation{}, received: map[int]bool{}, most: most}, nil
+	return &Decoder{version: v, size: size, m: m, block: make([]byte, m*size), have: make([]bool, m), missing: m, rows: map[int]equation{}, received: map[int]bool{}, most: most}, nil
 }
 
 // Add takes fragment n, from 1. One that came before, or that no session has, is left
@@ -126,7 +133,7 @@ func (d *Decoder) Add(n int, data []byte) bool {
 	if n <= d.m {
 		e.flip(n - 1)
 	} else {
-		row(n-d.m, d.m, e.flip)
+		row(d.version, n-d.m, d.m, e.flip)
 	}
 	d.solve(e)
 	return d.Done()

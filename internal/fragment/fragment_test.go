@@ -8,23 +8,31 @@ import (
 	"testing"
 )
 
-// TestPublishedParity: the parity that ChirpStack's implementation publishes for the
-// bytes 0 to 99 in ten fragments of ten.
+// TestPublishedParity: the parity that ChirpStack's two implementations publish for
+// the bytes 0 to 99 in ten fragments of ten.
 func TestPublishedParity(t *testing.T) {
 	block := make([]byte, 100)
 	for i := range block {
 		block[i] = byte(i)
 	}
-	e, err := NewEncoder(block, 10)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, want := range []string{
-		"262622222e2e22222626", "5455565758596a6b7c7d", "5c5d6e6f101102030405", "363632323e3e22223636", "3a3a0e0e0a0a06060a0a",
-		"0e0e3232363622223e3e", "02020e0e727276766262", "1e1e1a1a66665a5a4e4e", "1a1b1c1d1e1f30312223", "22232425262718190a0b",
+	for v, published := range map[Version][]string{
+		V1: {
+			"262622222e2e22222626", "5455565758596a6b7c7d", "5c5d6e6f101102030405", "363632323e3e22223636", "3a3a0e0e0a0a06060a0a",
+			"0e0e3232363622223e3e", "02020e0e727276766262", "1e1e1a1a66665a5a4e4e", "1a1b1c1d1e1f30312223", "22232425262718190a0b",
+		},
+		V2: {
+			"686952535c5d76777071", "5455565758596a6b7c7d", "5c5d6e6f101102030405", "6c6d6e6f606142435455", "12132425262728293a3b",
+			"48497a7b7c7d6e6f7071", "1c1d2e2f505152534445", "585952532c2d16170001", "1a1b1c1d1e1f30312223", "00013a3b44457e7f6869",
+		},
 	} {
-		if got := hex.EncodeToString(e.Fragment(11 + i)); got != want {
-			t.Errorf("parity %d: %s, want %s", i+1, got, want)
+		e, err := NewEncoder(v, block, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range published {
+			if got := hex.EncodeToString(e.Fragment(11 + i)); got != want {
+				t.Errorf("version %d, parity %d: %s, want %s", v, i+1, got, want)
+			}
 		}
 	}
 }
@@ -32,18 +40,19 @@ func TestPublishedParity(t *testing.T) {
 func TestDecoder(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for _, c := range []struct {
+		v            Version
 		length, size int
 		loss         float64
-	}{{1, 1, 0}, {30, 7, 0.5}, {640, 10, 0.3}, {1000, 50, 0.2}, {3000, 51, 0.4}, {2560, 10, 0.9}} {
+	}{{V1, 1, 1, 0}, {V2, 30, 7, 0.5}, {V1, 640, 10, 0.3}, {V2, 640, 10, 0.3}, {V1, 1000, 50, 0.2}, {V2, 3000, 51, 0.4}, {V1, 2560, 10, 0.9}, {V2, 2560, 10, 0.9}} {
 		block := make([]byte, c.length)
 		for i := range block {
 			block[i] = byte(random.Uint32())
 		}
-		e, err := NewEncoder(block, c.size)
+		e, err := NewEncoder(c.v, block, c.size)
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, err := NewDecoder(e.Count(), c.size, 0)
+		d, err := NewDecoder(c.v, e.Count(), c.size, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -69,8 +78,8 @@ func TestDecoder(t *testing.T) {
 // TestOrder: parity first, then the block's own.
 func TestOrder(t *testing.T) {
 	block := bytes.Repeat([]byte("firmware"), 40)
-	e, _ := NewEncoder(block, 16)
-	d, _ := NewDecoder(e.Count(), 16, 0)
+	e, _ := NewEncoder(V1, block, 16)
+	d, _ := NewDecoder(V1, e.Count(), 16, 0)
 	for n := e.Count() + 12; n > 0; n-- {
 		d.Add(n, e.Fragment(n))
 	}
@@ -80,7 +89,7 @@ func TestOrder(t *testing.T) {
 	if d.Block(-1) != nil || d.Block(1<<20) != nil {
 		t.Error("a padding that cannot be")
 	}
-	small, _ := NewDecoder(e.Count(), 16, 2)
+	small, _ := NewDecoder(V1, e.Count(), 16, 2)
 	for n := e.Count() + 1; n < e.Count()+10; n++ {
 		small.Add(n, e.Fragment(n))
 	}
@@ -91,14 +100,14 @@ func TestOrder(t *testing.T) {
 
 func TestSessionsThatCannotBe(t *testing.T) {
 	for _, c := range [][2]int{{0, 10}, {10, 0}, {10, 256}, {MaxIndex + 1, 1}} {
-		if _, err := NewEncoder(make([]byte, c[0]), c[1]); !errors.Is(err, ErrSession) {
+		if _, err := NewEncoder(V2, make([]byte, c[0]), c[1]); !errors.Is(err, ErrSession) {
 			t.Errorf("encoder %v: %v", c, err)
 		}
-		if _, err := NewDecoder(c[0], c[1], 0); !errors.Is(err, ErrSession) {
+		if _, err := NewDecoder(V2, c[0], c[1], 0); !errors.Is(err, ErrSession) {
 			t.Errorf("decoder %v: %v", c, err)
 		}
 	}
-	d, _ := NewDecoder(4, 4, 0)
+	d, _ := NewDecoder(V2, 4, 4, 0)
 	for n, data := range map[int][]byte{0: make([]byte, 4), -1: make([]byte, 4), MaxIndex + 1: make([]byte, 4), 1: make([]byte, 3)} {
 		if d.Add(n, data) || d.Received() != 0 {
 			t.Errorf("fragment %d was taken", n)
@@ -175,12 +184,13 @@ func FuzzDecoder(f *testing.F) {
 	f.Add([]byte{1, 2, 3, 4, 5}, uint8(4), uint8(2), false)
 	f.Add([]byte{9, 8, 7, 1, 2, 3, 4, 5, 6, 200, 100}, uint8(8), uint8(3), true)
 	f.Fuzz(func(t *testing.T, order []byte, m, size uint8, lies bool) {
+		v := V1 + Version(m%2)
 		block := bytes.Repeat([]byte{m, size, 0xA5}, int(m)*int(size)/3+1)[:int(m)*int(size)]
-		e, err := NewEncoder(block, int(size))
+		e, err := NewEncoder(v, block, int(size))
 		if err != nil {
 			return
 		}
-		d, err := NewDecoder(e.Count(), int(size), 0)
+		d, err := NewDecoder(v, e.Count(), int(size), 0)
 		if err != nil {
 			t.Fatal(err)
 		}
