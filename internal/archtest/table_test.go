@@ -41,6 +41,7 @@ var rooms = map[string]room{
 
 	"internal/firmware": {ground, "a maker's signed statement about a release of firmware: whoever signs images writes it, the server reads it"},
 	"internal/signkey":  {ground, "the key by which a maker signs firmware, in a file under a passphrase; apart from firmware, which the server links and which needs no age"},
+	"internal/fragment": {ground, "large blocks over LoRaWAN in fragments with parity, TS004: commands and code, for whoever sends or receives firmware"},
 	"internal/evidence": {ground, "what devices show of themselves: messages, compact form, fragments, file; server and bench both need it"},
 
 	"manifest/manifesttest": {ground, "manifests in the shapes of real makers, with keys of their own; apart from manifest because several packages test with them"},

@@ -16,7 +16,7 @@ import (
 	"regexp"
 
 	"filippo.io/age"
-	agetext "filippo.io/age/armor"
+	agetext "filippo.io/age/armor" //nolint:misspell // the package is called so
 )
 
 // Errors.

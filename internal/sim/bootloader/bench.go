@@ -28,8 +28,11 @@ type Power struct {
 	Steps int // that were taken
 }
 
+// Gone tells whether the power went.
+func (p *Power) Gone() bool { return p.Off > 0 && p.Steps+1 >= p.Off }
+
 func (p *Power) step() error {
-	if p.Off > 0 && p.Steps+1 >= p.Off {
+	if p.Gone() {
 		return ErrPower
 	}
 	p.Steps++
@@ -177,9 +180,6 @@ func (b *Bench) PowerOn(p *Power) (*Device, error) {
 	b.chip.PowerCycle()
 	e, err := NewElement(poweredChip{b.chip, p}, [32]byte(b.mcu.IOKey))
 	if err != nil {
-		if p.Off > 0 && p.Steps+1 >= p.Off {
-			err = ErrPower
-		}
 		return nil, err
 	}
 	return &Device{Element: e, Flash: poweredFlash{dirFlash(b.dir), p}, Hardware: b.mcu.Hardware, Product: b.mcu.Product}, nil

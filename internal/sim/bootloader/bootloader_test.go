@@ -144,7 +144,7 @@ func TestBoot(t *testing.T) {
 	if err := d.Confirm(r); err != nil {
 		t.Fatal(err)
 	}
-	if d, r = s.boots(5); r.Trial || len(r.Refused) > 0 {
+	if _, r = s.boots(5); r.Trial || len(r.Refused) > 0 {
 		t.Errorf("%+v", r)
 	}
 	// What was there before is older now, also where flash says that it is preferred.
