@@ -398,6 +398,30 @@ func (s *scene) evidence(d *Device, about evidence.About) (b evidence.Boot, err 
 	return b, err
 }
 
+// TestLocked: nobody on the bus replaces the maker's key, the digest, the key of the
+// bus, the boot key or the configuration, or reads what is secret.
+func TestLocked(t *testing.T) {
+	s := newScene(t)
+	d, _ := s.factory(3)
+	const block = 0x82
+	for _, slot := range []uint16{chip.SlotBootKey, chip.SlotBootDigest, slotIO, chip.SlotReleaseKey} {
+		if _, err := d.Element.do(chip.OpWrite, block, slot<<3, make([]byte, 32)...); !errors.Is(err, chip.Refused) {
+			t.Errorf("slot %d was written: %v", slot, err)
+		}
+	}
+	for _, slot := range []uint16{chip.SlotBootKey, slotIO} {
+		if _, err := d.Element.do(chip.OpRead, block, slot<<3); !errors.Is(err, chip.Refused) {
+			t.Errorf("slot %d was read: %v", slot, err)
+		}
+	}
+	if _, err := d.Element.do(chip.OpWrite, 0, 70/4, 0, 0, 0, 0); !errors.Is(err, chip.Refused) {
+		t.Errorf("the configuration was written: %v", err)
+	}
+	if _, err := d.Element.do(chip.OpGenKey, 4, chip.SlotBootKey); !errors.Is(err, chip.Refused) {
+		t.Errorf("another boot key was drawn: %v", err)
+	}
+}
+
 // configuration reads bytes 64 to 95.
 func (s *scene) configuration(d *Device) ([]byte, error) {
 	return d.Element.do(chip.OpRead, readConfig, 2<<3)
