@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -160,10 +159,8 @@ func execFirmware(ctx context.Context, args []string, address string) ([]byte, e
 	cmd.WaitDelay = time.Second
 	err := cmd.Run()
 	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		if w, ok := exit.Sys().(syscall.WaitStatus); ok && w.Signaled() {
-			return out.Bytes(), fmt.Errorf("%w: %v", trial.ErrCrashed, exit)
-		}
+	if errors.As(err, &exit) && exit.ExitCode() < 0 { // a signal ended it
+		return out.Bytes(), fmt.Errorf("%w: %s", trial.ErrCrashed, exit.String())
 	}
 	return out.Bytes(), err
 }
