@@ -120,7 +120,7 @@ part (some rows of a file were refused).`,
 		&cobra.Group{ID: "you", Title: "You and this machine:"},
 	)
 	for group, commands := range map[string][]*cobra.Command{
-		"devices":  {a.deviceCommand(), a.claimCommand(), a.labelCommand(), a.bindCommand(), a.unbindCommand(), a.releaseCommand(), a.transferCommand(), a.rekeyCommand(), a.tokenCommand(), a.batchCommand(), a.serviceCommand(), a.disputeCommand(), a.attestCommand(), a.productCommand(), a.manifestCommand(), a.importCommand(), a.sealCommand(), a.exportCommand()},
+		"devices":  {a.deviceCommand(), a.claimCommand(), a.labelCommand(), a.bindCommand(), a.unbindCommand(), a.releaseCommand(), a.transferCommand(), a.rekeyCommand(), a.tokenCommand(), a.batchCommand(), a.serviceCommand(), a.disputeCommand(), a.attestCommand(), a.productCommand(), a.manifestCommand(), a.importCommand(), a.sealCommand(), a.exportCommand(), a.firmwareCommand()},
 		"networks": {a.peerCommand(), a.kekCommand(), a.roamingCommand()},
 		"server":   {a.statusCommand(), a.unsealCommand(), a.orgCommand(), a.personCommand(), a.operatorCommand(), a.rangeCommand(), a.signerCommand(), a.keyCommand(), a.auditCommand(), a.eventsCommand(), a.webhookCommand(), a.planCommand(), a.reportCommand(), a.serverCommand()},
 	} {

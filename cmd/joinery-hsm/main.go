@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 
+	"joinery/internal/firmware"
 	"joinery/internal/harden"
 	"joinery/internal/keyring"
 	"joinery/internal/keyring/custody"
@@ -29,6 +30,11 @@ func run(args []string, stderr io.Writer) int {
 	if len(args) == 1 && args[0] == custody.Argument {
 		if answers := os.NewFile(custody.AnswerFD, "answers"); answers != nil {
 			return runCustody(os.Stdin, answers, stderr)
+		}
+	}
+	if len(args) == 1 && args[0] == firmware.TokenArgument {
+		if answers := os.NewFile(firmware.TokenAnswerFD, "answers"); answers != nil {
+			return runFirmware(os.Stdin, answers, stderr)
 		}
 	}
 	if len(args) > 0 {

@@ -4,9 +4,9 @@ package archtest
 // the packages that may import it. The public packages on the ground floor keep
 // to the standard library, but for the JSON parser that refuses duplicate names.
 var modules = map[string][]string{
-	"codeberg.org/go-pdf/fpdf":            {"internal/label"},                                                  // MIT; github.com/go-pdf/fpdf is its frozen past
-	"filippo.io/age":                      {"internal/keyring/soft", "internal/backup", "internal/exportfile"}, // exportfile: an owner's own key file
-	"github.com/boombuler/barcode":        {"internal/label"},                                                  // MIT; weighs the masks of a code, as readers want
+	"codeberg.org/go-pdf/fpdf":            {"internal/label"},                                                                      // MIT; github.com/go-pdf/fpdf is its frozen past
+	"filippo.io/age":                      {"internal/keyring/soft", "internal/backup", "internal/exportfile", "internal/signkey"}, // exportfile: an owner's own key file
+	"github.com/boombuler/barcode":        {"internal/label"},                                                                      // MIT; weighs the masks of a code, as readers want
 	"github.com/coreos/go-oidc/v3":        {"internal/auth"},
 	"github.com/danielgtaylor/huma/v2":    {"internal/api", "internal/api/clientgen"},
 	"github.com/fxamacker/cbor/v2":        {"internal/attest"},                        // MIT; evidence as COSE, which needs no more than this of it

@@ -40,6 +40,8 @@ var rooms = map[string]room{
 	"internal/rekeyfile": {ground, "the signed files of rekeying: the server, joinctl and the bench read and write them, and so may others"},
 
 	"internal/firmware": {ground, "a maker's signed statement about a release of firmware: whoever signs images writes it, the server reads it"},
+	"internal/signkey":  {ground, "the key by which a maker signs firmware, in a file under a passphrase; apart from firmware, which the server links and which needs no age"},
+	"internal/fragment": {ground, "large blocks over LoRaWAN in fragments with parity, TS004: commands and code, for whoever sends or receives firmware"},
 	"internal/evidence": {ground, "what devices show of themselves: messages, compact form, fragments, file; server and bench both need it"},
 
 	"manifest/manifesttest": {ground, "manifests in the shapes of real makers, with keys of their own; apart from manifest because several packages test with them"},
@@ -150,7 +152,7 @@ var importers = map[string][]string{
 	"crypto/cipher":             {"internal/exportfile", "internal/cmac", "internal/secret", "internal/seal", "internal/keyring", "internal/keyring/lwcrypto", "internal/keyring/soft", "internal/keyring/hsm", "internal/sim"},
 	"crypto/rsa":                {"internal/keyring/keyringtest", "internal/exportfile", "internal/keyring/hsm/hsmtest", "internal/seal", "internal/keyring/soft", "internal/keyring/hsm", "internal/sim", "internal/quickstart", "internal/fleet"}, // fleet: how long a public key of a certificate is
 	"runtime/secret":            {"internal/secret"},
-	"filippo.io/age":            {"internal/keyring/soft", "internal/backup", "internal/exportfile"},
+	"filippo.io/age":            {"internal/keyring/soft", "internal/backup", "internal/exportfile", "internal/signkey"},
 
 	"internal/backup": {"cmd/joinery"},
 

@@ -1,7 +1,8 @@
-// Package firmware has the statement by which a maker signs a release of its
-// firmware: of which product and hardware it is, its version, the digest of its
-// image and the counter below which a device may not go back. Whoever signs images
-// writes it; the server holds evidence of devices against it.
+// Package firmware has what a maker signs of a release of its firmware: the image,
+// which devices get and their elements verify, and the statement about it: of which
+// product and hardware it is, its version, the digest of its image and the counter
+// below which a device may not go back. Whoever signs images writes both; the server
+// holds evidence of devices against the statement.
 package firmware
 
 import (
@@ -100,7 +101,7 @@ type text struct {
 }
 
 // Sign makes the statement of a release. sign signs a digest: r ‖ s.
-func Sign(r Release, sign func(digest [sha256.Size]byte) ([SignatureLen]byte, error)) (s Statement, err error) {
+func Sign(r Release, sign Signer) (s Statement, err error) {
 	if err := r.Check(); err != nil {
 		return s, err
 	}

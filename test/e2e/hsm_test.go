@@ -155,6 +155,36 @@ func TestMasterKeyBetweenTokens(t *testing.T) {
 	}
 	v.sameRoots("line-1", "factory", "server")
 	v.refuses("this ceremony is done", "ceremony", "run", accepts, "--yes")
+	v.signsFirmware("factory")
+}
+
+// signsFirmware makes a key in a token and signs an image, by the programs as they
+// ship: joinctl, which has no PIN, and joinery-hsm, which joinctl finds beside it.
+func (v *vault) signsFirmware(token string) {
+	v.t.Helper()
+	ctl := func(args ...string) (string, error) {
+		return v.programs.Run(v.t.Context(), "", "joinctl", append([]string{"firmware"}, args...)...)
+	}
+	key, public, image := v.path("m.key"), v.path("m.pub"), v.path("m.signed")
+	ok(v.t, os.WriteFile(v.path("m.bin"), []byte("code"), 0o600))
+	made := []string{"key", "new", "--out", key, "--public-key", public, "--token", token, "--module", hsmtest.SoftHSMModule(v.t), "--pin-file", v.path(token + ".pin")}
+	_, err := ctl(made...)
+	ok(v.t, err)
+	text, err := os.ReadFile(key)
+	ok(v.t, err)
+	if bytes.Contains(text, []byte(hsmtest.PIN)) {
+		v.t.Error("the file of the key has the PIN")
+	}
+	_, err = ctl("sign", v.path("m.bin"), "--key", key, "--product", "p", "--hardware", "h", "--version-text", "1", "--counter", "1", "--out", image)
+	ok(v.t, err)
+	for _, file := range []string{image, image + ".release.json"} {
+		_, err = ctl("verify", file, "--public-key", public)
+		ok(v.t, err)
+	}
+	made[3], made[5] = v.path("n.key"), v.path("n.pub")
+	if _, err := ctl(made...); err == nil || !strings.Contains(err.Error(), "has that already") {
+		v.t.Errorf("a second key of the same name: %v", err)
+	}
 }
 
 // sameRoots compares what two tokens derive, by a MAC.

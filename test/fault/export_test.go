@@ -132,7 +132,7 @@ func (x *scaled) cutOff(file string, args ...string) {
 		}
 		if info, err := os.Stat(file + ".part"); err == nil && info.Size() > 0 {
 			ok(x.t, cmd.Process.Kill())
-			<-ended
+			_ = <-ended // that it was killed
 			return
 		}
 	}

@@ -93,7 +93,17 @@ func administer(opt Options, f func(*admin) error) (err error) {
 	return err
 }
 
-func administerToken(opt Options, f func(*admin) error) (err error) {
+func administerToken(opt Options, f func(*admin) error) error {
+	return loggedIn(opt, func(a *admin) error {
+		if err := a.try(opt); err != nil {
+			return err
+		}
+		return f(a)
+	})
+}
+
+// loggedIn logs in for the length of f, and tries nothing out.
+func loggedIn(opt Options, f func(*admin) error) (err error) {
 	t, err := start(opt)
 	if err != nil {
 		return err
@@ -106,11 +116,7 @@ func administerToken(opt Options, f func(*admin) error) (err error) {
 		}
 		t.conn.Store(c)
 		return c.use(context.Background(), func(s *session) error {
-			a := &admin{s: s, trusts: opt.trustStorage}
-			if err := a.try(opt); err != nil {
-				return err
-			}
-			return f(a)
+			return f(&admin{s: s, trusts: opt.trustStorage})
 		})
 	})
 }

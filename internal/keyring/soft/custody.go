@@ -79,7 +79,7 @@ type signing struct {
 	public  exportfile.Signer
 }
 
-// ErrNoExportKey: the key file is from a version without exports.
+// ErrNoExportKey says that the key file is from a version without exports.
 var ErrNoExportKey = errors.New("this key file has no key that signs exports yet; joinery rotate export-key --new draws one, and then reload the server")
 
 func (t *custodyToken) openCustody(ctx context.Context, opt CustodianOptions) error {

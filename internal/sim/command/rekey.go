@@ -23,7 +23,7 @@ func newElement() *cobra.Command {
 		Short: "Emulated secure elements: serve them to firmware, work on them at the bench",
 		Args:  cobra.NoArgs,
 	}
-	cmd.AddCommand(newElementRekey(), newElementServe(), newElementCheck(), newElementAttest())
+	cmd.AddCommand(newElementRekey(), newElementServe(), newElementAttest(), newElementCheck(), newElementMake(), newElementBoot())
 	return cmd
 }
 
