@@ -37,11 +37,15 @@ const maxLoads = 256
 // manyLoads is loadQuery for pairs in two arrays. The first column is the number
 // of the pair, from 1. The planner may not have heard yet how many devices there
 // are: OFFSET 0 keeps it from thinking of the look-up as a join, and the empty
-// bytes from looking up all devices of a JoinEUI, which may be all there are.
+// bytes from looking up all devices of a JoinEUI, which may be all there are. Nor may
+// it read the whole of a smaller index, which some hundreds of devices that it has not
+// counted may look worth: with sorts turned off, an order by DevEUI comes from
+// device_euis only. An equation would leave nothing to order, so it is two bounds.
 const manyLoads = `SELECT w.n, ` + stateColumnNames + withoutCustody + `
 	FROM unnest(CAST(? AS bytea[]), CAST(? AS bytea[])) WITH ORDINALITY AS w(dev_eui, join_eui, n)
 	CROSS JOIN LATERAL (SELECT * FROM device
-		WHERE dev_eui = w.dev_eui AND join_eui || CAST('' AS bytea) = w.join_eui AND deleted_at IS NULL OFFSET 0) AS d ` + stateJoins
+		WHERE dev_eui >= w.dev_eui AND dev_eui <= w.dev_eui AND join_eui || CAST('' AS bytea) = w.join_eui AND deleted_at IS NULL
+		ORDER BY dev_eui OFFSET 0) AS d ` + stateJoins
 
 // loadActivation implements engine.
 func (e *postgresDB) loadActivation(ctx context.Context, joinEUI, devEUI lorawan.EUI64) (joinery.ActivationState, error) {

@@ -164,7 +164,7 @@ func (e *postgresDB) connect(ctx context.Context) (err error) {
 	joins := e.config.Copy()
 	joins.MaxConns = joinConns
 	// Joins are look-ups by keys: no estimate may talk the planner out of it.
-	for _, name := range []string{"enable_hashjoin", "enable_mergejoin", "enable_seqscan", "enable_bitmapscan", "enable_material", "enable_memoize"} {
+	for _, name := range []string{"enable_hashjoin", "enable_mergejoin", "enable_seqscan", "enable_bitmapscan", "enable_material", "enable_memoize", "enable_sort"} {
 		joins.ConnConfig.RuntimeParams[name] = "off"
 	}
 	joins.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_generic_plan"
