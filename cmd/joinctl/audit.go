@@ -416,11 +416,12 @@ func (a *app) auditCeremonyCommand() *cobra.Command {
 made and changed, and who was there. The server checks the signature, and that it is
 by the audit key whose fingerprint the participants wrote down. Keep the report: the
 log has its hash only. It is for the operator.`,
-		Example: `  joinctl audit ceremony acme-2026.report.json --key 0c3c6d1f2a4b5e68790c1d2e3f405162738495a6b7c8d9eaf0b1c2d3e4f50617`,
-		Args:    cobra.ExactArgs(1),
+		Example: `  joinctl audit ceremony acme-2026.report.json \
+    --fingerprint 0c3c6d1f2a4b5e68790c1d2e3f405162738495a6b7c8d9eaf0b1c2d3e4f50617`,
+		Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
 		if key == "" {
-			return usagef("say with --key which fingerprint the participants wrote down; joinery ceremony verify shows the report's")
+			return usagef("say with --fingerprint what the participants wrote down; joinery ceremony verify shows the report's")
 		}
 		report, err := os.ReadFile(args[0])
 		if err != nil {
@@ -434,6 +435,6 @@ log has its hash only. It is for the operator.`,
 			return a.printf("ceremony %s is in the log, its report by SHA-256 %s\n", clean(entered.Name), entered.SHA256)
 		})
 	})
-	c.Flags().StringVar(&key, "key", "", "fingerprint of the audit key that signed it")
+	c.Flags().StringVar(&key, "fingerprint", "", "of the audit key that signed it")
 	return c
 }

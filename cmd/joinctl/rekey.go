@@ -85,7 +85,7 @@ they were disclosed. Where the export policy wants another person, the orders wa
 		if err != nil {
 			return usagef("--join-eui: %w", err)
 		}
-		in := client.NewRekeyOrder{NewJoinEUI: eui, Days: days}
+		in := client.NewRekeyOrder{NewJoinEUI: eui, Days: days, RekeyKey: rekeyKey}
 		if to, err = a.rekeyTarget(ctx, api, to, recipient, &in.To, &in.Recipient); err != nil {
 			return err
 		}
