@@ -240,6 +240,10 @@ func (s *Service) order(ctx context.Context, caller joinery.Caller, text string)
 
 // ordered reads devices that caller owns, each of which has an order.
 func (s *Service) ordered(ctx context.Context, caller joinery.Caller, devices []joinery.DeviceID) (states []joinery.ActivationState, err error) {
+	// Keys and tickets leave by who may order that they do.
+	if err := caller.Require(joinery.RightExportRequest); err != nil {
+		return nil, err
+	}
 	if len(devices) > MaxBatch {
 		return nil, tooMany()
 	}

@@ -783,3 +783,81 @@ type notReading struct{ rekey.Link }
 func (notReading) Receipts(context.Context, joinery.JoinServer, uint64) ([]byte, error) {
 	return nil, errKilled
 }
+
+// ahead is a link to a Join Server that never has so many receipts as were read.
+type ahead struct {
+	rekey.Link
+	asked *int
+}
+
+func (l ahead) Receipts(context.Context, joinery.JoinServer, uint64) ([]byte, error) {
+	*l.asked++
+	return nil, rekey.ErrAhead
+}
+
+// A Join Server that says that it came back from a backup, over and over, holds
+// nobody up.
+func TestAlwaysAhead(t *testing.T) {
+	ctx := t.Context()
+	a, b := newServer(t, here), newServer(t, there)
+	to, l := know(a, b, there, "b")
+	b.expect("b")
+	devEUI := lorawan.EUI64{0, 4, 0xA3, 0x31}
+	id, e := a.derived(devEUI, ""), a.element(devEUI)
+	a.rekeys(e, joinery.RekeyS)
+	ok(t, a.SetProfile(ctx, a.owner, id, joinery.RekeyS))
+	_, err := a.Arm(ctx, a.owner, rekey.Arm{Device: id, JoinEUI: there, To: to.ID})
+	ok(t, err)
+	a.pass(l, to)
+	server := func() joinery.JoinServer {
+		list, err := a.Servers(ctx)
+		ok(t, err)
+		return list[slices.IndexFunc(list, func(j joinery.JoinServer) bool { return j.ID == to.ID })]
+	}
+	ok(t, a.store.TakeReceipt(ctx, to.ID, server().Cursor, 1000, nil))
+	asked, j := 0, server()
+	if _, err := a.Pass(ctx, ahead{l, &asked}, j); !errors.Is(err, rekey.ErrAhead) || asked != 2 {
+		t.Errorf("asked %d times, %v", asked, err)
+	}
+}
+
+// What the former owner of a device ordered hands no keys of it over, and nobody has
+// them handed over who may not let keys leave.
+func TestHandoverNeedsItsOwner(t *testing.T) {
+	ctx := t.Context()
+	a, b := newServer(t, here), newServer(t, there)
+	to, l := know(a, b, there, "b")
+	b.expect("b")
+	devEUI := lorawan.EUI64{0, 4, 0xA3, 0x32}
+	id, e := a.derived(devEUI, ""), a.element(devEUI)
+	a.rekeys(e, joinery.RekeyS)
+	ok(t, a.SetProfile(ctx, a.owner, id, joinery.RekeyS))
+	_, err := a.Arm(ctx, a.owner, rekey.Arm{Device: id, JoinEUI: there, To: to.ID})
+	ok(t, err)
+	a.pass(l, to)
+	weak := a.owner
+	weak.Rights = joinery.RightsOf(joinery.RightDevicesOwn)
+	_, err = a.Handover(ctx, weak, to.ID, []joinery.DeviceID{id})
+	wantCode(t, err, joinery.CodeForbidden)
+	_, err = a.Ticket(ctx, weak, []joinery.DeviceID{id})
+	wantCode(t, err, joinery.CodeForbidden)
+	_, err = a.Ticket(ctx, a.owner, []joinery.DeviceID{id}) // from now on it may have obeyed
+	ok(t, err)
+
+	next := joinery.Caller{Org: joinery.NewOrgID(), Name: "next", Key: joinery.NewAPIKeyID(), Rights: joinery.AllRights()}
+	a.moveTo(id, next.Org)
+	_, err = a.Handover(ctx, next, to.ID, []joinery.DeviceID{id})
+	wantCode(t, err, joinery.CodeConflict)
+	_, err = a.Handover(ctx, a.owner, to.ID, []joinery.DeviceID{id})
+	wantCode(t, err, joinery.CodeNotFound)
+}
+
+// moveTo has another organisation claim a device.
+func (s *server) moveTo(id joinery.DeviceID, org joinery.OrgID) {
+	s.t.Helper()
+	ctx := s.t.Context()
+	ok(s.t, s.store.AddOrg(ctx, joinery.Organisation{ID: org, Name: "next", CreatedAt: noon}, joinery.AuditEntry{At: noon, Event: joinery.AuditOrgAdded, Actor: "test"}))
+	state, err := s.store.Device(ctx, id)
+	ok(s.t, err)
+	ok(s.t, s.store.Claim(ctx, id, state.Device.Ownership.Epoch, org, nil, joinery.AuditEntry{At: noon, Event: joinery.AuditDeviceClaimed, Actor: "test", Org: org, Device: id}))
+}

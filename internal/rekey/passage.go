@@ -47,6 +47,9 @@ const (
 	// many go to a custody process at once.
 	maxOffer = 50
 	maxRows  = 200
+	// maxPages is the most pages of receipts that one turn reads: the other Join
+	// Servers wait for it.
+	maxPages = 50
 	// offerLease is how long nobody else takes up what is being offered.
 	offerLease = 2 * time.Minute
 	// refusedAgain is when what another Join Server cannot take now is offered again.
@@ -99,6 +102,9 @@ func (s *Service) Handover(ctx context.Context, caller joinery.Caller, to joiner
 // leaves refuses a device whose newest order leads elsewhere, or nowhere any more.
 func (s *Service) leaves(state joinery.ActivationState, to target, recipient joinery.RecipientID) error {
 	o := *state.Rekeying.Order
+	if o.Owner != state.Device.Ownership.Org {
+		return joinery.Errorf(joinery.CodeConflict, "the order to rekey device %s is its former owner's: arm it anew", state.Device.DevEUI)
+	}
 	if o.Recipient != recipient || !to.isOf(o) {
 		return joinery.Errorf(joinery.CodeConflict, "the order to rekey device %s names another Join Server or recipient, or another key of it", state.Device.DevEUI)
 	}
@@ -456,7 +462,7 @@ func receiptDetail(j rekeyfile.Joined) map[string]string {
 // are more. What the page says is done whole, or not at all.
 func (s *Service) readReceipts(ctx context.Context, link Link, to joinery.JoinServer) (more bool, err error) {
 	file, err := link.Receipts(ctx, to, to.Cursor)
-	if errors.Is(err, ErrAhead) {
+	if errors.Is(err, ErrAhead) && to.Cursor > 0 { // from the start on there is nothing to be ahead of
 		return true, s.store.ReadReceiptsAgain(ctx, to.ID, s.now())
 	}
 	if err != nil {

@@ -163,7 +163,7 @@ func (s *Service) Pass(ctx context.Context, link Link, to joinery.JoinServer) (t
 		t.Asked, t.News = t.Asked || more, t.News || more
 	}
 	_, waits, err := s.store.NextPassage(ctx, to.ID)
-	for more := waits; more && err == nil; {
+	for page, more := 0, waits; more && err == nil && page < maxPages; page++ {
 		t.Asked = true
 		before := to.Cursor
 		if to, err = s.server(ctx, to.ID); err != nil { // how far they were read

@@ -176,7 +176,8 @@ func (t *tx) arrivedDevice(a joinery.Arrival, in joinery.ArrivedDevice) (joinery
 	}
 	if found {
 		came, err := t.integer(`SELECT count(*) FROM arrival WHERE device = ? AND join_server = ? AND org = ? AND state = 'taken'
-			AND NOT EXISTS (SELECT 1 FROM arrival j WHERE j.device = arrival.device AND j.state = 'joined')`, s.device, a.From, a.Org)
+			AND NOT EXISTS (SELECT 1 FROM arrival j WHERE j.device = arrival.device AND j.state = 'joined')
+			AND EXISTS (SELECT 1 FROM device d JOIN key_set k ON k.id = d.key_set WHERE d.id = arrival.device AND coalesce(k.last_join_at, 0) = 0)`, s.device, a.From, a.Org)
 		if err != nil || came == 0 || s.org != a.Org || s.mac != in.Device.MACVersion || a.Device != 0 && a.Device != s.device {
 			return 0, orConflict(err, "there is such a device already")
 		}
