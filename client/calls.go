@@ -1297,7 +1297,7 @@ func (c *Client) MakeAttestChallenge(ctx context.Context, id joinery.DeviceID, i
 //
 // They open there and nowhere else. It is recorded in the audit log, and can be
 // asked for again. See docs/handover.md. To a recipient they are disclosed: the
-// devices say so for ever. Needs the right `devices:own`, which has: member,
+// devices say so for ever. Needs the right `export:request`, which has: member,
 // admin.
 func (c *Client) MakeHandover(ctx context.Context, in NewHandover, opts ...CallOption) (RekeyFile, error) {
 	return send[RekeyFile](ctx, c, http.MethodPost, "/rekey/handovers", in, opts...)
@@ -1314,7 +1314,7 @@ func (c *Client) MakeReceipts(ctx context.Context, in ArrivedDevices, opts ...Ca
 // MakeRekeyTicket: write orders into a signed ticket for the bench.
 //
 // Each device needs an open order. From then on each may have been obeyed. See
-// docs/handover.md. Needs the right `devices:own`, which has: member, admin.
+// docs/handover.md. Needs the right `export:request`, which has: member, admin.
 func (c *Client) MakeRekeyTicket(ctx context.Context, in RekeyDevices, opts ...CallOption) (RekeyFile, error) {
 	return send[RekeyFile](ctx, c, http.MethodPost, "/rekey/tickets", in, opts...)
 }

@@ -41,6 +41,9 @@ func (c canary) in(s string) bool {
 // TestP13 puts a secret in every spot of every request, in every wrong form,
 // and looks for it in what comes back and in the log.
 func TestP13(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long under the race detector; it runs without, too")
+	}
 	f := start(t)
 	w := f.populate(t)
 	d, _ := readDocument(t, f)

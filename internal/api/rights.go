@@ -68,7 +68,7 @@ var needs = map[string]joinery.Right{
 	"getRekeying": joinery.RightDevicesRead, "setRekeyProfile": joinery.RightDevicesOwn, "armRekey": joinery.RightDevicesOwn,
 	"listRekeyRequests": joinery.RightDevicesRead, "approveRekey": joinery.RightExportApprove, "rejectRekey": joinery.RightExportApprove,
 	"cancelRekey": joinery.RightDevicesOwn, "confirmRekey": joinery.RightDevicesOwn,
-	"makeRekeyTicket": joinery.RightDevicesOwn, "takeRekeyResults": joinery.RightDevicesOwn, "makeHandover": joinery.RightDevicesOwn,
+	"makeRekeyTicket": joinery.RightExportRequest, "takeRekeyResults": joinery.RightDevicesOwn, "makeHandover": joinery.RightExportRequest,
 	"makeReceipts": joinery.RightDevicesOwn, "takeReceipts": joinery.RightDevicesOwn,
 	"listJoinServers": joinery.RightDevicesRead, "pinJoinServer": joinery.RightServerWrite, "unpinJoinServer": joinery.RightServerWrite,
 	"getStatementKey": anyCaller,

@@ -62,6 +62,9 @@ func expectLevels(tb testing.TB, k keyring.Verbs, want ...string) {
 // NSS's token passes the whole contract as well, with its one known gap set aside:
 // it stores unwrap templates and does not enforce them.
 func TestContractOnSoftokn(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long under the race detector; it runs without, too")
+	}
 	tokens := hsmtest.Softokn(t)
 	next := 0
 	var first keyringtest.Rotating
@@ -82,6 +85,9 @@ func TestContractOnSoftokn(t *testing.T) {
 // As it is served, NSS's token refuses imported key sets and says so; derived ones
 // join.
 func TestSoftoknRefusesImportedKeySets(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long under the race detector; it runs without, too")
+	}
 	opt := hsmtest.Softokn(t)[0]
 	_, key := hsmtest.Provision(t, opt, seal.AlgRSAOAEP256)
 	f := hsmtest.Open(t, opt, key)
