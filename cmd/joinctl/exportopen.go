@@ -29,8 +29,8 @@ signed by another one later is refused, until 'joinctl export signers --remember
 that server.`
 
 func (a *app) exportOpenCommand() *cobra.Command {
-	var format, out, trusted, plan string
-	var key keyFile
+	var trusted string
+	var opening opening
 	c := &cobra.Command{
 		Use:   "open FILE --key FILE --format FORMAT --out FILE",
 		Short: "Decrypt an exported file on your own machine",
@@ -53,34 +53,50 @@ the value that they call NwkKey.` + fileSignerHelp,
     --server-key NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			write, ok := exportFormats[format]
-			if !ok {
-				return usagef("--format: want tts-csv, tts-json, chirpstack or json")
-			}
-			if err := checkFree(out); err != nil {
-				return err
-			}
-			if err := harden.Process(); err != nil {
-				return err
-			}
-			n, err := a.openExport(cmd.Context(), args[0], key, trusted, out, write(plan))
-			if err != nil {
-				return err
-			}
-			return a.done(map[string]any{"devices": n, "file": out, "format": format},
-				"%d devices in %s: it holds their root keys, readable; remove it when they are where they should be", n, out)
+			return opening.run(a, func(write exportWriter) (int, error) {
+				return a.openExport(cmd.Context(), args[0], opening.key, trusted, opening.out, write)
+			})
 		},
 	}
+	opening.register(c)
+	c.Flags().StringVar(&trusted, "server-key", "", "thumbprint of the server's signing key")
+	return c
+}
+
+// opening is how root keys come out of a file in which they were wrapped: for whom,
+// in which form, and where to.
+type opening struct {
+	key               keyFile
+	format, out, plan string
+}
+
+func (o *opening) register(c *cobra.Command) {
 	f := c.Flags()
-	key.register(c)
-	f.StringVar(&format, "format", "", "tts-csv, tts-json, chirpstack or json")
-	f.StringVar(&out, "out", "", "new file for the devices with their keys")
-	f.StringVar(&trusted, "server-key", "", "thumbprint of the server's signing key")
-	f.StringVar(&plan, "frequency-plan", "", "frequency_plan_id for The Things Stack, as EU_863_870_TTN")
+	o.key.register(c)
+	f.StringVar(&o.format, "format", "", "tts-csv, tts-json, chirpstack or json")
+	f.StringVar(&o.out, "out", "", "new file for the devices with their keys")
+	f.StringVar(&o.plan, "frequency-plan", "", "frequency_plan_id for The Things Stack, as EU_863_870_TTN")
 	for _, name := range []string{"key", "format", "out"} {
 		_ = c.MarkFlagRequired(name) // there is such a flag
 	}
-	return c
+}
+
+// run has open write the devices, in a process that leaves no core behind, and says
+// how many there were.
+func (o *opening) run(a *app, open func(exportWriter) (int, error)) error {
+	write, ok := exportFormats[o.format]
+	if !ok {
+		return usagef("--format: want tts-csv, tts-json, chirpstack or json")
+	}
+	if err := errors.Join(checkFree(o.out), harden.Process()); err != nil {
+		return err
+	}
+	n, err := open(write(o.plan))
+	if err != nil {
+		return err
+	}
+	return a.done(map[string]any{"devices": n, "file": o.out, "format": o.format},
+		"%d devices in %s: it holds their root keys, readable; remove it when they are where they should be", n, o.out)
 }
 
 // openExport decrypts the devices of path into a new file, and tells how many.

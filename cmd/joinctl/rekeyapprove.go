@@ -8,7 +8,6 @@ import (
 
 	"joinery/client"
 	"joinery/internal/exportfile"
-	"joinery/internal/harden"
 	"joinery/lorawan"
 
 	"github.com/spf13/cobra"
@@ -93,8 +92,8 @@ func (a *app) rekeyRejectCommand() *cobra.Command {
 }
 
 func (a *app) rekeyOpenCommand() *cobra.Command {
-	var statement, format, out, plan string
-	var key keyFile
+	var statement string
+	var opening opening
 	c := &cobra.Command{
 		Use:   "open FILE --key FILE --statement-key FILE --format FORMAT --out FILE",
 		Short: "Decrypt new root keys that were handed over to a recipient",
@@ -107,30 +106,14 @@ which handed over ('joinctl rekey server keys' there).`,
     --format chirpstack --out devices.jsonl`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			write, ok := exportFormats[format]
-			if !ok {
-				return usagef("--format: want tts-csv, tts-json, chirpstack or json")
-			}
-			if err := errors.Join(checkFree(out), harden.Process()); err != nil {
-				return err
-			}
-			n, err := a.openHandover(cmd.Context(), args[0], key, statement, out, write(plan))
-			if err != nil {
-				return err
-			}
-			return a.done(map[string]any{"devices": n, "file": out, "format": format},
-				"%d devices in %s: it holds their root keys, readable; remove it when they are where they should be", n, out)
+			return opening.run(a, func(write exportWriter) (int, error) {
+				return a.openHandover(cmd.Context(), args[0], opening.key, statement, opening.out, write)
+			})
 		},
 	}
-	f := c.Flags()
-	key.register(c)
-	f.StringVar(&statement, "statement-key", "", "PEM file of the statement key of the Join Server that handed over")
-	f.StringVar(&format, "format", "", "tts-csv, tts-json, chirpstack or json")
-	f.StringVar(&out, "out", "", "new file for the devices with their keys")
-	f.StringVar(&plan, "frequency-plan", "", "frequency_plan_id for The Things Stack, as EU_863_870_TTN")
-	for _, name := range []string{"key", "statement-key", "format", "out"} {
-		_ = c.MarkFlagRequired(name) // there is such a flag
-	}
+	opening.register(c)
+	c.Flags().StringVar(&statement, "statement-key", "", "PEM file of the statement key of the Join Server that handed over")
+	require(c, "statement-key")
 	return c
 }
 
