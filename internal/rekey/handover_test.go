@@ -861,3 +861,46 @@ func (s *server) moveTo(id joinery.DeviceID, org joinery.OrgID) {
 	ok(s.t, err)
 	ok(s.t, s.store.Claim(ctx, id, state.Device.Ownership.Epoch, org, nil, joinery.AuditEntry{At: noon, Event: joinery.AuditDeviceClaimed, Actor: "test", Org: org, Device: id}))
 }
+
+// A device that joined has keys that its new Join Server chose to trust. Who handed
+// it over adds none to them, though nobody has read yet that it joined.
+func TestJoinedTakesNoMore(t *testing.T) {
+	ctx := t.Context()
+	a, b := newServer(t, here), newServer(t, there)
+	to, _ := know(a, b, there, "b")
+	b.expect("b")
+	id, file := a.offer(to, 1)
+	e := a.element(lorawan.EUI64{0, 4, 0xA3, 0x20, 7: 1})
+	a.rekeys(e, joinery.RekeyS)
+	more := func(label string) []byte {
+		return resign(t, a, rekeyfile.FormatHandover, file, func(h *rekeyfile.Handover) {
+			other := h.Devices[0].Generation
+			other.Label = label
+			h.Devices[0].Others = append(h.Devices[0].Others, other)
+		})
+	}
+	candidates := func(label string) int {
+		t.Helper()
+		o, err := b.TakeOffer(ctx, b.from("b"), more(label))
+		ok(t, err)
+		if got := o.Results[0].State; got != rekeyfile.StateTaken {
+			t.Fatalf("it is %s", got)
+		}
+		state, err := b.store.RekeyingDevice(ctx, b.arrivedAs(there, e.DevEUI()))
+		ok(t, err)
+		return len(state.Rekeying.Candidates)
+	}
+	if n := candidates("00000000000000000000000000000001"); n != 1 {
+		t.Fatalf("%d candidates before it joined, want 1", n)
+	}
+	st, err := a.Status(ctx, a.owner, id)
+	ok(t, err)
+	ok(t, e.Rekey(there, st.Orders[0].Rekey.Cookie, nil))
+	b.joins(e, there)
+	before, err := b.store.RekeyingDevice(ctx, b.arrivedAs(there, e.DevEUI()))
+	ok(t, err)
+	if n := candidates("00000000000000000000000000000002"); n != len(before.Rekeying.Candidates) {
+		t.Errorf("%d candidates after it joined, %d before the offer", n, len(before.Rekeying.Candidates))
+	}
+	b.check()
+}
