@@ -58,7 +58,7 @@ func (s *Server) field(op *huma.Operation, e *huma.ErrorDetail) client.ProblemFi
 // known walks location, "body.keks[0].name", down op's schema, and gives the
 // place of the object whose last member is not known, with the members that are.
 func (s *Server) known(op *huma.Operation, location string) (place string, names []string) {
-	registry := s.huma.OpenAPI().Components.Schemas
+	registry := s.registry()
 	schema := op.RequestBody.Content["application/json"].Schema
 	place = "body"
 	for _, step := range strings.Split(location, ".")[1:] {

@@ -168,11 +168,17 @@ func (s *Server) routes(w http.ResponseWriter, r *http.Request) {
 		s.Handover.ServeHTTP(w, r)
 		return
 	}
-	handler, pattern := s.mux.Handler(r)
+	t, err := s.tables.get()
+	if err != nil {
+		s.logFailure(r.Context(), "routes", err)
+		s.write(w, s.problemOf(err, requestID(r.Context())))
+		return
+	}
+	handler, pattern := t.mux.Handler(r)
 	// The mux would redirect to the clean path, and repeat it.
 	clean := path.Clean(r.URL.Path) == r.URL.Path
 	if pattern != "" && clean {
-		s.mux.ServeHTTP(w, r)
+		t.mux.ServeHTTP(w, r)
 		return
 	}
 	var refused discard

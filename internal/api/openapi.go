@@ -5,7 +5,6 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -78,27 +77,46 @@ func (s *Server) config() huma.Config {
 	}
 }
 
-// Document is the OpenAPI document, for programs that are made from it. Attach
-// forgets most of it.
-func (s *Server) Document() *huma.OpenAPI { return s.huma.OpenAPI() }
+// Document makes the OpenAPI document, for programs that are made from it.
+func (s *Server) Document() (*huma.OpenAPI, error) {
+	t, err := s.newTable()
+	if err != nil {
+		return nil, err
+	}
+	return t.huma.OpenAPI(), nil
+}
 
-// serveDocument fixes the document, once all routes are registered, and serves
-// it to everybody: it holds nothing but what is in the source.
-func (s *Server) serveDocument() error {
+// packedDocument makes the document as it is served.
+func (s *Server) packedDocument() ([]byte, error) {
+	d, err := s.Document()
+	if err != nil {
+		return nil, err
+	}
+	return packDocument(d)
+}
+
+// serveDocument serves the document to everybody: it holds nothing but what is in
+// the source.
+func (s *Server) serveDocument() {
+	s.made.mux.HandleFunc("GET "+full("/openapi.json"), func(w http.ResponseWriter, r *http.Request) {
+		packed, err := s.document()
+		if err != nil {
+			s.logFailure(r.Context(), "openapi.json", err)
+			s.write(w, s.problemOf(err, requestID(r.Context())))
+			return
+		}
+		sendDocument(w, r, packed)
+	})
+}
+
+// fixDocument ends the document, once all routes are registered.
+func fixDocument(d *huma.OpenAPI) error {
 	// huma registers a schema for errors that never leave us.
-	schemas := s.huma.OpenAPI().Components.Schemas.Map()
+	schemas := d.Components.Schemas.Map()
 	delete(schemas, "ErrorModel")
 	delete(schemas, "ErrorDetail")
-	documentHeaders(s.huma.OpenAPI())
-	if err := leaveEntriesToDecoder(schemas); err != nil {
-		return err
-	}
-	document, err := packDocument(s.huma.OpenAPI())
-	if err != nil {
-		return fmt.Errorf("write the OpenAPI document: %w", err)
-	}
-	s.mux.HandleFunc("GET "+full("/openapi.json"), func(w http.ResponseWriter, r *http.Request) { sendDocument(w, r, document) })
-	return nil
+	documentHeaders(d)
+	return leaveEntriesToDecoder(schemas)
 }
 
 // packDocument writes the document as people read it, and packs it: it is a
@@ -133,17 +151,6 @@ func sendDocument(w http.ResponseWriter, r *http.Request, packed []byte) {
 	if plain, err := gzip.NewReader(bytes.NewReader(packed)); err == nil {
 		_, _ = io.Copy(w, plain)
 	}
-}
-
-// forgetDocument drops what only the document needs. Requests are checked
-// against the schemas of bodies and parameters, which huma holds by themselves.
-func forgetDocument(d *huma.OpenAPI) {
-	for _, item := range d.Paths {
-		for _, op := range operationsOf(item) {
-			op.Responses, op.Parameters, op.Description = nil, nil, ""
-		}
-	}
-	d.Paths, d.Components.Headers = nil, nil
 }
 
 // operationsOf lists the operations of a path.

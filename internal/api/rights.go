@@ -129,7 +129,7 @@ func needText(need joinery.Right) string {
 // unlisted names the operations that the table lacks.
 func (s *Server) unlisted() error {
 	var missing []string
-	for _, item := range s.huma.OpenAPI().Paths {
+	for _, item := range s.made.huma.OpenAPI().Paths {
 		for _, op := range operationsOf(item) {
 			if needs[op.OperationID] == "" {
 				missing = append(missing, op.OperationID)

@@ -89,7 +89,7 @@ func route[I, O any](s *Server, sp spec, h func(ctx context.Context, caller join
 	} else {
 		op.Parameters = headers(sp)
 	}
-	huma.Register(s.huma, op, func(ctx context.Context, in *I) (*O, error) {
+	huma.Register(s.made.huma, op, func(ctx context.Context, in *I) (*O, error) {
 		caller, known := ctx.Value(callerKey{}).(joinery.Caller)
 		if !known {
 			return nil, s.newProblem(joinery.CodeInternal, "internal error", requestID(ctx))
@@ -149,7 +149,7 @@ func (s *Server) refusals(sp spec, in reflect.Type) map[string]*huma.Response {
 	if takesMatch(sp.method, full(sp.path)) {
 		statuses = append(statuses, http.StatusPreconditionFailed)
 	}
-	schema := s.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[client.Problem](), true, "Problem")
+	schema := s.made.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[client.Problem](), true, "Problem")
 	out := map[string]*huma.Response{}
 	for _, status := range statuses {
 		out[strconv.Itoa(status)] = &huma.Response{

@@ -161,15 +161,15 @@ const publicLog = "/log/"
 // servePublicLog answers everybody: hashes, and checkpoints that say whose they
 // are.
 func (s *Server) servePublicLog() {
-	s.mux.HandleFunc("GET "+publicLog+"key", s.public(func(r *http.Request) (answer, error) {
+	s.made.mux.HandleFunc("GET "+publicLog+"key", s.public(func(r *http.Request) (answer, error) {
 		key, err := s.CustodyLog.Key(r.Context())
 		return answer{text: []byte(key.String() + "\n"), kind: "text/plain; charset=utf-8", cache: "no-cache"}, err
 	}))
-	s.mux.HandleFunc("GET "+publicLog+"checkpoint", s.public(func(r *http.Request) (answer, error) {
+	s.made.mux.HandleFunc("GET "+publicLog+"checkpoint", s.public(func(r *http.Request) (answer, error) {
 		note, err := s.CustodyLog.Checkpoint(r.Context())
 		return answer{text: []byte(note), kind: "text/plain; charset=utf-8", cache: "no-cache"}, err
 	}))
-	s.mux.HandleFunc("GET "+publicLog+"tile/{level}/{index...}", s.public(func(r *http.Request) (answer, error) {
+	s.made.mux.HandleFunc("GET "+publicLog+"tile/{level}/{index...}", s.public(func(r *http.Request) (answer, error) {
 		index, width, err := tilePath(r.PathValue("index"))
 		if err != nil {
 			return answer{}, err

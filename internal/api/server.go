@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,8 +15,6 @@ import (
 	"joinery/client"
 	"joinery/internal/auth"
 
-	"github.com/danielgtaylor/huma/v2"
-	"github.com/danielgtaylor/huma/v2/adapters/humago"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -55,8 +54,7 @@ type Options struct {
 	// is taken.
 	TrustedProxies []netip.Prefix
 
-	// Services may also come later, with Attach: to make the door takes a while,
-	// and needs none.
+	// Services may also come later, with Attach: to make the door needs none.
 	Services
 }
 
@@ -66,13 +64,17 @@ type Server struct {
 
 	version string
 	log     *slog.Logger
-	mux     *http.ServeMux
-	huma    huma.API
 	kinds   map[joinery.Code]kind
 	http    *http.Server
 	metrics *metrics
 	// crossOrigin tells what pages of other sites send.
 	crossOrigin *http.CrossOriginProtection
+
+	tables tables
+	making sync.Mutex // made
+	made   *table     // to which routes are registered
+	// document gives the OpenAPI document as packDocument made it.
+	document func() ([]byte, error)
 
 	proxies proxies
 	rates   *rates
@@ -85,8 +87,8 @@ func New(opt Options) (*Server, error) {
 	s := &Server{
 		Services: opt.Services, version: opt.Version, log: opt.Log,
 		crossOrigin: http.NewCrossOriginProtection(),
-		mux:         http.NewServeMux(), kinds: kinds(),
-		rates: newRates(opt.PerMinute), proxies: opt.TrustedProxies,
+		kinds:       kinds(),
+		rates:       newRates(opt.PerMinute), proxies: opt.TrustedProxies,
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -95,18 +97,8 @@ func New(opt Options) (*Server, error) {
 	if s.metrics, err = newMetrics(opt.Metrics); err != nil {
 		return nil, err
 	}
-	s.huma = humago.New(s.mux, s.config())
-	s.huma.UseMiddleware(s.authenticate, s.throttle, s.readBody, s.strict, s.setTerms)
-	s.register()
-	if err := s.unlisted(); err != nil {
-		return nil, err
-	}
-	s.registerSignIn()
-	s.servePublicLog()
-	s.registerUnseal()
-	if err := s.serveDocument(); err != nil {
-		return nil, err
-	}
+	s.tables.new = s.newTable
+	s.document = sync.OnceValues(s.packedDocument)
 	handler := s.Handler()
 	if opt.Around != nil {
 		handler = opt.Around(handler)
@@ -126,10 +118,7 @@ func New(opt Options) (*Server, error) {
 }
 
 // Attach gives the door its services. It comes before Serve.
-func (s *Server) Attach(services Services) {
-	s.Services = services
-	forgetDocument(s.huma.OpenAPI())
-}
+func (s *Server) Attach(services Services) { s.Services = services }
 
 // count follows http.Server.ConnState.
 func (s *Server) count(_ net.Conn, state http.ConnState) {
@@ -195,6 +184,7 @@ func (s *Server) Serve(l net.Listener) error {
 func (s *Server) Shutdown(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, shutdownGrace)
 	defer cancel()
+	defer s.tables.drop()
 	if err := s.http.Shutdown(ctx); err != nil {
 		return errors.Join(err, s.http.Close())
 	}

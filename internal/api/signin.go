@@ -95,9 +95,9 @@ func (s *Server) registerSignIn() {
 		signInPath + "/page.js":  {"page/page.js", "text/javascript; charset=utf-8"},
 		signInPath + "/page.css": {"page/page.css", "text/css; charset=utf-8"},
 	} {
-		s.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) { s.servePage(w, r, file.name, file.kind) })
+		s.made.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) { s.servePage(w, r, file.name, file.kind) })
 	}
-	s.mux.HandleFunc("GET "+signInPath+"/callback", s.finishProvider)
+	s.made.mux.HandleFunc("GET "+signInPath+"/callback", s.finishProvider)
 	s.ask("GET", "/methods", s.signInMethods)
 	s.ask("POST", "/provider", s.beginProvider)
 	s.ask("POST", "/passkey", func(w http.ResponseWriter, r *http.Request, _ signInRequest) (any, error) {
@@ -140,7 +140,7 @@ func options(text []byte, err error) (any, error) { return jsontext.Value(text),
 // ask registers a route of the page. What another site's page sends is refused,
 // and so is what comes too often.
 func (s *Server) ask(method, path string, h func(http.ResponseWriter, *http.Request, signInRequest) (any, error)) {
-	s.mux.HandleFunc(method+" "+signInPath+path, func(w http.ResponseWriter, r *http.Request) {
+	s.made.mux.HandleFunc(method+" "+signInPath+path, func(w http.ResponseWriter, r *http.Request) {
 		in, err := s.readSignIn(w, r)
 		var out any
 		if err == nil {

@@ -84,7 +84,7 @@ func (s *Server) wrongNulls(op *huma.Operation, body []byte) []client.ProblemFie
 	if media == nil || !mayHoldNull(body) || json.Unmarshal(body, &v) != nil {
 		return nil // what is no JSON is refused by its reader
 	}
-	n := nulls{registry: s.huma.OpenAPI().Components.Schemas}
+	n := nulls{registry: s.registry()}
 	n.look(media.Schema, v, "body")
 	return n.found
 }

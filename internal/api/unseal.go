@@ -20,7 +20,7 @@ type Unsealer interface {
 // operation of the document: it is the operator socket's alone, and its body, which
 // is a secret, goes through nothing that decodes, keeps or repeats bodies.
 func (s *Server) registerUnseal() {
-	s.mux.HandleFunc("POST "+full(client.UnsealPath), func(w http.ResponseWriter, r *http.Request) {
+	s.made.mux.HandleFunc("POST "+full(client.UnsealPath), func(w http.ResponseWriter, r *http.Request) {
 		if err := s.unseal(r); err != nil {
 			s.logFailure(r.Context(), "unseal", err)
 			s.write(w, s.problemOf(err, requestID(r.Context())))

@@ -38,7 +38,11 @@ func generate() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	calls, err := read(server.Document())
+	document, err := server.Document()
+	if err != nil {
+		return nil, err
+	}
+	calls, err := read(document)
 	if err != nil {
 		return nil, err
 	}
