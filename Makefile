@@ -8,6 +8,12 @@ LINT_VERSION := v2.15.0
 LINT         := .tools/golangci-lint-$(LINT_VERSION)
 PROGRAMS     := joinery joinctl joinsim
 
+# Programs ship without cgo. With these tags the standard library is the same with
+# cgo and without, so that what programs, linter and tests have in common is compiled
+# once.
+TAGS := netgo,osusergo
+export GOFLAGS := $(GOFLAGS) -tags=$(TAGS)
+
 # Packages with goroutines of their own: these run under the race detector. The
 # longest begin first, so that none is left alone at the end.
 CONCURRENT := ./internal/store ./internal/api ./internal/claim . ./internal/activation ./internal/auth ./internal/daemon ./internal/events \
@@ -75,22 +81,26 @@ install: man ## Programs, manual pages, completions and systemd units, below PRE
 demo: ## Devices join a server of their own, step by step; leaves nothing behind
 	@$(GO) run ./test/demo
 
+# Three packages at a time for each two processors: many tests wait for other
+# processes more than they work.
 .PHONY: test
-test: need-cc need-pg need-poppler need-chromium need-hsm fmt vet lint build build-hsm ## Everything that must pass before a change lands
-	$(GO) test -race $(WATCHED) -short -timeout 20m $(CONCURRENT) # -short: without the longest, which come next
-	$(GO) test -timeout 20m $(LONGEST) ./...
+test: need-cc need-pg need-poppler need-chromium need-hsm fmt lint build build-hsm ## Everything that must pass before a change lands
+	GORACE=atexit_sleep_ms=0 $(GO) test -race $(WATCHED) -short -vet=off -p 3 -timeout 20m $(CONCURRENT) # -short: without the longest, which come next
+	JOINERY_PROGRAMS=$(CURDIR)/bin $(GO) test -vet=off -p 3 -timeout 20m $(LONGEST) ./...
 
 .PHONY: test-long
-test-long: need-cc need-pg need-poppler need-chromium need-hsm ## The full figures of every promise: hours rather than minutes
-	JOINERY_LONG=1 $(GO) test -count=1 -timeout 4h ./...
+test-long: need-cc need-pg need-poppler need-chromium need-hsm build build-hsm ## The full figures of every promise: hours rather than minutes
+	JOINERY_LONG=1 JOINERY_PROGRAMS=$(CURDIR)/bin $(GO) test -count=1 -timeout 4h ./...
 	$(MAKE) fuzz FUZZTIME=1000000x
 
+# The linter runs all that `go vet` does, which neither `make test` nor `go test` in it
+# repeats.
 .PHONY: lint
 lint: $(LINT) ## golangci-lint with .golangci.yml
 	$(LINT) run --allow-parallel-runners ./...
 
 .PHONY: vet
-vet:
+vet: ## go vet by itself
 	$(GO) vet ./...
 
 .PHONY: fmt
@@ -132,7 +142,7 @@ clean: ## Removes what was built
 $(LINT):
 	@echo "installing golangci-lint $(LINT_VERSION) (some minutes, once)"
 	@mkdir -p .tools
-	GOBIN=$(CURDIR)/.tools GOFLAGS= $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	GOBIN=$(CURDIR)/.tools GOFLAGS=-tags=$(TAGS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 	@mv .tools/golangci-lint $(LINT)
 
 # The race detector needs a C compiler; the programs do not.

@@ -37,6 +37,7 @@ import (
 	"joinery/internal/seal"
 	"joinery/internal/service"
 	"joinery/internal/store"
+	"joinery/internal/store/storetest/sqlitetest"
 	"joinery/internal/webhook"
 	"joinery/lorawan"
 
@@ -172,9 +173,7 @@ func startWith(t testing.TB, signIn auth.SignInOptions, change ...func(*api.Opti
 	dir := t.TempDir()
 	_, bench := t.(*testing.B) // a figure counts the disk in
 	opt := store.Options{Path: filepath.Join(dir, "joinery.db"), UnsafeNoSync: !bench}
-	if err := store.Create(t.Context(), opt); err != nil {
-		t.Fatal(err)
-	}
+	sqlitetest.Create(t, opt.Path)
 	db, err := store.Open(t.Context(), opt)
 	if err != nil {
 		t.Fatal(err)

@@ -31,6 +31,30 @@ import (
 	"joinery/internal/store"
 )
 
+// keyFiles are the server's keys in every installation: RSA keys take long to make.
+var keyFiles = sync.OnceValues(func() (keys struct{ file, identity []byte }, err error) {
+	dir, err := os.MkdirTemp("", "joinery-keys-")
+	if err != nil {
+		return keys, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	file, identity, custody := filepath.Join(dir, "server.age"), filepath.Join(dir, "server.identity"), filepath.Join(dir, "custody")
+	if err := errors.Join(soft.CreateIdentity(identity), soft.CreateIdentity(custody+".identity")); err != nil {
+		return keys, err
+	}
+	if err := soft.Init(soft.InitOptions{
+		KeyFile: file, Unlock: soft.Unlock{IdentityFile: identity},
+		CustodyFile: custody + ".age", CustodyUnlock: soft.Unlock{IdentityFile: custody + ".identity"},
+	}); err != nil {
+		return keys, err
+	}
+	if keys.file, err = os.ReadFile(file); err != nil {
+		return keys, err
+	}
+	keys.identity, err = os.ReadFile(identity)
+	return keys, err
+})
+
 // installation makes what a server needs in a directory: keys, certificate,
 // database. All ports are free ones.
 func installation(t *testing.T) config.Config {
@@ -45,13 +69,10 @@ func installation(t *testing.T) config.Config {
 		t.Fatal(err)
 	}
 	c = c.Resolve(dir)
-	custody := filepath.Join(dir, "custody")
-	must(t, soft.CreateIdentity(c.Keys.IdentityFile))
-	must(t, soft.CreateIdentity(custody+".identity"))
-	must(t, soft.Init(soft.InitOptions{
-		KeyFile: c.Keys.File, Unlock: Unlock(c.Keys),
-		CustodyFile: custody + ".age", CustodyUnlock: soft.Unlock{IdentityFile: custody + ".identity"},
-	}))
+	keys, err := keyFiles()
+	must(t, err)
+	must(t, os.WriteFile(c.Keys.File, keys.file, 0o600))
+	must(t, os.WriteFile(c.Keys.IdentityFile, keys.identity, 0o600))
 	must(t, store.Create(t.Context(), store.Options{Path: c.Database.Path}))
 	writeCertificate(t, c.Interop, "first", time.Now().Add(time.Hour))
 	return c

@@ -6,6 +6,7 @@ import (
 
 	"joinery/internal/store"
 	"joinery/internal/store/storetest"
+	"joinery/internal/store/storetest/sqlitetest"
 )
 
 // backend is a database file under the contract suite.
@@ -17,9 +18,7 @@ type backend struct {
 func openBackend(t testing.TB) storetest.Backend {
 	t.Helper()
 	b := backend{options: store.Options{Path: filepath.Join(t.TempDir(), "joinery.db"), UnsafeNoSync: true}}
-	if err := store.Create(t.Context(), b.options); err != nil {
-		t.Fatal(err)
-	}
+	sqlitetest.Create(t, b.options.Path)
 	return b.open(t)
 }
 

@@ -21,6 +21,7 @@ import (
 	"joinery/client"
 	"joinery/internal/config"
 	"joinery/internal/sim/load"
+	"joinery/test/rig"
 )
 
 // What is asked of a server whose keys are in a token, and what is promised of it.
@@ -213,10 +214,8 @@ func newVault(ctx context.Context, p programs) (*vault, error) {
 	if v.module == "" {
 		return nil, errors.New("SoftHSM2 (libsofthsm2.so) is not here: sudo apt-get install softhsm2")
 	}
-	build := exec.CommandContext(ctx, "go", "build", "-o", p.Binary("joinery-hsm"), "joinery/cmd/joinery-hsm")
-	build.Env = append(os.Environ(), "CGO_ENABLED=1")
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("go build: %w\n%s", err, out)
+	if _, err := rig.BuildHSM(ctx, p.dir); err != nil {
+		return nil, err
 	}
 	if err := os.MkdirAll(filepath.Join(v.dir, "store"), 0o700); err != nil {
 		return nil, err

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -39,13 +38,8 @@ func newVault(t *testing.T) *vault {
 	bin := filepath.Join(v.dir, "bin")
 	ok(t, os.Mkdir(bin, 0o700))
 	var err error
-	v.programs, err = rig.Build(t.Context(), bin)
+	v.programs, err = rig.BuildHSM(t.Context(), bin)
 	ok(t, err)
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(bin, "joinery-hsm"), "joinery/cmd/joinery-hsm")
-	build.Env = append(os.Environ(), "CGO_ENABLED=1")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
 	return v
 }
 

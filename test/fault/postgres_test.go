@@ -30,9 +30,7 @@ func newPostgresFleet(t *testing.T, devices int) (*fleet, *pgtest.Server) {
 	t.Helper()
 	pg := pgtest.Start(t, pgtest.Options{Sync: true})
 	dir := t.TempDir()
-	programs, err := rig.Build(t.Context(), dir)
-	ok(t, err)
-	server, err := programs.Quickstart(t.Context(), filepath.Join(dir, "a"), "--database", pg.Database(t), "--elements", "1")
+	server, err := built(t).Quickstart(t.Context(), filepath.Join(dir, "a"), "--database", pg.Database(t), "--elements", "1")
 	ok(t, err)
 	f := &fleet{t: t, server: server, ids: map[lorawan.EUI64]joinery.DeviceID{}}
 	allowReceivers(t, server)

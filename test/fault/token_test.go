@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -22,14 +21,8 @@ import (
 )
 
 var buildHSM = sync.OnceValues(func() (string, error) {
-	path := filepath.Join(programDir, "joinery-hsm")
-	cmd := exec.Command("go", "build", "-o", path, "joinery/cmd/joinery-hsm")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		err = errors.Join(err, errors.New(string(out)))
-	}
-	return path, err
+	programs, err := rig.BuildHSM(context.Background(), programDir)
+	return programs.Binary("joinery-hsm"), err
 })
 
 // auditFile is where joinery-hsm records its answers, in a server's directory.

@@ -2,8 +2,6 @@ package guides
 
 import (
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -14,15 +12,9 @@ import (
 // The page about ceremonies runs as it stands, on tokens of software.
 func TestCeremonyPage(t *testing.T) {
 	module := hsmtest.SoftHSMModule(t)
-	bin := t.TempDir()
-	programs, err := rig.Build(t.Context(), bin)
+	programs, err := rig.BuildHSM(t.Context(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
-	}
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(bin, "joinery-hsm"), "joinery/cmd/joinery-hsm")
-	build.Env = append(os.Environ(), "CGO_ENABLED=1")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
 	}
 	text, err := os.ReadFile("../../docs/ceremony.md")
 	if err != nil {

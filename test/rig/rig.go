@@ -23,11 +23,44 @@ import (
 // Programs are the built programs in a directory.
 type Programs struct{ dir string }
 
-// Build builds the three programs into dir, as they ship: without cgo.
+// Built names, in the environment, a directory that has all programs already, as
+// they ship: `make test` builds them once, where each test would link its own.
+const Built = "JOINERY_PROGRAMS"
+
+// Build builds the three programs into dir, as they ship: without cgo. Where Built
+// has them, it builds nothing.
 func Build(ctx context.Context, dir string) (Programs, error) {
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", dir+string(filepath.Separator),
-		"joinery/cmd/joinery", "joinery/cmd/joinctl", "joinery/cmd/joinsim")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	return build(ctx, dir, false, "joinery", "joinctl", "joinsim")
+}
+
+// BuildHSM is Build with joinery-hsm beside the three, as it ships: with cgo.
+func BuildHSM(ctx context.Context, dir string) (Programs, error) {
+	p, err := Build(ctx, dir)
+	if err != nil {
+		return p, err
+	}
+	return build(ctx, dir, true, "joinery-hsm")
+}
+
+func build(ctx context.Context, dir string, cgo bool, programs ...string) (Programs, error) {
+	if built := os.Getenv(Built); built != "" {
+		p := Programs{built}
+		for _, program := range programs {
+			if _, err := os.Stat(p.Binary(program)); err != nil {
+				return Programs{}, fmt.Errorf("%s has not all programs (make build build-hsm): %w", Built, err)
+			}
+		}
+		return p, nil
+	}
+	args, env := []string{"build", "-o", dir + string(filepath.Separator)}, "CGO_ENABLED=0"
+	if cgo {
+		env = "CGO_ENABLED=1"
+	}
+	for _, program := range programs {
+		args = append(args, "joinery/cmd/"+program)
+	}
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Env = append(os.Environ(), env)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return Programs{}, fmt.Errorf("go build: %w\n%s", err, out)
 	}

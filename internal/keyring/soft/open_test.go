@@ -204,6 +204,9 @@ func TestPassphraseCredential(t *testing.T) {
 
 // Without a test's lower one, the work factor of files is the default.
 func TestDefaultWorkFactor(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow on purpose, and slower under the race detector; it runs without, too")
+	}
 	dir := t.TempDir()
 	u := Unlock{PassphraseFile: write(t, filepath.Join(dir, "passphrase"), rand.Text(), 0o600)}
 	l, err := u.read(context.Background())
