@@ -364,8 +364,8 @@ func (d *DB) NoteRekeySent(ctx context.Context, s joinery.ActivationState, o joi
 				return err
 			}
 		}
-		if o.Sent > 0 && known {
-			return nil
+		if o.Sent > 0 && known && a.Event != joinery.AuditRekeyTicket {
+			return nil // each accept has an activation of its own
 		}
 		return t.audit(a)
 	})

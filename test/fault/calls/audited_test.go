@@ -108,13 +108,20 @@ func (h *hand) acts() []func(context.Context) ([]counted, error) {
 			if kind == claim.Offering {
 				a.To = b.owner.Org
 			}
-			return about(event, old), r.claim.Do(ctx, b.maker, a).Err
+			both := append(about(event, old), counted{event, old}) // one for each side
+			return both, r.claim.Do(ctx, b.maker, a).Err
 		}
 	}
 	return []func(context.Context) ([]counted, error){
 		h.join, h.appSKey, h.join, h.suspend,
 		func(ctx context.Context) ([]counted, error) {
-			return about(joinery.AuditDeviceBound, claimed), r.claim.Bind(ctx, b.maker, claimed, joinery.Binding{NetID: stepNetID, ASID: stepASID, Policy: joinery.AppSKeyByID})
+			now, err := r.db.Device(ctx, claimed)
+			ok(r.t, err)
+			to := joinery.Binding{NetID: stepNetID, ASID: stepASID, Policy: joinery.AppSKeyByID}
+			if now.Binding != nil && now.Binding.Policy == to.Policy {
+				to.Policy = joinery.AppSKeyWrapped // so that it changes something
+			}
+			return about(joinery.AuditDeviceBound, claimed), r.claim.Bind(ctx, b.maker, claimed, to)
 		},
 		func(ctx context.Context) ([]counted, error) {
 			_, err := r.claim.LabelTokens(ctx, b.maker, []joinery.DeviceRef{{ID: claimed}})
@@ -254,7 +261,7 @@ func (h *hand) nothingElse(entries map[counted]int) {
 	}
 	for query, want := range map[string]int{
 		"SELECT count(*) FROM disclosure":  sum(joinery.AuditKeysExposed),
-		"SELECT count(*) FROM rekey_order": sum(joinery.AuditRekeyArmed) + sum(joinery.AuditRekeyRequested),
+		"SELECT count(*) FROM rekey": sum(joinery.AuditRekeyArmed) + sum(joinery.AuditRekeyRequested),
 		"SELECT count(*) FROM activation":  sum(""),
 		"SELECT count(*) FROM export WHERE state = " + fmt.Sprintf("'%s'", joinery.ExportDelivered): sum(joinery.AuditExportDelivered),
 	} {

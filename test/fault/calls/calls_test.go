@@ -106,7 +106,9 @@ func (r *rooms) reopen() {
 	s, k := stepStore{db, &r.steps}, stepKeys{r.base.keys.Keyring, &r.steps}
 	r.fleet = fleet.New(s, k, fleet.Options{})
 	ok(r.t, r.fleet.Directory().Reload(r.t.Context()))
-	r.activation = activation.New(s, k, r.fleet.Directory(), activation.Options{})
+	r.activation = activation.New(s, k, r.fleet.Directory(), activation.Options{
+		Fetched: func(ctx context.Context, e joinery.AuditEntry) error { return s.Record(ctx, e) },
+	})
 	r.provisioning = provisioning.New(s, s, k)
 	r.claim = claim.New(s, s, k, claim.Options{AnswerAfter: -1})
 	r.networks = claim.NewNetworks(s, k, r.fleet, claim.NetworkOptions{AnswerAfter: -1})
@@ -325,7 +327,7 @@ func flows(b *base) []flow {
 			}
 			return nil
 		}},
-		{name: "AppSKey", once: true, done: never, run: func(ctx context.Context, r *rooms) error {
+		{name: "AppSKey", done: never, run: func(ctx context.Context, r *rooms) error {
 			_, err := r.activation.AppSKey(ctx, activation.AppSKeyRequest{
 				Peer: b.network, ASID: stepASID, JoinEUI: stepEUI, DevEUI: b.devices[lorawan.MAC1_1].DevEUI(), SessionKeyID: b.session,
 			})
