@@ -260,9 +260,9 @@ func (h *hand) nothingElse(entries map[counted]int) {
 		return n
 	}
 	for query, want := range map[string]int{
-		"SELECT count(*) FROM disclosure":  sum(joinery.AuditKeysExposed),
-		"SELECT count(*) FROM rekey": sum(joinery.AuditRekeyArmed) + sum(joinery.AuditRekeyRequested),
-		"SELECT count(*) FROM activation":  sum(""),
+		"SELECT count(*) FROM disclosure": sum(joinery.AuditKeysExposed),
+		"SELECT count(*) FROM rekey":      sum(joinery.AuditRekeyArmed) + sum(joinery.AuditRekeyRequested),
+		"SELECT count(*) FROM activation": sum(""),
 		"SELECT count(*) FROM export WHERE state = " + fmt.Sprintf("'%s'", joinery.ExportDelivered): sum(joinery.AuditExportDelivered),
 	} {
 		if got := number(t, h.r, query); got != want {
