@@ -23,7 +23,8 @@ type leaver struct {
 	// What he was told of since the last kill, and whether also that it is withdrawn or
 	// cancelled.
 	exports map[joinery.ExportID]bool
-	orders  map[joinery.RekeyID]bool // the same
+	orders  map[joinery.RekeyID]bool
+	before  struct{ exports, orders int } // how many that were before
 }
 
 // newLeaver makes the owner of the elements of a fleet.
