@@ -55,7 +55,7 @@ func newLeaver(f *fleet) *leaver {
 // leave does it again and again, until the server is dead.
 func (l *leaver) leave(ctx context.Context) {
 	for ctx.Err() == nil {
-		e, err := l.api.RequestExport(ctx, client.NewExport{Recipient: l.to, Devices: []client.DeviceRef{{ID: l.element}}})
+		e, err := l.api.RequestExport(ctx, client.NewExport{Recipient: l.to, Devices: []client.DeviceRef{{Device: l.element}}})
 		if err != nil {
 			return
 		}
