@@ -100,7 +100,14 @@ func testCustodyMemory(t *testing.T, f keyringtest.Fixture, c keyring.Custodian)
 		for name, key := range map[string][16]byte{"derived NwkKey": nwk, "derived AppKey": app, "sealed NwkKey": d.Nwk, "sealed AppKey": d.App} {
 			secrets.PlantKey(fmt.Sprintf("%s %d", name, n), key[:])
 		}
-		for _, one := range []joinery.KeySet{ks, sealed} {
+		rekeyed, roots := f.RekeyedKeySet(t, joinery.RekeyS)
+		for name, key := range roots {
+			secrets.PlantKey(fmt.Sprintf("rekeyed %s %d", name, n), key[:])
+		}
+		for i, key := range f.RekeyingKeys(t, rekeyed) {
+			secrets.PlantKey(fmt.Sprintf("rekeying key %d of %d", i, n), key[:])
+		}
+		for _, one := range []joinery.KeySet{ks, sealed, rekeyed} {
 			in = append(in, keyring.ExportIn{KeySet: one, About: keyring.ExportMetadata(one, lorawan.EUI64{9}, lorawan.MAC1_1)})
 		}
 	}

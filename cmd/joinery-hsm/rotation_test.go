@@ -35,9 +35,9 @@ func TestRotationCeremony(t *testing.T) {
 	_, known := verified(t, first, err)
 
 	s.plan.Name = "second"
-	s.plan.Rotate = []string{ceremony.JoinKEK, ceremony.TransportKey, ceremony.CustodyKey, ceremony.AuditKey}
+	s.plan.Rotate = []string{ceremony.JoinKEK, ceremony.TransportKey, ceremony.CustodyKey, ceremony.AuditKey, ceremony.ExportKey}
 	steps, _, err := s.run(false)
-	if err != nil || strings.Count(steps, "to be made: generation 2, key joinery.") != 4 || !strings.Contains(steps, "to be made: public half of joinery.custody.2") {
+	if err != nil || strings.Count(steps, "to be made: generation 2, key joinery.") != 5 || !strings.Contains(steps, "to be made: public half of joinery.custody.2") {
 		t.Errorf("dry run: %v\n%s", err, steps)
 	}
 	if _, err := os.Stat(s.plan.RotationFile()); err == nil {
@@ -47,10 +47,10 @@ func TestRotationCeremony(t *testing.T) {
 	s.cutOff(ceremony.JoinKEK)
 	steps, text, err := s.run(true)
 	r, by := verified(t, text, err)
-	if !strings.Contains(steps, "was there: generation 2, key joinery.join-kek.2") || strings.Count(steps, "\nmade: generation 2") != 3 {
+	if !strings.Contains(steps, "was there: generation 2, key joinery.join-kek.2") || strings.Count(steps, "\nmade: generation 2") != 4 {
 		t.Errorf("steps:\n%s", steps)
 	}
-	if by != known || len(r.Rotated) != 4 {
+	if by != known || len(r.Rotated) != 5 {
 		t.Fatalf("signed by %s, want %s: %+v", by, known, r.Rotated)
 	}
 	next := ""
@@ -140,6 +140,24 @@ func (s *scene) changes() {
 		if _, err := change(t.Context(), c); err == nil {
 			t.Errorf("%+v was done", c)
 		}
+	}
+	// Of a key that signs exports its public half stays: old files are verified by it.
+	signers := func(what ceremony.What, n int) [][]byte {
+		t.Helper()
+		g, err := do(ceremony.ExportKey, what)
+		if err != nil || len(g.Exports) != n {
+			t.Errorf("%s: %d keys that sign exports or did, %v", what, len(g.Exports), err)
+		}
+		return g.Exports
+	}
+	first := signers(ceremony.ToLook, 2)[0]
+	signers(ceremony.ToRetire, 2)
+	if _, err := do(ceremony.ExportKey, ceremony.ToRetire); !errors.Is(err, hsm.ErrRetire) {
+		t.Errorf("the only export key: %v", err)
+	}
+	signers(ceremony.ToMake, 3)
+	if left := signers(ceremony.ToRetire, 3); !slices.Equal(left[0], first) {
+		t.Error("the first key that signed exports is not told of any more")
 	}
 	want(ceremony.CustodyKey, ceremony.ToMake, []uint32{3}, 3, 1)
 	want(ceremony.CustodyKey, ceremony.ToRetire, []uint32{3}, 3, 1)

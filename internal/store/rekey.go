@@ -339,7 +339,8 @@ func (t *tx) settleRekeying(id joinery.DeviceID) error {
 
 // NoteRekeySent notes, before an accept with its instruction leaves, that an order
 // is sent, and adds the key set to which it leads from the device's present one:
-// next, unless it is there. From then on that one is a candidate for good.
+// next, unless it is there. From then on that one is a candidate for good. The entry
+// is written the first time, and for every ticket: an accept has its activation.
 // ErrSwapLost where the present key set moved, or the order ended, meanwhile.
 func (d *DB) NoteRekeySent(ctx context.Context, s joinery.ActivationState, o joinery.RekeyOrder, next joinery.KeySetID, at time.Time, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
@@ -364,7 +365,7 @@ func (d *DB) NoteRekeySent(ctx context.Context, s joinery.ActivationState, o joi
 				return err
 			}
 		}
-		if o.Sent > 0 && known {
+		if o.Sent > 0 && known && a.Event != joinery.AuditRekeyTicket {
 			return nil
 		}
 		return t.audit(a)

@@ -10,7 +10,9 @@ import (
 	"encoding/pem"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"joinery"
 	"joinery/client"
@@ -75,12 +77,51 @@ func (v *vault) exports(t *testing.T, s *scene, listed []*device.Device) {
 	if e = show(e.ID); e.State != "working" || int(e.Wrapped) != len(elementVersions) || !strings.Contains(e.Note, "not at hand") {
 		t.Errorf("without the custody token: %+v", e)
 	}
+	retire := v.nextSigner(s, e)
 	v.joinery(custody...)
 	if e = show(e.ID); e.State != "ready" || int(e.Wrapped) != len(elementVersions)+len(listVersions) || e.Note != "" {
 		t.Fatalf("%+v", e)
 	}
 	v.opened(s, e, private)
+	retire()
 	v.moved(t, s, listed, custody)
+}
+
+// nextSigner makes the next generation of the key that signs exports in the server's
+// token, while an export that the first one began waits. The function that it gives
+// retires that one, which only goes once the export is done.
+func (v *vault) nextSigner(s *scene, begun client.Export) (retire func()) {
+	v.t.Helper()
+	rotate := func(args ...string) []string {
+		return append([]string{"rotate", "export-key", "--config", s.server.Path("joinery.yaml")}, args...)
+	}
+	signers := func() (list []string) {
+		for _, one := range answer[[]client.ExportSigner](s, "export", "signers") {
+			list = append(list, one.Thumbprint)
+		}
+		return list
+	}
+	v.refuses("one key only that signs exports", rotate("--retire", "--yes")...)
+	if said := v.joinery(rotate("--new")...); !strings.Contains(said, begun.Signer) {
+		v.t.Errorf("it does not name the key that there was:\n%s", said)
+	}
+	v.refuses("does not publish the newest one yet", rotate("--retire", "--yes")...)
+	ok(v.t, syscall.Kill(s.server.PID(), syscall.SIGHUP))
+	for until := time.Now().Add(30 * time.Second); len(signers()) != 2; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(until) {
+			v.t.Fatalf("the server does not publish the next key: %v", signers())
+		}
+	}
+	v.refuses("was begun under an older one", rotate("--retire", "--yes")...)
+	return func() {
+		v.t.Helper()
+		v.joinery(rotate("--retire")...) // only says that it may
+		v.joinery(rotate("--retire", "--yes")...)
+		v.refuses("nothing can be retired", rotate("--retire", "--yes")...)
+		if list := signers(); len(list) != 2 || list[0] != begun.Signer {
+			v.t.Errorf("old files are verified by %v, and %s signed them", list, begun.Signer)
+		}
+	}
 }
 
 // opened downloads, and compares what comes out with what was imported.
@@ -160,6 +201,9 @@ func (v *vault) moved(t *testing.T, s *scene, listed []*device.Device, custody [
 	h := header(t, text)
 	if h.Wrapping != exportfile.SealOAEP1 {
 		t.Errorf("%+v", h.Wrapping)
+	}
+	if signers := answer[[]client.ExportSigner](s, "export", "signers"); h.Signer.Thumbprint() != signers[1].Thumbprint {
+		t.Errorf("%s signs, of %+v", h.Signer.Thumbprint(), signers)
 	}
 	there.ctl("export", "import", file, "--server-key", h.Signer.Thumbprint(), "--bind-net-id", "000013", "--bind-as-id", "as.example.com")
 

@@ -35,6 +35,7 @@ func TestNoKeyLeaves(t *testing.T) {
 	h := newHunt(t, func(s *rig.Server, keys *leak.Secrets) [32]byte {
 		contents := openKeyFile(t, s)
 		contents.plant(keys)
+		automaticCustody(t, s, keys)
 		return contents.master(t)
 	})
 	h.live()
@@ -95,6 +96,7 @@ type hunt struct {
 	answers      *recorder
 	via          string
 	roots        map[lorawan.EUI64]roots
+	element      *lab.Device // that was claimed
 	sessions     int
 }
 
@@ -167,10 +169,12 @@ func (h *hunt) live() {
 	}
 	apiCalls(t, f, made.Text, h.via)
 	h.joinElement()
+	left := h.leaves(made.Text)
 	h.backup()
-	for _, m := range f.members { // the memory is looked at right after joins
+	for _, m := range f.members { // the memory is looked at right after joins, and a hand-over
 		h.join(m)
 	}
+	left.handsOver()
 }
 
 func (h *hunt) join(m *member) *sim.Result {
@@ -196,6 +200,7 @@ func (h *hunt) joinElement() {
 	ok(t, err)
 	d, err := h.f.lab.Device(lab.Selector{DevEUI: claim.DevEUI}, lorawan.MAC1_0_4)
 	ok(t, err)
+	h.element = d
 	for range 3 {
 		r, err := h.f.ns.Join(t.Context(), d.Device, sim.JoinOptions{})
 		ok(t, err)

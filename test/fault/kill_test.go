@@ -35,10 +35,12 @@ func doseOf() dose {
 }
 
 // P1: kill -9 at any instant. No JoinNonce repeats, no accepted DevNonce is
-// accepted again, and no join or claim that was acknowledged is lost.
+// accepted again, and no join, claim, export or order to rekey that was acknowledged
+// is lost.
 func TestKilledAtAnyInstant(t *testing.T) {
 	d := doseOf()
 	f := newFleet(t, d)
+	f.leaver = newLeaver(f)
 	for kill := range d.kills {
 		f.live(time.Duration(100+rand.IntN(500)) * time.Millisecond)
 		f.fsck()
@@ -46,13 +48,18 @@ func TestKilledAtAnyInstant(t *testing.T) {
 		f.checkReplays()
 		f.checkJoins()
 		f.checkClaims()
-		t.Logf("kill %d: %d joins and %d claims acknowledged so far", kill+1, f.acknowledged(), len(f.claimed))
+		f.leaver.check()
+		t.Logf("kill %d: %d joins, %d claims, %d exports and %d orders to rekey acknowledged so far",
+			kill+1, f.acknowledged(), len(f.claimed), f.leaver.before.exports, f.leaver.before.orders)
 	}
 	if n := f.acknowledged(); n < d.acknowledged {
 		t.Errorf("%d joins were acknowledged, want at least %d", n, d.acknowledged)
 	}
 	if len(f.claimed) == 0 {
 		t.Error("no claim was acknowledged")
+	}
+	if f.leaver.before.exports == 0 || f.leaver.before.orders == 0 {
+		t.Error("no export or order to rekey was acknowledged")
 	}
 }
 
@@ -76,6 +83,8 @@ type fleet struct {
 	unclaimed []client.NewClaim
 	claimed   []client.NewClaim
 	ids       map[lorawan.EUI64]joinery.DeviceID
+
+	leaver *leaver // nil: nobody has root keys leave
 }
 
 // member is one device and the joins that were acknowledged to it. One
@@ -172,6 +181,9 @@ func (f *fleet) live(span time.Duration) {
 		busy.Go(func() { f.join(ctx, i) })
 	}
 	busy.Go(func() { f.claim(ctx) })
+	if f.leaver != nil {
+		busy.Go(func() { f.leaver.leave(ctx) })
+	}
 	time.Sleep(span)
 	err := f.server.Kill()
 	dead()

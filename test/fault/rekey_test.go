@@ -70,7 +70,7 @@ func TestRekeyingKilled(t *testing.T) {
 		})
 		b.ctl("rekey", "unpack", file+".json", "--key", keys+"-a.statement.pub", "--out", file+".sealed")
 		if len(handovers)%10 == 5 {
-			ok(t, b.server.Kill())
+			ok(t, b.kill())
 			ok(t, b.server.Start(t.Context()))
 		}
 		b.ctl("import", "sealed", file+".sealed", "--bind-net-id", "000013", "--bind-as-id", "as.example.com")
@@ -112,7 +112,7 @@ func TestRekeyingKilled(t *testing.T) {
 			return err
 		})
 	}
-	t.Logf("confirmed after %s", time.Since(began))
+	t.Logf("confirmed after %s, %d kills", time.Since(began), a.kills+b.kills)
 	for _, d := range list {
 		st, err := a.api.Rekeying(t.Context(), ids[d.DevEUI()])
 		ok(t, err)
@@ -133,6 +133,12 @@ type mover struct {
 	server *rig.Server
 	api    *client.Client
 	ns     *sim.NS
+	kills  int
+}
+
+func (m *mover) kill() error {
+	m.kills++
+	return m.server.Kill()
 }
 
 func newMover(t *testing.T, name string, elements int) *mover {
@@ -214,7 +220,7 @@ func (m *mover) whileKilled(list []*device.Device, do func(context.Context, *dev
 		var busy sync.WaitGroup
 		busy.Go(func() { work(ctx) })
 		time.Sleep(time.Duration(200+rand.IntN(1500)) * time.Millisecond)
-		err := m.server.Kill()
+		err := m.kill()
 		dead()
 		busy.Wait()
 		ok(m.t, err)
@@ -234,7 +240,7 @@ func (m *mover) again(do func(context.Context) error) {
 			_ = do(ctx) // the answer may be lost
 		}()
 		time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond)
-		err := m.server.Kill()
+		err := m.kill()
 		dead()
 		<-done
 		ok(m.t, err)

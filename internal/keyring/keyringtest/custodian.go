@@ -135,6 +135,20 @@ func (f Fixture) RekeyedKeySet(tb testing.TB, profile joinery.RekeyProfile) (joi
 	return ks, map[string][16]byte{exportfile.NwkKey: nwk, exportfile.AppKey: app}
 }
 
+// RekeyingKeys gives what the root keys of a key set of RekeyedKeySet came from: every
+// rekeying key of profile S, or both halves of the slot key of profile M.
+func (f Fixture) RekeyingKeys(tb testing.TB, ks joinery.KeySet) (list [][16]byte) {
+	tb.Helper()
+	if ks.Rekey == joinery.RekeyM {
+		return [][16]byte{f.root(tb, 4, 5, ks.DevEUI), f.root(tb, 5, 5, ks.DevEUI)}
+	}
+	list = append(list, f.root(tb, 3, 5, ks.DevEUI))
+	for n, step := range ks.Steps {
+		list = append(list, encryptS(tb, list[n], 0x23, step))
+	}
+	return list
+}
+
 // testExport: the recipient, and he alone, gets the very root keys, in every form that
 // the backend can make; they sign join-requests that the server takes.
 func testExport(t *testing.T, f Fixture, c keyring.Custodian, devices []exported) {

@@ -67,9 +67,38 @@ func SoftNumber(tb testing.TB, n int) Fixture {
 	return Fixture{k, "test", made.master}
 }
 
+// SoftCustodian opens what a custody process of Soft has: key file and custody file.
+func SoftCustodian(tb testing.TB) keyring.Custodian {
+	tb.Helper()
+	made, err := softFiles[0]()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	dir := tb.TempDir()
+	in := func(name string) string { return filepath.Join(dir, name) }
+	for name, content := range map[string][]byte{"keys": made.keys, "identity": made.identity, "custody": made.custody, "custody-identity": made.custodyIdentity} {
+		if err := os.WriteFile(in(name), content, 0o600); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	c, err := soft.OpenCustodian(context.Background(), soft.CustodianOptions{
+		KeyFile: in("keys"), Unlock: soft.Unlock{IdentityFile: in("identity")},
+		CustodyFile: in("custody"), CustodyUnlock: soft.Unlock{IdentityFile: in("custody-identity")},
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return c
+}
+
 type softKeys struct {
-	keys, identity []byte
-	master         [32]byte
+	keys, identity, custody, custodyIdentity []byte
+	master                                   [32]byte
 }
 
 // softFiles make the key files of SoftNumber, each once.
@@ -90,11 +119,14 @@ func makeSoftFile() (made softKeys, err error) {
 	if err != nil {
 		return made, err
 	}
-	if made.keys, err = os.ReadFile(filepath.Join(dir, "keys")); err != nil {
-		return made, err
+	for name, content := range map[string]*[]byte{
+		"keys": &made.keys, "identity": &made.identity, "custody": &made.custody, "custody-identity": &made.custodyIdentity,
+	} {
+		if *content, err = os.ReadFile(filepath.Join(dir, name)); err != nil {
+			return made, err
+		}
 	}
-	made.identity, err = os.ReadFile(filepath.Join(dir, "identity"))
-	return made, err
+	return made, nil
 }
 
 // NewSoftFile makes in dir a key file "keys" with one master key, which it

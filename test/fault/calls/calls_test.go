@@ -9,9 +9,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
@@ -19,9 +21,12 @@ import (
 	"joinery"
 	"joinery/internal/activation"
 	"joinery/internal/claim"
+	"joinery/internal/custodylog"
+	"joinery/internal/export"
 	"joinery/internal/fleet"
 	"joinery/internal/keyring/keyringtest"
 	"joinery/internal/provisioning"
+	"joinery/internal/rekey"
 	"joinery/internal/seal"
 	"joinery/internal/sim/device"
 	"joinery/internal/sim/element"
@@ -43,6 +48,9 @@ type rooms struct {
 	networks     *claim.Networks
 	provisioning *provisioning.Service
 	fleet        *fleet.Service
+	export       *export.Service
+	rekey        *rekey.Service
+	log          *custodylog.Service
 }
 
 // base is a database that every run begins from, and who is in it.
@@ -98,10 +106,16 @@ func (r *rooms) reopen() {
 	s, k := stepStore{db, &r.steps}, stepKeys{r.base.keys.Keyring, &r.steps}
 	r.fleet = fleet.New(s, k, fleet.Options{})
 	ok(r.t, r.fleet.Directory().Reload(r.t.Context()))
-	r.activation = activation.New(s, k, r.fleet.Directory(), activation.Options{})
+	r.activation = activation.New(s, k, r.fleet.Directory(), activation.Options{
+		Fetched: func(ctx context.Context, e joinery.AuditEntry) error { return s.Record(ctx, e) },
+	})
 	r.provisioning = provisioning.New(s, s, k)
 	r.claim = claim.New(s, s, k, claim.Options{AnswerAfter: -1})
 	r.networks = claim.NewNetworks(s, k, r.fleet, claim.NetworkOptions{AnswerAfter: -1})
+	r.export = export.New(s, export.Options{})
+	r.rekey = rekey.New(s, k, r.export, func(e lorawan.EUI64) bool { return e == stepEUI }, time.Now)
+	r.log, err = custodylog.New(s, k, custodylog.Options{Origin: "log.example"})
+	ok(r.t, err)
 	r.steps = steps{failAt: -1}
 }
 
@@ -261,6 +275,9 @@ type flow struct {
 	done func(error) bool
 	// once is set where asking again for what is so already changes nothing.
 	once bool
+	// left, where it is set, judges what a call leaves that fails and tidies up behind
+	// itself, in the place of the state that was; asking again is asking for more.
+	left func(context.Context, *rooms) error
 }
 
 func ok(t testing.TB, err error) {
@@ -310,7 +327,7 @@ func flows(b *base) []flow {
 			}
 			return nil
 		}},
-		{name: "AppSKey", once: true, done: never, run: func(ctx context.Context, r *rooms) error {
+		{name: "AppSKey", done: never, run: func(ctx context.Context, r *rooms) error {
 			_, err := r.activation.AppSKey(ctx, activation.AppSKeyRequest{
 				Peer: b.network, ASID: stepASID, JoinEUI: stepEUI, DevEUI: b.devices[lorawan.MAC1_1].DevEUI(), SessionKeyID: b.session,
 			})
@@ -398,8 +415,13 @@ func flows(b *base) []flow {
 // again brings what was asked for.
 func TestEveryCallFails(t *testing.T) {
 	b := newBase(t)
+	failEach(t, b, append(flows(b), ownershipFlows(b)...))
+}
+
+func failEach(t *testing.T, b *base, list []flow) {
+	t.Helper()
 	calls := 0
-	for _, f := range append(flows(b), ownershipFlows(b)...) {
+	for _, f := range list {
 		t.Run(f.name, func(t *testing.T) {
 			// The states along the way, by number of calls made.
 			r := b.open(t)
@@ -411,6 +433,9 @@ func TestEveryCallFails(t *testing.T) {
 			calls += len(names)
 			for n, name := range names {
 				for _, after := range []bool{false, true} {
+					if after && states[n] == states[n+1] && os.Getenv("JOINERY_LONG") == "" {
+						continue // it changed nothing: it is the same as before
+					}
 					r := b.open(t)
 					r.failAt, r.after = n, after
 					what := fmt.Sprintf("call %d, %s, after it took effect: %t", n, name, after)
@@ -424,12 +449,14 @@ func TestEveryCallFails(t *testing.T) {
 					switch got := everything(t, r); {
 					case err == nil && got != last:
 						t.Errorf("%s: success was told of\n%s\ninstead of\n%s", what, got, last)
+					case err != nil && f.left != nil:
+						ok(t, f.left(t.Context(), r))
 					case err != nil && got != want:
 						t.Errorf("%s: %v, with\n%s\ninstead of\n%s", what, err, got, want)
 					case err != nil && !isCode(joinery.CodeUnavailable, joinery.CodeInternal)(err): // internal is for keys
 						t.Errorf("%s: got %v", what, err)
 					}
-					if err != nil {
+					if err != nil && f.left == nil {
 						already := want == last
 						if err := f.run(t.Context(), r); err != nil && (!already || !f.done(err)) {
 							t.Errorf("%s: asked again: %v", what, err)
@@ -457,7 +484,8 @@ func (r *rooms) fsck() {
 }
 
 // everything is all rows of the database. Random parts are left out: of blobs
-// only their length counts, and identifiers and times, which are large numbers.
+// only their length counts, and identifiers and times, which are large numbers or
+// have a form of their own in text.
 func everything(t *testing.T, r *rooms) string {
 	t.Helper()
 	c, err := sqlite.OpenConn(r.path, sqlite.OpenReadOnly)
@@ -480,6 +508,10 @@ func everything(t *testing.T, r *rooms) string {
 	return all.String()
 }
 
+// drawnText is what is drawn at random, or depends on the time, within text:
+// identifiers, cookies and digests, times.
+var drawnText = regexp.MustCompile(`\b[a-z]{3}_[0-9a-hjkmnp-tv-z]{13}\b|\b[0-9A-Fa-f]{14,}\b|\b\d{4}-\d\d-\d\dT[0-9:.]+Z`)
+
 func rowText(s *sqlite.Stmt) string {
 	var b strings.Builder
 	for col := range s.ColumnCount() {
@@ -494,7 +526,11 @@ func rowText(s *sqlite.Stmt) string {
 		case sqlite.TypeBlob:
 			fmt.Fprintf(&b, " [%d]", s.ColumnLen(col))
 		default:
-			fmt.Fprintf(&b, " %q", s.ColumnText(col))
+			text := drawnText.ReplaceAllString(s.ColumnText(col), "#")
+			if s.ColumnName(col) == "checkpoint" { // of a tree of salted leaves
+				text = fmt.Sprint(len(text))
+			}
+			fmt.Fprintf(&b, " %q", text)
 		}
 	}
 	return b.String()
