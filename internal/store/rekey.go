@@ -1,7 +1,6 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"encoding/hex"
 	"slices"
@@ -397,8 +396,12 @@ func (d *DB) DiscloseRekey(ctx context.Context, s joinery.ActivationState, o joi
 		if err != nil {
 			return err
 		}
-		if ok, err := t.standsStill(o.ID, o.Owner, exposed.At); err != nil || !ok || there == 0 {
-			return cmp.Or(err, error(ErrSwapLost))
+		ok, err := t.standsStill(o.ID, o.Owner, exposed.At)
+		if err == nil && (!ok || there == 0) {
+			err = ErrSwapLost
+		}
+		if err != nil {
+			return err
 		}
 		id, known, err := t.leadsTo(s, o)
 		if err == nil && !known {

@@ -69,10 +69,11 @@ func TestRekeysIntoToken(t *testing.T) {
 		"--url", x.servers("servers", address, loadPair(t, b), loadPair(t, a)), "--cert", certB, "--join-euis", "EC656EFFFE000000/56")
 	to.ctl("rekey", "server", "add", "old.example.com", "--transport-key", file("a.transport.pub"), "--statement-key", file("a.statement.pub"),
 		"--cert", certA, "--accept-into", "EC656EFFFE000000/56")
+	for _, name := range names {
+		to.ctl("rekey", "expect", name, "--from", "old.example.com", "--bind-net-id", "000013", "--bind-as-id", "as.example.com")
+	}
 	from.ctl(append([]string{"rekey", "arm", "--join-eui", newJoinEUI, "--to", there, "--rekeying-key"}, names...)...)
 	for _, name := range names {
-		from.await(name, "parked")
-		to.ctl("rekey", "expect", name, "--from", "old.example.com", "--bind-net-id", "000013", "--bind-as-id", "as.example.com")
 		from.await(name, "taken")
 	}
 	if said := from.ctl("device", "show", names[0]); !strings.Contains(said, "profile S, by the word of its manifest") {
@@ -98,6 +99,7 @@ func TestRekeysIntoToken(t *testing.T) {
 			t.Errorf("JoinNonce %d does not go on above the old Join Server's", nonce)
 		}
 	}
+	from.ctl("rekey", "server", "change", there, "--rename", "hsm.example.com") // has it asked at once; it is the same
 	for _, name := range names {
 		from.await(name, "confirmed")
 	}
