@@ -290,7 +290,7 @@ func (s *Service) RejectArrivals(ctx context.Context, caller joinery.Caller, ids
 	for i, id := range ids {
 		list[i], err = s.store.Arrival(ctx, id)
 		if joinery.CodeOf(err) == joinery.CodeNotFound || err == nil && list[i].Org != org {
-			err = joinery.Errorf(joinery.CodeNotFound, "no device %s was handed over to your organisation", id)
+			err = joinery.Errorf(joinery.CodeNotFound, "no such device was handed over to your organisation")
 		}
 		if err != nil {
 			return 0, err
