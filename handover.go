@@ -38,6 +38,19 @@ type Passage struct {
 	Tries     uint32
 	NextAt    time.Time // zero: nothing is to be done
 	ChangedAt time.Time
+	// Lease is the NextAt by which somebody took the hand-over up: while it is the
+	// stored one, nothing came between. Zero: nobody did.
+	Lease time.Time
+}
+
+// PassageOffer is root keys of one order that are about to leave for its Join Server.
+type PassageOffer struct {
+	Order RekeyID
+	Owner OrgID // by whose order, and who has to hold the device
+	// Sum is the hash of the key sets; Entry is written where it is another one than
+	// before.
+	Sum   []byte
+	Entry AuditEntry
 }
 
 // ArrivalState is how far a device has come that another Join Server handed over.

@@ -96,10 +96,11 @@ type RekeyOrder struct {
 	State  RekeyState
 	// Rekey is the instruction: drawn anew for each order, never changed after.
 	Rekey lorawan.Rekey
-	// To names where the new root keys go: a pinned Join Server, or Recipient, one of
-	// the owner's, and then they are disclosed. Thumbprint names its key: KID of a
-	// Join Server's transport key, that of RFC 7638 of a recipient's; "" in orders
-	// from before it was kept.
+	// Server is the pinned Join Server to which the new root keys go, or Recipient
+	// one of the owner's, and then they are disclosed. To is how that is called, for
+	// people. Thumbprint names its key: KID of a Join Server's transport key, that of
+	// RFC 7638 of a recipient's; "" in orders from before it was kept.
+	Server     JoinServerID
 	To         string
 	Recipient  RecipientID
 	Thumbprint string
@@ -162,7 +163,9 @@ type Rekeying struct {
 const MaxRekeyCandidates = 16
 
 // JoinServer is another Join Server to which new root keys may go: pinned by the
-// operator. Keys are DER, SubjectPublicKeyInfo.
+// operator. Keys are DER, SubjectPublicKeyInfo. Who signs with ReceiptKey is the same
+// Join Server, with the same ID, whatever its name, place, certificate and transport
+// key are; one that gives no receipts is known by nothing but its ID.
 type JoinServer struct {
 	ID   JoinServerID
 	Name string
@@ -198,6 +201,7 @@ const (
 	AuditRekeyTicket       AuditEvent = "rekey.ticket"      // the order was written into a ticket for the bench
 	AuditJoinServerAdded   AuditEvent = "join_server.added"
 	AuditJoinServerRemoved AuditEvent = "join_server.removed"
+	AuditJoinServerChanged AuditEvent = "join_server.changed"
 	AuditRekeyPassage      AuditEvent = "rekey.passage"       // what the other Join Server said of a hand-over
 	AuditRekeyArrived      AuditEvent = "rekey.arrived"       // another Join Server handed a device over
 	AuditRekeyTaken        AuditEvent = "rekey.taken"         // and it was taken in

@@ -378,6 +378,16 @@ func (c *Client) Challenge(ctx context.Context, in NewChallenge, opts ...CallOpt
 	return send[Challenge](ctx, c, http.MethodPost, "/challenges", in, opts...)
 }
 
+// ChangeJoinServer: change what is pinned of a Join Server.
+//
+// All of it: its name, where it is reached, its certificate, transport key and
+// JoinEUIs. Its statement key says that it is the same, and cannot change.
+// Orders that name another transport key are handed over no more. Needs the
+// right `server:write`, which has: admin.
+func (c *Client) ChangeJoinServer(ctx context.Context, id joinery.JoinServerID, in NewJoinServer, opts ...CallOption) (JoinServer, error) {
+	return send[JoinServer](ctx, c, http.MethodPut, "/join-servers/"+id.String(), in, opts...)
+}
+
 // ChangeOrganisation: change an organisation's name or kinds.
 //
 // For the operator. What the organisation holds by a kind that it loses stays.
@@ -1534,6 +1544,15 @@ func (c *Client) Recipients(ctx context.Context, opts ...CallOption) ([]Recipien
 // `devices:own`, which has: member, admin.
 func (c *Client) RegenerateOwnerToken(ctx context.Context, id joinery.DeviceID, opts ...CallOption) (OwnerToken, error) {
 	return send[OwnerToken](ctx, c, http.MethodPost, "/devices/"+id.String()+"/owner-token/regenerate", nil, opts...)
+}
+
+// RejectArrivals: reject devices that are parked.
+//
+// Their sealed keys are forgotten, and the Join Server that handed them over is
+// told. What is not parked any more is a conflict; those before it in the list
+// are rejected. Needs the right `devices:import`, which has: member, admin.
+func (c *Client) RejectArrivals(ctx context.Context, in RejectedArrivals, opts ...CallOption) (Rejected, error) {
+	return send[Rejected](ctx, c, http.MethodPost, "/arrivals/rejections", in, opts...)
 }
 
 // RejectExport: reject an export that waits for approval.

@@ -25,7 +25,7 @@ type Arrival struct {
 	JoinEUI   lorawan.EUI64        `json:"joinEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"Under which it is to join here"`
 	DevEUI    lorawan.EUI64        `json:"devEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"DevEUI"`
 	State     string               `json:"state" enum:"parked,taken,refused,joined" doc:"parked: nobody accepted it yet; taken: it is a device here"`
-	Reason    string               `json:"reason,omitzero" doc:"Of a refusal: range, malformed, conflict, seal, full, exhausted or not-served"`
+	Reason    string               `json:"reason,omitzero" doc:"Of a refusal: range, malformed, conflict, seal, full, exhausted, not-served, rejected or expired"`
 	Device    joinery.DeviceID     `json:"device,omitzero" pattern:"^dev_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"dev_ and 13 characters" doc:"The device that it became"`
 	At        time.Time            `json:"at" doc:"When it came"`
 	ChangedAt time.Time            `json:"changedAt" doc:"Since when it is in this state"`
@@ -55,6 +55,11 @@ type NewExpectation struct {
 type NewHandoverFile struct {
 	File []byte      `json:"file" maxLength:"4194304" doc:"The file, in base64"`
 	Bind *NewBinding `json:"bind,omitzero" doc:"How its devices are bound; absent: to no network yet"`
+}
+
+// RejectedArrivals names devices that were handed over and are not wanted.
+type RejectedArrivals struct {
+	Arrivals []joinery.ArrivalID `json:"arrivals" nullable:"false" minItems:"1" maxItems:"200" pattern:"^arr_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"arr_ and 13 characters" doc:"Parked devices of the organisation"`
 }
 
 // HandoverResults is what became of the devices of a hand-over.

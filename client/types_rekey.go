@@ -21,24 +21,25 @@ type Rekeying struct {
 // RekeyOrder is an order to have a device derive new root keys and join at another
 // Join Server.
 type RekeyOrder struct {
-	ID          joinery.RekeyID     `json:"id" pattern:"^rky_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"rky_ and 13 characters" doc:"Identifier"`
-	State       string              `json:"state" enum:"requested,armed,sent,confirmed,cancelled,rejected,expired" doc:"How far it has come; requested: it waits for another person"`
-	NewJoinEUI  lorawan.EUI64       `json:"newJoinEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"At which the device is to join"`
-	Cookie      lorawan.Cookie      `json:"cookie" pattern:"^[0-9A-Fa-f]{14}$" patternDescription:"14 hexadecimal digits" doc:"What makes this rekeying different from others; no secret"`
-	To          string              `json:"to" doc:"Name of the Join Server, or of the recipient, to which the new root keys go"`
-	Recipient   joinery.RecipientID `json:"recipient,omitzero" pattern:"^rcp_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"rcp_ and 13 characters" doc:"The recipient; absent: a pinned Join Server"`
-	Thumbprint  string              `json:"thumbprint,omitzero" doc:"Names the key to which they go: of a Join Server's transport key base64url of SHA-256 of its DER, of a recipient's that of RFC 7638"`
-	By          string              `json:"by" doc:"Who gave the order"`
-	At          time.Time           `json:"at" doc:"When"`
-	DecidedBy   string              `json:"decidedBy,omitzero" doc:"Who approved or rejected it; absent: nobody did, or had to"`
-	ArmedAt     time.Time           `json:"armedAt,omitzero" doc:"When it was armed; absent: it was not"`
-	ExpiresAt   time.Time           `json:"expiresAt" doc:"From when on it is not sent any more"`
-	Sent        uint32              `json:"sent" doc:"How many join-accepts or tickets carried it"`
-	FirstSentAt time.Time           `json:"firstSentAt,omitzero" doc:"When the first one did"`
-	LastSentAt  time.Time           `json:"lastSentAt,omitzero" doc:"When the last one did"`
-	EndedAt     time.Time           `json:"endedAt,omitzero" doc:"When it was confirmed or cancelled"`
-	RekeyKey    bool                `json:"rekeyKey,omitzero" doc:"Whether the next rekeying key goes there, too"`
-	Passage     *Passage            `json:"passage,omitzero" doc:"How far its hand-over has come, where this server sees to it"`
+	ID          joinery.RekeyID      `json:"id" pattern:"^rky_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"rky_ and 13 characters" doc:"Identifier"`
+	State       string               `json:"state" enum:"requested,armed,sent,confirmed,cancelled,rejected,expired" doc:"How far it has come; requested: it waits for another person"`
+	NewJoinEUI  lorawan.EUI64        `json:"newJoinEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"At which the device is to join"`
+	Cookie      lorawan.Cookie       `json:"cookie" pattern:"^[0-9A-Fa-f]{14}$" patternDescription:"14 hexadecimal digits" doc:"What makes this rekeying different from others; no secret"`
+	To          string               `json:"to" doc:"Name of the Join Server, or of the recipient, to which the new root keys go"`
+	Server      joinery.JoinServerID `json:"server,omitzero" pattern:"^jsv_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"jsv_ and 13 characters" doc:"That Join Server; absent: a recipient"`
+	Recipient   joinery.RecipientID  `json:"recipient,omitzero" pattern:"^rcp_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"rcp_ and 13 characters" doc:"The recipient; absent: a pinned Join Server"`
+	Thumbprint  string               `json:"thumbprint,omitzero" doc:"Names the key to which they go: of a Join Server's transport key base64url of SHA-256 of its DER, of a recipient's that of RFC 7638"`
+	By          string               `json:"by" doc:"Who gave the order"`
+	At          time.Time            `json:"at" doc:"When"`
+	DecidedBy   string               `json:"decidedBy,omitzero" doc:"Who approved or rejected it; absent: nobody did, or had to"`
+	ArmedAt     time.Time            `json:"armedAt,omitzero" doc:"When it was armed; absent: it was not"`
+	ExpiresAt   time.Time            `json:"expiresAt" doc:"From when on it is not sent any more"`
+	Sent        uint32               `json:"sent" doc:"How many join-accepts or tickets carried it"`
+	FirstSentAt time.Time            `json:"firstSentAt,omitzero" doc:"When the first one did"`
+	LastSentAt  time.Time            `json:"lastSentAt,omitzero" doc:"When the last one did"`
+	EndedAt     time.Time            `json:"endedAt,omitzero" doc:"When it was confirmed or cancelled"`
+	RekeyKey    bool                 `json:"rekeyKey,omitzero" doc:"Whether the next rekeying key goes there, too"`
+	Passage     *Passage             `json:"passage,omitzero" doc:"How far its hand-over has come, where this server sees to it"`
 }
 
 // RekeyProfile says how a device rekeys.
@@ -88,9 +89,9 @@ type RekeyOrders struct {
 	Orders []RekeyOrder `json:"orders" nullable:"false" doc:"The orders"`
 }
 
-// Rejected is how many orders to rekey were rejected.
+// Rejected is how many orders to rekey, or devices that were handed over, were rejected.
 type Rejected struct {
-	Rejected int `json:"rejected" doc:"Orders"`
+	Rejected int `json:"rejected" doc:"Orders, or devices that were handed over"`
 }
 
 // RekeyFile is a file of rekeying as docs/handover.md has it.

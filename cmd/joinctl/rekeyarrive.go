@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"slices"
 
+	"joinery"
 	"joinery/client"
 
 	"github.com/spf13/cobra"
@@ -31,16 +33,18 @@ func (p *pinFlags) register(c *cobra.Command) {
 	f.StringVar(&p.san, "san", "", "DNS name or URI that its certificate under --ca must carry, where the CA serves others, too")
 	f.StringSliceVar(&p.joinEUIs, "join-euis", nil, "JoinEUIs that are its own, as FIRST-LAST or PREFIX/BITS: devices may be ordered there only")
 	f.StringSliceVar(&p.acceptsInto, "accept-into", nil, "JoinEUIs of this server into which it may hand devices over; without it none")
-	require(c, "transport-key")
 }
 
-// apply reads the flags.
-func (p *pinFlags) apply(in *client.NewJoinServer) error {
-	key, err := readTransportKey(p.transport)
-	if err != nil {
-		return err
+// apply reads the flags that were given into in.
+func (p *pinFlags) apply(in *client.NewJoinServer) (err error) {
+	if p.transport != "" {
+		key, err := readTransportKey(p.transport)
+		if err != nil {
+			return err
+		}
+		in.TransportKey = key.MarshalDER()
 	}
-	in.TransportKey, in.URL = key.MarshalDER(), p.url
+	in.URL = cmp.Or(p.url, in.URL)
 	if p.statementKey != "" {
 		if in.ReceiptKey, err = readPublicDER(p.statementKey); err != nil {
 			return err
@@ -52,7 +56,7 @@ func (p *pinFlags) apply(in *client.NewJoinServer) error {
 	}
 	switch len(known) {
 	case 0:
-		if p.url != "" || len(p.acceptsInto) > 0 {
+		if in.Identity == nil && (p.url != "" || len(p.acceptsInto) > 0) {
 			return usagef("say by what its certificate is recognised: --cert, --spki, or --ca with or without --san")
 		}
 	case 1:
@@ -64,6 +68,9 @@ func (p *pinFlags) apply(in *client.NewJoinServer) error {
 		from []string
 		to   *[]client.EUIRange
 	}{{p.joinEUIs, &in.Theirs}, {p.acceptsInto, &in.Ours}} {
+		if len(list.from) > 0 {
+			*list.to = nil
+		}
 		for _, text := range list.from {
 			r, err := parseRange(text)
 			if err != nil {
@@ -160,11 +167,11 @@ func (a *app) rekeyUnexpectCommand() *cobra.Command {
 }
 
 func (a *app) rekeyArrivalsCommand() *cobra.Command {
-	return a.command(&cobra.Command{
+	c := a.command(&cobra.Command{
 		Use:   "arrivals",
 		Short: "List devices that other Join Servers handed over",
 		Long: `List devices that other Join Servers handed over to your organisation. Those that are
-parked wait for 'joinctl rekey expect'.`,
+parked wait for 'joinctl rekey expect', for 90 days at most.`,
 		Example: "  joinctl rekey arrivals",
 		Args:    cobra.NoArgs,
 	}, func(ctx context.Context, api *client.Client, _ []string) error {
@@ -176,6 +183,68 @@ parked wait for 'joinctl rekey expect'.`,
 			empty: "nothing was handed over",
 		})
 	})
+	c.AddCommand(a.rekeyArrivalsRejectCommand())
+	return c
+}
+
+func (a *app) rekeyArrivalsRejectCommand() *cobra.Command {
+	var from string
+	c := a.command(&cobra.Command{
+		Use:   "reject ID",
+		Short: "Reject devices that another Join Server handed over",
+		Long: `Reject devices that are parked for your organisation, by their ids, or with --from all that
+a Join Server handed over: their sealed keys are forgotten, and that Join Server is told. They
+stay where they are now.`,
+		Example: "  joinctl rekey arrivals reject arr_00wnt3keeq2a2\n  joinctl rekey arrivals reject --from old.example.com",
+		Args:    cobra.ArbitraryArgs,
+	}, func(ctx context.Context, api *client.Client, args []string) error {
+		if (len(args) == 0) == (from == "") {
+			return usagef("name devices by their ids, or all of a Join Server by --from")
+		}
+		ids, err := arrivalIDs(ctx, api, args, from)
+		if err != nil {
+			return err
+		}
+		done := client.Rejected{}
+		const most = 200
+		for batch := range slices.Chunk(ids, most) {
+			d, err := api.RejectArrivals(ctx, client.RejectedArrivals{Arrivals: batch})
+			if err != nil {
+				return err
+			}
+			done.Rejected += d.Rejected
+		}
+		return a.done(done, "%d devices are rejected", done.Rejected)
+	})
+	c.Flags().StringVar(&from, "from", "", "name or id of a pinned Join Server: all that it handed over and nobody accepted")
+	return c
+}
+
+// arrivalIDs reads ids of arrivals, or finds those of a Join Server that are parked.
+func arrivalIDs(ctx context.Context, api *client.Client, args []string, from string) (ids []joinery.ArrivalID, err error) {
+	for _, arg := range args {
+		id, err := joinery.ParseArrivalID(arg)
+		if err != nil {
+			return nil, usagef("%s is no id of a device that was handed over: 'joinctl rekey arrivals' lists them", arg)
+		}
+		ids = append(ids, id)
+	}
+	if from == "" {
+		return ids, nil
+	}
+	server, err := findJoinServer(ctx, api, from)
+	if err != nil {
+		return nil, err
+	}
+	for x, err := range api.Arrivals(ctx, client.ArrivalsQuery{}) {
+		if err != nil {
+			return nil, err
+		}
+		if x.From == server.ID && x.State == "parked" {
+			ids = append(ids, x.ID)
+		}
+	}
+	return ids, nil
 }
 
 func (a *app) rekeyTakeCommand() *cobra.Command {

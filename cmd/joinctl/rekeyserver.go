@@ -29,7 +29,7 @@ func findJoinServer(ctx context.Context, api *client.Client, arg string) (client
 
 func (a *app) rekeyServerCommand() *cobra.Command {
 	c := &cobra.Command{Use: "server", Short: "Other Join Servers to which devices may go"}
-	c.AddCommand(a.rekeyServerAddCommand(), a.rekeyServerListCommand(), a.rekeyServerRemoveCommand(), a.rekeyServerKeysCommand())
+	c.AddCommand(a.rekeyServerAddCommand(), a.rekeyServerChangeCommand(), a.rekeyServerListCommand(), a.rekeyServerRemoveCommand(), a.rekeyServerKeysCommand())
 	return c
 }
 
@@ -57,6 +57,41 @@ its certificate, by --cert, --spki or --ca.`,
 		}
 		return a.done(j, "pinned %s (%s)", j.Name, j.ID)
 	})
+	pin.register(c)
+	require(c, "transport-key")
+	return c
+}
+
+func (a *app) rekeyServerChangeCommand() *cobra.Command {
+	var pin pinFlags
+	var name string
+	c := a.command(&cobra.Command{
+		Use:   "change NAME",
+		Short: "Change what is pinned of a Join Server",
+		Long: `Change what is pinned of a Join Server, by its name or id, for the operator: what is not
+named stays. It is the same Join Server after, with its orders, as long as it signs with the
+same statement key; so a new certificate, another place or another name costs nothing. A new
+transport key ends the hand-over of orders that name the former one: arm them anew.`,
+		Example: "  joinctl rekey server change joins.example.com --cert new.pem\n" +
+			"  joinctl rekey server change joins.example.com --rename joins.example.org --url https://joins.example.org:8443",
+		Args: cobra.ExactArgs(1),
+	}, func(ctx context.Context, api *client.Client, args []string) error {
+		j, err := findJoinServer(ctx, api, args[0])
+		if err != nil {
+			return err
+		}
+		in := client.NewJoinServer{
+			Name: cmp.Or(name, j.Name), TransportKey: j.TransportKey, ReceiptKey: j.ReceiptKey, URL: j.URL, Identity: j.Identity, Theirs: j.Theirs, Ours: j.Ours,
+		}
+		if err := pin.apply(&in); err != nil {
+			return err
+		}
+		if j, err = api.ChangeJoinServer(ctx, j.ID, in); err != nil {
+			return err
+		}
+		return a.done(j, "changed %s (%s)", j.Name, j.ID)
+	})
+	c.Flags().StringVar(&name, "rename", "", "its new name")
 	pin.register(c)
 	return c
 }

@@ -200,7 +200,7 @@ func startWith(t testing.TB, signIn auth.SignInOptions, change ...func(*api.Opti
 		t.Fatal(err)
 	}
 	exports := export.New(db, export.Options{Server: "js.example.com", Log: log})
-	rekeying := rekey.New(db, f.keys, exports, func(e lorawan.EUI64) bool { return e[0] == 0x70 }, time.Now)
+	rekeying := rekey.New(db, f.keys, exports, func(e lorawan.EUI64) bool { return e[0] == 0x70 }, log, time.Now)
 	f.services = api.Services{
 		Service: terms,
 		System:  system{f.keys}, Keys: f.auth, People: auth.NewPeople(db, nil), SignIn: f.signIn, Organisations: devices, Ranges: devices, Signers: devices,

@@ -251,11 +251,13 @@ POST /rekey/receipts
 POST /rekey/confirmations
 GET /arrivals
 POST /arrivals/files
+POST /arrivals/rejections
 GET /expectations
 POST /expectations
 DELETE /expectations/{id}
 GET /join-servers
 POST /join-servers
+PUT /join-servers/{id}
 DELETE /join-servers/{id}
 GET /statement-key
 GET /devices/{id}/attestation

@@ -16,6 +16,7 @@ import (
 type Arrivals interface {
 	Arrivals(ctx context.Context, caller joinery.Caller, after joinery.ArrivalID, limit int) ([]joinery.Arrival, error)
 	TakeFile(ctx context.Context, caller joinery.Caller, file []byte, b *joinery.Binding) (rekeyfile.Offered, error)
+	RejectArrivals(ctx context.Context, caller joinery.Caller, ids []joinery.ArrivalID) (done int, err error)
 	Expectations(ctx context.Context, caller joinery.Caller) ([]joinery.Expectation, error)
 	Expect(ctx context.Context, caller joinery.Caller, x rekey.Expect) (joinery.Expectation, error)
 	EndExpectation(ctx context.Context, caller joinery.Caller, id joinery.ExpectationID) error
@@ -44,6 +45,13 @@ func (s *Server) registerArrivals() {
 			return ok(client.HandoverResults{Results: each(o.Results, func(t rekeyfile.Told) client.HandoverResult {
 				return client.HandoverResult{Order: t.Order, State: t.State, Reason: t.Reason}
 			})}), err
+		})
+	route(s, spec{method: http.MethodPost, path: "/arrivals/rejections", id: "rejectArrivals", tag: "rekey",
+		summary:     "Reject devices that are parked",
+		description: "Their sealed keys are forgotten, and the Join Server that handed them over is told. What is not parked any more is a conflict; those before it in the list are rejected."},
+		func(ctx context.Context, caller joinery.Caller, in *body[client.RejectedArrivals]) (*body[client.Rejected], error) {
+			n, err := s.Arrivals.RejectArrivals(ctx, caller, in.Body.Arrivals)
+			return ok(client.Rejected{Rejected: n}), err
 		})
 	route(s, spec{method: http.MethodGet, path: "/expectations", id: "listExpectations", tag: "rekey",
 		summary: "Devices of other Join Servers that the organisation accepts"},

@@ -43,6 +43,7 @@ type RekeyFiles interface {
 type JoinServers interface {
 	Servers(ctx context.Context) ([]joinery.JoinServer, error)
 	Pin(ctx context.Context, caller joinery.Caller, j joinery.JoinServer) (joinery.JoinServer, error)
+	ChangePin(ctx context.Context, caller joinery.Caller, j joinery.JoinServer) (joinery.JoinServer, error)
 	Unpin(ctx context.Context, caller joinery.Caller, id joinery.JoinServerID) error
 	StatementKey(ctx context.Context) (public []byte, err error)
 }
@@ -171,7 +172,7 @@ func (s *Server) registerRekeyApprovals() {
 
 func rekeyOrder(o joinery.RekeyOrder) client.RekeyOrder {
 	return client.RekeyOrder{
-		ID: o.ID, State: string(o.State), NewJoinEUI: o.Rekey.JoinEUI, Cookie: o.Rekey.Cookie, To: o.To, Recipient: o.Recipient, Thumbprint: o.Thumbprint,
+		ID: o.ID, State: string(o.State), NewJoinEUI: o.Rekey.JoinEUI, Cookie: o.Rekey.Cookie, Server: o.Server, To: o.To, Recipient: o.Recipient, Thumbprint: o.Thumbprint,
 		By: o.By, At: o.At, DecidedBy: o.DecidedBy, ArmedAt: o.ArmedAt, ExpiresAt: o.ExpiresAt,
 		Sent: o.Sent, FirstSentAt: o.FirstSentAt, LastSentAt: o.LastSentAt, EndedAt: o.EndedAt,
 		RekeyKey: o.RekeyKey, Passage: passage(o.Passage),
@@ -228,9 +229,14 @@ func (s *Server) registerRekeyFiles() {
 		})
 }
 
-// joinServerPath names a pinned Join Server in a path.
-type joinServerPath struct {
+// JoinServerPath names a pinned Join Server in a path.
+type JoinServerPath struct {
 	ID string `path:"id" pattern:"^jsv_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"jsv_ and 13 characters" doc:"The Join Server's id"`
+}
+
+type changeJoinServerInput struct {
+	JoinServerPath
+	Body client.NewJoinServer
 }
 
 func (s *Server) registerJoinServers() {
@@ -247,8 +253,25 @@ func (s *Server) registerJoinServers() {
 			j, err = s.JoinServers.Pin(ctx, caller, j)
 			return ok(joinServer(j)), err
 		})
+	route(s, spec{method: http.MethodPut, path: "/join-servers/{id}", id: "changeJoinServer", tag: "rekey",
+		summary: "Change what is pinned of a Join Server",
+		description: "All of it: its name, where it is reached, its certificate, transport key and JoinEUIs. Its statement key says that it is the same, and cannot change. " +
+			"Orders that name another transport key are handed over no more."},
+		func(ctx context.Context, caller joinery.Caller, in *changeJoinServerInput) (*body[client.JoinServer], error) {
+			id, err := parse[joinery.JoinServerID](in.ID, "Join Server")
+			if err != nil {
+				return nil, err
+			}
+			j, err := joinServerOf(in.Body)
+			if err != nil {
+				return nil, err
+			}
+			j.ID = id
+			j, err = s.JoinServers.ChangePin(ctx, caller, j)
+			return ok(joinServer(j)), err
+		})
 	route(s, spec{method: http.MethodDelete, path: "/join-servers/{id}", id: "unpinJoinServer", tag: "rekey", summary: "Forget a pinned Join Server"},
-		func(ctx context.Context, caller joinery.Caller, in *joinServerPath) (*none, error) {
+		func(ctx context.Context, caller joinery.Caller, in *JoinServerPath) (*none, error) {
 			id, err := parse[joinery.JoinServerID](in.ID, "Join Server")
 			if err != nil {
 				return nil, err

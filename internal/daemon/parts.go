@@ -196,7 +196,7 @@ func newRules(ctx context.Context, c config.Config, h holders, refusals *refusal
 			return rules{}, fmt.Errorf("metrics: %w", err)
 		}
 	}
-	r.rekey = rekey.New(h.db, h.keys, r.export, r.fleet.Directory().ServesJoinEUI, now)
+	r.rekey = rekey.New(h.db, h.keys, r.export, r.fleet.Directory().ServesJoinEUI, log, now)
 	r.activation = activation.New(h.db, h.keys, r.fleet.Directory(), activation.Options{
 		Now:      now,
 		Log:      log,

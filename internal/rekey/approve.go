@@ -11,8 +11,10 @@ import (
 
 // target is where new root keys go.
 type target struct {
-	name string
-	key  seal.PublicKey
+	server    joinery.JoinServer // as it was pinned; zero: a recipient
+	recipient joinery.RecipientID
+	name      string
+	key       seal.PublicKey
 	// thumbprint names the key as people compare it: KID of a Join Server's transport
 	// key, that of RFC 7638 of a recipient's.
 	thumbprint string
@@ -44,7 +46,7 @@ func (s *Service) target(ctx context.Context, owner joinery.OrgID, to joinery.Jo
 	if err != nil {
 		return target{}, joinery.Errorf(joinery.CodeConflict, "new root keys go to RSA keys alone: register one of 3072 bits or more as a recipient")
 	}
-	return target{name: r.Name, key: key, thumbprint: r.Thumbprint}, nil
+	return target{recipient: r.ID, name: r.Name, key: key, thumbprint: r.Thumbprint}, nil
 }
 
 func serverTarget(j joinery.JoinServer) (target, error) {
@@ -52,12 +54,12 @@ func serverTarget(j joinery.JoinServer) (target, error) {
 	if err != nil {
 		return target{}, joinery.WrapError(joinery.CodeInternal, err, "the Join Server's transport key is damaged; pin it again")
 	}
-	return target{j.Name, key, key.KID(), j.Theirs}, nil
+	return target{server: j, name: j.Name, key: key, thumbprint: key.KID(), ranges: j.Theirs}, nil
 }
 
 // isOf tells whether an order names t, and the key that it had then.
 func (t target) isOf(o joinery.RekeyOrder) bool {
-	return o.To == t.name && (o.Thumbprint == "" || o.Thumbprint == t.thumbprint)
+	return o.Server == t.server.ID && o.Recipient == t.recipient && (o.Thumbprint == "" || o.Thumbprint == t.thumbprint)
 }
 
 // Request is an order that waits for another person.

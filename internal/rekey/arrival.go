@@ -7,6 +7,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -23,13 +24,15 @@ import (
 type Arrivals interface {
 	RangeOrg(ctx context.Context, joinEUI lorawan.EUI64) (joinery.OrgID, error)
 	Arrive(ctx context.Context, a joinery.Arrival, limit int, entry joinery.AuditEntry) (joinery.Arrival, error)
-	RefuseArrival(ctx context.Context, id joinery.ArrivalID, reason string, news []byte, entry joinery.AuditEntry) error
+	RefuseArrival(ctx context.Context, id joinery.ArrivalID, reason string, news []byte, entry joinery.AuditEntry) (refused bool, err error)
+	ParkedArrivals(ctx context.Context, before time.Time, limit int) ([]joinery.Arrival, error)
 	TakeArrival(ctx context.Context, in joinery.ArrivedDevice, entry joinery.AuditEntry) error
 	NoteArrivalJoined(ctx context.Context, id joinery.ArrivalID, news []byte, entry joinery.AuditEntry) error
 	Arrival(ctx context.Context, id joinery.ArrivalID) (joinery.Arrival, error)
 	Arrivals(ctx context.Context, org joinery.OrgID, after joinery.ArrivalID, limit int) ([]joinery.Arrival, error)
 	ExpectedArrivals(ctx context.Context, from joinery.JoinServerID, now time.Time, limit int) ([]joinery.Arrival, error)
-	JoinedArrivals(ctx context.Context, from joinery.JoinServerID, limit int) ([]joinery.Arrival, error)
+	JoinedArrivals(ctx context.Context, from joinery.JoinServerID, after joinery.ArrivalID, limit int) ([]joinery.Arrival, error)
+	JoinedArrivalsOf(ctx context.Context, device joinery.DeviceID) ([]joinery.Arrival, error)
 	ArrivalNews(ctx context.Context, from joinery.JoinServerID, after uint64, limit int) (list []joinery.ArrivalNews, newest uint64, err error)
 }
 
@@ -43,8 +46,10 @@ type Expectations interface {
 
 // Bounds of what comes.
 const (
-	// maxParked is how many devices may wait for one organisation to accept them.
-	maxParked = 10_000
+	// maxParked is how many devices of one Join Server may wait for one organisation to
+	// accept them, parkedLife for how long since they were last offered.
+	maxParked  = 10_000
+	parkedLife = 90 * 24 * time.Hour
 	// maxExpectations is the most of an organisation.
 	maxExpectations = 1000
 	// receiptPage is the most entries of a page of receipts.
@@ -78,10 +83,9 @@ func (s *Service) TakeFile(ctx context.Context, caller joinery.Caller, file []by
 	if err := checkBinding(b); err != nil {
 		return rekeyfile.Offered{}, err
 	}
-	var h rekeyfile.Handover
-	key, err := rekeyfile.Open(file, rekeyfile.FormatHandover, nil, &h)
+	_, key, err := rekeyfile.Verify(file, rekeyfile.FormatHandover, nil)
 	if err != nil {
-		return rekeyfile.Offered{}, joinery.WrapError(joinery.CodeInvalid, err, "hand-over: %s", err)
+		return rekeyfile.Offered{}, fileError("hand-over", err)
 	}
 	servers, err := s.store.JoinServers(ctx)
 	if err != nil {
@@ -105,14 +109,7 @@ func (s *Service) takeOffer(ctx context.Context, from joinery.JoinServer, file [
 	}
 	var h rekeyfile.Handover
 	if _, err := rekeyfile.Open(file, rekeyfile.FormatHandover, from.ReceiptKey, &h); err != nil {
-		return out, joinery.WrapError(joinery.CodeInvalid, err, "hand-over: %s", err)
-	}
-	rows := 0
-	for _, d := range h.Devices {
-		rows += len(d.Generations())
-	}
-	if len(h.Devices) > MaxBatch || rows > MaxBatch*(joinery.MaxRekeyCandidates+1) {
-		return out, tooMany()
+		return out, fileError("hand-over", err)
 	}
 	ours := h.Seal.Check() == nil && slices.Contains(s.keys.Generations().Transport, h.Seal.KID)
 	for _, d := range h.Devices {
@@ -261,13 +258,66 @@ func (s *Service) take(ctx context.Context, a joinery.Arrival, b *joinery.Bindin
 	if a.State != joinery.ArrivalParked { // what it has stays
 		return nil
 	}
+	_, err = s.refuse(ctx, a, reason, by)
+	return err
+}
+
+// refuse ends an arrival that is parked, and tells who handed it over. What is not
+// parked any more stays, and refused is false.
+func (s *Service) refuse(ctx context.Context, a joinery.Arrival, reason, by string) (refused bool, err error) {
 	news, err := entryOf(rekeyfile.Told{Order: a.Ref, State: rekeyfile.StateRefused, Reason: reason})
 	if err != nil {
-		return err
+		return false, err
 	}
 	entry := s.arrivalEntry(a, joinery.AuditRekeyRefused, by)
 	entry.Detail["reason"] = reason
 	return s.store.RefuseArrival(ctx, a.ID, reason, news, entry)
+}
+
+// RejectArrivals refuses devices that are parked for the caller's organisation: their
+// keys are forgotten, and who handed them over is told. done counts them. CodeNotFound
+// where one is not for that organisation, and nothing is done; CodeConflict where one
+// is not parked any more.
+func (s *Service) RejectArrivals(ctx context.Context, caller joinery.Caller, ids []joinery.ArrivalID) (done int, err error) {
+	if len(ids) > MaxBatch {
+		return 0, tooMany()
+	}
+	org, err := s.acting(ctx, caller)
+	if err != nil {
+		return 0, err
+	}
+	list := make([]joinery.Arrival, len(ids))
+	for i, id := range ids {
+		list[i], err = s.store.Arrival(ctx, id)
+		if joinery.CodeOf(err) == joinery.CodeNotFound || err == nil && list[i].Org != org {
+			err = joinery.Errorf(joinery.CodeNotFound, "no such device was handed over to your organisation")
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	for _, a := range list {
+		refused, err := s.refuse(ctx, a, rekeyfile.ReasonRejected, caller.Name)
+		if err == nil && !refused && a.Reason != rekeyfile.ReasonRejected {
+			err = joinery.Errorf(joinery.CodeConflict, "device %s is not parked any more: see how it stands", a.DevEUI)
+		}
+		if err != nil {
+			return done, err
+		}
+		done++
+	}
+	return done, nil
+}
+
+// expireParked refuses what nobody accepted in time: its keys are forgotten.
+func (s *Service) expireParked(ctx context.Context) error {
+	list, err := s.store.ParkedArrivals(ctx, s.now().Add(-parkedLife), receiptPage)
+	for _, a := range list {
+		if err == nil {
+			_, err = s.refuse(ctx, a, rekeyfile.ReasonExpired, "server")
+		}
+	}
+	return err
 }
 
 func entryOf(t rekeyfile.Told) ([]byte, error) { return json.Marshal(rekeyfile.Entry{Told: &t}) }
@@ -373,70 +423,121 @@ func (s *Service) Tell(ctx context.Context, from joinery.JoinServer, after uint6
 	return s.sign(ctx, rekeyfile.FormatReceipt, r)
 }
 
-// noteAllJoins notes which devices joined here that were handed over, before one of
-// them goes on and its joins are those of another key set.
-func (s *Service) noteAllJoins(ctx context.Context) error {
-	list, err := s.store.JoinServers(ctx)
-	for _, j := range list {
-		if err == nil && len(j.Ours) > 0 {
-			err = s.noteJoins(ctx, j)
+// noteJoinsOf notes that a device which was handed over joined here, before it goes on
+// and its joins are those of another key set. A join that can never be signed keeps
+// nobody from going: the owner's word confirms it.
+func (s *Service) noteJoinsOf(ctx context.Context, device joinery.DeviceID) error {
+	list, err := s.store.JoinedArrivalsOf(ctx, device)
+	for _, a := range list {
+		if err == nil {
+			err = s.noteJoin(ctx, a)
+		}
+		if errors.Is(err, errUnsigned) && !errors.Is(err, keyring.ErrToken) {
+			err = nil
 		}
 	}
 	return err
 }
 
-// noteJoins notes which devices of a Join Server joined here since.
+// noteJoins notes which devices of a Join Server joined here since: at most a page at
+// a time, and the next time those after it, so that none whose join cannot be signed
+// keeps others waiting.
 func (s *Service) noteJoins(ctx context.Context, from joinery.JoinServer) error {
-	list, err := s.store.JoinedArrivals(ctx, from.ID, receiptPage)
+	start := s.turns.from(from.ID)
+	list, err := s.store.JoinedArrivals(ctx, from.ID, start, s.page)
+	if err == nil && start != 0 && len(list) < s.page {
+		var first []joinery.Arrival
+		first, err = s.store.JoinedArrivals(ctx, from.ID, 0, s.page-len(list))
+		for _, a := range first {
+			if a.ID <= start {
+				list = append(list, a)
+			}
+		}
+	}
 	if err != nil {
 		return err
 	}
+	next := joinery.ArrivalID(0)
+	if len(list) == s.page {
+		next = list[len(list)-1].ID
+	}
+	s.turns.goOn(from.ID, next)
+	var unsigned error
+	n := 0
 	for _, a := range list {
-		state, err := s.store.RekeyingDevice(ctx, a.Device)
-		if joinery.CodeOf(err) == joinery.CodeNotFound {
-			continue
-		}
-		if err != nil {
+		err := s.noteJoin(ctx, a)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, errUnsigned):
+			unsigned = err
+			n++
+		case err != nil:
 			return err
 		}
-		j, ok, err := s.transcript(ctx, state, a.Ref, a.Cookie)
-		if err != nil {
-			return err
-		}
-		if !ok { // its JoinNonce was raised
-			continue
-		}
-		line, err := json.Marshal(rekeyfile.Entry{Join: &j})
-		if err != nil {
-			return err
-		}
-		entry := s.arrivalEntry(a, joinery.AuditRekeyReceived, "server")
-		entry.Detail["transcript"] = hex.EncodeToString(j.Transcript)
-		if err := s.store.NoteArrivalJoined(ctx, a.ID, line, entry); err != nil {
-			return err
-		}
+	}
+	if n > 0 {
+		s.log.Warn("joins of devices that were handed over cannot be signed now", "server", from.Name, "devices", n, "error", unsigned)
 	}
 	return nil
 }
 
-// transcript gives that of the newest join of a device with the key set that it has;
-// ok is false where there was none.
-func (s *Service) transcript(ctx context.Context, state joinery.ActivationState, order string, cookie lorawan.Cookie) (j rekeyfile.Joined, ok bool, err error) {
-	const look = 20 // rejoins may have come since
-	joins, err := s.store.Activations(ctx, state.Device.ID, look)
+// turns remembers for each Join Server behind which arrival to look for joins next.
+type turns struct {
+	mu    sync.Mutex
+	after map[joinery.JoinServerID]joinery.ArrivalID
+}
+
+func (t *turns) from(id joinery.JoinServerID) joinery.ArrivalID {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.after[id]
+}
+
+func (t *turns) goOn(id joinery.JoinServerID, after joinery.ArrivalID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.after == nil {
+		t.after = map[joinery.JoinServerID]joinery.ArrivalID{}
+	}
+	t.after[id] = after
+}
+
+// errUnsigned says that a join was seen and its accept cannot be made again.
+var errUnsigned = errors.New("the join-accept cannot be made again")
+
+// noteJoin notes that the device of an arrival joined here. errUnsigned.
+func (s *Service) noteJoin(ctx context.Context, a joinery.Arrival) error {
+	state, err := s.store.RekeyingDevice(ctx, a.Device)
+	if joinery.CodeOf(err) == joinery.CodeNotFound {
+		return nil
+	}
 	if err != nil {
+		return err
+	}
+	j, ok, err := s.transcript(ctx, state, a.Ref, a.Cookie)
+	if err != nil || !ok {
+		return err
+	}
+	line, err := json.Marshal(rekeyfile.Entry{Join: &j})
+	if err != nil {
+		return err
+	}
+	entry := s.arrivalEntry(a, joinery.AuditRekeyReceived, "server")
+	entry.Detail["transcript"] = hex.EncodeToString(j.Transcript)
+	return s.store.NoteArrivalJoined(ctx, a.ID, line, entry)
+}
+
+// transcript gives that of the newest join of a device with the key set that it has;
+// ok is false where there was none. errUnsigned.
+func (s *Service) transcript(ctx context.Context, state joinery.ActivationState, order string, cookie lorawan.Cookie) (j rekeyfile.Joined, ok bool, err error) {
+	a, ok, err := s.newestJoin(ctx, state)
+	if err != nil || !ok {
 		return j, false, err
 	}
-	n := slices.IndexFunc(joins, func(a joinery.Activation) bool {
-		return a.Type == joinery.JoinTypeJoin && a.KeySet == state.KeySet.ID && a.JoinEUI == state.Device.JoinEUI
-	})
-	if n < 0 {
-		return j, false, nil
-	}
-	a := joins[n]
 	hash, err := s.keys.AcceptHash(ctx, state.KeySet, a)
 	if err != nil {
-		return j, false, joinery.WrapError(joinery.CodeUnavailable, err, "the join cannot be signed for now; try again later")
+		return j, false, joinery.WrapError(joinery.CodeUnavailable, errors.Join(errUnsigned, err), "the join cannot be signed for now; try again later")
 	}
 	j = rekeyfile.Joined{
 		Order: order, Cookie: cookie, JoinEUI: a.JoinEUI, DevEUI: a.DevEUI,
@@ -444,6 +545,32 @@ func (s *Service) transcript(ctx context.Context, state joinery.ActivationState,
 	}
 	j.Transcript = j.TranscriptHash()
 	return j, true, nil
+}
+
+// newestJoin finds the newest join of a device with the key set that it has, behind
+// the rejoins that came since.
+func (s *Service) newestJoin(ctx context.Context, state joinery.ActivationState) (a joinery.Activation, ok bool, err error) {
+	const look, pages = 100, 20
+	var before joinery.ActivationID
+	for range pages {
+		list, err := s.store.ActivationsBefore(ctx, state.Device.ID, before, look)
+		if err != nil {
+			return a, false, err
+		}
+		for _, a := range list {
+			switch {
+			case a.KeySet != state.KeySet.ID:
+				return a, false, nil
+			case a.Type == joinery.JoinTypeJoin && a.JoinEUI == state.Device.JoinEUI:
+				return a, true, nil
+			}
+			before = a.ID
+		}
+		if len(list) < look {
+			break
+		}
+	}
+	return a, false, nil
 }
 
 // Expect is an order to accept devices of another Join Server.

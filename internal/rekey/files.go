@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"joinery"
@@ -100,7 +101,7 @@ func (s *Service) Disclose(ctx context.Context, caller joinery.Caller, to joiner
 	var entries []joinery.AuditEntry
 	for i, state := range states {
 		o := *state.Rekeying.Order
-		if err := s.leaves(state, r, to); err != nil {
+		if err := s.leaves(state, r); err != nil {
 			return nil, err
 		}
 		// One key set a device: it is the one that the disclosure names.
@@ -173,28 +174,29 @@ func (s *Service) Receipts(ctx context.Context, caller joinery.Caller, list []Ha
 // TakeReceipts confirms the orders of a receipt, which the Join Server that they name
 // must have signed. Those that are confirmed already stay so. done counts them all.
 func (s *Service) TakeReceipts(ctx context.Context, caller joinery.Caller, file []byte) (done int, err error) {
-	var r rekeyfile.Receipt
-	key, err := rekeyfile.Open(file, rekeyfile.FormatReceipt, nil, &r)
+	_, key, err := rekeyfile.Verify(file, rekeyfile.FormatReceipt, nil)
 	if err != nil {
-		return 0, joinery.WrapError(joinery.CodeInvalid, err, "receipt: %s", err)
-	}
-	if len(r.Joins) > MaxBatch {
-		return 0, tooMany()
+		return 0, fileError("receipt", err)
 	}
 	servers, err := s.store.JoinServers(ctx)
 	if err != nil {
 		return 0, err
 	}
-	signers := map[string]bool{} // by name
-	for _, j := range servers {
-		signers[j.Name] = j.ReceiptKey != nil && bytes.Equal(j.ReceiptKey, key)
+	n := slices.IndexFunc(servers, func(j joinery.JoinServer) bool { return j.ReceiptKey != nil && bytes.Equal(j.ReceiptKey, key) })
+	if n < 0 {
+		return 0, joinery.Errorf(joinery.CodeForbidden, "no Join Server that is pinned here signed this receipt")
+	}
+	signer := servers[n].ID
+	var r rekeyfile.Receipt
+	if _, err := rekeyfile.Open(file, rekeyfile.FormatReceipt, key, &r); err != nil {
+		return 0, fileError("receipt", err)
 	}
 	for _, joined := range r.Joins {
 		state, o, err := s.order(ctx, caller, joined.Order)
 		if err != nil {
 			return done, err
 		}
-		if o.Recipient != 0 || !signers[o.To] || joined.JoinEUI != o.Rekey.JoinEUI || joined.Cookie != o.Rekey.Cookie || joined.DevEUI != state.Device.DevEUI || !joined.Whole() {
+		if o.Server != signer || joined.JoinEUI != o.Rekey.JoinEUI || joined.Cookie != o.Rekey.Cookie || joined.DevEUI != state.Device.DevEUI || !joined.Whole() {
 			return done, joinery.Errorf(joinery.CodeInvalid, "receipt: what it says of device %s is not of order %s, or not by the Join Server that the order names", joined.DevEUI, o.ID)
 		}
 		if err := s.confirm(ctx, caller, state.Device, o, receiptDetail(joined)); err != nil {
@@ -258,6 +260,15 @@ func (s *Service) ordered(ctx context.Context, caller joinery.Caller, devices []
 		states = append(states, state)
 	}
 	return states, nil
+}
+
+// fileError is why a signed file is not read.
+func fileError(what string, err error) error {
+	code := joinery.CodeInvalid
+	if errors.Is(err, rekeyfile.ErrTooMany) {
+		code = joinery.CodeTooLarge
+	}
+	return joinery.WrapError(code, err, "%s: %s", what, err)
 }
 
 func tooMany() error {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"testing"
@@ -28,6 +29,8 @@ type direct struct {
 	to   *server
 	from string // what the caller is pinned as
 	sent [][]byte
+
+	offers int
 }
 
 func (d *direct) pinned(ctx context.Context) (joinery.JoinServer, error) {
@@ -45,6 +48,7 @@ func (d *direct) Offer(ctx context.Context, _ joinery.JoinServer, file []byte) (
 	if err != nil {
 		return nil, err
 	}
+	d.offers++
 	o, err := d.to.TakeOffer(ctx, from, file)
 	if err != nil {
 		return nil, err
@@ -351,8 +355,9 @@ func (m mortal) DuePassages(ctx context.Context, to joinery.JoinServerID, now, u
 	return list, err
 }
 
-func (m mortal) NoteOffered(ctx context.Context, o map[joinery.RekeyID][]byte, e ...joinery.AuditEntry) error {
-	return m.f.do(func() error { return m.State.NoteOffered(ctx, o, e...) })
+func (m mortal) NoteOffered(ctx context.Context, to joinery.JoinServer, now time.Time, o []joinery.PassageOffer) (goes []joinery.RekeyID, err error) {
+	err = m.f.do(func() error { goes, err = m.State.NoteOffered(ctx, to, now, o); return err })
+	return goes, err
 }
 
 func (m mortal) MovePassage(ctx context.Context, id joinery.RekeyID, p joinery.Passage, e joinery.AuditEntry) error {
@@ -413,8 +418,8 @@ func TestKilledAtEachStep(t *testing.T) {
 		ok(t, a.SetProfile(ctx, a.owner, id, joinery.RekeyS))
 		_, err := a.Arm(ctx, a.owner, rekey.Arm{Device: id, JoinEUI: there, To: to.ID, RekeyKey: true})
 		ok(t, err)
-		a.Service = rekey.New(mortal{a.store, f}, a.keys.Keyring, a.exports, serves(here), func() time.Time { return a.now })
-		b.Service = rekey.New(mortal{b.store, f}, b.keys.Keyring, b.exports, serves(there), func() time.Time { return b.now })
+		a.Service = rekey.New(mortal{a.store, f}, a.keys.Keyring, a.exports, serves(here), slog.New(slog.DiscardHandler), func() time.Time { return a.now })
+		b.Service = rekey.New(mortal{b.store, f}, b.keys.Keyring, b.exports, serves(there), slog.New(slog.DiscardHandler), func() time.Time { return b.now })
 		turn := func() {
 			for range 4 { // the worker's
 				list, err := live[a].Servers(ctx)
@@ -856,7 +861,7 @@ func TestHandoverNeedsItsOwner(t *testing.T) {
 func (s *server) moveTo(id joinery.DeviceID, org joinery.OrgID) {
 	s.t.Helper()
 	ctx := s.t.Context()
-	ok(s.t, s.store.AddOrg(ctx, joinery.Organisation{ID: org, Name: "next", CreatedAt: noon}, joinery.AuditEntry{At: noon, Event: joinery.AuditOrgAdded, Actor: "test"}))
+	ok(s.t, s.store.AddOrg(ctx, joinery.Organisation{ID: org, Name: "next " + org.String(), CreatedAt: noon}, joinery.AuditEntry{At: noon, Event: joinery.AuditOrgAdded, Actor: "test"}))
 	state, err := s.store.Device(ctx, id)
 	ok(s.t, err)
 	ok(s.t, s.store.Claim(ctx, id, state.Device.Ownership.Epoch, org, nil, joinery.AuditEntry{At: noon, Event: joinery.AuditDeviceClaimed, Actor: "test", Org: org, Device: id}))

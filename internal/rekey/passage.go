@@ -21,7 +21,7 @@ type Passages interface {
 	DuePassages(ctx context.Context, to joinery.JoinServerID, now, until time.Time, limit int) ([]joinery.RekeyOrder, error)
 	NextPassage(ctx context.Context, to joinery.JoinServerID) (due time.Time, waits bool, err error)
 	PassageCounts(ctx context.Context) (map[joinery.PassageState]int, error)
-	NoteOffered(ctx context.Context, offered map[joinery.RekeyID][]byte, entries ...joinery.AuditEntry) error
+	NoteOffered(ctx context.Context, to joinery.JoinServer, now time.Time, list []joinery.PassageOffer) (goes []joinery.RekeyID, err error)
 	MovePassage(ctx context.Context, id joinery.RekeyID, p joinery.Passage, a joinery.AuditEntry) error
 	TakeReceipt(ctx context.Context, from joinery.JoinServerID, after, next uint64, list []joinery.PassageChange) error
 	ReadReceiptsAgain(ctx context.Context, from joinery.JoinServerID, now time.Time) error
@@ -71,7 +71,7 @@ func (s *Service) Handover(ctx context.Context, caller joinery.Caller, to joiner
 	}
 	list := make([]parting, len(states))
 	for i, state := range states {
-		if err := s.leaves(state, j, 0); err != nil {
+		if err := s.leaves(state, j); err != nil {
 			return nil, err
 		}
 		if list[i], err = s.parting(ctx, state, *state.Rekeying.Order); err != nil {
@@ -80,11 +80,11 @@ func (s *Service) Handover(ctx context.Context, caller joinery.Caller, to joiner
 	}
 	// That these keys may go there was decided when the orders were given; now the
 	// device may have them, and must find them there.
-	var entries []joinery.AuditEntry
+	var offers []joinery.PassageOffer
 	for _, p := range list {
-		entries = append(entries, s.orderEntry(caller, joinery.AuditRekeyHandedOver, p.state.Device, p.order))
+		offers = append(offers, s.offerOf(caller, p))
 	}
-	if err := s.store.NoteHandover(ctx, entries...); err != nil { // before the keys leave
+	if err := s.store.NoteHandover(ctx, j.server, s.now(), offers); err != nil { // before the keys leave
 		return nil, err
 	}
 	file, err := s.pack(ctx, j, list)
@@ -100,12 +100,12 @@ func (s *Service) Handover(ctx context.Context, caller joinery.Caller, to joiner
 }
 
 // leaves refuses a device whose newest order leads elsewhere, or nowhere any more.
-func (s *Service) leaves(state joinery.ActivationState, to target, recipient joinery.RecipientID) error {
+func (s *Service) leaves(state joinery.ActivationState, to target) error {
 	o := *state.Rekeying.Order
 	if o.Owner != state.Device.Ownership.Org {
 		return joinery.Errorf(joinery.CodeConflict, "the order to rekey device %s is its former owner's: arm it anew", state.Device.DevEUI)
 	}
-	if o.Recipient != recipient || !to.isOf(o) {
+	if !to.isOf(o) {
 		return joinery.Errorf(joinery.CodeConflict, "the order to rekey device %s names another Join Server or recipient, or another key of it", state.Device.DevEUI)
 	}
 	if st := o.StateAt(s.now()); !st.Open() && (o.Sent == 0 || st == joinery.RekeyConfirmed) {
@@ -174,7 +174,7 @@ func (s *Service) parting(ctx context.Context, state joinery.ActivationState, o 
 	}
 	for _, other := range orders {
 		obeyed := slices.ContainsFunc(state.KeySet.Steps, func(r lorawan.Rekey) bool { return r == other.Rekey })
-		if other.To == o.To && other.Recipient == 0 && other.Sent > 0 && other.Rekey.JoinEUI == o.Rekey.JoinEUI && !obeyed {
+		if other.Server == o.Server && other.Recipient == 0 && other.Sent > 0 && other.Rekey.JoinEUI == o.Rekey.JoinEUI && !obeyed {
 			add(leadsTo(state.KeySet, other))
 		}
 	}
@@ -271,8 +271,6 @@ func (s *Service) offerDue(ctx context.Context, link Link, to joinery.JoinServer
 	}
 	var list []parting
 	rows := 0
-	offered := map[joinery.RekeyID][]byte{}
-	var entries []joinery.AuditEntry
 	for _, o := range due {
 		p, ok, err := s.stillGoes(ctx, to, o)
 		if err != nil {
@@ -291,18 +289,12 @@ func (s *Service) offerDue(ctx context.Context, link Link, to joinery.JoinServer
 		}
 		rows += p.rows()
 		list = append(list, p)
-		if sum := p.digest(); !slices.Equal(sum, o.Passage.Offered) {
-			offered[o.ID] = sum
-			entries = append(entries, s.orderEntry(s.self(to), joinery.AuditRekeyHandedOver, p.state.Device, o))
-		}
 	}
 	if len(list) == 0 {
 		return true, nil
 	}
-	if len(entries) > 0 { // before the keys leave
-		if err := s.store.NoteOffered(ctx, offered, entries...); err != nil {
-			return true, err
-		}
+	if list, err = s.noteOffered(ctx, to, list); err != nil || len(list) == 0 {
+		return true, err
 	}
 	j, err := serverTarget(to)
 	if err != nil {
@@ -321,6 +313,48 @@ func (s *Service) offerDue(ctx context.Context, link Link, to joinery.JoinServer
 		return true, s.postpone(ctx, to, list, joinery.WrapError(joinery.CodeUnavailable, err, "it answered what is no answer to an offer"))
 	}
 	return true, s.answered(ctx, to, list, o.Results)
+}
+
+// noteOffered notes, before keys leave for a Join Server, that they do, and gives
+// those that still go there: what was looked at may be past. Who cancels an order after
+// that cancels what left; its answer is noted all the same.
+func (s *Service) noteOffered(ctx context.Context, to joinery.JoinServer, list []parting) (goes []parting, err error) {
+	offers := make([]joinery.PassageOffer, len(list))
+	for i, p := range list {
+		offers[i] = s.offerOf(s.self(to), p)
+	}
+	ids, err := s.store.NoteOffered(ctx, to, s.now(), offers)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range list {
+		if slices.Contains(ids, p.order.ID) {
+			goes = append(goes, p)
+			continue
+		}
+		now, err := s.server(ctx, to.ID)
+		if joinery.CodeOf(err) == joinery.CodeNotFound {
+			continue // which ended all that goes there
+		}
+		if err != nil {
+			return nil, err
+		}
+		o, err := s.store.RekeyOrder(ctx, p.order.ID)
+		if err == nil && o.Passage != nil {
+			_, _, err = s.stillGoes(ctx, now, o) // which notes why not
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return goes, nil
+}
+
+// offerOf is what is written of keys that leave.
+func (s *Service) offerOf(caller joinery.Caller, p parting) joinery.PassageOffer {
+	return joinery.PassageOffer{
+		Order: p.order.ID, Owner: p.order.Owner, Sum: p.digest(), Entry: s.orderEntry(caller, joinery.AuditRekeyHandedOver, p.state.Device, p.order),
+	}
 }
 
 // stillGoes loads the device of an order whose hand-over is due. ok is false where
@@ -372,6 +406,9 @@ func (s *Service) change(to joinery.JoinServer, d joinery.Device, o joinery.Reke
 	p.ChangedAt = s.now().UTC().Truncate(time.Millisecond)
 	if p.State != joinery.PassageWaiting {
 		p.NextAt, p.Tries = time.Time{}, 0
+	}
+	if o.Passage != nil {
+		p.Lease = o.Passage.Lease
 	}
 	d.ID, d.Ownership.Org = o.Device, o.Owner
 	entry := s.orderEntry(s.self(to), joinery.AuditRekeyPassage, d, o)
@@ -451,6 +488,8 @@ var refusals = map[string]string{
 	rekeyfile.ReasonFull:      "too many devices wait to be accepted there",
 	rekeyfile.ReasonExhausted: "the device may have too many key sets",
 	rekeyfile.ReasonNotServed: "its token takes no root keys in",
+	rekeyfile.ReasonRejected:  "its owner there rejected it",
+	rekeyfile.ReasonExpired:   "nobody there accepted it in time",
 }
 
 // receiptDetail is what the log keeps of a receipt.
@@ -470,7 +509,7 @@ func (s *Service) readReceipts(ctx context.Context, link Link, to joinery.JoinSe
 	}
 	var r rekeyfile.Receipt
 	if _, err := rekeyfile.Open(file, rekeyfile.FormatReceipt, to.ReceiptKey, &r); err != nil {
-		return false, joinery.WrapError(joinery.CodeInvalid, err, "receipts of %s: %s", to.Name, err)
+		return false, fileError("receipts of "+to.Name, err)
 	}
 	if err := s.forUs(ctx, r, to.Cursor); err != nil {
 		return false, err
@@ -513,7 +552,7 @@ func (s *Service) changes(ctx context.Context, from joinery.JoinServer, r rekeyf
 			return o, false
 		}
 		err = findErr
-		return o, err == nil && o.To == from.Name && o.Passage != nil
+		return o, err == nil && o.Server == from.ID && o.Passage != nil
 	}
 	for _, t := range r.Told {
 		if o, ok := order(t.Order); ok && t.State != rekeyfile.StateJoined {

@@ -1,9 +1,11 @@
 package rekey
 
 import (
-	"bytes"
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"net/url"
 	"strings"
 	"time"
@@ -19,7 +21,9 @@ const maxRanges = 64
 
 // Pin pins a Join Server. Keys are DER; ReceiptKey may be nil. With a URL orders
 // are handed over there, and with ranges of ours it may hand devices over to here;
-// both need to know by what it proves who it is.
+// both need to know by what it proves who it is. One that was pinned before, by the
+// same ReceiptKey, is the same again. CodeConflict where another one that is pinned
+// has the name, a key, or proves itself by the same.
 func (s *Service) Pin(ctx context.Context, caller joinery.Caller, j joinery.JoinServer) (joinery.JoinServer, error) {
 	if err := caller.RequireOperator(); err != nil {
 		return joinery.JoinServer{}, err
@@ -27,30 +31,75 @@ func (s *Service) Pin(ctx context.Context, caller joinery.Caller, j joinery.Join
 	if err := checkPin(j); err != nil {
 		return joinery.JoinServer{}, err
 	}
-	others, err := s.store.JoinServers(ctx)
-	if err != nil {
+	defer s.pins.forget()
+	j.ID = joinery.NewJoinServerID()
+	if j.ReceiptKey != nil {
+		former, err := s.store.FormerJoinServer(ctx, j.ReceiptKey)
+		if err != nil {
+			return joinery.JoinServer{}, err
+		}
+		j.ID = cmp.Or(former, j.ID)
+	}
+	j.CreatedAt = s.now().UTC().Truncate(time.Millisecond)
+	if err := s.store.AddJoinServer(ctx, j, s.pinEntry(caller, joinery.AuditJoinServerAdded, j)); err != nil {
 		return joinery.JoinServer{}, err
 	}
-	for _, o := range others {
-		if o.Identity.Kind != "" && o.Identity.Kind == j.Identity.Kind && o.Identity.SPKI == j.Identity.SPKI && o.Identity.SAN == j.Identity.SAN && bytes.Equal(o.Identity.CA, j.Identity.CA) {
-			return joinery.JoinServer{}, joinery.Errorf(joinery.CodeConflict, "identity: %s proves itself by the same; each Join Server needs its own", o.Name)
-		}
+	s.hurry()
+	return s.server(ctx, j.ID)
+}
+
+// ChangePin replaces what is pinned of a Join Server: its name, where it is reached, by
+// what it proves who it is, its transport key and JoinEUIs. Its ReceiptKey, once there
+// is one, says that it is the same, and stays. Orders that name another transport key
+// are handed over no more.
+func (s *Service) ChangePin(ctx context.Context, caller joinery.Caller, j joinery.JoinServer) (joinery.JoinServer, error) {
+	if err := caller.RequireOperator(); err != nil {
+		return joinery.JoinServer{}, err
 	}
-	j.ID, j.Cursor, j.CreatedAt = joinery.NewJoinServerID(), 0, s.now().UTC().Truncate(time.Millisecond)
-	detail := map[string]string{"server": j.ID.String(), "name": j.Name}
+	if err := checkPin(j); err != nil {
+		return joinery.JoinServer{}, err
+	}
+	defer s.pins.forget()
+	if err := s.store.ChangeJoinServer(ctx, j, s.pinEntry(caller, joinery.AuditJoinServerChanged, j)); err != nil {
+		return joinery.JoinServer{}, err
+	}
+	s.hurry()
+	return s.server(ctx, j.ID)
+}
+
+// pinEntry makes an audit entry about what is pinned.
+func (s *Service) pinEntry(caller joinery.Caller, event joinery.AuditEvent, j joinery.JoinServer) joinery.AuditEntry {
+	detail := map[string]string{"server": j.ID.String(), "name": j.Name, "transport_key": kid(j), "identity": identityText(j.Identity)}
 	if j.URL != "" {
 		detail["url"] = j.URL
 	}
 	for _, r := range j.Ours {
 		detail["may_hand_over_to"] = strings.TrimSpace(detail["may_hand_over_to"] + " " + r.First.String() + "-" + r.Last.String())
 	}
-	return j, s.store.AddJoinServer(ctx, j, s.entry(caller, joinery.AuditJoinServerAdded, joinery.Device{}, detail))
+	return s.entry(caller, event, joinery.Device{}, detail)
+}
+
+// identityText names by what a Join Server proves who it is.
+func identityText(c joinery.Credential) string {
+	ca := sha256.Sum256(c.CA)
+	switch c.Kind {
+	case joinery.CredentialSPKI:
+		return "public key " + hex.EncodeToString(c.SPKI[:])
+	case joinery.CredentialCA:
+		return "CA " + hex.EncodeToString(ca[:])
+	case joinery.CredentialCASAN:
+		return "CA " + hex.EncodeToString(ca[:]) + " and name " + c.SAN
+	}
+	return "none"
 }
 
 func checkPin(j joinery.JoinServer) error {
 	invalid := func(text string) error { return joinery.Errorf(joinery.CodeInvalid, "%s", text) }
 	if j.Name == "" || len(j.Name) > 100 || strings.ContainsFunc(j.Name, unicode.IsControl) {
 		return invalid("name: want 1 to 100 bytes without control characters")
+	}
+	if _, err := joinery.ParseJoinServerID(j.Name); err == nil {
+		return invalid("name: it looks like the id of a Join Server; take another one")
 	}
 	if _, err := seal.ParsePublicKeyDER(j.TransportKey); err != nil {
 		return invalid("transportKey: not a public key to which keys can be sealed")

@@ -8,6 +8,7 @@ package rekey
 import (
 	"context"
 	"crypto/rand"
+	"log/slog"
 	"time"
 
 	"joinery"
@@ -24,7 +25,7 @@ type Store interface {
 	RekeyOrder(ctx context.Context, id joinery.RekeyID) (joinery.RekeyOrder, error)
 	RekeyOrders(ctx context.Context, device joinery.DeviceID) ([]joinery.RekeyOrder, error)
 	RekeyRequests(ctx context.Context, org joinery.OrgID, after joinery.RekeyID, limit int) ([]joinery.RekeyOrder, error)
-	Activations(ctx context.Context, device joinery.DeviceID, limit int) ([]joinery.Activation, error)
+	ActivationsBefore(ctx context.Context, device joinery.DeviceID, before joinery.ActivationID, limit int) ([]joinery.Activation, error)
 }
 
 // Changes changes orders, each with its audit entries.
@@ -38,10 +39,10 @@ type Changes interface {
 
 // Handovers writes, before new root keys leave, that they do.
 type Handovers interface {
-	NoteHandover(ctx context.Context, entries ...joinery.AuditEntry) error
+	NoteHandover(ctx context.Context, to joinery.JoinServer, now time.Time, list []joinery.PassageOffer) error
 	// DiscloseRekey is that for a recipient of the owner's: the disclosure is never
 	// forgotten. next becomes the key set to which the order leads, unless there is
-	// one. joinery.ErrSwapLost where the device moved meanwhile.
+	// one. joinery.ErrSwapLost where the device moved, or the order ended, meanwhile.
 	DiscloseRekey(ctx context.Context, s joinery.ActivationState, o joinery.RekeyOrder, next joinery.KeySetID, handedOver, exposed joinery.AuditEntry) error
 	// ApproveRekeys arms all or none.
 	ApproveRekeys(ctx context.Context, orders []joinery.RekeyOrder, entries []joinery.AuditEntry) error
@@ -50,6 +51,8 @@ type Handovers interface {
 // Servers keeps the pinned Join Servers.
 type Servers interface {
 	AddJoinServer(ctx context.Context, j joinery.JoinServer, a joinery.AuditEntry) error
+	ChangeJoinServer(ctx context.Context, j joinery.JoinServer, a joinery.AuditEntry) error
+	FormerJoinServer(ctx context.Context, receiptKey []byte) (joinery.JoinServerID, error)
 	RemoveJoinServer(ctx context.Context, id joinery.JoinServerID, a joinery.AuditEntry) error
 	JoinServers(ctx context.Context) ([]joinery.JoinServer, error)
 }
@@ -96,13 +99,17 @@ type Service struct {
 	keys      Keys
 	authority Authority
 	served    func(lorawan.EUI64) bool
+	log       *slog.Logger
 	now       func() time.Time
 	wake      chan struct{} // has room for one: something is to be handed over
+	page      int           // of arrivals that are looked at for joins
+	turns     turns
+	pins      pins
 }
 
 // New makes a Service. served tells for which JoinEUIs this server answers itself.
-func New(store State, keys Keys, a Authority, served func(lorawan.EUI64) bool, now func() time.Time) *Service {
-	return &Service{store, keys, a, served, now, make(chan struct{}, 1)}
+func New(store State, keys Keys, a Authority, served func(lorawan.EUI64) bool, log *slog.Logger, now func() time.Time) *Service {
+	return &Service{store: store, keys: keys, authority: a, served: served, log: log, now: now, wake: make(chan struct{}, 1), page: receiptPage}
 }
 
 // Bounds.
@@ -112,7 +119,7 @@ const (
 	DefaultLife = 90 * 24 * time.Hour
 	MaxLife     = 366 * 24 * time.Hour
 	// MaxBatch is the most devices of one ticket, hand-over or receipt.
-	MaxBatch = 200
+	MaxBatch = rekeyfile.MaxDevices
 	// nonceMargin is how far above the last JoinNonce the new Join Server begins:
 	// until the device goes there it may join here as often as it has DevNonces
 	// under one JoinEUI.
@@ -214,14 +221,14 @@ func (s *Service) Arm(ctx context.Context, caller joinery.Caller, a Arm) (o join
 		return o, err
 	}
 	if state.KeySet.Held.KeySet != 0 {
-		if err := s.noteAllJoins(ctx); err != nil {
+		if err := s.noteJoinsOf(ctx, a.Device); err != nil {
 			return o, err
 		}
 	}
 	now := s.now().UTC().Truncate(time.Millisecond)
 	o = joinery.RekeyOrder{
 		ID: joinery.NewRekeyID(), Device: a.Device, State: joinery.RekeyArmed, Rekey: lorawan.Rekey{JoinEUI: a.JoinEUI},
-		To: to.name, Recipient: a.Recipient, Thumbprint: to.thumbprint, RekeyKey: a.RekeyKey,
+		Server: a.To, To: to.name, Recipient: a.Recipient, Thumbprint: to.thumbprint, RekeyKey: a.RekeyKey,
 		Owner: owner, By: caller.Name, Person: caller.Person, At: now, ArmedAt: now, ExpiresAt: now.Add(a.Life),
 	}
 	defer s.hurry()
@@ -309,6 +316,7 @@ func (s *Service) Unpin(ctx context.Context, caller joinery.Caller, id joinery.J
 	if err := caller.RequireOperator(); err != nil {
 		return err
 	}
+	defer s.pins.forget()
 	return s.store.RemoveJoinServer(ctx, id, s.entry(caller, joinery.AuditJoinServerRemoved, joinery.Device{}, map[string]string{"server": id.String()}))
 }
 

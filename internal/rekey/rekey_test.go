@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -40,6 +41,7 @@ type server struct {
 	org   joinery.OrgID
 	owner joinery.Caller
 	now   time.Time
+	at    lorawan.EUI64 // the JoinEUI for which it answers
 
 	exports *export.Service
 }
@@ -54,14 +56,14 @@ func newServer(t *testing.T, joinEUI lorawan.EUI64) *server {
 	db, err := store.Open(t.Context(), opt)
 	ok(t, err)
 	t.Cleanup(func() { ok(t, db.Close()) })
-	s := &server{t: t, dir: dir, store: db, keys: keyringtest.SoftNumber(t, map[lorawan.EUI64]int{here: 0, there: 1, farther: 2}[joinEUI]), org: joinery.NewOrgID(), now: noon}
+	s := &server{t: t, dir: dir, store: db, keys: keyringtest.SoftNumber(t, map[lorawan.EUI64]int{here: 0, there: 1, farther: 2}[joinEUI]), org: joinery.NewOrgID(), now: noon, at: joinEUI}
 	s.owner = joinery.Caller{Org: s.org, Name: "owner", Key: joinery.NewAPIKeyID(), Rights: joinery.AllRights()}
 	audit := joinery.AuditEntry{At: noon, Event: joinery.AuditOrgAdded, Actor: "test"}
 	ok(t, db.AddOrg(t.Context(), joinery.Organisation{ID: s.org, Name: "maker", CreatedAt: noon}, audit))
 	ok(t, db.AssignRange(t.Context(), joinery.JoinEUIRange{EUIRange: joinery.EUIRange{First: joinEUI, Last: joinEUI}, Org: s.org}, audit))
 	clock := func() time.Time { return s.now }
 	s.exports = export.New(db, export.Options{Now: clock})
-	s.Service = rekey.New(db, s.keys.Keyring, s.exports, func(e lorawan.EUI64) bool { return e == joinEUI }, clock)
+	s.Service = rekey.New(db, s.keys.Keyring, s.exports, func(e lorawan.EUI64) bool { return e == joinEUI }, slog.New(slog.DiscardHandler), clock)
 	return s
 }
 

@@ -85,6 +85,9 @@ func (r *Runner) turn(ctx context.Context) {
 	if r.hold != nil && r.hold() != nil {
 		return // which is told elsewhere
 	}
+	if err := r.service.expireParked(ctx); err != nil && ctx.Err() == nil {
+		r.log.Warn("what other Join Servers handed over and nobody accepted cannot be looked at now", "error", err)
+	}
 	list, err := r.service.store.JoinServers(ctx)
 	if err != nil {
 		if ctx.Err() == nil {

@@ -94,9 +94,10 @@ func sameDevice(a, b seal.SealedRow) bool {
 }
 
 // isRootRow tells whether a row has root keys as hand-overs have them: NwkKey serves,
-// no DevNonce was used under this JoinEUI, and there are JoinNonces left.
+// no nonce was used up under this JoinEUI or a former one, and there are JoinNonces left.
 func isRootRow(r seal.SealedRow) bool {
-	return r.Check() == nil && r.Root10 == seal.RootNwkKey && len(r.UsedDevNonces) == 0 && r.JoinNonceFloor < lorawan.MaxJoinNonce
+	fresh := len(r.UsedDevNonces) == 0 && r.NextRJCount1 == 0 && len(r.Former) == 0
+	return r.Check() == nil && r.Root10 == seal.RootNwkKey && fresh && r.JoinNonceFloor < lorawan.MaxJoinNonce
 }
 
 // States of an offered device.
@@ -116,6 +117,8 @@ const (
 	ReasonFull      = "full"       // too many wait to be accepted; offer it later
 	ReasonExhausted = "exhausted"  // too many key sets for one device
 	ReasonNotServed = "not-served" // this server takes no root keys in
+	ReasonRejected  = "rejected"   // who may accept it does not
+	ReasonExpired   = "expired"    // nobody accepted it in time
 )
 
 // Offered answers an offer.
@@ -126,7 +129,7 @@ type Offered struct {
 
 // ReadOffered reads the answer to an offer, strictly. ErrFormat.
 func ReadOffered(text []byte) (o Offered, err error) {
-	if err := json.Unmarshal(text, &o, json.RejectUnknownMembers(true)); err != nil || o.Format != FormatOffered {
+	if err := json.Unmarshal(text, &o, json.RejectUnknownMembers(true), json.WithUnmarshalers(bounded())); err != nil || o.Format != FormatOffered {
 		return Offered{}, fmt.Errorf("%w: want %s", ErrFormat, FormatOffered)
 	}
 	return o, nil

@@ -36,6 +36,8 @@ var (
 	ErrFormat = errors.New("not a file of that format")
 	// ErrSignature: not signed by the key that was expected, or changed after.
 	ErrSignature = errors.New("the signature does not verify: the file was changed, or is another Join Server's")
+	// ErrTooMany: more than one file has.
+	ErrTooMany = errors.New("it has more devices, key sets or entries than one file may")
 )
 
 // Signed is what a Join Server says, signed. Bytes are base64 in JSON.
@@ -74,28 +76,43 @@ func Sign(format string, payload any, sign func(content []byte) (signature, publ
 // Open reads a file of a format into payload, strictly, and gives the key that
 // signed it. trusted is the key that must have; nil is any, for who has other
 // grounds to believe the file. ErrFormat, ErrSignature.
+// What it counts is bounded while it is read: ErrTooMany.
 func Open(file []byte, format string, trusted []byte, payload any) (key []byte, err error) {
+	content, key, err := Verify(file, format, trusted)
+	if err != nil {
+		return nil, err
+	}
+	err = json.Unmarshal(content, payload, json.RejectUnknownMembers(true), json.WithUnmarshalers(bounded()))
+	switch {
+	case errors.Is(err, ErrTooMany):
+		return nil, ErrTooMany
+	case err != nil:
+		return nil, fmt.Errorf("%w: its payload is none of %s", ErrFormat, format)
+	}
+	return key, nil
+}
+
+// Verify is Open without reading what was signed, for who has to know first whose it
+// is.
+func Verify(file []byte, format string, trusted []byte) (payload, key []byte, err error) {
 	var s Signed
 	if err := json.Unmarshal(file, &s, json.RejectUnknownMembers(true)); err != nil || s.Format != format {
-		return nil, fmt.Errorf("%w: want %s", ErrFormat, format)
+		return nil, nil, fmt.Errorf("%w: want %s", ErrFormat, format)
 	}
 	if trusted != nil && !bytes.Equal(trusted, s.Key) {
-		return nil, ErrSignature
+		return nil, nil, ErrSignature
 	}
 	parsed, err := x509.ParsePKIXPublicKey(s.Key)
 	public, ok := parsed.(*ecdsa.PublicKey)
 	if err != nil || !ok || public.Curve.Params().BitSize != 256 || len(s.Signature) != 64 {
-		return nil, ErrSignature
+		return nil, nil, ErrSignature
 	}
 	sum := sha256.Sum256(SigningInput(format, s.Payload))
 	r, t := new(big.Int).SetBytes(s.Signature[:32]), new(big.Int).SetBytes(s.Signature[32:])
 	if !ecdsa.Verify(public, sum[:], r, t) {
-		return nil, ErrSignature
+		return nil, nil, ErrSignature
 	}
-	if err := json.Unmarshal(s.Payload, payload, json.RejectUnknownMembers(true)); err != nil {
-		return nil, fmt.Errorf("%w: its payload is none of %s", ErrFormat, format)
-	}
-	return s.Key, nil
+	return s.Payload, s.Key, nil
 }
 
 // Ticket is instructions to rekey for a batch of devices at the bench.

@@ -32,8 +32,14 @@ type Client struct {
 
 // known is how a Join Server is reached, as it was pinned then.
 type known struct {
-	url  string
-	http *http.Client
+	url      string
+	identity joinery.Credential
+	http     *http.Client
+}
+
+func (k known) is(to joinery.JoinServer) bool {
+	c := to.Identity
+	return k.url == to.URL && k.identity.Kind == c.Kind && k.identity.SPKI == c.SPKI && k.identity.SAN == c.SAN && bytes.Equal(k.identity.CA, c.CA)
 }
 
 // NewClient makes a Client. certificate gives this server's, for each connection.
@@ -122,8 +128,11 @@ var errStranger = errors.New("the certificate is not that of the Join Server tha
 func (c *Client) client(to joinery.JoinServer) *http.Client {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if k, ok := c.conns[to.ID]; ok && k.url == to.URL { // a pin is never changed but by a new id
-		return k.http
+	if k, ok := c.conns[to.ID]; ok {
+		if k.is(to) {
+			return k.http
+		}
+		k.http.CloseIdleConnections()
 	}
 	host := ""
 	if u, err := url.Parse(to.URL); err == nil {
@@ -146,6 +155,6 @@ func (c *Client) client(to joinery.JoinServer) *http.Client {
 		ForceAttemptHTTP2: false,
 	}
 	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	c.conns[to.ID] = known{to.URL, client}
+	c.conns[to.ID] = known{to.URL, to.Identity, client}
 	return client
 }

@@ -19,6 +19,9 @@ import (
 
 // Rules is what is done with what others send; see rekey.Service.
 type Rules interface {
+	// Known is the pinned Join Servers as they were a moment ago, without looking at the
+	// database for each who asks; Servers as they are.
+	Known(ctx context.Context) ([]joinery.JoinServer, error)
 	Servers(ctx context.Context) ([]joinery.JoinServer, error)
 	TakeOffer(ctx context.Context, from joinery.JoinServer, file []byte) (rekeyfile.Offered, error)
 	Tell(ctx context.Context, from joinery.JoinServer, after uint64) ([]byte, error)
@@ -53,7 +56,8 @@ func NewDoor(rules Rules, rates Rates, log *slog.Logger, now func() time.Time) *
 func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) { d.mux.ServeHTTP(w, r) }
 
 // as finds who asks, before anything else of the request is looked at, and on every
-// request anew: who was unpinned is a stranger at once.
+// request anew: who was unpinned is a stranger at once, and who was pinned by another
+// server on the same database is none after two seconds.
 func (d *Door) as(answer func(w http.ResponseWriter, r *http.Request, from joinery.JoinServer) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		from, err := d.caller(r)
@@ -73,15 +77,22 @@ func (d *Door) as(answer func(w http.ResponseWriter, r *http.Request, from joine
 	}
 }
 
-func (d *Door) caller(r *http.Request) (joinery.JoinServer, error) {
+// caller finds who asks. A stranger is refused by what is in memory, so that he costs
+// no look at the database; whoever is known is looked up anew.
+func (d *Door) caller(r *http.Request) (from joinery.JoinServer, err error) {
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
 		return joinery.JoinServer{}, joinery.Errorf(joinery.CodeUnauthenticated, "this is for Join Servers: connect to the TLS listener with a client certificate")
 	}
-	list, err := d.rules.Servers(r.Context())
-	if err != nil {
-		return joinery.JoinServer{}, err
+	for _, look := range []func(context.Context) ([]joinery.JoinServer, error){d.rules.Known, d.rules.Servers} {
+		list, lookErr := look(r.Context())
+		if lookErr != nil {
+			return joinery.JoinServer{}, lookErr
+		}
+		if from, err = resolve(list, r.TLS.PeerCertificates, d.now()); err != nil {
+			return joinery.JoinServer{}, err
+		}
 	}
-	return resolve(list, r.TLS.PeerCertificates, d.now())
+	return from, nil
 }
 
 func (d *Door) offer(w http.ResponseWriter, r *http.Request, from joinery.JoinServer) error {

@@ -26,11 +26,17 @@ import (
 
 // rules note who was let in; what is done there is tried with package rekey.
 type rules struct {
-	list []joinery.JoinServer
-	from []joinery.JoinServerID
+	list  []joinery.JoinServer
+	from  []joinery.JoinServerID
+	looks int // at the database
 }
 
-func (r *rules) Servers(context.Context) ([]joinery.JoinServer, error) { return r.list, nil }
+func (r *rules) Known(context.Context) ([]joinery.JoinServer, error) { return r.list, nil }
+
+func (r *rules) Servers(context.Context) ([]joinery.JoinServer, error) {
+	r.looks++
+	return r.list, nil
+}
 
 func (r *rules) TakeOffer(_ context.Context, from joinery.JoinServer, _ []byte) (rekeyfile.Offered, error) {
 	r.from = append(r.from, from.ID)
@@ -152,13 +158,16 @@ func TestIdentities(t *testing.T) {
 		"pinned without identity":  {[]joinery.Credential{{}}, mine, joinery.CodeForbidden},
 		"a CA that signed another": {[]joinery.Credential{{Kind: joinery.CredentialCA, CA: other.cert.Raw}}, mine, joinery.CodeForbidden},
 	} {
-		r.list, r.from = nil, nil
+		r.list, r.from, r.looks = nil, nil, 0
 		for i, c := range x.pinned {
 			r.list = append(r.list, joinery.JoinServer{ID: joinery.JoinServerID(i + 1), Identity: c})
 		}
 		err := call(x.show, there)
 		if joinery.CodeOf(err) != x.want || (len(r.from) == 1) != (x.want == "") {
 			t.Errorf("%s: %v; let in: %v", name, err, r.from)
+		}
+		if x.want != "" && r.looks > 0 {
+			t.Errorf("%s: a stranger had the database looked at", name)
 		}
 	}
 
@@ -223,4 +232,34 @@ func TestDoorRefuses(t *testing.T) {
 	if w := ask("GET", pathReceipts+"?after=0", "", nil, mine.Leaf); w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" {
 		t.Errorf("too often: %d", w.Code)
 	}
+}
+
+// A pin that is changed holds for the next call, on whatever connection.
+func TestChangedPin(t *testing.T) {
+	a := newAuthority(t)
+	first, second, mine := a.issue(func(*x509.Certificate) {}), a.issue(func(*x509.Certificate) {}), a.issue(func(*x509.Certificate) {})
+	shown := first
+	r := &rules{list: []joinery.JoinServer{{ID: 1, Identity: pinOf(mine)}}}
+	s := httptest.NewUnstartedServer(NewDoor(r, &rates{left: 1000}, slog.New(slog.DiscardHandler), time.Now))
+	s.TLS = &tls.Config{ClientAuth: tls.RequestClientCert, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		return &tls.Config{ClientAuth: tls.RequestClientCert, Certificates: []tls.Certificate{*shown}}, nil
+	}}
+	s.StartTLS()
+	defer s.Close()
+	c := NewClient(func() (*tls.Certificate, error) { return mine, nil }, time.Now)
+	defer c.Close()
+	there := joinery.JoinServer{ID: 7, URL: s.URL, Identity: pinOf(first)}
+	call := func(want bool) {
+		t.Helper()
+		if _, err := c.Offer(t.Context(), there, []byte("{}")); (err == nil) != want {
+			t.Errorf("called: %v", err)
+		}
+	}
+	call(true)
+	there.Identity = pinOf(second) // while the connection of the first is open
+	call(false)
+	shown = second // its certificate is the one that was announced by now
+	call(true)
+	there.Identity = pinOf(first)
+	call(false)
 }

@@ -49,9 +49,8 @@ func (d *DB) RangeOrg(ctx context.Context, joinEUI lorawan.EUI64) (org joinery.O
 
 // Arrive finds the arrival of (From, Ref), or makes a. Of one that is parked the
 // content becomes a's where that was offered later; so does that of one that was
-// refused for a.Reason. At most limit are parked for
-// an organisation: CodeExhausted above. CodeConflict where what is there is
-// another device.
+// refused for a.Reason. At most limit are parked for an organisation of each Join
+// Server: CodeExhausted above. CodeConflict where what is there is another device.
 func (d *DB) Arrive(ctx context.Context, a joinery.Arrival, limit int, entry joinery.AuditEntry) (joinery.Arrival, error) {
 	return write(ctx, d, func(t *tx) (joinery.Arrival, error) {
 		find := func() (found joinery.Arrival, ok bool, err error) {
@@ -68,16 +67,17 @@ func (d *DB) Arrive(ctx context.Context, a joinery.Arrival, limit int, entry joi
 		case ok && (was.JoinEUI != a.JoinEUI || was.DevEUI != a.DevEUI || was.Cookie != a.Cookie):
 			return was, joinery.Errorf(joinery.CodeConflict, "that order was of another device")
 		case ok && (was.State == joinery.ArrivalParked || was.State == joinery.ArrivalRefused && was.Reason == a.Reason) && a.OfferedAt.After(was.OfferedAt):
-			err = t.exec("UPDATE arrival SET state = 'parked', reason = '', content = ?, offered_at = ?, changed_at = ? WHERE id = ?", a.Content, a.OfferedAt, a.ChangedAt, was.ID)
+			if was.State != joinery.ArrivalParked {
+				err = t.roomToPark(a, limit)
+			}
+			if err == nil {
+				err = t.exec("UPDATE arrival SET state = 'parked', reason = '', content = ?, offered_at = ?, changed_at = ? WHERE id = ?", a.Content, a.OfferedAt, a.ChangedAt, was.ID)
+			}
 		case ok:
 			return was, nil
 		default:
-			parked, countErr := t.integer("SELECT count(*) FROM arrival WHERE org = ? AND state = 'parked'", a.Org)
-			switch {
-			case countErr != nil:
-				return was, countErr
-			case parked >= int64(limit):
-				return was, joinery.Errorf(joinery.CodeExhausted, "%d devices wait to be accepted already", parked)
+			if err := t.roomToPark(a, limit); err != nil {
+				return was, err
 			}
 			err = t.exec(`INSERT INTO arrival (id, join_server, ref, org, join_eui, dev_eui, cookie, state, reason, join_nonce, content, offered_at, at, changed_at)
 				VALUES (?, ?, ?, ?, ?, ?, ?, 'parked', '', 0, ?, ?, ?, ?)`,
@@ -94,16 +94,36 @@ func (d *DB) Arrive(ctx context.Context, a joinery.Arrival, limit int, entry joi
 	})
 }
 
+// roomToPark refuses an arrival of a Join Server of which limit are parked for its
+// organisation already.
+func (t *tx) roomToPark(a joinery.Arrival, limit int) error {
+	parked, err := t.integer("SELECT count(*) FROM arrival WHERE join_server = ? AND org = ? AND state = 'parked'", a.From, a.Org)
+	if err == nil && parked >= int64(limit) {
+		err = joinery.Errorf(joinery.CodeExhausted, "%d devices of this Join Server wait to be accepted already", parked)
+	}
+	return err
+}
+
 // RefuseArrival ends an arrival that is parked, for a reason of the protocol's, and
-// tells its sender by news. One that is not parked stays as it is.
-func (d *DB) RefuseArrival(ctx context.Context, id joinery.ArrivalID, reason string, news []byte, entry joinery.AuditEntry) error {
-	return d.do(ctx, func(t *tx) error {
+// tells its sender by news. One that is not parked stays as it is: refused is false.
+func (d *DB) RefuseArrival(ctx context.Context, id joinery.ArrivalID, reason string, news []byte, entry joinery.AuditEntry) (refused bool, err error) {
+	return write(ctx, d, func(t *tx) (bool, error) {
 		n, err := t.changes("UPDATE arrival SET state = 'refused', reason = ?, content = NULL, changed_at = ? WHERE id = ? AND state = 'parked'", reason, entry.At, id)
 		if err != nil || n == 0 {
-			return err
+			return false, err
 		}
-		return t.finish(t.addNews(id, news), entry)
+		return true, t.finish(t.addNews(id, news), entry)
 	})
+}
+
+// ParkedArrivals gives at most limit arrivals that are parked as they are since before
+// a time, the longest first.
+func (d *DB) ParkedArrivals(ctx context.Context, before time.Time, limit int) (list []joinery.Arrival, err error) {
+	err = d.snapshot(ctx, func(c conn) error {
+		list, err = c.arrivals("WHERE a.state = 'parked' AND a.changed_at < ? ORDER BY a.changed_at, a.id LIMIT ?", before, pageLimit(limit))
+		return err
+	})
+	return list, err
 }
 
 // addNews numbers an entry of the receipts for the Join Server of an arrival.
@@ -307,14 +327,26 @@ func (d *DB) Arrival(ctx context.Context, id joinery.ArrivalID) (a joinery.Arriv
 	return a, err
 }
 
-// JoinedArrivals gives at most limit arrivals from a Join Server whose device
-// joined here and which do not say so yet. Some may be of devices whose JoinNonce
-// was raised.
-func (d *DB) JoinedArrivals(ctx context.Context, from joinery.JoinServerID, limit int) (list []joinery.Arrival, err error) {
+// joinedArrivals is those of devices that joined here with a key set that came with
+// them, and which do not say so yet. A JoinNonce that was raised is no join.
+const joinedArrivals = `JOIN device d ON d.id = a.device JOIN key_set k ON k.id = d.key_set
+	WHERE a.state = 'taken' AND d.deleted_at IS NULL AND k.last_join_at IS NOT NULL AND k.join_nonce > a.join_nonce
+	AND EXISTS (SELECT 1 FROM arrival_key o WHERE o.arrival = a.id AND o.key_set = k.id) `
+
+// JoinedArrivals gives at most limit arrivals from a Join Server, from above after on,
+// whose device joined here and which do not say so yet.
+func (d *DB) JoinedArrivals(ctx context.Context, from joinery.JoinServerID, after joinery.ArrivalID, limit int) (list []joinery.Arrival, err error) {
 	err = d.snapshot(ctx, func(c conn) error {
-		list, err = c.arrivals(`JOIN device d ON d.id = a.device JOIN key_set k ON k.id = d.key_set
-			WHERE a.join_server = ? AND a.state = 'taken' AND d.deleted_at IS NULL AND k.join_nonce > a.join_nonce
-			AND EXISTS (SELECT 1 FROM arrival_key o WHERE o.arrival = a.id AND o.key_set = k.id) ORDER BY a.id LIMIT ?`, from, pageLimit(limit))
+		list, err = c.arrivals(joinedArrivals+"AND a.join_server = ? AND a.id > ? ORDER BY a.id LIMIT ?", from, after, pageLimit(limit))
+		return err
+	})
+	return list, err
+}
+
+// JoinedArrivalsOf gives those of one device.
+func (d *DB) JoinedArrivalsOf(ctx context.Context, device joinery.DeviceID) (list []joinery.Arrival, err error) {
+	err = d.snapshot(ctx, func(c conn) error {
+		list, err = c.arrivals(joinedArrivals+"AND a.device = ? ORDER BY a.id", device)
 		return err
 	})
 	return list, err

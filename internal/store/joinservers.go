@@ -1,43 +1,111 @@
 package store
 
 import (
+	"bytes"
 	"context"
+	"slices"
 
 	"joinery"
 )
 
-// AddJoinServer pins a Join Server. CodeConflict for a name that is taken.
+// AddJoinServer pins a Join Server. One that was removed and has j.ID and the same
+// receipt key is pinned again: its orders, arrivals and receipts are known still.
+// CodeConflict where another that is pinned has the name, a key, or what proves who
+// it is.
 func (d *DB) AddJoinServer(ctx context.Context, j joinery.JoinServer, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
-		var receipts, pin, ca any
-		if len(j.ReceiptKey) > 0 {
-			receipts = j.ReceiptKey
-		}
-		if j.Identity.SPKI != [32]byte{} {
-			pin = j.Identity.SPKI[:]
-		}
-		if len(j.Identity.CA) > 0 {
-			ca = j.Identity.CA
-		}
-		err := t.exec("INSERT INTO join_server (id, name, transport_key, receipt_key, url, spki, ca, san, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-			j.ID, j.Name, j.TransportKey, receipts, optional{j.URL}, pin, ca, optional{j.Identity.SAN}, j.CreatedAt)
-		if err := conflict(err, "a Join Server of that name is pinned already"); err != nil {
+		if err := t.distinct(j); err != nil {
 			return err
 		}
-		for inward, ranges := range [][]joinery.EUIRange{j.Theirs, j.Ours} {
-			for _, r := range ranges {
-				err := t.exec("INSERT INTO join_server_range (join_server, inward, first, last) VALUES (?, ?, ?, ?)", j.ID, inward, r.First, r.Last)
-				if err := conflict(err, "two ranges begin with one JoinEUI"); err != nil {
-					return err
-				}
-			}
+		n, err := t.changes("UPDATE join_server SET removed_at = NULL, name = ? WHERE id = ? AND removed_at IS NOT NULL AND receipt_key = ?", j.Name, j.ID, blobOrNull(j.ReceiptKey))
+		if err == nil && n == 0 {
+			err = t.exec("INSERT INTO join_server (id, name, transport_key, receipt_key, created_at) VALUES (?, ?, ?, ?, ?)",
+				j.ID, j.Name, j.TransportKey, blobOrNull(j.ReceiptKey), j.CreatedAt)
 		}
-		return t.audit(a)
+		if err := conflict(err, "that Join Server is pinned already"); err != nil {
+			return err
+		}
+		return t.finish(t.describeJoinServer(j), a)
 	})
 }
 
-// RemoveJoinServer removes a pinned Join Server: no order can name it any more.
-// CodeConflict while an order that is open does.
+// ChangeJoinServer replaces what is known of a pinned Join Server, but for what tells
+// that it is the same: ID, receipt key, where there is one, and how far its receipts
+// were read. What waits to go there is tried again. Errors are those of
+// AddJoinServer, and CodeNotFound.
+func (d *DB) ChangeJoinServer(ctx context.Context, j joinery.JoinServer, a joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error {
+		list, err := t.joinServers()
+		n := slices.IndexFunc(list, func(o joinery.JoinServer) bool { return o.ID == j.ID })
+		switch {
+		case err != nil:
+			return err
+		case n < 0:
+			return notFound("Join Server")
+		case list[n].ReceiptKey != nil && !bytes.Equal(list[n].ReceiptKey, j.ReceiptKey):
+			return joinery.Errorf(joinery.CodeConflict, "who signs with another statement key is another Join Server: pin that one, and forget this one")
+		}
+		if err := t.distinct(j); err != nil {
+			return err
+		}
+		return t.finish(inOrder(
+			func() error { return t.describeJoinServer(j) },
+			func() error {
+				return t.exec("UPDATE passage SET next_at = ? WHERE state = 'waiting' AND rekey IN (SELECT id FROM rekey WHERE join_server = ?)", a.At, j.ID)
+			},
+		), a)
+	})
+}
+
+// distinct refuses a Join Server that could be taken for another one that is pinned.
+func (t *tx) distinct(j joinery.JoinServer) error {
+	list, err := t.joinServers()
+	for _, o := range list {
+		what := ""
+		switch same := o.Identity; {
+		case err != nil || o.ID == j.ID:
+			continue
+		case o.Name == j.Name:
+			what = "the name"
+		case bytes.Equal(o.TransportKey, j.TransportKey):
+			what = "the transport key"
+		case j.ReceiptKey != nil && bytes.Equal(o.ReceiptKey, j.ReceiptKey):
+			what = "the statement key"
+		case j.Identity.Kind != "" && same.Kind == j.Identity.Kind && same.SPKI == j.Identity.SPKI && same.SAN == j.Identity.SAN && bytes.Equal(same.CA, j.Identity.CA):
+			what = "what proves who it is"
+		default:
+			continue
+		}
+		err = joinery.Errorf(joinery.CodeConflict, "%s is that of %s (%s), which is pinned already: each Join Server needs its own; change that pin, or forget it first", what, o.Name, o.ID)
+	}
+	return err
+}
+
+// describeJoinServer writes all of a pinned Join Server but what it is known by.
+func (t *tx) describeJoinServer(j joinery.JoinServer) error {
+	var pin []byte
+	if j.Identity.SPKI != [32]byte{} {
+		pin = j.Identity.SPKI[:]
+	}
+	err := t.exec(`UPDATE join_server SET name = ?, transport_key = ?, receipt_key = coalesce(receipt_key, CAST(? AS BLOB)), url = ?, spki = ?, ca = ?, san = ? WHERE id = ?`,
+		j.Name, j.TransportKey, blobOrNull(j.ReceiptKey), optional{j.URL}, blobOrNull(pin), blobOrNull(j.Identity.CA), optional{j.Identity.SAN}, j.ID)
+	if err == nil {
+		err = t.exec("DELETE FROM join_server_range WHERE join_server = ?", j.ID)
+	}
+	for inward, ranges := range [][]joinery.EUIRange{j.Theirs, j.Ours} {
+		for _, r := range ranges {
+			if err == nil {
+				err = t.exec("INSERT INTO join_server_range (join_server, inward, first, last) VALUES (?, ?, ?, ?)", j.ID, inward, r.First, r.Last)
+			}
+		}
+	}
+	return conflict(err, "two ranges begin with one JoinEUI")
+}
+
+// RemoveJoinServer removes a pinned Join Server: no order can name it any more,
+// nothing more goes there, what it handed over and nobody accepted is refused, and
+// nothing is expected of it. What was taken in stays. CodeConflict while an order that
+// is open names it.
 func (d *DB) RemoveJoinServer(ctx context.Context, id joinery.JoinServerID, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
 		open, err := t.integer("SELECT count(*) FROM rekey WHERE join_server = ? AND ended_at IS NULL AND expires_at > ?", id, a.At)
@@ -51,7 +119,19 @@ func (d *DB) RemoveJoinServer(ctx context.Context, id joinery.JoinServerID, a jo
 		if err == nil && n == 0 {
 			err = notFound("Join Server")
 		}
-		return t.finish(err, a)
+		if err != nil {
+			return err
+		}
+		return t.finish(inOrder(
+			func() error {
+				return t.exec(`UPDATE passage SET state = 'refused', said = 'that Join Server is pinned no more', next_at = NULL, changed_at = ?
+					WHERE state IN ('waiting', 'parked', 'taken') AND rekey IN (SELECT id FROM rekey WHERE join_server = ?)`, a.At, id)
+			},
+			func() error {
+				return t.exec("UPDATE arrival SET state = 'refused', reason = 'range', content = NULL, changed_at = ? WHERE join_server = ? AND state = 'parked'", a.At, id)
+			},
+			func() error { return t.exec("DELETE FROM expectation WHERE join_server = ?", id) },
+		), a)
 	})
 }
 
@@ -59,6 +139,17 @@ func (d *DB) RemoveJoinServer(ctx context.Context, id joinery.JoinServerID, a jo
 func (d *DB) JoinServers(ctx context.Context) (list []joinery.JoinServer, err error) {
 	err = d.snapshot(ctx, func(c conn) error { list, err = c.joinServers(); return err })
 	return list, err
+}
+
+// FormerJoinServer finds the Join Server with a receipt key that was pinned once and
+// is not any more; zero where there is none.
+func (d *DB) FormerJoinServer(ctx context.Context, receiptKey []byte) (id joinery.JoinServerID, err error) {
+	err = d.read(ctx, func(c conn) error {
+		n, err := c.integer("SELECT coalesce(max(id), 0) FROM join_server WHERE receipt_key = ? AND removed_at IS NOT NULL", receiptKey)
+		id = joinery.JoinServerID(n)
+		return err
+	})
+	return id, err
 }
 
 func (c conn) joinServers() (list []joinery.JoinServer, err error) {

@@ -1,9 +1,8 @@
 package store
 
 import (
+	"bytes"
 	"context"
-	"maps"
-	"slices"
 	"time"
 
 	"joinery"
@@ -27,19 +26,20 @@ func (t *tx) beginPassage(id joinery.RekeyID, at time.Time) error {
 // offerAnew has the orders of a device looked at again, because the key sets to
 // which they lead are others by now.
 func (t *tx) offerAnew(id joinery.DeviceID) error {
-	return t.exec("UPDATE passage SET next_at = 0 WHERE state IN ('parked', 'taken') AND rekey IN (SELECT id FROM rekey WHERE device = ?)", id)
+	return t.exec("UPDATE passage SET next_at = 0 WHERE state IN ('waiting', 'parked', 'taken') AND rekey IN (SELECT id FROM rekey WHERE device = ?)", id)
 }
 
 // DuePassages gives the orders whose hand-over to a Join Server is due at a time,
-// at most limit, the longest due first. None of them is due again before until: so
-// that two servers which share a database do not do the same.
+// at most limit, the longest due first. None of them is due again before until, their
+// Lease: so that two servers which share a database do not do the same.
 func (d *DB) DuePassages(ctx context.Context, to joinery.JoinServerID, now, until time.Time, limit int) (list []joinery.RekeyOrder, err error) {
 	return write(ctx, d, func(t *tx) ([]joinery.RekeyOrder, error) {
 		list, err := t.rekeyOrders("p.next_at <= ? AND r.join_server = ? ORDER BY p.next_at, r.id LIMIT ?", now, to, pageLimit(limit))
-		for _, o := range list {
+		for i, o := range list {
 			if err == nil {
 				err = t.exec("UPDATE passage SET next_at = ? WHERE rekey = ?", until, o.ID)
 			}
+			list[i].Passage.Lease = until
 		}
 		return list, err
 	})
@@ -73,14 +73,20 @@ func (d *DB) PassageCounts(ctx context.Context) (counts map[joinery.PassageState
 }
 
 // MovePassage notes how far the hand-over of an order has come. One that has ended
-// stays, and a state that it has already leaves no entry. CodeNotFound.
+// stays, and a state that it has already leaves no entry. What came between since it
+// was taken up (p.Lease), such as a key set to be offered, stays due. CodeNotFound.
 func (d *DB) MovePassage(ctx context.Context, id joinery.RekeyID, p joinery.Passage, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error { return t.movePassage(id, p, a) })
 }
 
 func (t *tx) movePassage(id joinery.RekeyID, p joinery.Passage, a joinery.AuditEntry) error {
 	var former joinery.PassageState
-	found, err := t.one("SELECT state FROM passage WHERE rekey = ?", func(r *row) error { former = joinery.PassageState(r.text()); return nil }, id)
+	var due time.Time
+	var pending bool
+	found, err := t.one("SELECT state, CASE WHEN next_at IS NULL THEN 0 ELSE 1 END, next_at FROM passage WHERE rekey = ?", func(r *row) error {
+		former, pending, due = joinery.PassageState(r.text()), r.bool(), r.time()
+		return nil
+	}, id)
 	switch {
 	case err != nil:
 		return err
@@ -93,8 +99,12 @@ func (t *tx) movePassage(id joinery.RekeyID, p joinery.Passage, a joinery.AuditE
 	if former != p.State {
 		changed = p.ChangedAt
 	}
+	next := optionalTime(p.NextAt)
+	if pending && !due.Equal(p.Lease) && (p.State == joinery.PassageWaiting || p.State == joinery.PassageParked || p.State == joinery.PassageTaken) {
+		next = due
+	}
 	err = t.exec("UPDATE passage SET state = ?, said = ?, offered = coalesce(CAST(? AS BLOB), offered), tries = ?, next_at = ?, changed_at = coalesce(CAST(? AS INTEGER), changed_at) WHERE rekey = ?",
-		string(p.State), p.Said, blobOrNull(p.Offered), int64(p.Tries), optionalTime(p.NextAt), changed, id)
+		string(p.State), p.Said, blobOrNull(p.Offered), int64(p.Tries), next, changed, id)
 	if err != nil {
 		return err
 	}
@@ -170,15 +180,75 @@ func (d *DB) ReadReceiptsAgain(ctx context.Context, from joinery.JoinServerID, n
 	})
 }
 
-// NoteOffered writes, before root keys leave for another Join Server, that they do,
-// and which: by the hash of what each order's offer has.
-func (d *DB) NoteOffered(ctx context.Context, offered map[joinery.RekeyID][]byte, entries ...joinery.AuditEntry) error {
+// NoteOffered writes, before root keys leave for a Join Server that is reached, that
+// they do, and which; each order that it gives still goes there: nobody cancelled it,
+// changed its owner, took it as a file, or changed the pin, since it was looked at. What
+// happens after comes after they left. The others are left as they are.
+func (d *DB) NoteOffered(ctx context.Context, to joinery.JoinServer, now time.Time, list []joinery.PassageOffer) (goes []joinery.RekeyID, err error) {
+	return write(ctx, d, func(t *tx) (goes []joinery.RekeyID, err error) {
+		for _, o := range list {
+			ok, err := t.leaves(o, to, now)
+			if err != nil {
+				return nil, err
+			}
+			var offered []byte
+			found, err := t.one("SELECT offered FROM passage WHERE rekey = ? AND state IN ('waiting', 'parked', 'taken')", func(r *row) error { offered = r.blob(); return nil }, o.Order)
+			if err != nil {
+				return nil, err
+			}
+			if !ok || !found {
+				continue
+			}
+			goes = append(goes, o.Order)
+			if bytes.Equal(offered, o.Sum) {
+				continue
+			}
+			if err := t.exec("UPDATE passage SET offered = ? WHERE rekey = ?", o.Sum, o.Order); err != nil {
+				return nil, err
+			}
+			if err := t.audit(o.Entry); err != nil {
+				return nil, err
+			}
+		}
+		return goes, nil
+	})
+}
+
+// NoteHandover writes, before root keys leave for a Join Server as a file, that they
+// do: all, or none. CodeConflict where one order does not go there any more.
+func (d *DB) NoteHandover(ctx context.Context, to joinery.JoinServer, now time.Time, list []joinery.PassageOffer) error {
 	return d.do(ctx, func(t *tx) error {
-		for _, id := range slices.Sorted(maps.Keys(offered)) {
-			if err := t.exec("UPDATE passage SET offered = ? WHERE rekey = ?", offered[id], id); err != nil {
+		for _, o := range list {
+			ok, err := t.leaves(o, to, now)
+			if err == nil && !ok {
+				err = joinery.Errorf(joinery.CodeConflict, "order %s ended meanwhile, or its device or Join Server changed; look at it again", o.Order)
+			}
+			if err == nil {
+				err = t.audit(o.Entry)
+			}
+			if err != nil {
 				return err
 			}
 		}
-		return t.audit(entries...)
+		return nil
 	})
+}
+
+// leaves tells whether root keys may leave by an order to a Join Server, as it is
+// pinned in to.
+func (t *tx) leaves(o joinery.PassageOffer, to joinery.JoinServer, now time.Time) (bool, error) {
+	n, err := t.integer("SELECT count(*) FROM rekey r JOIN join_server j ON j.id = r.join_server WHERE r.id = ? AND j.id = ? AND j.removed_at IS NULL AND j.transport_key = ?",
+		o.Order, to.ID, to.TransportKey)
+	if err != nil || n == 0 {
+		return false, err
+	}
+	return t.standsStill(o.Order, o.Owner, now)
+}
+
+// standsStill tells whether an order is owner's, who holds its device, and is open or
+// may have been obeyed.
+func (t *tx) standsStill(id joinery.RekeyID, owner joinery.OrgID, now time.Time) (bool, error) {
+	n, err := t.integer(`SELECT count(*) FROM rekey r JOIN device d ON d.id = r.device WHERE r.id = ? AND r.org = ? AND d.org = r.org AND d.deleted_at IS NULL
+		AND (r.sent > 0 OR r.state = 'armed' AND r.expires_at > ?)`, id, owner, now)
+	return n > 0, err
 }

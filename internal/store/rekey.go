@@ -129,7 +129,7 @@ func (c conn) candidates(current joinery.KeySet) (list []joinery.KeySet, err err
 }
 
 // The name of where it goes is there for people.
-const orderColumns = `SELECT r.id, r.device, r.state, r.join_eui, r.cookie, coalesce(s.name, k.name), r.recipient, r.thumbprint, r.org, r.actor, r.person,
+const orderColumns = `SELECT r.id, r.device, r.state, r.join_eui, r.cookie, coalesce(r.join_server, 0), coalesce(s.name, k.name), r.recipient, r.thumbprint, r.org, r.actor, r.person,
 	r.at, r.armed_at, r.decided_by, r.expires_at, r.sent, r.first_sent_at, r.last_sent_at, r.ended_at, r.rekey_key,
 	p.state, p.said, p.offered, p.tries, p.next_at, p.changed_at
 	FROM rekey r LEFT JOIN join_server s ON s.id = r.join_server LEFT JOIN export_recipient k ON k.id = r.recipient LEFT JOIN passage p ON p.rekey = r.id WHERE `
@@ -139,7 +139,7 @@ func (c conn) rekeyOrders(where string, args ...any) (list []joinery.RekeyOrder,
 		o := joinery.RekeyOrder{ID: joinery.RekeyID(r.int()), Device: joinery.DeviceID(r.int()), State: joinery.RekeyState(r.text())}
 		o.Rekey.JoinEUI = r.eui()
 		r.into(o.Rekey.Cookie[:])
-		o.To, o.Recipient, o.Thumbprint = r.text(), joinery.RecipientID(r.int()), r.text()
+		o.Server, o.To, o.Recipient, o.Thumbprint = joinery.JoinServerID(r.int()), r.text(), joinery.RecipientID(r.int()), r.text()
 		o.Owner, o.By, o.Person = joinery.OrgID(r.int()), r.text(), joinery.PersonID(r.int())
 		o.At, o.ArmedAt, o.DecidedBy, o.ExpiresAt, o.Sent = r.time(), r.time(), r.text(), r.time(), uint32(r.int())
 		o.FirstSentAt, o.LastSentAt, o.EndedAt = r.time(), r.time(), r.time()
@@ -384,13 +384,24 @@ func (t *tx) leadsTo(s joinery.ActivationState, o joinery.RekeyOrder) (id joiner
 // recipient, that they do: for ever, at the device and at that key set, which is a
 // candidate from then on. handedOver is the entry that they went, exposed the one
 // that every later owner reads. ErrSwapLost where the present key set moved
-// meanwhile.
+// meanwhile, the order ended, or its recipient was removed.
 func (d *DB) DiscloseRekey(ctx context.Context, s joinery.ActivationState, o joinery.RekeyOrder, next joinery.KeySetID, handedOver, exposed joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
 		if err := t.stands(s); err != nil {
 			return err
 		}
 		if err := t.heldBy(o.Device, o.Owner); err != nil {
+			return err
+		}
+		there, err := t.integer("SELECT count(*) FROM export_recipient WHERE id = ? AND removed_at IS NULL", o.Recipient)
+		if err != nil {
+			return err
+		}
+		ok, err := t.standsStill(o.ID, o.Owner, exposed.At)
+		if err == nil && (!ok || there == 0) {
+			err = ErrSwapLost
+		}
+		if err != nil {
 			return err
 		}
 		id, known, err := t.leadsTo(s, o)
@@ -515,9 +526,4 @@ func (d *DB) RekeyOrder(ctx context.Context, id joinery.RekeyID) (o joinery.Reke
 		return err
 	})
 	return o, err
-}
-
-// NoteHandover writes, before root keys leave for another Join Server, that they do.
-func (d *DB) NoteHandover(ctx context.Context, entries ...joinery.AuditEntry) error {
-	return d.do(ctx, func(t *tx) error { return t.audit(entries...) })
 }

@@ -4,15 +4,18 @@ import (
 	"bytes"
 	"crypto/aes"
 	"crypto/rsa"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"joinery/internal/config"
 	"joinery/internal/seal"
@@ -24,9 +27,10 @@ import (
 )
 
 // Two devices, of LoRaWAN 1.0.4 and 1.1, leave a running Join Server with key files for
-// one with its keys in a token. Accepts are lost, both servers are killed on the way.
-// All that passes between peers, people, servers and the token's process is recorded,
-// and no root key, old or new, is in it, nor in anything on disk.
+// one with its keys in a token, to which it hands them over by itself, rekeying keys
+// included. Accepts are lost, both servers are killed on the way. All that passes between
+// peers, people, both servers, within TLS and without, and the token's process is
+// recorded, and no root key, old or new, is in it, nor in any log or other file.
 func TestRekeysIntoToken(t *testing.T) {
 	v := newVault(t)
 	v.token("joinery")
@@ -43,7 +47,7 @@ func TestRekeysIntoToken(t *testing.T) {
 	b, err := v.programs.Quickstart(t.Context(), v.path("b"), "--elements", "1")
 	ok(t, err)
 	v.moveToToken(b)
-	v.tapWorker(b)
+	address := v.tapWorker(b)
 	from, to := newParty(t, x, a, "a"), newParty(t, x, b, "b")
 
 	const newJoinEUI, there = "EC656EFFFE000001", "token.example.com"
@@ -60,11 +64,18 @@ func TestRekeysIntoToken(t *testing.T) {
 	file := func(name string) string { return v.path("taps", name) }
 	from.ctl("rekey", "server", "keys", "--out", file("a"))
 	to.ctl("rekey", "server", "keys", "--out", file("b"))
-	from.ctl("rekey", "server", "add", there, "--transport-key", file("b.transport.pub"), "--statement-key", file("b.statement.pub"))
-	from.ctl(append([]string{"rekey", "arm", "--join-eui", newJoinEUI, "--to", there}, names...)...)
-	from.ctl(append([]string{"rekey", "handover", "--to", there, "--out", file("handover.json")}, names...)...)
-	to.ctl("rekey", "unpack", file("handover.json"), "--key", file("a.statement.pub"), "--out", file("handover.sealed"))
-	to.ctl("import", "sealed", file("handover.sealed"), "--bind-net-id", "000013", "--bind-as-id", "as.example.com")
+	certA, certB := from.certificate(), to.certificate()
+	from.ctl("rekey", "server", "add", there, "--transport-key", file("b.transport.pub"), "--statement-key", file("b.statement.pub"),
+		"--url", x.servers("servers", address, loadPair(t, b), loadPair(t, a)), "--cert", certB, "--join-euis", "EC656EFFFE000000/56")
+	to.ctl("rekey", "server", "add", "old.example.com", "--transport-key", file("a.transport.pub"), "--statement-key", file("a.statement.pub"),
+		"--cert", certA, "--accept-into", "EC656EFFFE000000/56")
+	for _, name := range names {
+		to.ctl("rekey", "expect", name, "--from", "old.example.com", "--bind-net-id", "000013", "--bind-as-id", "as.example.com")
+	}
+	from.ctl(append([]string{"rekey", "arm", "--join-eui", newJoinEUI, "--to", there, "--rekeying-key"}, names...)...)
+	for _, name := range names {
+		from.await(name, "taken")
+	}
 	if said := from.ctl("device", "show", names[0]); !strings.Contains(said, "profile S, by the word of its manifest") {
 		t.Errorf("it does not say by whose word it rekeys:\n%s", said)
 	}
@@ -88,14 +99,18 @@ func TestRekeysIntoToken(t *testing.T) {
 			t.Errorf("JoinNonce %d does not go on above the old Join Server's", nonce)
 		}
 	}
-	to.ctl("rekey", "receipt", file("handover.json"), "--key", file("a.statement.pub"), "--out", file("receipt.json"))
-	from.ctl("rekey", "accept", file("receipt.json"))
+	from.ctl("rekey", "server", "change", there, "--rename", "hsm.example.com") // has it asked at once; it is the same
 	for _, name := range names {
-		if said := from.ctl("rekey", "status", name); !strings.Contains(said, "confirmed") {
-			t.Errorf("it is not confirmed:\n%s", said)
-		}
+		from.await(name, "confirmed")
 	}
 	instructions := from.instructions(names)
+	// What rekeys them came, too; back to key files they cannot go from this token, which
+	// says so before it gives anything away.
+	to.ctl("rekey", "arm", names[0], "--join-eui", "70B3D57ED0000000", "--to", "old.example.com")
+	_, err = b.Run(t.Context(), "", "joinctl", "--socket", to.socket, "rekey", "handover", names[0], "--to", "old.example.com", "--out", file("back.json"))
+	if err == nil || !strings.Contains(err.Error(), "does not wrap keys by the algorithm") {
+		t.Errorf("back to key files: %v", err)
+	}
 	for _, s := range []*rig.Server{a, b} {
 		ok(t, s.Stop())
 		v.joinery("fsck", "--config", s.Path("joinery.yaml"))
@@ -110,7 +125,7 @@ func TestRekeysIntoToken(t *testing.T) {
 		searched += hunt(t, &keys, dir)
 	}
 	t.Logf("%d bytes searched", searched)
-	for _, name := range []string{"a", "b", "worker", "ns a", "ns b"} {
+	for _, name := range []string{"a", "b", "worker", "ns a", "ns b", "servers", "servers wire"} {
 		recorded, err := os.ReadFile(filepath.Join(x.dir, name))
 		if err != nil || len(recorded) < 1000 {
 			t.Errorf("tap %s recorded %d bytes, %v", name, len(recorded), err)
@@ -118,16 +133,55 @@ func TestRekeysIntoToken(t *testing.T) {
 	}
 }
 
-// tapWorker puts the tests' program between a server and its token's process.
-func (v *vault) tapWorker(s *rig.Server) {
+// tapWorker puts the tests' program between a server and its token's process, and has
+// others reach the server, at the address that it gives. Its log tells all.
+func (v *vault) tapWorker(s *rig.Server) (address string) {
 	v.t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ok(v.t, err)
+	address = l.Addr().String()
+	ok(v.t, l.Close())
 	c, err := config.Read(s.Path("joinery.yaml"))
 	ok(v.t, err)
+	c.API.TLS.Address, c.Log.Level = address, "debug"
 	c.Keys.PKCS11.Worker, err = os.Executable()
 	ok(v.t, err)
 	var text bytes.Buffer
 	ok(v.t, config.Print(&text, c))
 	ok(v.t, os.WriteFile(s.Path("joinery.yaml"), text.Bytes(), 0o600))
+	return address
+}
+
+// loadPair reads the certificate that a server shows others, and its key.
+func loadPair(t *testing.T, s *rig.Server) tls.Certificate {
+	t.Helper()
+	c, err := s.Config()
+	ok(t, err)
+	pair, err := tls.LoadX509KeyPair(c.Interop.Certificate, c.Interop.Key)
+	ok(t, err)
+	return pair
+}
+
+// certificate is the file of what the server shows others.
+func (p *party) certificate() string {
+	p.t.Helper()
+	return (&scene{t: p.t, server: p.server}).certificate()
+}
+
+// await waits until the rekeying of a device stands so.
+func (p *party) await(name, want string) {
+	p.t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for {
+		said := p.ctl("rekey", "status", name)
+		if strings.Contains(said, want) {
+			return
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("it does not come to %q:\n%s\n%s", want, said, p.server.Log())
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
 }
 
 // party is a Join Server with those who talk to it, all of them tapped.

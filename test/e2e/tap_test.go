@@ -117,6 +117,61 @@ func (x taps) socket(name string, s *rig.Server) string {
 	return path
 }
 
+// servers stands before the TLS listener of a server that others call, shows each side
+// the certificate of the other, and records what they say within TLS, and what is on
+// the wire ("NAME wire"). It gives the URL to call.
+func (x taps) servers(name, address string, server, client tls.Certificate) string {
+	x.t.Helper()
+	record, wire := x.tape(name), x.tape(name+" wire")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	ok(x.t, err)
+	x.t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			raw, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				from := tls.Server(tappedConn{raw, wire}, &tls.Config{Certificates: []tls.Certificate{server}, ClientAuth: tls.RequireAnyClientCert})
+				defer func() { _ = from.Close() }()
+				if from.Handshake() != nil {
+					return
+				}
+				raw, err := net.Dial("tcp", address)
+				if err != nil {
+					return
+				}
+				//nolint:gosec // the test knows who is there
+				to := tls.Client(tappedConn{raw, wire}, &tls.Config{Certificates: []tls.Certificate{client}, InsecureSkipVerify: true})
+				go func() {
+					_, _ = io.Copy(to, io.TeeReader(from, record))
+					_ = to.Close()
+				}()
+				_, _ = io.Copy(from, io.TeeReader(to, record))
+			}()
+		}
+	}()
+	return "https://" + listener.Addr().String()
+}
+
+// tappedConn records what is on the wire, both ways.
+type tappedConn struct {
+	net.Conn
+	record *tape
+}
+
+func (c tappedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	_, _ = c.record.Write(b[:n])
+	return n, err
+}
+
+func (c tappedConn) Write(b []byte) (int, error) {
+	_, _ = c.record.Write(b)
+	return c.Conn.Write(b)
+}
+
 // way records what a peer and a Join Server say to each other within TLS.
 func (x taps) way(name string) func(string, *tls.Config) (sim.Way, error) {
 	record := x.tape(name)

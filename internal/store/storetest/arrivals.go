@@ -14,18 +14,21 @@ type HandingOver interface {
 	DuePassages(ctx context.Context, to joinery.JoinServerID, now, until time.Time, limit int) ([]joinery.RekeyOrder, error)
 	NextPassage(ctx context.Context, to joinery.JoinServerID) (due time.Time, waits bool, err error)
 	PassageCounts(ctx context.Context) (map[joinery.PassageState]int, error)
-	NoteOffered(ctx context.Context, offered map[joinery.RekeyID][]byte, entries ...joinery.AuditEntry) error
+	NoteOffered(ctx context.Context, to joinery.JoinServer, now time.Time, list []joinery.PassageOffer) ([]joinery.RekeyID, error)
+	NoteHandover(ctx context.Context, to joinery.JoinServer, now time.Time, list []joinery.PassageOffer) error
 	MovePassage(ctx context.Context, id joinery.RekeyID, p joinery.Passage, a joinery.AuditEntry) error
 	TakeReceipt(ctx context.Context, from joinery.JoinServerID, after, next uint64, list []joinery.PassageChange) error
 	ReadReceiptsAgain(ctx context.Context, from joinery.JoinServerID, now time.Time) error
 	Arrive(ctx context.Context, a joinery.Arrival, limit int, entry joinery.AuditEntry) (joinery.Arrival, error)
-	RefuseArrival(ctx context.Context, id joinery.ArrivalID, reason string, news []byte, entry joinery.AuditEntry) error
+	RefuseArrival(ctx context.Context, id joinery.ArrivalID, reason string, news []byte, entry joinery.AuditEntry) (bool, error)
+	ParkedArrivals(ctx context.Context, before time.Time, limit int) ([]joinery.Arrival, error)
 	TakeArrival(ctx context.Context, in joinery.ArrivedDevice, entry joinery.AuditEntry) error
 	NoteArrivalJoined(ctx context.Context, id joinery.ArrivalID, news []byte, entry joinery.AuditEntry) error
 	Arrival(ctx context.Context, id joinery.ArrivalID) (joinery.Arrival, error)
 	Arrivals(ctx context.Context, org joinery.OrgID, after joinery.ArrivalID, limit int) ([]joinery.Arrival, error)
 	ExpectedArrivals(ctx context.Context, from joinery.JoinServerID, now time.Time, limit int) ([]joinery.Arrival, error)
-	JoinedArrivals(ctx context.Context, from joinery.JoinServerID, limit int) ([]joinery.Arrival, error)
+	JoinedArrivals(ctx context.Context, from joinery.JoinServerID, after joinery.ArrivalID, limit int) ([]joinery.Arrival, error)
+	JoinedArrivalsOf(ctx context.Context, device joinery.DeviceID) ([]joinery.Arrival, error)
 	ArrivalNews(ctx context.Context, from joinery.JoinServerID, after uint64, limit int) ([]joinery.ArrivalNews, uint64, error)
 	Expect(ctx context.Context, x joinery.Expectation, limit int, entry joinery.AuditEntry) error
 	EndExpectation(ctx context.Context, id joinery.ExpectationID, org joinery.OrgID, entry joinery.AuditEntry) error
@@ -67,22 +70,52 @@ func passages(t *testing.T, open func(testing.TB) Backend) {
 	due(o.At, 1)
 	due(o.At, 0) // somebody took it up
 	again := due(o.At.Add(time.Minute), 1)
-	w.ok(w.NoteOffered(w.ctx, map[joinery.RekeyID][]byte{o.ID: {7}}, w.audit(joinery.AuditRekeyHandedOver)))
+	offers := []joinery.PassageOffer{{Order: o.ID, Owner: w.org, Sum: []byte{7}, Entry: w.audit(joinery.AuditRekeyHandedOver)}}
+	goes := func(to joinery.JoinServer, owner joinery.OrgID, at time.Time, want int) {
+		t.Helper()
+		l := []joinery.PassageOffer{{Order: o.ID, Owner: owner, Sum: []byte{7}, Entry: w.audit(joinery.AuditRekeyHandedOver)}}
+		ids, err := w.NoteOffered(w.ctx, to, at, l)
+		w.ok(err)
+		w.equal(len(ids), want)
+		if err := w.NoteHandover(w.ctx, to, at, l); want == 0 {
+			w.refused(err, joinery.CodeConflict)
+		}
+	}
+	before := w.entries()
+	repinned := j
+	repinned.TransportKey = randomBytes(400)
+	goes(repinned, w.org, o.At, 0)
+	goes(j, w.org, o.ExpiresAt, 0)
+	goes(j, joinery.NewOrgID(), o.At, 0)
+	goes(joinery.JoinServer{ID: joinery.NewJoinServerID(), TransportKey: j.TransportKey}, w.org, o.At, 0)
+	w.equal(w.entries(), before)
+	ids, err := w.NoteOffered(w.ctx, j, o.At, offers)
+	w.ok(err)
+	w.equal(ids, []joinery.RekeyID{o.ID})
+	_, err = w.NoteOffered(w.ctx, j, o.At, offers) // the same again is no news
+	w.ok(err)
+	w.equal(w.entries(), before+1)
 	move := func(state joinery.PassageState) {
 		t.Helper()
 		p := *again[0].Passage
 		p.State, p.NextAt, p.ChangedAt = state, time.Time{}, epoch
 		w.ok(w.MovePassage(w.ctx, o.ID, p, w.audit(joinery.AuditRekeyPassage)))
 	}
-	before := w.again(s).KeySet.Version
+	version := w.again(s).KeySet.Version
 	move(joinery.PassageTaken)
 	got := w.again(s)
-	if got.Rekeying.Order.Held() || got.KeySet.Version == before || len(got.Rekeying.Order.Passage.Offered) != 1 {
+	if got.Rekeying.Order.Held() || got.KeySet.Version == version || len(got.Rekeying.Order.Passage.Offered) != 1 {
 		t.Errorf("taken: %+v", got.Rekeying.Order.Passage)
 	}
 	due(o.At.Add(time.Hour), 0)
 	w.send(s, o)
-	due(o.At.Add(time.Hour), 1) // with one key set more
+	again = due(o.At.Add(time.Hour), 1) // with one key set more
+	// What came while it was offered again stays due, whoever tells how it stands.
+	w.ok(w.ProveKeySet(w.ctx, w.again(s), w.again(s).Rekeying.Candidates[0].ID, w.audit(joinery.AuditRekeyObeyed)))
+	move(joinery.PassageTaken)
+	again = due(o.At.Add(2*time.Hour), 1)
+	move(joinery.PassageTaken)
+	due(o.At.Add(3*time.Hour), 0)
 
 	joined := joinery.PassageChange{
 		Order: o.ID, Passage: joinery.Passage{State: joinery.PassageJoined, ChangedAt: epoch}, Entry: w.audit(joinery.AuditRekeyPassage),
@@ -128,6 +161,7 @@ func arrivals(t *testing.T, open func(testing.TB) Backend) {
 	w.ok(err)
 	_, err = w.Arrive(w.ctx, came("3", 3), 2, entry)
 	w.refused(err, joinery.CodeExhausted)
+	parkedElsewhere(w, j, s.Device.JoinEUI)
 
 	x := joinery.Expectation{
 		ID: joinery.NewExpectationID(), Org: w.org, From: j.ID, Server: j.Name, Devices: joinery.EUIRange{First: first.DevEUI, Last: first.DevEUI},
@@ -151,8 +185,11 @@ func arrivals(t *testing.T, open func(testing.TB) Backend) {
 	w.ok(w.TakeArrival(w.ctx, in, w.audit(joinery.AuditRekeyTaken)))
 	w.ok(w.TakeArrival(w.ctx, in, w.audit(joinery.AuditRekeyTaken)))
 	w.refused(w.TakeArrival(w.ctx, arrivedDevice(joinery.Arrival{ID: joinery.NewArrivalID()}, 1), w.audit(joinery.AuditRekeyTaken)), joinery.CodeNotFound)
-	w.ok(w.RefuseArrival(w.ctx, second.ID, "seal", []byte("two"), w.audit(joinery.AuditRekeyRefused)))
-	w.ok(w.RefuseArrival(w.ctx, second.ID, "seal", []byte("two"), w.audit(joinery.AuditRekeyRefused)))
+	for _, want := range []bool{true, false} {
+		refused, err := w.RefuseArrival(w.ctx, second.ID, "seal", []byte("two"), w.audit(joinery.AuditRekeyRefused))
+		w.ok(err)
+		w.equal(refused, want)
+	}
 	better := came("2", 2)
 	better.OfferedAt = epoch.Add(time.Second)
 	second, err = w.Arrive(w.ctx, better, 2, entry) // offered anew, sealed as it should be
@@ -164,7 +201,10 @@ func arrivals(t *testing.T, open func(testing.TB) Backend) {
 	if len(state.Rekeying.Candidates) != 1 || !state.KeySet.CanRekey() || state.KeySet.Nonces.JoinNonce != 100 || state.Device.Rekey != joinery.RekeyS {
 		t.Fatalf("taken: %+v", state)
 	}
-	none, err := w.JoinedArrivals(w.ctx, j.ID, 10)
+	w.ok(w.OpenReset(w.ctx, state.Device.ID, w.org, epoch, 5000, w.audit(joinery.AuditNoncesReset))) // a raised JoinNonce is no join
+	state, err = w.RekeyingDevice(w.ctx, state.Device.ID)
+	w.ok(err)
+	none, err := w.JoinedArrivals(w.ctx, j.ID, 0, 10)
 	w.ok(err)
 	w.equal(len(none), 0)
 	w.ok(w.ProveKeySet(w.ctx, state, in.Keys[1].KeySet.ID, w.audit(joinery.AuditRekeyObeyed)))
@@ -172,9 +212,15 @@ func arrivals(t *testing.T, open func(testing.TB) Backend) {
 	w.ok(err)
 	w.equal(state.KeySet.Held.KeySet, in.Keys[1].Held.ID)
 	w.ok(w.CommitActivation(w.ctx, NextCommit(state)))
-	joined, err := w.JoinedArrivals(w.ctx, j.ID, 10)
+	joined, err := w.JoinedArrivals(w.ctx, j.ID, 0, 10)
 	w.ok(err)
 	w.equal(len(joined), 1)
+	further, err := w.JoinedArrivals(w.ctx, j.ID, joined[0].ID, 10)
+	w.ok(err)
+	w.equal(len(further), 0)
+	ofDevice, err := w.JoinedArrivalsOf(w.ctx, state.Device.ID)
+	w.ok(err)
+	w.equal(ofDevice, joined)
 	for range 2 {
 		w.ok(w.NoteArrivalJoined(w.ctx, first.ID, []byte("three"), w.audit(joinery.AuditRekeyReceived)))
 	}
@@ -201,6 +247,40 @@ func arrivals(t *testing.T, open func(testing.TB) Backend) {
 	w.CheckInvariants(t)
 }
 
+// parkedElsewhere: another Join Server has a quota of its own, and what is parked of it
+// ends with it.
+func parkedElsewhere(w *world, one joinery.JoinServer, joinEUI lorawan.EUI64) {
+	w.t.Helper()
+	other := joinery.JoinServer{ID: joinery.NewJoinServerID(), Name: "other", TransportKey: randomBytes(400), CreatedAt: epoch}
+	w.ok(w.AddJoinServer(w.ctx, other, w.audit(joinery.AuditJoinServerAdded)))
+	a, err := w.Arrive(w.ctx, joinery.Arrival{
+		ID: joinery.NewArrivalID(), From: other.ID, Ref: "1", Org: w.org, JoinEUI: joinEUI, DevEUI: lorawan.EUI64{0xEF}, Reason: "seal", Content: []byte("sealed"),
+		OfferedAt: epoch, At: epoch, ChangedAt: epoch.Add(time.Minute),
+	}, 1, w.audit(joinery.AuditRekeyArrived))
+	w.ok(err)
+	parked := func(before time.Time, want int) []joinery.Arrival {
+		list, err := w.ParkedArrivals(w.ctx, before, 10)
+		w.ok(err)
+		w.equal(len(list), want)
+		return list
+	}
+	parked(epoch, 0)
+	parked(epoch.Add(time.Minute), 2)
+	w.equal(parked(epoch.Add(time.Hour), 3)[2], a)
+	w.ok(w.Expect(w.ctx, joinery.Expectation{
+		ID: joinery.NewExpectationID(), Org: w.org, From: other.ID, Devices: joinery.EUIRange{First: a.DevEUI, Last: a.DevEUI}, By: "storetest", At: epoch, ExpiresAt: epoch.Add(time.Hour),
+	}, 1, w.audit(joinery.AuditExpectation)))
+	w.ok(w.RemoveJoinServer(w.ctx, other.ID, w.audit(joinery.AuditJoinServerRemoved)))
+	a, err = w.Arrival(w.ctx, a.ID)
+	w.ok(err)
+	if a.State != joinery.ArrivalRefused || len(a.Content) != 0 {
+		w.t.Errorf("of a Join Server that is pinned no more: %+v", a)
+	}
+	expected, err := w.Expectations(w.ctx, w.org)
+	w.ok(err)
+	w.equal(len(expected), 0)
+}
+
 // arrivedDevice makes a device with so many key sets of an arrival, each with its
 // rekeying key.
 func arrivedDevice(a joinery.Arrival, sets int) joinery.ArrivedDevice {
@@ -217,4 +297,11 @@ func arrivedDevice(a joinery.Arrival, sets int) joinery.ArrivedDevice {
 		in.Keys = append(in.Keys, joinery.ArrivedKeys{Label: string(rune('a' + i)), KeySet: sealed(), Held: sealed()})
 	}
 	return in
+}
+
+// entries counts what is in the audit log.
+func (w *world) entries() int {
+	w.t.Helper()
+	list, _ := w.audited(0)
+	return len(list)
 }

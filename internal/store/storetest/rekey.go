@@ -22,6 +22,8 @@ type Rekeying interface {
 	RekeyOrders(ctx context.Context, device joinery.DeviceID) ([]joinery.RekeyOrder, error)
 	RekeyingDevice(ctx context.Context, id joinery.DeviceID) (joinery.ActivationState, error)
 	AddJoinServer(ctx context.Context, j joinery.JoinServer, a joinery.AuditEntry) error
+	ChangeJoinServer(ctx context.Context, j joinery.JoinServer, a joinery.AuditEntry) error
+	FormerJoinServer(ctx context.Context, receiptKey []byte) (joinery.JoinServerID, error)
 	RemoveJoinServer(ctx context.Context, id joinery.JoinServerID, a joinery.AuditEntry) error
 	JoinServers(ctx context.Context) ([]joinery.JoinServer, error)
 }
@@ -50,6 +52,7 @@ func (w *world) order(s joinery.ActivationState, n byte) joinery.RekeyOrder {
 func (w *world) arm(s joinery.ActivationState, to joinery.JoinServerID, n byte) joinery.RekeyOrder {
 	w.t.Helper()
 	o := w.order(s, n)
+	o.Server = to
 	w.ok(w.ArmRekey(w.ctx, o, to, w.audit(joinery.AuditRekeyArmed)))
 	return o
 }
@@ -82,9 +85,72 @@ func runRekeying(t *testing.T, open func(testing.TB) Backend) {
 		w.ok(w.RemoveJoinServer(w.ctx, j.ID, w.audit(joinery.AuditJoinServerRemoved)))
 		w.refused(w.RemoveJoinServer(w.ctx, j.ID, w.audit(joinery.AuditJoinServerRemoved)), joinery.CodeNotFound)
 		w.refused(w.ArmRekey(w.ctx, w.order(s, 2), j.ID, w.audit(joinery.AuditRekeyArmed)), joinery.CodeNotFound)
+		again.TransportKey = randomBytes(400)
 		w.ok(w.AddJoinServer(w.ctx, again, w.audit(joinery.AuditJoinServerAdded)))
 		w.CheckInvariants(t)
 	})
+	t.Run("server identity", func(t *testing.T) { joinServerIdentity(t, open) })
+}
+
+// joinServerIdentity: a Join Server is its statement key, whatever else of it changes;
+// no other one is taken for it.
+func joinServerIdentity(t *testing.T, open func(testing.TB) Backend) {
+	w, _, plain := rekeyWorld(t, open)
+	j := w.reached()
+	added, changed := w.audit(joinery.AuditJoinServerAdded), w.audit(joinery.AuditJoinServerChanged)
+	other := func(change func(*joinery.JoinServer)) joinery.JoinServer {
+		o := joinery.JoinServer{ID: joinery.NewJoinServerID(), Name: "other", TransportKey: randomBytes(400), ReceiptKey: randomBytes(91), CreatedAt: epoch}
+		change(&o)
+		return o
+	}
+	for _, o := range []joinery.JoinServer{
+		other(func(o *joinery.JoinServer) { o.Name = j.Name }),
+		other(func(o *joinery.JoinServer) { o.TransportKey = j.TransportKey }),
+		other(func(o *joinery.JoinServer) { o.ReceiptKey = j.ReceiptKey }),
+		other(func(o *joinery.JoinServer) { o.Identity = j.Identity }),
+	} {
+		w.refused(w.AddJoinServer(w.ctx, o, added), joinery.CodeConflict)
+		o.ID, o.ReceiptKey = plain.ID, nil
+		if o.Name == j.Name {
+			w.refused(w.ChangeJoinServer(w.ctx, o, changed), joinery.CodeConflict)
+		}
+	}
+	w.ok(w.TakeReceipt(w.ctx, j.ID, 0, 7, nil))
+	next := j
+	next.Name, next.URL, next.Identity.SPKI, next.TransportKey, next.Ours = "renamed", "https://elsewhere.example.com", [32]byte{2}, randomBytes(400), nil
+	w.ok(w.ChangeJoinServer(w.ctx, next, changed))
+	forged := next
+	forged.ReceiptKey = randomBytes(91)
+	w.refused(w.ChangeJoinServer(w.ctx, forged, changed), joinery.CodeConflict)
+	unknown := other(func(*joinery.JoinServer) {})
+	w.refused(w.ChangeJoinServer(w.ctx, unknown, changed), joinery.CodeNotFound)
+	next.Cursor = 7
+	w.pinned(next, plain)
+
+	// Forgotten and pinned again, it is the same; in between its name is anybody's.
+	w.ok(w.RemoveJoinServer(w.ctx, j.ID, w.audit(joinery.AuditJoinServerRemoved)))
+	w.refused(w.ChangeJoinServer(w.ctx, next, changed), joinery.CodeNotFound)
+	id, err := w.FormerJoinServer(w.ctx, j.ReceiptKey)
+	w.ok(err)
+	w.equal(id, j.ID)
+	named := other(func(o *joinery.JoinServer) { o.Name = next.Name })
+	w.ok(w.AddJoinServer(w.ctx, named, added))
+	w.refused(w.AddJoinServer(w.ctx, next, added), joinery.CodeConflict)
+	next.Name = "back"
+	w.ok(w.AddJoinServer(w.ctx, next, added))
+	w.pinned(next, named, plain)
+	id, err = w.FormerJoinServer(w.ctx, j.ReceiptKey)
+	w.ok(err)
+	w.equal(id, joinery.JoinServerID(0))
+	w.CheckInvariants(t)
+}
+
+// pinned wants these Join Servers, in the order of their names.
+func (w *world) pinned(want ...joinery.JoinServer) {
+	w.t.Helper()
+	got, err := w.JoinServers(w.ctx)
+	w.ok(err)
+	w.equal(got, want)
 }
 
 // rekeyOrders: one is open at most; what was sent can be confirmed at any time.
@@ -208,6 +274,7 @@ func rekeyApproval(t *testing.T, open func(testing.TB) Backend) {
 	other := w.add(d)
 	request := func(s joinery.ActivationState, n byte) joinery.RekeyOrder {
 		o := w.order(s, n)
+		o.Server = j.ID
 		o.State, o.ArmedAt, o.Person, o.Thumbprint = joinery.RekeyRequested, time.Time{}, joinery.NewPersonID(), "key"
 		w.ok(w.ArmRekey(w.ctx, o, j.ID, w.audit(joinery.AuditRekeyRequested)))
 		return o
@@ -242,7 +309,7 @@ func rekeyApproval(t *testing.T, open func(testing.TB) Backend) {
 	third := request(other, 4)
 	w.ok(w.EndRekey(w.ctx, third.ID, w.org, joinery.RekeyRejected, w.audit(joinery.AuditRekeyRejected)))
 	late := w.order(other, 5)
-	late.At = third.At.Add(time.Minute)
+	late.At, late.Server = third.At.Add(time.Minute), j.ID
 	w.ok(w.ArmRekey(w.ctx, late, j.ID, w.audit(joinery.AuditRekeyArmed)))
 	w.equal(w.again(other).Rekeying, &joinery.Rekeying{Order: &late})
 	orders, err := w.RekeyOrders(w.ctx, other.Device.ID)
