@@ -136,6 +136,10 @@ var auditedEvents = map[AuditEvent]EventType{
 	AuditServiceEnded:      EventServiceEnded,
 	AuditServiceLapsed:     EventServiceLapsed,
 	AuditServiceExtended:   EventServiceExtended,
+
+	// Of many devices at once; each that is armed has an event of its own.
+	AuditRekeyBatchRequested: EventRekeyRequested,
+	AuditRekeyBatchRejected:  EventRekeyRejected,
 }
 
 // EventOf gives the type of the event that an audit entry is, "" for none.

@@ -33,6 +33,7 @@ type (
 	apiKeyKind      struct{}
 	disputeKind     struct{}
 	rekeyKind       struct{}
+	rekeyBatchKind  struct{}
 	joinServerKind  struct{}
 	arrivalKind     struct{}
 	expectationKind struct{}
@@ -52,6 +53,7 @@ func (importKind) prefix() string      { return "imp" }
 func (apiKeyKind) prefix() string      { return "key" }
 func (disputeKind) prefix() string     { return "dsp" }
 func (rekeyKind) prefix() string       { return "rky" }
+func (rekeyBatchKind) prefix() string  { return "rkb" }
 func (joinServerKind) prefix() string  { return "jsv" }
 func (arrivalKind) prefix() string     { return "arr" }
 func (expectationKind) prefix() string { return "xpc" }
@@ -83,6 +85,8 @@ type (
 	DisputeID = ID[disputeKind]
 	// RekeyID is the identifier of an order to rekey a device: "rky_…".
 	RekeyID = ID[rekeyKind]
+	// RekeyBatchID is the identifier of an order to rekey many devices: "rkb_…".
+	RekeyBatchID = ID[rekeyBatchKind]
 	// JoinServerID is the identifier of a pinned Join Server: "jsv_…".
 	JoinServerID = ID[joinServerKind]
 	// ArrivalID is the identifier of a device that another Join Server handed over:
@@ -223,6 +227,9 @@ func NewDisputeID() DisputeID { return newID[disputeKind]() }
 // NewRekeyID draws the identifier of an order to rekey.
 func NewRekeyID() RekeyID { return newID[rekeyKind]() }
 
+// NewRekeyBatchID draws the identifier of an order to rekey many devices.
+func NewRekeyBatchID() RekeyBatchID { return newID[rekeyBatchKind]() }
+
 // NewJoinServerID draws the identifier of a pinned Join Server.
 func NewJoinServerID() JoinServerID { return newID[joinServerKind]() }
 
@@ -267,6 +274,9 @@ func ParseDisputeID(s string) (DisputeID, error) { return parseID[disputeKind](s
 
 // ParseRekeyID reads "rky_…".
 func ParseRekeyID(s string) (RekeyID, error) { return parseID[rekeyKind](s) }
+
+// ParseRekeyBatchID reads "rkb_…".
+func ParseRekeyBatchID(s string) (RekeyBatchID, error) { return parseID[rekeyBatchKind](s) }
 
 // ParseJoinServerID reads "jsv_…".
 func ParseJoinServerID(s string) (JoinServerID, error) { return parseID[joinServerKind](s) }

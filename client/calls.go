@@ -158,6 +158,13 @@ func (c *Client) AddRecipient(ctx context.Context, in NewRecipient, opts ...Call
 	return send[Recipient](ctx, c, http.MethodPost, "/export-recipients", in, opts...)
 }
 
+// AddRekeyBatchDevices: add devices to a batch that was requested with more.
+//
+// Needs the right `devices:own`, which has: member, admin.
+func (c *Client) AddRekeyBatchDevices(ctx context.Context, id joinery.RekeyBatchID, in MoreRekeyDevices, opts ...CallOption) (RekeyBatch, error) {
+	return send[RekeyBatch](ctx, c, http.MethodPost, "/rekey/batches/"+id.String()+"/devices", in, opts...)
+}
+
 // AddSigner: pin a signer of manifests.
 //
 // For the operator. Needs the right `server:write`, which has: admin.
@@ -198,6 +205,15 @@ func (c *Client) ApproveExportPolicy(ctx context.Context, in NewExportPolicy, op
 // armed, or none. Needs the right `export:approve`, which has: admin.
 func (c *Client) ApproveRekey(ctx context.Context, in RekeyApproval, opts ...CallOption) (RekeyOrders, error) {
 	return send[RekeyOrders](ctx, c, http.MethodPost, "/rekey/approvals", in, opts...)
+}
+
+// ApproveRekeyBatch: approve a batch as another person.
+//
+// An admin of the organisation who is signed in and did not ask for it; no API
+// key. Digest, JoinEUI and thumbprint have to be those that were looked at.
+// Needs the right `export:approve`, which has: admin.
+func (c *Client) ApproveRekeyBatch(ctx context.Context, id joinery.RekeyBatchID, in RekeyBatchApproval, opts ...CallOption) (RekeyBatch, error) {
+	return send[RekeyBatch](ctx, c, http.MethodPost, "/rekey/batches/"+id.String()+"/approve", in, opts...)
 }
 
 // ArmRekey: have a device derive new root keys and join at another Join Server.
@@ -1325,7 +1341,7 @@ func (c *Client) MakeReceipts(ctx context.Context, in ArrivedDevices, opts ...Ca
 //
 // Each device needs an open order. From then on each may have been obeyed. See
 // docs/handover.md. Needs the right `export:request`, which has: member, admin.
-func (c *Client) MakeRekeyTicket(ctx context.Context, in RekeyDevices, opts ...CallOption) (RekeyFile, error) {
+func (c *Client) MakeRekeyTicket(ctx context.Context, in NewRekeyTicket, opts ...CallOption) (RekeyFile, error) {
 	return send[RekeyFile](ctx, c, http.MethodPost, "/rekey/tickets", in, opts...)
 }
 
@@ -1569,6 +1585,97 @@ func (c *Client) RejectRekey(ctx context.Context, in RekeyDevices, opts ...CallO
 	return send[Rejected](ctx, c, http.MethodPost, "/rekey/rejections", in, opts...)
 }
 
+// RejectRekeyBatch: reject a batch that waits for approval.
+//
+// Needs the right `export:approve`, which has: admin.
+func (c *Client) RejectRekeyBatch(ctx context.Context, id joinery.RekeyBatchID, in RekeyBatchRejection, opts ...CallOption) (RekeyBatch, error) {
+	return send[RekeyBatch](ctx, c, http.MethodPost, "/rekey/batches/"+id.String()+"/reject", in, opts...)
+}
+
+// RekeyBatch: one batch, and how far it is.
+//
+// Needs the right `devices:read`, which has: viewer, member, admin.
+func (c *Client) RekeyBatch(ctx context.Context, id joinery.RekeyBatchID, opts ...CallOption) (RekeyBatch, error) {
+	return get[RekeyBatch](ctx, c, "/rekey/batches/"+id.String(), nil, opts...)
+}
+
+// RekeyBatchDevicesQuery is what RekeyBatchDevices may be told; zero members are left out.
+type RekeyBatchDevicesQuery struct {
+	// Go on behind the page whose 'next' this is
+	After string
+	// At most this many items
+	Limit int
+}
+
+func (q RekeyBatchDevicesQuery) values() url.Values {
+	v := url.Values{}
+	if q.After != "" {
+		v.Set("after", q.After)
+	}
+	if q.Limit != 0 {
+		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	return v
+}
+
+// RekeyBatchDevices: the devices of a batch, in their order, and what became of
+// each.
+//
+// Needs the right `devices:read`, which has: viewer, member, admin.
+//
+// It ranges over all pages from q.After on, and ends with the first error,
+// which is the last pair.
+func (c *Client) RekeyBatchDevices(ctx context.Context, id joinery.RekeyBatchID, q RekeyBatchDevicesQuery, opts ...CallOption) iter.Seq2[RekeyBatchItem, error] {
+	return pages(q.After, func(after string) (Page[RekeyBatchItem], error) {
+		q.After = after
+		return c.RekeyBatchDevicesPage(ctx, id, q, opts...)
+	})
+}
+
+// RekeyBatchDevicesPage reads one page of RekeyBatchDevices. The Next of a page is the After of the one behind
+// it; the last has none.
+func (c *Client) RekeyBatchDevicesPage(ctx context.Context, id joinery.RekeyBatchID, q RekeyBatchDevicesQuery, opts ...CallOption) (Page[RekeyBatchItem], error) {
+	return get[Page[RekeyBatchItem]](ctx, c, "/rekey/batches/"+id.String()+"/devices", q.values(), opts...)
+}
+
+// RekeyBatchesQuery is what RekeyBatches may be told; zero members are left out.
+type RekeyBatchesQuery struct {
+	// Go on behind the page whose 'next' this is
+	After string
+	// At most this many items
+	Limit int
+}
+
+func (q RekeyBatchesQuery) values() url.Values {
+	v := url.Values{}
+	if q.After != "" {
+		v.Set("after", q.After)
+	}
+	if q.Limit != 0 {
+		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	return v
+}
+
+// RekeyBatches: batches of the organisation, newest first.
+//
+// Needs the right `devices:read`, which has: viewer, member, admin.
+//
+// It ranges over all pages from q.After on, and ends with the first error,
+// which is the last pair.
+func (c *Client) RekeyBatches(ctx context.Context, q RekeyBatchesQuery, opts ...CallOption) iter.Seq2[RekeyBatch, error] {
+	return pages(q.After, func(after string) (Page[RekeyBatch], error) {
+		q.After = after
+		return c.RekeyBatchesPage(ctx, q, opts...)
+	})
+}
+
+// RekeyBatchesPage reads one page of RekeyBatches. The Next of a page is the After of the one behind
+// it; the last has none.
+func (c *Client) RekeyBatchesPage(ctx context.Context, q RekeyBatchesQuery, opts ...CallOption) (Page[RekeyBatch], error) {
+	return get[Page[RekeyBatch]](ctx, c, "/rekey/batches", q.values(), opts...)
+}
+
 // RekeyRequestsQuery is what RekeyRequests may be told; zero members are left out.
 type RekeyRequestsQuery struct {
 	// Go on behind the page whose 'next' this is
@@ -1734,6 +1841,19 @@ func (c *Client) RemoveWebhook(ctx context.Context, id joinery.WebhookID, opts .
 // has: member, admin.
 func (c *Client) RequestExport(ctx context.Context, in NewExport, opts ...CallOption) (Export, error) {
 	return send[Export](ctx, c, http.MethodPost, "/exports", in, opts...)
+}
+
+// RequestRekeyBatch: have many devices derive new root keys and join at another
+// Join Server.
+//
+// Of devices that the organisation holds, 100,000 at most; with `more` the
+// batch waits for further ones. Each gets an order of its own, as armRekey
+// gives it, or a reason why not; none keeps another out. Where an export would
+// need another person, the batch waits for one. A device that has such an order
+// already keeps it, so the same batch can be requested again. Needs the right
+// `devices:own`, which has: member, admin.
+func (c *Client) RequestRekeyBatch(ctx context.Context, in NewRekeyBatch, opts ...CallOption) (RekeyBatch, error) {
+	return send[RekeyBatch](ctx, c, http.MethodPost, "/rekey/batches", in, opts...)
 }
 
 // ResetNonces: let one join within 24 hours set a new floor for the DevNonces.
@@ -2179,4 +2299,12 @@ func (c *Client) WithdrawFirmwareRelease(ctx context.Context, id joinery.Product
 // Needs the right `people:write`, which has: admin.
 func (c *Client) WithdrawInvitation(ctx context.Context, id joinery.InvitationID, opts ...CallOption) error {
 	return c.act(ctx, http.MethodDelete, "/invitations/"+id.String(), nil, nil, opts...)
+}
+
+// WithdrawRekeyBatch: end a batch before it is done.
+//
+// Devices that were armed stay so; cancelRekey ends the order of each. Needs
+// the right `devices:own`, which has: member, admin.
+func (c *Client) WithdrawRekeyBatch(ctx context.Context, id joinery.RekeyBatchID, opts ...CallOption) (RekeyBatch, error) {
+	return send[RekeyBatch](ctx, c, http.MethodPost, "/rekey/batches/"+id.String()+"/withdraw", nil, opts...)
 }

@@ -61,11 +61,90 @@ type RekeyDevices struct {
 	Devices []joinery.DeviceID `json:"devices" nullable:"false" minItems:"1" maxItems:"200" pattern:"^dev_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"dev_ and 13 characters" doc:"Devices that the caller holds"`
 }
 
+// NewRekeyTicket asks for a ticket for the bench.
+type NewRekeyTicket struct {
+	Devices []joinery.DeviceID `json:"devices" nullable:"false" minItems:"1" maxItems:"200" pattern:"^dev_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"dev_ and 13 characters" doc:"Devices that the caller holds"`
+	// LeaveOut is for whoever asks for many.
+	LeaveOut bool `json:"leaveOut,omitzero" doc:"Leave out devices without an open order, and say so, instead of refusing the ticket"`
+}
+
 // NewHandover asks for new root keys, sealed to another Join Server.
 type NewHandover struct {
 	To        joinery.JoinServerID `json:"to,omitzero" pattern:"^jsv_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"jsv_ and 13 characters" doc:"The pinned Join Server that the orders name"`
 	Recipient joinery.RecipientID  `json:"recipient,omitzero" pattern:"^rcp_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"rcp_ and 13 characters" doc:"Or the recipient that they name"`
 	Devices   []joinery.DeviceID   `json:"devices" nullable:"false" minItems:"1" maxItems:"200" pattern:"^dev_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"dev_ and 13 characters" doc:"Devices that the caller holds"`
+	LeaveOut  bool                 `json:"leaveOut,omitzero" doc:"Leave out devices of which nothing can be handed over, and say so, instead of refusing"`
+}
+
+// NewRekeyBatch asks to rekey many devices.
+type NewRekeyBatch struct {
+	NewJoinEUI lorawan.EUI64        `json:"newJoinEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"At which the device is to join: one of the other Join Server's"`
+	To         joinery.JoinServerID `json:"to,omitzero" pattern:"^jsv_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"jsv_ and 13 characters" doc:"The pinned Join Server to which the new root keys go"`
+	Recipient  joinery.RecipientID  `json:"recipient,omitzero" pattern:"^rcp_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"rcp_ and 13 characters" doc:"Instead of it a recipient of the organisation's, whose key is RSA: its holder reads the new root keys, and the device says for ever that they were disclosed"`
+	Days       uint32               `json:"days,omitzero" maximum:"366" doc:"For how long it is sent; without it 90 days"`
+	RekeyKey   bool                 `json:"rekeyKey,omitzero" doc:"Hand the next rekeying key over, too, so that the device can be rekeyed from there: whoever has it can compute all root keys that come after"`
+	Devices    []DeviceRef          `json:"devices,omitzero" nullable:"false" maxItems:"10000" doc:"Devices of the organisation; more of them by further calls"`
+	Select     *ExportSelection     `json:"select,omitempty" doc:"Instead of devices by name: all of the organisation that this selects"`
+	More       bool                 `json:"more,omitzero" doc:"Keep the batch open for more devices"`
+}
+
+// MoreRekeyDevices adds devices to a batch.
+type MoreRekeyDevices struct {
+	Devices []DeviceRef `json:"devices" nullable:"false" maxItems:"10000" doc:"Devices of the organisation"`
+	More    bool        `json:"more,omitzero" doc:"Keep the batch open for more devices; without it the batch is complete"`
+}
+
+// MaxRekeyRefs is the most devices that one call names.
+const MaxRekeyRefs = 10_000
+
+// RekeyBatch is an order to rekey many devices: each gets an order of its own.
+type RekeyBatch struct {
+	ID            joinery.RekeyBatchID `json:"id" pattern:"^rkb_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"rkb_ and 13 characters" doc:"Identifier"`
+	State         string               `json:"state" enum:"collecting,requested,approved,done,rejected,withdrawn,expired" doc:"Where it stands; approved: the server arms one device after another"`
+	NewJoinEUI    lorawan.EUI64        `json:"newJoinEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"At which the devices are to join"`
+	To            string               `json:"to" doc:"Name of the Join Server, or of the recipient, to which the new root keys go"`
+	Recipient     joinery.RecipientID  `json:"recipient,omitzero" pattern:"^rcp_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"rcp_ and 13 characters" doc:"The recipient; absent: a pinned Join Server"`
+	Thumbprint    string               `json:"thumbprint" doc:"Names the key to which they go, as in orders"`
+	RekeyKey      bool                 `json:"rekeyKey,omitzero" doc:"Whether the next rekeying keys go there, too"`
+	Days          uint32               `json:"days" doc:"For how long each order is sent"`
+	Devices       int64                `json:"devices" doc:"How many devices it has"`
+	Armed         int64                `json:"armed" doc:"Of them, those that have their order"`
+	Failed        int64                `json:"failed" doc:"Of them, those that have none, each with its reason"`
+	Digest        string               `json:"digest,omitzero" pattern:"^[0-9a-f]{64}$" doc:"Of the devices in their order, as of an export; absent while devices are added"`
+	NeedsApproval bool                 `json:"needsApproval" doc:"Whether another person has to approve it, or had to"`
+	RequestedBy   string               `json:"requestedBy" doc:"Who asked"`
+	RequestedAt   time.Time            `json:"requestedAt" doc:"When"`
+	DecidedBy     string               `json:"decidedBy,omitzero" doc:"Who approved or rejected it"`
+	DecidedAt     time.Time            `json:"decidedAt,omitzero" doc:"When"`
+	Note          string               `json:"note,omitzero" doc:"Why it was rejected"`
+	EndedAt       time.Time            `json:"endedAt,omitzero" doc:"When it ended"`
+	ExpiresAt     time.Time            `json:"expiresAt,omitzero" doc:"When it ends by itself, while it is collected or waits for another person"`
+	Absent        []int                `json:"absent,omitzero" nullable:"false" doc:"In the answer to who names devices: the places of those that the organisation does not hold"`
+}
+
+// RekeyBatchItem is one device of a batch, and what became of it.
+type RekeyBatchItem struct {
+	Index   int64            `json:"index" doc:"Its place in the set, from 0"`
+	Device  joinery.DeviceID `json:"device" pattern:"^dev_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"dev_ and 13 characters" doc:"The device"`
+	JoinEUI lorawan.EUI64    `json:"joinEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"JoinEUI"`
+	DevEUI  lorawan.EUI64    `json:"devEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"DevEUI"`
+	State   string           `json:"state" enum:"waiting,armed,failed" doc:"Where it stands"`
+	Order   joinery.RekeyID  `json:"order,omitzero" pattern:"^rky_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"rky_ and 13 characters" doc:"The order that it got, or had to the same effect"`
+	Code    joinery.Code     `json:"code,omitzero" doc:"What kind of refusal it was"`
+	Reason  string           `json:"reason,omitzero" doc:"Why it has none"`
+}
+
+// RekeyBatchApproval approves exactly what was looked at.
+type RekeyBatchApproval struct {
+	Digest     string        `json:"digest" pattern:"^[0-9a-f]{64}$" doc:"Digest of the devices, as the batch has it"`
+	NewJoinEUI lorawan.EUI64 `json:"newJoinEUI" pattern:"^[0-9A-Fa-f]{16}$" patternDescription:"16 hexadecimal digits" doc:"At which they are to join"`
+	Thumbprint string        `json:"thumbprint" minLength:"43" maxLength:"43" doc:"Of the key to which their new root keys are to go"`
+	RekeyKey   bool          `json:"rekeyKey,omitzero" doc:"Whether the next rekeying keys are to go there, too, as the batch says"`
+}
+
+// RekeyBatchRejection rejects a batch.
+type RekeyBatchRejection struct {
+	Note string `json:"note,omitzero" maxLength:"1000" doc:"Why"`
 }
 
 // RekeyRequest is an order to rekey that waits for another person.
@@ -96,7 +175,16 @@ type Rejected struct {
 
 // RekeyFile is a file of rekeying as docs/handover.md has it.
 type RekeyFile struct {
-	File []byte `json:"file" doc:"The file, in base64"`
+	File    []byte         `json:"file,omitzero" doc:"The file, in base64; absent where every device was left out"`
+	Devices int            `json:"devices,omitzero" doc:"How many devices it has"`
+	LeftOut []RekeyLeftOut `json:"leftOut,omitzero" nullable:"false" doc:"Those that it does not have, where that was asked for"`
+}
+
+// RekeyLeftOut is a device that is not in a file, and why.
+type RekeyLeftOut struct {
+	Device joinery.DeviceID `json:"device" pattern:"^dev_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"dev_ and 13 characters" doc:"The device"`
+	Code   joinery.Code     `json:"code" doc:"What kind of refusal it was"`
+	Reason string           `json:"reason" doc:"Why"`
 }
 
 // RekeyResults is what the bench made of a ticket.

@@ -63,7 +63,8 @@ func (jsonExport) device(w io.Writer, m exportfile.Metadata, keys []exportfile.O
 }
 
 // chirpstackExport is a line of JSON a device: the bodies of the requests that make
-// a device and that set its keys (api.Device, api.DeviceKeys).
+// a device and that set its keys (api.Device, api.DeviceKeys), and the nonces, for
+// which that API has no place.
 type chirpstackExport struct{}
 
 func (chirpstackExport) begin(io.Writer) error { return nil }
@@ -78,7 +79,41 @@ func (chirpstackExport) device(w io.Writer, m exportfile.Metadata, keys []export
 	if m.MACVersion.HasTwoRootKeys() {
 		l.key(`,"appKey":"`, rootOf(keys, exportfile.AppKey), `"`)
 	}
-	return l.text("}}").to(w)
+	nonces, err := json.Marshal(chirpstackNonces{m.JoinNonce, m.SealRow().UsedDevNonces})
+	if err != nil {
+		return err
+	}
+	return l.text(`},"nonces":`, string(nonces), "}").to(w)
+}
+
+// chirpstackNonces is what ChirpStack keeps of nonces in device_keys of its database,
+// and no call of its API sets: the last JoinNonce, and DevNonces that were used (of a
+// device that counts them the last one).
+type chirpstackNonces struct {
+	JoinNonce lorawan.JoinNonce  `json:"joinNonce"`
+	DevNonces []lorawan.DevNonce `json:"devNonces,omitempty"`
+}
+
+// minds tells whether a device refuses accepts whose JoinNonce is not above the last
+// one that it took: those of LoRaWAN 1.0.4 and 1.1 do (TS001-1.0.4 §6.2.5).
+func minds(m exportfile.Metadata) bool {
+	return m.MACVersion.CountsDevNonces() && m.JoinNonce > 0
+}
+
+// noncesFrom notes the devices whose nonces a format cannot carry, on their way to
+// it.
+type noncesFrom struct {
+	exportWriter
+	minding int
+	highest lorawan.JoinNonce
+}
+
+func (n *noncesFrom) device(w io.Writer, m exportfile.Metadata, keys []exportfile.OpenedKey) error {
+	if minds(m) {
+		n.minding++
+		n.highest = max(n.highest, m.JoinNonce)
+	}
+	return n.exportWriter.device(w, m, keys)
 }
 
 // ttsExport is what The Things Stack imports: a CSV, or JSON objects one after

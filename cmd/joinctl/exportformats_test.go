@@ -40,27 +40,32 @@ func TestExportFormats(t *testing.T) {
 			[]exportfile.OpenedKey{{Root: exportfile.NwkKey, KCV: "AAAAAA", Key: nwk}},
 			";MAC_V1_0_3;PHY_V1_0_3_REV_A;EU_863_870_TTN;" + nwkText + ";\n",
 			`"root_keys":{"app_key":{"key":"` + nwkText + `"}},"used_dev_nonces":[7,9],"last_join_nonce":5}`,
-			`,"nwkKey":"` + nwkText + `"}}`, `"keys":[{"root":"NwkKey","kcv":"AAAAAA","key":"` + nwkText + `"}]}`},
+			`,"nwkKey":"` + nwkText + `"},"nonces":{"joinNonce":5,"devNonces":[7,9]}}`, `"keys":[{"root":"NwkKey","kcv":"AAAAAA","key":"` + nwkText + `"}]}`},
 		{"of a list, 1.0.4", about(lorawan.MAC1_0_4, exportfile.AppKey, exportfile.Nonces{NextDevNonce: 10}),
 			[]exportfile.OpenedKey{{Root: exportfile.AppKey, KCV: "BBBBBB", Key: app}},
 			";MAC_V1_0_4;RP002_V1_0_0;EU_863_870_TTN;" + appText + ";\n",
 			`"root_keys":{"app_key":{"key":"` + appText + `"}},"last_dev_nonce":9,"last_join_nonce":5}`,
-			`,"nwkKey":"` + appText + `"}}`, `"keys":[{"root":"AppKey","kcv":"BBBBBB","key":"` + appText + `"}]}`},
+			`,"nwkKey":"` + appText + `"},"nonces":{"joinNonce":5,"devNonces":[9]}}`, `"keys":[{"root":"AppKey","kcv":"BBBBBB","key":"` + appText + `"}]}`},
 		{"1.1", about(lorawan.MAC1_1, exportfile.NwkKey, exportfile.Nonces{NextDevNonce: 3}),
 			[]exportfile.OpenedKey{{Root: exportfile.NwkKey, KCV: "AAAAAA", Key: nwk}, {Root: exportfile.AppKey, KCV: "BBBBBB", Key: app}},
 			";MAC_V1_1;PHY_V1_1_REV_B;EU_863_870_TTN;" + appText + ";" + nwkText + "\n",
 			`"root_keys":{"app_key":{"key":"` + appText + `"},"nwk_key":{"key":"` + nwkText + `"}},"last_dev_nonce":2,"last_join_nonce":5}`,
-			`,"nwkKey":"` + nwkText + `","appKey":"` + appText + `"}}`, `{"root":"AppKey","kcv":"BBBBBB","key":"` + appText + `"}]}`},
+			`,"nwkKey":"` + nwkText + `","appKey":"` + appText + `"},"nonces":{"joinNonce":5,"devNonces":[2]}}`, `{"root":"AppKey","kcv":"BBBBBB","key":"` + appText + `"}]}`},
 	}
 	for _, d := range devices {
 		for format, want := range map[string]string{"tts-csv": d.csv, "tts-json": d.json, "chirpstack": d.chirpstack, "json": d.p} {
 			w := exportFormats[format]("EU_863_870_TTN")
+			counted := &noncesFrom{exportWriter: w}
+			w = counted
 			var out bytes.Buffer
 			if err := errors.Join(w.begin(&out), w.device(&out, d.m, d.keys)); err != nil {
 				t.Fatal(err)
 			}
 			if !bytes.Contains(out.Bytes(), []byte(want)) {
 				t.Errorf("%s, %s:\n%s\nlacks %s", d.name, format, &out, want)
+			}
+			if minds := d.m.MACVersion.CountsDevNonces(); (counted.minding == 1) != minds || minds && counted.highest != 5 {
+				t.Errorf("%s: %d devices mind the JoinNonce, of which the highest is %d", d.name, counted.minding, counted.highest)
 			}
 			if format == "tts-csv" || format == "tts-json" {
 				readBack(t, to, d.name+", "+format, &out, d.m, format == "tts-json")

@@ -42,7 +42,8 @@ asked for, or be encrypted to an identity of age. Formats:
 
   tts-csv, tts-json  The Things Stack's import of end devices
   chirpstack         a line of JSON a device, with the bodies of ChirpStack's API calls
-                     that make a device and set its keys
+                     that make a device and set its keys, and with its nonces, which
+                     that API does not take: see docs/export.md
   json               a line of JSON a device, with all that the file says of it
 
 A device of LoRaWAN 1.0.x has one root key, which each format gets where it looks for
@@ -91,9 +92,14 @@ func (o *opening) run(a *app, open func(exportWriter) (int, error)) error {
 	if err := errors.Join(checkFree(o.out), harden.Process()); err != nil {
 		return err
 	}
-	n, err := open(write(o.plan))
+	counting := &noncesFrom{exportWriter: write(o.plan)}
+	n, err := open(counting)
 	if err != nil {
 		return err
+	}
+	if what := withoutNonces[o.format]; what != "" && counting.minding > 0 {
+		a.sayf("warning: %d of these devices refuse joins there at first: LoRaWAN 1.0.4 and 1.1 take no JoinNonce twice, and a server that begins at 1 has to be above "+
+			"the last one (up to %d here). %s\n", counting.minding, counting.highest, what)
 	}
 	return a.done(map[string]any{"devices": n, "file": o.out, "format": o.format},
 		"%d devices in %s: it holds their root keys, readable; remove it when they are where they should be", n, o.out)
@@ -397,6 +403,14 @@ func exportRows(r *exportfile.Reader, v *exportfile.Verifier) func() (row, error
 type exportWriter interface {
 	begin(w io.Writer) error
 	device(w io.Writer, m exportfile.Metadata, keys []exportfile.OpenedKey) error
+}
+
+// withoutNonces is what to do where the next server does not get the nonces from a
+// format.
+var withoutNonces = map[string]string{
+	"chirpstack": "ChirpStack's API has no place for it: set join_nonce in device_keys of its database from nonces.joinNonce of each line, before the device joins; " +
+		"or let it ask as often as that",
+	"tts-csv": "The Things Stack's CSV has no place for it: use --format tts-json, or let the device ask as often as that",
 }
 
 var exportFormats = map[string]func(plan string) exportWriter{

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"joinery"
 	"joinery/client"
@@ -28,9 +29,10 @@ there ('rekey expect'), the device's next join tells the device, and a receipt c
 A Join Server that cannot be reached gets 'rekey handover' as a file, and 'rekey accept'
 takes its receipt. At the bench 'rekey ticket' and 'rekey results' take the place of the
 join. Where the organisation's export policy wants another person, the order waits for
-'rekey approve'.`,
+'rekey approve'. Many devices go as one batch: 'rekey arm --all' or '--file', and 'rekey
+batch'.`,
 	}
-	c.AddCommand(a.rekeyRequestsCommand(), a.rekeyApproveCommand(), a.rekeyRejectCommand(), a.rekeyOpenCommand())
+	c.AddCommand(a.rekeyRequestsCommand(), a.rekeyApproveCommand(), a.rekeyRejectCommand(), a.rekeyOpenCommand(), a.rekeyBatchCommand())
 	c.AddCommand(a.rekeyProfileCommand(), a.rekeyArmCommand(), a.rekeyStatusCommand(), a.rekeyCancelCommand(), a.rekeyConfirmCommand(),
 		a.rekeyTicketCommand(), a.rekeyResultsCommand(), a.rekeyHandoverCommand(), a.rekeyUnpackCommand(), a.rekeyReceiptCommand(),
 		a.rekeyAcceptCommand(), a.rekeyServerCommand(), a.rekeyExpectCommand(), a.rekeyExpectationsCommand(), a.rekeyUnexpectCommand(),
@@ -40,18 +42,23 @@ join. Where the organisation's export policy wants another person, the order wai
 
 func (a *app) rekeyProfileCommand() *cobra.Command {
 	var profile string
-	c := a.deviceAct(&cobra.Command{
-		Use:   "profile DEVICE --profile S",
+	var s rekeySelection
+	c := a.command(&cobra.Command{
+		Use:   "profile [DEVICE] --profile S",
 		Short: "Say how a device rekeys",
 		Long: `Say how a device rekeys: S, by one AES encryption under a rekeying key for each new
 key; M, by the DeriveKey command of the ATECC608 family; or none. This is its owner's
 word, for where neither the element's signed manifest nor who imported it says how; by
 it alone each order is sent three times, since a device that cannot rekey loses the
-network's list of channels with each.` + deviceHelp,
-		Example: "  joinctl rekey profile 0004A310001AA90A --profile S",
-	}, "noted how it rekeys", func(ctx context.Context, api *client.Client, d client.Device) error {
-		return api.SetRekeyProfile(ctx, d.ID, client.RekeyProfile{Profile: profile})
+network's list of channels with each.` + rekeyManyHelp + deviceHelp,
+		Example: `  joinctl rekey profile 0004A310001AA90A --profile S
+  joinctl rekey profile --file devices.txt --profile S`,
+	}, func(ctx context.Context, api *client.Client, args []string) error {
+		return a.rekeyEach(ctx, api, &s, args, "it is noted how they rekey", func(id joinery.DeviceID) error {
+			return api.SetRekeyProfile(ctx, id, client.RekeyProfile{Profile: profile})
+		})
 	})
+	s.register(c, true)
 	c.Flags().StringVar(&profile, "profile", "", "none, S or M")
 	require(c, "profile")
 	return c
@@ -61,25 +68,37 @@ func (a *app) rekeyArmCommand() *cobra.Command {
 	var joinEUI, to, recipient string
 	var days uint32
 	var yes, rekeyKey bool
+	var s rekeySelection
 	c := a.command(&cobra.Command{
-		Use:   "arm DEVICE --join-eui JOINEUI --to SERVER",
+		Use:   "arm [DEVICE] --join-eui JOINEUI --to SERVER",
 		Short: "Order devices to derive new root keys and join at another Join Server",
-		Long: `Order devices, one or several, to derive new root keys and to join at another Join
-Server. Each of their join-accepts carries the instruction until the order is confirmed,
-cancelled or expires; in that accept the network's list of channels is left out. Old keys
-are kept and served all the while. The old Join Server could compute the new root keys
-as long as it has the rekeying key; see docs/handover.md.
+		Long: `Order a device to derive new root keys and to join at another Join Server. Each of its
+join-accepts carries the instruction until the order is confirmed, cancelled or expires;
+in that accept the network's list of channels is left out. Old keys are kept and served
+all the while. The old Join Server could compute the new root keys as long as it has the
+rekeying key; see docs/handover.md. A chip of profile M cannot obey a join-accept before
+it was given its authorising MAC: 'joinctl rekey ticket' has it.
+
+Many devices, up to 100,000, are one batch: those that are named, if several; those in a
+file (--file, one a line); or all of the organisation (--all, which --from-join-eui,
+--dev-eui and --status narrow). The server arms one after another, and this command waits
+for it and tells what became of each; it may be ended meanwhile ('joinctl rekey batch
+show'). One that cannot be armed keeps no other out, and the exit code is 3. The same
+command again gives nobody a second order.
 
 With --recipient the new root keys go to a key of your organisation's instead ('joinctl
 export recipient list'; RSA): its holder reads them, and the devices say for ever that
-they were disclosed. Where the export policy wants another person, the orders wait for
-'joinctl rekey approve'.` + deviceHelp,
+they were disclosed. Where the export policy wants another person, the order waits for
+'joinctl rekey approve', or 'joinctl rekey batch approve'.` + deviceHelp,
 		Example: `  joinctl rekey arm 0004A310001AA90A --join-eui EC656EFFFE000001 --to joins.example.com
-  joinctl rekey arm 0004A310001AA90A 0004A310001AA90B --join-eui EC656EFFFE000001 \
-    --to joins.example.com --days 30
+  joinctl rekey arm --file devices.txt --join-eui EC656EFFFE000001 --to joins.example.com --days 30
+  joinctl rekey arm --all --from-join-eui 70B3D57ED0000000 --join-eui EC656EFFFE000001 \
+    --to joins.example.com
   joinctl rekey arm 0004A310001AA90A --join-eui EC656EFFFE000001 --recipient "safe of Ann" --yes`,
-		Args: cobra.MinimumNArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
+		if err := s.check(args); err != nil {
+			return err
+		}
 		eui, err := lorawan.ParseEUI64(joinEUI)
 		if err != nil {
 			return usagef("--join-eui: %w", err)
@@ -89,43 +108,18 @@ they were disclosed. Where the export policy wants another person, the orders wa
 			return err
 		}
 		if recipient != "" {
-			what := fmt.Sprintf("The new root keys of %d devices would be readable to the holder of %s, which the devices say for ever", len(args), to)
+			count := map[bool]string{true: "all devices that are selected", false: fmt.Sprintf("%d devices", len(args))}[s.many()]
+			what := fmt.Sprintf("The new root keys of %s would be readable to the holder of %s, which the devices say for ever", count, to)
 			if err := a.confirm(yes, what, to, "--yes"); err != nil {
 				return err
 			}
 		}
-		var orders []client.RekeyOrder
-		waiting := 0
-		for _, arg := range args {
-			d, err := findDevice(ctx, api, arg)
-			if err != nil {
-				return err
-			}
-			if d.Disclosed {
-				a.sayf("warning: a root key of %s was disclosed; whoever has it can forge instructions\n", deviceName(d))
-			}
-			o, err := api.ArmRekey(ctx, d.ID, in)
-			if err != nil {
-				return fmt.Errorf("%s: %w (%d devices before it are armed)", deviceName(d), err, len(orders))
-			}
-			if o.State == string(joinery.RekeyRequested) {
-				waiting++
-			}
-			orders = append(orders, o)
+		if s.many() || len(args) > 1 {
+			return a.armMany(ctx, api, in, &s, args)
 		}
-		if waiting > 0 {
-			also := ""
-			if rekeyKey {
-				also = " --rekeying-key"
-			}
-			return a.done(orders, "%d orders wait for another admin: 'joinctl rekey approve DEVICE… --join-eui %s --thumbprint %s%s'", waiting, eui, orders[0].Thumbprint, also)
-		}
-		next := "hand their new root keys over: 'joinctl rekey handover'"
-		if orders[0].Passage != nil {
-			next = "their new root keys are handed over: 'joinctl rekey status' tells how that goes"
-		}
-		return a.done(orders, "%d devices are armed for %s at %s; %s", len(orders), eui, to, next)
+		return a.armOne(ctx, api, in, args[0], to)
 	})
+	s.register(c, false)
 	yesFlag(c, &yes)
 	c.Flags().StringVar(&recipient, "recipient", "", "instead of --to: name, id or thumbprint of a recipient of your organisation's")
 	c.Flags().StringVar(&joinEUI, "join-eui", "", "JoinEUI at which they are to join")
@@ -136,6 +130,34 @@ they were disclosed. Where the export policy wants another person, the orders wa
 	c.MarkFlagsOneRequired("to", "recipient")
 	c.MarkFlagsMutuallyExclusive("to", "recipient")
 	return c
+}
+
+// armOne orders one device.
+func (a *app) armOne(ctx context.Context, api *client.Client, in client.NewRekeyOrder, arg, to string) error {
+	d, err := findDevice(ctx, api, arg)
+	if err != nil {
+		return err
+	}
+	if d.Disclosed {
+		a.sayf("warning: a root key of %s was disclosed; whoever has it can forge instructions\n", deviceName(d))
+	}
+	o, err := api.ArmRekey(ctx, d.ID, in)
+	if err != nil {
+		return fmt.Errorf("%s: %w", deviceName(d), err)
+	}
+	if d.RekeyProfile == joinery.RekeyM.String() {
+		a.sayf("profile M: this chip obeys a join-accept only once the device has its authorising MAC; where it has not, 'joinctl rekey ticket %s' has both, for the bench\n", arg)
+	}
+	orders := []client.RekeyOrder{o}
+	if o.State == string(joinery.RekeyRequested) {
+		also := map[bool]string{true: " --rekeying-key"}[in.RekeyKey]
+		return a.done(orders, "the order waits for another admin: 'joinctl rekey approve %s --join-eui %s --thumbprint %s%s'", arg, in.NewJoinEUI, o.Thumbprint, also)
+	}
+	next := "hand its new root keys over: 'joinctl rekey handover'"
+	if o.Passage != nil {
+		next = "its new root keys are handed over: 'joinctl rekey status' tells how that goes"
+	}
+	return a.done(orders, "%s is armed for %s at %s; %s", deviceName(d), in.NewJoinEUI, to, next)
 }
 
 // rekeyTarget finds where new root keys go, a Join Server or a recipient, sets its id
@@ -199,14 +221,18 @@ func passageText(p *client.Passage) string {
 }
 
 func (a *app) rekeyCancelCommand() *cobra.Command {
-	return a.deviceAct(&cobra.Command{
-		Use:     "cancel DEVICE",
-		Short:   "Send the instruction no more",
-		Long:    "Send the instruction no more. What was sent may still be obeyed, and the device is served whatever it did." + deviceHelp,
-		Example: "  joinctl rekey cancel 0004A310001AA90A",
-	}, "cancelled", func(ctx context.Context, api *client.Client, d client.Device) error {
-		return api.CancelRekey(ctx, d.ID)
+	var s rekeySelection
+	c := a.command(&cobra.Command{
+		Use:   "cancel [DEVICE]",
+		Short: "Send the instruction no more",
+		Long:  "Send the instruction no more. What was sent may still be obeyed, and the device is served whatever it did." + rekeyManyHelp + deviceHelp,
+		Example: `  joinctl rekey cancel 0004A310001AA90A
+  joinctl rekey cancel --batch rkb_0c3kd5vqmr2hx`,
+	}, func(ctx context.Context, api *client.Client, args []string) error {
+		return a.rekeyEach(ctx, api, &s, args, "cancelled", func(id joinery.DeviceID) error { return api.CancelRekey(ctx, id) })
 	})
+	s.register(c, true)
+	return c
 }
 
 func (a *app) rekeyConfirmCommand() *cobra.Command {
@@ -254,25 +280,26 @@ func (a *app) writeRekeyFile(path string, f client.RekeyFile, format string, arg
 
 func (a *app) rekeyTicketCommand() *cobra.Command {
 	var out string
+	var s rekeySelection
 	c := a.command(&cobra.Command{
-		Use:   "ticket DEVICE --out FILE",
+		Use:   "ticket [DEVICE] --out FILE",
 		Short: "Write orders into a signed ticket for the bench",
 		Long: `Write the open orders of devices into a ticket, signed by the server, that a tool at the
-bench replays onto elements. From then on each may have been obeyed.` + deviceHelp,
+bench replays onto elements. From then on each may have been obeyed. A ticket of more than
+200 devices has several parts, one behind the other in the file.` + rekeyManyHelp + deviceHelp,
 		Example: `  joinctl rekey ticket 0004A310001AA90A --out ticket.json
+  joinctl rekey ticket --batch rkb_0c3kd5vqmr2hx --out ticket.json
   joinsim element rekey ticket.json --results results.json`,
-		Args: cobra.MinimumNArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
-		ids, err := deviceIDs(ctx, api, args)
+		n, left, err := a.rekeyParts(ctx, api, &s, args, out, func(ids []joinery.DeviceID, leaveOut bool) (client.RekeyFile, error) {
+			return api.MakeRekeyTicket(ctx, client.NewRekeyTicket{Devices: ids, LeaveOut: leaveOut})
+		})
 		if err != nil {
 			return err
 		}
-		f, err := api.MakeRekeyTicket(ctx, client.RekeyDevices{Devices: ids})
-		if err != nil {
-			return err
-		}
-		return a.writeRekeyFile(out, f, "a ticket for %d devices is in %s", len(ids), out)
+		return a.wroteParts(out, n, left, "a ticket for %d devices is in %s", n, out)
 	})
+	s.register(c, true)
 	outFlag(c, &out)
 	return c
 }
@@ -285,32 +312,37 @@ func (a *app) rekeyResultsCommand() *cobra.Command {
 		Example: "  joinctl rekey results results.json",
 		Args:    cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
-		text, err := os.ReadFile(args[0])
-		if err != nil {
-			return err
-		}
-		r, err := rekeyfile.ReadResults(text)
-		if err != nil {
-			return fmt.Errorf("%s: %w", args[0], err)
-		}
-		in := client.RekeyResults{Results: []client.RekeyResult{}}
-		failed := 0
-		for _, v := range r.Results {
-			id, err := joinery.ParseRekeyID(v.Order)
+		total, failed := client.Confirmed{}, 0
+		err := eachPart(args[0], func(text []byte) error {
+			r, err := rekeyfile.ReadResults(text)
 			if err != nil {
-				return fmt.Errorf("%s: order: %w", args[0], err)
+				return err
 			}
-			if !v.Rekeyed {
-				failed++
-				a.sayf("%s was not rekeyed: %s\n", v.DevEUI, clean(v.Error))
+			in := []client.RekeyResult{}
+			for _, v := range r.Results {
+				id, err := joinery.ParseRekeyID(v.Order)
+				if err != nil {
+					return fmt.Errorf("order: %w", err)
+				}
+				if !v.Rekeyed {
+					failed++
+					a.sayf("%s was not rekeyed: %s\n", v.DevEUI, clean(v.Error))
+				}
+				in = append(in, client.RekeyResult{Order: id, DevEUI: v.DevEUI, Rekeyed: v.Rekeyed, Error: cut(v.Error, 500)})
 			}
-			in.Results = append(in.Results, client.RekeyResult{Order: id, DevEUI: v.DevEUI, Rekeyed: v.Rekeyed, Error: cut(v.Error, 500)})
-		}
-		done, err := api.TakeRekeyResults(ctx, in)
+			for run := range slices.Chunk(in, partDevices) {
+				done, err := api.TakeRekeyResults(ctx, client.RekeyResults{Results: run})
+				if err != nil {
+					return fmt.Errorf("%w; %d orders before are confirmed: give the same file again", err, total.Confirmed)
+				}
+				total.Confirmed += done.Confirmed
+			}
+			return nil
+		})
 		if err != nil {
 			return err
 		}
-		if err := a.done(done, "%d orders are confirmed, %d devices were not rekeyed", done.Confirmed, failed); err != nil || failed == 0 {
+		if err := a.done(total, "%d orders are confirmed, %d devices were not rekeyed", total.Confirmed, failed); err != nil || failed == 0 {
 			return err
 		}
 		return errPartial
@@ -319,32 +351,35 @@ func (a *app) rekeyResultsCommand() *cobra.Command {
 
 func (a *app) rekeyHandoverCommand() *cobra.Command {
 	var to, recipient, out string
+	var s rekeySelection
 	c := a.command(&cobra.Command{
-		Use:   "handover DEVICE --to SERVER --out FILE",
+		Use:   "handover [DEVICE] --to SERVER --out FILE",
 		Short: "Seal the new root keys of devices to the other Join Server",
 		Long: `Seal the root keys to which the orders of devices lead to the Join Server that they
 name. The file opens there and nowhere else; it can be made again as often as it is lost.
 There, 'joinctl rekey unpack' makes a key list of it. Where the orders name a recipient
 of your organisation's, --recipient says so, and the holder of its private key opens the
-file: 'joinctl rekey open'.` + deviceHelp,
+file: 'joinctl rekey open'. A hand-over of more than 200 devices has several parts, one
+behind the other in the file.` + rekeyManyHelp + deviceHelp,
 		Example: `  joinctl rekey handover 0004A310001AA90A --to joins.example.com --out handover.json
+  joinctl rekey handover --batch rkb_0c3kd5vqmr2hx --to joins.example.com --out handover.json
   joinctl rekey handover 0004A310001AA90A --recipient "safe of Ann" --out handover.json`,
-		Args: cobra.MinimumNArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
 		var in client.NewHandover
 		name, err := a.rekeyTarget(ctx, api, to, recipient, &in.To, &in.Recipient)
 		if err != nil {
 			return err
 		}
-		if in.Devices, err = deviceIDs(ctx, api, args); err != nil {
-			return err
-		}
-		f, err := api.MakeHandover(ctx, in)
+		n, left, err := a.rekeyParts(ctx, api, &s, args, out, func(ids []joinery.DeviceID, leaveOut bool) (client.RekeyFile, error) {
+			in.Devices, in.LeaveOut = ids, leaveOut
+			return api.MakeHandover(ctx, in)
+		})
 		if err != nil {
 			return err
 		}
-		return a.writeRekeyFile(out, f, "the new root keys of %d devices are in %s, sealed to %s", len(in.Devices), out, name)
+		return a.wroteParts(out, n, left, "the new root keys of %d devices are in %s, sealed to %s", n, out, name)
 	})
+	s.register(c, true)
 	c.Flags().StringVar(&to, "to", "", "name or id of the pinned Join Server")
 	c.Flags().StringVar(&recipient, "recipient", "", "instead of --to: name, id or thumbprint of the recipient that the orders name")
 	c.MarkFlagsOneRequired("to", "recipient")
@@ -360,30 +395,38 @@ func (a *app) rekeyUnpackCommand() *cobra.Command {
 		Short: "Make a key list of what another Join Server handed over",
 		Long: `Verify a hand-over and write its devices as a sealed key list, which 'joinctl import
 sealed' takes in. KEY is the statement key of the Join Server that it comes from, by a way
-that you trust ('joinctl rekey server keys' there).`,
+that you trust ('joinctl rekey server keys' there). Of a hand-over in several parts each
+becomes a key list of its own: FILE, FILE.2, FILE.3 and so on. 'joinctl rekey take' takes
+all of them at once.`,
 		Example: `  joinctl rekey unpack handover.json --key old-server.pub --out handover.sealed
   joinctl import sealed handover.sealed --bind-net-id 000013`,
 		Args: cobra.ExactArgs(1),
 	}
 	c.RunE = func(_ *cobra.Command, args []string) error {
-		h, err := readHandover(args[0], key)
-		if err != nil {
-			return err
-		}
-		var list bytes.Buffer
-		w, err := seal.NewFileWriter(&list, h.Seal)
-		if err != nil {
-			return err
-		}
-		for _, d := range h.Devices {
-			if err := w.Write(d.Row); err != nil {
+		devices, parts := 0, 0
+		err := readHandovers(args[0], key, func(h rekeyfile.Handover) error {
+			var list bytes.Buffer
+			w, err := seal.NewFileWriter(&list, h.Seal)
+			if err != nil {
 				return err
 			}
-		}
-		if err := errors.Join(w.Flush(), os.WriteFile(out, list.Bytes(), 0o600)); err != nil {
+			for _, d := range h.Devices {
+				if err := w.Write(d.Row); err != nil {
+					return err
+				}
+			}
+			name := out
+			if parts++; parts > 1 {
+				name = fmt.Sprintf("%s.%d", out, parts)
+			}
+			devices += len(h.Devices)
+			return errors.Join(w.Flush(), os.WriteFile(name, list.Bytes(), 0o600))
+		})
+		if err != nil {
 			return err
 		}
-		return a.done(map[string]any{"file": out, "devices": len(h.Devices)}, "%d devices are in %s; 'joinctl import sealed' takes them in", len(h.Devices), out)
+		return a.done(map[string]any{"file": out, "devices": devices, "parts": parts}, "%d devices are in %s%s; 'joinctl import sealed' takes them in", devices, out,
+			map[bool]string{true: fmt.Sprintf(" and %d more files behind it", parts-1)}[parts > 1])
 	}
 	c.Flags().StringVar(&key, "key", "", "PEM file of the other Join Server's statement key")
 	require(c, "key")
@@ -391,20 +434,19 @@ that you trust ('joinctl rekey server keys' there).`,
 	return c
 }
 
-// readHandover reads a hand-over that the key in a PEM file signed.
-func readHandover(path, keyFile string) (h rekeyfile.Handover, err error) {
+// readHandovers reads the parts of a hand-over that the key in a PEM file signed.
+func readHandovers(path, keyFile string, do func(rekeyfile.Handover) error) error {
 	trusted, err := readPublicDER(keyFile)
 	if err != nil {
-		return h, err
+		return err
 	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return h, err
-	}
-	if _, err := rekeyfile.Open(text, rekeyfile.FormatHandover, trusted, &h); err != nil {
-		return h, fmt.Errorf("%s: %w", path, err)
-	}
-	return h, nil
+	return eachPart(path, func(text []byte) error {
+		var h rekeyfile.Handover
+		if _, err := rekeyfile.Open(text, rekeyfile.FormatHandover, trusted, &h); err != nil {
+			return err
+		}
+		return do(h)
+	})
 }
 
 // readPublicDER reads a public key from a PEM file.
@@ -431,27 +473,33 @@ again later.`,
 		Example: "  joinctl rekey receipt handover.json --key old-server.pub --out receipt.json",
 		Args:    cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
-		h, err := readHandover(args[0], key)
-		if err != nil {
-			return err
-		}
-		in := client.ArrivedDevices{Devices: []client.ArrivedDevice{}}
-		for _, d := range h.Devices {
-			here, err := findDevice(ctx, api, d.Row.JoinEUI.String()+"/"+d.Row.DevEUI.String())
+		file, devices, joined := client.RekeyFile{}, 0, 0
+		err := readHandovers(args[0], key, func(h rekeyfile.Handover) error {
+			devices += len(h.Devices)
+			in := client.ArrivedDevices{Devices: []client.ArrivedDevice{}}
+			for _, d := range h.Devices {
+				here, err := findDevice(ctx, api, d.Row.JoinEUI.String()+"/"+d.Row.DevEUI.String())
+				if err != nil {
+					return err
+				}
+				in.Devices = append(in.Devices, client.ArrivedDevice{Device: here.ID, Order: d.Order, Cookie: d.Cookie})
+			}
+			f, err := api.MakeReceipts(ctx, in)
 			if err != nil {
 				return err
 			}
-			in.Devices = append(in.Devices, client.ArrivedDevice{Device: here.ID, Order: d.Order, Cookie: d.Cookie})
-		}
-		f, err := api.MakeReceipts(ctx, in)
+			var r rekeyfile.Receipt
+			if _, err := rekeyfile.Open(f.File, rekeyfile.FormatReceipt, nil, &r); err != nil {
+				return err
+			}
+			joined += len(r.Joins)
+			file.File = append(append(file.File, f.File...), '\n') // a part for each of the hand-over
+			return nil
+		})
 		if err != nil {
 			return err
 		}
-		var r rekeyfile.Receipt
-		if _, err := rekeyfile.Open(f.File, rekeyfile.FormatReceipt, nil, &r); err != nil {
-			return err
-		}
-		return a.writeRekeyFile(out, f, "%d of %d devices joined here; the receipt is in %s", len(r.Joins), len(h.Devices), out)
+		return a.writeRekeyFile(out, file, "%d of %d devices joined here; the receipt is in %s", joined, devices, out)
 	})
 	c.Flags().StringVar(&key, "key", "", "PEM file of the other Join Server's statement key")
 	require(c, "key")
@@ -467,14 +515,15 @@ func (a *app) rekeyAcceptCommand() *cobra.Command {
 		Example: "  joinctl rekey accept receipt.json",
 		Args:    cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
-		text, err := os.ReadFile(args[0])
-		if err != nil {
+		total := client.Confirmed{}
+		err := eachPart(args[0], func(text []byte) error {
+			done, err := api.TakeReceipts(ctx, client.RekeyFile{File: text})
+			total.Confirmed += done.Confirmed
 			return err
-		}
-		done, err := api.TakeReceipts(ctx, client.RekeyFile{File: text})
+		})
 		if err != nil {
-			return err
+			return fmt.Errorf("%w; %d orders before are confirmed", err, total.Confirmed)
 		}
-		return a.done(done, "%d orders are confirmed", done.Confirmed)
+		return a.done(total, "%d orders are confirmed", total.Confirmed)
 	})
 }

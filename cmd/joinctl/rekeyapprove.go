@@ -8,6 +8,7 @@ import (
 
 	"joinery/client"
 	"joinery/internal/exportfile"
+	"joinery/internal/rekeyfile"
 	"joinery/lorawan"
 
 	"github.com/spf13/cobra"
@@ -119,10 +120,6 @@ which handed over ('joinctl rekey server keys' there).`,
 
 // openHandover decrypts the devices of a hand-over into a new file, and tells how many.
 func (a *app) openHandover(ctx context.Context, path string, key keyFile, statement, out string, write exportWriter) (n int, err error) {
-	h, err := readHandover(path, statement)
-	if err != nil {
-		return 0, err
-	}
 	private, err := a.readPrivateKey(ctx, key)
 	if err != nil {
 		return 0, err
@@ -132,14 +129,16 @@ func (a *app) openHandover(ctx context.Context, path string, key keyFile, statem
 		if err := write.begin(w); err != nil {
 			return err
 		}
-		for _, d := range h.Devices {
-			err := private.OpenRow(h.Seal, d.Row, func(m exportfile.Metadata, keys []exportfile.OpenedKey) error { return write.device(w, m, keys) })
-			if err != nil {
-				return fmt.Errorf("order %s: %w", d.Order, err)
+		return readHandovers(path, statement, func(h rekeyfile.Handover) error {
+			for _, d := range h.Devices {
+				err := private.OpenRow(h.Seal, d.Row, func(m exportfile.Metadata, keys []exportfile.OpenedKey) error { return write.device(w, m, keys) })
+				if err != nil {
+					return fmt.Errorf("order %s: %w", d.Order, err)
+				}
+				n++
 			}
-			n++
-		}
-		return nil
+			return nil
+		})
 	})
 	return n, err
 }

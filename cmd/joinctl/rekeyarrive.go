@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"os"
 	"slices"
 
 	"joinery"
@@ -258,26 +257,27 @@ over into your JoinEUIs. It may be taken as often as it comes.`,
 		Example: "  joinctl rekey take handover.json --bind-net-id 000013",
 		Args:    cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
-		text, err := os.ReadFile(args[0])
+		b, err := bind.optional()
 		if err != nil {
 			return err
 		}
-		in := client.NewHandoverFile{File: text}
-		if in.Bind, err = bind.optional(); err != nil {
-			return err
-		}
-		out, err := api.TakeHandover(ctx, in)
-		if err != nil {
-			return err
-		}
+		var all client.HandoverResults
 		refused := 0
-		for _, r := range out.Results {
-			if r.State == "refused" {
-				refused++
-				a.sayf("order %s was refused: %s\n", clean(r.Order), clean(r.Reason))
+		err = eachPart(args[0], func(text []byte) error {
+			out, err := api.TakeHandover(ctx, client.NewHandoverFile{File: text, Bind: b})
+			for _, r := range out.Results {
+				if r.State == "refused" {
+					refused++
+					a.sayf("order %s was refused: %s\n", clean(r.Order), clean(r.Reason))
+				}
 			}
+			all.Results = append(all.Results, out.Results...)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("%w; %d devices before are taken in: give the same file again", err, len(all.Results)-refused)
 		}
-		if err := a.done(out, "%d devices are taken in, %d refused", len(out.Results)-refused, refused); err != nil || refused == 0 {
+		if err := a.done(all, "%d devices are taken in, %d refused", len(all.Results)-refused, refused); err != nil || refused == 0 {
 			return err
 		}
 		return errPartial

@@ -2,7 +2,9 @@ package activation
 
 import (
 	"context"
+	"time"
 
+	"joinery"
 	"joinery/lorawan"
 )
 
@@ -15,3 +17,6 @@ func (s *Service) Hold(joinEUI, devEUI lorawan.EUI64) (release func()) {
 
 // KeyringError gives an error of custody its code.
 func KeyringError(err error) error { return keyringError(err) }
+
+// IsLetGo tells whether a device may join though its service has lapsed.
+func IsLetGo(state joinery.ActivationState, now time.Time) bool { return isLetGo(state, now) }

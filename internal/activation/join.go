@@ -34,10 +34,12 @@ func (s *Service) tryJoin(ctx context.Context, req JoinRequest, frame lorawan.Jo
 	if answer, ok, err := s.answerAgain(ctx, req, state, hash, nil); ok || err != nil {
 		return answer, err
 	}
-	if !canInstruct(state, s.now()) { // whoever leaves is let go
+	if !isLetGo(state, s.now()) {
 		if err := s.checkTerm(state.Device); err != nil {
 			return JoinAnswer{}, err
 		}
+	}
+	if !canInstruct(state, s.now()) { // whoever leaves is let go
 		if err := s.checkAttested(state.Device); err != nil {
 			return JoinAnswer{}, err
 		}

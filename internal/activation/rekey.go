@@ -89,6 +89,22 @@ func canInstruct(state joinery.ActivationState, now time.Time) bool {
 		(d.RekeyWord != joinery.RekeyByOwner || r.Order.Sent < joinery.RekeyTries)
 }
 
+// leaveTries is how many joins of a device whose service has lapsed one order to
+// rekey has answered: the order is there to leave by, and no service by itself. A
+// device hears one of so many accepts; where it did not, its owner orders anew.
+const leaveTries = 8
+
+// isLetGo tells whether the service term of a device does not matter, because it is
+// told to leave. Accepts that carried its order before the lapse do not count
+// against it: one goes out after the lapse in any case.
+func isLetGo(state joinery.ActivationState, now time.Time) bool {
+	if !canInstruct(state, now) {
+		return false
+	}
+	o := state.Rekeying.Order
+	return o.Sent < leaveTries || o.LastSentAt.Before(state.Device.Service.RefuseAt)
+}
+
 // hasMoved tells whether the device is known to have joined at another Join
 // Server, with keys that it derived to go there.
 func hasMoved(state joinery.ActivationState) bool {

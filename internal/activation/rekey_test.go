@@ -65,11 +65,14 @@ func (h *house) addRekeying(version lorawan.MACVersion) *wire {
 }
 
 // rekeyKey is the rekeying key of a device: purpose 03 of profile ecb-v1.
-func (h *house) rekeyKey(e lorawan.EUI64) (key [16]byte) {
+func (h *house) rekeyKey(e lorawan.EUI64) [16]byte { return h.keyFor(3, e) }
+
+// keyFor derives a key of a device by profile ecb-v1.
+func (h *house) keyFor(purpose byte, e lorawan.EUI64) (key [16]byte) {
 	h.t.Helper()
 	c, err := aes.NewCipher(h.keys.MasterKey[:])
 	ok(h.t, err)
-	c.Encrypt(key[:], []byte{3, 1, 0, 0, 0, 1, 0, 0, e[0], e[1], e[2], e[3], e[4], e[5], e[6], e[7]})
+	c.Encrypt(key[:], []byte{purpose, 1, 0, 0, 0, 1, 0, 0, e[0], e[1], e[2], e[3], e[4], e[5], e[6], e[7]})
 	return key
 }
 
@@ -162,6 +165,50 @@ func TestRekeyInstruction(t *testing.T) {
 			wantClean(t, h)
 		})
 	}
+}
+
+// A chip of profile M ignores the instruction in an accept until it has its
+// authorising MAC; it obeys the next accept then, and derives what this server does.
+func TestRekeyProfileM(t *testing.T) {
+	h := newHouse(t)
+	h.serial = "0123114e171b98b427"
+	first := h.add(lorawan.MAC1_1, binding())
+	devEUI := first.DevEUI()
+	_, nwk, app := h.keys.DerivedKeySet(t, devEUI, 1)
+	e, err := element.Provision(joinEUI, devEUI, nwk[:], app[:])
+	ok(t, err)
+	low, high := h.keyFor(4, devEUI), h.keyFor(5, devEUI)
+	ok(t, e.SetSlotKey(slices.Concat(low[:], high[:]), []byte{1, 0x23, 0x11, 0x4e, 0x17, 0x1b, 0x98, 0xb4, 0x27}))
+	d := &wire{h: h}
+	d.Device, err = device.Restore(e, first.State(), device.Options{})
+	ok(t, err)
+	id := h.state(d.Device).Device.ID
+	ok(t, h.store.SetRekeyProfile(t.Context(), id, h.org, joinery.RekeyM, h.audit(joinery.AuditRekeyProfile)))
+	o := h.arm(d, 1)
+	a, err := d.join()
+	ok(t, err)
+	if got, is := a.CFList.Rekey(); !is || got != o.Rekey || a.Rekeyed {
+		t.Fatalf("without its MAC: %+v", a)
+	}
+	d.wantAt(joinEUI)
+
+	state, err := h.store.RekeyingDevice(t.Context(), id)
+	ok(t, err)
+	mac, err := h.keys.Keyring.AuthMAC(t.Context(), state.KeySet)
+	ok(t, err)
+	ok(t, d.SetAuthMAC(mac[:]))
+	if a, err = d.join(); err != nil || !a.Rekeyed {
+		t.Fatalf("with its MAC: %+v, %v", a, err)
+	}
+	d.wantAt(away)
+	frame, err := d.JoinRequest()
+	ok(t, err)
+	state, err = h.store.RekeyingDevice(t.Context(), id)
+	ok(t, err)
+	if c := state.Rekeying.Candidates; len(c) != 1 || h.keys.Keyring.VerifyJoin(t.Context(), c[0], frame) != nil {
+		t.Errorf("the chip derived other root keys than this server: %+v", c)
+	}
+	wantClean(t, h)
 }
 
 // A repeat of the request gets the same bytes, instruction and all, and is not

@@ -44,8 +44,9 @@ type house struct {
 	app     joinery.Peer
 	alarms  []string
 
-	mu  sync.Mutex
-	now time.Time
+	mu     sync.Mutex
+	now    time.Time
+	serial string // of the chips of devices that are added; "" for none
 }
 
 func newHouse(t testing.TB) *house { return newHouseAt(t, joinEUI) }
@@ -204,7 +205,7 @@ func (h *house) addAs(devEUI lorawan.EUI64, version lorawan.MACVersion, b *joine
 	imp, err := h.store.BeginImport(ctx, imp)
 	ok(h.t, err)
 	rows, err := h.store.CommitRows(ctx, joinery.ImportRows{
-		Import: imp.ID, Count: 1, Last: true, Devices: []joinery.NewDevice{{Line: 1, Device: d, KeySet: ks, Binding: b}},
+		Import: imp.ID, Count: 1, Last: true, Devices: []joinery.NewDevice{{Line: 1, Device: d, KeySet: ks, Binding: b, Serial: h.serial}},
 	}, joinery.AuditEntry{At: noon, Event: joinery.AuditDeviceImported, Actor: "test", Org: h.org})
 	ok(h.t, err)
 	if rows[0].Status != joinery.RowCreated {

@@ -127,3 +127,71 @@ func TestNoServiceBeginsInDoubt(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+// A device whose service has lapsed joins all the same while it is told to leave, and
+// learns in that join where to go; not for ever by one order, nor without one.
+func TestLapsedMayLeave(t *testing.T) {
+	h, given := withTerms(t)
+	options := activation.Options{Now: h.clock, Log: slog.New(slog.DiscardHandler), Terms: given, Rekeying: h.store}
+	h.Service = activation.New(h.store, h.keys.Keyring, h.peers, options)
+	d := h.addRekeying(lorawan.MAC1_0_4)
+	if _, err := d.join(); err != nil {
+		t.Fatal(err)
+	}
+	end := h.state(d.Device).Device.Service.RefuseAt
+	h.sleep(end.Sub(h.clock()) + time.Hour)
+	deaf := func() error { // the device hears none of it
+		_, err := h.Join(t.Context(), h.joinRequest(d.Device))
+		h.sleep(time.Minute)
+		return err
+	}
+	wantCode(t, deaf(), joinery.CodeLapsed)
+	long := func(n byte) joinery.RekeyOrder {
+		t.Helper()
+		o := h.order(d, n)
+		o.ExpiresAt = h.clock().Add(24 * time.Hour)
+		ok(t, h.store.ArmRekey(t.Context(), o, h.server(), h.audit(joinery.AuditRekeyArmed)))
+		return o
+	}
+	first := long(1)
+	for n := range joinery.RekeyTries { // by its owner's word alone; others see below
+		if err := deaf(); err != nil {
+			t.Fatalf("join %d of a device that is to leave: %v", n+1, err)
+		}
+	}
+	wantCode(t, deaf(), joinery.CodeLapsed) // no subscription
+	ok(t, h.store.EndRekey(t.Context(), first.ID, h.org, joinery.RekeyCancelled, h.audit(joinery.AuditRekeyCancelled)))
+	wantCode(t, deaf(), joinery.CodeLapsed)
+	second := long(2) // its owner orders anew
+	a, err := d.join()
+	ok(t, err)
+	if got, is := a.CFList.Rekey(); !is || got != second.Rekey || !a.Rekeyed {
+		t.Fatalf("got %+v", a)
+	}
+	d.wantAt(away)
+	wantClean(t, h)
+}
+
+// One order has so many joins of a device answered whose service has lapsed; what was
+// sent in vain before the lapse keeps nobody in.
+func TestLetGo(t *testing.T) {
+	lapse := noon.Add(time.Hour)
+	for _, c := range []struct {
+		sent uint32
+		last time.Time
+		want bool
+	}{
+		{0, time.Time{}, true}, {7, lapse.Add(time.Minute), true}, {8, lapse.Add(time.Minute), false},
+		{300, lapse.Add(-time.Minute), true}, {301, lapse.Add(time.Minute), false},
+	} {
+		s := joinery.ActivationState{
+			Device: joinery.Device{Rekey: joinery.RekeyS, RekeyWord: joinery.RekeyByManifest, Service: joinery.ServiceTerm{RefuseAt: lapse}},
+			Rekeying: &joinery.Rekeying{Order: &joinery.RekeyOrder{
+				State: joinery.RekeySent, Sent: c.sent, LastSentAt: c.last, ExpiresAt: lapse.Add(24 * time.Hour),
+			}},
+		}
+		if got := activation.IsLetGo(s, lapse.Add(time.Hour)); got != c.want {
+			t.Errorf("sent %d times, last %v: %v", c.sent, c.last, got)
+		}
+	}
+}

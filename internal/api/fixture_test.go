@@ -210,7 +210,7 @@ func startWith(t testing.TB, signIn auth.SignInOptions, change ...func(*api.Opti
 		Rotation:     rotation.New(db, f.keys, time.Now),
 		Exports:      exports,
 		Attestations: attestations,
-		Rekeying:     rekeying, RekeyApprovals: rekeying, RekeyFiles: rekeying, JoinServers: rekeying, Arrivals: rekeying,
+		Rekeying:     rekeying, RekeyApprovals: rekeying, RekeyBatches: rekeying, RekeyFiles: rekeying, JoinServers: rekeying, Arrivals: rekeying,
 		Events: events.New(db, f.keys, webhook.NewSender(webhook.Policy{}, "joinery/test", nil), events.Options{Encode: api.EncodeEvent}),
 	}
 	if f.custody, err = custodylog.New(db, f.keys, custodylog.Options{Origin: "log.example", Log: log}); err == nil {

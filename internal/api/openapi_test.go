@@ -244,6 +244,14 @@ POST /devices/{id}/rekey/confirm
 GET /rekey/requests
 POST /rekey/approvals
 POST /rekey/rejections
+POST /rekey/batches
+GET /rekey/batches
+GET /rekey/batches/{id}
+GET /rekey/batches/{id}/devices
+POST /rekey/batches/{id}/devices
+POST /rekey/batches/{id}/approve
+POST /rekey/batches/{id}/reject
+POST /rekey/batches/{id}/withdraw
 POST /rekey/tickets
 POST /rekey/results
 POST /rekey/handovers
@@ -407,7 +415,7 @@ func TestAnswersFitTheDocument(t *testing.T) {
 			path += "?organisation=" + f.orgA.String()
 		}
 		var header []string
-		if op.Tags[0] == "people" || op.Tags[0] == "exports" || op.OperationID == "listRekeyRequests" || op.OperationID == "getAttestPolicy" { // an operator of none of several organisations has no people
+		if op.Tags[0] == "people" || op.Tags[0] == "exports" || op.OperationID == "listRekeyRequests" || strings.Contains(op.path, "/rekey/batches") || op.OperationID == "getAttestPolicy" { // an operator of none of several organisations has no people
 			header = []string{client.OrganisationHeader, f.orgA.String()}
 		}
 		credential := w.operatorKey

@@ -31,10 +31,10 @@ type RekeyApprovals interface {
 
 // RekeyFiles is what goes to the bench and to other Join Servers, and comes back.
 type RekeyFiles interface {
-	Ticket(ctx context.Context, caller joinery.Caller, devices []joinery.DeviceID) ([]byte, error)
+	Ticket(ctx context.Context, caller joinery.Caller, devices []joinery.DeviceID, leaveOut bool) (rekey.File, error)
 	Results(ctx context.Context, caller joinery.Caller, list []rekeyfile.Result) (done int, err error)
-	Handover(ctx context.Context, caller joinery.Caller, to joinery.JoinServerID, devices []joinery.DeviceID) ([]byte, error)
-	Disclose(ctx context.Context, caller joinery.Caller, to joinery.RecipientID, devices []joinery.DeviceID) ([]byte, error)
+	Handover(ctx context.Context, caller joinery.Caller, to joinery.JoinServerID, devices []joinery.DeviceID, leaveOut bool) (rekey.File, error)
+	Disclose(ctx context.Context, caller joinery.Caller, to joinery.RecipientID, devices []joinery.DeviceID, leaveOut bool) (rekey.File, error)
 	Receipts(ctx context.Context, caller joinery.Caller, list []rekey.HandedOver) ([]byte, error)
 	TakeReceipts(ctx context.Context, caller joinery.Caller, file []byte) (done int, err error)
 }
@@ -179,13 +179,19 @@ func rekeyOrder(o joinery.RekeyOrder) client.RekeyOrder {
 	}
 }
 
+func rekeyFile(f rekey.File) client.RekeyFile {
+	return client.RekeyFile{File: f.Content, Devices: f.Devices, LeftOut: each(f.LeftOut, func(l rekey.LeftOut) client.RekeyLeftOut {
+		return client.RekeyLeftOut{Device: l.Device, Code: l.Code, Reason: l.Reason}
+	})}
+}
+
 func (s *Server) registerRekeyFiles() {
 	route(s, spec{method: http.MethodPost, path: "/rekey/tickets", id: "makeRekeyTicket", tag: "rekey",
 		summary:     "Write orders into a signed ticket for the bench",
 		description: "Each device needs an open order. From then on each may have been obeyed. See docs/handover.md."},
-		func(ctx context.Context, caller joinery.Caller, in *body[client.RekeyDevices]) (*body[client.RekeyFile], error) {
-			file, err := s.RekeyFiles.Ticket(ctx, caller, in.Body.Devices)
-			return ok(client.RekeyFile{File: file}), err
+		func(ctx context.Context, caller joinery.Caller, in *body[client.NewRekeyTicket]) (*body[client.RekeyFile], error) {
+			f, err := s.RekeyFiles.Ticket(ctx, caller, in.Body.Devices, in.Body.LeaveOut)
+			return ok(rekeyFile(f)), err
 		})
 	route(s, spec{method: http.MethodPost, path: "/rekey/results", id: "takeRekeyResults", tag: "rekey",
 		summary: "Take in what the bench made of a ticket", description: "Orders that were obeyed are confirmed."},
@@ -203,14 +209,14 @@ func (s *Server) registerRekeyFiles() {
 			if (in.Body.To == 0) == (in.Body.Recipient == 0) {
 				return nil, joinery.Errorf(joinery.CodeInvalid, "to: name a pinned Join Server or a recipient, one of the two")
 			}
-			var file []byte
+			var f rekey.File
 			var err error
 			if in.Body.Recipient != 0 {
-				file, err = s.RekeyFiles.Disclose(ctx, caller, in.Body.Recipient, in.Body.Devices)
+				f, err = s.RekeyFiles.Disclose(ctx, caller, in.Body.Recipient, in.Body.Devices, in.Body.LeaveOut)
 			} else {
-				file, err = s.RekeyFiles.Handover(ctx, caller, in.Body.To, in.Body.Devices)
+				f, err = s.RekeyFiles.Handover(ctx, caller, in.Body.To, in.Body.Devices, in.Body.LeaveOut)
 			}
-			return ok(client.RekeyFile{File: file}), err
+			return ok(rekeyFile(f)), err
 		})
 	route(s, spec{method: http.MethodPost, path: "/rekey/receipts", id: "makeReceipts", tag: "rekey",
 		summary:     "Sign that devices which were handed over joined here",

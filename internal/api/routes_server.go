@@ -35,6 +35,7 @@ func (s *Server) register() {
 	s.registerCustodyLog()
 	s.registerRekeying()
 	s.registerRekeyApprovals()
+	s.registerRekeyBatches()
 	s.registerRekeyFiles()
 	s.registerJoinServers()
 	s.registerArrivals()

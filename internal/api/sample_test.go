@@ -18,7 +18,7 @@ func absentIDs() map[string]string {
 		"key": joinery.NewAPIKeyID().String(), "per": joinery.NewPersonID().String(), "inv": joinery.NewInvitationID().String(),
 		"ses": joinery.NewSessionID().String(), "psk": joinery.NewPasskeyID().String(), "dsp": joinery.NewDisputeID().String(), "whk": joinery.NewWebhookID().String(),
 		"kst": joinery.NewKeySetID().String(), "rcp": joinery.NewRecipientID().String(), "exp": joinery.NewExportID().String(),
-		"jsv": joinery.NewJoinServerID().String(), "xpc": joinery.NewExpectationID().String(), "arr": joinery.NewArrivalID().String(), "rky": joinery.NewRekeyID().String(),
+		"jsv": joinery.NewJoinServerID().String(), "xpc": joinery.NewExpectationID().String(), "arr": joinery.NewArrivalID().String(), "rky": joinery.NewRekeyID().String(), "rkb": joinery.NewRekeyBatchID().String(),
 		"prd": joinery.NewProductID().String(), "pky": joinery.NewProductKeyID().String(), "rel": joinery.NewReleaseID().String(),
 	}
 }

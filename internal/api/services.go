@@ -43,6 +43,7 @@ type Services struct {
 	CustodyLog     CustodyLog
 	Rekeying       Rekeying
 	RekeyApprovals RekeyApprovals
+	RekeyBatches   RekeyBatches
 	RekeyFiles     RekeyFiles
 	JoinServers    JoinServers
 	Arrivals       Arrivals

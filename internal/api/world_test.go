@@ -54,6 +54,17 @@ func (f *fixture) populateRekeying(t testing.TB, w *world) {
 		t.Fatal(err)
 	}
 	w.ids["rky"] = o.ID.String()
+	b := joinery.RekeyBatch{
+		ID: joinery.NewRekeyBatchID(), Org: f.orgA, State: joinery.BatchCollecting, JoinEUI: eui(t, "EC656EFFFE000001"), Server: server.ID, Life: time.Hour,
+		RequestedBy: "test", RequestedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour),
+	}
+	if err := f.db.BeginRekeyBatch(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.db.AddRekeyBatchDevices(t.Context(), b.ID, []joinery.DeviceID{w.device.ID}); err != nil {
+		t.Fatal(err)
+	}
+	w.ids["rkb"] = b.ID.String()
 	x, err := f.as(t, f.keyA).AddExpectation(t.Context(), client.NewExpectation{From: server.ID, Devices: euiRange(t, "0004A31000000000", "0004A310FFFFFFFF")})
 	if err != nil {
 		t.Fatal(err)

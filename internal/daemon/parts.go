@@ -250,7 +250,7 @@ func services(h holders, r rules, v2, handover http.Handler) api.Services {
 		Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
 		Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Disputes: r.claim, Imports: r.provisioning, Audit: r.fleet,
 		Refusals: r.refusal, Events: r.events, Rotation: r.rotation, Service: r.service, Exports: r.export, CustodyLog: r.custody,
-		Rekeying: r.rekey, RekeyApprovals: r.rekey, RekeyFiles: r.rekey, JoinServers: r.rekey, Arrivals: r.rekey,
+		Rekeying: r.rekey, RekeyApprovals: r.rekey, RekeyBatches: r.rekey, RekeyFiles: r.rekey, JoinServers: r.rekey, Arrivals: r.rekey,
 		Attestations: r.attest, Answers: h.db, V2: v2, Handover: handover, Unsealer: system{h},
 	}
 	if r.signIn != nil { // an interface that holds nil is not nil

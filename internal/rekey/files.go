@@ -12,40 +12,60 @@ import (
 	"joinery/lorawan"
 )
 
+// File is a signed file for many devices.
+type File struct {
+	Content []byte // nil where no device is left
+	Devices int    // in it
+	LeftOut []LeftOut
+}
+
+// LeftOut is a device that is not in a file, and why.
+type LeftOut struct {
+	Device joinery.DeviceID
+	Code   joinery.Code
+	Reason string
+}
+
+// leaving is devices of which a file is made: one that does not go keeps the others
+// out, or is left out where whoever asks says so.
+type leaving struct {
+	leaveOut bool
+	out      []LeftOut
+}
+
+// refuse gives err, unless its device is left out for it.
+func (l *leaving) refuse(id joinery.DeviceID, err error) error {
+	if !l.leaveOut || !refuses(err) {
+		return err
+	}
+	l.out = append(l.out, LeftOut{id, joinery.CodeOf(err), joinery.MessageOf(err)})
+	return nil
+}
+
 // Ticket writes the open orders of devices into a signed ticket for the bench.
 // From then on each may have been obeyed. A ticket is written whole or not at all,
-// and can be written again.
-func (s *Service) Ticket(ctx context.Context, caller joinery.Caller, devices []joinery.DeviceID) ([]byte, error) {
-	states, err := s.ordered(ctx, caller, devices)
+// unless devices that have no such order are to be left out, and can be written
+// again.
+func (s *Service) Ticket(ctx context.Context, caller joinery.Caller, devices []joinery.DeviceID, leaveOut bool) (f File, err error) {
+	l := leaving{leaveOut: leaveOut}
+	states, err := s.ordered(ctx, caller, devices, &l)
 	if err != nil {
-		return nil, err
+		return f, err
 	}
 	t := rekeyfile.Ticket{At: s.now().UTC().Truncate(time.Second)}
+	var orders []rekeyfile.Order
+	var going []joinery.ActivationState
 	for _, state := range states {
-		o := *state.Rekeying.Order
-		if !o.StateAt(s.now()).Open() {
-			return nil, joinery.Errorf(joinery.CodeConflict, "device %s has no open order to rekey: arm it", state.Device.DevEUI)
-		}
-		if o.Held() {
-			return nil, joinery.Errorf(joinery.CodeConflict, "the Join Server to which device %s is to go would not answer it yet: see how its hand-over stands", state.Device.DevEUI)
-		}
-		order := rekeyfile.Order{
-			Order: o.ID.String(), JoinEUI: state.Device.JoinEUI, DevEUI: state.Device.DevEUI, Profile: state.Device.Rekey.String(),
-			NewJoinEUI: o.Rekey.JoinEUI, Cookie: o.Rekey.Cookie, JoinNonceFloor: floor(state),
-		}
-		if state.Device.Rekey == joinery.RekeyM {
-			mac, err := s.keys.AuthMAC(ctx, state.KeySet)
-			if err != nil {
-				return nil, joinery.WrapError(joinery.CodeConflict, err, "the keyring does not serve profile M")
+		order, err := s.ticketed(ctx, state)
+		if err != nil {
+			if err = l.refuse(state.Device.ID, err); err != nil {
+				return f, err
 			}
-			order.AuthMAC = mac[:]
+			continue
 		}
-		if t.ExpiresAt.IsZero() || o.ExpiresAt.Before(t.ExpiresAt) {
-			t.ExpiresAt = o.ExpiresAt
-		}
-		t.Devices = append(t.Devices, order)
+		orders, going = append(orders, order), append(going, state)
 	}
-	for _, state := range states { // before the ticket leaves
+	for i, state := range going { // before the ticket leaves
 		o := *state.Rekeying.Order
 		entry := s.orderEntry(caller, joinery.AuditRekeyTicket, state.Device, o)
 		err := s.store.NoteRekeySent(ctx, state, o, joinery.NewKeySetID(), entry.At, entry)
@@ -53,10 +73,44 @@ func (s *Service) Ticket(ctx context.Context, caller joinery.Caller, devices []j
 			err = joinery.WrapError(joinery.CodeConflict, err, "device %s changed meanwhile; ask again", state.Device.DevEUI)
 		}
 		if err != nil {
-			return nil, err
+			if err = l.refuse(state.Device.ID, err); err != nil {
+				return f, err
+			}
+			continue
 		}
+		if t.ExpiresAt.IsZero() || o.ExpiresAt.Before(t.ExpiresAt) {
+			t.ExpiresAt = o.ExpiresAt
+		}
+		t.Devices = append(t.Devices, orders[i])
 	}
-	return s.sign(ctx, rekeyfile.FormatTicket, t)
+	f = File{Devices: len(t.Devices), LeftOut: l.out}
+	if f.Devices > 0 {
+		f.Content, err = s.sign(ctx, rekeyfile.FormatTicket, t)
+	}
+	return f, err
+}
+
+// ticketed is the order of a device as a ticket has it.
+func (s *Service) ticketed(ctx context.Context, state joinery.ActivationState) (order rekeyfile.Order, err error) {
+	o := *state.Rekeying.Order
+	if !o.StateAt(s.now()).Open() {
+		return order, joinery.Errorf(joinery.CodeConflict, "device %s has no open order to rekey: arm it", state.Device.DevEUI)
+	}
+	if o.Held() {
+		return order, joinery.Errorf(joinery.CodeConflict, "the Join Server to which device %s is to go would not answer it yet: see how its hand-over stands", state.Device.DevEUI)
+	}
+	order = rekeyfile.Order{
+		Order: o.ID.String(), JoinEUI: state.Device.JoinEUI, DevEUI: state.Device.DevEUI, Profile: state.Device.Rekey.String(),
+		NewJoinEUI: o.Rekey.JoinEUI, Cookie: o.Rekey.Cookie, JoinNonceFloor: floor(state),
+	}
+	if state.Device.Rekey == joinery.RekeyM {
+		mac, err := s.keys.AuthMAC(ctx, state.KeySet)
+		if err != nil {
+			return order, joinery.WrapError(joinery.CodeConflict, err, "the keyring does not serve profile M")
+		}
+		order.AuthMAC = mac[:]
+	}
+	return order, nil
 }
 
 // Results takes in what the bench made of a ticket: orders that were obeyed are
@@ -88,50 +142,56 @@ func (s *Service) Results(ctx context.Context, caller joinery.Caller, list []rek
 // recipient that they name, as Handover does for a Join Server. Whoever has its
 // private key reads the new root keys: each device says so for ever, and it is
 // written before they leave.
-func (s *Service) Disclose(ctx context.Context, caller joinery.Caller, to joinery.RecipientID, devices []joinery.DeviceID) ([]byte, error) {
-	states, err := s.ordered(ctx, caller, devices)
+func (s *Service) Disclose(ctx context.Context, caller joinery.Caller, to joinery.RecipientID, devices []joinery.DeviceID, leaveOut bool) (f File, err error) {
+	l := leaving{leaveOut: leaveOut}
+	states, err := s.ordered(ctx, caller, devices, &l)
 	if err != nil || len(states) == 0 {
-		return nil, err
+		return File{LeftOut: l.out}, err
 	}
 	r, err := s.target(ctx, states[0].Device.Ownership.Org, 0, to)
 	if err != nil {
-		return nil, err
+		return f, err
 	}
-	list := make([]parting, len(states))
-	var entries []joinery.AuditEntry
-	for i, state := range states {
+	var going []joinery.ActivationState
+	for _, state := range states {
+		if err := s.leaves(state, r); err == nil {
+			going = append(going, state)
+		} else if err = l.refuse(state.Device.ID, err); err != nil {
+			return f, err
+		}
+	}
+	var list []parting
+	for _, state := range going { // nothing has left yet
 		o := *state.Rekeying.Order
-		if err := s.leaves(state, r); err != nil {
-			return nil, err
+		if err := s.disclose(ctx, state, s.orderEntry(caller, joinery.AuditRekeyHandedOver, state.Device, o)); err != nil {
+			if err = l.refuse(state.Device.ID, err); err != nil {
+				return f, err
+			}
+			continue
 		}
 		// One key set a device: it is the one that the disclosure names.
-		list[i] = parting{state, o, []joinery.KeySet{leadsTo(state.KeySet, o)}}
-		entries = append(entries, s.orderEntry(caller, joinery.AuditRekeyHandedOver, state.Device, o))
+		list = append(list, parting{state, o, []joinery.KeySet{leadsTo(state.KeySet, o)}})
 	}
-	if err := s.disclose(ctx, states, entries); err != nil { // nothing has left yet
-		return nil, err
+	f = File{Devices: len(list), LeftOut: l.out}
+	if f.Devices > 0 {
+		f.Content, err = s.pack(ctx, r, list)
 	}
-	return s.pack(ctx, r, list)
+	return f, err
 }
 
-// disclose writes for each device that its new root keys become readable to the
+// disclose writes that the new root keys of a device become readable to the
 // recipient of its order.
-func (s *Service) disclose(ctx context.Context, states []joinery.ActivationState, handedOver []joinery.AuditEntry) error {
-	for i, state := range states {
-		o := *state.Rekeying.Order
-		// Every later owner reads this one, so it names no person.
-		exposed := handedOver[i]
-		exposed.Event, exposed.Actor = joinery.AuditKeysExposed, "rekeying"
-		exposed.Detail = map[string]string{"rekey": o.ID.String(), "recipient": o.Thumbprint}
-		err := s.store.DiscloseRekey(ctx, state, o, joinery.NewKeySetID(), handedOver[i], exposed)
-		if errors.Is(err, joinery.ErrSwapLost) {
-			err = joinery.WrapError(joinery.CodeConflict, err, "device %s changed meanwhile; ask again", state.Device.DevEUI)
-		}
-		if err != nil {
-			return err
-		}
+func (s *Service) disclose(ctx context.Context, state joinery.ActivationState, handedOver joinery.AuditEntry) error {
+	o := *state.Rekeying.Order
+	// Every later owner reads this one, so it names no person.
+	exposed := handedOver
+	exposed.Event, exposed.Actor = joinery.AuditKeysExposed, "rekeying"
+	exposed.Detail = map[string]string{"rekey": o.ID.String(), "recipient": o.Thumbprint}
+	err := s.store.DiscloseRekey(ctx, state, o, joinery.NewKeySetID(), handedOver, exposed)
+	if errors.Is(err, joinery.ErrSwapLost) {
+		err = joinery.WrapError(joinery.CodeConflict, err, "device %s changed meanwhile; ask again", state.Device.DevEUI)
 	}
-	return nil
+	return err
 }
 
 // floor is a JoinNonce below every one that the new Join Server issues, and not
@@ -241,7 +301,7 @@ func (s *Service) order(ctx context.Context, caller joinery.Caller, text string)
 }
 
 // ordered reads devices that caller owns, each of which has an order.
-func (s *Service) ordered(ctx context.Context, caller joinery.Caller, devices []joinery.DeviceID) (states []joinery.ActivationState, err error) {
+func (s *Service) ordered(ctx context.Context, caller joinery.Caller, devices []joinery.DeviceID, l *leaving) (states []joinery.ActivationState, err error) {
 	// Keys and tickets leave by who may order that they do.
 	if err := caller.Require(joinery.RightExportRequest); err != nil {
 		return nil, err
@@ -251,11 +311,14 @@ func (s *Service) ordered(ctx context.Context, caller joinery.Caller, devices []
 	}
 	for _, id := range devices {
 		state, err := s.device(ctx, caller, id)
-		if err != nil {
-			return nil, err
+		if err == nil && state.Rekeying.Order == nil {
+			err = joinery.Errorf(joinery.CodeConflict, "there is no order to rekey device %s: arm it", state.Device.DevEUI)
 		}
-		if state.Rekeying.Order == nil {
-			return nil, joinery.Errorf(joinery.CodeConflict, "there is no order to rekey device %s: arm it", state.Device.DevEUI)
+		if err != nil {
+			if err = l.refuse(id, err); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		states = append(states, state)
 	}

@@ -60,43 +60,53 @@ const (
 // Join Server that those orders name, which must be to for all, and signs what goes
 // there. It can be made again, as often as it is lost; it is of no use to anybody
 // else.
-func (s *Service) Handover(ctx context.Context, caller joinery.Caller, to joinery.JoinServerID, devices []joinery.DeviceID) ([]byte, error) {
-	states, err := s.ordered(ctx, caller, devices)
+//
+// With leaveOut a device that has no such order keeps no other out.
+func (s *Service) Handover(ctx context.Context, caller joinery.Caller, to joinery.JoinServerID, devices []joinery.DeviceID, leaveOut bool) (f File, err error) {
+	l := leaving{leaveOut: leaveOut}
+	states, err := s.ordered(ctx, caller, devices, &l)
 	if err != nil {
-		return nil, err
+		return f, err
 	}
 	j, err := s.target(ctx, 0, to, 0)
 	if err != nil {
-		return nil, err
+		return f, err
 	}
-	list := make([]parting, len(states))
-	for i, state := range states {
-		if err := s.leaves(state, j); err != nil {
-			return nil, err
-		}
-		if list[i], err = s.parting(ctx, state, *state.Rekeying.Order); err != nil {
-			return nil, err
-		}
-	}
+	var list []parting
 	// That these keys may go there was decided when the orders were given; now the
 	// device may have them, and must find them there.
 	var offers []joinery.PassageOffer
-	for _, p := range list {
+	for _, state := range states {
+		if err := s.leaves(state, j); err != nil {
+			if err = l.refuse(state.Device.ID, err); err != nil {
+				return f, err
+			}
+			continue
+		}
+		p, err := s.parting(ctx, state, *state.Rekeying.Order)
+		if err != nil {
+			return f, err
+		}
+		list = append(list, p)
 		offers = append(offers, s.offerOf(caller, p))
 	}
-	if err := s.store.NoteHandover(ctx, j.server, s.now(), offers); err != nil { // before the keys leave
-		return nil, err
+	f = File{Devices: len(list), LeftOut: l.out}
+	if len(list) == 0 {
+		return f, nil
 	}
-	file, err := s.pack(ctx, j, list)
+	if err := s.store.NoteHandover(ctx, j.server, s.now(), offers); err != nil { // before the keys leave
+		return File{}, err
+	}
+	f.Content, err = s.pack(ctx, j, list)
 	for _, p := range list {
 		if err == nil {
 			err = s.passed(ctx, caller, p.state.Device, p.order, joinery.PassageFile)
 		}
 	}
 	if err != nil {
-		return nil, err
+		return File{}, err
 	}
-	return file, nil
+	return f, nil
 }
 
 // leaves refuses a device whose newest order leads elsewhere, or nowhere any more.

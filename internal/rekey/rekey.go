@@ -65,6 +65,7 @@ type State interface {
 	Passages
 	Arrivals
 	Expectations
+	Batches
 }
 
 // Keys are the verbs of custody that rekeying uses; see keyring.Keyring.
@@ -102,14 +103,19 @@ type Service struct {
 	log       *slog.Logger
 	now       func() time.Time
 	wake      chan struct{} // has room for one: something is to be handed over
-	page      int           // of arrivals that are looked at for joins
-	turns     turns
-	pins      pins
+	// wakeBatches likewise: devices of a batch are to be armed.
+	wakeBatches chan struct{}
+	page        int // of arrivals that are looked at for joins
+	turns       turns
+	pins        pins
 }
 
 // New makes a Service. served tells for which JoinEUIs this server answers itself.
 func New(store State, keys Keys, a Authority, served func(lorawan.EUI64) bool, log *slog.Logger, now func() time.Time) *Service {
-	return &Service{store: store, keys: keys, authority: a, served: served, log: log, now: now, wake: make(chan struct{}, 1), page: receiptPage}
+	return &Service{
+		store: store, keys: keys, authority: a, served: served, log: log, now: now,
+		wake: make(chan struct{}, 1), wakeBatches: make(chan struct{}, 1), page: receiptPage,
+	}
 }
 
 // Bounds.
@@ -186,32 +192,17 @@ type Arm struct {
 // Arm gives an order. Its instruction goes with the next join-accept of the device,
 // or the order waits for another person first: see Approve.
 func (s *Service) Arm(ctx context.Context, caller joinery.Caller, a Arm) (o joinery.RekeyOrder, err error) {
-	if a.Life == 0 {
-		a.Life = DefaultLife
-	}
-	switch {
-	case a.JoinEUI.IsZero():
-		return o, joinery.Errorf(joinery.CodeInvalid, "joinEUI: want the JoinEUI at which the device is to join")
-	case s.served(a.JoinEUI):
-		return o, joinery.Errorf(joinery.CodeInvalid, "joinEUI: this Join Server answers for it itself; name one of the other Join Server's")
-	case (a.To == 0) == (a.Recipient == 0):
-		return o, joinery.Errorf(joinery.CodeInvalid, "to: name a pinned Join Server or a recipient, one of the two")
-	case a.RekeyKey && a.Recipient != 0:
-		return o, joinery.Errorf(joinery.CodeInvalid, "rekeyKey: rekeying keys go to pinned Join Servers alone")
-	case a.Life < 0 || a.Life > MaxLife:
-		return o, joinery.Errorf(joinery.CodeInvalid, "expiry: want at most %d days from now", int(MaxLife.Hours()/24))
+	if err := s.checkArm(&a); err != nil {
+		return o, err
 	}
 	state, err := s.device(ctx, caller, a.Device)
 	if err != nil {
 		return o, err
 	}
 	owner := state.Device.Ownership.Org
-	to, err := s.target(ctx, owner, a.To, a.Recipient)
+	to, err := s.targetFor(ctx, owner, a)
 	if err != nil {
 		return o, err
-	}
-	if len(to.ranges) > 0 && !within(to.ranges, a.JoinEUI) {
-		return o, joinery.Errorf(joinery.CodeInvalid, "joinEUI: it is none of %s's", to.name)
 	}
 	if err := s.rekeyable(ctx, state); err != nil {
 		return o, err
@@ -238,6 +229,36 @@ func (s *Service) Arm(ctx context.Context, caller joinery.Caller, a Arm) (o join
 		o.State, o.ArmedAt, event = joinery.RekeyRequested, time.Time{}, joinery.AuditRekeyRequested
 	}
 	return o, s.store.ArmRekey(ctx, o, a.To, s.orderEntry(caller, event, state.Device, o))
+}
+
+// checkArm checks an order by itself, and says how long it lives where that was not.
+func (s *Service) checkArm(a *Arm) error {
+	if a.Life == 0 {
+		a.Life = DefaultLife
+	}
+	switch {
+	case a.JoinEUI.IsZero():
+		return joinery.Errorf(joinery.CodeInvalid, "joinEUI: want the JoinEUI at which the device is to join")
+	case s.served(a.JoinEUI):
+		return joinery.Errorf(joinery.CodeInvalid, "joinEUI: this Join Server answers for it itself; name one of the other Join Server's")
+	case (a.To == 0) == (a.Recipient == 0):
+		return joinery.Errorf(joinery.CodeInvalid, "to: name a pinned Join Server or a recipient, one of the two")
+	case a.RekeyKey && a.Recipient != 0:
+		return joinery.Errorf(joinery.CodeInvalid, "rekeyKey: rekeying keys go to pinned Join Servers alone")
+	case a.Life < 0 || a.Life > MaxLife:
+		return joinery.Errorf(joinery.CodeInvalid, "expiry: want at most %d days from now", int(MaxLife.Hours()/24))
+	}
+	return nil
+}
+
+// targetFor finds where the new root keys of an order go, and refuses a JoinEUI that
+// is not its own.
+func (s *Service) targetFor(ctx context.Context, owner joinery.OrgID, a Arm) (target, error) {
+	to, err := s.target(ctx, owner, a.To, a.Recipient)
+	if err == nil && len(to.ranges) > 0 && !within(to.ranges, a.JoinEUI) {
+		err = joinery.Errorf(joinery.CodeInvalid, "joinEUI: it is none of %s's", to.name)
+	}
+	return to, err
 }
 
 // rekeyable tells why a device cannot be rekeyed now, or nil.

@@ -397,3 +397,52 @@ func TestRefusals(t *testing.T) {
 		t.Error(found, err)
 	}
 }
+
+// An export in the middle of a rekeying has the root keys that the device is known
+// to have, and no candidate. A device that is seen to have obeyed between request and
+// wrapping is left out: its exported keys would be stale; asked for again it has the
+// new ones.
+func TestExportAmidRekeying(t *testing.T) {
+	ctx := t.Context()
+	a, b := newServer(t, here), newServer(t, there)
+	to := a.pin(b)
+	devEUI := lorawan.EUI64{7}
+	id := a.derived(devEUI, "")
+	ok(t, a.SetProfile(ctx, a.owner, id, joinery.RekeyS))
+	_, err := a.Arm(ctx, a.owner, rekey.Arm{Device: id, JoinEUI: there, To: to})
+	ok(t, err)
+	_, err = a.Ticket(ctx, a.owner, []joinery.DeviceID{id}) // from now on it may have obeyed
+	ok(t, err)
+	before, err := a.store.RekeyingDevice(ctx, id)
+	ok(t, err)
+
+	custodian := joinery.Caller{Operator: true, Socket: true, Name: "custody"}
+	recipient, err := a.exports.AddRecipient(ctx, a.owner, export.NewRecipient{Name: "laptop", Kind: joinery.RecipientServer, Key: string(b.keys.Keyring.TransportKey().MarshalPEM())})
+	ok(t, err)
+	request := func() (joinery.Export, []export.Device) {
+		t.Helper()
+		x, err := a.exports.Request(ctx, a.owner, export.Spec{Recipient: recipient.ID, Devices: []joinery.DeviceRef{{ID: id}}})
+		ok(t, err)
+		work, _, err := a.exports.Work(ctx, custodian, x.ID, 0, 10)
+		ok(t, err)
+		return x, work
+	}
+	first, work := request()
+	if len(work) != 1 || work[0].KeySet.ID != before.KeySet.ID || work[0].KeySet.Origin != joinery.OriginDerived {
+		t.Fatalf("in the middle: %+v", work)
+	}
+	obeyed := joinery.AuditEntry{At: a.now, Event: joinery.AuditRekeyObeyed, Actor: "test", Org: a.org, Device: id}
+	ok(t, a.store.ProveKeySet(ctx, before, before.Rekeying.Candidates[0].ID, obeyed))
+	if work, _, err := a.exports.Work(ctx, custodian, first.ID, 0, 10); err != nil || len(work) != 0 {
+		t.Fatalf("stale root keys are to be wrapped: %+v, %v", work, err)
+	}
+	items, err := a.exports.Items(ctx, a.owner, first.ID, 0, 10)
+	ok(t, err)
+	if items[0].State != joinery.ItemDropped || items[0].Reason != joinery.DropKeySet {
+		t.Errorf("%+v", items[0])
+	}
+	_, work = request()
+	if len(work) != 1 || work[0].KeySet.Origin != joinery.OriginRekeyed || len(work[0].KeySet.Steps) != 1 {
+		t.Fatalf("after it obeyed: %+v", work)
+	}
+}

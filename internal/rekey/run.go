@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -50,8 +51,12 @@ func (s *Service) hurry() {
 	}
 }
 
-// Run works until ctx ends.
+// Run works until ctx ends: it arms the devices of batches, and asks Join Servers,
+// neither of which waits for the other.
 func (r *Runner) Run(ctx context.Context) {
+	var batches sync.WaitGroup
+	batches.Go(func() { r.service.workBatches(ctx, r.log, r.hold) })
+	defer batches.Wait()
 	for {
 		r.turn(ctx)
 		select {

@@ -1,7 +1,7 @@
 // Package rekeyfile has the files of rekeying: tickets for the bench and what came
 // of them, hand-overs of new root keys to another Join Server, and that one's
-// receipts. Each is one JSON object; what a Join Server says is signed by it. The
-// formats are documented in docs/handover.md, for other implementations.
+// receipts. Each is one JSON object, or several one behind the other where it is of
+// many devices; what a Join Server says is signed by it, object by object. The formats are documented in docs/handover.md, for other implementations.
 package rekeyfile
 
 import (
@@ -11,7 +11,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
+	"iter"
 	"math/big"
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -113,6 +116,34 @@ func Verify(file []byte, format string, trusted []byte) (payload, key []byte, er
 		return nil, nil, ErrSignature
 	}
 	return s.Payload, s.Key, nil
+}
+
+// Parts reads the objects of a file one by one: one of many devices has several. Each
+// stands for itself, so that no reader needs room for all. io.EOF is the end of what
+// has at least one; anything else that is no JSON is ErrFormat.
+func Parts(r io.Reader) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		d := jsontext.NewDecoder(r)
+		for n := 0; ; n++ {
+			part, err := d.ReadValue()
+			switch {
+			case errors.Is(err, io.EOF) && n > 0:
+				return
+			case errors.Is(err, io.EOF):
+				yield(nil, fmt.Errorf("%w: it is empty", ErrFormat))
+				return
+			case err != nil:
+				if _, syntax := errors.AsType[*jsontext.SyntacticError](err); syntax {
+					err = fmt.Errorf("%w: part %d is no JSON, or not whole", ErrFormat, n+1)
+				}
+				yield(nil, err)
+				return
+			}
+			if !yield(slices.Clone(part), nil) {
+				return
+			}
+		}
+	}
 }
 
 // Ticket is instructions to rekey for a batch of devices at the bench.

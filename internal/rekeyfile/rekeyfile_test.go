@@ -8,6 +8,8 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -93,6 +95,32 @@ func TestReadResults(t *testing.T) {
 	for _, bad := range []string{"", `{"format":"other","results":[]}`, `{"format":"joinery-rekey-results/1","more":1}`} {
 		if _, err := rekeyfile.ReadResults([]byte(bad)); !errors.Is(err, rekeyfile.ErrFormat) {
 			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+// A file has one part or several, with white space between them, and each is read by
+// itself; what is no JSON, cut off or empty is refused behind what was whole.
+func TestParts(t *testing.T) {
+	read := func(text string) (parts []string, err error) {
+		for p, wrong := range rekeyfile.Parts(strings.NewReader(text)) {
+			if wrong != nil {
+				return parts, wrong
+			}
+			parts = append(parts, string(p))
+		}
+		return parts, nil
+	}
+	for text, want := range map[string][]string{
+		`{"a":1}`: {`{"a":1}`}, "{\"a\":1}\n": {`{"a":1}`}, "{\"a\":1}\n{ \"b\": 2 }\n\n{}": {`{"a":1}`, `{ "b": 2 }`, `{}`},
+	} {
+		if got, err := read(text); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%q: %q, %v", text, got, err)
+		}
+	}
+	for text, whole := range map[string]int{"": 0, " \n": 0, `{"a":1`: 0, "{}\n{\"a\"": 1, "{}\nx": 1} {
+		if got, err := read(text); !errors.Is(err, rekeyfile.ErrFormat) || len(got) != whole {
+			t.Errorf("%q: %d parts, %v", text, len(got), err)
 		}
 	}
 }

@@ -217,46 +217,57 @@ func (d *DB) SetRekeyProfile(ctx context.Context, id joinery.DeviceID, owner joi
 // or where an order is open; CodeNotFound where there is no such Join Server or
 // recipient.
 func (d *DB) ArmRekey(ctx context.Context, o joinery.RekeyOrder, to joinery.JoinServerID, a ...joinery.AuditEntry) error {
-	return d.do(ctx, func(t *tx) error {
-		if err := t.heldBy(o.Device, o.Owner); err != nil {
-			return err
-		}
-		there, err := t.integer("SELECT count(*) FROM join_server WHERE id = ? AND removed_at IS NULL", to)
-		if o.Recipient != 0 {
-			there, err = t.integer("SELECT count(*) FROM export_recipient WHERE id = ? AND org = ? AND removed_at IS NULL", o.Recipient, o.Owner)
-		}
-		if err == nil && there == 0 {
-			err = notFound("Join Server or recipient")
-		}
-		if err != nil {
-			return err
-		}
-		if err := t.exec("UPDATE rekey SET state = 'expired', ended_at = ? WHERE device = ? AND ended_at IS NULL AND (expires_at <= ? OR state = 'requested' AND at <= ?)",
-			o.At, o.Device, o.At, o.At.Add(-joinery.RekeyWait)); err != nil {
-			return err
-		}
-		candidates, err := t.integer("SELECT count(*) FROM rekey_candidate WHERE device = ?", o.Device)
-		if err == nil && candidates >= joinery.MaxRekeyCandidates {
-			err = joinery.Errorf(joinery.CodeConflict, "%d instructions were sent to this device and it may have obeyed any of them: wait until it is seen, or confirm the one that it obeyed", candidates)
-		}
-		if err != nil {
-			return err
-		}
-		state, armed := joinery.RekeyArmed, any(o.At)
-		if o.State == joinery.RekeyRequested {
-			state, armed = o.State, nil
-		}
-		err = t.exec(`INSERT INTO rekey (id, device, state, join_eui, cookie, join_server, recipient, thumbprint, org, actor, person, at, armed_at, expires_at, sent, rekey_key)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)`,
-			o.ID, o.Device, string(state), o.Rekey.JoinEUI, o.Rekey.Cookie[:], optional{to}, optional{o.Recipient}, o.Thumbprint, o.Owner, o.By, optional{o.Person}, o.At, armed, o.ExpiresAt, o.RekeyKey)
-		if err := conflict(err, "the device is being rekeyed already; cancel that order first"); err != nil || armed == nil {
-			return t.finish(err, a...)
-		}
-		if err := t.beginPassage(o.ID, o.At); err != nil {
-			return err
-		}
-		return t.finish(t.changeDevice(o.Device, "UPDATE device SET rekeying = 1 WHERE id = ? AND deleted_at IS NULL", o.Device), a...)
-	})
+	return d.do(ctx, func(t *tx) error { return t.armRekey(o, to, "", a...) })
+}
+
+// goesTo tells whether new root keys may go to a Join Server or, where one is named,
+// to a recipient of the owner's: CodeNotFound.
+func (t *tx) goesTo(to joinery.JoinServerID, recipient joinery.RecipientID, owner joinery.OrgID) error {
+	there, err := t.integer("SELECT count(*) FROM join_server WHERE id = ? AND removed_at IS NULL", to)
+	if recipient != 0 {
+		there, err = t.integer("SELECT count(*) FROM export_recipient WHERE id = ? AND org = ? AND removed_at IS NULL", recipient, owner)
+	}
+	if err == nil && there == 0 {
+		err = notFound("Join Server or recipient")
+	}
+	return err
+}
+
+// armRekey is ArmRekey; decidedBy is who approved the order as one of many, "" for
+// nobody.
+func (t *tx) armRekey(o joinery.RekeyOrder, to joinery.JoinServerID, decidedBy string, a ...joinery.AuditEntry) error {
+	if err := t.heldBy(o.Device, o.Owner); err != nil {
+		return err
+	}
+	if err := t.goesTo(to, o.Recipient, o.Owner); err != nil {
+		return err
+	}
+	if err := t.exec("UPDATE rekey SET state = 'expired', ended_at = ? WHERE device = ? AND ended_at IS NULL AND (expires_at <= ? OR state = 'requested' AND at <= ?)",
+		o.At, o.Device, o.At, o.At.Add(-joinery.RekeyWait)); err != nil {
+		return err
+	}
+	candidates, err := t.integer("SELECT count(*) FROM rekey_candidate WHERE device = ?", o.Device)
+	if err == nil && candidates >= joinery.MaxRekeyCandidates {
+		err = joinery.Errorf(joinery.CodeConflict, "%d instructions were sent to this device and it may have obeyed any of them: wait until it is seen, or confirm the one that it obeyed", candidates)
+	}
+	if err != nil {
+		return err
+	}
+	state, armed := joinery.RekeyArmed, any(o.At)
+	if o.State == joinery.RekeyRequested {
+		state, armed = o.State, nil
+	}
+	err = t.exec(`INSERT INTO rekey (id, device, state, join_eui, cookie, join_server, recipient, thumbprint, org, actor, person, at, armed_at, decided_by, expires_at, sent, rekey_key)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)`,
+		o.ID, o.Device, string(state), o.Rekey.JoinEUI, o.Rekey.Cookie[:], optional{to}, optional{o.Recipient}, o.Thumbprint, o.Owner, o.By, optional{o.Person}, o.At, armed,
+		optional{decidedBy}, o.ExpiresAt, o.RekeyKey)
+	if err := conflict(err, "the device is being rekeyed already; cancel that order first"); err != nil || armed == nil {
+		return t.finish(err, a...)
+	}
+	if err := t.beginPassage(o.ID, o.At); err != nil {
+		return err
+	}
+	return t.finish(t.changeDevice(o.Device, "UPDATE device SET rekeying = 1 WHERE id = ? AND deleted_at IS NULL", o.Device), a...)
 }
 
 // ApproveRekeys arms orders that waited for another person, by the caller whom the

@@ -55,6 +55,8 @@ var tables = []stateTable{
 	{name: "join_server_range", key: []string{"join_server", "inward", "first"}},
 	{name: "rekey", key: []string{"id"}},
 	{name: "rekey_candidate", key: []string{"device", "key_set"}},
+	{name: "rekey_batch", key: []string{"id"}},
+	{name: "rekey_batch_item", key: []string{"batch", "idx"}},
 	{name: "passage", key: []string{"rekey"}},
 	{name: "expectation", key: []string{"id"}},
 	{name: "arrival", key: []string{"id"}},

@@ -27,9 +27,12 @@ func TestRekeysToAnotherServer(t *testing.T) {
 
 	const newJoinEUI = "EC656EFFFE000001"
 	b.ctl("range", "assign", "EC656EFFFE000000/56")
-	a.ctl("rekey", "profile", a.name, "--profile", "S")
-	a.ctl("rekey", "arm", a.name, "--join-eui", newJoinEUI, "--to", there)
-	a.ctl("rekey", "handover", a.name, "--to", there, "--out", file("handover.json"))
+	many := func(args ...string) {
+		a.ctl(append(append([]string{"rekey"}, args...), "--all", "--dev-eui", a.name)...)
+	}
+	many("profile", "--profile", "S")
+	many("arm", "--join-eui", newJoinEUI, "--to", there) // a batch of one
+	many("handover", "--to", there, "--out", file("handover.json"))
 	b.ctl("rekey", "unpack", file("handover.json"), "--key", file("a.statement.pub"), "--out", file("handover.sealed"))
 	b.ctl("import", "sealed", file("handover.sealed"), "--bind-net-id", "000013", "--bind-as-id", "as.example.com")
 

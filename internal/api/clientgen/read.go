@@ -77,7 +77,7 @@ var identifiers = map[string]string{
 	"org": "joinery.OrgID", "dev": "joinery.DeviceID", "kst": "joinery.KeySetID", "peer": "joinery.PeerID", "kek": "joinery.KEKID",
 	"act": "joinery.ActivationID", "sgn": "joinery.SignerID", "imp": "joinery.ImportID", "key": "joinery.APIKeyID", "per": "joinery.PersonID", "inv": "joinery.InvitationID", "ses": "joinery.SessionID", "psk": "joinery.PasskeyID",
 	"dsp": "joinery.DisputeID", "whk": "joinery.WebhookID", "rcp": "joinery.RecipientID", "exp": "joinery.ExportID",
-	"rky": "joinery.RekeyID", "jsv": "joinery.JoinServerID", "arr": "joinery.ArrivalID", "xpc": "joinery.ExpectationID",
+	"rky": "joinery.RekeyID", "rkb": "joinery.RekeyBatchID", "jsv": "joinery.JoinServerID", "arr": "joinery.ArrivalID", "xpc": "joinery.ExpectationID",
 	"prd": "joinery.ProductID", "pky": "joinery.ProductKeyID", "rel": "joinery.ReleaseID",
 }
 

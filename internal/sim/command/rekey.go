@@ -53,69 +53,89 @@ Server that wrote the ticket.`,
 	return cmd
 }
 
-func (f *benchFlags) run(out io.Writer, ticketFile string) error {
-	ticket, err := f.ticket(ticketFile)
+func (f *benchFlags) run(out io.Writer, ticketFile string) (err error) {
+	trusted, err := f.trusted()
 	if err != nil {
 		return err
 	}
-	results := rekeyfile.Results{Format: rekeyfile.FormatResults}
+	tickets, err := os.Open(ticketFile)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tickets.Close() }()
+	var file *os.File
+	defer func() {
+		if file != nil {
+			err = errors.Join(err, file.Close())
+		}
+	}()
 	failed := false
 	c := common{config: f.config}
 	err = c.withLab(func(l *lab.Lab) error {
-		for _, o := range ticket.Devices {
-			r := rekeyfile.Result{Order: o.Order, DevEUI: o.DevEUI, Rekeyed: true}
-			if err := rekeyElement(l, o); err != nil {
-				r.Rekeyed, r.Error, failed = false, err.Error(), true
+		// A ticket of many devices has parts, and so have its results.
+		for text, err := range rekeyfile.Parts(tickets) {
+			var ticket rekeyfile.Ticket
+			if err == nil {
+				ticket, err = readTicket(text, trusted)
 			}
-			results.Results = append(results.Results, r)
+			if err != nil {
+				return fmt.Errorf("%s: %w", ticketFile, err)
+			}
+			if f.results != "" && file == nil { // not before there is something to write
+				if file, err = os.Create(f.results); err != nil {
+					return err
+				}
+				out = file
+			}
+			results := rekeyfile.Results{Format: rekeyfile.FormatResults}
+			for _, o := range ticket.Devices {
+				r := rekeyfile.Result{Order: o.Order, DevEUI: o.DevEUI, Rekeyed: true}
+				if err := rekeyElement(l, o); err != nil {
+					r.Rekeyed, r.Error, failed = false, err.Error(), true
+				}
+				results.Results = append(results.Results, r)
+			}
+			if err := json.MarshalWrite(out, results, jsontext.WithIndent("  ")); err != nil {
+				return err
+			}
+			if _, err := io.WriteString(out, "\n"); err != nil {
+				return err
+			}
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	text, err := json.Marshal(results, jsontext.WithIndent("  "))
-	if err != nil {
-		return err
-	}
-	text = append(text, '\n')
-	if f.results == "" {
-		_, err = out.Write(text)
-	} else {
-		err = os.WriteFile(f.results, text, 0o644)
-	}
 	if err == nil && failed {
 		err = ErrFailed
 	}
 	return err
 }
 
-// ticket reads and verifies a ticket.
-func (f *benchFlags) ticket(file string) (t rekeyfile.Ticket, err error) {
-	var trusted []byte
-	if f.key != "" {
-		text, err := os.ReadFile(f.key)
-		if err != nil {
-			return t, err
-		}
-		block, _ := pem.Decode(text)
-		if block == nil {
-			return t, fmt.Errorf("%s: want a PEM block with the server's public key", f.key)
-		}
-		if _, err := x509.ParsePKIXPublicKey(block.Bytes); err != nil {
-			return t, fmt.Errorf("%s: not a public key", f.key)
-		}
-		trusted = block.Bytes
+// trusted reads the key that must have signed the ticket; nil for any.
+func (f *benchFlags) trusted() ([]byte, error) {
+	if f.key == "" {
+		return nil, nil
 	}
-	text, err := os.ReadFile(file)
+	text, err := os.ReadFile(f.key)
 	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, fmt.Errorf("%s: want a PEM block with the server's public key", f.key)
+	}
+	if _, err := x509.ParsePKIXPublicKey(block.Bytes); err != nil {
+		return nil, fmt.Errorf("%s: not a public key", f.key)
+	}
+	return block.Bytes, nil
+}
+
+// readTicket reads and verifies one part of a ticket.
+func readTicket(text, trusted []byte) (t rekeyfile.Ticket, err error) {
+	if _, err := rekeyfile.Open(text, rekeyfile.FormatTicket, trusted, &t); err != nil {
 		return t, err
 	}
-	if _, err := rekeyfile.Open(text, rekeyfile.FormatTicket, trusted, &t); err != nil {
-		return t, fmt.Errorf("%s: %w", file, err)
-	}
 	if !time.Now().Before(t.ExpiresAt) {
-		return t, fmt.Errorf("%s: the ticket ran out at %s: have another written", file, t.ExpiresAt.Format(time.RFC3339))
+		return t, fmt.Errorf("the ticket ran out at %s: have another written", t.ExpiresAt.Format(time.RFC3339))
 	}
 	return t, nil
 }

@@ -26,6 +26,7 @@ type Rekeying interface {
 	FormerJoinServer(ctx context.Context, receiptKey []byte) (joinery.JoinServerID, error)
 	RemoveJoinServer(ctx context.Context, id joinery.JoinServerID, a joinery.AuditEntry) error
 	JoinServers(ctx context.Context) ([]joinery.JoinServer, error)
+	RekeyBatches
 }
 
 // rekeyWorld has a device that rekeys, and a Join Server to go to.
@@ -69,6 +70,7 @@ func runRekeying(t *testing.T, open func(testing.TB) Backend) {
 	t.Run("orders", func(t *testing.T) { rekeyOrders(t, open) })
 	t.Run("candidates", func(t *testing.T) { rekeyCandidates(t, open) })
 	t.Run("approval", func(t *testing.T) { rekeyApproval(t, open) })
+	t.Run("batches", func(t *testing.T) { rekeyBatches(t, open) })
 	t.Run("recipients", func(t *testing.T) { rekeyRecipients(t, open) })
 	t.Run("meanwhile", func(t *testing.T) { rekeyMeanwhile(t, open) })
 	t.Run("servers", func(t *testing.T) {
