@@ -107,7 +107,7 @@ func (s *Service) Disclose(ctx context.Context, caller joinery.Caller, to joiner
 		list[i] = parting{state, o, []joinery.KeySet{leadsTo(state.KeySet, o)}}
 		entries = append(entries, s.orderEntry(caller, joinery.AuditRekeyHandedOver, state.Device, o))
 	}
-	if err := s.disclose(ctx, states, entries); err != nil { // nothing has left yet
+	if err := s.disclose(ctx, states, r.kind, entries); err != nil { // nothing has left yet
 		return nil, err
 	}
 	return s.pack(ctx, r, list)
@@ -115,13 +115,13 @@ func (s *Service) Disclose(ctx context.Context, caller joinery.Caller, to joiner
 
 // disclose writes for each device that its new root keys become readable to the
 // recipient of its order.
-func (s *Service) disclose(ctx context.Context, states []joinery.ActivationState, handedOver []joinery.AuditEntry) error {
+func (s *Service) disclose(ctx context.Context, states []joinery.ActivationState, kind joinery.RecipientKind, handedOver []joinery.AuditEntry) error {
 	for i, state := range states {
 		o := *state.Rekeying.Order
 		// Every later owner reads this one, so it names no person.
 		exposed := handedOver[i]
 		exposed.Event, exposed.Actor = joinery.AuditKeysExposed, "rekeying"
-		exposed.Detail = map[string]string{"rekey": o.ID.String(), "recipient": o.Thumbprint}
+		exposed.Detail = map[string]string{"rekey": o.ID.String(), "recipient": o.Thumbprint, "kind": string(kind)}
 		err := s.store.DiscloseRekey(ctx, state, o, joinery.NewKeySetID(), handedOver[i], exposed)
 		if errors.Is(err, joinery.ErrSwapLost) {
 			err = joinery.WrapError(joinery.CodeConflict, err, "device %s changed meanwhile; ask again", state.Device.DevEUI)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"joinery/internal/exposure"
 	"joinery/internal/seal"
 	"joinery/lorawan"
 )
@@ -34,6 +35,8 @@ type HandedOver struct {
 	Generation
 	// Others are key sets that it may have instead.
 	Others []Generation `json:"others,omitempty"`
+	// Exposure is what the sender knows of disclosures; nil: it does not say.
+	Exposure *exposure.Exposure `json:"exposure,omitzero"`
 }
 
 // Generation is one key set to which instructions lead.
@@ -69,6 +72,9 @@ func (d HandedOver) Check() error {
 	case d.Profile == "M" && err == nil && len(serial) == 9:
 	default:
 		return bad("its profile or serial number")
+	}
+	if d.Exposure != nil && d.Exposure.Check() != nil {
+		return bad("what it says of disclosures")
 	}
 	seen := map[string]bool{}
 	for _, g := range d.Generations() {
