@@ -64,11 +64,8 @@ func stateOf(d client.Device) string {
 	if d.Binding == nil {
 		words = append(words, "unbound")
 	}
-	switch d.Exposed {
-	case "disclosed":
+	if d.Disclosed {
 		words = append(words, "keys disclosed")
-	case "outside":
-		words = append(words, "keys from outside")
 	}
 	if len(words) == 0 {
 		return "ready"

@@ -148,6 +148,7 @@ func arrivals(t *testing.T, open func(testing.TB) Backend) {
 	w.equal(len(expected), 0)
 
 	in := arrivedDevice(first, 2)
+	in.Told = fromElsewhere(true)
 	w.ok(w.TakeArrival(w.ctx, in, w.audit(joinery.AuditRekeyTaken)))
 	w.ok(w.TakeArrival(w.ctx, in, w.audit(joinery.AuditRekeyTaken)))
 	w.refused(w.TakeArrival(w.ctx, arrivedDevice(joinery.Arrival{ID: joinery.NewArrivalID()}, 1), w.audit(joinery.AuditRekeyTaken)), joinery.CodeNotFound)
@@ -164,6 +165,7 @@ func arrivals(t *testing.T, open func(testing.TB) Backend) {
 	if len(state.Rekeying.Candidates) != 1 || !state.KeySet.CanRekey() || state.KeySet.Nonces.JoinNonce != 100 || state.Device.Rekey != joinery.RekeyS {
 		t.Fatalf("taken: %+v", state)
 	}
+	w.equal([]bool{state.Device.Disclosed, state.KeySet.Disclosed}, []bool{true, false})
 	none, err := w.JoinedArrivals(w.ctx, j.ID, 10)
 	w.ok(err)
 	w.equal(len(none), 0)
@@ -171,6 +173,10 @@ func arrivals(t *testing.T, open func(testing.TB) Backend) {
 	state, err = w.RekeyingDevice(w.ctx, state.Device.ID)
 	w.ok(err)
 	w.equal(state.KeySet.Held.KeySet, in.Keys[1].Held.ID)
+	w.equal([]bool{state.Device.Disclosed, state.KeySet.Disclosed, state.Device.Told.Server == in.Told.Server}, []bool{true, false, true})
+	saying, err := w.LinkEntries(w.ctx, state.Device.ID)
+	w.ok(err)
+	w.equal(len(saying), 1) // told once, taken twice
 	w.ok(w.CommitActivation(w.ctx, NextCommit(state)))
 	joined, err := w.JoinedArrivals(w.ctx, j.ID, 10)
 	w.ok(err)
