@@ -64,16 +64,12 @@ var ErrDevice = errors.New("not a hand-over of a device")
 // Check tells whether d is complete and of one device.
 func (d HandedOver) Check() error {
 	bad := func(what string) error { return fmt.Errorf("%w: %s", ErrDevice, what) }
-	if d.Order == "" || len(d.Order) > maxName {
+	switch {
+	case d.Order == "" || len(d.Order) > maxName:
 		return bad("the name of its order")
-	}
-	switch serial, err := hex.DecodeString(d.Serial); {
-	case d.Profile == "S" && d.Serial == "":
-	case d.Profile == "M" && err == nil && len(serial) == 9:
-	default:
+	case !d.hasProfile():
 		return bad("its profile or serial number")
-	}
-	if d.Exposure != nil && d.Exposure.Check() != nil {
+	case d.Exposure != nil && d.Exposure.Check() != nil:
 		return bad("what it says of disclosures")
 	}
 	seen := map[string]bool{}
@@ -93,6 +89,12 @@ func (d HandedOver) Check() error {
 		}
 	}
 	return nil
+}
+
+// hasProfile tells whether the profile is one, and has the serial number that it needs.
+func (d HandedOver) hasProfile() bool {
+	serial, err := hex.DecodeString(d.Serial)
+	return d.Profile == "S" && d.Serial == "" || d.Profile == "M" && err == nil && len(serial) == 9
 }
 
 func sameDevice(a, b seal.SealedRow) bool {
