@@ -205,7 +205,7 @@ func (d CustodyDevice) Had(org OrgID) bool {
 // sharedEvents are those that every later owner of a device reads, whoever had it
 // then: what became of its keys, and of whom it came. They name no person.
 var sharedEvents = map[AuditEvent]bool{
-	AuditOwnerLinked: true, AuditKeysExposed: true, AuditLogRestarted: true, AuditEntryErased: true, AuditDeviceImported: true,
+	AuditOwnerLinked: true, AuditKeysExposed: true, AuditKeysTold: true, AuditLogRestarted: true, AuditEntryErased: true, AuditDeviceImported: true,
 	AuditRekeySent: true, AuditRekeyTicket: true, AuditRekeyObeyed: true, AuditRekeyHandedOver: true, AuditRekeyConfirmed: true,
 }
 

@@ -35,6 +35,9 @@ type Device struct {
 	Rekeying  bool
 	// Disclosed is set for ever once a root key of any key set was disclosed.
 	Disclosed bool
+	// Told is what the Join Server said that the device came from, without its times;
+	// nil: it came from none, or was read by a join, which has no use for it.
+	Told      *Told
 	CreatedAt time.Time
 	// LastJoinAt is the time of the newest activation; zero before the first.
 	LastJoinAt time.Time

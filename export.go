@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"joinery/auditlog"
 	"joinery/lorawan"
 )
 
@@ -307,6 +308,15 @@ type Disclosure struct {
 	// Export or Rekey is by what.
 	Export ExportID
 	Rekey  RekeyID
+	// Former: they were root keys that the device had before it derived new ones.
+	Former bool
+	// ToldBy is the Join Server that told of it; "": it was done here. By is the one
+	// that did it, Reference what that one calls it, ToldOrg for whom. Of what was told
+	// KeySet, Org, Export and Rekey are zero.
+	ToldBy    string
+	By        string
+	Reference string
+	ToldOrg   string
 }
 
 // Audit events of exports. Each device that is disclosed has a keys.exposed of
@@ -325,4 +335,7 @@ const (
 	AuditExportFailed     AuditEvent = "export.failed"
 	AuditExportStalled    AuditEvent = "export.stalled"
 	AuditKeysExposed      AuditEvent = "keys.exposed"
+	// AuditKeysTold: another Join Server, which gave the device away, told who could
+	// read its root keys.
+	AuditKeysTold AuditEvent = auditlog.EventTold
 )

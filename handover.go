@@ -107,6 +107,8 @@ type ArrivedDevice struct {
 	Keys    []ArrivedKeys
 	Binding *Binding
 	Serial  string // of its chip, hexadecimal; for rekeying profile M
+	// Told is what its former Join Server said of disclosures.
+	Told *Told
 	// News is the entry of a receipt that says so.
 	News []byte
 }

@@ -57,6 +57,8 @@ type NewDevice struct {
 	Manifest []byte
 	Serial   string
 	Signer   SignerID
+	// Told is what the Join Server said that exported it; nil for none.
+	Told *Told
 }
 
 // RowStatus is the fate of one imported row.

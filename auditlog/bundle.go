@@ -22,7 +22,7 @@ type Bundle struct {
 	JoinEUI string `json:"joinEUI"`
 	DevEUI  string `json:"devEUI"`
 	// Kind is "custody" or "provenance": of the second only the links of the chain
-	// of owners are there.
+	// of owners are there, and what is known of disclosures of root keys.
 	Kind string `json:"kind"`
 	// Checkpoint is the signed state of the log (c2sp.org/tlog-checkpoint).
 	Checkpoint string `json:"checkpoint"`

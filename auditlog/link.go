@@ -56,8 +56,9 @@ func Commitment(nonce []byte, name string) string {
 
 // EventStated is the event that says how the chain of a device's owners stands. Its
 // detail has "epoch", that of the newest ownership, "link", the Hash of the newest
-// link or "" for none, and "disclosed", whether a root key had left the keyring
-// readable to somebody by then.
+// link or "" for none, "disclosed", whether a root key was ever disclosed as far as
+// the server knows, "outside", see Stated, and "exposed" and "told", how many entries
+// EventExposed and EventTold there are about the device.
 const EventStated = "device.provenance_stated"
 
 // Stated is how a chain of owners stood at a time.
@@ -65,6 +66,9 @@ type Stated struct {
 	At        time.Time `json:"at"`
 	Epoch     uint32    `json:"epoch"`
 	Disclosed bool      `json:"disclosed"`
+	// Outside: the root keys came from elsewhere, and no Join Server told who could
+	// read them there; such as from a list, whose maker could.
+	Outside bool `json:"outside"`
 }
 
 // stated holds the chain against what the log says of how it stands: without that,
@@ -102,7 +106,8 @@ func (v *verifier) stated() {
 	case last.Disclosed && !disclosed:
 		v.find(FaultLink, e.ID, "a disclosure of root keys is forgotten")
 	default:
-		v.r.Stated = &Stated{At: p.Time(), Epoch: uint32(epoch), Disclosed: disclosed}
+		v.r.Stated = &Stated{At: p.Time(), Epoch: uint32(epoch), Disclosed: disclosed, Outside: p.Detail["outside"] == "true"}
+		v.counted(e, p)
 	}
 }
 

@@ -71,6 +71,10 @@ type Report struct {
 	// Stated is how the chain of owners stood when it was asked for; nil where that is
 	// not shown.
 	Stated *Stated `json:"stated,omitempty"`
+	// Disclosures are those of its root keys that the entries tell of, by this server
+	// and, as far as others told it, before the device came here; Told is who did.
+	Disclosures []Disclosure `json:"disclosures,omitempty"`
+	Told        []Told       `json:"told,omitempty"`
 }
 
 // Began is where the history of a device begins: its import.
@@ -117,6 +121,7 @@ func Verify(b Bundle, trust Trust) Report {
 		}
 		v.erasures()
 		v.links()
+		v.exposed()
 		v.stated()
 	}
 	return v.r

@@ -753,9 +753,12 @@ func (c *Client) DevicesPage(ctx context.Context, q DevicesQuery, opts ...CallOp
 
 // Disclosures: each time that root keys of a device were disclosed.
 //
-// Also by former owners. A device can be marked as disclosed without one here:
-// then it was under other EUIs, or before it came here. Needs the right
-// `devices:read`, which has: viewer, member, admin.
+// Also by former owners; and what the Join Server told, signed, from which the
+// device came, which is its word (toldBy). What that server did later is not
+// known here, nor what happened to keys that came in a list: see 'exposed' of
+// the device. A device can be marked as disclosed without one here: then it was
+// under other EUIs. Needs the right `devices:read`, which has: viewer, member,
+// admin.
 func (c *Client) Disclosures(ctx context.Context, id joinery.DeviceID, opts ...CallOption) ([]Disclosure, error) {
 	return list[Disclosure](ctx, c, "/devices/"+id.String()+"/disclosures", nil, opts...)
 }

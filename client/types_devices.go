@@ -19,7 +19,9 @@ type Device struct {
 	Released       bool               `json:"released,omitzero" doc:"Whether its owner let it go: nobody holds it until somebody claims it"`
 	OwnedSince     time.Time          `json:"ownedSince,omitzero" doc:"Since when"`
 	Suspended      bool               `json:"suspended" doc:"Whether joins are refused"`
-	Disclosed      bool               `json:"disclosed" doc:"Whether a root key of it was ever disclosed to anybody"`
+	Disclosed      bool               `json:"disclosed" doc:"Whether a root key of it was ever disclosed to anybody: by this server, or by one that had the device before and told of it"`
+	Exposed        string             `json:"exposed" enum:"none,outside,disclosed" doc:"Who could read its root keys, as far as is known here. none: they were made where nobody reads them, and no disclosure is known; outside: they came from elsewhere, such as in a list, whose maker could read them, and no Join Server told who else; disclosed: as 'disclosed' says, root keys of now or former ones"`
+	Told           *Told              `json:"told,omitempty" doc:"The word of the Join Server from which the device came; absent: it came from none, or that one said nothing"`
 	RekeyProfile   string             `json:"rekeyProfile,omitzero" enum:"S,M" doc:"How it derives new root keys, where it can; absent: nobody said that it can"`
 	RekeyWord      string             `json:"rekeyWord,omitzero" enum:"owner,importer,manifest,device" doc:"By whose word: its owner's alone, who imported it, its signed manifest, or its own, which did it here"`
 	Attestation    string             `json:"attestation,omitzero" enum:"L0,L1,L2,L3" doc:"What was shown of its element and firmware, and stands now: L0 nothing, L1 possession of its element, L2 a boot that its element verified, L3 a token of a root of trust"`
@@ -28,6 +30,15 @@ type Device struct {
 	LastJoinAt     time.Time          `json:"lastJoinAt,omitzero" doc:"When it joined last; absent: never"`
 	KeySet         KeySet             `json:"keySet" doc:"Where its root keys come from; never the keys"`
 	Binding        *Binding           `json:"binding,omitempty" doc:"Which network may join it; absent: none"`
+}
+
+// Told is what another Join Server said, signed, when it gave a device away.
+type Told struct {
+	Way     string    `json:"way" enum:"export,handover" doc:"In an export to this server, or a hand-over"`
+	Server  string    `json:"server" doc:"Who said it: as it calls itself in an export, as it is pinned in a hand-over"`
+	Signer  string    `json:"signer" doc:"Thumbprint of the key that signed: of an export that of RFC 7638, of a hand-over SHA-256 of the statement key; compare it with what that server publishes"`
+	AsOf    time.Time `json:"asOf" doc:"When. What that server disclosed later is not known here"`
+	Outside bool      `json:"outside" doc:"Whether the root keys came to it from elsewhere, without a word of who could read them"`
 }
 
 // KeySet tells where root keys come from.

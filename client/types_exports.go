@@ -128,13 +128,17 @@ type ExportFilePage struct {
 
 // Disclosure is one time that root keys of a device were disclosed.
 type Disclosure struct {
-	KeySet       joinery.KeySetID `json:"keySet" pattern:"^kst_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"kst_ and 13 characters" doc:"The key set"`
-	Organisation joinery.OrgID    `json:"organisation" pattern:"^org_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"org_ and 13 characters" doc:"Who held the device, and had its keys exported"`
+	KeySet       joinery.KeySetID `json:"keySet,omitzero" pattern:"^kst_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"kst_ and 13 characters" doc:"The key set, if it was here"`
+	Organisation joinery.OrgID    `json:"organisation,omitzero" pattern:"^org_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"org_ and 13 characters" doc:"Who held the device here, and had its keys exported"`
 	At           time.Time        `json:"at" doc:"When"`
 	Recipient    string           `json:"recipient" doc:"Thumbprint of the key to which they were encrypted"`
 	Kind         string           `json:"kind" enum:"file,join-server" doc:"Who opens them"`
-	Export       joinery.ExportID `json:"export,omitzero" pattern:"^exp_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"exp_ and 13 characters" doc:"The export"`
-	Rekey        joinery.RekeyID  `json:"rekey,omitzero" pattern:"^rky_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"rky_ and 13 characters" doc:"The order to rekey, where it was no export"`
+	Export       joinery.ExportID `json:"export,omitzero" pattern:"^exp_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"exp_ and 13 characters" doc:"The export, if it was here"`
+	Rekey        joinery.RekeyID  `json:"rekey,omitzero" pattern:"^rky_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"rky_ and 13 characters" doc:"The order to rekey, if it was here and no export"`
+	Former       bool             `json:"former,omitzero" doc:"Whether they were root keys that the device had before it derived new ones in its element: whoever has these has not the new ones"`
+	ToldBy       string           `json:"toldBy,omitzero" doc:"The Join Server that told of it as the device came from there; absent: it was here"`
+	By           string           `json:"by,omitzero" doc:"Of what was told: the Join Server where it was, the one that told or one before it"`
+	Reference    string           `json:"reference,omitzero" doc:"Of what was told: how the server where it was calls the export or order"`
 }
 
 // CustodyExport is an export that waits for the custody process.

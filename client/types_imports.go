@@ -77,6 +77,9 @@ type ImportRows struct {
 	Seal    *SealHeader    `json:"seal,omitempty" doc:"For a key list: how the keys of these rows are sealed"`
 	Keys    []SealedKeyRow `json:"keys,omitzero" nullable:"false" maxItems:"500" doc:"Rows of a key list, in the file's order"`
 	BadRows []BadRow       `json:"badRows,omitzero" nullable:"false" maxItems:"500" doc:"Rows of a key list that could not be sealed"`
+	// Exported are texts and not JSON, since what was signed is all of a line.
+	ExportHeader string   `json:"exportHeader,omitzero" maxLength:"4096" doc:"For devices that another Joinery exported to this one: the first line of the file"`
+	Exported     []string `json:"exported,omitzero" nullable:"false" maxItems:"500" doc:"Lines of devices of that file, byte for byte, in its order, in the place of keys: what is signed in them is taken over, disclosures too. All of a request were wrapped under one key (member seal)"`
 	// Entries are bytes and not JSON, so that one that is broken costs itself
 	// alone, and what was signed comes through unchanged.
 	Entries [][]byte `json:"entries,omitzero" nullable:"false" maxItems:"500" doc:"Entries of a manifest, byte for byte as they stand in the file, in its order; each in base64"`

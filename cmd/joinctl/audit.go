@@ -342,9 +342,11 @@ func (a *app) showReport(b auditlog.Bundle, r auditlog.Report) error {
 			return err
 		}
 	}
+	if err := a.showDisclosures(r); err != nil {
+		return err
+	}
 	if st := r.Stated; st != nil {
-		if err := a.printf("as of %s: owner %d has it, root keys %s\n", st.At.UTC().Format("2006-01-02 15:04:05"), st.Epoch,
-			map[bool]string{true: "DISCLOSED", false: "not disclosed"}[st.Disclosed]); err != nil {
+		if err := a.printf("as of %s: owner %d has it, root keys %s\n", st.At.UTC().Format("2006-01-02 15:04:05"), st.Epoch, statedText(*st)); err != nil {
 			return err
 		}
 	}
@@ -362,6 +364,48 @@ func (a *app) showReport(b auditlog.Bundle, r auditlog.Report) error {
 		return a.printf("nothing is wrong\n")
 	}
 	return nil
+}
+
+// showDisclosures says who could read root keys, and by whose word.
+func (a *app) showDisclosures(r auditlog.Report) error {
+	for _, d := range r.Disclosures {
+		by := "by this server"
+		switch {
+		case d.ToldBy != "" && d.By != "":
+			by = fmt.Sprintf("by %s, told by %s", clean(d.By), clean(d.ToldBy))
+		case d.ToldBy != "":
+			by = "told by " + clean(d.ToldBy)
+		}
+		if d.Former {
+			by += ", of former root keys"
+		}
+		to := map[string]string{"file": "the holder of key", "join-server": "the Join Server with transport key", "": "key"}[d.Kind]
+		if err := a.printf("  disclosed  %s to %s %s, %s (%s)\n", d.At.UTC().Format("2006-01-02 15:04:05"), to, clean(d.Recipient), by, clean(d.Reference)); err != nil {
+			return err
+		}
+	}
+	for _, t := range r.Told {
+		what := map[bool]string{true: "root keys disclosed", false: "root keys not disclosed"}[t.Disclosed]
+		if t.Outside {
+			what += "; they came to it from elsewhere"
+		}
+		if err := a.printf("  told by %s, with key %s, as of %s: %s\n", clean(t.Server), clean(t.Signer), t.AsOf.UTC().Format("2006-01-02 15:04:05"), what); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// statedText says how root keys stood. That nobody told of a disclosure is not that
+// there was none.
+func statedText(s auditlog.Stated) string {
+	switch {
+	case s.Disclosed:
+		return "DISCLOSED"
+	case s.Outside:
+		return "came FROM OUTSIDE, as in a list, whose maker could read them; not disclosed by this server"
+	}
+	return "not disclosed by this server"
 }
 
 // manifestText names a manifest entry.

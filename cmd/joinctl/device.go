@@ -96,24 +96,48 @@ func (a *app) deviceShowCommand() *cobra.Command {
 	})
 }
 
-// disclosedText says to whom root keys of a device were disclosed.
+// disclosedText says who could read root keys of a device, as far as is known.
 func disclosedText(d client.Device, known []client.Disclosure) string {
-	if !d.Disclosed {
-		return "no"
+	text := ""
+	switch d.Exposed {
+	case "disclosed":
+		text = "YES: a root key of it was readable to somebody"
+	case "outside":
+		text = "not by this server; its root keys came from elsewhere, as in a list, whose maker could read them"
+	default:
+		text = "not by this server"
 	}
-	text := "YES: a root key of it left the server readable to somebody"
 	for _, x := range known {
-		to := "the holder of key "
-		if x.Kind == "join-server" {
-			to = "the Join Server with transport key "
+		text += "; " + disclosureText(x)
+	}
+	if t := d.Told; t != nil {
+		text += fmt.Sprintf("; told by %s, with key %s, as of %s", t.Server, t.Signer, when(t.AsOf, "?"))
+		if !d.Disclosed {
+			text += ": of none"
 		}
-		by := x.Export.String()
-		if x.Rekey != 0 {
-			by = "rekeying " + x.Rekey.String()
-		}
-		text += fmt.Sprintf("; to %s%s, %s, by %s (%s)", to, x.Recipient, when(x.At, "?"), x.Organisation, by)
 	}
 	return text
+}
+
+// disclosureText says to whom it was, and by whose word.
+func disclosureText(x client.Disclosure) string {
+	to := "to the holder of key "
+	if x.Kind == "join-server" {
+		to = "to the Join Server with transport key "
+	}
+	by := fmt.Sprintf("by this server for %s (%s)", x.Organisation, x.Export)
+	switch {
+	case x.ToldBy != "" && x.By != x.ToldBy:
+		by = fmt.Sprintf("by %s (%s), told by %s", x.By, x.Reference, x.ToldBy)
+	case x.ToldBy != "":
+		by = fmt.Sprintf("by %s (%s), which told so", x.By, x.Reference)
+	case x.Rekey != 0:
+		by = fmt.Sprintf("by this server for %s (rekeying %s)", x.Organisation, x.Rekey)
+	}
+	if x.Former {
+		by += ", of former root keys"
+	}
+	return to + x.Recipient + ", " + when(x.At, "?") + ", " + by
 }
 
 // attestedText says what a device has shown, and until when that stands.

@@ -348,7 +348,9 @@ func (a *app) exportImportCommand() *cobra.Command {
 		Short: "Import devices that another Joinery exported to this server's transport key",
 		Long: `Bring in the devices of a file that another Joinery exported to the transport key of
 this server (a recipient of kind join-server). Their nonces go on where they stood
-there, and no key is readable in between: this program has none that opens it.` + fileSignerHelp + importHelp,
+there, and no key is readable in between: this program has none that opens it. What that
+server knew of disclosures comes with them, as it signed it, and stays with the devices
+for ever; the export itself is one.` + fileSignerHelp + importHelp,
 		Example: `  joinctl export import export.jsonl --bind-net-id 000013 --bind-as-id as.example.com`,
 		Args:    cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
@@ -364,7 +366,12 @@ there, and no key is readable in between: this program has none that opens it.` 
 			_ = j.progress.file.Close()
 			return err
 		}
-		j.next = exportRows(r, v)
+		head, err := exportfile.MarshalHeader(r.Header())
+		if err != nil {
+			_ = j.progress.file.Close()
+			return err
+		}
+		j.exported, j.next = string(head), exportRows(r, v)
 		return a.finish(ctx, j, &f)
 	})
 	c.Flags().StringVar(&trusted, "server-key", "", "thumbprint of the other server's signing key")
@@ -372,8 +379,8 @@ there, and no key is readable in between: this program has none that opens it.` 
 	return c
 }
 
-// exportRows turns devices of an export into rows of a key list. Those that were
-// wrapped together have one header, and so one pointer.
+// exportRows gives the lines of devices, as they were signed: the server verifies
+// them, too. Those that were wrapped together have one header, and so one pointer.
 func exportRows(r *exportfile.Reader, v *exportfile.Verifier) func() (row, error) {
 	var last *client.SealHeader
 	return func() (row, error) {
@@ -391,11 +398,8 @@ func exportRows(r *exportfile.Reader, v *exportfile.Verifier) func() (row, error
 			h := client.SealHeader(*d.Seal)
 			last = &h
 		}
-		sealed := d.Row()
-		sealed.Line = uint64(r.Line())
-		made := keyRow(sealed)
-		made.header = last
-		return made, nil
+		line, err := exportfile.MarshalDevice(d)
+		return row{line: string(line), header: last, size: len(line) + len(line)/8}, err
 	}
 }
 

@@ -81,6 +81,8 @@ func passedBy(index uint64, v row) passed {
 	switch {
 	case v.key != nil:
 		return passed{line: v.key.Line}
+	case v.line != "":
+		return passed{line: index + 2}
 	case v.entry != nil:
 		return passed{line: index + 1, serial: serialOf(v.entry)}
 	}

@@ -18,12 +18,13 @@ import (
 // maxBatch bounds the bytes of one batch, well under what the server takes.
 const maxBatch = 8 << 20
 
-// row is one row on its way to the server: one of key, entry and bad.
+// row is one row on its way to the server: one of key, line, entry and bad.
 type row struct {
 	key   *client.SealedKeyRow
+	line  string // of an export
 	entry []byte
 	bad   *client.BadRow
-	// header opens key, where not all keys of a file are sealed under one.
+	// header opens line: not all devices of a file are wrapped under one.
 	header *client.SealHeader
 	size   int // about how many bytes it takes in a request
 }
@@ -32,14 +33,15 @@ type row struct {
 type batch struct {
 	client.ImportRows
 	count, size int
+	wrapped     *client.SealHeader // of the devices of an export
 }
 
 func (r *batch) add(v row) {
 	switch {
+	case v.line != "":
+		r.wrapped = v.header
+		r.Exported = append(r.Exported, v.line)
 	case v.key != nil:
-		if v.header != nil {
-			r.Seal = v.header
-		}
 		r.Keys = append(r.Keys, *v.key)
 	case v.bad != nil:
 		bad := *v.bad
@@ -59,6 +61,7 @@ type importJob struct {
 	state    client.Import
 	progress *progress
 	header   *client.SealHeader // of a key list
+	exported string             // the first line of an export
 	next     func() (row, error)
 	notes    notes
 	passed   []passed // from notes.results.behind on
@@ -109,7 +112,7 @@ func (j *importJob) give(ctx context.Context) error {
 	for {
 		v, err := j.next()
 		ended := errors.Is(err, io.EOF)
-		other := v.header != nil && len(current.Keys) > 0 && v.header != current.Seal // one request has one
+		other := v.header != nil && current.count > 0 && v.header != current.wrapped // one request has one
 		full := current.count == client.MaxImportRows || current.count > 0 && (current.size+v.size > maxBatch || other)
 		if full || ended || err != nil && current.count > 0 {
 			current.Last = ended
@@ -150,7 +153,7 @@ func (j *importJob) skip() error {
 }
 
 func (j *importJob) newBatch() *batch {
-	return &batch{ImportRows: client.ImportRows{From: j.sent.Load(), Seal: j.header}}
+	return &batch{ImportRows: client.ImportRows{From: j.sent.Load(), Seal: j.header, ExportHeader: j.exported}}
 }
 
 // send puts a batch on its way.

@@ -106,7 +106,7 @@ func device(s joinery.ActivationState) client.Device {
 	out := client.Device{
 		ID: d.ID, JoinEUI: d.JoinEUI, DevEUI: d.DevEUI, MACVersion: d.MACVersion, Maker: d.Maker,
 		Owner: holderOf(d.Ownership), Released: d.Ownership.Released, OwnershipEpoch: d.Ownership.Epoch, OwnedSince: utc(d.Ownership.Since),
-		Suspended: d.Suspended, Disclosed: d.Disclosed, Attestation: d.Attested.Level(now).String(), AttestedUntil: utc(d.Attested.FallsAt(now)), CreatedAt: utc(d.CreatedAt), LastJoinAt: utc(d.LastJoinAt),
+		Suspended: d.Suspended, Disclosed: d.Disclosed, Exposed: string(s.Exposed()), Told: told(d.Told), Attestation: d.Attested.Level(now).String(), AttestedUntil: utc(d.Attested.FallsAt(now)), CreatedAt: utc(d.CreatedAt), LastJoinAt: utc(d.LastJoinAt),
 		KeySet: client.KeySet{
 			ID: s.KeySet.ID, Origin: s.KeySet.Origin.String(), Master: s.KeySet.Master, Generation: s.KeySet.Generation,
 			Root10: s.KeySet.Root10.String(), JoinNonce: s.KeySet.Nonces.JoinNonce, NoncesResetSince: utc(s.KeySet.Nonces.ResetAt),
@@ -117,6 +117,13 @@ func device(s joinery.ActivationState) client.Device {
 		out.RekeyProfile, out.RekeyWord = d.Rekey.String(), d.RekeyWord.String()
 	}
 	return out
+}
+
+func told(t *joinery.Told) *client.Told {
+	if t == nil {
+		return nil
+	}
+	return &client.Told{Way: string(t.Way), Server: t.Server, Signer: t.Signer, AsOf: utc(t.AsOf), Outside: t.Outside}
 }
 
 // holderOf gives nobody for a released device: the operator's organisation only

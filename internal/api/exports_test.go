@@ -80,6 +80,9 @@ func (f *fixture) wrap(t testing.TB, id joinery.ExportID, to exportfile.Recipien
 	signer, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(err)
 	h.Wrapping = exportfile.JWEECDHES
+	if to.Allows(exportfile.SealOAEP256) == nil {
+		h.Wrapping = exportfile.SealOAEP256
+	}
 	h.Signer, err = exportfile.NewSigner(&signer.PublicKey)
 	must(err)
 	line, err := exportfile.MarshalHeader(h)
@@ -95,7 +98,7 @@ func (f *fixture) wrap(t testing.TB, id joinery.ExportID, to exportfile.Recipien
 		must(err)
 		var m exportfile.Metadata
 		must(json.Unmarshal([]byte(item.About), &m))
-		d, err := wrapper.Wrap(m, nil, randomKey(16))
+		d, err := wrapper.Wrap(m, randomKey(16), randomKey(16))
 		must(err)
 		must(digests.Sign(&d, func(sum [32]byte) ([64]byte, error) {
 			der, err := ecdsa.SignASN1(rand.Reader, signer, sum[:])

@@ -198,8 +198,10 @@ func (s *Server) registerRecipients() {
 			return nil, s.Exports.RemoveRecipient(ctx, caller, id)
 		})
 	route(s, spec{method: http.MethodGet, path: "/devices/{id}/disclosures", id: "listDisclosures", tag: "devices",
-		summary:     "Each time that root keys of a device were disclosed",
-		description: "Also by former owners. A device can be marked as disclosed without one here: then it was under other EUIs, or before it came here."},
+		summary: "Each time that root keys of a device were disclosed",
+		description: "Also by former owners; and what the Join Server told, signed, from which the device came, which is its word (toldBy). " +
+			"What that server did later is not known here, nor what happened to keys that came in a list: see 'exposed' of the device. " +
+			"A device can be marked as disclosed without one here: then it was under other EUIs."},
 		func(ctx context.Context, caller joinery.Caller, in *deviceListInput) (*body[client.List[client.Disclosure]], error) {
 			id, err := in.parse()
 			if err != nil {
@@ -210,7 +212,7 @@ func (s *Server) registerRecipients() {
 				return nil, err
 			}
 			return few(in.Paging, "disclosures", list, func(x joinery.Disclosure) string {
-				return strconv.FormatInt(x.At.UnixMilli(), 10) + x.KeySet.String() + x.Export.String() + x.Rekey.String()
+				return strconv.FormatInt(x.At.UnixMilli(), 10) + x.KeySet.String() + x.Export.String() + x.Rekey.String() + x.ToldBy + x.By + x.Reference + x.Recipient
 			}, disclosure)
 		})
 }
@@ -223,6 +225,7 @@ type deviceListInput struct {
 func disclosure(x joinery.Disclosure) client.Disclosure {
 	return client.Disclosure{
 		KeySet: x.KeySet, Organisation: x.Org, At: utc(x.At), Recipient: x.Recipient, Kind: string(x.Kind), Export: x.Export, Rekey: x.Rekey,
+		Former: x.Former, ToldBy: x.ToldBy, By: x.By, Reference: x.Reference,
 	}
 }
 

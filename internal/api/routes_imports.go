@@ -105,6 +105,8 @@ func (s *Server) importRows(ctx context.Context, caller joinery.Caller, in *rows
 		Entries: each(in.Body.Entries, func(e []byte) json.RawMessage { return e }),
 		Checked: func() { parkSlot(ctx) },
 	}
+	chunk.ExportHeader = []byte(in.Body.ExportHeader)
+	chunk.Exported = each(in.Body.Exported, func(line string) []byte { return []byte(line) })
 	if in.Body.Seal != nil {
 		chunk.Seal = seal.Header(*in.Body.Seal)
 	}

@@ -166,7 +166,11 @@ func (s *Service) Work(ctx context.Context, caller joinery.Caller, id joinery.Ex
 			drop = append(drop, joinery.WrappedItem{Index: item.Index, KeySet: item.KeySet, Reason: joinery.DropOwner})
 			continue
 		}
-		work = append(work, Device{item.Index, k, keyring.ExportMetadata(k, d.JoinEUI, d.MACVersion)})
+		about, err := s.metadata(ctx, states[i])
+		if err != nil {
+			return nil, 0, err
+		}
+		work = append(work, Device{item.Index, k, about})
 	}
 	if len(items) == limit {
 		next = items[len(items)-1].Index + 1
@@ -175,6 +179,20 @@ func (s *Service) Work(ctx context.Context, caller joinery.Caller, id joinery.Ex
 		_, err = s.commit(ctx, caller, e, drop)
 	}
 	return work, next, err
+}
+
+// metadata gives what an export says of a device: also who could read its root keys
+// before, which travels with them.
+func (s *Service) metadata(ctx context.Context, state joinery.ActivationState) (exportfile.Metadata, error) {
+	m := keyring.ExportMetadata(state.KeySet, state.Device.JoinEUI, state.Device.MACVersion)
+	var known []joinery.Disclosure
+	var err error
+	if state.Device.Disclosed {
+		known, err = s.store.Disclosures(ctx, state.Device.ID)
+	}
+	e := state.Exposure(known)
+	m.Exposure = &e
+	return m, err
 }
 
 // Done is what became of one device in the custody process: its line of the file,
@@ -316,6 +334,9 @@ func checkLine(v *exportfile.Verifier, h exportfile.Header, asked joinery.Export
 		return out, err
 	case bytes.ContainsAny(d.Line, "\r\n") || device.JoinEUI != asked.JoinEUI || device.DevEUI != asked.DevEUI || d.KeySet != asked.KeySet:
 		return out, fmt.Errorf("another device")
+	}
+	if device.Exposure == nil {
+		return out, fmt.Errorf("it does not say what is known of disclosures; the custody process is of another version than the server")
 	}
 	for _, k := range device.Keys {
 		if len(k.Wrapped) == 0 && k.JWE == "" {

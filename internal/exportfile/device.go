@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"joinery/internal/exposure"
 	"joinery/internal/seal"
 	"joinery/lorawan"
 )
@@ -114,6 +115,10 @@ type Metadata struct {
 	JoinNonce lorawan.JoinNonce `json:"joinNonce"`
 	// Nonces are sorted by JoinEUI.
 	Nonces []Nonces `json:"nonces,omitzero"`
+	// Exposure is what the server knew of earlier disclosures when the keys were
+	// wrapped; this export is one more. nil in files of earlier versions, which do not
+	// say.
+	Exposure *exposure.Exposure `json:"exposure,omitzero"`
 }
 
 // Nonces is what a device used up under one JoinEUI.
@@ -166,6 +171,8 @@ func (m Metadata) Check() error {
 		return fmt.Errorf("%w: joinNonce is above %d", ErrFormat, lorawan.MaxJoinNonce)
 	case len(m.Nonces) > maxJoinEUIs:
 		return fmt.Errorf("%w: nonces of more than %d JoinEUIs", ErrFormat, maxJoinEUIs)
+	case m.Exposure != nil && m.Exposure.Check() != nil:
+		return fmt.Errorf("%w: %w", ErrFormat, m.Exposure.Check())
 	}
 	for i, n := range m.Nonces {
 		switch {
@@ -290,4 +297,18 @@ func (m Metadata) row() seal.SealedRow {
 		}
 	}
 	return row
+}
+
+// Told is what the server that exported d says of its root keys: what it knew
+// before, and that this export is a disclosure, too.
+func (d Device) Told(h Header) exposure.Exposure {
+	e := exposure.Exposure{Outside: true}
+	if d.Exposure != nil {
+		e = *d.Exposure
+	}
+	e.Disclosed = true
+	e.Times = append(slices.Clone(e.Times), exposure.Time{
+		At: h.CreatedAt(), Recipient: h.Recipient, Kind: "join-server", Reference: h.ID, Org: h.Org,
+	})
+	return e
 }

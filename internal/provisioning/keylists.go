@@ -26,6 +26,12 @@ func (s *Service) planKeyList(ctx context.Context, i joinery.Import, c Chunk) (p
 		return plan{}, err
 	}
 	p := plan{failed: bad}
+	var told map[uint64]*joinery.Told
+	if len(c.Exported) > 0 {
+		if c, indexes, told, err = readExported(c, &p); err != nil {
+			return plan{}, err
+		}
+	}
 	var sealed []joinery.NewDevice
 	var roots []keyring.RootsIn
 	for k, r := range c.Keys {
@@ -40,6 +46,7 @@ func (s *Service) planKeyList(ctx context.Context, i joinery.Import, c Chunk) (p
 		}
 		// Ids first: a sealed root is bound to its key set.
 		n := s.newSealedDevice(i, at, r)
+		n.Told = told[at.index]
 		sealed = append(sealed, n)
 		roots = append(roots, keyring.RootsIn{KeySet: n.KeySet.ID, Row: r})
 	}

@@ -27,6 +27,12 @@ type Chunk struct {
 	Keys    []seal.SealedRow
 	BadRows []joinery.RowResult
 
+	// Devices that another Joinery exported, in the place of Keys: the first line of
+	// its file, and lines of devices, as they were signed. All were wrapped together,
+	// under one file key.
+	ExportHeader []byte
+	Exported     [][]byte
+
 	// Manifests: entries as they stand in the file.
 	Entries []json.RawMessage
 
@@ -35,7 +41,7 @@ type Chunk struct {
 	Checked func()
 }
 
-func (c Chunk) count() int { return len(c.Keys) + len(c.BadRows) + len(c.Entries) }
+func (c Chunk) count() int { return len(c.Keys) + len(c.Exported) + len(c.BadRows) + len(c.Entries) }
 
 // plan is what a chunk would do to the store.
 type plan struct {
@@ -123,10 +129,12 @@ func checkChunk(i joinery.Import, c Chunk) error {
 		return wrongRow(i)
 	case c.count() == 0 && !c.Last:
 		return joinery.Errorf(joinery.CodeInvalid, "there are no rows")
-	case i.Kind == joinery.ImportManifest && len(c.Keys)+len(c.BadRows) > 0:
+	case i.Kind == joinery.ImportManifest && len(c.Keys)+len(c.Exported)+len(c.BadRows) > 0:
 		return joinery.Errorf(joinery.CodeInvalid, "this import is of a manifest; it takes no rows of a key list")
 	case i.Kind == joinery.ImportKeyList && len(c.Entries) > 0:
 		return joinery.Errorf(joinery.CodeInvalid, "this import is of a key list; it takes no entries of a manifest")
+	case len(c.Exported) > 0 && len(c.Keys)+len(c.BadRows) > 0:
+		return joinery.Errorf(joinery.CodeInvalid, "devices of an export come by themselves, without rows of a key list")
 	}
 	return nil
 }

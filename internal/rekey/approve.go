@@ -18,7 +18,8 @@ type target struct {
 	// thumbprint names the key as people compare it: KID of a Join Server's transport
 	// key, that of RFC 7638 of a recipient's.
 	thumbprint string
-	ranges     []joinery.EUIRange // of JoinEUIs that are its own, where that was said
+	ranges     []joinery.EUIRange    // of JoinEUIs that are its own, where that was said
+	kind       joinery.RecipientKind // of a recipient
 }
 
 // target finds a pinned Join Server, or a recipient of the owner's, of which only one
@@ -46,7 +47,7 @@ func (s *Service) target(ctx context.Context, owner joinery.OrgID, to joinery.Jo
 	if err != nil {
 		return target{}, joinery.Errorf(joinery.CodeConflict, "new root keys go to RSA keys alone: register one of 3072 bits or more as a recipient")
 	}
-	return target{recipient: r.ID, name: r.Name, key: key, thumbprint: r.Thumbprint}, nil
+	return target{recipient: r.ID, name: r.Name, key: key, thumbprint: r.Thumbprint, kind: r.Kind}, nil
 }
 
 func serverTarget(j joinery.JoinServer) (target, error) {

@@ -3,6 +3,7 @@ package rekey
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"joinery"
+	"joinery/internal/exposure"
 	"joinery/internal/keyring"
 	"joinery/internal/rekeyfile"
 	"joinery/internal/seal"
@@ -60,6 +62,8 @@ const (
 type arrived struct {
 	Seal   seal.Header          `json:"seal"`
 	Device rekeyfile.HandedOver `json:"device"`
+	// Signer is the thumbprint of the statement key that signed.
+	Signer string `json:"signer,omitzero"`
 }
 
 // TakeOffer takes what a pinned Join Server hands over, which proved that it is from.
@@ -159,7 +163,8 @@ func (s *Service) arrive(
 ) (told rekeyfile.Told, err error) {
 	now := s.now().UTC().Truncate(time.Millisecond)
 	told = rekeyfile.Told{Order: d.Order, State: rekeyfile.StateRefused}
-	content, err := json.Marshal(arrived{h.Seal, d})
+	sum := sha256.Sum256(from.ReceiptKey)
+	content, err := json.Marshal(arrived{h.Seal, d, base64.RawURLEncoding.EncodeToString(sum[:])})
 	if err != nil {
 		return told, err
 	}
@@ -338,6 +343,10 @@ func (s *Service) open(ctx context.Context, a joinery.Arrival) (in joinery.Arriv
 		if err := in.Device.Rekey.UnmarshalText([]byte(d.Profile)); err != nil {
 			return in, rekeyfile.ReasonMalformed, nil
 		}
+	}
+	in.Told = &joinery.Told{Way: joinery.ToldHandover, Server: a.Server, Signer: came.Signer, AsOf: a.OfferedAt, Exposure: exposure.Exposure{Outside: true}}
+	if d.Exposure != nil {
+		in.Told.Exposure = *d.Exposure
 	}
 	var roots []keyring.RootsIn
 	var places []*joinery.KeySet

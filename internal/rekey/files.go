@@ -163,7 +163,7 @@ func (s *Service) Disclose(ctx context.Context, caller joinery.Caller, to joiner
 	var list []parting
 	for _, state := range going { // nothing has left yet
 		o := *state.Rekeying.Order
-		if err := s.disclose(ctx, state, s.orderEntry(caller, joinery.AuditRekeyHandedOver, state.Device, o)); err != nil {
+		if err := s.disclose(ctx, state, r.kind, s.orderEntry(caller, joinery.AuditRekeyHandedOver, state.Device, o)); err != nil {
 			if err = l.refuse(state.Device.ID, err); err != nil {
 				return f, err
 			}
@@ -181,12 +181,12 @@ func (s *Service) Disclose(ctx context.Context, caller joinery.Caller, to joiner
 
 // disclose writes that the new root keys of a device become readable to the
 // recipient of its order.
-func (s *Service) disclose(ctx context.Context, state joinery.ActivationState, handedOver joinery.AuditEntry) error {
+func (s *Service) disclose(ctx context.Context, state joinery.ActivationState, kind joinery.RecipientKind, handedOver joinery.AuditEntry) error {
 	o := *state.Rekeying.Order
 	// Every later owner reads this one, so it names no person.
 	exposed := handedOver
 	exposed.Event, exposed.Actor = joinery.AuditKeysExposed, "rekeying"
-	exposed.Detail = map[string]string{"rekey": o.ID.String(), "recipient": o.Thumbprint}
+	exposed.Detail = map[string]string{"rekey": o.ID.String(), "recipient": o.Thumbprint, "kind": string(kind)}
 	err := s.store.DiscloseRekey(ctx, state, o, joinery.NewKeySetID(), handedOver, exposed)
 	if errors.Is(err, joinery.ErrSwapLost) {
 		err = joinery.WrapError(joinery.CodeConflict, err, "device %s changed meanwhile; ask again", state.Device.DevEUI)

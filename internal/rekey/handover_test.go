@@ -9,10 +9,13 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"joinery"
+	"joinery/internal/export"
+	"joinery/internal/keyring/keyringtest"
 	"joinery/internal/rekey"
 	"joinery/internal/rekeyfile"
 	"joinery/internal/seal"
@@ -189,6 +192,42 @@ func (s *server) rekeys(e *element.Element, p joinery.RekeyProfile) {
 	ok(s.t, e.SetSlotKey(append(s.key(4, e.DevEUI()), s.key(5, e.DevEUI())...), []byte{1, 0x23, 0x11, 0x4e, 0x17, 0x1b, 0x98, 0xb4, 0x27}))
 }
 
+// disclosed has root keys of a device go to a recipient, by an order that it never
+// hears of.
+func (s *server) disclosed(id joinery.DeviceID) {
+	s.t.Helper()
+	ctx := s.t.Context()
+	to, err := s.exports.AddRecipient(ctx, s.owner, export.NewRecipient{Name: "safe", Kind: joinery.RecipientFile, Key: string(keyringtest.Recipient(s.t).Recipient().MarshalPEM())})
+	ok(s.t, err)
+	_, err = s.Arm(ctx, s.owner, rekey.Arm{Device: id, JoinEUI: farther, Recipient: to.ID})
+	ok(s.t, err)
+	_, err = s.Disclose(ctx, s.owner, to.ID, []joinery.DeviceID{id})
+	ok(s.t, err)
+	ok(s.t, s.Cancel(ctx, s.owner, id))
+}
+
+// wantTold: what was disclosed of former root keys came with the device, by the word
+// of who handed it over, and of those that it has now nothing is.
+func (s *server) wantTold(id joinery.DeviceID, disclosed bool, by, first string) {
+	s.t.Helper()
+	state, err := s.store.RekeyingDevice(s.t.Context(), id)
+	ok(s.t, err)
+	known, err := s.store.Disclosures(s.t.Context(), id)
+	ok(s.t, err)
+	told := state.Device.Told
+	if told == nil || told.Server != by || told.Signer == "" || told.Outside || state.Device.Disclosed != disclosed || state.KeySet.Disclosed || (len(known) > 0) != disclosed {
+		s.t.Fatalf("%+v, %+v", state.Device, told)
+	}
+	if want := map[bool]joinery.Exposed{true: joinery.ExposedDisclosed, false: joinery.ExposedNone}[disclosed]; state.Exposed() != want {
+		s.t.Errorf("exposed: %s", state.Exposed())
+	}
+	for _, x := range known {
+		if !x.Former || x.ToldBy != by || x.By != first || !strings.HasPrefix(x.Reference, "rky_") {
+			s.t.Errorf("%+v", x)
+		}
+	}
+}
+
 // A device goes from one server to the next and on to a third, which only the
 // rekeying key makes possible. Nobody tells it before it would be answered, and no
 // key is in what goes between.
@@ -203,6 +242,10 @@ func TestServersHandOver(t *testing.T) {
 		id, e := a.derived(devEUI, chipSerial), a.element(devEUI)
 		a.rekeys(e, profile)
 		ok(t, a.SetProfile(ctx, a.owner, id, profile))
+		disclosed := profile == joinery.RekeyS
+		if disclosed { // to somebody, who gets other keys than those that go on
+			a.disclosed(id)
+		}
 		order, err := a.Arm(ctx, a.owner, rekey.Arm{Device: id, JoinEUI: there, To: toB.ID, RekeyKey: true})
 		ok(t, err)
 		for name, key := range a.newRoots(profile, devEUI, order.Rekey) {
@@ -228,6 +271,7 @@ func TestServersHandOver(t *testing.T) {
 
 		// On from there, with nothing but what came.
 		next := b.arrivedAs(there, devEUI)
+		b.wantTold(next, disclosed, "from b", "from b")
 		st, err := b.Status(ctx, b.owner, next)
 		ok(t, err)
 		if st.Device.Rekey != profile {
@@ -247,6 +291,7 @@ func TestServersHandOver(t *testing.T) {
 
 		// No rekeying key went there, because nobody ordered it.
 		last := c.arrivedAs(farther, devEUI)
+		c.wantTold(last, disclosed, "from c", "from b")
 		wantCode(t, c.SetProfile(ctx, c.owner, last, joinery.RekeyS), joinery.CodeInvalid)
 	}
 	hits := leak.Found{}

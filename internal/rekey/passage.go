@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"joinery"
+	"joinery/internal/exposure"
 	"joinery/internal/keyring"
 	"joinery/internal/rekeyfile"
 	"joinery/internal/seal"
@@ -214,6 +215,29 @@ func (p parting) rows() int {
 	return len(p.sets)
 }
 
+// exposure is what goes with a device: who could read root keys of it. Those to which
+// the order leads are new ones, derived inside the element by a key that no exported
+// file has; so what was disclosed before is of former ones. It is not where the
+// device obeyed here and has the keys that go by now, nor for the recipient himself.
+func (s *Service) exposure(ctx context.Context, p parting) (e exposure.Exposure, err error) {
+	var known []joinery.Disclosure
+	if p.state.Device.Disclosed {
+		known, err = s.store.Disclosures(ctx, p.state.Device.ID)
+	}
+	e = p.state.Exposure(known)
+	has := func(k joinery.KeySet) bool { return slices.Equal(k.Steps, p.state.KeySet.Steps) }
+	if slices.ContainsFunc(p.sets, has) {
+		return e, err
+	}
+	e = e.Former()
+	for i := range e.Times {
+		if e.Times[i].By == "" && e.Times[i].Reference == p.order.ID.String() {
+			e.Times[i].Former = false
+		}
+	}
+	return e, err
+}
+
 // pack seals the keys of devices and signs what goes to a Join Server, or to a
 // recipient.
 func (s *Service) pack(ctx context.Context, to target, list []parting) ([]byte, error) {
@@ -247,6 +271,11 @@ func (s *Service) pack(ctx context.Context, to target, list []parting) ([]byte, 
 		if p.state.Device.Rekey == joinery.RekeyM {
 			d.Serial = hex.EncodeToString(p.state.KeySet.Serial[:])
 		}
+		told, err := s.exposure(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		d.Exposure = &told
 		for n, k := range p.sets {
 			g := rekeyfile.Generation{Label: label(k), Row: rows[0]}
 			g.Row.Line = uint64(i) + 1

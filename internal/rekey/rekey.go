@@ -39,6 +39,8 @@ type Changes interface {
 
 // Handovers writes, before new root keys leave, that they do.
 type Handovers interface {
+	// Disclosures gives all that is known of a device's, which goes with it.
+	Disclosures(ctx context.Context, id joinery.DeviceID) ([]joinery.Disclosure, error)
 	NoteHandover(ctx context.Context, to joinery.JoinServer, now time.Time, list []joinery.PassageOffer) error
 	// DiscloseRekey is that for a recipient of the owner's: the disclosure is never
 	// forgotten. next becomes the key set to which the order leads, unless there is

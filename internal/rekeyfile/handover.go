@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"joinery/internal/exposure"
 	"joinery/internal/seal"
 	"joinery/lorawan"
 )
@@ -34,6 +35,8 @@ type HandedOver struct {
 	Generation
 	// Others are key sets that it may have instead.
 	Others []Generation `json:"others,omitempty"`
+	// Exposure is what the sender knows of disclosures; nil: it does not say.
+	Exposure *exposure.Exposure `json:"exposure,omitzero"`
 }
 
 // Generation is one key set to which instructions lead.
@@ -61,14 +64,13 @@ var ErrDevice = errors.New("not a hand-over of a device")
 // Check tells whether d is complete and of one device.
 func (d HandedOver) Check() error {
 	bad := func(what string) error { return fmt.Errorf("%w: %s", ErrDevice, what) }
-	if d.Order == "" || len(d.Order) > maxName {
+	switch {
+	case d.Order == "" || len(d.Order) > maxName:
 		return bad("the name of its order")
-	}
-	switch serial, err := hex.DecodeString(d.Serial); {
-	case d.Profile == "S" && d.Serial == "":
-	case d.Profile == "M" && err == nil && len(serial) == 9:
-	default:
+	case !d.hasProfile():
 		return bad("its profile or serial number")
+	case d.Exposure != nil && d.Exposure.Check() != nil:
+		return bad("what it says of disclosures")
 	}
 	seen := map[string]bool{}
 	for _, g := range d.Generations() {
@@ -87,6 +89,12 @@ func (d HandedOver) Check() error {
 		}
 	}
 	return nil
+}
+
+// hasProfile tells whether the profile is one, and has the serial number that it needs.
+func (d HandedOver) hasProfile() bool {
+	serial, err := hex.DecodeString(d.Serial)
+	return d.Profile == "S" && d.Serial == "" || d.Profile == "M" && err == nil && len(serial) == 9
 }
 
 func sameDevice(a, b seal.SealedRow) bool {

@@ -162,6 +162,10 @@ func (d *DB) TakeArrival(ctx context.Context, in joinery.ArrivedDevice, entry jo
 		if err := t.settleRekeying(device); err != nil {
 			return err
 		}
+		told, err := t.putTold(device, in.Told, a.Org, entry.At, "handover")
+		if err != nil {
+			return err
+		}
 		entry.Device = device
 		if a.State == joinery.ArrivalParked {
 			err = t.exec("UPDATE arrival SET state = 'taken', device = ?, content = NULL, changed_at = ?, join_nonce = (SELECT k.join_nonce FROM device d JOIN key_set k ON k.id = d.key_set WHERE d.id = ?) WHERE id = ?",
@@ -170,7 +174,11 @@ func (d *DB) TakeArrival(ctx context.Context, in joinery.ArrivedDevice, entry jo
 				err = t.addNews(a.ID, in.News)
 			}
 		}
-		return t.finish(err, entry)
+		entries := []joinery.AuditEntry{entry}
+		if told != nil {
+			entries = append(entries, *told)
+		}
+		return t.finish(err, entries...)
 	})
 }
 
@@ -209,7 +217,7 @@ func (t *tx) arrivedDevice(a joinery.Arrival, in joinery.ArrivedDevice) (joinery
 	if in.Device.Rekey != 0 { // its former Join Server says how it rekeys
 		in.Device.RekeyWord = joinery.RekeyByImporter
 	}
-	n := joinery.NewDevice{Device: in.Device, KeySet: in.Keys[0].KeySet, Binding: in.Binding, Serial: in.Serial}
+	n := joinery.NewDevice{Device: in.Device, KeySet: in.Keys[0].KeySet, Binding: in.Binding, Serial: in.Serial, Told: in.Told}
 	i := joinery.Import{Org: a.Org}
 	if err := checkNewDevice(i, n); err != nil {
 		return 0, err

@@ -41,12 +41,9 @@ const oneDevice = stateColumns + withCustody + stateTables
 // Device finds a device by its id; CodeNotFound.
 func (d *DB) Device(ctx context.Context, id joinery.DeviceID) (s joinery.ActivationState, err error) {
 	err = d.read(ctx, func(c conn) error {
-		states, err := c.states(oneDevice+"AND d.id = ?", id)
-		if err == nil && len(states) == 0 {
+		var found bool
+		if s, found, err = c.oneState(c.states(oneDevice+"AND d.id = ?", id)); err == nil && !found {
 			err = notFound("device")
-		}
-		if err == nil {
-			s = states[0]
 		}
 		return err
 	})
@@ -58,6 +55,9 @@ func (d *DB) Device(ctx context.Context, id joinery.DeviceID) (s joinery.Activat
 func (d *DB) FindDevices(ctx context.Context, devEUI lorawan.EUI64) (states []joinery.ActivationState, err error) {
 	err = d.read(ctx, func(c conn) error {
 		states, err = c.states(oneDevice+"AND d.dev_eui = ? ORDER BY d.id LIMIT ?", devEUI, maxLimit)
+		if err == nil {
+			err = c.tellAll(states)
+		}
 		return err
 	})
 	return states, err

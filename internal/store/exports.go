@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"joinery"
@@ -221,11 +222,10 @@ func (d *DB) ExportWork(ctx context.Context, id joinery.ExportID, from uint64, l
 			return err
 		}
 		for _, item := range items {
-			found, err := c.states(oneDevice+"AND d.id = ?", item.Device)
+			state, _, err := c.oneState(c.states(oneDevice+"AND d.id = ?", item.Device))
 			if err != nil {
 				return err
 			}
-			state := append(found, joinery.ActivationState{})[0]
 			if state.KeySet.Origin == joinery.OriginRekeyed {
 				if err := c.lineage(&state.KeySet); err != nil {
 					return err
@@ -403,23 +403,35 @@ func (d *DB) ClearExports(ctx context.Context) (more bool, err error) {
 
 // Disclosures gives every time that root keys of a device were disclosed, oldest
 // first: of its key set, of all that it came from or may have by now, and of devices under the same
-// EUIs that were deleted, since their keys may be the same. Of a device whose keys
-// were disclosed under another JoinEUI only the mark is left.
+// EUIs that were deleted, since their keys may be the same; and what the Join Server
+// told that gave the device. Of a device whose keys were disclosed under another
+// JoinEUI only the mark is left.
 func (d *DB) Disclosures(ctx context.Context, id joinery.DeviceID) (list []joinery.Disclosure, err error) {
-	const query = `WITH RECURSIVE mine(id) AS (
+	// What a device derived inside its element is another key than all before.
+	const query = `WITH RECURSIVE before(id) AS (
+		SELECT k.parent FROM device d JOIN key_set k ON k.id = d.key_set WHERE d.id = ?1 AND k.parent IS NOT NULL
+		UNION SELECT k.parent FROM before b JOIN key_set k ON k.id = b.id WHERE k.parent IS NOT NULL),
+		mine(id) AS (
 		SELECT d.key_set FROM device d WHERE d.id = ?1
 		UNION SELECT x.key_set FROM rekey r JOIN disclosure x ON x.rekey = r.id WHERE r.device = ?1
 		UNION SELECT o.key_set FROM device d JOIN device o ON o.dev_eui = d.dev_eui AND o.join_eui = d.join_eui AND o.deleted_at > 0 WHERE d.id = ?1
 		UNION SELECT k.parent FROM mine m JOIN key_set k ON k.id = m.id WHERE k.parent IS NOT NULL)
-		SELECT x.key_set, x.org, x.at, x.recipient, x.kind, x.export, x.rekey FROM disclosure x JOIN mine m ON m.id = x.key_set ORDER BY x.at, x.id LIMIT ?2`
-	err = d.read(ctx, func(c conn) error {
-		return c.each(query, func(r *row) error {
+		SELECT x.key_set, x.org, x.at, x.recipient, x.kind, x.export, x.rekey, CASE WHEN EXISTS (SELECT 1 FROM before b WHERE b.id = x.key_set) THEN 1 ELSE 0 END
+		FROM disclosure x JOIN mine m ON m.id = x.key_set ORDER BY x.at, x.id LIMIT ?2`
+	err = d.snapshot(ctx, func(c conn) error {
+		if list, err = c.toldDisclosures(id); err != nil {
+			return err
+		}
+		err := c.each(query, func(r *row) error {
 			list = append(list, joinery.Disclosure{
 				KeySet: joinery.KeySetID(r.int()), Org: joinery.OrgID(r.int()), At: r.time(), Recipient: r.text(),
-				Kind: joinery.RecipientKind(r.text()), Export: joinery.ExportID(r.int()), Rekey: joinery.RekeyID(r.int()),
+				Kind: joinery.RecipientKind(r.text()), Export: joinery.ExportID(r.int()), Rekey: joinery.RekeyID(r.int()), Former: r.bool(),
 			})
 			return nil
 		}, id, maxLimit)
+		slices.SortStableFunc(list, func(a, b joinery.Disclosure) int { return a.At.Compare(b.At) })
+		list = list[:min(len(list), maxLimit)]
+		return err
 	})
 	return list, err
 }

@@ -123,6 +123,8 @@ var simpleRules = []rule{
 		AND (r.org = d.maker OR r.elements = 1 AND EXISTS (SELECT 1 FROM manifest_entry m WHERE m.device = d.id)))`},
 	{"device", deviceID, "a device of which a root key was disclosed says so", fixTamper,
 		"SELECT d.id FROM key_set k JOIN device d ON d.id = k.device WHERE k.disclosed = 1 AND d.disclosed = 0"},
+	{"device", deviceID, "a device of which another Join Server told of disclosures says that there were", fixTamper,
+		"SELECT d.id FROM device d WHERE d.disclosed = 0 AND EXISTS (SELECT 1 FROM told_disclosure WHERE device = d.id)"},
 	{"key_set", keySetID, "a key set of which a root key was disclosed says so", fixTamper,
 		"SELECT k.id FROM key_set k WHERE k.disclosed = 0 AND EXISTS (SELECT 1 FROM disclosure WHERE key_set = k.id)"},
 	{"key_set", keySetID, "it belongs to a device, whose key set it is or leads to, or was handed over with it", fixTamper,

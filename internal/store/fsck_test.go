@@ -193,6 +193,8 @@ var damages = []struct{ name, table, rule, statement string }{
 		"INSERT INTO binding SELECT " + deletedDevice + ", epoch, net_id, ns_id, as_id, app_s_key, clear_nwk_keys, source, locked, since, kek FROM binding LIMIT 1"},
 	{"undisclosed device", "device", "was disclosed", "UPDATE key_set SET disclosed = 1 WHERE id = " + firstKeySet},
 	{"JoinNonce below the floor", "key_set", "sum of all jumps", "UPDATE store SET join_nonce_floor = 65536"},
+	{"what was told forgotten", "device", "told of disclosures", "INSERT INTO told SELECT id, 'export', 'x', 'x', 0, 0, 0 FROM device WHERE disclosed = 0 LIMIT 1; " +
+		"INSERT INTO told_disclosure SELECT device, 0, 0, printf('%.43c', 'x'), 'file', '', 'x', '', 0 FROM told WHERE way = 'export' AND server = 'x'"},
 	{"undisclosed key set", "key_set", "was disclosed", "INSERT INTO disclosure SELECT 1, key_set, org, 0, 'r', 'file', NULL, NULL FROM device WHERE disclosed = 0 LIMIT 1"},
 	{"key set of nobody", "key_set", "belongs to a device", "UPDATE key_set SET device = 1 WHERE id = " + firstKeySet},
 	{"key set that leads nowhere", "key_set", "leads to",

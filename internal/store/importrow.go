@@ -166,6 +166,7 @@ func (t *tx) insertDevice(i joinery.Import, n joinery.NewDevice, number int64) e
 		}
 		joinNonce = max(joinNonce, before)
 		k.Disclosed, d.Disclosed = k.Disclosed || disclosed, d.Disclosed || disclosed
+		takeTold(&d, &k, n.Told)
 	}
 	floor, err := t.integer("SELECT join_nonce_floor FROM store")
 	if err != nil {

@@ -27,6 +27,8 @@ type importRun struct {
 	made   bool       // a device
 	// revived are devices that were deleted and came back.
 	revived []joinery.AuditEntry
+	// told are what other Join Servers said of devices that came from them.
+	told []joinery.AuditEntry
 }
 
 func (t *tx) newRun(i joinery.Import, rows joinery.ImportRows) (run importRun, err error) {

@@ -137,6 +137,15 @@ func (d *DB) CommitRows(ctx context.Context, rows joinery.ImportRows, a joinery.
 				return nil, err
 			}
 			run.take(n, result)
+			if result.Status == joinery.RowCreated {
+				told, err := t.putTold(result.Device, n.Told, i.Org, a.At, "import")
+				if err != nil {
+					return nil, err
+				}
+				if told != nil {
+					run.told = append(run.told, *told)
+				}
+			}
 			results = append(results, result)
 		}
 		slices.SortFunc(results, func(a, b joinery.RowResult) int { return cmp.Compare(a.Index, b.Index) })
@@ -145,7 +154,7 @@ func (d *DB) CommitRows(ctx context.Context, rows joinery.ImportRows, a joinery.
 			func() error { return t.moveImport(i, rows, results) },
 			func() error { return t.noteRun(run, results) },
 			func() error { return t.nameImport(i, rows, results) },
-		), append([]joinery.AuditEntry{a}, run.again(a)...)...)
+		), slices.Concat([]joinery.AuditEntry{a}, run.again(a), run.told)...)
 	})
 }
 

@@ -307,6 +307,9 @@ func (c conn) inPlaces(ids []joinery.DeviceID) ([]joinery.ActivationState, error
 		}
 		return err
 	})
+	if err == nil {
+		err = c.tellAll(states)
+	}
 	return states, err
 }
 

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"joinery"
 	"joinery/auditlog"
@@ -161,14 +162,15 @@ func (c conn) placeEntries(entries []joinery.CustodyEntry) error {
 	return err
 }
 
-// LinkEntries gives the links in the chain of a device's owners, and where it was
-// imported again after it was deleted, oldest first, and then the newest statement
-// of how the chain stands, unless it was made before its end.
+// LinkEntries gives the links in the chain of a device's owners, where it was
+// imported again after it was deleted, and what is known of disclosures of its root
+// keys, oldest first, and then the newest statement of how all that stands, unless
+// it was made before its end.
 func (d *DB) LinkEntries(ctx context.Context, id joinery.DeviceID) (entries []joinery.CustodyEntry, err error) {
 	err = d.snapshot(ctx, func(c conn) error {
 		var stated []joinery.CustodyEntry // the newest
 		err := c.each(`SELECT a.id, a.event, coalesce(a.org, 0), a.payload, a.salt, a.leaf, coalesce(e.audit, 0) FROM audit a LEFT JOIN log_erasure e ON e.ref = -a.id
-			WHERE a.device > 0 AND a.device = ? AND a.event IN (?, ?, ?) ORDER BY a.id`, func(r *row) error {
+			WHERE a.device > 0 AND a.device = ? AND a.event IN (?, ?, ?, ?, ?) ORDER BY a.id`, func(r *row) error {
 			e := joinery.CustodyEntry{Ref: joinery.AuditRef(r.int()), Event: joinery.AuditEvent(r.text()), Org: joinery.OrgID(r.int())}
 			readEntry(r, &e)
 			if e.Event == joinery.AuditProvenanceStated {
@@ -177,7 +179,7 @@ func (d *DB) LinkEntries(ctx context.Context, id joinery.DeviceID) (entries []jo
 				entries = append(entries, e)
 			}
 			return nil
-		}, id, joinery.AuditOwnerLinked, joinery.AuditDeviceImported, joinery.AuditProvenanceStated)
+		}, id, joinery.AuditOwnerLinked, joinery.AuditDeviceImported, joinery.AuditKeysExposed, joinery.AuditKeysTold, joinery.AuditProvenanceStated)
 		if err != nil {
 			return err
 		}
@@ -258,11 +260,16 @@ func (d *DB) LogEntry(ctx context.Context, ref joinery.LogRef) (e joinery.Custod
 	return e, err
 }
 
+// lasting are events whose entries nobody erases: they name no person. Disclosures are
+// remembered for ever.
+var lasting = []joinery.AuditEvent{
+	joinery.AuditEntryErased, joinery.AuditOwnerLinked, joinery.AuditLogRestarted, joinery.AuditImportCommitted, joinery.AuditKeysExposed, joinery.AuditKeysTold,
+}
+
 // EraseEntry erases payload and salt of an entry for ever, and records that: its
 // record stays in the tree and says nothing any more. An erased activation is no
 // session any longer; its nonces stay used. CodeNotFound where there is none,
-// CodeConflict where it was erased before, or is itself the record of an erasure
-// or a link in a chain of owners.
+// CodeConflict where it was erased before, or is one of those that last.
 func (d *DB) EraseEntry(ctx context.Context, ref joinery.LogRef, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
 		var erased bool
@@ -281,7 +288,7 @@ func (d *DB) EraseEntry(ctx context.Context, ref joinery.LogRef, a joinery.Audit
 			return notFound("entry")
 		case erased:
 			return joinery.Errorf(joinery.CodeConflict, "the entry was erased before")
-		case event == joinery.AuditEntryErased || event == joinery.AuditOwnerLinked || event == joinery.AuditLogRestarted || event == joinery.AuditImportCommitted:
+		case slices.Contains(lasting, event):
 			return joinery.Errorf(joinery.CodeConflict, "an entry of %s names no person, and others depend on it: it stays", event)
 		}
 		if err := t.exec("UPDATE "+table+" SET payload = NULL, salt = NULL WHERE id = ?", id); err != nil {

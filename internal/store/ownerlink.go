@@ -63,10 +63,19 @@ func (d *DB) StateProvenance(ctx context.Context, id joinery.DeviceID, owner joi
 			return err
 		}
 		detail := map[string]string{}
-		found, err := t.one("SELECT owner_epoch, disclosed FROM device WHERE id = ? AND deleted_at IS NULL AND released = 0", func(r *row) error {
-			detail["epoch"], detail["disclosed"] = strconv.FormatInt(r.int(), 10), strconv.FormatBool(r.bool())
+		found, err := t.one(`SELECT d.owner_epoch, d.disclosed, CASE WHEN k.origin = 2 AND NOT EXISTS (SELECT 1 FROM told WHERE device = d.id AND outside = 0) THEN 1 ELSE 0 END
+			FROM device d JOIN key_set k ON k.id = d.key_set WHERE d.id = ? AND d.deleted_at IS NULL AND d.released = 0`, func(r *row) error {
+			detail["epoch"], detail["disclosed"], detail["outside"] = strconv.FormatInt(r.int(), 10), strconv.FormatBool(r.bool()), strconv.FormatBool(r.bool())
 			return nil
 		}, id)
+		for name, event := range map[string]joinery.AuditEvent{"exposed": joinery.AuditKeysExposed, "told": joinery.AuditKeysTold} {
+			if err != nil {
+				return err
+			}
+			var n int64
+			n, err = t.integer("SELECT count(*) FROM audit WHERE device > 0 AND device = ? AND event = ? AND payload IS NOT NULL", id, event)
+			detail[name] = strconv.FormatInt(n, 10)
+		}
 		if err == nil && !found {
 			err = notFound("device")
 		}

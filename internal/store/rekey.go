@@ -163,14 +163,13 @@ func (d *DB) RekeyOrders(ctx context.Context, device joinery.DeviceID) (list []j
 // look there or not.
 func (d *DB) RekeyingDevice(ctx context.Context, id joinery.DeviceID) (s joinery.ActivationState, err error) {
 	err = d.snapshot(ctx, func(c conn) error {
-		states, err := c.states(oneDevice+"AND d.id = ?", id)
-		if err == nil && len(states) == 0 {
+		var found bool
+		if s, found, err = c.oneState(c.states(oneDevice+"AND d.id = ?", id)); err == nil && !found {
 			err = notFound("device")
 		}
 		if err != nil {
 			return err
 		}
-		s = states[0]
 		return c.rekeying(&s)
 	})
 	return s, err

@@ -64,6 +64,8 @@ var tables = []stateTable{
 	{name: "arrival_news", key: []string{"join_server", "n"}},
 	{name: "rekeying_key", key: []string{"key_set"}},
 	{name: "disclosure", key: []string{"id"}},
+	{name: "told", key: []string{"device"}},
+	{name: "told_disclosure", key: []string{"device", "idx"}},
 	{name: "answer", key: []string{"id"}},
 	{name: "roaming_rule", key: []string{"org", "device"}},
 	{name: "activation", key: []string{"id"}},

@@ -182,6 +182,7 @@ func arrivals(t *testing.T, open func(testing.TB) Backend) {
 	w.equal(len(expected), 0)
 
 	in := arrivedDevice(first, 2)
+	in.Told = fromElsewhere(true)
 	w.ok(w.TakeArrival(w.ctx, in, w.audit(joinery.AuditRekeyTaken)))
 	w.ok(w.TakeArrival(w.ctx, in, w.audit(joinery.AuditRekeyTaken)))
 	w.refused(w.TakeArrival(w.ctx, arrivedDevice(joinery.Arrival{ID: joinery.NewArrivalID()}, 1), w.audit(joinery.AuditRekeyTaken)), joinery.CodeNotFound)
@@ -201,6 +202,7 @@ func arrivals(t *testing.T, open func(testing.TB) Backend) {
 	if len(state.Rekeying.Candidates) != 1 || !state.KeySet.CanRekey() || state.KeySet.Nonces.JoinNonce != 100 || state.Device.Rekey != joinery.RekeyS {
 		t.Fatalf("taken: %+v", state)
 	}
+	w.equal([]bool{state.Device.Disclosed, state.KeySet.Disclosed}, []bool{true, false})
 	w.ok(w.OpenReset(w.ctx, state.Device.ID, w.org, epoch, 5000, w.audit(joinery.AuditNoncesReset))) // a raised JoinNonce is no join
 	state, err = w.RekeyingDevice(w.ctx, state.Device.ID)
 	w.ok(err)
@@ -211,6 +213,10 @@ func arrivals(t *testing.T, open func(testing.TB) Backend) {
 	state, err = w.RekeyingDevice(w.ctx, state.Device.ID)
 	w.ok(err)
 	w.equal(state.KeySet.Held.KeySet, in.Keys[1].Held.ID)
+	w.equal([]bool{state.Device.Disclosed, state.KeySet.Disclosed, state.Device.Told.Server == in.Told.Server}, []bool{true, false, true})
+	saying, err := w.LinkEntries(w.ctx, state.Device.ID)
+	w.ok(err)
+	w.equal(len(saying), 1) // told once, taken twice
 	w.ok(w.CommitActivation(w.ctx, NextCommit(state)))
 	joined, err := w.JoinedArrivals(w.ctx, j.ID, 0, 10)
 	w.ok(err)

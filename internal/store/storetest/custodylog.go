@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"testing"
+	"time"
 
 	"joinery"
 	"joinery/internal/tlog"
@@ -26,6 +27,8 @@ type CustodyLog interface {
 	CustodyEntries(ctx context.Context, q joinery.CustodyQuery) ([]joinery.CustodyEntry, error)
 	LogEntry(ctx context.Context, ref joinery.LogRef) (joinery.CustodyEntry, error)
 	EraseEntry(ctx context.Context, ref joinery.LogRef, a joinery.AuditEntry) error
+	LinkEntries(ctx context.Context, id joinery.DeviceID) ([]joinery.CustodyEntry, error)
+	StateProvenance(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, at time.Time) error
 }
 
 // grow takes what waits into the tree, and tells how many rows came.

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"joinery"
+	"joinery/auditlog"
+	"joinery/internal/exposure"
 )
 
 // recipient is a new one; its key opens nothing, since nothing here wraps.
@@ -152,6 +154,7 @@ func runExports(t *testing.T, open func(testing.TB) Backend) {
 		w.CheckInvariants(t)
 	})
 	t.Run("disclosure", func(t *testing.T) { disclosure(t, open) })
+	t.Run("told", func(t *testing.T) { told(t, open) })
 	t.Run("what changes meanwhile is left out", func(t *testing.T) {
 		w := newWorld(t, open)
 		r := w.recipient(w.org, "r")
@@ -300,5 +303,72 @@ func disclosure(t *testing.T, open func(testing.TB) Backend) {
 	all, err := w.Exports(w.ctx, joinery.ExportQuery{Org: w.org, States: []joinery.ExportState{joinery.ExportReady, joinery.ExportWorking}})
 	w.ok(err)
 	w.equal(all, []joinery.Export{e})
+	w.CheckInvariants(t)
+}
+
+// fromElsewhere is what another Join Server says of a device: root keys of it were
+// exported before to some file, those that it had by then, or former ones.
+func fromElsewhere(former bool, times ...exposure.Time) *joinery.Told {
+	times = append([]exposure.Time{{At: epoch.Add(-time.Hour), Recipient: strings.Repeat("f", 43), Kind: "file", Reference: "exp_1", Org: "org_1", Former: former}}, times...)
+	return &joinery.Told{Way: joinery.ToldExport, Server: "old.example.com", Signer: "thumb", AsOf: epoch.Add(-time.Minute),
+		Exposure: exposure.Exposure{Disclosed: true, Times: times}}
+}
+
+// told: what another Join Server said of a device stays with it for ever, by that
+// one's word, and in the log; without a word, keys that came are from outside.
+func told(t *testing.T, open func(testing.TB) Backend) {
+	w := newWorld(t, open)
+	third := exposure.Time{At: epoch.Add(-2 * time.Hour), Recipient: strings.Repeat("t", 43), Kind: "join-server", By: "older.example.com", Reference: "exp_0"}
+	these, former, list := sealed(1), sealed(2), sealed(3)
+	these.Told, former.Told = fromElsewhere(false, third), fromElsewhere(true)
+	a, b, c, d := w.add(these), w.add(former), w.add(list), w.add(derived(4))
+	w.equal([]bool{a.Device.Disclosed, a.KeySet.Disclosed, b.Device.Disclosed, b.KeySet.Disclosed, c.Device.Disclosed}, []bool{true, true, true, false, false})
+	for want, s := range map[joinery.Exposed]joinery.ActivationState{joinery.ExposedOutside: c, joinery.ExposedNone: d} {
+		whole, err := w.Device(w.ctx, s.Device.ID)
+		w.ok(err)
+		w.equal(whole.Exposed(), want)
+		w.equal(whole.Device.Told, (*joinery.Told)(nil))
+	}
+	w.Backend = w.Reopen(t)
+	whole, err := w.Device(w.ctx, a.Device.ID)
+	w.ok(err)
+	without := *these.Told
+	without.Times = nil
+	w.equal(whole.Device.Told, &without)
+	w.equal(whole.Exposed(), joinery.ExposedDisclosed)
+	page, err := w.Devices(w.ctx, joinery.DeviceQuery{Org: w.org})
+	w.ok(err)
+	w.equal(page.Items[0].Device.Told, &without)
+	known, err := w.Disclosures(w.ctx, a.Device.ID)
+	w.ok(err)
+	w.equal(known, []joinery.Disclosure{
+		{At: third.At, Recipient: third.Recipient, Kind: joinery.RecipientServer, ToldBy: "old.example.com", By: "older.example.com", Reference: "exp_0"},
+		{At: epoch.Add(-time.Hour), Recipient: strings.Repeat("f", 43), Kind: joinery.RecipientFile, ToldBy: "old.example.com", By: "old.example.com", Reference: "exp_1", ToldOrg: "org_1"},
+	})
+	// The next server is told whose word that is, and what this one did.
+	next := whole.Exposure(append(known, joinery.Disclosure{Org: w.org, At: epoch, Recipient: "r", Kind: joinery.RecipientFile, Export: 7}))
+	w.equal([]string{next.Times[0].By, next.Times[1].By, next.Times[2].By, next.Times[2].Reference}, []string{"older.example.com", "old.example.com", "", joinery.ExportID(7).String()})
+	w.equal([]bool{next.Outside, next.Disclosed, next.Reaches()}, []bool{false, true, true})
+
+	// It is in the log, where nobody erases it, and in what a buyer is shown.
+	w.ok(w.StateProvenance(w.ctx, a.Device.ID, w.org, epoch))
+	links, err := w.LinkEntries(w.ctx, a.Device.ID)
+	w.ok(err)
+	w.equal(len(links), 2)
+	said, err := auditlog.ParseEvent(links[0].Payload)
+	w.ok(err)
+	w.equal([]string{said.Event, said.Detail["server"], said.Detail["disclosed"]}, []string{auditlog.EventTold, "old.example.com", "true"})
+	w.refused(w.EraseEntry(w.ctx, links[0].Ref, w.audit(joinery.AuditEntryErased)), joinery.CodeConflict)
+	stated, err := auditlog.ParseEvent(links[1].Payload)
+	w.ok(err)
+	w.equal([]string{stated.Detail["disclosed"], stated.Detail["outside"], stated.Detail["told"], stated.Detail["exposed"]}, []string{"true", "false", "1", "0"})
+
+	// A device of the same EUIs that comes back may have the same keys.
+	w.ok(w.DeleteDevice(w.ctx, a.Device.ID, w.org, w.audit(joinery.AuditDeviceDeleted)))
+	back := w.add(sealed(1))
+	w.equal(back.Device.Disclosed, true)
+	known, err = w.Disclosures(w.ctx, back.Device.ID)
+	w.ok(err)
+	w.equal(len(known), 2)
 	w.CheckInvariants(t)
 }
