@@ -155,6 +155,30 @@ func (t *factoryToken) DeviceKey(_ context.Context, n keyring.DeviceName, to *se
 	return sealed, chain, err
 }
 
+// BootKeys implements keyring.FactoryToken.
+func (t *factoryToken) BootKeys(_ context.Context, to *seal.Sealer) (k keyring.BootKeys, err error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return k, err
+	}
+	defer wipeKey(key)
+	scalar, err := key.Bytes()
+	if err != nil {
+		return k, err
+	}
+	defer clear(scalar)
+	if k.Key, err = to.Seal(scalar); err != nil {
+		return k, err
+	}
+	io := make([]byte, 32)
+	defer clear(io)
+	rand.Read(io) // never fails (crypto/rand)
+	k.IO, err = to.Seal(io)
+	public := key.PublicKey
+	k.Public = &public
+	return k, err
+}
+
 // Object identifiers: subjectAltName (RFC 5280 §4.2.1.6), serialNumber (X.520).
 var (
 	oidSubjectAltName = asn1.ObjectIdentifier{2, 5, 29, 17}
