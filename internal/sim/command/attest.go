@@ -13,13 +13,20 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"joinery"
 	"joinery/internal/evidence"
 	"joinery/internal/sim/bootloader"
 	"joinery/internal/sim/device"
 	"joinery/internal/sim/element"
 	"joinery/internal/sim/lab"
 	"joinery/lorawan"
+)
+
+// Kinds of evidence, as files of evidence have them.
+const (
+	kindPossession = "possession"
+	kindBoot       = "boot"
+	kindCOSE       = "eat-cose"
+	kindJWT        = "eat-jwt"
 )
 
 // attestFlags are the flags of `element attest`.
@@ -99,7 +106,7 @@ func (f *attestFlags) run(out io.Writer, file string) error {
 	if f.state != "" {
 		asked.Kind, asked.Evidence, err = f.booted(about)
 	} else {
-		asked.Kind = string(joinery.EvidencePossession)
+		asked.Kind = kindPossession
 		asked.Evidence, err = f.says(about)
 	}
 	if err != nil {
@@ -178,32 +185,32 @@ func (f *attestFlags) booted(about evidence.About) (kind string, b []byte, err e
 		if err == nil {
 			b, err = d.Possess(about.Challenge, running.Digest, running.Counter)
 		}
-		return string(joinery.EvidencePossession), b, err
+		return kindPossession, b, err
 	case f.level == "L2":
 		boot, err := power.Element.Evidence(about)
-		return string(joinery.EvidenceBoot), boot.Bytes(), err
+		return kindBoot, boot.Bytes(), err
 	case f.level == "L3" && f.form == "cose":
 		b, err = bench.COSE(token)
-		return string(joinery.EvidenceEATCOSE), b, err
+		return kindCOSE, b, err
 	case f.level == "L3" && f.form == "jwt":
 		b, err = bench.JWT(token)
-		return string(joinery.EvidenceEATJWT), b, err
+		return kindJWT, b, err
 	}
 	return "", nil, errors.New("--level: want L1, L2 or L3, and --form cose or jwt")
 }
 
 // spoil makes evidence that is signed by nobody, or was changed after it was signed.
 func (f *attestFlags) spoil(kind string, b []byte) {
-	compact := kind == string(joinery.EvidencePossession) || kind == string(joinery.EvidenceBoot)
+	compact := kind == kindPossession || kind == kindBoot
 	switch {
 	case f.lie == "garbled" && compact:
 		b[evidence.TagLen+1] ^= 1 // of the digest
 	case f.lie == "garbled":
 		b[len(b)*2/3] ^= 1 // of the claims
-	case f.lie == "forged" && kind == string(joinery.EvidenceEATJWT):
-		var any [evidence.SignatureLen]byte
-		rand.Read(any[:])
-		base64.RawURLEncoding.Encode(b[bytes.LastIndexByte(b, '.')+1:], any[:])
+	case f.lie == "forged" && kind == kindJWT:
+		var random [evidence.SignatureLen]byte
+		rand.Read(random[:])
+		base64.RawURLEncoding.Encode(b[bytes.LastIndexByte(b, '.')+1:], random[:])
 	case f.lie == "forged":
 		rand.Read(b[len(b)-evidence.SignatureLen:]) // as good as a stranger's
 	}
@@ -214,7 +221,7 @@ func (f *attestFlags) written(answer evidence.File) ([]byte, error) {
 	if f.size == 0 {
 		return answer.Text()
 	}
-	if answer.Kind != string(joinery.EvidencePossession) && answer.Kind != string(joinery.EvidenceBoot) {
+	if answer.Kind != kindPossession && answer.Kind != kindBoot {
 		return nil, errors.New("--fragments: tokens are too long for the radio; give them in a file")
 	}
 	parts, err := evidence.Split(answer.Evidence, f.size)
