@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"joinery"
-	"joinery/internal/keyring"
 	"joinery/internal/seal"
 	"joinery/lorawan"
 	"joinery/manifest"
@@ -29,7 +28,7 @@ type Keys interface {
 	// ProvisionRekey gives what an element of a rekeying profile has besides.
 	ProvisionRekey(ctx context.Context, profile joinery.RekeyProfile, master string, generation uint32, devEUI lorawan.EUI64, to *seal.Sealer) ([]byte, error)
 	// BootKeys draws what an element has that verifies firmware.
-	BootKeys(ctx context.Context, to *seal.Sealer) (keyring.BootKeys, error)
+	BootKeys(ctx context.Context, to *seal.Sealer) (key, io []byte, public *ecdsa.PublicKey, err error)
 	// Sign makes an ES256 signature of input, r ‖ s.
 	Sign(input []byte) ([]byte, error)
 	// Certificate is the signer's, DER.
@@ -165,13 +164,13 @@ func provision(ctx context.Context, keys Keys, o Order, e *manifest.Element, sea
 	if err != nil || len(point) != 65 {
 		return row, errors.New("release key: want one on P-256")
 	}
-	boot, err := keys.BootKeys(ctx, sealer)
-	if err != nil {
+	b := &siliconBoot{ReleaseKey: point[1:]}
+	var public *ecdsa.PublicKey
+	if b.BootKey, b.IOKey, public, err = keys.BootKeys(ctx, sealer); err != nil {
 		return row, err
 	}
-	b := &siliconBoot{ReleaseKey: point[1:], BootKey: boot.Key, IOKey: boot.IO}
 	row.SecureBoot = b
-	e.Keys = append(e.Keys, manifest.DeviceKey{Slot: strconv.Itoa(BootKeySlot), Public: boot.Public})
+	e.Keys = append(e.Keys, manifest.DeviceKey{Slot: strconv.Itoa(BootKeySlot), Public: public})
 	row.MAC, err = sealer.MAC(seal.BootElementItem(e.UniqueID, e.JoinEUI, e.DevEUI, row.Certificates, b.ReleaseKey,
 		row.NwkKey, row.AppKey, row.DeviceKey, row.RekeyKey, b.BootKey, b.IOKey))
 	return row, err

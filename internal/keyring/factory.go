@@ -28,8 +28,9 @@ type FactoryToken interface {
 	// DeviceKey draws a P-256 key for an element, seals its private half to a
 	// recipient and certifies the public one.
 	DeviceKey(ctx context.Context, n DeviceName, to *seal.Sealer) (sealed []byte, chain [][]byte, err error)
-	// BootKeys draws what an element has that verifies firmware.
-	BootKeys(ctx context.Context, to *seal.Sealer) (BootKeys, error)
+	// BootKeys draws what an element has that verifies firmware, sealed: see
+	// Factory.BootKeys.
+	BootKeys(ctx context.Context, to *seal.Sealer) (key, io []byte, public *ecdsa.PublicKey, err error)
 	// Certificate gives the signer's certificate, DER.
 	Certificate() []byte
 	// Root gives the certificate to which all device certificates lead, DER.
@@ -44,17 +45,6 @@ type DeviceName struct {
 	UniqueID string // the serial number, in hexadecimal digits
 	DevEUI   lorawan.EUI64
 	At       time.Time // when the element is provisioned
-}
-
-// BootKeys is what an element that verifies firmware has beside the maker's public key.
-// Lengths are in bytes.
-type BootKeys struct {
-	// Key is a private key on P-256, 32, big-endian, sealed: the element uses it after a
-	// verified boot alone, and for its own messages. Public is its other half.
-	Key    []byte
-	Public *ecdsa.PublicKey
-	// IO is what protects the bus between element and microcontroller, 32, sealed.
-	IO []byte
 }
 
 // Factory makes elements: it gives out their root keys, sealed to whoever puts
@@ -119,14 +109,17 @@ func (f *Factory) DeviceKey(ctx context.Context, uniqueID string, devEUI lorawan
 	return sealed, chain, err
 }
 
-// BootKeys draws the keys of an element that verifies firmware, sealed by to: they are
-// in no other place. Each call draws others.
-func (f *Factory) BootKeys(ctx context.Context, to *seal.Sealer) (keys BootKeys, err error) {
+// BootKeys draws what an element that verifies firmware has beside its maker's public
+// key, sealed by to, so that it is in no other place: key, a private key on P-256, 32
+// bytes big-endian, which the element uses after a verified boot alone, and for its own
+// messages, and io, 32 bytes, which protect the bus between it and its microcontroller.
+// public is the other half of key. Each call draws others.
+func (f *Factory) BootKeys(ctx context.Context, to *seal.Sealer) (key, io []byte, public *ecdsa.PublicKey, err error) {
 	err = f.run(ctx, func() error {
-		keys, err = f.token.BootKeys(ctx, to)
+		key, io, public, err = f.token.BootKeys(ctx, to)
 		return err
 	})
-	return keys, err
+	return key, io, public, err
 }
 
 // Sign makes an ES256 signature (RFC 7518 §3.4): ECDSA on P-256 over SHA-256 of

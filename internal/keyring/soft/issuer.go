@@ -156,27 +156,26 @@ func (t *factoryToken) DeviceKey(_ context.Context, n keyring.DeviceName, to *se
 }
 
 // BootKeys implements keyring.FactoryToken.
-func (t *factoryToken) BootKeys(_ context.Context, to *seal.Sealer) (k keyring.BootKeys, err error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+func (t *factoryToken) BootKeys(_ context.Context, to *seal.Sealer) (key, io []byte, public *ecdsa.PublicKey, err error) {
+	drawn, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return k, err
+		return nil, nil, nil, err
 	}
-	defer wipeKey(key)
-	scalar, err := key.Bytes()
+	defer wipeKey(drawn)
+	scalar, err := drawn.Bytes()
 	if err != nil {
-		return k, err
+		return nil, nil, nil, err
 	}
 	defer clear(scalar)
-	if k.Key, err = to.Seal(scalar); err != nil {
-		return k, err
+	if key, err = to.Seal(scalar); err != nil {
+		return nil, nil, nil, err
 	}
-	io := make([]byte, 32)
-	defer clear(io)
-	rand.Read(io) // never fails (crypto/rand)
-	k.IO, err = to.Seal(io)
-	public := key.PublicKey
-	k.Public = &public
-	return k, err
+	bus := make([]byte, 32)
+	defer clear(bus)
+	rand.Read(bus) // never fails (crypto/rand)
+	io, err = to.Seal(bus)
+	half := drawn.PublicKey
+	return key, io, &half, err
 }
 
 // Object identifiers: subjectAltName (RFC 5280 §4.2.1.6), serialNumber (X.520).
