@@ -87,7 +87,9 @@ func TestAttestedDeviceJoins(t *testing.T) {
 	s.openLab()
 	s.join(s.home, "")
 
+	ok(t, s.lab.Close()) // its files are for one program at a time
 	t.Run("booted", func(t *testing.T) { s.bootedDeviceAttests(t, dir) })
+	s.openLab()
 }
 
 // bootedDeviceAttests: a factory makes elements that verify firmware; their device boots
