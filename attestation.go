@@ -215,7 +215,7 @@ type Attestation struct {
 	At       time.Time
 	Until    time.Time
 	// EndedAt is set where the result stopped counting before its time: the device
-	// showed other firmware since.
+	// showed other firmware since, or the maker took back what it rests on.
 	EndedAt time.Time
 	// Digest is SHA-256 of the image, Version and Counter what its release says, of
 	// which Release is zero where no release of the device's maker has that digest.
@@ -235,6 +235,10 @@ type AttestResult struct {
 	Attestation
 	// Owner is who held the device when the evidence was judged.
 	Owner OrgID
+	// Key is the registered key that verified the evidence; zero: the manifest's did.
+	Key ProductKeyID
+	// Components are the releases of what a token measured beside the application.
+	Components []ReleaseID
 }
 
 // AttestFallen is a level that ended by its time.
@@ -308,8 +312,8 @@ type Release struct {
 	Statement []byte // as it was signed; see internal/firmware
 	Key       ProductKeyID
 	At        time.Time
-	// WithdrawnAt is set once the maker took it back: evidence of it proves nothing
-	// new.
+	// WithdrawnAt is set once the maker took it back, or the key that signed it:
+	// evidence of it proves nothing, and what it proved before has ended.
 	WithdrawnAt time.Time
 }
 
@@ -323,7 +327,8 @@ type Appraisal struct {
 	Product *Product
 	// Keys are those of the product, and those for this device alone.
 	Keys []ProductKey
-	// Floor is the highest counter of a release that this device has shown.
+	// Floor is the highest counter of a release that this device has shown, of those
+	// that stand.
 	Floor uint32
 }
 
@@ -331,7 +336,7 @@ type Appraisal struct {
 const (
 	AuditDeviceAttested    AuditEvent = "device.attested"            // evidence was accepted
 	AuditAttestRefused     AuditEvent = "device.attestation_refused" // evidence was refused
-	AuditAttestEnded       AuditEvent = "device.attestation_ended"   // a level ended by its time
+	AuditAttestEnded       AuditEvent = "device.attestation_ended"   // a level ended, by its time or because the maker took back what it rests on
 	AuditDeviceAttestRule  AuditEvent = "device.attestation_rule"    // the owner wants something else of one device
 	AuditAttestPolicy      AuditEvent = "attestation.policy_changed" // an organisation wants something else of its devices
 	AuditProductAdded      AuditEvent = "product.added"              // by its maker

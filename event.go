@@ -57,7 +57,7 @@ const (
 	EventExportStalled     EventType = "export.stalled"  // devices of it wait for a key that was not at hand; detail.why
 	EventDeviceAttested    EventType = "device.attested" // evidence was accepted; its detail says of what level, and which is valid now
 	EventAttestRefused     EventType = "device.attestation_refused"
-	EventAttestEnded       EventType = "device.attestation_ended" // a level ended by its time; a lower one may be left
+	EventAttestEnded       EventType = "device.attestation_ended" // a level ended, by its time or with what it rests on; a lower one may be left
 	EventServiceEnding     EventType = "service.ending"           // the device's service term ends soon
 	EventServiceEnded      EventType = "service.ended"            // it ended, and its days of grace run
 	EventServiceLapsed     EventType = "service.lapsed"           // they are over: joins are refused

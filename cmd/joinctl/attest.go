@@ -173,7 +173,7 @@ func resultText(r client.AttestationResult) string {
 	}
 	text := fmt.Sprintf("%s: %s, counter %d, by %s, until %s", when(r.At, "?"), what, r.Counter, r.Verifier, when(r.Until, "?"))
 	if !r.EndedAt.IsZero() {
-		text += "; ended " + when(r.EndedAt, "?") + ", since it showed other firmware"
+		text += "; ended " + when(r.EndedAt, "?") + ", since it showed other firmware, or its maker took back what it rests on"
 	}
 	return text
 }

@@ -157,7 +157,7 @@ func (a *app) productRemoveCommand() *cobra.Command {
 	c := a.command(&cobra.Command{
 		Use:     "remove PRODUCT",
 		Short:   "Take a product away, with its keys and releases",
-		Long:    "Take a product away, with its keys and releases. What its devices have shown stands until\nits time; nothing new is accepted above L1.",
+		Long:    "Take a product away, with its keys and releases. What its devices have shown above L1\nends, and nothing new is accepted above L1.",
 		Example: "  joinctl product remove meter-3 --yes",
 		Args:    cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
@@ -242,7 +242,7 @@ func (a *app) productKeyRemoveCommand() *cobra.Command {
 	var yes bool
 	c := a.command(&cobra.Command{
 		Use: "remove PRODUCT KEY", Short: "Take a key of a product away",
-		Long:    "Take a key of a product away. What it verified stands until its time.",
+		Long:    "Take a key of a product away. What it verified ends: for a key of releases these are\nwithdrawn, until another key signs the same again; for a key of tokens or of an element,\nwhat devices have shown by it. To go over to another key, register that beside it.",
 		Example: "  joinctl product key remove meter-3 pky_01qzm30f1vd60 --yes", Args: cobra.ExactArgs(2),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
 		id, err := joinery.ParseProductKeyID(args[1])
@@ -314,7 +314,7 @@ func (a *app) releaseWithdrawCommand() *cobra.Command {
 	var yes bool
 	c := a.command(&cobra.Command{
 		Use: "withdraw PRODUCT RELEASE", Short: "Have evidence of a release prove nothing any more",
-		Long:    "Have evidence of a release, by its id, prove nothing any more. What devices have shown\nstands until its time.",
+		Long:    "Have evidence of a release, by its id, prove nothing any more. What devices have shown\nof it ends; where their owners want it, they join no more until they show another.",
 		Example: "  joinctl product release withdraw meter-3 rel_01qzm30f1vd60 --yes", Args: cobra.ExactArgs(2),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
 		id, err := joinery.ParseReleaseID(args[1])

@@ -16,6 +16,7 @@ import (
 	"joinery/internal/factory"
 	"joinery/internal/harden"
 	"joinery/internal/keyring/soft"
+	"joinery/internal/signkey"
 	"joinery/lorawan"
 )
 
@@ -121,7 +122,7 @@ func (p publicHalves) write(cmd *cobra.Command, options soft.FactoryOptions) err
 type provisionFlags struct {
 	order                      factory.Order
 	joinEUI, devEUI, recipient string
-	rekey                      string
+	rekey, releaseKey          string
 	manifest, silicon          string
 }
 
@@ -137,10 +138,18 @@ Server that has the same master key and pins this factory's signer and root, and
 the silicon file with the root keys and the private device keys, sealed to whoever
 puts them into silicon (here: the simulator).
 
+With --release-key the elements verify firmware: SecureBoot is configured as
+docs/firmware.md says, with this public key, which an element keeps for life, and an
+anti-rollback counter. The manifest names the key in slot 11 as well, by which each
+shows what it booted (L2), and the silicon file has what is in the slots besides.
+
 (master key, generation, DevEUI) must never be used for two elements.`,
 		Example: `  joinery factory provision --key-file factory.age --passphrase-file factory.passphrase \
     --master acme-2026 --join-eui 70B3D57ED0000000 --dev-eui-first 0004A310001F0000 --count 1000 \
-    --recipient recipient.pub --manifest manifest.json --silicon elements.silicon`,
+    --recipient recipient.pub --manifest manifest.json --silicon elements.silicon
+  joinery factory provision --key-file factory.age --passphrase-file factory.passphrase \
+    --master acme-2026 --join-eui 70B3D57ED0000000 --dev-eui-first 0004A310001F0000 --count 1000 \
+    --recipient recipient.pub --release-key meter.pub`,
 		Args: cobra.NoArgs,
 	}
 	file := keyFileFlags(cmd, false)
@@ -154,6 +163,7 @@ puts them into silicon (here: the simulator).
 	flags.StringVar(&f.manifest, "manifest", "manifest.json", "where the manifest goes")
 	flags.StringVar(&f.silicon, "silicon", "elements.silicon", "where the sealed root keys go")
 	flags.StringVar(&f.rekey, "rekey", "none", "how the elements can be rekeyed: none, S or M")
+	flags.StringVar(&f.releaseKey, "release-key", "", "PEM file with the public key under which the elements verify firmware,\nas \"joinctl firmware key new\" writes it (default: they verify none)")
 	flags.StringVar(&f.order.Maker, "maker", "", "organisation named in the manifest as manufacturer")
 	flags.StringVar(&f.order.Part, "part", "", "part number in the manifest")
 	flags.StringVar(&f.order.Group, "group", "", "group in the manifest, such as an order number")
@@ -183,6 +193,15 @@ func (f *provisionFlags) provision(cmd *cobra.Command, keyFile soft.Options) (er
 	if err := f.order.Rekey.UnmarshalText([]byte(f.rekey)); err != nil {
 		return fmt.Errorf("--rekey: %w", err)
 	}
+	if f.releaseKey != "" {
+		text, err := os.ReadFile(f.releaseKey)
+		if err == nil {
+			f.order.ReleaseKey, err = signkey.ParsePublic(text)
+		}
+		if err != nil {
+			return fmt.Errorf("--release-key: %w", err)
+		}
+	}
 	f.order.At = time.Now()
 	if err := f.order.Check(); err != nil {
 		return err
@@ -203,6 +222,10 @@ func (f *provisionFlags) provision(cmd *cobra.Command, keyFile soft.Options) (er
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "made %d elements: %s, signed, and %s, sealed to %s\n",
 		f.order.Count, f.manifest, f.silicon, f.order.Recipient.KID())
+	if f.order.ReleaseKey != nil {
+		fmt.Fprintf(cmd.OutOrStdout(), "they verify firmware: register the product with\n  joinctl product add NAME --hardware ID --dev-euis %s-%s --boot-slots %d,%d --boot-counter %d\n",
+			f.order.DevEUI, f.order.Last(), factory.BootKeySlot, factory.BootDigestSlot, factory.BootCounter)
+	}
 	return nil
 }
 

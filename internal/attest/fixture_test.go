@@ -112,7 +112,7 @@ func newFixture(t testing.TB) *fixture {
 	if err := f.db.AssignRange(t.Context(), joinery.JoinEUIRange{EUIRange: span, Org: f.maker.Org}, joinery.AuditEntry{At: start}); err != nil {
 		t.Fatal(err)
 	}
-	f.importChips(t, 3)
+	f.importChips(t, 4)
 	f.product = f.addProduct(t, "meter-3", 1, 10, &joinery.BootProfile{KeySlot: 2, DigestSlot: 7})
 	f.other = f.addProduct(t, "valve-1", 11, 20, nil)
 	f.addKey(t, joinery.ProductKey{Product: f.product.ID, Use: joinery.KeyForReleases, Public: spki(t, f.releaseKey)})

@@ -82,6 +82,10 @@ type shown struct {
 	counter uint32
 	release *joinery.Release // nil: none has the digest, at L1 only
 	expires time.Time        // of the token; zero: not said
+	// key is the registered key that verified it; zero: the manifest's did.
+	key joinery.ProductKeyID
+	// components are the releases of what a token measured beside the application.
+	components []joinery.ReleaseID
 }
 
 // refusal is why evidence proves nothing: a word for the log, and a text.
@@ -143,16 +147,17 @@ func (p presented) appraiseBoot(about evidence.About, a joinery.Appraisal, refs 
 	if err != nil {
 		return shown{}, err
 	}
-	keys := registered.all
-	if len(keys) == 0 {
+	if len(registered.all) == 0 {
 		key, err := manifestKey(a, strconv.Itoa(int(e.KeySlot)))
 		if err != nil {
 			return shown{}, err
 		}
-		keys = append(keys, key)
+		registered.all = append(registered.all, key)
+		registered.ids = append(registered.ids, 0)
 	}
-	verifies := func(k *ecdsa.PublicKey) bool { return firmware.VerifyRS(k, e.SigningDigest(about), e.Signature) }
-	if !slices.ContainsFunc(keys, verifies) {
+	digest := e.SigningDigest(about)
+	i := slices.IndexFunc(registered.all, func(k *ecdsa.PublicKey) bool { return firmware.VerifyRS(k, digest, e.Signature) })
+	if i < 0 {
 		return shown{}, no("signature", "the signature is not one of this device's element over this challenge and the state that the evidence says")
 	}
 	release, err := refs.must(e.Digest)
@@ -162,7 +167,7 @@ func (p presented) appraiseBoot(about evidence.About, a joinery.Appraisal, refs 
 	if release.Counter < e.Counter {
 		return shown{}, no("downgraded", "the release is older than what the element's own counter allows")
 	}
-	return shown{digest: e.Digest, counter: release.Counter, release: release}, refs.notBelow(release.Counter)
+	return shown{digest: e.Digest, counter: release.Counter, release: release, key: registered.ids[i]}, refs.notBelow(release.Counter)
 }
 
 func (p presented) appraiseToken(about evidence.About, a joinery.Appraisal, refs references, now time.Time) (shown, error) {
@@ -177,7 +182,8 @@ func (p presented) appraiseToken(about evidence.About, a joinery.Appraisal, refs
 	if len(keys.all) == 0 {
 		return shown{}, no("key", "the maker has registered no key for tokens of this device or its product")
 	}
-	if !slices.ContainsFunc(keys.all, t.verify) {
+	by := slices.IndexFunc(keys.all, t.verify)
+	if by < 0 {
 		return shown{}, no("signature", "no key that the maker registered for this device signed the token")
 	}
 	if err := checkUEID(t.ueid, about.DevEUI, keys.own); err != nil {
@@ -195,7 +201,7 @@ func (p presented) appraiseToken(about evidence.About, a joinery.Appraisal, refs
 	if application < 0 {
 		return shown{}, no("measurements", "the token measures nothing, or several things of which none is the application (ARoT)")
 	}
-	s := shown{expires: t.expires}
+	s := shown{expires: t.expires, key: keys.ids[by]}
 	for i, c := range t.components {
 		if len(c.Value) != sha256.Size {
 			return shown{}, no("measurements", "a measurement of the token is no SHA-256")
@@ -206,6 +212,8 @@ func (p presented) appraiseToken(about evidence.About, a joinery.Appraisal, refs
 		}
 		if i == application {
 			s.digest, s.counter, s.release = release.Digest, release.Counter, release
+		} else {
+			s.components = append(s.components, release.ID)
 		}
 	}
 	return s, refs.notBelow(s.counter)
@@ -250,7 +258,8 @@ func manifestKey(a joinery.Appraisal, slot string) (key *ecdsa.PublicKey, err er
 // keys verify evidence of a device.
 type keys struct {
 	all []*ecdsa.PublicKey
-	own bool // they are this device's alone
+	ids []joinery.ProductKeyID // as many
+	own bool                   // they are this device's alone
 }
 
 // keysFor gives the keys for a use: where there are some for this device alone, only
@@ -265,7 +274,7 @@ func keysFor(a joinery.Appraisal, use joinery.ProductKeyUse) (k keys, err error)
 			if err != nil {
 				return k, err
 			}
-			k.all, k.own = append(k.all, key), own
+			k.all, k.ids, k.own = append(k.all, key), append(k.ids, p.ID), own
 		}
 		if len(k.all) > 0 {
 			break

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"log/slog"
 	"slices"
 	"strconv"
 
@@ -33,7 +34,9 @@ type ProductKeys interface {
 // Releases is signed firmware.
 type Releases interface {
 	FirmwareReleases(ctx context.Context, product joinery.ProductID, after joinery.ReleaseID, limit int) ([]joinery.Release, error)
-	AddRelease(ctx context.Context, f joinery.Release, a joinery.AuditEntry) error
+	// AddRelease gives the id, which is another where the release was there before and
+	// went with its key.
+	AddRelease(ctx context.Context, f joinery.Release, a joinery.AuditEntry) (joinery.ReleaseID, error)
 	WithdrawRelease(ctx context.Context, product joinery.ProductID, id joinery.ReleaseID, a joinery.AuditEntry) error
 }
 
@@ -92,13 +95,15 @@ func (s *Service) AddProduct(ctx context.Context, caller joinery.Caller, p joine
 	return p, s.store.AddProduct(ctx, p, s.entry(caller, joinery.AuditProductAdded, p.Org, 0, detail))
 }
 
-// RemoveProduct takes a product away, with its keys and releases.
+// RemoveProduct takes a product away, with its keys and releases, and ends what its
+// devices have shown above L1.
 func (s *Service) RemoveProduct(ctx context.Context, caller joinery.Caller, id joinery.ProductID) error {
 	p, err := s.Product(ctx, caller, id)
 	if err != nil {
 		return err
 	}
-	return s.store.RemoveProduct(ctx, id, s.entry(caller, joinery.AuditProductRemoved, p.Org, 0, map[string]string{"product": id.String(), "name": p.Name}))
+	err = s.store.RemoveProduct(ctx, id, s.entry(caller, joinery.AuditProductRemoved, p.Org, 0, map[string]string{"product": id.String(), "name": p.Name}))
+	return s.andEnd(ctx, err)
 }
 
 // Keys gives the keys of a product, after one; zero: from the first.
@@ -142,15 +147,17 @@ func (s *Service) AddKey(ctx context.Context, caller joinery.Caller, k joinery.P
 	}))
 }
 
-// RemoveKey takes a key of a product away. What it verified stands until its time.
+// RemoveKey takes a key of a product away, and the releases that it signed. What rests
+// on them ends.
 func (s *Service) RemoveKey(ctx context.Context, caller joinery.Caller, product joinery.ProductID, id joinery.ProductKeyID) error {
 	p, err := s.Product(ctx, caller, product)
 	if err != nil {
 		return err
 	}
-	return s.store.RemoveProductKey(ctx, product, id, s.entry(caller, joinery.AuditProductKeyRemoved, p.Org, 0, map[string]string{
+	err = s.store.RemoveProductKey(ctx, product, id, s.entry(caller, joinery.AuditProductKeyRemoved, p.Org, 0, map[string]string{
 		"product": p.ID.String(), "key": id.String(),
 	}))
+	return s.andEnd(ctx, err)
 }
 
 // Releases gives the releases of a product, after one; zero: from the first.
@@ -189,20 +196,34 @@ func (s *Service) AddRelease(ctx context.Context, caller joinery.Caller, product
 		ID: joinery.NewReleaseID(), Product: product, Version: st.Version, Digest: st.Digest, Counter: st.Counter,
 		Statement: statement, Key: keys[i].ID, At: s.time(),
 	}
-	return f, s.store.AddRelease(ctx, f, s.entry(caller, joinery.AuditReleaseAdded, p.Org, 0, map[string]string{
-		"product": p.ID.String(), "release": f.ID.String(), "version": f.Version, "digest": hex.EncodeToString(f.Digest[:]),
+	f.ID, err = s.store.AddRelease(ctx, f, s.entry(caller, joinery.AuditReleaseAdded, p.Org, 0, map[string]string{
+		"product": p.ID.String(), "version": f.Version, "digest": hex.EncodeToString(f.Digest[:]),
 		"counter": strconv.FormatUint(uint64(f.Counter), 10), "key": f.Key.String(),
 	}))
+	return f, err
 }
 
-// WithdrawRelease has evidence of a release prove nothing any more. What devices have
-// shown stands until its time.
+// WithdrawRelease has evidence of a release prove nothing any more, and ends what rests
+// on it.
 func (s *Service) WithdrawRelease(ctx context.Context, caller joinery.Caller, product joinery.ProductID, id joinery.ReleaseID) error {
 	p, err := s.Product(ctx, caller, product)
 	if err != nil {
 		return err
 	}
-	return s.store.WithdrawRelease(ctx, product, id, s.entry(caller, joinery.AuditReleaseWithdrawn, p.Org, 0, map[string]string{
+	err = s.store.WithdrawRelease(ctx, product, id, s.entry(caller, joinery.AuditReleaseWithdrawn, p.Org, 0, map[string]string{
 		"product": p.ID.String(), "release": id.String(),
 	}))
+	return s.andEnd(ctx, err)
+}
+
+// andEnd ends what rests on what was just taken back. It is done with before the maker
+// has the answer, but for the devices of a fleet so large that Run goes on with it; what
+// fails here Run does, too.
+func (s *Service) andEnd(ctx context.Context, err error) error {
+	if err == nil {
+		if failed := s.endWithdrawn(context.WithoutCancel(ctx)); failed != nil {
+			s.log.Warn("what rests on what a maker took back ends later", slog.Any("error", failed))
+		}
+	}
+	return err
 }

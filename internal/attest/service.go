@@ -37,7 +37,8 @@ type Results interface {
 	Appraise(ctx context.Context, id joinery.DeviceID) (joinery.Appraisal, error)
 	// ReleasesByDigest gives the withdrawn ones, too.
 	ReleasesByDigest(ctx context.Context, maker joinery.OrgID, digests [][32]byte) ([]joinery.Release, error)
-	// PutAttestation is CodeConflict unless r.Owner holds the device still.
+	// PutAttestation is CodeConflict unless r.Owner holds the device still, and the maker
+	// stands by what the result rests on.
 	PutAttestation(ctx context.Context, r joinery.AttestResult, a joinery.AuditEntry) (joinery.Attested, error)
 	Attestations(ctx context.Context, device joinery.DeviceID) ([]joinery.Attestation, error)
 	// Record writes audit entries that belong to no change.
@@ -45,6 +46,9 @@ type Results interface {
 	// EndAttestations tells owners what ended by a time, each once; it gives of how
 	// many devices.
 	EndAttestations(ctx context.Context, now time.Time, limit int) (int, error)
+	// EndWithdrawn ends what rests on what makers took back, of so many devices; it gives
+	// how many there were.
+	EndWithdrawn(ctx context.Context, now time.Time, limit int) (int, error)
 }
 
 // Fragments keeps parts of evidence, few and not for long.
@@ -256,6 +260,7 @@ func (s *Service) judge(ctx context.Context, challenge joinery.AttestChallenge, 
 		Device: d.ID, Level: level, Kind: p.kind, Verifier: s.verifier, At: now, Until: now.Add(s.PolicyOf(d.Ownership.Org).ValidFor()),
 		Digest: proved.digest, Counter: proved.counter, Evidence: sha256.Sum256(p.bytes),
 	}}
+	r.Key, r.Components = proved.key, proved.components
 	if proved.release != nil {
 		r.Release, r.Version = proved.release.ID, proved.release.Version
 	}

@@ -3,6 +3,7 @@ package attest
 import (
 	"crypto/sha256"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -225,6 +226,102 @@ func TestUnknownFirmware(t *testing.T) {
 	c.digest = image("one")
 	f.refuses(t, c, l1, c.possession(t, f.asked(t, c), "one", 1), "withdrawn")
 	f.refuses(t, c, l2, c.boot(t, f.asked(t, c)), "withdrawn")
+}
+
+// TestWithdrawn: what was shown ends as the maker takes back what it rests on, before
+// the maker has its answer: a release, the key that signed it, the key of a token, the
+// product. The owner is told once, and what rests on something else stands.
+func TestWithdrawn(t *testing.T) {
+	level := func(f *fixture, c *chip) joinery.AttestLevel {
+		t.Helper()
+		st, err := f.Standing(t.Context(), f.maker, c.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Level
+	}
+	release := func(f *fixture, version string) joinery.ReleaseID {
+		list, err := f.Releases(t.Context(), f.maker, f.product.ID, 0, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list[slices.IndexFunc(list, func(r joinery.Release) bool { return r.Version == version })].ID
+	}
+	key := func(f *fixture, use joinery.ProductKeyUse) joinery.ProductKeyID {
+		list, err := f.Keys(t.Context(), f.maker, f.product.ID, 0, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list[slices.IndexFunc(list, func(k joinery.ProductKey) bool { return k.Use == use })].ID
+	}
+	for name, x := range map[string]struct {
+		takeBack func(f *fixture) error
+		left     [4]joinery.AttestLevel // of L1 by no release, L1, L2 and L3
+	}{
+		"release": {func(f *fixture) error {
+			return f.WithdrawRelease(t.Context(), f.maker, f.product.ID, release(f, "1.0.0"))
+		}, [4]joinery.AttestLevel{1, 0, 0, 0}},
+		"another release": {func(f *fixture) error {
+			return f.WithdrawRelease(t.Context(), f.maker, f.product.ID, release(f, "2.0.0"))
+		}, [4]joinery.AttestLevel{1, 1, 2, 3}},
+		"release key": {func(f *fixture) error {
+			return f.RemoveKey(t.Context(), f.maker, f.product.ID, key(f, joinery.KeyForReleases))
+		}, [4]joinery.AttestLevel{1, 0, 0, 0}},
+		"token key": {func(f *fixture) error {
+			return f.RemoveKey(t.Context(), f.maker, f.product.ID, key(f, joinery.KeyForTokens))
+		}, [4]joinery.AttestLevel{1, 1, 2, 0}},
+		"boot key": {func(f *fixture) error {
+			return f.RemoveKey(t.Context(), f.maker, f.product.ID, key(f, joinery.KeyForBoot))
+		}, [4]joinery.AttestLevel{1, 1, 0, 3}},
+		"product": {func(f *fixture) error { return f.RemoveProduct(t.Context(), f.maker, f.product.ID) }, [4]joinery.AttestLevel{1, 1, 0, 0}},
+	} {
+		f := newFixture(t)
+		chips := f.chips
+		chips[2].slot2 = newKey(t)
+		f.addKey(t, joinery.ProductKey{Product: f.product.ID, Device: chips[2].ID, Use: joinery.KeyForBoot, Public: spki(t, chips[2].slot2)})
+		f.shows(t, chips[0], l1, chips[0].possession(t, f.asked(t, chips[0]), "own build", 1))
+		f.shows(t, chips[1], l1, chips[1].possession(t, f.asked(t, chips[1]), "one", 1))
+		f.shows(t, chips[2], l2, chips[2].boot(t, f.asked(t, chips[2])))
+		f.shows(t, chips[3], l3, f.cose(t, f.tokenKey, chips[3].claims(f.asked(t, chips[3]), "one")))
+		if err := x.takeBack(f); err != nil {
+			t.Fatal(err)
+		}
+		told := 0
+		for i, c := range chips {
+			if got := level(f, c); got != x.left[i] {
+				t.Errorf("%s: device %d has %s, want %s", name, i, got, x.left[i])
+			} else if got == 0 {
+				told++
+			}
+		}
+		for _, e := range f.audited(t, joinery.AuditAttestEnded) {
+			if e.Detail["reason"] != "withdrawn" || e.Detail["valid"] != "L0" || e.Org != f.maker.Org {
+				t.Errorf("%s: %+v", name, e)
+			}
+			told--
+		}
+		if told != 0 {
+			t.Errorf("%s: %d owners were not told", name, told)
+		}
+	}
+}
+
+// TestFloorStays: the counter that was shown is not forgotten by showing firmware of no
+// release; a release that was withdrawn holds nobody.
+func TestFloorStays(t *testing.T) {
+	f := newFixture(t)
+	c := f.chips[0]
+	f.shows(t, c, l1, c.possession(t, f.asked(t, c), "two", 2))
+	f.shows(t, c, l1, c.possession(t, f.asked(t, c), "own build", 2))
+	f.refuses(t, c, l1, c.possession(t, f.asked(t, c), "one", 1), "downgraded")
+	list, err := f.Releases(t.Context(), f.maker, f.product.ID, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.WithdrawRelease(t.Context(), f.maker, f.product.ID, list[1].ID); err != nil {
+		t.Fatal(err)
+	}
+	f.shows(t, c, l1, c.possession(t, f.asked(t, c), "one", 1))
 }
 
 // TestConfiguration: an element that lets its key be used without a verified boot
@@ -537,7 +634,7 @@ func TestProducts(t *testing.T) {
 	_, err = f.AddRelease(ctx, f.maker, f.product.ID, f.statement(t, f.product, "4.0.0", "four", 4))
 	wantCode(t, err, joinery.CodeForbidden)
 	c := f.chips[0]
-	f.shows(t, c, l2, c.boot(t, f.asked(t, c)))
+	f.refuses(t, c, l2, c.boot(t, f.asked(t, c)), "withdrawn") // with the key that signed it
 	if err := f.RemoveProduct(ctx, f.maker, f.product.ID); err != nil {
 		t.Fatal(err)
 	}

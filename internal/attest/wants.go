@@ -112,6 +112,9 @@ func (s *Service) Run(ctx context.Context) {
 		case <-tick.C:
 		}
 		err := s.reload(ctx)
+		if err == nil && s.hold() == nil {
+			err = s.endWithdrawn(ctx)
+		}
 		if err == nil && n%endEvery == 0 {
 			err = s.End(ctx)
 		}
@@ -122,13 +125,23 @@ func (s *Service) Run(ctx context.Context) {
 	}
 }
 
-// End tells owners of the levels that ended.
+// End tells owners of the levels that ended by their time.
 func (s *Service) End(ctx context.Context) error {
+	return s.inParts(ctx, s.hold, s.store.EndAttestations)
+}
+
+// endWithdrawn ends what rests on what makers took back, and tells owners. No doubt
+// about the time holds that.
+func (s *Service) endWithdrawn(ctx context.Context) error {
+	return s.inParts(ctx, func() error { return nil }, s.store.EndWithdrawn)
+}
+
+func (s *Service) inParts(ctx context.Context, hold func() error, end func(context.Context, time.Time, int) (int, error)) error {
 	for range endMax {
-		if s.hold() != nil {
+		if hold() != nil {
 			return nil
 		}
-		n, err := s.store.EndAttestations(ctx, s.time(), endOne)
+		n, err := end(ctx, s.time(), endOne)
 		if err != nil || n < endOne {
 			return err
 		}

@@ -2,11 +2,13 @@ package factory
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"math"
+	"strconv"
 	"time"
 
 	"joinery"
@@ -25,6 +27,8 @@ type Keys interface {
 	DeviceKey(ctx context.Context, uniqueID string, devEUI lorawan.EUI64, at time.Time, to *seal.Sealer) (sealed []byte, chain [][]byte, err error)
 	// ProvisionRekey gives what an element of a rekeying profile has besides.
 	ProvisionRekey(ctx context.Context, profile joinery.RekeyProfile, master string, generation uint32, devEUI lorawan.EUI64, to *seal.Sealer) ([]byte, error)
+	// BootKeys draws what an element has that verifies firmware.
+	BootKeys(ctx context.Context, to *seal.Sealer) (key, io []byte, public *ecdsa.PublicKey, err error)
 	// Sign makes an ES256 signature of input, r ‖ s.
 	Sign(input []byte) ([]byte, error)
 	// Certificate is the signer's, DER.
@@ -43,6 +47,9 @@ type Order struct {
 	Recipient seal.PublicKey
 	// Rekey is how the elements rekey; zero: they cannot.
 	Rekey joinery.RekeyProfile
+	// ReleaseKey is the public key, on P-256, under which the elements verify firmware for
+	// their whole life; nil: they verify none.
+	ReleaseKey *ecdsa.PublicKey
 	// Maker, Part and Group go into the manifest as they are; any may be empty.
 	Maker string
 	Part  string
@@ -66,9 +73,20 @@ func (o Order) Check() error {
 		return errors.New("count: the range runs over the end of the DevEUIs")
 	case o.Recipient.IsZero():
 		return errors.New("recipient: want the public key of whoever puts the keys into silicon")
+	case o.ReleaseKey != nil && o.Rekey == joinery.RekeyS:
+		return errors.New("release key: elements of rekeying profile S are no chips, and verify no firmware; take M or none")
 	}
 	return nil
 }
+
+// Where an element that verifies firmware has what a verifier of its boots asks for:
+// the slot of the key that signs its state, which the manifest names, that of the
+// digest of the image that it verified, and its counter.
+const (
+	BootKeySlot    = 11
+	BootDigestSlot = 12
+	BootCounter    = 1
+)
 
 // Make writes the manifest and the silicon file of an order. It calls done with
 // the number of elements made after each. When it fails, what was written is not
@@ -99,14 +117,13 @@ func Make(ctx context.Context, keys Keys, o Order, manifestTo, siliconTo io.Writ
 			return err
 		}
 		e := o.element(i)
-		row, key, err := provision(ctx, keys, o, e, sealer)
+		row, err := provision(ctx, keys, o, &e, sealer)
 		if err != nil {
 			return fmt.Errorf("element %v: %w", e.DevEUI, err)
 		}
 		if err := silicon.line(row); err != nil {
 			return fmt.Errorf("silicon file: %w", err)
 		}
-		e.Keys = []manifest.DeviceKey{key}
 		if err := signed.Write(e); err != nil {
 			return fmt.Errorf("manifest: %w", err)
 		}
@@ -118,38 +135,59 @@ func Make(ctx context.Context, keys Keys, o Order, manifestTo, siliconTo io.Writ
 	return signed.Close()
 }
 
-// provision makes the keys of an element: what goes into its silicon, and the
-// public half of its device key for the manifest.
-func provision(ctx context.Context, keys Keys, o Order, e manifest.Element, sealer *seal.Sealer) (siliconRow, manifest.DeviceKey, error) {
+// provision makes the keys of an element: what goes into its silicon, and the public
+// halves of its keys, which e gets for the manifest.
+func provision(ctx context.Context, keys Keys, o Order, e *manifest.Element, sealer *seal.Sealer) (siliconRow, error) {
 	row := siliconRow{UniqueID: e.UniqueID, JoinEUI: e.JoinEUI, DevEUI: e.DevEUI}
 	var err error
 	if row.NwkKey, row.AppKey, err = keys.Provision(ctx, o.Master, o.Generation, e.DevEUI, sealer); err != nil {
-		return row, manifest.DeviceKey{}, err
+		return row, err
 	}
-	var key manifest.DeviceKey
-	if row.DeviceKey, key.Chain, err = keys.DeviceKey(ctx, e.UniqueID, e.DevEUI, o.At, sealer); err != nil {
-		return row, key, err
+	if row.DeviceKey, row.Certificates, err = keys.DeviceKey(ctx, e.UniqueID, e.DevEUI, o.At, sealer); err != nil {
+		return row, err
 	}
-	if key, err = manifest.CertifiedKey(key.Chain); err != nil {
-		return row, key, err
+	key, err := manifest.CertifiedKey(row.Certificates)
+	if err != nil {
+		return row, err
 	}
+	e.Keys = []manifest.DeviceKey{key}
 	if o.Rekey != 0 {
 		if row.RekeyKey, err = keys.ProvisionRekey(ctx, o.Rekey, o.Master, o.Generation, e.DevEUI, sealer); err != nil {
-			return row, key, err
+			return row, err
 		}
 	}
-	row.Certificates = key.Chain
-	row.MAC, err = sealer.MAC(seal.ElementItem(e.UniqueID, e.JoinEUI, e.DevEUI, row.Certificates, row.NwkKey, row.AppKey, row.DeviceKey, row.RekeyKey))
-	return row, key, err
+	if o.ReleaseKey == nil {
+		row.MAC, err = sealer.MAC(seal.ElementItem(e.UniqueID, e.JoinEUI, e.DevEUI, row.Certificates, row.NwkKey, row.AppKey, row.DeviceKey, row.RekeyKey))
+		return row, err
+	}
+	point, err := o.ReleaseKey.Bytes() // 04 ‖ X ‖ Y
+	if err != nil || len(point) != 65 {
+		return row, errors.New("release key: want one on P-256")
+	}
+	b := &siliconBoot{ReleaseKey: point[1:]}
+	var public *ecdsa.PublicKey
+	if b.BootKey, b.IOKey, public, err = keys.BootKeys(ctx, sealer); err != nil {
+		return row, err
+	}
+	row.SecureBoot = b
+	e.Keys = append(e.Keys, manifest.DeviceKey{Slot: strconv.Itoa(BootKeySlot), Public: public})
+	row.MAC, err = sealer.MAC(seal.BootElementItem(e.UniqueID, e.JoinEUI, e.DevEUI, row.Certificates, b.ReleaseKey,
+		row.NwkKey, row.AppKey, row.DeviceKey, row.RekeyKey, b.BootKey, b.IOKey))
+	return row, err
 }
 
 // serialPrefix makes serial numbers of ours unlike those of chip makers, which
 // begin with 01: an element of ours has no number of its own but its DevEUI.
 const serialPrefix = 0x4A
 
+func (o Order) devEUI(i uint64) lorawan.EUI64 { return lorawan.EUI64FromUint64(o.DevEUI.Uint64() + i) }
+
+// Last is the DevEUI of the last element.
+func (o Order) Last() lorawan.EUI64 { return o.devEUI(o.Count - 1) }
+
 // element is what the manifest says of element i of the order.
 func (o Order) element(i uint64) manifest.Element {
-	devEUI := lorawan.EUI64FromUint64(o.DevEUI.Uint64() + i)
+	devEUI := o.devEUI(i)
 	maker := manifest.Party{Organisation: o.Maker}
 	e := manifest.Element{
 		Version:       1,
@@ -165,6 +203,9 @@ func (o Order) element(i uint64) manifest.Element {
 	}
 	if o.Rekey != 0 {
 		e.Rekey = o.Rekey.String()
+	}
+	if o.ReleaseKey != nil {
+		e.Model = "Joinery element with SecureBoot"
 	}
 	return e
 }

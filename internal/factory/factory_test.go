@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -14,15 +16,19 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"joinery"
+	"joinery/internal/evidence"
 	"joinery/internal/factory"
 	"joinery/internal/keyring"
 	"joinery/internal/keyring/soft"
 	"joinery/internal/seal"
+	"joinery/internal/sim/bootloader"
+	"joinery/internal/sim/chip"
 	"joinery/internal/sim/silicon"
 	"joinery/lorawan"
 	"joinery/manifest"
@@ -159,6 +165,79 @@ func TestMake(t *testing.T) {
 	}
 	if _, err := rows.Next(); !errors.Is(err, io.EOF) {
 		t.Errorf("after the last row: %v", err)
+	}
+	t.Run("secure boot", func(t *testing.T) { makeSecureBoot(t, keys, to, public) })
+}
+
+// makeSecureBoot is about elements that verify firmware: the manifest names the key of slot 11, which the element
+// uses after a verified boot alone; nobody changes what the factory sealed.
+func makeSecureBoot(t *testing.T, keys *keyring.Factory, to *silicon.Recipient, public seal.PublicKey) {
+	release, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := order(public)
+	o.Count, o.ReleaseKey = 2, &release.PublicKey
+	var signed, sealed bytes.Buffer
+	if err := factory.Make(t.Context(), keys, o, &signed, &sealed, func(uint64) {}); err != nil {
+		t.Fatal(err)
+	}
+	entries := manifest.NewReader(&signed)
+	rows, err := silicon.NewReader(&sealed, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var before *ecdsa.PublicKey
+	for range o.Count {
+		raw, err := entries.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		row, err := rows.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, io, err := rows.BootImage(row)
+		if err != nil {
+			t.Fatal(err)
+		}
+		element, err := bootloader.NewElement(chip.New(m, chip.Options{}), io)
+		if err != nil {
+			t.Fatal(err)
+		}
+		inChip, err := element.BootKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		named, err := manifest.KeyInSlotOf(raw, strconv.Itoa(factory.BootKeySlot))
+		if err != nil || !inChip.Equal(named) || before != nil && before.Equal(named) {
+			t.Errorf("the manifest names %v, the chip has %v: %v", named, inChip, err)
+		}
+		before = named
+		if _, err := element.Evidence(evidence.About{}); !errors.Is(err, chip.Refused) {
+			t.Errorf("signed before a boot: %v", err)
+		}
+		boot := *row.SecureBoot
+		for name, change := range map[string]func(*silicon.Boot){
+			"release key": func(b *silicon.Boot) { b.ReleaseKey = bytes.Clone(b.ReleaseKey); b.ReleaseKey[0] ^= 1 },
+			"keys":        func(b *silicon.Boot) { b.BootKey, b.IOKey = b.IOKey, b.BootKey },
+		} {
+			other := boot
+			change(&other)
+			bad := row
+			bad.SecureBoot = &other
+			if _, err := rows.Image(bad); !errors.Is(err, silicon.ErrRow) {
+				t.Errorf("another %s: %v", name, err)
+			}
+		}
+		row.SecureBoot = nil
+		if _, err := rows.Image(row); !errors.Is(err, silicon.ErrRow) {
+			t.Errorf("without secure boot: %v", err)
+		}
+	}
+	o.Rekey = joinery.RekeyS
+	if err := o.Check(); err == nil {
+		t.Error("elements that are no chips verify firmware")
 	}
 }
 

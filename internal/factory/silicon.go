@@ -34,7 +34,18 @@ type siliconRow struct {
 	Certificates [][]byte `json:"certificates"`
 	// RekeyKey is the key of slot 13 (profile M) or the rekeying key (profile S).
 	RekeyKey []byte `json:"rekeyKey,omitempty"`
-	MAC      []byte `json:"mac"`
+	// SecureBoot is what an element has that verifies firmware; nil: it does not. The MAC
+	// is that of seal.BootElementItem then.
+	SecureBoot *siliconBoot `json:"secureBoot,omitempty"`
+	MAC        []byte       `json:"mac"`
+}
+
+// siliconBoot is what goes into the slots of SecureBoot. Both keys are sealed as those of
+// the row, 40 bytes each; the microcontroller gets the one of slot 14, too.
+type siliconBoot struct {
+	ReleaseKey []byte `json:"releaseKey"` // slot 15: the maker's public key, X ‖ Y, 64 bytes
+	BootKey    []byte `json:"bootKey"`    // slot 11
+	IOKey      []byte `json:"ioKey"`      // slot 14
 }
 
 type siliconWriter struct{ out *bufio.Writer }

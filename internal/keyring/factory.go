@@ -3,6 +3,7 @@ package keyring
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
 	"crypto/sha256"
 	"sync"
 	"time"
@@ -27,6 +28,9 @@ type FactoryToken interface {
 	// DeviceKey draws a P-256 key for an element, seals its private half to a
 	// recipient and certifies the public one.
 	DeviceKey(ctx context.Context, n DeviceName, to *seal.Sealer) (sealed []byte, chain [][]byte, err error)
+	// BootKeys draws what an element has that verifies firmware, sealed: see
+	// Factory.BootKeys.
+	BootKeys(ctx context.Context, to *seal.Sealer) (key, io []byte, public *ecdsa.PublicKey, err error)
 	// Certificate gives the signer's certificate, DER.
 	Certificate() []byte
 	// Root gives the certificate to which all device certificates lead, DER.
@@ -103,6 +107,19 @@ func (f *Factory) DeviceKey(ctx context.Context, uniqueID string, devEUI lorawan
 		return err
 	})
 	return sealed, chain, err
+}
+
+// BootKeys draws what an element that verifies firmware has beside its maker's public
+// key, sealed by to, so that it is in no other place: key, a private key on P-256, 32
+// bytes big-endian, which the element uses after a verified boot alone, and for its own
+// messages, and io, 32 bytes, which protect the bus between it and its microcontroller.
+// public is the other half of key. Each call draws others.
+func (f *Factory) BootKeys(ctx context.Context, to *seal.Sealer) (key, io []byte, public *ecdsa.PublicKey, err error) {
+	err = f.run(ctx, func() error {
+		key, io, public, err = f.token.BootKeys(ctx, to)
+		return err
+	})
+	return key, io, public, err
 }
 
 // Sign makes an ES256 signature (RFC 7518 §3.4): ECDSA on P-256 over SHA-256 of

@@ -29,7 +29,8 @@ const (
 	purposeMaster = Format + " master"
 	// Of version 3 of silicon files; "element" and "rekeying element" were those of
 	// version 2.
-	purposeElement = Format + " silicon"
+	purposeElement     = Format + " silicon"
+	purposeBootElement = Format + " silicon with secure boot"
 )
 
 // Item is what one MAC covers: wrapped keys, what they are for and to what they
@@ -112,6 +113,15 @@ func MasterItem(name, profile string, wrapped []byte) Item {
 // slot 13, where it has one.
 func ElementItem(uniqueID string, joinEUI, devEUI lorawan.EUI64, chain [][]byte, nwkKey, appKey, deviceKey, rekeyKey []byte) Item {
 	return newItem(purposeElement, [][]byte{[]byte(uniqueID), joinEUI[:], devEUI[:], slices.Concat(chain...)}, nwkKey, appKey, deviceKey, rekeyKey)
+}
+
+// BootElementItem is ElementItem of an element that verifies firmware, with more fields:
+// the maker's public key under which it does (X ‖ Y, 64 bytes) behind the certificates,
+// and behind the keys, sealed, the private key that it uses after a verified boot alone,
+// and the key that protects its bus.
+func BootElementItem(uniqueID string, joinEUI, devEUI lorawan.EUI64, chain [][]byte, releaseKey, nwkKey, appKey, deviceKey, rekeyKey, bootKey, ioKey []byte) Item {
+	return newItem(purposeBootElement, [][]byte{[]byte(uniqueID), joinEUI[:], devEUI[:], slices.Concat(chain...), releaseKey},
+		nwkKey, appKey, deviceKey, rekeyKey, bootKey, ioKey)
 }
 
 // macKeyBlocks are the two blocks whose encryption under the file key is the key

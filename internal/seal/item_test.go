@@ -36,6 +36,10 @@ func TestItemEncoding(t *testing.T) {
 		"kek":     {SealedKEK{"ns", "label", []byte{0xAA}, nil}.Item(), text("joinery-seal/1 kek") + text("ns") + text("label") + "00000001aa"},
 		"master":  {MasterItem("m", "ecb-v1", []byte{0xAA}), text("joinery-seal/1 master") + text("m") + text("ecb-v1") + "00000001aa"},
 		"element": {ElementItem("id", joinEUI, devEUI, [][]byte{{1, 2}, {3}}, []byte{0xAA}, nil, []byte{0xBB}, nil), text("joinery-seal/1 silicon") + text("id") + euis + "00000003010203" + "00000001aa" + "00000000" + "00000001bb" + "00000000"},
+		"boot element": {
+			BootElementItem("id", joinEUI, devEUI, [][]byte{{1, 2}, {3}}, []byte{4}, []byte{0xAA}, nil, []byte{0xBB}, nil, []byte{0xCC}, []byte{0xDD}),
+			text("joinery-seal/1 silicon with secure boot") + text("id") + euis + "00000003010203" + "0000000104" + "00000001aa" + "00000000" + "00000001bb" + "00000000" + "00000001cc" + "00000001dd",
+		},
 	} {
 		if got := hex.EncodeToString(c.item.encoded); got != c.want {
 			t.Errorf("%s: %s, want %s", name, got, c.want)
@@ -53,6 +57,9 @@ func TestItemsNeverEncodeAlike(t *testing.T) {
 		ElementItem("", lorawan.EUI64{}, lorawan.EUI64{}, nil, []byte{1}, nil, nil, nil), ElementItem("", lorawan.EUI64{}, lorawan.EUI64{}, nil, nil, []byte{1}, nil, nil),
 		ElementItem("", lorawan.EUI64{}, lorawan.EUI64{}, nil, nil, nil, []byte{1}, nil), ElementItem("", lorawan.EUI64{}, lorawan.EUI64{}, nil, nil, nil, nil, []byte{1}),
 		ElementItem("", lorawan.EUI64{}, lorawan.EUI64{}, [][]byte{{1}}, nil, nil, nil, nil),
+		BootElementItem("", lorawan.EUI64{}, lorawan.EUI64{}, nil, []byte{1}, nil, nil, nil, nil, nil, nil),
+		BootElementItem("", lorawan.EUI64{}, lorawan.EUI64{}, nil, nil, nil, nil, nil, nil, []byte{1}, nil),
+		BootElementItem("", lorawan.EUI64{}, lorawan.EUI64{}, nil, nil, nil, nil, nil, nil, nil, []byte{1}),
 	} {
 		if slices.ContainsFunc(seen, func(s []byte) bool { return bytes.HasPrefix(s, i.encoded) || bytes.HasPrefix(i.encoded, s) }) {
 			t.Errorf("two items encode alike: %x", i.encoded)

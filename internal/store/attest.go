@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -130,7 +131,8 @@ func (d *DB) Appraise(ctx context.Context, id joinery.DeviceID) (a joinery.Appra
 		}, id); err != nil {
 			return err
 		}
-		floor, err := c.integer("SELECT coalesce(max(counter), 0) FROM attest_result WHERE device = ? AND firmware IS NOT NULL", id)
+		floor, err := c.integer(`SELECT coalesce(max(f.counter), 0) FROM attest_result r JOIN firmware_release f ON f.id = r.highest
+			JOIN product p ON p.id = f.product WHERE r.device = ? AND f.withdrawn_at IS NULL AND p.removed_at IS NULL`, id)
 		if err != nil {
 			return err
 		}
@@ -167,10 +169,13 @@ func (d *DB) ReleasesByDigest(ctx context.Context, org joinery.OrgID, digests []
 // PutAttestation makes a result the newest of its level. Results of other levels
 // that are about other firmware, or of a time that is not yet, stop counting. Its
 // audit entry says which level is valid with it. CodeConflict unless r.Owner holds
-// the device still.
+// the device still, and the maker stands by what the result rests on.
 func (d *DB) PutAttestation(ctx context.Context, r joinery.AttestResult, a joinery.AuditEntry) (joinery.Attested, error) {
 	return write(ctx, d, func(t *tx) (joinery.Attested, error) {
 		if err := t.heldBy(r.Device, r.Owner); err != nil {
+			return joinery.Attested{}, err
+		}
+		if err := t.restsOn(r); err != nil {
 			return joinery.Attested{}, err
 		}
 		if err := t.advance(r.Device); err != nil { // so that nothing comes between
@@ -194,16 +199,142 @@ func (d *DB) PutAttestation(ctx context.Context, r joinery.AttestResult, a joine
 			}
 		}
 		next.Until[r.Level-1] = r.Until
-		err = t.exec(`INSERT INTO attest_result (device, level, kind, verifier, at, until, ended_at, digest, version, counter, firmware, evidence)
-			VALUES (?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?, ?) ON CONFLICT (device, level) DO UPDATE SET kind = excluded.kind, verifier = excluded.verifier,
+		highest, err := t.highestShown(r)
+		if err != nil {
+			return joinery.Attested{}, err
+		}
+		err = t.exec(`INSERT INTO attest_result (device, level, kind, verifier, at, until, ended_at, digest, version, counter, firmware, evidence, key, highest)
+			VALUES (?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (device, level) DO UPDATE SET kind = excluded.kind, verifier = excluded.verifier,
 			at = excluded.at, until = excluded.until, ended_at = NULL, digest = excluded.digest, version = excluded.version, counter = excluded.counter,
-			firmware = excluded.firmware, evidence = excluded.evidence`,
-			r.Device, r.Level, r.Kind, r.Verifier, r.At, r.Until, r.Digest, r.Version, r.Counter, optional{r.Release}, r.Evidence)
+			firmware = excluded.firmware, evidence = excluded.evidence, key = excluded.key, highest = excluded.highest`,
+			r.Device, r.Level, r.Kind, r.Verifier, r.At, r.Until, r.Digest, r.Version, r.Counter, optional{r.Release}, r.Evidence, optional{r.Key}, optional{highest})
+		if err == nil {
+			err = t.exec("DELETE FROM attest_component WHERE device = ? AND level = ?", r.Device, r.Level)
+		}
+		for _, f := range r.Components {
+			if err == nil {
+				err = t.exec("INSERT INTO attest_component (device, level, firmware) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", r.Device, r.Level, f)
+			}
+		}
 		if err == nil {
 			err = t.putAttested(r.Device, next, r.At)
 		}
 		a.Detail["valid"] = next.Level(r.At).String()
 		return next, t.finish(err, a)
+	})
+}
+
+// restsOn is CodeConflict where the maker took back a release or a key meanwhile that a
+// result rests on.
+func (t *tx) restsOn(r joinery.AttestResult) error {
+	gone := joinery.Errorf(joinery.CodeConflict, "the maker took back meanwhile what the evidence was held against; ask for another challenge")
+	releases := r.Components
+	if r.Release != 0 {
+		releases = append([]joinery.ReleaseID{r.Release}, releases...)
+	}
+	for _, f := range releases {
+		n, err := t.integer(`SELECT count(*) FROM firmware_release f JOIN product p ON p.id = f.product
+			WHERE f.id = ? AND f.withdrawn_at IS NULL AND p.removed_at IS NULL`, f)
+		if err != nil || n == 0 {
+			return firstError(err, gone)
+		}
+	}
+	if r.Key == 0 {
+		return nil
+	}
+	n, err := t.integer("SELECT count(*) FROM product_key WHERE id = ? AND removed_at IS NULL", r.Key)
+	if err != nil || n == 0 {
+		return firstError(err, gone)
+	}
+	return nil
+}
+
+// highestShown is the release with the highest counter that the device has shown at the
+// level of r, r included, one that stands before one that was withdrawn; zero: none.
+func (t *tx) highestShown(r joinery.AttestResult) (joinery.ReleaseID, error) {
+	id, err := t.integer(`SELECT id FROM firmware_release WHERE id IN (?, (SELECT highest FROM attest_result WHERE device = ? AND level = ?))
+		ORDER BY CASE WHEN withdrawn_at IS NULL THEN 0 ELSE 1 END, counter DESC LIMIT 1`, r.Release, r.Device, r.Level)
+	return joinery.ReleaseID(id), err
+}
+
+// withdrawn finds results that count and rest on what the maker took back: a release,
+// a key, or above L1, where a release is all, the product. A device may be there twice.
+const withdrawn = `SELECT r.device FROM firmware_release f JOIN attest_result r ON r.firmware = f.id WHERE f.withdrawn_at IS NOT NULL AND r.ended_at IS NULL
+	UNION ALL SELECT r.device FROM firmware_release f JOIN attest_component c ON c.firmware = f.id JOIN attest_result r ON r.device = c.device AND r.level = c.level
+	WHERE f.withdrawn_at IS NOT NULL AND r.ended_at IS NULL
+	UNION ALL SELECT r.device FROM product_key k JOIN attest_result r ON r.key = k.id WHERE k.removed_at IS NOT NULL AND r.ended_at IS NULL
+	UNION ALL SELECT r.device FROM product p JOIN firmware_release f ON f.product = p.id JOIN attest_result r ON r.firmware = f.id
+	WHERE p.removed_at IS NOT NULL AND r.level > 1 AND r.ended_at IS NULL`
+
+// restsOnWithdrawn are the levels of one device whose results do.
+const restsOnWithdrawn = `SELECT r.level FROM attest_result r WHERE r.device = ? AND r.ended_at IS NULL AND (
+	EXISTS (SELECT 1 FROM firmware_release f JOIN product p ON p.id = f.product
+		WHERE f.id = r.firmware AND (f.withdrawn_at IS NOT NULL OR r.level > 1 AND p.removed_at IS NOT NULL))
+	OR EXISTS (SELECT 1 FROM attest_component c JOIN firmware_release f ON f.id = c.firmware WHERE c.device = r.device AND c.level = r.level AND f.withdrawn_at IS NOT NULL)
+	OR EXISTS (SELECT 1 FROM product_key k WHERE k.id = r.key AND k.removed_at IS NOT NULL))`
+
+// EndWithdrawn ends what at most limit devices have shown that rests on what their maker
+// took back, and tells their owners, each once; it gives how many it
+// found, which is limit where there may be more.
+func (d *DB) EndWithdrawn(ctx context.Context, now time.Time, limit int) (n int, err error) {
+	var due int64
+	err = d.read(ctx, func(c conn) error {
+		due, err = c.integer(withdrawn + " LIMIT 1")
+		return err
+	})
+	if err != nil || due == 0 {
+		return 0, err
+	}
+	return write(ctx, d, func(t *tx) (int, error) {
+		var list []joinery.DeviceID
+		err := t.each(withdrawn+" LIMIT ?", func(r *row) error {
+			list = append(list, joinery.DeviceID(r.int()))
+			return nil
+		}, limit)
+		n := len(list)
+		slices.Sort(list)
+		for _, id := range slices.Compact(list) {
+			if err == nil {
+				err = t.endWithdrawn(id, now)
+			}
+		}
+		return n, err
+	})
+}
+
+func (t *tx) endWithdrawn(id joinery.DeviceID, now time.Time) error {
+	var owner joinery.OrgID
+	var a joinery.Attested
+	var levels []joinery.AttestLevel
+	if _, err := t.one("SELECT org, attested_at, attest_l1, attest_l2, attest_l3, attest_rule FROM device WHERE id = ?", func(r *row) error {
+		owner, a = joinery.OrgID(r.int()), scanAttested(r)
+		return nil
+	}, id); err != nil {
+		return err
+	}
+	if err := t.each(restsOnWithdrawn, func(r *row) error {
+		levels = append(levels, joinery.AttestLevel(r.int()))
+		return nil
+	}, id); err != nil {
+		return err
+	}
+	before := a.Level(now)
+	for _, l := range levels {
+		if err := t.exec("UPDATE attest_result SET ended_at = ? WHERE device = ? AND level = ?", now, id, l); err != nil {
+			return err
+		}
+		a.Until[l-1] = time.Time{}
+	}
+	// A join under way is judged again.
+	if err := inOrder(func() error { return t.putAttested(id, a, now) }, func() error { return t.advance(id) }); err != nil {
+		return err
+	}
+	if a.Level(now) == before { // what ended was not what counted
+		return nil
+	}
+	return t.audit(joinery.AuditEntry{
+		At: now, Event: joinery.AuditAttestEnded, Actor: "server", Org: owner, Device: id,
+		Detail: map[string]string{"level": before.String(), "valid": a.Level(now).String(), "reason": "withdrawn"},
 	})
 }
 
@@ -375,6 +506,11 @@ func (d *DB) DropEvidenceFragments(ctx context.Context, device joinery.DeviceID,
 
 // attestRules are the invariants of attestation.
 var attestRules = []rule{
+	{"attest_component", deviceID, "it belongs to a result of a token", fixTamper,
+		"SELECT c.device FROM attest_component c LEFT JOIN attest_result r ON r.device = c.device AND r.level = c.level WHERE r.kind IS NULL OR r.level <> 3"},
+	{"firmware_release", releaseID, "it was withdrawn with the key that signed it", fixTamper,
+		`SELECT f.id FROM firmware_release f JOIN product_key k ON k.id = f.key JOIN product p ON p.id = f.product
+		WHERE k.removed_at IS NOT NULL AND f.withdrawn_at IS NULL AND p.removed_at IS NULL`},
 	{"device", deviceID, "its levels end when the results say that count", fixTamper,
 		`SELECT d.id FROM device d WHERE coalesce(d.attest_l1, 0) <> coalesce((SELECT until FROM attest_result WHERE device = d.id AND level = 1 AND ended_at IS NULL), 0)
 		OR coalesce(d.attest_l2, 0) <> coalesce((SELECT until FROM attest_result WHERE device = d.id AND level = 2 AND ended_at IS NULL), 0)

@@ -173,6 +173,7 @@ func (d *DB) DeleteDevice(ctx context.Context, id joinery.DeviceID, owner joiner
 			"DELETE FROM refusal_device WHERE device = ?",
 			"DELETE FROM attest_challenge WHERE device = ?",
 			"DELETE FROM attest_fragment WHERE device = ?",
+			"DELETE FROM attest_component WHERE device = ?",
 			"DELETE FROM attest_result WHERE device = ?",
 			"UPDATE product_key SET removed_at = created_at WHERE device = ? AND removed_at IS NULL",
 			"UPDATE device SET attested_at = NULL, attest_l1 = NULL, attest_l2 = NULL, attest_l3 = NULL, attest_rule = NULL, attest_falls_at = NULL WHERE id = ?",

@@ -103,7 +103,7 @@ func (d *DB) AddProduct(ctx context.Context, p joinery.Product, a joinery.AuditE
 }
 
 // RemoveProduct takes a product away, with its keys and releases. What devices have
-// shown stands until its time. CodeNotFound.
+// shown above L1 ends with EndWithdrawn. CodeNotFound.
 func (d *DB) RemoveProduct(ctx context.Context, id joinery.ProductID, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
 		n, err := t.changes("UPDATE product SET removed_at = ? WHERE id = ? AND removed_at IS NULL", a.At, id)
@@ -178,13 +178,17 @@ func (d *DB) AddProductKey(ctx context.Context, k joinery.ProductKey, a joinery.
 	})
 }
 
-// RemoveProductKey takes a key of a product away: nothing is verified by it any more.
-// CodeNotFound.
+// RemoveProductKey takes a key of a product away: nothing is verified by it any more,
+// and the releases that it signed are withdrawn. What devices have shown by it ends
+// with EndWithdrawn. CodeNotFound.
 func (d *DB) RemoveProductKey(ctx context.Context, product joinery.ProductID, id joinery.ProductKeyID, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
 		n, err := t.changes("UPDATE product_key SET removed_at = ? WHERE id = ? AND product = ? AND removed_at IS NULL", a.At, id, product)
 		if err == nil && n == 0 {
 			err = notFound("key")
+		}
+		if err == nil {
+			err = t.exec("UPDATE firmware_release SET withdrawn_at = ? WHERE key = ? AND withdrawn_at IS NULL", a.At, id)
 		}
 		return t.finish(err, a)
 	})
@@ -211,9 +215,11 @@ func (d *DB) FirmwareReleases(ctx context.Context, product joinery.ProductID, af
 }
 
 // AddRelease adds a release of a product. CodeConflict where the product has one of
-// the version or the digest.
-func (d *DB) AddRelease(ctx context.Context, f joinery.Release, a joinery.AuditEntry) error {
-	return d.do(ctx, func(t *tx) error {
+// the version or the digest; but one that went with the key that signed it comes back
+// when another key signs the same. It gives the release's id, which is then that of
+// before.
+func (d *DB) AddRelease(ctx context.Context, f joinery.Release, a joinery.AuditEntry) (joinery.ReleaseID, error) {
+	return write(ctx, d, func(t *tx) (joinery.ReleaseID, error) {
 		held, err := t.integer("SELECT count(*) FROM firmware_release WHERE product = ?", f.Product)
 		if err == nil && held >= maxReleases {
 			err = joinery.Errorf(joinery.CodeConflict, "a product has at most %d releases", maxReleases)
@@ -224,16 +230,28 @@ func (d *DB) AddRelease(ctx context.Context, f joinery.Release, a joinery.AuditE
 				err = notFound("key")
 			}
 		}
+		var back int64
 		if err == nil {
+			back, err = t.integer(`SELECT f.id FROM firmware_release f JOIN product_key k ON k.id = f.key WHERE f.product = ? AND f.version = ? AND f.digest = ?
+				AND f.counter = ? AND k.removed_at IS NOT NULL`, f.Product, f.Version, f.Digest, f.Counter)
+		}
+		switch {
+		case err != nil:
+			return 0, err
+		case back != 0:
+			f.ID = joinery.ReleaseID(back)
+			err = t.exec("UPDATE firmware_release SET statement = ?, key = ?, at = ?, withdrawn_at = NULL WHERE id = ?", f.Statement, f.Key, f.At, f.ID)
+		default:
 			err = t.exec("INSERT INTO firmware_release (id, product, version, digest, counter, statement, key, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
 				f.ID, f.Product, f.Version, f.Digest, f.Counter, f.Statement, f.Key, f.At)
 		}
-		return t.finish(conflict(err, "the product has a release of that version, or with that image, already"), a)
+		a.Detail["release"] = f.ID.String()
+		return f.ID, t.finish(conflict(err, "the product has a release of that version, or with that image, already"), a)
 	})
 }
 
 // WithdrawRelease marks a release as one that proves nothing any more; what devices
-// have shown stands until its time. CodeNotFound.
+// have shown of it ends with EndWithdrawn. CodeNotFound.
 func (d *DB) WithdrawRelease(ctx context.Context, product joinery.ProductID, id joinery.ReleaseID, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
 		n, err := t.changes("UPDATE firmware_release SET withdrawn_at = ? WHERE id = ? AND product = ? AND withdrawn_at IS NULL", a.At, id, product)

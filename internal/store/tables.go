@@ -95,6 +95,7 @@ var tables = []stateTable{
 	{name: "firmware_release", key: []string{"id"}},
 	{name: "attest_challenge", key: []string{"random"}},
 	{name: "attest_result", key: []string{"device", "level"}},
+	{name: "attest_component", key: []string{"device", "level", "firmware"}},
 	{name: "attest_fragment", key: []string{"device", "message", "idx"}},
 	{name: "audit", key: []string{"id"}},
 	{name: "served_keys", key: []string{"id"}},

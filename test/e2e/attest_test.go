@@ -86,4 +86,91 @@ func TestAttestedDeviceJoins(t *testing.T) {
 
 	s.openLab()
 	s.join(s.home, "")
+
+	ok(t, s.lab.Close()) // its files are for one program at a time
+	t.Run("booted", func(t *testing.T) { s.bootedDeviceAttests(t, dir) })
+	s.openLab()
+}
+
+// bootedDeviceAttests: a factory makes elements that verify firmware; their device boots
+// signed images and shows it, at every level; what the maker takes back ends.
+func (s *scene) bootedDeviceAttests(t *testing.T, dir string) {
+	const joinEUI, first, second = "0200000000000000", "020000FFFE001000", "020000FFFE001001"
+	file := func(name string) string { return filepath.Join(dir, name) }
+	run := func(program string, args ...string) string {
+		t.Helper()
+		out, err := s.server.Run(t.Context(), "", program, args...)
+		if err != nil {
+			t.Fatal(err, out)
+		}
+		return out
+	}
+	run("joinctl", "firmware", "key", "new", "--out", file("k.key"), "--public-key", file("k.pub"), "--new-passphrase-file", file("k.pass"))
+	for _, r := range []struct{ version, counter string }{{"1.0", "1"}, {"2.0", "2"}} {
+		ok(t, os.WriteFile(file("code.bin"), []byte(strings.Repeat("code "+r.version, 50)), 0o600))
+		run("joinctl", "firmware", "sign", file("code.bin"), "--key", file("k.key"), "--passphrase-file", file("k.pass"), "--product", "lock-1", "--hardware", "a",
+			"--version-text", r.version, "--counter", r.counter, "--out", file(r.version+".signed"))
+	}
+	out := run("joinery", "factory", "provision", "--key-file", s.server.Path("keys", "factory.age"), "--passphrase-file", s.server.Path("keys", "factory.passphrase"),
+		"--master", "quickstart", "--join-eui", joinEUI, "--dev-eui-first", first, "--count", "2", "--recipient", s.server.Path("sim", "recipient.pub"),
+		"--manifest", file("boot.json"), "--silicon", s.server.Path("sim", "boot.silicon"), "--release-key", file("k.pub"))
+	const what = "--dev-euis " + first + "-" + second + " --boot-slots 11,12 --boot-counter 1"
+	if !strings.Contains(out, what) {
+		t.Errorf("it does not say how the product is registered: %s", out)
+	}
+	s.ctl("manifest", "import", file("boot.json"), "--mac-version", "1.0.4")
+	s.ctl(append([]string{"product", "add", "lock-1", "--hardware", "a"}, strings.Fields(what)...)...)
+	s.ctl("product", "key", "add", "lock-1", "--use", "release", "--public", file("k.pub"))
+
+	sim, err := os.ReadFile(s.server.Path("sim", "sim.json"))
+	ok(t, err)
+	config := s.server.Path("sim", "boot-sim.json")
+	ok(t, os.WriteFile(config, []byte(strings.ReplaceAll(string(sim), "elements.silicon", "boot.silicon")), 0o600))
+	for name, devEUI := range map[string]string{"one": first, "two": second} {
+		run("joinsim", "element", "make", "--state", file(name), "--product", "lock-1", "--hardware", "a", "--config", config, "--dev-eui", devEUI)
+		run("joinsim", "element", "boot", "--state", file(name), "--image", file("1.0.signed"))
+	}
+	s.ctl("product", "release", "add", "lock-1", file("1.0.signed.release.json"))
+	s.ctl("product", "release", "add", "lock-1", file("2.0.signed.release.json"))
+	s.ctl("product", "key", "add", "lock-1", "--use", "token", "--public", file("one/token.pub"), "--device", first)
+
+	answer := func(args ...string) {
+		t.Helper()
+		s.ctl("attest", "challenge", first, "--out", file("c.json"))
+		run("joinsim", append([]string{"element", "attest", file("c.json"), "--state", file("one"), "--out", file("e.json")}, args...)...)
+	}
+	levels := [][]string{{"--level", "L1"}, {"--level", "L2"}, {"--level", "L3"}, {"--level", "L3", "--form", "jwt"}}
+	for _, lie := range [][]string{{"--lie", "forged"}, {"--lie", "garbled"}, {"--lie", "replayed"}, {"--lie", "foreign", "--by", file("two")}} {
+		for _, level := range levels {
+			answer(append(level, lie...)...)
+			if out, err := s.server.Ctl(t.Context(), "", "device", "attest", first, "--evidence", file("e.json")); err == nil {
+				t.Errorf("%v %v: %s", level, lie, out)
+			}
+		}
+	}
+	for _, level := range levels {
+		answer(level...)
+		if out := s.ctl("device", "attest", first, "--evidence", file("e.json")); !strings.Contains(out, "level     "+level[1]) || !strings.Contains(out, "version 1.0") {
+			t.Errorf("%v: %s", level, out)
+		}
+	}
+	// An image that the element refuses changes nothing of what it shows; another does.
+	bad, err := os.ReadFile(file("2.0.signed"))
+	ok(t, err)
+	bad[300] ^= 1
+	ok(t, os.WriteFile(file("bad.signed"), bad, 0o600))
+	if out, err := s.server.Run(t.Context(), "", "joinsim", "element", "boot", "--state", file("one"), "--image", file("bad.signed")); err == nil {
+		t.Errorf("a tampered image: %s", out)
+	}
+	run("joinsim", "firmware", "update", "--state", file("one"), "--image", file("2.0.signed"), "--loss", "0.1")
+	answer("--level", "L2")
+	out = s.ctl("device", "attest", first, "--evidence", file("e.json"))
+	if !strings.Contains(out, "level     L2") || !strings.Contains(out, "version 2.0, counter 2") {
+		t.Error(out)
+	}
+	list := strings.Fields(s.ctl("product", "release", "list", "lock-1"))
+	s.ctl("product", "release", "withdraw", "lock-1", list[len(list)-1], "--yes")
+	if out := s.ctl("attest", "show", first); !strings.Contains(out, "level     L0") {
+		t.Errorf("a release was withdrawn: %s", out)
+	}
 }

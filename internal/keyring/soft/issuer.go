@@ -155,6 +155,29 @@ func (t *factoryToken) DeviceKey(_ context.Context, n keyring.DeviceName, to *se
 	return sealed, chain, err
 }
 
+// BootKeys implements keyring.FactoryToken.
+func (t *factoryToken) BootKeys(_ context.Context, to *seal.Sealer) (key, io []byte, public *ecdsa.PublicKey, err error) {
+	drawn, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	defer wipeKey(drawn)
+	scalar, err := drawn.Bytes()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	defer clear(scalar)
+	if key, err = to.Seal(scalar); err != nil {
+		return nil, nil, nil, err
+	}
+	bus := make([]byte, 32)
+	defer clear(bus)
+	rand.Read(bus) // never fails (crypto/rand)
+	io, err = to.Seal(bus)
+	half := drawn.PublicKey
+	return key, io, &half, err
+}
+
 // Object identifiers: subjectAltName (RFC 5280 §4.2.1.6), serialNumber (X.520).
 var (
 	oidSubjectAltName = asn1.ObjectIdentifier{2, 5, 29, 17}

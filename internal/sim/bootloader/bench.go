@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"crypto/ecdh"
 	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -82,6 +85,9 @@ type Content struct {
 	ReleaseKey *ecdsa.PublicKey
 	// Element is the image of a TNGLORA, which becomes one that verifies firmware.
 	Element *chip.Image
+	// IOKey is set where a factory made the element so: it is the key of its bus, and
+	// Element and the release key in it stay as they are.
+	IOKey *[32]byte
 }
 
 // Bench is a device on a bench: an element and a microcontroller, with a directory that
@@ -99,6 +105,8 @@ type mcu struct {
 	Product  string `json:"product"`
 	Hardware string `json:"hardware"`
 	IOKey    []byte `json:"ioKey"`
+	// TokenKey is that of the root of trust: P-256, 32 bytes, big-endian.
+	TokenKey []byte `json:"tokenKey"`
 }
 
 // The files of a bench.
@@ -106,6 +114,10 @@ const (
 	elementFile = "element.state"
 	mcuFile     = "mcu.json"
 	recordFile  = "boot-record"
+
+	// Public halves, for servers: of the key in slot 11, and of the root of trust.
+	BootKeyFile  = "boot.pub"
+	TokenKeyFile = "token.pub"
 )
 
 // Prepare puts into an element what it needs to verify firmware, and gives the key that
@@ -128,21 +140,64 @@ func Make(dir string, c Content) error {
 	if !firmware.ValidName(c.Product) || !firmware.ValidName(c.Hardware) {
 		return errors.New("product and hardware: want letters, digits, dots, dashes, underscores and plus signs, 1 to 64")
 	}
-	ioKey, err := Prepare(c)
+	var ioKey [32]byte
+	if c.IOKey != nil {
+		ioKey = *c.IOKey
+	} else {
+		var err error
+		if ioKey, err = Prepare(c); err != nil {
+			return err
+		}
+	}
+	trust, err := ecdh.P256().GenerateKey(rand.Reader)
 	if err != nil {
 		return err
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	text, err := json.MarshalIndent(mcu{c.Product, c.Hardware, ioKey[:]}, "", "  ")
+	text, err := json.MarshalIndent(mcu{c.Product, c.Hardware, ioKey[:], trust.Bytes()}, "", "  ")
 	if err != nil {
 		return err
 	}
 	if err := flash.Create(filepath.Join(dir, elementFile), []*chip.Image{c.Element}); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, mcuFile), append(text, '\n'), 0o600)
+	if err := os.WriteFile(filepath.Join(dir, mcuFile), append(text, '\n'), 0o600); err != nil {
+		return err
+	}
+	return publicKeys(dir)
+}
+
+// publicKeys writes what a verifier needs to know of a device, PEM.
+func publicKeys(dir string) (err error) {
+	b, err := Open(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	d, err := b.PowerOn(&Power{})
+	if err != nil {
+		return err
+	}
+	boot, err := d.Element.BootKey()
+	if err != nil {
+		return err
+	}
+	trust, err := b.trust()
+	if err != nil {
+		return err
+	}
+	for name, key := range map[string]*ecdsa.PublicKey{BootKeyFile: boot, TokenKeyFile: &trust.PublicKey} {
+		der, err := x509.MarshalPKIXPublicKey(key)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Open opens the directory of a device.
@@ -171,6 +226,14 @@ func Open(dir string) (b *Bench, err error) {
 
 // Close gives the files back.
 func (b *Bench) Close() error { return b.file.Close() }
+
+// trust is the key of the microcontroller's root of trust.
+func (b *Bench) trust() (*ecdsa.PrivateKey, error) {
+	if len(b.mcu.TokenKey) != 32 {
+		return nil, fmt.Errorf("%s: it has no root of trust: make the device anew", b.dir)
+	}
+	return ecdsa.ParseRawPrivateKey(elliptic.P256(), b.mcu.TokenKey)
+}
 
 // Chip gives the device's element, for what an application does with it.
 func (b *Bench) Chip() *chip.Chip { return b.chip }

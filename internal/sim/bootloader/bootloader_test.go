@@ -327,7 +327,7 @@ func TestClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	about := evidence.About{DevEUI: lorawan.EUI64{1}}
-	if _, err := s.evidence(d, about); !errors.Is(err, chip.Refused) {
+	if _, err := d.Element.Evidence(about); !errors.Is(err, chip.Refused) {
 		t.Errorf("signed before a boot: %v", err)
 	}
 	d, r := s.factory(3)
@@ -338,7 +338,7 @@ func TestClosed(t *testing.T) {
 	if err := d.Element.Accept(i.Digest, i.Signature); !errors.Is(err, chip.Refused) {
 		t.Errorf("a second image after the boot: %v", err)
 	}
-	b, err := s.evidence(d, about)
+	b, err := d.Element.Evidence(about)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -348,54 +348,13 @@ func TestClosed(t *testing.T) {
 	if b.Digest != r.Digest || b.Counter != 3 {
 		t.Errorf("it says that %x booted at %d", b.Digest, b.Counter)
 	}
-	point, err := d.Element.do(chip.OpGenKey, 0, chip.SlotBootKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	public, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), append([]byte{4}, point...))
+	public, err := d.Element.BootKey()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !firmware.VerifyRS(public, b.SigningDigest(about), b.Signature) {
 		t.Error("the evidence of the boot does not verify")
 	}
-}
-
-// evidence has the element say what it booted, in the order of commands of package
-// evidence.
-func (s *scene) evidence(d *Device, about evidence.About) (b evidence.Boot, err error) {
-	config, err := s.configuration(d)
-	if err != nil {
-		return b, err
-	}
-	copy(b.Config[:], config)
-	b.Serial, b.KeySlot, b.DigestSlot, b.CounterID = s.chip.Serial(), chip.SlotBootKey, chip.SlotBootDigest, chip.BootCounter
-	b.KeySlotConfig, b.KeyKeyConfig, b.DigestSlotConfig, b.DigestKeyConfig = 0x8082, 0x1013, 0x8000, 0x001C
-	if b.Counter, err = d.Element.Counter(); err != nil {
-		return b, err
-	}
-	digest, err := d.Element.do(chip.OpRead, 0x82, chip.SlotBootDigest<<3)
-	if err != nil {
-		return b, err
-	}
-	copy(b.Digest[:], digest)
-	nonce := evidence.Nonce(about)
-	for _, c := range []struct {
-		op   chip.Opcode
-		p1   byte
-		p2   uint16
-		data []byte
-	}{
-		{chip.OpNonce, 3, 0, nonce[:]}, {chip.OpGenDig, 0, 2, nil}, {chip.OpGenDig, 5, chip.SlotBootKey, nil},
-		{chip.OpGenDig, 4, chip.BootCounter, nil}, {chip.OpGenDig, 2, chip.SlotBootDigest, nil},
-	} {
-		if _, err := d.Element.do(c.op, c.p1, c.p2, c.data...); err != nil {
-			return b, err
-		}
-	}
-	out, err := d.Element.do(chip.OpSign, 0x40, chip.SlotBootKey)
-	copy(b.Signature[:], out)
-	return b, err
 }
 
 // TestLocked: nobody on the bus replaces the maker's key, the digest, the key of the
@@ -420,11 +379,6 @@ func TestLocked(t *testing.T) {
 	if _, err := d.Element.do(chip.OpGenKey, 4, chip.SlotBootKey); !errors.Is(err, chip.Refused) {
 		t.Errorf("another boot key was drawn: %v", err)
 	}
-}
-
-// configuration reads bytes 64 to 95.
-func (s *scene) configuration(d *Device) ([]byte, error) {
-	return d.Element.do(chip.OpRead, readConfig, 2<<3)
 }
 
 // TestBench: a device in a directory is the same after the process ended.

@@ -15,6 +15,7 @@ import (
 	"joinery/internal/signkey"
 	"joinery/internal/sim/bootloader"
 	"joinery/internal/sim/chip/tnglora"
+	"joinery/internal/sim/lab"
 	"joinery/lorawan"
 )
 
@@ -26,59 +27,98 @@ func stateFlag(cmd *cobra.Command, dir *string) {
 	}
 }
 
+// makeFlags are the flags of `element make`.
+type makeFlags struct{ dir, product, hardware, public, keys, config, devEUI string }
+
 func newElementMake() *cobra.Command {
-	var dir, product, hardware, public, keys string
+	var f makeFlags
 	cmd := &cobra.Command{
 		Use:   "make",
 		Short: "Make a device whose element verifies firmware",
 		Long: `Makes a device for development, in a directory that holds its keys in the clear: an
 element that is a TNGLORA with SecureBoot configured (FullDig: it keeps the digest of
-the image that it verified), and a microcontroller with a bootloader and two places for
-images. The element verifies under --public-key, for its whole life.
+the image that it verified), and a microcontroller with a bootloader, two places for
+images, and a root of trust.
 
-With --keys the element's root keys are those of the first row of a key list, else they
-are drawn.`,
-		Example: `  joinsim element make --state meter --product meter-3 --hardware rev-c --public-key meter.pub`,
-		Args:    cobra.NoArgs,
+With --config and --dev-eui the element is one that "joinery factory provision
+--release-key" made, as the silicon file has it: it verifies under the key that is in
+it, and its manifest names the key that its boots are shown by. Else the element
+verifies under --public-key, for its whole life; its root keys are those of the first
+row of the key list --keys, or drawn.
+
+The directory has two files for "joinctl product key add": boot.pub (--use boot), where
+no manifest names that key, and token.pub (--use token), that of the root of trust.`,
+		Example: `  joinsim element make --state meter --product meter-3 --hardware rev-c --public-key meter.pub
+  joinsim element make --state meter --product meter-3 --hardware rev-c --config sim.json --dev-eui 0004A310001F0000`,
+		Args: cobra.NoArgs,
 	}
-	stateFlag(cmd, &dir)
-	cmd.Flags().StringVar(&product, "product", "", "what the device is, as signed images have it")
-	cmd.Flags().StringVar(&hardware, "hardware", "", "id of its hardware, as signed images have it")
-	cmd.Flags().StringVar(&public, "public-key", "", "file with the maker's public key, as \"joinctl firmware key new\" writes it")
-	cmd.Flags().StringVar(&keys, "keys", "", "key list whose first row is the element's: JoinEUI, DevEUI, NwkKey, AppKey")
-	for _, name := range []string{"product", "hardware", "public-key"} {
+	stateFlag(cmd, &f.dir)
+	cmd.Flags().StringVar(&f.product, "product", "", "what the device is, as signed images have it")
+	cmd.Flags().StringVar(&f.hardware, "hardware", "", "id of its hardware, as signed images have it")
+	cmd.Flags().StringVar(&f.public, "public-key", "", "file with the maker's public key, as \"joinctl firmware key new\" writes it")
+	cmd.Flags().StringVar(&f.keys, "keys", "", "key list whose first row is the element's: JoinEUI, DevEUI, NwkKey, AppKey")
+	cmd.Flags().StringVar(&f.config, "config", "", "take an element of the silicon files of a sim.json")
+	cmd.Flags().StringVar(&f.devEUI, "dev-eui", "", "DevEUI of that element")
+	cmd.MarkFlagsMutuallyExclusive("config", "public-key")
+	cmd.MarkFlagsMutuallyExclusive("config", "keys")
+	cmd.MarkFlagsOneRequired("config", "public-key")
+	cmd.MarkFlagsRequiredTogether("config", "dev-eui")
+	for _, name := range []string{"product", "hardware"} {
 		if err := cmd.MarkFlagRequired(name); err != nil {
 			panic(err) // the flag is not registered
 		}
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		text, err := os.ReadFile(public)
+		c, err := f.content()
 		if err != nil {
 			return err
 		}
-		c := bootloader.Content{Product: product, Hardware: hardware}
-		if c.ReleaseKey, err = signkey.ParsePublic(text); err != nil {
-			return fmt.Errorf("%s: %w", public, err)
-		}
-		if keys != "" {
-			images, err := imagesOfKeys(keys)
-			if err != nil {
-				return err
-			}
-			if len(images) == 0 {
-				return fmt.Errorf("%s: it has no rows", keys)
-			}
-			c.Element = images[0]
-		} else if c.Element, err = tnglora.Image(drawnContent()); err != nil {
+		if err := bootloader.Make(f.dir, c); err != nil {
 			return err
 		}
-		if err := bootloader.Make(dir, c); err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s of %s in %s: its flash is empty, \"joinsim element boot --image\" fills it\n", product, hardware, dir)
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s of %s in %s: its flash is empty, \"joinsim element boot --image\" fills it\n", f.product, f.hardware, f.dir)
 		return err
 	}
 	return cmd
+}
+
+// content is what the device is made of.
+func (f *makeFlags) content() (c bootloader.Content, err error) {
+	c = bootloader.Content{Product: f.product, Hardware: f.hardware}
+	if f.config != "" {
+		devEUI, err := lorawan.ParseEUI64(f.devEUI)
+		if err != nil {
+			return c, fmt.Errorf("--dev-eui: %w", err)
+		}
+		from := common{config: f.config}
+		err = from.withLab(func(l *lab.Lab) error {
+			var ioKey [32]byte
+			c.Element, ioKey, err = l.BootImage(lab.Selector{DevEUI: devEUI})
+			c.IOKey = &ioKey
+			return err
+		})
+		return c, err
+	}
+	text, err := os.ReadFile(f.public)
+	if err != nil {
+		return c, err
+	}
+	if c.ReleaseKey, err = signkey.ParsePublic(text); err != nil {
+		return c, fmt.Errorf("%s: %w", f.public, err)
+	}
+	if f.keys == "" {
+		c.Element, err = tnglora.Image(drawnContent())
+		return c, err
+	}
+	images, err := imagesOfKeys(f.keys)
+	if err != nil {
+		return c, err
+	}
+	if len(images) == 0 {
+		return c, fmt.Errorf("%s: it has no rows", f.keys)
+	}
+	c.Element = images[0]
+	return c, nil
 }
 
 // drawnContent is an element's that belongs to nobody.

@@ -56,6 +56,9 @@ It may join all the same, or fail and say so. What it must not do: send a join-r
 with a wrong MIC, say that it worked where a key was never derived, hang, crash. Each
 fault is printed as a line of a script, for "element serve --faults".
 
+It warns of a firmware that joins and derives no AppSKey into slot 2, as a widely used
+driver does with LoRaWAN 1.1.
+
 The exit status is 0 only if the firmware did nothing of that.`,
 		Example: `  joinsim element check --keys keys.csv
   joinsim element check --keys keys.csv --step 5 --timeout 20s -- ./firmware --element {}
@@ -77,8 +80,10 @@ The exit status is 0 only if the firmware did nothing of that.`,
 
 // checkReport is what `element check` prints.
 type checkReport struct {
-	OK   bool        `json:"ok"`
-	Runs []trial.Run `json:"runs"`
+	OK bool `json:"ok"`
+	// Warning is about the run in which nothing went wrong.
+	Warning string      `json:"warning,omitempty"`
+	Runs    []trial.Run `json:"runs"`
 }
 
 func (f *checkFlags) run(cmd *cobra.Command, args []string) error {
@@ -95,7 +100,7 @@ func (f *checkFlags) run(cmd *cobra.Command, args []string) error {
 	if len(faults) == 0 {
 		faults = trial.Faults(clean, f.step)
 	}
-	report := checkReport{OK: true}
+	report := checkReport{OK: true, Warning: clean.Warning}
 	for i, fault := range faults {
 		if !f.asJSON {
 			fmt.Fprintf(cmd.ErrOrStderr(), "\r%d of %d\x1b[K", i+1, len(faults))
@@ -207,6 +212,11 @@ func (r *checkReport) print(out io.Writer, asJSON bool) error {
 		}
 		_, err = out.Write(append(b, '\n'))
 		return err
+	}
+	if r.Warning != "" {
+		if _, err := fmt.Fprintf(out, "warning: %s\n", r.Warning); err != nil {
+			return err
+		}
 	}
 	count := map[trial.Verdict]int{}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)

@@ -198,6 +198,22 @@ func (l *Lab) List(from, limit int) (list []Listed, total int, err error) {
 	return list, total, err
 }
 
+// BootImage opens one element that verifies firmware as the image of a chip, with the key
+// of its bus.
+func (l *Lab) BootImage(sel Selector) (m *chip.Image, ioKey [32]byte, err error) {
+	err = l.rows(func(s *silicon.Reader, row silicon.Row) (bool, error) {
+		if row.DevEUI != sel.DevEUI || !sel.JoinEUI.IsZero() && row.JoinEUI != sel.JoinEUI {
+			return true, nil
+		}
+		m, ioKey, err = s.BootImage(row)
+		return false, err
+	})
+	if err == nil && m == nil {
+		err = fmt.Errorf("DevEUI %v is in no silicon file: `joinsim devices` lists them", sel.DevEUI)
+	}
+	return m, ioKey, err
+}
+
 // Images opens the elements of all silicon files as images of chips, in order.
 func (l *Lab) Images(visit func(*chip.Image)) error {
 	return l.rows(func(s *silicon.Reader, row silicon.Row) (bool, error) {

@@ -31,8 +31,9 @@ func itemMAC(fileKey cipher.Block) (*aesmode.CMAC, error) {
 
 // rowMAC makes the MAC of a row: over the purpose, the row's names, its certificates one
 // behind the other and its wrapped keys, before each its length in four bytes,
-// big-endian. Version 2 had no certificates, and another purpose for rows without a
-// rekeying key.
+// big-endian. A row of an element that verifies firmware has another purpose, the maker's
+// public key behind the certificates, and two more keys. Version 2 had no certificates,
+// and another purpose for rows without a rekeying key.
 func rowMAC(c *aesmode.CMAC, row Row, old bool) (mac [aes.BlockSize]byte) {
 	purpose := " silicon"
 	fields := [][]byte{[]byte(row.UniqueID), row.JoinEUI[:], row.DevEUI[:], slices.Concat(row.Certificates...), row.NwkKey, row.AppKey, row.DeviceKey, row.RekeyKey}
@@ -41,6 +42,10 @@ func rowMAC(c *aesmode.CMAC, row Row, old bool) (mac [aes.BlockSize]byte) {
 		if len(row.RekeyKey) > 0 {
 			purpose, fields = " rekeying element", append(fields, row.RekeyKey)
 		}
+	}
+	if b := row.SecureBoot; b != nil && !old {
+		purpose = " silicon with secure boot"
+		fields = slices.Insert(append(fields, b.BootKey, b.IOKey), 4, b.ReleaseKey)
 	}
 	var message []byte
 	for _, field := range append([][]byte{[]byte(formatSeal + purpose)}, fields...) {

@@ -68,7 +68,17 @@ type Row struct {
 	// Certificates are the device key's, DER, its own first.
 	Certificates [][]byte `json:"certificates,omitempty"`
 	RekeyKey     []byte   `json:"rekeyKey,omitempty"`
-	MAC          []byte   `json:"mac"`
+	// SecureBoot is nil where the element verifies no firmware.
+	SecureBoot *Boot  `json:"secureBoot,omitempty"`
+	MAC        []byte `json:"mac"`
+}
+
+// Boot is what an element has that verifies firmware: the maker's public key, X ‖ Y, 64
+// bytes, and sealed, 40 bytes each, the private key of slot 11 and the key of slot 14.
+type Boot struct {
+	ReleaseKey []byte `json:"releaseKey"`
+	BootKey    []byte `json:"bootKey"`
+	IOKey      []byte `json:"ioKey"`
 }
 
 // Reader reads a silicon file: lines of JSON, first the format and the sealed
@@ -127,25 +137,35 @@ func (s *Reader) Next() (Row, error) {
 }
 
 // opened is a row whose keys are open. Who opens one wipes it.
-type opened struct{ nwk, app, device, rekey []byte }
+type opened struct{ nwk, app, device, rekey, boot, io []byte }
 
 func (o *opened) wipe() {
-	for _, key := range [][]byte{o.nwk, o.app, o.device, o.rekey} {
+	for _, key := range [][]byte{o.nwk, o.app, o.device, o.rekey, o.boot, o.io} {
 		clear(key)
 	}
 }
 
 // unseal opens a row's keys. ErrRow where the row is not what the factory sealed.
 func (s *Reader) unseal(row Row) (o *opened, err error) {
+	if s.old && row.SecureBoot != nil { // its MAC would not cover that
+		return nil, fmt.Errorf("silicon: element %v: %w", row.DevEUI, ErrRow)
+	}
 	if mac := rowMAC(s.mac, row, s.old); subtle.ConstantTimeCompare(mac[:], row.MAC) != 1 {
 		return nil, fmt.Errorf("silicon: element %v: %w", row.DevEUI, ErrRow)
 	}
 	o = &opened{}
+	var boot Boot
+	if row.SecureBoot != nil {
+		boot = *row.SecureBoot
+		if len(boot.ReleaseKey) != 64 || len(boot.BootKey) != 40 || len(boot.IOKey) != 40 {
+			return nil, fmt.Errorf("silicon: element %v: secureBoot: want a public key of 64 bytes and two keys of 40, wrapped", row.DevEUI)
+		}
+	}
 	for _, k := range []struct {
 		name   string
 		sealed []byte
 		into   *[]byte
-	}{{"nwkKey", row.NwkKey, &o.nwk}, {"appKey", row.AppKey, &o.app}, {"deviceKey", row.DeviceKey, &o.device}, {"rekeyKey", row.RekeyKey, &o.rekey}} {
+	}{{"nwkKey", row.NwkKey, &o.nwk}, {"appKey", row.AppKey, &o.app}, {"deviceKey", row.DeviceKey, &o.device}, {"rekeyKey", row.RekeyKey, &o.rekey}, {"bootKey", boot.BootKey, &o.boot}, {"ioKey", boot.IOKey, &o.io}} {
 		if *k.into, err = s.open(k.sealed); err != nil {
 			o.wipe()
 			return nil, fmt.Errorf("silicon: element %v: %s: %w", row.DevEUI, k.name, err)
@@ -176,6 +196,29 @@ func (s *Reader) Image(row Row) (*chip.Image, error) {
 		return nil, err
 	}
 	defer keys.wipe()
+	return imageOf(row, keys)
+}
+
+// ErrNoSecureBoot says that an element verifies no firmware.
+var ErrNoSecureBoot = errors.New("the element verifies no firmware: have the factory make it with --release-key")
+
+// BootImage is Image of an element that verifies firmware, with the key of its bus,
+// which the microcontroller gets. ErrNoSecureBoot.
+func (s *Reader) BootImage(row Row) (m *chip.Image, ioKey [32]byte, err error) {
+	if row.SecureBoot == nil {
+		return nil, ioKey, fmt.Errorf("silicon: element %v: %w", row.DevEUI, ErrNoSecureBoot)
+	}
+	keys, err := s.unseal(row)
+	if err != nil {
+		return nil, ioKey, err
+	}
+	defer keys.wipe()
+	copy(ioKey[:], keys.io)
+	m, err = imageOf(row, keys)
+	return m, ioKey, err
+}
+
+func imageOf(row Row, keys *opened) (*chip.Image, error) {
 	c := tnglora.Content{JoinEUI: row.JoinEUI, DevEUI: row.DevEUI, NwkKey: keys.nwk, AppKey: keys.app, DeviceKey: keys.device, Chain: row.Certificates}
 	if len(keys.rekey) == element.SlotKeySize {
 		c.RekeyKey = keys.rekey
@@ -190,6 +233,9 @@ func (s *Reader) Image(row Row) (*chip.Image, error) {
 		copy(c.Serial[:], tnglora.SerialOf(row.DevEUI))
 	}
 	m, err := tnglora.Image(c)
+	if err == nil && row.SecureBoot != nil {
+		err = m.SecureBoot([64]byte(row.SecureBoot.ReleaseKey), [32]byte(keys.boot), [32]byte(keys.io))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("silicon: %w", err)
 	}

@@ -18,6 +18,7 @@ type Attestations interface {
 	PutAttestation(ctx context.Context, r joinery.AttestResult, a joinery.AuditEntry) (joinery.Attested, error)
 	Attestations(ctx context.Context, device joinery.DeviceID) ([]joinery.Attestation, error)
 	EndAttestations(ctx context.Context, now time.Time, limit int) (int, error)
+	EndWithdrawn(ctx context.Context, now time.Time, limit int) (int, error)
 	AttestPolicies(ctx context.Context) ([]joinery.AttestPolicy, error)
 	SetAttestPolicy(ctx context.Context, p joinery.AttestPolicy, a joinery.AuditEntry) error
 	SetAttestRule(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, rule *joinery.AttestRule, a joinery.AuditEntry) error
@@ -37,13 +38,14 @@ type Products interface {
 	AddProductKey(ctx context.Context, k joinery.ProductKey, a joinery.AuditEntry) error
 	RemoveProductKey(ctx context.Context, product joinery.ProductID, id joinery.ProductKeyID, a joinery.AuditEntry) error
 	FirmwareReleases(ctx context.Context, product joinery.ProductID, after joinery.ReleaseID, limit int) ([]joinery.Release, error)
-	AddRelease(ctx context.Context, f joinery.Release, a joinery.AuditEntry) error
+	AddRelease(ctx context.Context, f joinery.Release, a joinery.AuditEntry) (joinery.ReleaseID, error)
 	WithdrawRelease(ctx context.Context, product joinery.ProductID, id joinery.ReleaseID, a joinery.AuditEntry) error
 }
 
 func runAttestations(t *testing.T, open func(testing.TB) Backend) {
 	t.Run("challenges", func(t *testing.T) { attestChallenges(t, open) })
 	t.Run("results", func(t *testing.T) { attestResults(t, open) })
+	t.Run("withdrawn", func(t *testing.T) { attestWithdrawn(t, open) })
 	t.Run("wants", func(t *testing.T) { attestWants(t, open) })
 	t.Run("fragments", func(t *testing.T) { attestFragments(t, open) })
 	t.Run("products", func(t *testing.T) { attestProducts(t, open) })
@@ -175,6 +177,79 @@ func attestResults(t *testing.T, open func(testing.TB) Backend) {
 	w.equal(back.Device.Attested, joinery.Attested{})
 }
 
+// attestWithdrawn: what rests on what the maker took back ends, once, and nothing else
+// does; nothing new comes to rest on it.
+func attestWithdrawn(t *testing.T, open func(testing.TB) Backend) {
+	w := newWorld(t, open)
+	a, b, c := w.add(derived(1)), w.add(derived(2)), w.add(derived(3))
+	p, f := w.released("meter", 1, 9)
+	loader := f // of a boot loader, which tokens measure, too
+	loader.ID, loader.Version, loader.Digest = joinery.NewReleaseID(), "loader", [32]byte{9}
+	_, err := w.AddRelease(w.ctx, loader, w.audit(joinery.AuditReleaseAdded))
+	w.ok(err)
+	token := joinery.ProductKey{ID: joinery.NewProductKeyID(), Product: p.ID, Use: joinery.KeyForTokens, Public: randomBytes(91), CreatedAt: epoch}
+	w.ok(w.AddProductKey(w.ctx, token, w.audit(joinery.AuditProductKeyAdded)))
+	of := func(s joinery.ActivationState, level joinery.AttestLevel, f joinery.Release) joinery.AttestResult {
+		r := w.shown(s, level, 0, epoch, time.Hour)
+		r.Release, r.Digest, r.Counter = f.ID, f.Digest, f.Counter
+		return r
+	}
+	level := func(s joinery.ActivationState) joinery.AttestLevel { return w.again(s).Device.Attested.Level(epoch) }
+	ends := func(n int) {
+		t.Helper()
+		got, err := w.EndWithdrawn(w.ctx, epoch, 10)
+		w.ok(err)
+		w.equal(got, n)
+	}
+	own := w.shown(a, 1, 7, epoch, time.Hour) // of no release
+	w.put(own)
+	w.put(of(b, 1, f))
+	measured := of(b, 3, f)
+	measured.Key, measured.Components = token.ID, []joinery.ReleaseID{loader.ID}
+	w.put(measured)
+	w.put(of(c, 2, f))
+	ends(0)
+
+	w.ok(w.WithdrawRelease(w.ctx, p.ID, loader.ID, w.audit(joinery.AuditReleaseWithdrawn)))
+	version := w.again(b).KeySet.Version
+	ends(1)
+	ends(0)
+	w.equal([]joinery.AttestLevel{level(a), level(b), level(c)}, []joinery.AttestLevel{1, 1, 2})
+	if w.again(b).KeySet.Version == version {
+		t.Error("a join under way is not judged again")
+	}
+	_, err = w.PutAttestation(w.ctx, measured, w.audit(joinery.AuditDeviceAttested))
+	w.refused(err, joinery.CodeConflict)
+	measured.Components = nil
+	w.put(measured)
+	w.equal(level(b), joinery.AttestToken)
+	w.ok(w.RemoveProductKey(w.ctx, p.ID, token.ID, w.audit(joinery.AuditProductKeyRemoved)))
+	ends(1)
+	w.equal(level(b), joinery.AttestPossession)
+	_, err = w.PutAttestation(w.ctx, measured, w.audit(joinery.AuditDeviceAttested))
+	w.refused(err, joinery.CodeConflict)
+
+	// The key of releases takes them with it; another that signs the same brings them back.
+	w.ok(w.RemoveProductKey(w.ctx, p.ID, f.Key, w.audit(joinery.AuditProductKeyRemoved)))
+	ends(2)
+	w.equal([]joinery.AttestLevel{level(a), level(b), level(c)}, []joinery.AttestLevel{1, 0, 0})
+	next := joinery.ProductKey{ID: joinery.NewProductKeyID(), Product: p.ID, Use: joinery.KeyForReleases, Public: randomBytes(91), CreatedAt: epoch}
+	w.ok(w.AddProductKey(w.ctx, next, w.audit(joinery.AuditProductKeyAdded)))
+	again := f
+	again.ID, again.Key = joinery.NewReleaseID(), next.ID
+	id, err := w.AddRelease(w.ctx, again, w.audit(joinery.AuditReleaseAdded))
+	w.ok(err)
+	w.equal(id, f.ID)
+	w.put(of(c, 2, f))
+	low := of(a, 1, f)
+	w.put(low)
+
+	// Without its product nothing stands above L1.
+	w.ok(w.RemoveProduct(w.ctx, p.ID, w.audit(joinery.AuditProductRemoved)))
+	ends(1)
+	w.equal([]joinery.AttestLevel{level(a), level(b), level(c)}, []joinery.AttestLevel{1, 0, 0})
+}
+
 // released is a product of the DevEUIs of devices n to last, with a release.
 func (w *world) released(name string, n, last int) (joinery.Product, joinery.Release) {
 	w.t.Helper()
@@ -188,7 +263,9 @@ func (w *world) released(name string, n, last int) (joinery.Product, joinery.Rel
 	f := joinery.Release{
 		ID: joinery.NewReleaseID(), Product: p.ID, Version: "1", Digest: [32]byte(randomBytes(32)), Counter: 5, Statement: []byte("{}"), Key: k.ID, At: epoch,
 	}
-	w.ok(w.AddRelease(w.ctx, f, w.audit(joinery.AuditReleaseAdded)))
+	id, err := w.AddRelease(w.ctx, f, w.audit(joinery.AuditReleaseAdded))
+	w.ok(err)
+	w.equal(id, f.ID)
 	return p, f
 }
 
@@ -294,7 +371,8 @@ func attestProducts(t *testing.T, open func(testing.TB) Backend) {
 		other := f
 		other.ID = joinery.NewReleaseID()
 		bad(&other)
-		w.refused(w.AddRelease(w.ctx, other, w.audit(joinery.AuditReleaseAdded)), joinery.CodeConflict)
+		_, err := w.AddRelease(w.ctx, other, w.audit(joinery.AuditReleaseAdded))
+		w.refused(err, joinery.CodeConflict)
 	}
 	found, err := w.ReleasesByDigest(w.ctx, w.org, [][32]byte{{1}, f.Digest})
 	w.ok(err)

@@ -65,11 +65,20 @@ type Run struct {
 	Verdict Verdict `json:"verdict"`
 	// Detail says more, for people.
 	Detail string `json:"detail,omitempty"`
+	// Warning is set where the session that was derived will not work, though nothing says
+	// so: see NoAppSKey.
+	Warning string `json:"warning,omitempty"`
 	// Hits is how often the fault happened.
 	Hits int `json:"hits"`
 
 	counts counts
 }
+
+// NoAppSKey is the warning about a firmware that derives the keys of the network, and none
+// into slot 2. A widely used driver takes the AppSKey of LoRaWAN 1.1 for derived without
+// a command: it joins, every MIC is right, and payloads go out under whatever slot 2 held.
+const NoAppSKey = "it derived keys for the network, but none into slot 2 (AppSKey): with LoRaWAN 1.1 a driver that takes AppSKey " +
+	"for derived without sending KDF; it joins, and the Application Server will read garbage"
 
 // counts is what a run did on the bus.
 type counts struct{ transactions, wakes, commands int }
@@ -121,6 +130,9 @@ func (s *Setup) Run(ctx context.Context, fault string) (r Run, err error) {
 	}
 	r = Run{Fault: fault, Hits: script.Hits(), counts: o.counts}
 	r.Verdict, r.Detail = s.judge(output, failure, o)
+	if r.Verdict == Joined && o.network && !o.app {
+		r.Warning = NoAppSKey
+	}
 	if hung {
 		r.Verdict, r.Detail = Hung, fmt.Sprintf("did not end within %v", s.Timeout)
 	}
@@ -172,6 +184,8 @@ type observer struct {
 	counts counts
 	// lost is packets of KDF that were sent, and so far not carried out.
 	lost map[string]bool
+	// network and app are whether a key was derived into slots 3 to 5, and into slot 2.
+	network, app bool
 }
 
 // Next implements bus.Faults.
@@ -193,6 +207,12 @@ func (o *observer) Next(t bus.Transaction) bus.Fault {
 func (o *observer) watch(packet, answer []byte) {
 	if _, err := chip.Answer(answer); err == nil && chip.Opcode(packet[1]) == chip.OpKDF {
 		delete(o.lost, string(packet))
+		switch target := packet[4]; { // the high byte of p2
+		case target == 2:
+			o.app = true
+		case target >= 3 && target <= 5:
+			o.network = true
+		}
 	}
 }
 

@@ -113,6 +113,20 @@ func TestVerdicts(t *testing.T) {
 			t.Errorf("told of it: %s", r.Detail)
 		}
 	}
+	// One that derives the network's keys alone joins, and is warned of.
+	for _, app := range []bool{false, true} {
+		s.Firmware = firmware(func(e *element.Element) ([]byte, error) {
+			frame := unsigned(e)
+			mic, err := e.ComputeCMAC(element.NwkKey, nil, frame)
+			if app {
+				err = errors.Join(err, derive(e))
+			}
+			return append(frame, mic[:]...), errors.Join(err, e.DeriveAndStore(element.FNwkSIntKey, element.NwkKey, &[16]byte{1}))
+		})
+		if r, err := s.Run(t.Context(), ""); err != nil || r.Verdict != Joined || (r.Warning == "") != app {
+			t.Errorf("AppSKey derived %t: %+v, %v", app, r, err)
+		}
+	}
 	s.Firmware = func(context.Context, string) ([]byte, error) { return []byte("all is well\n"), nil }
 	if r, err := s.Run(t.Context(), ""); err != nil || r.Verdict != Silent {
 		t.Errorf("silent: %+v, %v", r, err)
