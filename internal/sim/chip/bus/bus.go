@@ -48,7 +48,9 @@ type Bus struct {
 	chip *chip.Chip
 	o    Options
 
-	awake   bool
+	awake bool
+	// left is that a host hung up while the chip was awake.
+	left    bool
 	out     []byte
 	pointer int
 	free    time.Time // when the chip is done
@@ -116,11 +118,24 @@ func (b *Bus) fault(t Transaction) Fault {
 	return f
 }
 
+// HangUp says that a host went away. It may have been cut off anywhere; the next one
+// then finds a chip that wakes as from idling, with all that it keeps over that. (On a
+// board the chip would stay awake until its watchdog ends, and a microcontroller that
+// was reset would have to wait for it.)
+func (b *Bus) HangUp() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.left = b.awake
+}
+
 // wake wakes the chip and puts the answer to that in its output. One that is awake
 // keeps what it has.
 func (b *Bus) wake() bool {
 	f := b.fault(Transaction{Kind: Wake})
 	b.tick()
+	if b.left {
+		b.awake, b.left = false, false
+	}
 	if b.awake || f.Kind == NACK || f.Kind == WakeFailure {
 		return b.awake
 	}

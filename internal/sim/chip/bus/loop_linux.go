@@ -142,6 +142,7 @@ func (p *loop) hangUp(n *line) {
 	p.mu.Lock()
 	delete(p.lines, int32(n.fd))
 	p.mu.Unlock()
+	n.b.HangUp()
 	_ = unix.Close(n.fd)
 }
 

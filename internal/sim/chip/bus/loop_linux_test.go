@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"joinery/internal/sim/chip"
@@ -93,5 +94,79 @@ func TestServeI2C(t *testing.T) {
 			t.Fatal(err)
 		}
 		all(c, want) // the others are served on
+	}
+}
+
+// A firmware that is killed anywhere in its start, join, uplink and downlink, and
+// started again at once, does all of it from the beginning.
+func TestRestart(t *testing.T) {
+	dial := served(t, "tcp", "127.0.0.1:0")
+	steps := recorded(t)
+	for cut := 1; cut < len(steps); cut += 9 {
+		host := dial()
+		for i, s := range slices.Concat(steps[:cut], steps) {
+			if i == cut {
+				_, _ = host.Write([]byte{'W', address, 0, 9, 3}) // a frame that is cut off
+				_ = host.Close()
+				host = dial()
+				awaitHangUp(t, host)
+			}
+			s.over(t, host)
+		}
+	}
+}
+
+// awaitHangUp waits until the chip has heard that the host before is gone: it wakes.
+func awaitHangUp(t *testing.T, c net.Conn) {
+	t.Helper()
+	for {
+		step{send: frame('W', 0, nil), want: []byte{1}}.over(t, c)
+		got := make([]byte, 5)
+		if _, err := c.Write([]byte{'R', address, 0, 4}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c, got); err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Equal(got[1:], chip.Awake.Packet()) {
+			step{send: frame('W', address, []byte{wordIdle}), want: []byte{1}}.over(t, c)
+			return
+		}
+	}
+}
+
+// The forms in which drivers say the same: a wake without data, with 00, with 01; the
+// address as it is, or shifted; the pointer reset before the answer is read, or not; an
+// answer in one read, or the count first; a sleep in place of the idle.
+func TestForms(t *testing.T) {
+	host := served(t, "tcp", "127.0.0.1:0")()
+	command, answer := chip.Command(chip.OpInfo, 0, 0), unhex(t, "07000060028038")
+	ok := []byte{1}
+	for _, wake := range [][]byte{nil, {0}, {1}} {
+		for _, a := range []byte{0x59, 0xB2} {
+			for _, reads := range [][]int{{7}, {1, 6}} {
+				for _, end := range [][]byte{{wordIdle}, {wordSleep}} {
+					steps := []step{
+						{frame('W', 0, wake), ok},
+						{frame('W', a, []byte{wordReset}), ok},
+						{[]byte{'R', a, 0, 4}, append([]byte{1}, chip.Awake.Packet()...)},
+						{frame('W', a, append([]byte{wordCommand}, command...)), ok},
+						{frame('W', a, []byte{wordReset}), ok},
+					}
+					at := 0
+					for _, n := range reads {
+						steps = append(steps, step{[]byte{'R', a, 0, byte(n)}, append([]byte{1}, answer[at:at+n]...)})
+						at += n
+					}
+					steps = append(steps, step{frame('W', a, end), ok}, step{[]byte{'R', a, 0, 1}, []byte{0}})
+					if a == 0xB2 { // without the resets
+						steps = slices.DeleteFunc(steps, func(s step) bool { return bytes.HasSuffix(s.send, []byte{1, wordReset}) && s.send[1] != 0 })
+					}
+					for _, s := range steps {
+						s.over(t, host)
+					}
+				}
+			}
+		}
 	}
 }

@@ -84,6 +84,7 @@ var ErrFrame = errors.New("bus: not a frame")
 // before it has the answers to those before: their answers come together.
 func I2C(conn io.ReadWriter, e Elements) error {
 	t := newTalk(e)
+	defer func() { t.b.HangUp() }()
 	for {
 		n, err := conn.Read(t.space())
 		for more := true; more; n = 0 {
@@ -218,6 +219,7 @@ const (
 // chip that is not awake.
 func Bridge(conn io.ReadWriter, e Elements) error {
 	in, b := reader(conn), e.First()
+	defer b.HangUp()
 	for {
 		var head [2]byte
 		if _, err := io.ReadFull(in, head[:]); err != nil {
@@ -291,6 +293,7 @@ func Kit(conn io.ReadWriter, e Elements) error {
 	s := bufio.NewScanner(conn)
 	s.Buffer(make([]byte, 0, 256), maxLine)
 	b := e.First()
+	defer func() { b.HangUp() }()
 	for s.Scan() {
 		line := strings.Trim(s.Text(), "\x00\r ")
 		if line == "" {
