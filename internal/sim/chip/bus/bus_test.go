@@ -147,6 +147,26 @@ func TestRecordedTransactions(t *testing.T) {
 	}
 }
 
+// The power goes before any transaction of them: the chip is silent until it is woken,
+// and all of it is done from the beginning.
+func TestPowerLossAnywhere(t *testing.T) {
+	steps := recorded(t)
+	for cut := range steps {
+		b := New(newChip(t), Options{})
+		h := connect(t, I2C, b)
+		for _, s := range steps[:cut] {
+			s.over(t, h)
+		}
+		b.PowerCycle()
+		if lost := steps[cut]; lost.send[1] != 0 {
+			step{lost.send, []byte{0}}.over(t, h)
+		}
+		for _, s := range steps {
+			s.over(t, h)
+		}
+	}
+}
+
 // clock is a clock that a test moves.
 type clock struct{ now time.Time }
 
