@@ -50,20 +50,20 @@ answered by "refused" and the reason, and does not end it.`,
 	cmd.Flags().StringVar(&f.ns, "ns", "", "the Network Server, by its name in sim.json (default: the first)")
 	cmd.Flags().StringVar(&f.protocol, "protocol", sim.Protocol10, "version of Backend Interfaces, 1.0 or 1.1")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return f.withLab(func(l *lab.Lab) error {
-			if err := f.open(l); err != nil {
-				return err
-			}
-			if len(args) == 0 {
-				return f.lines(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout())
-			}
-			line, err := f.answer(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), line)
+		// The devices' state is given back at once: a network has none, and other commands
+		// wait for it.
+		if err := f.withLab(f.open); err != nil {
 			return err
-		})
+		}
+		if len(args) == 0 {
+			return f.lines(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout())
+		}
+		line, err := f.answer(cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(cmd.OutOrStdout(), line)
+		return err
 	}
 	return cmd
 }
