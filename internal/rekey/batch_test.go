@@ -3,6 +3,7 @@ package rekey_test
 import (
 	"context"
 	"encoding/binary"
+	"log/slog"
 	"os"
 	"testing"
 	"time"
@@ -138,7 +139,7 @@ func TestBatch(t *testing.T) {
 	if some, err := a.Batch(ctx, a.owner, batch.ID); err != nil || some.State != joinery.BatchApproved || some.Armed == 0 || some.Armed+some.Failed > joinery.MaxRekeyRows {
 		t.Fatalf("after a turn: %+v, %v", some, err)
 	}
-	a.Service = rekey.New(a.store, a.keys.Keyring, a.exports, func(e lorawan.EUI64) bool { return e == here }, func() time.Time { return a.now })
+	a.Service = rekey.New(a.store, a.keys.Keyring, a.exports, func(e lorawan.EUI64) bool { return e == here }, slog.New(slog.DiscardHandler), func() time.Time { return a.now })
 	a.work()
 	done, err := a.Batch(ctx, a.owner, batch.ID)
 	ok(t, err)

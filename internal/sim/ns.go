@@ -187,6 +187,25 @@ func (n *NS) Join(ctx context.Context, d *device.Device, o JoinOptions) (*Result
 	return n.activate(ctx, d, element.Join, joinReq, n.parameters(d, frame, version, o), o)
 }
 
+// Relay sends a join-request of a device that nobody simulates, as JoinReq, and checks
+// the form of the answer. accept is the join-accept for that device, nil where it was
+// refused. What the device does with it is the device's: keys are not compared.
+func (n *NS) Relay(ctx context.Context, frame []byte, version lorawan.MACVersion, o JoinOptions) (r *Result, accept []byte, err error) {
+	request, err := lorawan.ParseJoinRequest(frame)
+	if err != nil {
+		return nil, nil, err
+	}
+	p := n.parametersOf(request.DevEUI, frame, version, o)
+	r = &Result{Sent: p, query: n.request(joinReq, request.JoinEUI)}
+	if err := n.exchange(ctx, r, expected(o.Expect)); err != nil {
+		return nil, nil, err
+	}
+	if r.answer != nil && r.ResultCode == ResultSuccess {
+		accept = r.answer.PHYPayload
+	}
+	return r, accept, nil
+}
+
 // Rejoin has a device send a rejoin-request of a type; as Join otherwise. Where
 // the Network Server knows the session, and a refusal is not what is wanted, it
 // verifies the frame of types 0 and 2 before it asks the Join Server (TS002-1.0
@@ -211,8 +230,12 @@ func (n *NS) JoinBody(d *device.Device, frame []byte, o JoinOptions) []byte {
 }
 
 func (n *NS) parameters(d *device.Device, frame []byte, version lorawan.MACVersion, o JoinOptions) Parameters {
+	return n.parametersOf(d.DevEUI(), frame, version, o)
+}
+
+func (n *NS) parametersOf(devEUI lorawan.EUI64, frame []byte, version lorawan.MACVersion, o JoinOptions) Parameters {
 	p := Parameters{
-		MACVersion: version, PHYPayload: frame, DevEUI: d.DevEUI(), DevAddr: o.DevAddr,
+		MACVersion: version, PHYPayload: frame, DevEUI: devEUI, DevAddr: o.DevAddr,
 		DLSettings: o.DLSettings &^ 0x80, RxDelay: o.RxDelay, CFList: o.CFList,
 	}
 	if version.NegotiatesOptions() {

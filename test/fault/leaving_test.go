@@ -240,7 +240,7 @@ func (x *leaving) rekeys(there *rsa.PublicKey, to client.Recipient) {
 	o, err := x.api.ArmRekey(ctx, moves, client.NewRekeyOrder{NewJoinEUI: away, To: x.there.ID, RekeyKey: true})
 	ok(t, err)
 	x.plantRekeyed(x.f.unclaimed[0].DevEUI, o)
-	_, err = x.api.MakeRekeyTicket(ctx, client.RekeyDevices{Devices: []joinery.DeviceID{moves}})
+	_, err = x.api.MakeRekeyTicket(ctx, client.NewRekeyTicket{Devices: []joinery.DeviceID{moves}})
 	ok(t, err)
 	for _, lose := range []bool{true, false} {
 		x.handsOver()

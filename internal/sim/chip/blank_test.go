@@ -250,6 +250,63 @@ func TestMACAndAuthorisation(t *testing.T) {
 	refused(t, c, Refused, OpAES, 0, 13, block...)
 }
 
+// A password that was checked brings the key behind it into TempKey, unless that key is
+// kept from it.
+func TestCheckMacCopies(t *testing.T) {
+	for readKey, copied := range map[uint16]bool{0: true, 4: false} {
+		c := provision(t, func(m *Image) {
+			binary.LittleEndian.PutUint16(m.config[atSlotConfig+2*5:], 0x8F80|readKey)
+			binary.LittleEndian.PutUint16(m.config[atKeyConfig+2*5:], 0x001C)
+		})
+		password, behind := randomBytes(32), randomBytes(32)
+		must(t, c, OpWrite, writeSlot, 4<<3, password...)
+		must(t, c, OpWrite, writeSlot, 5<<3, behind...)
+		closeData(t, c)
+		other, sn := make([]byte, 13), c.Serial()
+		check := func(mode byte, second []byte) {
+			t.Helper()
+			response := sum(password, second, other[:4], other[:8], other[:3], sn[8:], other[:4], sn[:2], other[:2])
+			must(t, c, OpCheckMac, mode, 4, bytes.Join([][]byte{second, response, other}, nil)...)
+		}
+		check(0, randomBytes(32)) // not in this mode
+		refused(t, c, Refused, OpMAC, 3, 0)
+		nonce := randomBytes(32)
+		must(t, c, OpNonce, 3, 0, nonce...)
+		for _, mode := range []byte{5, 1} {
+			second := nonce
+			if mode == 1 {
+				second = randomNonce(t, c)
+			}
+			check(mode, second)
+			if !copied {
+				refused(t, c, Refused, OpMAC, 7, 0)
+				continue
+			}
+			want := sum(behind, behind, []byte{8, 7, 0, 0}, zeros[:11], sn[8:], zeros[:4], sn[:2], zeros[:2])
+			if got := must(t, c, OpMAC, 7, 0); !bytes.Equal(got, want) {
+				t.Errorf("mode %d: TempKey is not the key behind the password's", mode)
+			}
+		}
+	}
+}
+
+// A new I²C address holds from the next sleep on, and is given once.
+func TestAddressIsGivenOnce(t *testing.T) {
+	c := tnglora(t, Options{})
+	must(t, c, OpUpdateExtra, 1, 0x6A)
+	if got := c.Address(); got != 0x59 {
+		t.Errorf("before it slept: %02x", got)
+	}
+	c.Sleep()
+	if got := c.Address(); got != 0x35 {
+		t.Errorf("after it slept: %02x", got)
+	}
+	refused(t, c, Refused, OpUpdateExtra, 1, 0x6C)
+	if got := New(&c.nv, Options{}).Address(); got != 0x35 {
+		t.Errorf("after the power came back: %02x", got)
+	}
+}
+
 func TestGenDigZones(t *testing.T) {
 	c := provision(t, nil)
 	key := randomBytes(32)

@@ -7,8 +7,8 @@
 // It computes by itself what the chip computes; what it does not have is the chip's
 // resistance: keys are in the process's memory.
 //
-// What is not emulated: UseLock, the deprecated modes of older chips, tamper
-// detection.
+// What is not emulated: UseLock (no profile here has it), the deprecated modes of older
+// chips, tamper detection. A chip on I²C has no GPIO pin: Info 03 is refused.
 package chip
 
 import (
@@ -35,6 +35,9 @@ type Chip struct {
 	save func(*Image) error
 	rand io.Reader
 	ram  ram
+	// address is the I²C address, of 7 bits: what the configuration said when the chip
+	// slept last.
+	address byte
 	// latch and bootDone keep through sleep, until the power goes.
 	latch    bool // PersistentLatch
 	bootDone bool // SecureBoot was closed until the next power cycle
@@ -71,18 +74,20 @@ func New(image *Image, o Options) *Chip {
 	if c.rand == nil {
 		c.rand = rand.Reader
 	}
+	c.address = c.nv.Address()
 	return c
 }
 
 // Serial gives the serial number.
 func (c *Chip) Serial() [SerialSize]byte { return c.nv.Serial() }
 
-// Address gives the I²C address, of 7 bits.
-func (c *Chip) Address() byte { return c.nv.Address() }
+// Address gives the I²C address, of 7 bits. One that was changed holds when the chip
+// has slept.
+func (c *Chip) Address() byte { return c.address }
 
 // Sleep has the chip lose all that is volatile, as it does at the end of its
 // watchdog, too. To let it idle is to leave it alone.
-func (c *Chip) Sleep() { c.ram = ram{} }
+func (c *Chip) Sleep() { c.ram, c.address = ram{}, c.nv.Address() }
 
 // PowerCycle takes the power away and gives it back.
 func (c *Chip) PowerCycle() {

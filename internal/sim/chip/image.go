@@ -21,23 +21,24 @@ const (
 
 // Where things stand in the configuration zone.
 const (
-	atRevision    = 4
-	atAESEnable   = 13
-	atAddress     = 16
-	atCountMatch  = 18
-	atSlotConfig  = 20
-	atCounters    = 52
-	atUseLock     = 68
-	atVolatileKey = 69
-	atSecureBoot  = 70
-	atKdfIvLoc    = 72
-	atKdfIvStr    = 73
-	atUserExtra   = 84
-	atLockValue   = 86
-	atLockConfig  = 87
-	atSlotLocked  = 88
-	atChipOptions = 90
-	atKeyConfig   = 96
+	atRevision     = 4
+	atAESEnable    = 13
+	atAddress      = 16
+	atCountMatch   = 18
+	atSlotConfig   = 20
+	atCounters     = 52
+	atUseLock      = 68
+	atVolatileKey  = 69
+	atSecureBoot   = 70
+	atKdfIvLoc     = 72
+	atKdfIvStr     = 73
+	atUserExtra    = 84
+	atOtherAddress = 85
+	atLockValue    = 86
+	atLockConfig   = 87
+	atSlotLocked   = 88
+	atChipOptions  = 90
+	atKeyConfig    = 96
 
 	unlocked = 0x55 // of LockValue and LockConfig
 )
@@ -117,8 +118,14 @@ func (m *Image) SetConfig(at int, b []byte) error {
 // SetOTP puts bytes at the start of the one-time programmable zone.
 func (m *Image) SetOTP(b []byte) { copy(m.otp[:], b) }
 
-// Address gives the chip's I²C address, of 7 bits.
-func (m *Image) Address() byte { return m.config[atAddress] >> 1 }
+// Address gives the chip's I²C address, of 7 bits: that of the configuration, or the
+// one that UpdateExtra put in its place.
+func (m *Image) Address() byte {
+	if other := m.config[atOtherAddress]; other != 0 {
+		return other >> 1
+	}
+	return m.config[atAddress] >> 1
+}
 
 // String keeps keys out of logs.
 func (m *Image) String() string { return fmt.Sprintf("chip %X", m.Serial()) }

@@ -211,6 +211,7 @@ func (c *Chip) tempForMAC(mode byte) Status {
 // that it hashed in place of parameters and serial number. The response must be
 // SHA-256(key 32 ‖ challenge 32 ‖ other[0:4] ‖ OTP[0:8] or zeros ‖ other[4:7] ‖ SN[8] ‖
 // other[7:11] ‖ SN[0:2] ‖ other[11:13]). Whoever shows that is authorised by the slot.
+// In modes 01 and 05 a key may be copied to TempKey then: see copyKey.
 func (c *Chip) checkMac(q request) ([]byte, Status) {
 	if q.p1&^(macTempFirst|macTempSecond|macGiven|macOTP64) != 0 || len(q.data) != 77 {
 		return nil, BadParse
@@ -244,7 +245,22 @@ func (c *Chip) checkMac(q request) ([]byte, Status) {
 		return nil, Miscompare
 	}
 	c.ram.authorised = authorised
+	if q.p1&^macGiven == macTempSecond {
+		c.copyKey(int(q.p2) | 1)
+	}
 	return nil, OK
+}
+
+// copyKey has TempKey become the key of a slot, as after a password that was checked:
+// the slot behind that of the password, or that itself where its number is odd. Only
+// one whose ReadKey is 0 is copied (data sheet of the ATSHA204A, §8.5.5; this chip has
+// no CheckMacSource); else nothing happens.
+func (c *Chip) copyKey(slot int) {
+	if c.nv.slotConfig(slot).readKey() != 0 || c.nv.keyConfig(slot).private() || c.use(slot) != OK {
+		return
+	}
+	c.ram.temp = tempKey{valid: true, given: true, slot: slot}
+	copy(c.ram.temp.value[:], c.nv.slot(slot)[:32])
 }
 
 // deriveGiven is bit 2 of p1 of DeriveKey: TempKey's SourceFlag, which must be so.

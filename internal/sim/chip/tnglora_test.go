@@ -16,7 +16,7 @@ import (
 // do executes a command and gives data and status.
 func do(t testing.TB, c *Chip, op Opcode, p1 byte, p2 uint16, data ...byte) ([]byte, Status) {
 	t.Helper()
-	out, err := Answer(c.Execute(Command(op, p1, p2, data...)))
+	out, err := Answer(executeKept(t, c, Command(op, p1, p2, data...)))
 	var s Status
 	if err != nil && !errors.As(err, &s) {
 		t.Fatal(err)

@@ -101,8 +101,9 @@ func (f *checkFlags) run(cmd *cobra.Command, args []string) error {
 		faults = trial.Faults(clean, f.step)
 	}
 	report := checkReport{OK: true, Warning: clean.Warning}
+	progress := !f.asJSON && isTerminal(cmd.ErrOrStderr())
 	for i, fault := range faults {
-		if !f.asJSON {
+		if progress {
 			fmt.Fprintf(cmd.ErrOrStderr(), "\r%d of %d\x1b[K", i+1, len(faults))
 		}
 		r, err := s.Run(ctx, fault)
@@ -112,7 +113,7 @@ func (f *checkFlags) run(cmd *cobra.Command, args []string) error {
 		report.OK = report.OK && r.Verdict.Good()
 		report.Runs = append(report.Runs, r)
 	}
-	if !f.asJSON {
+	if progress {
 		fmt.Fprint(cmd.ErrOrStderr(), "\r\x1b[K")
 	}
 	if err := report.print(cmd.OutOrStdout(), f.asJSON); err != nil {

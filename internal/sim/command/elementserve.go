@@ -169,8 +169,16 @@ type door struct {
 	Elements int `json:"elements"`
 
 	listener net.Listener
-	speak    bus.Protocol
+	serve    server
 	serves   bus.Elements
+}
+
+// server serves a listener until ctx ends.
+type server func(context.Context, net.Listener, bus.Elements) error
+
+// speaking is a server of a protocol.
+func speaking(p bus.Protocol) server {
+	return func(ctx context.Context, l net.Listener, e bus.Elements) error { return bus.Serve(ctx, l, p, e) }
 }
 
 func (f *doorFlags) open(r *rack.Rack) (doors []door, err error) {
@@ -179,8 +187,8 @@ func (f *doorFlags) open(r *rack.Rack) (doors []door, err error) {
 	}
 	for _, d := range []struct {
 		name, address string
-		speak         bus.Protocol
-	}{{"i2c", f.i2c, bus.I2C}, {"kit", f.kit, bus.Kit}, {"bridge", f.bridge, bus.Bridge}} {
+		serve         server
+	}{{"i2c", f.i2c, bus.ServeI2C}, {"kit", f.kit, speaking(bus.Kit)}, {"bridge", f.bridge, speaking(bus.Bridge)}} {
 		if d.address == "" {
 			continue
 		}
@@ -193,7 +201,7 @@ func (f *doorFlags) open(r *rack.Rack) (doors []door, err error) {
 			if err == nil {
 				var l net.Listener
 				if l, err = listen(address); err == nil {
-					o := door{Protocol: d.name, Address: shown(l.Addr()), Element: r.Slot(i).Name(), Elements: r.Len(), listener: l, speak: d.speak, serves: r}
+					o := door{Protocol: d.name, Address: shown(l.Addr()), Element: r.Slot(i).Name(), Elements: r.Len(), listener: l, serve: d.serve, serves: r}
 					if f.each {
 						o.Elements, o.serves = 1, bus.One(r.Slot(i).Bus)
 					}
@@ -357,7 +365,7 @@ func serveDoors(ctx context.Context, doors []door) error {
 	for i, d := range doors {
 		wg.Go(func() {
 			defer cancel()
-			errs[i] = bus.Serve(ctx, d.listener, d.speak, d.serves)
+			errs[i] = d.serve(ctx, d.listener, d.serves)
 		})
 	}
 	wg.Wait()

@@ -35,7 +35,7 @@ The exit status is 0 only if every check held.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newJoin(), newRejoin(), newAppSKey(), newHomeNS(), newDevices(), newRecipient(), newElement(), newFirmware(), newLoad())
+	root.AddCommand(newJoin(), newRejoin(), newAppSKey(), newHomeNS(), newRelay(), newDevices(), newRecipient(), newElement(), newFirmware(), newLoad())
 	return root
 }
 

@@ -143,18 +143,18 @@ func (h *hand) acts() []func(context.Context) ([]counted, error) {
 			return about(joinery.AuditRekeyArmed, b.free), err
 		},
 		func(ctx context.Context) ([]counted, error) {
-			_, err := r.rekey.Handover(ctx, b.alone, b.there, []joinery.DeviceID{b.free})
+			_, err := r.rekey.Handover(ctx, b.alone, b.there, []joinery.DeviceID{b.free}, false)
 			return about(joinery.AuditRekeyHandedOver, b.free), err
 		},
 		func(ctx context.Context) ([]counted, error) {
 			return about(joinery.AuditRekeyCancelled, b.free), r.rekey.Cancel(ctx, b.alone, b.free)
 		},
 		func(ctx context.Context) ([]counted, error) {
-			_, err := r.rekey.Ticket(ctx, b.alone, []joinery.DeviceID{b.armed})
+			_, err := r.rekey.Ticket(ctx, b.alone, []joinery.DeviceID{b.armed}, false)
 			return about(joinery.AuditRekeyTicket, b.armed), err
 		},
 		func(ctx context.Context) ([]counted, error) {
-			_, err := r.rekey.Disclose(ctx, b.alone, b.to.ID, []joinery.DeviceID{b.disclosed})
+			_, err := r.rekey.Disclose(ctx, b.alone, b.to.ID, []joinery.DeviceID{b.disclosed}, false)
 			return append(about(joinery.AuditRekeyHandedOver, b.disclosed), counted{joinery.AuditKeysExposed, b.disclosed}), err
 		},
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -113,7 +114,7 @@ func (r *rooms) reopen() {
 	r.claim = claim.New(s, s, k, claim.Options{AnswerAfter: -1})
 	r.networks = claim.NewNetworks(s, k, r.fleet, claim.NetworkOptions{AnswerAfter: -1})
 	r.export = export.New(s, export.Options{})
-	r.rekey = rekey.New(s, k, r.export, func(e lorawan.EUI64) bool { return e == stepEUI }, time.Now)
+	r.rekey = rekey.New(s, k, r.export, func(e lorawan.EUI64) bool { return e == stepEUI }, slog.New(slog.DiscardHandler), time.Now)
 	r.log, err = custodylog.New(s, k, custodylog.Options{Origin: "log.example"})
 	ok(r.t, err)
 	r.steps = steps{failAt: -1}

@@ -142,8 +142,8 @@ func (x stepStore) NoteRekeySent(ctx context.Context, s joinery.ActivationState,
 	return act(x.s, "NoteRekeySent", func() error { return x.db.NoteRekeySent(ctx, s, o, next, at, a) })
 }
 
-func (x stepStore) NoteHandover(ctx context.Context, entries ...joinery.AuditEntry) error {
-	return act(x.s, "NoteHandover", func() error { return x.db.NoteHandover(ctx, entries...) })
+func (x stepStore) NoteHandover(ctx context.Context, to joinery.JoinServer, now time.Time, list []joinery.PassageOffer) error {
+	return act(x.s, "NoteHandover", func() error { return x.db.NoteHandover(ctx, to, now, list) })
 }
 
 func (x stepStore) DiscloseRekey(ctx context.Context, s joinery.ActivationState, o joinery.RekeyOrder, next joinery.KeySetID, handedOver, exposed joinery.AuditEntry) error {
@@ -158,12 +158,56 @@ func (x stepStore) AddJoinServer(ctx context.Context, j joinery.JoinServer, a jo
 	return act(x.s, "AddJoinServer", func() error { return x.db.AddJoinServer(ctx, j, a) })
 }
 
+func (x stepStore) ChangeJoinServer(ctx context.Context, j joinery.JoinServer, a joinery.AuditEntry) error {
+	return act(x.s, "ChangeJoinServer", func() error { return x.db.ChangeJoinServer(ctx, j, a) })
+}
+
+func (x stepStore) FormerJoinServer(ctx context.Context, receiptKey []byte) (joinery.JoinServerID, error) {
+	return step(x.s, "FormerJoinServer", func() (joinery.JoinServerID, error) { return x.db.FormerJoinServer(ctx, receiptKey) })
+}
+
 func (x stepStore) RemoveJoinServer(ctx context.Context, id joinery.JoinServerID, a joinery.AuditEntry) error {
 	return act(x.s, "RemoveJoinServer", func() error { return x.db.RemoveJoinServer(ctx, id, a) })
 }
 
 func (x stepStore) JoinServers(ctx context.Context) ([]joinery.JoinServer, error) {
 	return step(x.s, "JoinServers", func() ([]joinery.JoinServer, error) { return x.db.JoinServers(ctx) })
+}
+
+func (x stepStore) BeginRekeyBatch(ctx context.Context, b joinery.RekeyBatch) error {
+	return act(x.s, "BeginRekeyBatch", func() error { return x.db.BeginRekeyBatch(ctx, b) })
+}
+
+func (x stepStore) AddRekeyBatchDevices(ctx context.Context, id joinery.RekeyBatchID, devices []joinery.DeviceID) (joinery.RekeyBatch, error) {
+	return step(x.s, "AddRekeyBatchDevices", func() (joinery.RekeyBatch, error) { return x.db.AddRekeyBatchDevices(ctx, id, devices) })
+}
+
+func (x stepStore) MoveRekeyBatch(ctx context.Context, b joinery.RekeyBatch, from []joinery.RekeyBatchState, entries ...joinery.AuditEntry) error {
+	return act(x.s, "MoveRekeyBatch", func() error { return x.db.MoveRekeyBatch(ctx, b, from, entries...) })
+}
+
+func (x stepStore) ArmRekeyBatch(ctx context.Context, id joinery.RekeyBatchID, list []joinery.RekeyBatchArm, done joinery.AuditEntry) (joinery.RekeyBatch, error) {
+	return step(x.s, "ArmRekeyBatch", func() (joinery.RekeyBatch, error) { return x.db.ArmRekeyBatch(ctx, id, list, done) })
+}
+
+func (x stepStore) RekeyBatch(ctx context.Context, id joinery.RekeyBatchID) (joinery.RekeyBatch, error) {
+	return step(x.s, "RekeyBatch", func() (joinery.RekeyBatch, error) { return x.db.RekeyBatch(ctx, id) })
+}
+
+func (x stepStore) RekeyBatches(ctx context.Context, q joinery.RekeyBatchQuery) ([]joinery.RekeyBatch, error) {
+	return step(x.s, "RekeyBatches", func() ([]joinery.RekeyBatch, error) { return x.db.RekeyBatches(ctx, q) })
+}
+
+func (x stepStore) RekeyBatchItems(ctx context.Context, id joinery.RekeyBatchID, from uint64, waiting bool, limit int) ([]joinery.RekeyBatchItem, error) {
+	return step(x.s, "RekeyBatchItems", func() ([]joinery.RekeyBatchItem, error) { return x.db.RekeyBatchItems(ctx, id, from, waiting, limit) })
+}
+
+func (x stepStore) RekeyBatchDigest(ctx context.Context, id joinery.RekeyBatchID) (digest [32]byte, devices int64, err error) {
+	err = act(x.s, "RekeyBatchDigest", func() (err error) {
+		digest, devices, err = x.db.RekeyBatchDigest(ctx, id)
+		return err
+	})
+	return digest, devices, err
 }
 
 func (x stepStore) DuePassages(ctx context.Context, to joinery.JoinServerID, now, until time.Time, limit int) ([]joinery.RekeyOrder, error) {
@@ -182,8 +226,8 @@ func (x stepStore) PassageCounts(ctx context.Context) (map[joinery.PassageState]
 	return step(x.s, "PassageCounts", func() (map[joinery.PassageState]int, error) { return x.db.PassageCounts(ctx) })
 }
 
-func (x stepStore) NoteOffered(ctx context.Context, offered map[joinery.RekeyID][]byte, entries ...joinery.AuditEntry) error {
-	return act(x.s, "NoteOffered", func() error { return x.db.NoteOffered(ctx, offered, entries...) })
+func (x stepStore) NoteOffered(ctx context.Context, to joinery.JoinServer, now time.Time, list []joinery.PassageOffer) ([]joinery.RekeyID, error) {
+	return step(x.s, "NoteOffered", func() ([]joinery.RekeyID, error) { return x.db.NoteOffered(ctx, to, now, list) })
 }
 
 func (x stepStore) MovePassage(ctx context.Context, id joinery.RekeyID, p joinery.Passage, a joinery.AuditEntry) error {
@@ -206,8 +250,12 @@ func (x stepStore) Arrive(ctx context.Context, a joinery.Arrival, limit int, ent
 	return step(x.s, "Arrive", func() (joinery.Arrival, error) { return x.db.Arrive(ctx, a, limit, entry) })
 }
 
-func (x stepStore) RefuseArrival(ctx context.Context, id joinery.ArrivalID, reason string, news []byte, entry joinery.AuditEntry) error {
-	return act(x.s, "RefuseArrival", func() error { return x.db.RefuseArrival(ctx, id, reason, news, entry) })
+func (x stepStore) RefuseArrival(ctx context.Context, id joinery.ArrivalID, reason string, news []byte, entry joinery.AuditEntry) (bool, error) {
+	return step(x.s, "RefuseArrival", func() (bool, error) { return x.db.RefuseArrival(ctx, id, reason, news, entry) })
+}
+
+func (x stepStore) ParkedArrivals(ctx context.Context, before time.Time, limit int) ([]joinery.Arrival, error) {
+	return step(x.s, "ParkedArrivals", func() ([]joinery.Arrival, error) { return x.db.ParkedArrivals(ctx, before, limit) })
 }
 
 func (x stepStore) TakeArrival(ctx context.Context, in joinery.ArrivedDevice, entry joinery.AuditEntry) error {
@@ -230,8 +278,12 @@ func (x stepStore) ExpectedArrivals(ctx context.Context, from joinery.JoinServer
 	return step(x.s, "ExpectedArrivals", func() ([]joinery.Arrival, error) { return x.db.ExpectedArrivals(ctx, from, now, limit) })
 }
 
-func (x stepStore) JoinedArrivals(ctx context.Context, from joinery.JoinServerID, limit int) ([]joinery.Arrival, error) {
-	return step(x.s, "JoinedArrivals", func() ([]joinery.Arrival, error) { return x.db.JoinedArrivals(ctx, from, limit) })
+func (x stepStore) JoinedArrivals(ctx context.Context, from joinery.JoinServerID, after joinery.ArrivalID, limit int) ([]joinery.Arrival, error) {
+	return step(x.s, "JoinedArrivals", func() ([]joinery.Arrival, error) { return x.db.JoinedArrivals(ctx, from, after, limit) })
+}
+
+func (x stepStore) JoinedArrivalsOf(ctx context.Context, device joinery.DeviceID) ([]joinery.Arrival, error) {
+	return step(x.s, "JoinedArrivalsOf", func() ([]joinery.Arrival, error) { return x.db.JoinedArrivalsOf(ctx, device) })
 }
 
 func (x stepStore) ArrivalNews(ctx context.Context, from joinery.JoinServerID, after uint64, limit int) (list []joinery.ArrivalNews, newest uint64, err error) {

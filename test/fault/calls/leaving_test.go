@@ -83,7 +83,7 @@ func newLeavingBase(t *testing.T) *leavingBase {
 		_, err = r.rekey.Arm(ctx, b.alone, b.order(id))
 		ok(t, err)
 	}
-	_, err = r.rekey.Ticket(ctx, b.alone, []joinery.DeviceID{b.told})
+	_, err = r.rekey.Ticket(ctx, b.alone, []joinery.DeviceID{b.told}, false)
 	ok(t, err)
 	_, err = r.rekey.Arm(ctx, b.alone, rekey.Arm{Device: b.disclosed, JoinEUI: awayEUI, Recipient: b.to.ID})
 	ok(t, err)
@@ -357,9 +357,9 @@ func rekeyFlows(b *leavingBase) []flow {
 	one := func(d joinery.DeviceID) []joinery.DeviceID { return []joinery.DeviceID{d} }
 	// file wants a file exactly where there is no error: nothing leaves that is not
 	// written down.
-	file := func(content []byte, err error) error {
-		if (len(content) > 0) != (err == nil) {
-			return fmt.Errorf("a file of %d bytes with error %w", len(content), err)
+	file := func(f rekey.File, err error) error {
+		if (len(f.Content) > 0) != (err == nil) {
+			return fmt.Errorf("a file of %d bytes with error %w", len(f.Content), err)
 		}
 		return err
 	}
@@ -378,6 +378,14 @@ func rekeyFlows(b *leavingBase) []flow {
 			_, err := r.rekey.Arm(ctx, b.alone, b.order(b.free))
 			return err
 		}},
+		{name: "orders in batch", done: never, run: func(ctx context.Context, r *rooms) error {
+			batch := rekey.NewBatch{Arm: b.order(0), Devices: []joinery.DeviceRef{{ID: b.free}, {ID: b.plain}}}
+			_, _, err := r.rekey.RequestBatch(ctx, b.alone, batch)
+			for more := true; more && err == nil; {
+				more, err = r.rekey.WorkBatches(ctx)
+			}
+			return err
+		}},
 		{name: "order approved", once: true, done: conflict, run: func(ctx context.Context, r *rooms) error {
 			requests, _, err := r.rekey.Requests(ctx, b.agrees, 0, 10)
 			if err != nil || len(requests) == 0 {
@@ -394,13 +402,13 @@ func rekeyFlows(b *leavingBase) []flow {
 		{name: "order cancelled", once: true, done: conflict, run: func(ctx context.Context, r *rooms) error { return r.rekey.Cancel(ctx, b.alone, b.armed) }},
 		{name: "order confirmed", once: true, done: conflict, run: func(ctx context.Context, r *rooms) error { return r.rekey.Confirm(ctx, b.alone, b.told) }},
 		{name: "ticket", done: never, run: func(ctx context.Context, r *rooms) error {
-			return file(r.rekey.Ticket(ctx, b.alone, one(b.armed)))
+			return file(r.rekey.Ticket(ctx, b.alone, one(b.armed), false))
 		}},
 		{name: "hand-over", done: never, run: func(ctx context.Context, r *rooms) error {
-			return file(r.rekey.Handover(ctx, b.alone, b.there, one(b.armed)))
+			return file(r.rekey.Handover(ctx, b.alone, b.there, one(b.armed), false))
 		}},
 		{name: "disclosure", done: never, run: func(ctx context.Context, r *rooms) error {
-			return file(r.rekey.Disclose(ctx, b.alone, b.to.ID, one(b.disclosed)))
+			return file(r.rekey.Disclose(ctx, b.alone, b.to.ID, one(b.disclosed), false))
 		}},
 	}
 }

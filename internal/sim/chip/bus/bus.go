@@ -48,7 +48,9 @@ type Bus struct {
 	chip *chip.Chip
 	o    Options
 
-	awake   bool
+	awake bool
+	// left is that a host hung up while the chip was awake.
+	left    bool
 	out     []byte
 	pointer int
 	free    time.Time // when the chip is done
@@ -81,9 +83,15 @@ func (b *Bus) Write(address byte, data []byte) bool {
 // Read is one read transaction of n bytes. ok tells whether the chip acknowledged;
 // behind the end of its answer come FF.
 func (b *Bus) Read(address byte, n int) (data []byte, ok bool) {
+	return b.AppendRead(nil, address, n)
+}
+
+// AppendRead is Read that appends to dst, and nothing where the chip did not
+// acknowledge.
+func (b *Bus) AppendRead(dst []byte, address byte, n int) (data []byte, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.read(address, n)
+	return b.read(dst, address, n)
 }
 
 // PowerCycle takes the chip's power away and gives it back.
@@ -110,11 +118,24 @@ func (b *Bus) fault(t Transaction) Fault {
 	return f
 }
 
+// HangUp says that a host went away. It may have been cut off anywhere; the next one
+// then finds a chip that wakes as from idling, with all that it keeps over that. (On a
+// board the chip would stay awake until its watchdog ends, and a microcontroller that
+// was reset would have to wait for it.)
+func (b *Bus) HangUp() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.left = b.awake
+}
+
 // wake wakes the chip and puts the answer to that in its output. One that is awake
 // keeps what it has.
 func (b *Bus) wake() bool {
 	f := b.fault(Transaction{Kind: Wake})
 	b.tick()
+	if b.left {
+		b.awake, b.left = false, false
+	}
 	if b.awake || f.Kind == NACK || f.Kind == WakeFailure {
 		return b.awake
 	}
@@ -123,7 +144,10 @@ func (b *Bus) wake() bool {
 	if f.Kind == CRCError {
 		spoil(b.out)
 	}
-	b.free = b.woken.Add(f.Delay)
+	b.free = time.Time{}
+	if f.Delay > 0 {
+		b.free = b.woken.Add(f.Delay)
+	}
 	return true
 }
 
@@ -143,7 +167,7 @@ func (b *Bus) sleep() {
 func (b *Bus) listens(address byte) bool {
 	b.tick()
 	own := b.chip.Address()
-	return b.awake && (address == own || address == own<<1) && !b.o.Now().Before(b.free)
+	return b.awake && (address == own || address == own<<1) && (b.free.IsZero() || !b.o.Now().Before(b.free))
 }
 
 func (b *Bus) write(address byte, data []byte) bool {
@@ -190,6 +214,7 @@ func (b *Bus) execute(packet []byte, f Fault) {
 	if b.o.Timing != nil && len(packet) > 1 {
 		took += b.o.Timing(chip.Opcode(packet[1]))
 	}
+	b.free = time.Time{}
 	if took > 0 {
 		b.free = b.o.Now().Add(took)
 	}
@@ -198,18 +223,19 @@ func (b *Bus) execute(packet []byte, f Fault) {
 // spoil makes a packet's CRC wrong.
 func spoil(packet []byte) { packet[len(packet)-1] ^= 0x55 }
 
-func (b *Bus) read(address byte, n int) ([]byte, bool) {
+func (b *Bus) read(dst []byte, address byte, n int) ([]byte, bool) {
 	f := b.fault(Transaction{Kind: Read})
 	if f.Kind == NACK || !b.listens(address) {
-		return nil, false
+		return dst, false
 	}
-	data := make([]byte, n)
-	got := copy(data, b.out[min(b.pointer, len(b.out)):])
-	for i := got; i < n; i++ {
-		data[i] = 0xFF
+	there := b.out[min(b.pointer, len(b.out)):]
+	there = there[:min(n, len(there))]
+	dst = append(dst, there...)
+	for range n - len(there) {
+		dst = append(dst, 0xFF)
 	}
 	b.pointer += n
-	return data, true
+	return dst, true
 }
 
 // Wake wakes the chip as a bridge does for its host, and gives what it says then; nil

@@ -91,45 +91,79 @@ func frame(kind, address byte, data []byte) []byte {
 	return append(binary.BigEndian.AppendUint16([]byte{kind, address}, uint16(len(data))), data...)
 }
 
-// The recorded transactions of a device that starts, joins, sends and receives, byte
-// for byte.
-func TestRecordedTransactions(t *testing.T) {
+// step is a frame and its answer.
+type step struct{ send, want []byte }
+
+// over does a step over a connection.
+func (s step) over(t *testing.T, c io.ReadWriter) {
+	t.Helper()
+	if got := (host{c, t}).exchange(s.send, len(s.want)); !bytes.Equal(got, s.want) {
+		t.Fatalf("%x: got %x, want %x", s.send, got, s.want)
+	}
+}
+
+// recorded gives the recorded transactions of a device that starts, joins, sends and
+// receives.
+func recorded(t *testing.T) (steps []step) {
+	t.Helper()
 	f, err := os.Open("../testdata/join-1.0.txt")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = f.Close() }()
-	h := connect(t, I2C, New(newChip(t), Options{Watchdog: time.Minute}))
-	n := 0
 	for s := bufio.NewScanner(f); s.Scan(); {
 		l := strings.Fields(s.Text())
 		if len(l) == 0 || l[0] == "#" {
 			continue
 		}
-		var got []byte
-		want := "01"
+		one := step{want: []byte{1}}
 		switch l[0] {
 		case "wake":
-			got = h.exchange(frame('W', 0, nil), 1)
+			one.send = frame('W', 0, nil)
 		case "idle":
-			got = h.exchange(frame('W', 0x59, []byte{2}), 1)
+			one.send = frame('W', address, []byte{wordIdle})
 		case "write":
-			got = h.exchange(frame('W', 0x59, append([]byte{3}, unhex(t, l[1])...)), 1)
+			one.send = frame('W', address, append([]byte{wordCommand}, unhex(t, l[1])...))
 		case "read":
 			count, err := strconv.Atoi(l[1])
 			if err != nil {
 				t.Fatal(err)
 			}
-			got = h.exchange([]byte{'R', 0x59, 0, byte(count)}, 1+count)
-			want += l[3]
+			one.send, one.want = []byte{'R', address, 0, byte(count)}, append(one.want, unhex(t, l[3])...)
 		}
-		if hex.EncodeToString(got) != want {
-			t.Fatalf("%s: got %x, want %s", s.Text(), got, want)
-		}
-		n++
+		steps = append(steps, one)
 	}
-	if n != 174 {
-		t.Errorf("%d transactions were recorded", n)
+	if len(steps) != 174 {
+		t.Fatalf("%d transactions were recorded", len(steps))
+	}
+	return steps
+}
+
+// They get the recorded answers, byte for byte.
+func TestRecordedTransactions(t *testing.T) {
+	h := connect(t, I2C, New(newChip(t), Options{Watchdog: time.Minute}))
+	for _, s := range recorded(t) {
+		s.over(t, h)
+	}
+}
+
+// The power goes before any transaction of them: the chip is silent until it is woken,
+// and all of it is done from the beginning.
+func TestPowerLossAnywhere(t *testing.T) {
+	steps := recorded(t)
+	for cut := range steps {
+		b := New(newChip(t), Options{})
+		h := connect(t, I2C, b)
+		for _, s := range steps[:cut] {
+			s.over(t, h)
+		}
+		b.PowerCycle()
+		if lost := steps[cut]; lost.send[1] != 0 {
+			step{lost.send, []byte{0}}.over(t, h)
+		}
+		for _, s := range steps {
+			s.over(t, h)
+		}
 	}
 }
 

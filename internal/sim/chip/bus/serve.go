@@ -81,71 +81,120 @@ var ErrFrame = errors.New("bus: not a frame")
 //	                         on; answer 01, or 00 where there is none
 //
 // A write to address 0, with or without data, wakes the chip. A host may send frames
-// before it has the answers to those before.
+// before it has the answers to those before: their answers come together.
 func I2C(conn io.ReadWriter, e Elements) error {
-	in, b := reader(conn), e.First()
-	var head [4]byte
-	out := make([]byte, 0, 64)
-	buffer := make([]byte, 0, 160)
+	t := newTalk(e)
+	defer func() { t.b.HangUp() }()
 	for {
-		if _, err := io.ReadFull(in, head[:]); err != nil {
+		n, err := conn.Read(t.space())
+		for more := true; more; n = 0 {
+			answer, wrong := t.take(n)
+			if len(answer) > 0 {
+				if _, err := conn.Write(answer); err != nil {
+					return err
+				}
+			}
+			if wrong != nil {
+				return wrong
+			}
+			more = len(answer) >= enough
+			t.answered(len(answer))
+		}
+		if err != nil {
 			return err
 		}
-		length := int(binary.BigEndian.Uint16(head[2:]))
-		if length > maxFrame {
-			return ErrFrame
-		}
-		if head[0] != frameRead {
-			if cap(buffer) < length {
-				buffer = make([]byte, 0, length)
-			}
-			buffer = buffer[:length]
-			if _, err := io.ReadFull(in, buffer); err != nil {
-				return err
-			}
-		}
-		ok := false
-		var data []byte
-		switch head[0] {
-		case frameWrite:
-			ok = b.Write(head[1], buffer)
-		case frameRead:
-			data, ok = b.Read(head[1], length)
-		case frameSelect:
-			if other := e.Find(string(buffer)); other != nil {
-				b, ok = other, true
-			}
-		default:
-			return ErrFrame
-		}
-		if ok {
-			out = append(append(out, 1), data...)
-		} else {
-			out = append(out, 0)
-		}
-		if len(out) < maxFrame && waits(in) {
-			continue // a host that sends several frames at once is answered at once
-		}
-		if _, err := conn.Write(out); err != nil {
-			return err
-		}
-		out = out[:0]
 	}
 }
 
-// waits tells whether a whole frame has come already.
-func waits(in *bufio.Reader) bool {
-	if in.Buffered() < 4 {
-		return false
+// talk is a connection of bare transactions: which chip it talks to, what came of a
+// frame that is not whole, what is not answered yet.
+type talk struct {
+	e       Elements
+	b       *Bus
+	in, out []byte
+}
+
+const (
+	// firstBuffer holds what a host sends for one command. Connections are many and
+	// most of them say little at once.
+	firstBuffer = 256
+	// enough is how many bytes of answers go out before further frames are looked at.
+	enough = 4096
+)
+
+func newTalk(e Elements) *talk {
+	return &talk{e: e, b: e.First(), in: make([]byte, 0, firstBuffer), out: make([]byte, 0, firstBuffer)}
+}
+
+// space gives where bytes that come are to be put: never none.
+func (t *talk) space() []byte {
+	if len(t.in) == cap(t.in) {
+		t.in = append(make([]byte, 0, 2*(4+maxFrame)), t.in...) // more than a frame: take leaves less than one
 	}
-	head, err := in.Peek(4)
-	if err != nil {
-		return false
+	return t.in[len(t.in):cap(t.in)]
+}
+
+// take carries out the frames that are whole, now that n bytes more are there, and
+// gives the answers to them; where those are enough, further frames wait for another
+// call. An error comes with the answers to the frames before.
+func (t *talk) take(n int) (answer []byte, err error) {
+	t.in = t.in[:len(t.in)+n]
+	rest := t.in
+	for len(t.out) < enough {
+		var length int
+		if length, err = frameLength(rest); err != nil || length == 0 || length > len(rest) {
+			break
+		}
+		t.frame(rest[:length])
+		rest = rest[length:]
 	}
-	if head[0] == frameRead {
-		return true
+	t.in = t.in[:copy(t.in, rest)]
+	return t.out, err
+}
+
+// answered says that n bytes of the answers went out.
+func (t *talk) answered(n int) { t.out = t.out[:copy(t.out, t.out[n:])] }
+
+// frameLength gives how long the frame is that b begins with; 0 where too little of it
+// is there.
+func frameLength(b []byte) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
 	}
-	return in.Buffered() >= 4+int(binary.BigEndian.Uint16(head[2:]))
+	kind := b[0]
+	if kind != frameRead && kind != frameWrite && kind != frameSelect {
+		return 0, ErrFrame
+	}
+	if len(b) < 4 {
+		return 0, nil
+	}
+	length := int(binary.BigEndian.Uint16(b[2:]))
+	switch {
+	case length > maxFrame:
+		return 0, ErrFrame
+	case kind == frameRead:
+		return 4, nil
+	}
+	return 4 + length, nil
+}
+
+// frame does one transaction.
+func (t *talk) frame(f []byte) {
+	at, ok := len(t.out), false
+	t.out = append(t.out, 1)
+	switch data := f[4:]; f[0] {
+	case frameWrite:
+		ok = t.b.Write(f[1], data)
+	case frameRead:
+		t.out, ok = t.b.AppendRead(t.out, f[1], int(binary.BigEndian.Uint16(f[2:])))
+	case frameSelect:
+		if other := t.e.Find(string(data)); other != nil {
+			t.b, ok = other, true
+		}
+	}
+	if !ok {
+		t.out[at] = 0
+	}
 }
 
 // Commands of the kit bridge, version 2.
@@ -170,6 +219,7 @@ const (
 // chip that is not awake.
 func Bridge(conn io.ReadWriter, e Elements) error {
 	in, b := reader(conn), e.First()
+	defer b.HangUp()
 	for {
 		var head [2]byte
 		if _, err := io.ReadFull(in, head[:]); err != nil {
@@ -243,6 +293,7 @@ func Kit(conn io.ReadWriter, e Elements) error {
 	s := bufio.NewScanner(conn)
 	s.Buffer(make([]byte, 0, 256), maxLine)
 	b := e.First()
+	defer func() { b.HangUp() }()
 	for s.Scan() {
 		line := strings.Trim(s.Text(), "\x00\r ")
 		if line == "" {

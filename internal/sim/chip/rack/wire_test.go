@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 
@@ -11,18 +12,21 @@ import (
 	"joinery/internal/sim/chip/bus"
 )
 
-// Commands of many hosts to elements of one process over TCP, each with wake, write,
-// two reads and idle: six exchanges. What the hosts take is in it.
-func BenchmarkOverTCP(b *testing.B) {
+// Commands of many hosts to elements of one process over its sockets, each with wake,
+// write, two reads and idle: six exchanges. What the hosts take is in it.
+func BenchmarkOverTCP(b *testing.B)  { benchmarkOver(b, "tcp", "127.0.0.1:0") }
+func BenchmarkOverUnix(b *testing.B) { benchmarkOver(b, "unix", filepath.Join(b.TempDir(), "socket")) }
+
+func benchmarkOver(b *testing.B, network, address string) {
 	r, err := Open(images(b, 64), Options{})
 	if err != nil {
 		b.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen(network, address)
 	if err != nil {
 		b.Fatal(err)
 	}
-	go func() { _ = bus.Serve(b.Context(), l, bus.I2C, r) }()
+	go func() { _ = bus.ServeI2C(b.Context(), l, r) }()
 	packet := chip.Command(chip.OpAES, 0x40, 0, make([]byte, 16)...)
 	b.SetParallelism(8)
 	var (
@@ -30,7 +34,7 @@ func BenchmarkOverTCP(b *testing.B) {
 		host   atomic.Int32
 	)
 	b.RunParallel(func(pb *testing.PB) {
-		conn, err := net.Dial("tcp", l.Addr().String())
+		conn, err := net.Dial(network, l.Addr().String())
 		if err != nil {
 			failed.Store(true)
 			return

@@ -151,6 +151,8 @@ func (s *Setup) judge(output []byte, failure error, o *observer) (Verdict, strin
 			detail := fmt.Sprintf("sent %s", text)
 			if bytes.HasSuffix(text, []byte("00000000")) {
 				detail += ": a MIC of zeros, the status of AES was ignored"
+			} else {
+				detail += ": a MIC that is not the element's, one of its errors was ignored"
 			}
 			return WrongMIC, detail
 		}
