@@ -222,7 +222,12 @@ func (f *fixture) isolates(t *testing.T, d document, op operation, foreign map[s
 			t.Fatalf("%s: populate makes nothing with an identifier %s_…", where, prefix)
 		}
 		theirs, nobodys := request(foreign), request(absent)
-		if theirs.status < 400 && op.OperationID != "readOwnerTokens" && op.OperationID != "changeOwnership" && op.OperationID != "extendService" { // there each item has its own result
+		eachByItself := []string{"readOwnerTokens", "changeOwnership", "extendService", "makeRekeyTicket"}
+		if op.OperationID == "makeRekeyTicket" { // which names what it leaves out, as it was asked for
+			theirs.body = strings.ReplaceAll(theirs.body, foreign[prefix], "it")
+			nobodys.body = strings.ReplaceAll(nobodys.body, absent[prefix], "it")
+		}
+		if theirs.status < 400 && !slices.Contains(eachByItself, op.OperationID) {
 			t.Errorf("%s as %s: another organisation's thing is answered %d %s", where, who, theirs.status, theirs.body)
 		}
 		if !same(theirs, nobodys) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/pem"
+	"fmt"
 	"net/http"
 	"strconv"
 
@@ -123,7 +124,13 @@ func (s *Server) registerExports() {
 		summary:     "Keys that sign exports of this server, or once did; the newest last",
 		description: "Whoever opens a file of any time verifies it by one of them."},
 		func(_ context.Context, _ joinery.Caller, in *Paging) (*body[client.List[client.ExportSigner]], error) {
-			return few(*in, "export-signers", s.exportSigners(), func(x client.ExportSigner) string { return x.Thumbprint }, same)
+			// They have no order but that in which they were made.
+			list := s.exportSigners()
+			age := map[string]string{}
+			for i, x := range list {
+				age[x.Thumbprint] = fmt.Sprintf("%06d", i)
+			}
+			return few(*in, "export-signers", list, func(x client.ExportSigner) string { return age[x.Thumbprint] }, same)
 		})
 	s.registerExportFile()
 	s.registerRecipients()
