@@ -69,6 +69,9 @@ const custodyPlanVar = "JOINERY_CUSTODY_PLAN"
 // would hold. Of private keys, which the standard library takes apart and copies, it is
 // told how much is there.
 func TestCustodianForgets(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the race detector's memory would be searched, too; it runs without")
+	}
 	if plan := os.Getenv(custodyPlanVar); plan != "" {
 		custodyChild(t, plan)
 		return
