@@ -41,7 +41,7 @@ func (c *Chip) genDig(q request) ([]byte, Status) {
 		if s != OK {
 			return nil, s
 		}
-		first = key
+		first, next.session = key, true
 		if length = len(q.data); next.noMac {
 			header = q.data
 		}
