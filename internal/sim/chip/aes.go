@@ -304,7 +304,8 @@ func (c *Chip) kdfByHMAC(q request, details uint32, input []byte) ([]byte, Statu
 }
 
 // kdfMessage gives the message of HKDF. One "with IV" must have the two bytes that the
-// configuration says where it says.
+// configuration says where it says. No key is a message: under a key that the host
+// knows, zeros for one, what comes out would tell it byte by byte.
 func (c *Chip) kdfMessage(details uint32, input []byte, length int) ([]byte, Status) {
 	switch from := details & 3; from {
 	case messageInInput, messageWithIV:
@@ -326,7 +327,8 @@ func (c *Chip) kdfMessage(details uint32, input []byte, length int) ([]byte, Sta
 	if length > SlotSize(slot) {
 		return nil, BadParse
 	}
-	if c.nv.keyConfig(slot).private() {
+	conf, k := c.nv.slotConfig(slot), c.nv.keyConfig(slot)
+	if k.private() || k.kind() == typeAES || conf.secret() || conf.noMac() {
 		return nil, Refused
 	}
 	return c.nv.slot(slot)[:length], c.use(slot)

@@ -2,6 +2,8 @@ package chip
 
 import (
 	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"testing"
@@ -102,5 +104,46 @@ func TestNoSessionWithoutTheKey(t *testing.T) {
 				t.Error("another private key stands there")
 			}
 		})
+	}
+}
+
+// No key is the message of HKDF: one byte of it under the key of zeros would tell that
+// byte to whoever tries all 256.
+func TestNoKeyIsTheMessageOfHKDF(t *testing.T) {
+	lora := tnglora(t, Options{})
+	withIOKey(t, lora)
+	c := closeData(t, provision(t, func(m *Image) {
+		binary.LittleEndian.PutUint16(m.config[atSlotConfig+2*13:], 0x0F1F) // NoMac
+		binary.LittleEndian.PutUint16(m.config[atKeyConfig+2*13:], 0x003C)
+		binary.LittleEndian.PutUint16(m.config[atKeyConfig+2*10:], 0x0038) // AES, and nothing else that keeps it
+	}))
+	for _, of := range []struct {
+		c     *Chip
+		out   byte
+		key   uint16
+		slots []byte
+	}{
+		{lora, kdfOutEncrypted, 14, []byte{0, 1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 14, 15}},
+		{c, kdfOut, 4, []byte{0, 1, 3, 7, 10, 13}}, // private, secret, AES, NoMac
+	} {
+		must(t, of.c, OpKDF, kdfHKDF|kdfFromSlot|of.out, of.key, messageInInput, 0, 0, 1, 0)
+		for _, slot := range of.slots {
+			for _, length := range []byte{1, 32} {
+				for _, key := range []byte{0, keyIsZeros} {
+					details := []byte{messageInSlot | key, slot, 0, length}
+					refused(t, of.c, Refused, OpKDF, kdfHKDF|kdfFromSlot|of.out, of.key, details...)
+					refused(t, of.c, Refused, OpKDF, kdfHKDF|kdfFromSlot|kdfToTemp, of.key, details...)
+				}
+			}
+		}
+	}
+	// What everybody may read is one.
+	for _, slot := range []byte{8, 9, 10} {
+		h := hmac.New(sha256.New, zeros[:32])
+		h.Write(must(t, lora, OpRead, readSlot, uint16(slot)<<3))
+		must(t, lora, OpKDF, kdfHKDF|kdfFromSlot|kdfToTemp, 0, messageInSlot|keyIsZeros, slot, 0, 32)
+		if !bytes.Equal(lora.ram.temp.value[:32], h.Sum(nil)) {
+			t.Errorf("HKDF of slot %d", slot)
+		}
 	}
 }
