@@ -180,7 +180,8 @@ func (c *Chip) kdfTarget(q request) Status {
 	return BadParse
 }
 
-// kdfSource gives the key that a result is made of: at least 32 bytes.
+// kdfSource gives the key that a result is made of: at least 32 bytes. PRF and HKDF are
+// HMACs, and have no slot's key that MAC may not use.
 func (c *Chip) kdfSource(q request) ([]byte, Status) {
 	switch q.p1 & 3 {
 	case kdfFromTemp:
@@ -208,6 +209,9 @@ func (c *Chip) kdfSource(q request) ([]byte, Status) {
 	}
 	k := c.nv.keyConfig(slot)
 	if k.private() || k.kind() == typeP256 || (q.p1&0x60 == kdfAES) != (k.kind() == typeAES) {
+		return nil, Refused
+	}
+	if q.p1&0x60 != kdfAES && c.nv.slotConfig(slot).noMac() {
 		return nil, Refused
 	}
 	if s := c.use(slot); s != OK {

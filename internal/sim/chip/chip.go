@@ -67,7 +67,7 @@ type tempKey struct {
 	// session: the last to go into it was the key of slot, by GenDig of that slot. The
 	// other zones of GenDig name a slot too, but what they mix everybody knows.
 	session bool
-	noMac   bool // a key that MAC may not use went into it
+	noMac   bool // a key that MAC may not use went into it, or into what it is a digest of
 	slot    int  // of the last key that went into it
 }
 

@@ -147,3 +147,71 @@ func TestNoKeyIsTheMessageOfHKDF(t *testing.T) {
 		}
 	}
 }
+
+// NoMac holds for MACs of every kind, and for what the key went into: slot 13 serves to
+// check and to write, and the chip shows nothing that its holder could show.
+func TestNoMacIsNoHMAC(t *testing.T) {
+	c := tnglora(t, Options{})
+	io, k13 := withIOKey(t, c), randomBytes(32)
+	if err := c.nv.SetSlot(13, k13); err != nil {
+		t.Fatal(err)
+	}
+	under := func(key uint16) []byte { // a context of a plain hash that says that it is an HMAC
+		must(t, c, OpSHA, shaStart, 0)
+		must(t, c, OpSHA, shaUpdate, 64, randomBytes(64)...)
+		ctx := must(t, c, OpSHA, shaReadContext, 0)
+		binary.LittleEndian.PutUint16(ctx, key)
+		return ctx
+	}
+	refused(t, c, Refused, OpSHA, shaWriteContext, 0, under(13)...)
+	must(t, c, OpSHA, shaWriteContext, 0, under(14)...)
+	c.Sleep()
+	refused(t, c, Refused, OpSHA, shaHMACStart, 13)
+	refused(t, c, Refused, OpSHA, shaEnd, 0) // nothing was begun
+	refused(t, c, Refused, OpKDF, kdfHKDF|kdfFromSlot|kdfOutEncrypted, 13, messageInInput, 0, 0, 1, 0)
+	refused(t, c, Refused, OpKDF, kdfPRF|kdfFromSlot|kdfOutEncrypted, 13, 1, 0, 0, 1, 0)
+
+	other, given := []byte{0x15, 2, 13, 0}, randomBytes(20)
+	mixed := func() []byte {
+		temp := randomNonce(t, c)
+		must(t, c, OpGenDig, digSlot, 13, other...)
+		return sum(k13, other, sn3(c), zeros[:25], temp)
+	}
+	steps := map[string]func(){
+		"nothing":    func() {},
+		"a nonce":    func() { must(t, c, OpNonce, 0, nonceCalculate, given...) },
+		"two slots":  func() { session(t, c, 14, io, nil); session(t, c, 14, io, nil) },
+		"public key": func() { must(t, c, OpGenKey, genDigest, 1) },
+	}
+	for _, d := range otherDigs(14) {
+		steps["zone "+string('0'+rune(d.zone))] = func() { must(t, c, OpGenDig, d.zone, d.p2, d.data...) }
+	}
+	deviceKey(t, c)
+	for name, step := range steps {
+		mixed()
+		step()
+		if got := must(t, c, OpInfo, infoState, 0); got[0]&0x80 == 0 {
+			t.Errorf("after %s: the flag is gone: %x", name, got)
+		}
+		refused(t, c, Refused, OpMAC, macTempFirst|macTempSecond, 14)
+		refused(t, c, Refused, OpMAC, macTempSecond, 14)
+		refused(t, c, Refused, OpMAC, macTempFirst, 14, randomBytes(32)...)
+		refused(t, c, Refused, OpSHA, shaHMACStart, tempKeyID)
+	}
+	randomNonce(t, c) // begins anew
+	must(t, c, OpSHA, shaHMACStart, tempKeyID)
+	must(t, c, OpMAC, macTempFirst|macTempSecond, 14)
+
+	// What 13 is for goes: to check a MAC, and to write under itself.
+	challenge, sn, rest := randomBytes(32), c.Serial(), make([]byte, 13)
+	answer := sum(k13, challenge, rest[:4], zeros[:8], rest[:3], sn[8:], rest[:4], sn[:2], rest[:2])
+	must(t, c, OpCheckMac, 0, 13, bytes.Join([][]byte{challenge, answer, rest}, nil)...)
+	next, temp := randomBytes(32), mixed()
+	if !bytes.Equal(temp, c.ram.temp.value[:32]) {
+		t.Fatal("another TempKey")
+	}
+	must(t, c, OpWrite, 0xC2, 13<<3, sealedWrite(c, 13, next)...)
+	if !bytes.Equal(c.nv.slot(13)[:32], next) {
+		t.Error("another key stands there")
+	}
+}
