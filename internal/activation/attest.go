@@ -8,7 +8,8 @@ import "joinery"
 // back, nothing is valid (see joinery.Attested). Rejoins are activations, too; the
 // session that a device has goes on without one.
 //
-// It does not hold who leaves: a device with an instruction to rekey gets it.
+// It does not hold who leaves: a device with an instruction to rekey gets it with a
+// join-accept. A rejoin never carries one, and is refused with an order, too.
 func (s *Service) checkAttested(d joinery.Device) error {
 	if s.attested == nil {
 		return nil

@@ -98,7 +98,7 @@ func TestAttestationPolicy(t *testing.T) {
 }
 
 // TestAttestationHoldsNobodyWhoLeaves: an instruction to rekey reaches a device that
-// is refused otherwise.
+// is refused otherwise. A rejoin carries none, and an order lets none pass.
 func TestAttestationHoldsNobodyWhoLeaves(t *testing.T) {
 	h, w := withWants(t)
 	d := h.addRekeying(lorawan.MAC1_0_4)
@@ -107,6 +107,26 @@ func TestAttestationHoldsNobodyWhoLeaves(t *testing.T) {
 	wantCode(t, err, joinery.CodeAttestation)
 	h.arm(d, 1)
 	a, err := d.join()
+	if err != nil || !a.Rekeyed {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	d.wantAt(away)
+
+	d = h.addRekeying(lorawan.MAC1_1)
+	w.Activate = joinery.AttestIgnore
+	h.joined(d.Device)
+	w.Activate = joinery.AttestRefuse
+	o := h.arm(d, 2)
+	for _, typ := range []lorawan.RejoinType{lorawan.Rejoin0, lorawan.Rejoin1, lorawan.Rejoin2} {
+		frame, err := d.RejoinRequest(typ)
+		ok(t, err)
+		_, err = h.Rejoin(t.Context(), h.request(d.Device, frame))
+		wantCode(t, err, joinery.CodeAttestation)
+	}
+	if now := h.state(d.Device).Rekeying.Order; now == nil || now.ID != o.ID || now.Sent != 0 {
+		t.Errorf("the order after its rejoins: %+v", now)
+	}
+	a, err = d.join()
 	if err != nil || !a.Rekeyed {
 		t.Fatalf("%+v, %v", a, err)
 	}

@@ -45,10 +45,9 @@ func (s *Service) tryRejoin(ctx context.Context, req JoinRequest, frame lorawan.
 	if answer, ok, err := s.answerAgain(ctx, req, state, hash, session); ok || err != nil {
 		return answer, err
 	}
-	if !canInstruct(state, s.now()) {
-		if err := s.checkAttested(state.Device); err != nil {
-			return JoinAnswer{}, err
-		}
+	// Nobody leaves by a rejoin: its accept never carries an instruction to rekey.
+	if err := s.checkAttested(state.Device); err != nil {
+		return JoinAnswer{}, err
 	}
 	accepted, refusal := takeRJCount(state.KeySet.Nonces, req.JoinEUI, frame, session)
 	if refusal == nil {

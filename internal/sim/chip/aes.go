@@ -180,7 +180,8 @@ func (c *Chip) kdfTarget(q request) Status {
 	return BadParse
 }
 
-// kdfSource gives the key that a result is made of: at least 32 bytes.
+// kdfSource gives the key that a result is made of: at least 32 bytes. PRF and HKDF are
+// HMACs, and have no slot's key that MAC may not use.
 func (c *Chip) kdfSource(q request) ([]byte, Status) {
 	switch q.p1 & 3 {
 	case kdfFromTemp:
@@ -208,6 +209,9 @@ func (c *Chip) kdfSource(q request) ([]byte, Status) {
 	}
 	k := c.nv.keyConfig(slot)
 	if k.private() || k.kind() == typeP256 || (q.p1&0x60 == kdfAES) != (k.kind() == typeAES) {
+		return nil, Refused
+	}
+	if q.p1&0x60 != kdfAES && c.nv.slotConfig(slot).noMac() {
 		return nil, Refused
 	}
 	if s := c.use(slot); s != OK {
@@ -304,7 +308,8 @@ func (c *Chip) kdfByHMAC(q request, details uint32, input []byte) ([]byte, Statu
 }
 
 // kdfMessage gives the message of HKDF. One "with IV" must have the two bytes that the
-// configuration says where it says.
+// configuration says where it says. No key is a message: under a key that the host
+// knows, zeros for one, what comes out would tell it byte by byte.
 func (c *Chip) kdfMessage(details uint32, input []byte, length int) ([]byte, Status) {
 	switch from := details & 3; from {
 	case messageInInput, messageWithIV:
@@ -326,7 +331,8 @@ func (c *Chip) kdfMessage(details uint32, input []byte, length int) ([]byte, Sta
 	if length > SlotSize(slot) {
 		return nil, BadParse
 	}
-	if c.nv.keyConfig(slot).private() {
+	conf, k := c.nv.slotConfig(slot), c.nv.keyConfig(slot)
+	if k.private() || k.kind() == typeAES || conf.secret() || conf.noMac() {
 		return nil, Refused
 	}
 	return c.nv.slot(slot)[:length], c.use(slot)

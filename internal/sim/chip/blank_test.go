@@ -2,7 +2,10 @@ package chip
 
 import (
 	"bytes"
+	"crypto/aes"
 	"crypto/ecdh"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -429,21 +432,7 @@ func TestKeysOnTheCurve(t *testing.T) {
 
 	// Agreement in all directions.
 	theirs, theirPublic := newKey(t)
-	key, err := ecdh.P256().NewPrivateKey(theirs)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secretWith := func(public []byte) []byte {
-		p, err := ecdh.P256().NewPublicKey(append([]byte{4}, public...))
-		if err != nil {
-			t.Fatal(err)
-		}
-		s, err := key.ECDH(p)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s
-	}
+	secretWith := func(public []byte) []byte { return agreed(t, theirs, public) }
 	if !bytes.Equal(must(t, c, OpECDH, 0x0C, 2, theirPublic...), secretWith(public)) {
 		t.Error("ECDH to the bus")
 	}
@@ -730,4 +719,187 @@ func TestSecureBoot(t *testing.T) {
 	c, _ := boots(bootDisabled)
 	refused(t, c, Refused, OpSecureBoot, 5, 0, signed(digest)...)
 	refused(t, c, BadParse, OpSecureBoot, 4, 0, signed(digest)...)
+}
+
+// agreed is the secret of two keys of the curve, by package ecdh.
+func agreed(t *testing.T, scalar, public []byte) []byte {
+	t.Helper()
+	key, err := ecdh.P256().NewPrivateKey(scalar)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := ecdh.P256().NewPublicKey(append([]byte{4}, public...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := key.ECDH(theirs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return secret
+}
+
+// What chip libraries ask of a chip besides what the other tests do, mode by mode: each
+// row prepares, and names what must come out, to the bus or in a place.
+func TestModes(t *testing.T) {
+	c := provision(t, func(m *Image) {
+		for at, v := range map[int]uint16{
+			atSlotConfig + 2*6: 0x0F8F, atKeyConfig + 2*6: 0x0033, // private: agrees, into 7
+			atKeyConfig + 2*10: 0x0038, // keys for AES
+		} {
+			binary.LittleEndian.PutUint16(m.config[at:], v)
+		}
+	})
+	io, aesKeys := randomBytes(32), randomBytes(64)
+	must(t, c, OpWrite, writeSlot, 4<<3, io...)
+	must(t, c, OpWrite, writeSlot, 10<<3, aesKeys[:32]...)
+	must(t, c, OpWrite, writeSlot, 1<<8|10<<3, aesKeys[32:64]...)
+	toBus, _ := newKey(t)
+	inside, _ := newKey(t)
+	must(t, c, OpPrivWrite, 0, 2, append(make([]byte, 4), toBus...)...)
+	must(t, c, OpPrivWrite, 0, 6, append(make([]byte, 4), inside...)...)
+	signer, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, err := signer.PublicKey.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	verifier := whole[1:]
+	for block := range uint16(3) {
+		must(t, c, OpWrite, writeSlot, block<<8|11<<3, put(verifier)[32*block:][:32]...)
+	}
+	// One-time programmable bytes are written before they are locked, and whole blocks of
+	// them: four bytes are refused, then as later.
+	otp := randomBytes(32)
+	must(t, c, OpWrite, 0x81, 0, otp...)
+	refused(t, c, Refused, OpWrite, 0x01, 1, 1, 2, 3, 4)
+	closeData(t, c)
+	refused(t, c, Refused, OpWrite, 0x01, 1, 1, 2, 3, 4)
+	if got := must(t, c, OpRead, 0x01, 1); !bytes.Equal(got, otp[4:8]) {
+		t.Errorf("one-time programmable bytes: %x", got)
+	}
+
+	temp, alt, digest, nonce := randomBytes(64), randomBytes(32), randomBytes(32), randomBytes(32)
+	message, block := randomBytes(24), randomBytes(16)
+	_, theirs := newKey(t)
+	enc := func(key []byte) []byte {
+		k, err := aes.NewCipher(key[:16])
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := make([]byte, 32)
+		k.Encrypt(out, block)
+		return out
+	}
+	dec := func(key []byte) []byte {
+		k, err := aes.NewCipher(key[:16])
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := make([]byte, 16)
+		k.Decrypt(out, block)
+		return out
+	}
+	mac := func(key, message []byte) []byte {
+		h := hmac.New(sha256.New, key)
+		h.Write(message)
+		return h.Sum(nil)
+	}
+	prf := func(key, seed []byte) []byte { // RFC 5246 §5: A(1) = HMAC(seed), then HMAC(A(1) ‖ seed)
+		a1 := mac(key, seed)
+		a2 := mac(key, a1)
+		return append(mac(key, append(bytes.Clone(a1), seed...)), mac(key, append(bytes.Clone(a2), seed...))...)
+	}
+	sign := func(digest []byte) []byte {
+		r, s, err := ecdsa.Sign(rand.Reader, signer, digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...)
+	}
+	sig, wrong := sign(digest), sign(alt)
+	verifyMAC := func(mode byte, key uint16) []byte {
+		return sum(io, digest, nonce, sig, []byte{byte(OpVerify), mode, byte(key), 0})
+	}
+
+	hkdf := append([]byte{messageInInput, 0, 0, byte(len(message))}, message...)
+	byAES := func(place byte) []byte { return append([]byte{place, 0, 0, 0}, block...) }
+	byPRF := func(length, size byte) []byte { return append([]byte{length, size, 0, byte(len(message))}, message...) }
+	inTemp := func() []byte { return c.ram.temp.value[:32] }
+	inTempWhole := func() []byte { return c.ram.temp.value[:] }
+	inSlot := func(slot int) func() []byte { return func() []byte { return c.nv.slot(slot)[:32] } }
+	opened := func(out []byte) []byte { // of what left the chip encrypted under the IO key
+		n := len(out) - 32
+		for i := 0; i < n; i += 32 {
+			copy(out[i:], xor(out[i:i+32], sum(io, out[n+i/2:n+i/2+16])))
+		}
+		return out[:n]
+	}
+	bare := func(out []byte) []byte { return out }
+	for _, m := range []struct {
+		name string
+		op   Opcode
+		p1   byte
+		p2   uint16
+		data []byte
+		// out reads the answer, in the place; one of them, or neither where the status is
+		// all.
+		out  func([]byte) []byte
+		in   func() []byte
+		want []byte
+	}{
+		{"PRF, the alternate key to TempKey", OpKDF, 0x03, 0, byPRF(1, 0), nil, inTemp, prf(alt, message)[:32]},
+		{"PRF, 64 bytes", OpKDF, 0x03, 0, byPRF(1, 1), nil, inTempWhole, prf(alt, message)},
+		{"PRF, a key of 16", OpKDF, 0x03, 0, byPRF(0, 0), nil, inTemp, prf(alt[:16], message)[:32]},
+		{"KDF by AES, the alternate key to TempKey", OpKDF, 0x23, 0, byAES(1), nil, inTemp, enc(alt[16:])},
+		{"KDF by AES, TempKey to a slot", OpKDF, 0x28, 0x0500, byAES(3), nil, inSlot(5), enc(temp[48:])},
+		{"KDF by AES, TempKey to the bus", OpKDF, 0x30, 0, byAES(0), bare, nil, enc(temp)},
+		{"KDF by AES, encrypted", OpKDF, 0x34, 0, byAES(2), opened, nil, enc(temp[32:])},
+		{"HKDF, the alternate key to TempKey", OpKDF, 0x43, 0, hkdf, nil, inTemp, mac(alt, message)},
+		{"HKDF, TempKey to a slot", OpKDF, 0x48, 0x0500, hkdf, nil, inSlot(5), mac(temp[:32], message)},
+		{"HKDF, TempKey to the bus", OpKDF, 0x50, 0, hkdf, bare, nil, mac(temp[:32], message)},
+		{"HKDF, encrypted", OpKDF, 0x54, 0, hkdf, opened, nil, mac(temp[:32], message)},
+		{"ECDH as the slot says, to the bus", OpECDH, 0x00, 2, theirs, bare, nil, agreed(t, toBus, theirs)},
+		{"ECDH as the slot says, into the next", OpECDH, 0x00, 6, theirs, nil, inSlot(7), agreed(t, inside, theirs)},
+		{"Verify, a stored key, the digest buffer", OpVerify, 0x20, 11, sig, nil, nil, nil},
+		{"Verify, a key that comes along, the digest buffer", OpVerify, 0x22, 4, append(bytes.Clone(sig), verifier...), nil, nil, nil},
+		{"Verify with its MAC", OpVerify, 0xA0, 11, sig, bare, nil, verifyMAC(0xA0, 11)},
+		{"AES decrypts under a slot's second key", OpAES, 0x41, 10, block, bare, nil, dec(aesKeys[16:])},
+		{"third key", OpAES, 0x81, 10, block, bare, nil, dec(aesKeys[32:])},
+		{"fourth key", OpAES, 0xC1, 10, block, bare, nil, dec(aesKeys[48:])},
+		{"TempKey's fourth", OpAES, 0xC1, tempKeyID, block, bare, nil, dec(temp[48:])},
+		{"SelfTest of random numbers", OpSelfTest, 0x01, 0, nil, nil, nil, nil},
+		{"of signatures", OpSelfTest, 0x04, 0, nil, nil, nil, nil},
+		{"of agreement", OpSelfTest, 0x08, 0, nil, nil, nil, nil},
+		{"of AES", OpSelfTest, 0x10, 0, nil, nil, nil, nil},
+		{"of SHA", OpSelfTest, 0x20, 0, nil, nil, nil, nil},
+	} {
+		must(t, c, OpNonce, 0x23, 0, temp...)
+		must(t, c, OpNonce, 0x83, 0, alt...)
+		must(t, c, OpNonce, 0x63, 0, append(bytes.Clone(digest), nonce...)...)
+		answer, got := must(t, c, m.op, m.p1, m.p2, m.data...), []byte(nil)
+		switch {
+		case m.out != nil:
+			got = m.out(answer)
+		case len(answer) != 0:
+			t.Errorf("%s: the bus has %x", m.name, answer)
+		case m.in != nil:
+			got = m.in()
+		}
+		if !bytes.Equal(got, m.want) {
+			t.Errorf("%s: got %x, want %x", m.name, got, m.want)
+		}
+	}
+	for _, v := range []struct {
+		p1   byte
+		p2   uint16
+		data []byte
+	}{{0x20, 11, wrong}, {0xA0, 11, wrong}, {0x22, 4, append(bytes.Clone(wrong), verifier...)}} {
+		refused(t, c, Miscompare, OpVerify, v.p1, v.p2, v.data...)
+	}
+	refused(t, c, BadParse, OpSelfTest, 0x40, 0)
+	refused(t, c, Refused, OpInfo, infoGPIO, 0) // on I²C there is no pin
+	refused(t, c, Refused, OpInfo, infoGPIO, 3)
 }

@@ -64,8 +64,11 @@ type tempKey struct {
 	given  bool // SourceFlag: the host gave it, so it may not be fresh
 	genDig bool
 	genKey bool
-	noMac  bool // a key that MAC may not use went into it
-	slot   int  // of the last key that went into it
+	// session: the last to go into it was the key of slot, by GenDig of that slot. The
+	// other zones of GenDig name a slot too, but what they mix everybody knows.
+	session bool
+	noMac   bool // a key that MAC may not use went into it, or into what it is a digest of
+	slot    int  // of the last key that went into it
 }
 
 // New makes a chip around a copy of an image, with power on.

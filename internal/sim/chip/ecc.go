@@ -158,7 +158,7 @@ func (c *Chip) digestPublic(q request) Status {
 // zeros ‖ X ‖ Y).
 func (c *Chip) keepDigest(other []byte, slot int, public []byte) {
 	sum := c.digestOf(c.ram.temp.value[:32], []byte{byte(OpGenKey)}, other, c.serial3(), zeros[:25], public)
-	c.ram.temp = tempKey{valid: true, given: c.ram.temp.given, genKey: true, slot: slot}
+	c.ram.temp = tempKey{valid: true, given: c.ram.temp.given, genKey: true, noMac: c.ram.temp.noMac, slot: slot}
 	copy(c.ram.temp.value[:], sum[:])
 }
 

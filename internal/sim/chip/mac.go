@@ -41,7 +41,7 @@ func (c *Chip) genDig(q request) ([]byte, Status) {
 		if s != OK {
 			return nil, s
 		}
-		first = key
+		first, next.session = key, true
 		if length = len(q.data); next.noMac {
 			header = q.data
 		}
@@ -69,6 +69,7 @@ func (c *Chip) genDig(q request) ([]byte, Status) {
 		return nil, BadParse
 	}
 	sum := c.digestOf(first, header, c.serial3(), tail, last)
+	next.noMac = next.noMac || c.ram.temp.noMac
 	c.ram.temp = next
 	copy(c.ram.temp.value[:], sum[:])
 	return nil, OK
@@ -259,7 +260,7 @@ func (c *Chip) copyKey(slot int) {
 	if c.nv.slotConfig(slot).readKey() != 0 || c.nv.keyConfig(slot).private() || c.use(slot) != OK {
 		return
 	}
-	c.ram.temp = tempKey{valid: true, given: true, slot: slot}
+	c.ram.temp = tempKey{valid: true, given: true, noMac: c.nv.slotConfig(slot).noMac(), slot: slot}
 	copy(c.ram.temp.value[:], c.nv.slot(slot)[:32])
 }
 

@@ -182,8 +182,7 @@ func (c *Chip) nonceRandom(q request) ([]byte, Status) {
 		return nil, s
 	}
 	sum := c.digestOf(source, q.data, []byte{byte(OpNonce), q.p1, 0})
-	given := calculate && c.ram.temp.given
-	c.ram.temp = tempKey{valid: true, given: given}
+	c.ram.temp = tempKey{valid: true, given: calculate && c.ram.temp.given, noMac: calculate && c.ram.temp.noMac}
 	copy(c.ram.temp.value[:], sum[:])
 	if calculate {
 		return sum[:], OK

@@ -57,9 +57,9 @@ func (c *Chip) ioKey() ([]byte, Status) {
 }
 
 // authorisedBy tells whether TempKey is a session under a slot's key: GenDig put that
-// key into it.
+// key into it last.
 func (c *Chip) authorisedBy(slot int) bool {
-	return c.ram.temp.valid && c.ram.temp.genDig && c.ram.temp.slot == slot
+	return c.ram.temp.valid && c.ram.temp.session && c.ram.temp.slot == slot
 }
 
 // maxCount is the highest value of a counter.

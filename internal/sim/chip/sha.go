@@ -79,10 +79,11 @@ func (c *Chip) shaHMAC(id uint16) Status {
 	return OK
 }
 
-// shaPad gives a context the key that its id names.
+// shaPad gives a context the key that its id names: none that MAC may not use, for an
+// HMAC under it shows the same.
 func (c *Chip) shaPad(ctx *shaContext) Status {
 	if ctx.key == tempKeyID {
-		if !c.ram.temp.valid {
+		if !c.ram.temp.valid || c.ram.temp.noMac {
 			return Refused
 		}
 		copy(ctx.hk[:], c.ram.temp.value[:32])
@@ -90,6 +91,9 @@ func (c *Chip) shaPad(ctx *shaContext) Status {
 	}
 	if ctx.key >= Slots {
 		return BadParse
+	}
+	if c.nv.slotConfig(int(ctx.key)).noMac() {
+		return Refused
 	}
 	key, s := c.symmetric(int(ctx.key))
 	copy(ctx.hk[:], key)
