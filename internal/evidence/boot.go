@@ -141,7 +141,9 @@ var ErrConfig = errors.New("the element's configuration")
 
 // CheckConfig tells whether an element that is configured so lets nobody sign
 // before it has verified an image, and nobody write the digest. The signature covers
-// all that it looks at. ErrConfig.
+// all that it looks at; but a key that signs messages from outside signs evidence that
+// says otherwise, too: of that slot this finds the maker's mistakes, not his lies.
+// ErrConfig.
 func (b Boot) CheckConfig() error {
 	secureBoot := binary.LittleEndian.Uint16(b.Config[configSecureBoot:])
 	for _, c := range []struct {
