@@ -257,6 +257,7 @@ func (c *chip) boot(t testing.TB, a evidence.About) []byte {
 		KeySlotConfig: 0x8F82, KeyKeyConfig: 0x1013, DigestSlotConfig: 0x8F0F, DigestKeyConfig: 0x001C,
 	}
 	b.Config[6], b.Config[7] = 0x0B, 0x67
+	rand.Read(b.Random[:])
 	if c.bootState != nil {
 		c.bootState(&b)
 	}

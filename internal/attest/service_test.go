@@ -2,8 +2,10 @@ package attest
 
 import (
 	"crypto/sha256"
+	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -520,6 +522,21 @@ func TestFragments(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// Evidence of a boot in the form that was over a fixed nonce is told why it is not
+	// taken, and the challenge waits for a better answer.
+	a := f.asked(t, c)
+	tag := a.Tag()
+	old := append(append([]byte{0x12}, tag[:]...), make([]byte, 152)...)
+	fixed, err := evidence.Split(old, 242)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = f.Fragment(t.Context(), f.maker, c.ID, fixed[0]); !strings.Contains(fmt.Sprint(err), "random nonce") {
+		t.Errorf("over a fixed nonce: %v", err)
+	}
+	wantCode(t, err, joinery.CodeInvalid)
+	f.shows(t, c, l2, c.boot(t, a))
+
 	_, err = f.Fragment(t.Context(), f.others, c.ID, parts[0])
 	wantCode(t, err, joinery.CodeNotFound)
 	_, err = f.Fragment(t.Context(), f.maker, c.ID, parts[0][:6])

@@ -14,19 +14,25 @@ import (
 //
 // The commands are, in this order, TempKey going from one to the next:
 //
-//	Nonce 03      TempKey = Nonce(about), 32 bytes passed through
+//	Nonce 00      NumIn(about), 20 bytes: the chip draws 32 more, and says them
 //	GenDig 00 2   bytes 64 to 95 of the configuration: how SecureBoot is configured
 //	GenDig 05 key how the slot of the private key is configured
 //	GenDig 04 n   monotonic counter n
 //	GenDig 02 dig the slot that SecureBoot keeps the verified image's digest in
 //	Sign 40 key   internal message, serial number included
 //
-// Its form is 12 ‖ tag 4 ‖ digest 32 ‖ counter 4, big-endian ‖ serial 9 ‖ KeySlot 1 ‖
-// DigestSlot 1 ‖ CounterID 1 ‖ SlotConfig and KeyConfig of the key's slot, then of
-// the digest's, 2 each as in the chip's memory ‖ configuration 32 ‖ signature 64:
-// 157 bytes.
+// The nonce is a random one so that nobody on the bus can put a TempKey of his own
+// under the signature: each GenDig is a hash that anybody can compute, and one over a
+// made-up counter would be signed as well. The chip has in its message whether TempKey
+// began with a number that it drew (SourceFlag).
+//
+// Its form is 13 ‖ tag 4 ‖ random 32 ‖ digest 32 ‖ counter 4, big-endian ‖ serial 9 ‖
+// KeySlot 1 ‖ DigestSlot 1 ‖ CounterID 1 ‖ SlotConfig and KeyConfig of the key's slot,
+// then of the digest's, 2 each as in the chip's memory ‖ configuration 32 ‖ signature
+// 64: 189 bytes.
 type Boot struct {
 	Tag     [TagLen]byte
+	Random  [RandomLen]byte   // what the chip drew and answered to Nonce (RandOut)
 	Digest  [sha256.Size]byte // what the digest slot holds
 	Counter uint32            // what the chip's counter says
 	Serial  [SerialLen]byte
@@ -41,13 +47,17 @@ type Boot struct {
 	Signature [SignatureLen]byte
 }
 
-// Nonce is what goes into TempKey first: SHA-256 over domain ‖ challenge 32 ‖ JoinEUI
-// 8 ‖ DevEUI 8.
-func Nonce(a About) [sha256.Size]byte { return sha256.Sum256(a.message(bootDomain)) }
+// NumIn is what Nonce is given: the first 20 bytes of SHA-256 over domain ‖ challenge
+// 32 ‖ JoinEUI 8 ‖ DevEUI 8.
+func NumIn(a About) [NumInLen]byte {
+	sum := sha256.Sum256(a.message(bootDomain))
+	return [NumInLen]byte(sum[:])
+}
 
-// Opcodes and zones of the chip.
+// Opcodes, zones and modes of the chip.
 const (
 	opGenDig = 0x15
+	opNonce  = 0x16
 	opSign   = 0x41
 
 	zoneConfig    = 0
@@ -56,13 +66,14 @@ const (
 	zoneKeyConfig = 5
 
 	configBlock = 2
+	nonceMode   = 0x00 // random, the chip's seed updated
 	signMode    = 0x40 // internal message from TempKey, serial number included
 )
 
 // SigningDigest is what the chip signs: SHA-256 over the 55 bytes of its internal
 // message.
 func (b Boot) SigningDigest(a About) [sha256.Size]byte {
-	key := Nonce(a)
+	key := b.tempKey(a)
 	key = b.genDig(key, zoneConfig, configBlock, b.Config, nil)
 	key = b.genDig(key, zoneKeyConfig, b.KeySlot, [32]byte{}, b.keyTail())
 	key = b.genDig(key, zoneCounter, b.CounterID, [32]byte{}, binary.LittleEndian.AppendUint32([]byte{0}, b.Counter))
@@ -73,11 +84,21 @@ func (b Boot) SigningDigest(a About) [sha256.Size]byte {
 	m = append(m, opSign, signMode, b.KeySlot, 0)
 	m = binary.LittleEndian.AppendUint16(m, b.DigestSlotConfig)
 	m = binary.LittleEndian.AppendUint16(m, b.DigestKeyConfig)
-	const fixedNonce, genDigData = 1 << 4, 1 << 5
-	m = append(m, b.DigestSlot&0x0F|fixedNonce|genDigData, 0, 0)
+	// SourceFlag, 1 << 4, is not set: TempKey began with a number that the chip drew.
+	const genDigData = 1 << 5
+	m = append(m, b.DigestSlot&0x0F|genDigData, 0, 0)
 	sn := b.Serial
 	m = append(m, sn[8], sn[4], sn[5], sn[6], sn[7], sn[0], sn[1], sn[2], sn[3])
 	m = append(m, b.unlocked(b.DigestSlot), 0, 0)
+	return sha256.Sum256(m)
+}
+
+// tempKey is what the chip's Nonce leaves: SHA-256 over random 32 ‖ NumIn 20 ‖ 16 ‖
+// mode ‖ 00.
+func (b Boot) tempKey(a About) [32]byte {
+	in := NumIn(a)
+	m := append(make([]byte, 0, RandomLen+NumInLen+3), b.Random[:]...)
+	m = append(append(m, in[:]...), opNonce, nonceMode, 0)
 	return sha256.Sum256(m)
 }
 
@@ -120,7 +141,9 @@ var ErrConfig = errors.New("the element's configuration")
 
 // CheckConfig tells whether an element that is configured so lets nobody sign
 // before it has verified an image, and nobody write the digest. The signature covers
-// all that it looks at. ErrConfig.
+// all that it looks at; but a key that signs messages from outside signs evidence that
+// says otherwise, too: of that slot this finds the maker's mistakes, not his lies.
+// ErrConfig.
 func (b Boot) CheckConfig() error {
 	secureBoot := binary.LittleEndian.Uint16(b.Config[configSecureBoot:])
 	for _, c := range []struct {
@@ -150,7 +173,7 @@ func (b Boot) CheckConfig() error {
 // Bytes gives the compact form.
 func (b Boot) Bytes() []byte {
 	out := append(make([]byte, 0, bootLen), formBoot)
-	out = append(append(out, b.Tag[:]...), b.Digest[:]...)
+	out = append(append(append(out, b.Tag[:]...), b.Random[:]...), b.Digest[:]...)
 	out = binary.BigEndian.AppendUint32(out, b.Counter)
 	out = append(out, b.Serial[:]...)
 	out = append(out, b.KeySlot, b.DigestSlot, b.CounterID)
@@ -162,11 +185,16 @@ func (b Boot) Bytes() []byte {
 
 // ParseBoot reads the compact form. ErrForm.
 func ParseBoot(in []byte) (b Boot, err error) {
+	if len(in) > 0 && in[0] == formBootFixed {
+		return b, fmt.Errorf("%w: it begins with %x, a form whose counter and configuration anybody on the element's bus can make up; have the device's software begin with a random nonce, and answer in the form %x",
+			ErrForm, formBootFixed, formBoot)
+	}
 	if len(in) != bootLen || in[0] != formBoot {
 		return b, fmt.Errorf("%w: want %d bytes that begin with %x", ErrForm, bootLen, formBoot)
 	}
 	in = in[1:]
 	in = in[copy(b.Tag[:], in):]
+	in = in[copy(b.Random[:], in):]
 	in = in[copy(b.Digest[:], in):]
 	b.Counter = binary.BigEndian.Uint32(in)
 	in = in[4:]

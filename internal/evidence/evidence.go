@@ -17,7 +17,7 @@ import (
 // anywhere else.
 const (
 	possessionDomain = "joinery attestation possession 1\x00"
-	bootDomain       = "joinery attestation boot 1\x00"
+	bootDomain       = "joinery attestation boot 2\x00"
 )
 
 // Lengths, in bytes.
@@ -25,6 +25,8 @@ const (
 	ChallengeLen = 32
 	TagLen       = 4 // the beginning of a challenge, which stands for it in compact evidence
 	SerialLen    = 9
+	RandomLen    = 32 // what an element of the ATECC608 family draws for a nonce
+	NumInLen     = 20 // what it is given for one
 	SignatureLen = 64 // r ‖ s of ECDSA over P-256, 32 bytes each, big-endian
 
 	// MaxLen bounds evidence of whatever form.
@@ -34,12 +36,13 @@ const (
 // The first byte of compact evidence.
 const (
 	formPossession = 0x11
-	formBoot       = 0x12
+	formBootFixed  = 0x12 // once of L2, over a fixed nonce; taken no more
+	formBoot       = 0x13
 )
 
 const (
 	possessionLen = 1 + TagLen + sha256.Size + 4 + SignatureLen
-	bootLen       = 1 + TagLen + sha256.Size + 4 + SerialLen + 3 + 4*2 + configLen + SignatureLen
+	bootLen       = 1 + TagLen + RandomLen + sha256.Size + 4 + SerialLen + 3 + 4*2 + configLen + SignatureLen
 
 	configLen = 32 // a block of the configuration zone
 )
@@ -104,8 +107,9 @@ func ParsePossession(b []byte) (p Possession, err error) {
 	return p, nil
 }
 
-// IsBoot tells whether bytes begin as compact evidence of level L2 does.
-func IsBoot(b []byte) bool { return len(b) > 0 && b[0] == formBoot }
+// IsBoot tells whether bytes begin as compact evidence of level L2 does, or did:
+// ParseBoot says why the old form is not taken.
+func IsBoot(b []byte) bool { return len(b) > 0 && (b[0] == formBoot || b[0] == formBootFixed) }
 
 // IsPossession tells the same of level L1.
 func IsPossession(b []byte) bool { return len(b) > 0 && b[0] == formPossession }

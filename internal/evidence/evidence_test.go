@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"joinery/lorawan"
@@ -21,7 +22,7 @@ var about = About{
 // goodBoot is of an element that is configured as it should be.
 func goodBoot() Boot {
 	b := Boot{
-		Tag: about.Tag(), Digest: sha256.Sum256([]byte("image")), Counter: 7, Serial: [9]byte{1, 0x23, 3, 4, 5, 6, 7, 8, 0xEE},
+		Tag: about.Tag(), Random: sha256.Sum256([]byte("drawn")), Digest: sha256.Sum256([]byte("image")), Counter: 7, Serial: [9]byte{1, 0x23, 3, 4, 5, 6, 7, 8, 0xEE},
 		KeySlot: 2, DigestSlot: 7, KeySlotConfig: 0x8F82, KeyKeyConfig: 0x1013, DigestSlotConfig: 0x8F0F, DigestKeyConfig: 0x001C,
 	}
 	b.Config[configSecureBoot], b.Config[configSecureBoot+1] = 0x0B, 0x67 // FullDig, persistent; digest 7, public key 6
@@ -43,12 +44,13 @@ func TestMessages(t *testing.T) {
 		m := append(append(append([]byte{}, value...), head...), zeros...)[:64]
 		return sha256.Sum256(append(m, key[:]...))
 	}
-	key := sha256.Sum256([]byte("joinery attestation boot 1\x00" + string(about.Challenge[:]) + string(about.JoinEUI[:]) + string(about.DevEUI[:])))
+	asked := sha256.Sum256([]byte("joinery attestation boot 2\x00" + string(about.Challenge[:]) + string(about.JoinEUI[:]) + string(about.DevEUI[:])))
+	key := sha256.Sum256(append(append(append([]byte{}, b.Random[:]...), asked[:20]...), 0x16, 0, 0))
 	key = step(key, b.Config[:], 0x15, 0, 2, 0, 0xEE, 1, 0x23)
 	key = step(key, zeros[:32], 0x15, 5, 2, 0, 0xEE, 1, 0x23, 0, 0x82, 0x8F, 0x13, 0x10, 0)
 	key = step(key, zeros[:32], 0x15, 4, 0, 0, 0xEE, 1, 0x23, 0, 7, 0, 0, 0)
 	key = step(key, b.Digest[:], 0x15, 2, 7, 0, 0xEE, 1, 0x23)
-	internal := append(key[:], 0x41, 0x40, 2, 0, 0x0F, 0x8F, 0x1C, 0, 0x37, 0, 0, 0xEE, 5, 6, 7, 8, 1, 0x23, 3, 4, 0, 0, 0)
+	internal := append(key[:], 0x41, 0x40, 2, 0, 0x0F, 0x8F, 0x1C, 0, 0x27, 0, 0, 0xEE, 5, 6, 7, 8, 1, 0x23, 3, 4, 0, 0, 0)
 	if len(internal) != 55 || b.SigningDigest(about) != sha256.Sum256(internal) {
 		t.Error("boot: the chip's message is another")
 	}
@@ -67,7 +69,7 @@ func TestBootCovers(t *testing.T) {
 		seen[d] = what
 	}
 	for name, change := range map[string]func(*Boot){
-		"digest": func(b *Boot) { b.Digest[31]++ }, "counter": func(b *Boot) { b.Counter++ }, "key slot": func(b *Boot) { b.KeySlot++ },
+		"random": func(b *Boot) { b.Random[31]++ }, "digest": func(b *Boot) { b.Digest[31]++ }, "counter": func(b *Boot) { b.Counter++ }, "key slot": func(b *Boot) { b.KeySlot++ },
 		"digest slot": func(b *Boot) { b.DigestSlot++ }, "counter id": func(b *Boot) { b.CounterID++ },
 		"key slot config": func(b *Boot) { b.KeySlotConfig++ }, "key key config": func(b *Boot) { b.KeyKeyConfig++ },
 		"digest slot config": func(b *Boot) { b.DigestSlotConfig++ }, "digest key config": func(b *Boot) { b.DigestKeyConfig++ },
@@ -125,7 +127,7 @@ func TestForms(t *testing.T) {
 	}
 	b := goodBoot()
 	b.Signature[0], b.Signature[63] = 3, 4
-	if got, err := ParseBoot(b.Bytes()); err != nil || got != b || len(b.Bytes()) != 157 {
+	if got, err := ParseBoot(b.Bytes()); err != nil || got != b || len(b.Bytes()) != 189 {
 		t.Errorf("%+v, %v", got, err)
 	}
 	for _, bad := range [][]byte{nil, {formPossession}, b.Bytes(), p.Bytes()[:104], append(p.Bytes(), 0)} {
@@ -133,10 +135,15 @@ func TestForms(t *testing.T) {
 			t.Errorf("possession of %d bytes: %v", len(bad), err)
 		}
 	}
-	for _, bad := range [][]byte{nil, {formBoot}, p.Bytes(), b.Bytes()[:156], append(b.Bytes(), 0)} {
+	for _, bad := range [][]byte{nil, {formBoot}, p.Bytes(), b.Bytes()[:188], append(b.Bytes(), 0)} {
 		if _, err := ParseBoot(bad); !errors.Is(err, ErrForm) {
 			t.Errorf("boot of %d bytes: %v", len(bad), err)
 		}
+	}
+	// The form that was over a fixed nonce is known, to say why it is not taken.
+	old := append([]byte{0x12}, make([]byte, 156)...)
+	if _, err := ParseBoot(old); !IsBoot(old) || !errors.Is(err, ErrForm) || !strings.Contains(err.Error(), "random nonce") {
+		t.Errorf("the old form: %v", err)
 	}
 }
 

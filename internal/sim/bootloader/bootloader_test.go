@@ -357,6 +357,95 @@ func TestClosed(t *testing.T) {
 	}
 }
 
+// TestMadeUp: whoever is on the bus of a device that booted has the element sign a
+// TempKey of his own, as it would be after a counter and a configuration that he made
+// up. The element signs, and says that the host gave what TempKey began with: it is
+// evidence of nothing.
+func TestMadeUp(t *testing.T) {
+	s := newScene(t)
+	d, _ := s.factory(3)
+	about := evidence.About{Challenge: [32]byte{7}, DevEUI: lorawan.EUI64{1}}
+	honest, err := d.Element.Evidence(about)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := d.Element.BootKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := about
+	other.Challenge[31] = 1
+	if !firmware.VerifyRS(public, honest.SigningDigest(about), honest.Signature) || firmware.VerifyRS(public, honest.SigningDigest(other), honest.Signature) {
+		t.Fatal("honest evidence is not of its challenge, or of another one, too")
+	}
+
+	// TempKey after GenDig 00, 05 and 04, computed off the chip.
+	lie := honest
+	lie.Counter, lie.Config[0] = 1, lie.Config[0]^1
+	sn, zeros := d.Element.serial, make([]byte, 32)
+	genDig := func(temp [32]byte, value []byte, zone, id byte, tail ...byte) [32]byte {
+		return sum(value, []byte{genDigHash, zone, id, 0, sn[8], sn[0], sn[1]}, tail, zeros[:25-len(tail)], temp[:])
+	}
+	numIn := evidence.NumIn(about)
+	before := sum(lie.Random[:], numIn[:], []byte{nonceHashMode, nonceRandom, 0})
+	before = genDig(before, lie.Config[:], digConfig, 2)
+	before = genDig(before, zeros, digKeyConfig, chip.SlotBootKey, 0, byte(lie.KeySlotConfig), byte(lie.KeySlotConfig>>8), byte(lie.KeyKeyConfig), byte(lie.KeyKeyConfig>>8), 1)
+	temp := genDig(before, zeros, digCounter, chip.BootCounter, 0, byte(lie.Counter))
+
+	// What the element signs then: all as in evidence, with the flags that stand there.
+	last := genDig(temp, lie.Digest[:], digData, chip.SlotBootDigest)
+	message := func(flags byte) [32]byte {
+		return sum(last[:], []byte{0x41, signInternal, chip.SlotBootKey, 0},
+			[]byte{byte(lie.DigestSlotConfig), byte(lie.DigestSlotConfig >> 8), byte(lie.DigestKeyConfig), byte(lie.DigestKeyConfig >> 8)},
+			[]byte{flags, 0, 0, sn[8]}, sn[4:8], sn[:4], []byte{1, 0, 0})
+	}
+	const random, given = chip.SlotBootDigest | 0x20, chip.SlotBootDigest | 0x30
+	if message(random) != lie.SigningDigest(about) {
+		t.Fatal("the attack is not on what a server verifies")
+	}
+	for name, put := range map[string]func() error{
+		"Nonce": func() error {
+			_, err := d.Element.do(chip.OpNonce, nonceGiven, 0, temp[:]...)
+			return err
+		},
+		// What TempKey is after GenDig 04 is a hash that SHA makes as well.
+		"SHA": func() error {
+			input := append(append([]byte{}, zeros...), genDigHash, digCounter, chip.BootCounter, 0, sn[8], sn[0], sn[1], 0, byte(lie.Counter))
+			input = append(append(input, zeros[:23]...), before[:]...)
+			const start, update, endToTempKey = 0, 1, 2
+			if _, err := d.Element.do(chip.OpSHA, start, 0); err != nil {
+				return err
+			}
+			if _, err := d.Element.do(chip.OpSHA, update, 64, input[:64]...); err != nil {
+				return err
+			}
+			made, err := d.Element.do(chip.OpSHA, endToTempKey, 32, input[64:]...)
+			if err == nil && !bytes.Equal(made, temp[:]) {
+				t.Error("SHA makes another TempKey")
+			}
+			return err
+		},
+	} {
+		if err := put(); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if _, err := d.Element.do(chip.OpGenDig, digData, chip.SlotBootDigest); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		signature, err := d.Element.do(chip.OpSign, signInternal, chip.SlotBootKey)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		copy(lie.Signature[:], signature)
+		if firmware.VerifyRS(public, lie.SigningDigest(about), lie.Signature) {
+			t.Errorf("%s: a made-up counter and configuration verify", name)
+		}
+		if !firmware.VerifyRS(public, message(given), lie.Signature) {
+			t.Errorf("%s: it fails for another reason than where TempKey came from", name)
+		}
+	}
+}
+
 // TestLocked: nobody on the bus replaces the maker's key, the digest, the key of the
 // bus, the boot key or the configuration, or reads what is secret.
 func TestLocked(t *testing.T) {

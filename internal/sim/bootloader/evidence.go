@@ -59,17 +59,22 @@ func (e *Element) Evidence(about evidence.About) (b evidence.Boot, err error) {
 	if b.Counter, err = e.Counter(); err != nil {
 		return b, err
 	}
-	nonce := evidence.Nonce(about)
+	numIn := evidence.NumIn(about)
+	drawn, err := e.do(chip.OpNonce, nonceRandom, 0, numIn[:]...)
+	if err != nil {
+		return b, err
+	}
+	if len(drawn) != len(b.Random) {
+		return b, ErrBus
+	}
+	copy(b.Random[:], drawn)
 	for _, c := range []struct {
-		op   chip.Opcode
-		p1   byte
-		p2   uint16
-		data []byte
+		zone byte
+		id   uint16
 	}{
-		{chip.OpNonce, nonceGiven, 0, nonce[:]}, {chip.OpGenDig, digConfig, 2, nil}, {chip.OpGenDig, digKeyConfig, chip.SlotBootKey, nil},
-		{chip.OpGenDig, digCounter, chip.BootCounter, nil}, {chip.OpGenDig, digData, chip.SlotBootDigest, nil},
+		{digConfig, 2}, {digKeyConfig, chip.SlotBootKey}, {digCounter, chip.BootCounter}, {digData, chip.SlotBootDigest},
 	} {
-		if _, err := e.do(c.op, c.p1, c.p2, c.data...); err != nil {
+		if _, err := e.do(chip.OpGenDig, c.zone, c.id); err != nil {
 			return b, err
 		}
 	}

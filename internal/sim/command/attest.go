@@ -204,7 +204,7 @@ func (f *attestFlags) spoil(kind string, b []byte) {
 	compact := kind == kindPossession || kind == kindBoot
 	switch {
 	case f.lie == "garbled" && compact:
-		b[evidence.TagLen+1] ^= 1 // of the digest
+		b[evidence.TagLen+1] ^= 1 // of the digest at L1, of what the chip drew at L2
 	case f.lie == "garbled":
 		b[len(b)*2/3] ^= 1 // of the claims
 	case f.lie == "forged" && kind == kindJWT:
