@@ -21,9 +21,10 @@ func (a *app) auditFetchCommand() *cobra.Command {
 	var f bundleFlags
 	c := a.command(&cobra.Command{
 		Use:   "fetch DEVICE",
-		Short: "Fetch everything that was done with a device's keys, with proofs",
-		Long: `Fetch everything that was done with a device's keys, with proofs that it stands in
-the server's log, into a file that joinctl audit verify checks without the server.
+		Short: "Fetch what the log says was done with a device's keys, with proofs",
+		Long: `Fetch what was done with a device's keys, with proofs that it stands in the server's
+log, into a file that joinctl audit verify checks without the server. What is about
+many devices at once, such as who approved an export, joinctl audit list shows.
 
 Keep the log's key, which is printed, when you meet the server first, and keep each
 file or its checkpoint: from what you kept it is found when the log changes later.

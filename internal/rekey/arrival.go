@@ -401,6 +401,15 @@ func (s *Service) Tell(ctx context.Context, from joinery.JoinServer, after uint6
 	if from.ReceiptKey == nil {
 		return nil, joinery.Errorf(joinery.CodeForbidden, "no statement key is pinned of this Join Server")
 	}
+	// Before anything gets a number: what came back from a backup would give again
+	// those that it lost, and who read them could not be told apart.
+	_, newest, err := s.store.ArrivalNews(ctx, from.ID, after, 1)
+	if err != nil {
+		return nil, err
+	}
+	if after > newest {
+		return nil, ErrAhead
+	}
 	if err := s.settleExpected(ctx, from.ID); err != nil {
 		return nil, err
 	}
@@ -410,9 +419,6 @@ func (s *Service) Tell(ctx context.Context, from joinery.JoinServer, after uint6
 	news, newest, err := s.store.ArrivalNews(ctx, from.ID, after, receiptPage)
 	if err != nil {
 		return nil, err
-	}
-	if after > newest {
-		return nil, ErrAhead
 	}
 	sum := sha256.Sum256(from.ReceiptKey)
 	r := rekeyfile.Receipt{At: s.now().UTC().Truncate(time.Second), For: sum[:], After: after, Next: after, Joins: []rekeyfile.Joined{}}

@@ -871,6 +871,34 @@ func TestAlwaysAhead(t *testing.T) {
 	}
 }
 
+// A Join Server that came back from a backup says so before it tells of the joins that
+// it finds: their entries get numbers that were read already.
+func TestAheadBeforeItNumbers(t *testing.T) {
+	ctx := t.Context()
+	a, b := newServer(t, here), newServer(t, there)
+	to, l := know(a, b, there, "b")
+	b.expect("b")
+	devEUI := lorawan.EUI64{0, 4, 0xA3, 0x33}
+	id, e := a.derived(devEUI, ""), a.element(devEUI)
+	a.rekeys(e, joinery.RekeyS)
+	ok(t, a.SetProfile(ctx, a.owner, id, joinery.RekeyS))
+	_, err := a.Arm(ctx, a.owner, rekey.Arm{Device: id, JoinEUI: there, To: to.ID})
+	ok(t, err)
+	a.pass(l, to)
+	a.tell(e, id)
+	b.joins(e, there)
+	_, told, err := b.store.ArrivalNews(ctx, b.from("b").ID, 0, 1)
+	ok(t, err)
+	list, err := a.Servers(ctx)
+	ok(t, err)
+	ok(t, a.store.TakeReceipt(ctx, to.ID, list[0].Cursor, told+1, nil)) // one more was read, and lost there
+	if _, err := b.Tell(ctx, b.from("b"), told+1); !errors.Is(err, rekey.ErrAhead) {
+		t.Fatalf("behind what was lost: %v", err)
+	}
+	a.pass(l, to)
+	a.wantPassage(id, joinery.RekeyConfirmed, joinery.PassageJoined)
+}
+
 // What the former owner of a device ordered hands no keys of it over, and nobody has
 // them handed over who may not let keys leave.
 func TestHandoverNeedsItsOwner(t *testing.T) {

@@ -178,14 +178,14 @@ func (d *DB) DeleteDevice(ctx context.Context, id joinery.DeviceID, owner joiner
 			"UPDATE product_key SET removed_at = created_at WHERE device = ? AND removed_at IS NULL",
 			"UPDATE device SET attested_at = NULL, attest_l1 = NULL, attest_l2 = NULL, attest_l3 = NULL, attest_rule = NULL, attest_falls_at = NULL WHERE id = ?",
 			eraseRoots,
-			"UPDATE rekey SET state = 'cancelled', ended_at = at WHERE device = ? AND ended_at IS NULL",
 			"UPDATE import SET current = 0 WHERE done = 1 AND org = (SELECT org FROM device WHERE id = ?)",
 		} {
 			if err := t.exec(erase, id); err != nil {
 				return err
 			}
 		}
-		return t.audit(a)
+		entries, err := t.cancelRekeys(id, a.Actor, "deletion of the device", a.At)
+		return t.finish(err, append(entries, a)...)
 	})
 }
 

@@ -121,7 +121,9 @@ func (t *tx) addOwner(d joinery.Device, next joinery.OwnerLink) error {
 			return err
 		}
 	}
-	if err := t.exec("UPDATE rekey SET state = 'cancelled', ended_at = ? WHERE device = ? AND ended_at IS NULL", next.Since, d.ID); err != nil {
+	// Who gave the order reads that entry: who has the device now is not named.
+	cancelled, err := t.cancelRekeys(d.ID, "joinery", "change of hands", next.Since)
+	if err := t.finish(err, cancelled...); err != nil {
 		return err
 	}
 	return t.changeDevice(d.ID, "UPDATE device SET org = ?, owner_epoch = ?, owned_since = ?, token_generation = ?, released = ?, attest_rule = NULL WHERE id = ?",

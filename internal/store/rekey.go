@@ -347,6 +347,30 @@ func (t *tx) settleRekeying(id joinery.DeviceID) error {
 	return t.advance(id)
 }
 
+// cancelRekeys cancels the order of a device that is open because of something else,
+// which by names, and gives its entry: that is for who gave the order. One whose
+// time is over by then has expired, and has none.
+func (t *tx) cancelRekeys(id joinery.DeviceID, actor, by string, at time.Time) (entries []joinery.AuditEntry, err error) {
+	orders, err := t.rekeyOrders("r.device = ? AND r.ended_at IS NULL ORDER BY r.id", id)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range orders {
+		state := o.StateAt(at)
+		if state != joinery.RekeyExpired {
+			state = joinery.RekeyCancelled
+			entries = append(entries, joinery.AuditEntry{
+				At: at, Event: joinery.AuditRekeyCancelled, Actor: actor, Org: o.Owner, Device: id,
+				Detail: map[string]string{"order": o.ID.String(), "to": o.To, "by": by},
+			})
+		}
+		if err := t.exec("UPDATE rekey SET state = ?, ended_at = ? WHERE id = ?", string(state), at, o.ID); err != nil {
+			return nil, err
+		}
+	}
+	return entries, nil
+}
+
 // NoteRekeySent notes, before an accept with its instruction leaves, that an order
 // is sent, and adds the key set to which it leads from the device's present one:
 // next, unless it is there. From then on that one is a candidate for good. The entry

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -186,7 +187,7 @@ func rekeyOrders(t *testing.T, open func(testing.TB) Backend) {
 	second := w.order(s, 2)
 	second.ExpiresAt = second.At.Add(time.Second)
 	w.ok(w.ArmRekey(w.ctx, second, j.ID, w.audit(joinery.AuditRekeyArmed)))
-	w.arm(s, j.ID, 3)
+	third := w.arm(s, j.ID, 3)
 	w.ok(w.EndRekey(w.ctx, first.ID, w.org, joinery.RekeyConfirmed, w.audit(joinery.AuditRekeyConfirmed)))
 	w.refused(w.EndRekey(w.ctx, joinery.NewRekeyID(), w.org, joinery.RekeyCancelled, w.audit(joinery.AuditRekeyCancelled)), joinery.CodeNotFound)
 	w.Backend = w.Reopen(t)
@@ -195,7 +196,9 @@ func rekeyOrders(t *testing.T, open func(testing.TB) Backend) {
 	states := []joinery.RekeyState{orders[0].State, orders[1].State, orders[2].State}
 	w.equal(states, []joinery.RekeyState{joinery.RekeyArmed, joinery.RekeyExpired, joinery.RekeyConfirmed})
 	w.CheckInvariants(t)
+	_, last := w.audited(0)
 	w.ok(w.DeleteDevice(w.ctx, s.Device.ID, w.org, w.audit(joinery.AuditDeviceDeleted)))
+	w.saysCancelled(last, third, "deletion of the device")
 	w.CheckInvariants(t)
 }
 
@@ -382,6 +385,18 @@ func rekeyRecipients(t *testing.T, open func(testing.TB) Backend) {
 	w.CheckInvariants(t)
 }
 
+// saysCancelled wants, since an entry, one that says why an order ended, for who gave
+// it and with nobody else's name.
+func (w *world) saysCancelled(since int64, o joinery.RekeyOrder, by string) {
+	w.t.Helper()
+	got, _ := w.audited(since)
+	got = slices.DeleteFunc(got, func(e joinery.AuditEntry) bool { return e.Event != joinery.AuditRekeyCancelled })
+	w.says(by, got, said{joinery.AuditRekeyCancelled, o.Owner, map[string]string{"order": o.ID.String(), "by": by, "to": "there"}})
+	if got[0].Device != o.Device {
+		w.t.Errorf("%s: about %s", by, got[0].Device)
+	}
+}
+
 // rekeyMeanwhile: what was decided by a state that is gone writes nothing.
 func rekeyMeanwhile(t *testing.T, open func(testing.TB) Backend) {
 	w, s, j := rekeyWorld(t, open)
@@ -400,7 +415,9 @@ func rekeyMeanwhile(t *testing.T, open func(testing.TB) Backend) {
 	lost("no candidate", w.ProveKeySet(w.ctx, w.again(s), joinery.NewKeySetID(), w.audit(joinery.AuditRekeyObeyed)))
 	now := w.again(s)
 	stranger := w.addOrg("stranger")
+	_, last := w.audited(0)
 	w.ok(w.Claim(w.ctx, s.Device.ID, 0, stranger, nil, w.audit(joinery.AuditDeviceClaimed)))
+	w.saysCancelled(last, o, "change of hands")
 	lost("sent after a change of hands", w.NoteRekeySent(w.ctx, now, o, joinery.NewKeySetID(), epoch, w.audit(joinery.AuditRekeySent)))
 	lost("sent after its end", w.NoteRekeySent(w.ctx, w.again(s), o, joinery.NewKeySetID(), epoch, w.audit(joinery.AuditRekeySent)))
 	w.refused(w.EndRekey(w.ctx, o.ID, w.org, joinery.RekeyConfirmed, w.audit(joinery.AuditRekeyConfirmed)), joinery.CodeConflict)
