@@ -93,6 +93,9 @@ func (s *Service) Ticket(ctx context.Context, caller joinery.Caller, devices []j
 // ticketed is the order of a device as a ticket has it.
 func (s *Service) ticketed(ctx context.Context, state joinery.ActivationState) (order rekeyfile.Order, err error) {
 	o := *state.Rekeying.Order
+	if err := owners(state, o); err != nil {
+		return order, err
+	}
 	if !o.StateAt(s.now()).Open() {
 		return order, joinery.Errorf(joinery.CodeConflict, "device %s has no open order to rekey: arm it", state.Device.DevEUI)
 	}

@@ -266,6 +266,8 @@ func (s *Service) targetFor(ctx context.Context, owner joinery.OrgID, a Arm) (ta
 // rekeyable tells why a device cannot be rekeyed now, or nil.
 func (s *Service) rekeyable(ctx context.Context, state joinery.ActivationState) error {
 	switch {
+	case state.Device.Ownership.Released:
+		return released(state.Device)
 	case state.Device.Rekey == 0:
 		return joinery.Errorf(joinery.CodeConflict, "nobody said that this device rekeys: say by which profile, if its element can")
 	case !state.KeySet.CanRekey():
@@ -281,6 +283,12 @@ func (s *Service) rekeyable(ctx context.Context, state joinery.ActivationState) 
 		return joinery.WrapError(joinery.CodeConflict, err, "the keyring does not serve profile M")
 	}
 	return nil
+}
+
+// released refuses a device that its owner let go: nobody holds it, so nobody may send
+// its keys away, though it stands under the operator's organisation meanwhile.
+func released(d joinery.Device) error {
+	return joinery.Errorf(joinery.CodeConflict, "device %s was released, and nobody holds it until somebody claims it", d.DevEUI)
 }
 
 // Cancel ends the newest order of a device. What was sent may still be obeyed, and is
