@@ -303,7 +303,8 @@ func (s *Service) order(ctx context.Context, caller joinery.Caller, text string)
 	return state, o, err
 }
 
-// ordered reads devices that caller owns, each of which has an order.
+// ordered reads devices of the organisation for which caller acts, each of which has an
+// order.
 func (s *Service) ordered(ctx context.Context, caller joinery.Caller, devices []joinery.DeviceID, l *leaving) (states []joinery.ActivationState, err error) {
 	// Keys and tickets leave by who may order that they do.
 	if err := caller.Require(joinery.RightExportRequest); err != nil {
@@ -312,8 +313,12 @@ func (s *Service) ordered(ctx context.Context, caller joinery.Caller, devices []
 	if len(devices) > MaxBatch {
 		return nil, tooMany()
 	}
+	org, err := s.authority.Acting(ctx, caller)
+	if err != nil {
+		return nil, err
+	}
 	for _, id := range devices {
-		state, err := s.device(ctx, caller, id)
+		state, err := s.deviceOf(ctx, caller, org, id)
 		if err == nil && state.Rekeying.Order == nil {
 			err = joinery.Errorf(joinery.CodeConflict, "there is no order to rekey device %s: arm it", state.Device.DevEUI)
 		}

@@ -1,11 +1,16 @@
 package rekey_test
 
 import (
+	"context"
+	"log/slog"
 	"slices"
 	"testing"
+	"time"
 
 	"joinery"
+	"joinery/internal/export"
 	"joinery/internal/rekey"
+	"joinery/internal/store"
 	"joinery/lorawan"
 )
 
@@ -74,5 +79,64 @@ func TestReleased(t *testing.T) {
 	if link.offers != 0 {
 		t.Errorf("%d offers of devices that nobody holds", link.offers)
 	}
+	a.wantClean()
+}
+
+// single is a database of which only one organisation is seen.
+type single struct {
+	*store.DB
+	org joinery.OrgID
+}
+
+func (s single) Orgs(context.Context) ([]joinery.Organisation, error) {
+	return []joinery.Organisation{{ID: s.org}}, nil
+}
+
+// The operator has no right of his own to root keys: he says for which organisation he
+// acts, and only that one's go. Where there is but one, he need not.
+func TestOperatorNamesTheOrganisation(t *testing.T) {
+	ctx := t.Context()
+	a, b := newServer(t, here), newServer(t, there)
+	to := a.pin(b)
+	id := a.derived(lorawan.EUI64{1}, "")
+	ok(t, a.SetProfile(ctx, a.owner, id, joinery.RekeyS))
+	unnamed := joinery.Caller{Operator: true, Socket: true, Name: "socket", Rights: joinery.AllRights()}
+	other, owners := unnamed, unnamed
+	other.Org, owners.Org = a.operatorOrg(), a.org
+	order := rekey.Arm{Device: id, JoinEUI: there, To: to}
+	leave := map[string]func(joinery.Caller) error{
+		"ticket": func(c joinery.Caller) error { _, err := a.Ticket(ctx, c, []joinery.DeviceID{id}); return err },
+		"hand-over": func(c joinery.Caller) error {
+			_, err := a.Service.Handover(ctx, c, to, []joinery.DeviceID{id}, c.Org == 0) // nor is anything left out instead
+			return err
+		},
+		"disclosure": func(c joinery.Caller) error {
+			_, err := a.Disclose(ctx, c, joinery.NewRecipientID(), []joinery.DeviceID{id})
+			return err
+		},
+	}
+	_, err := a.Arm(ctx, unnamed, order)
+	wantCode(t, err, joinery.CodeInvalid)
+	_, err = a.Arm(ctx, other, order)
+	wantCode(t, err, joinery.CodeNotFound)
+	_, err = a.Arm(ctx, owners, order)
+	ok(t, err)
+	for what, try := range leave {
+		t.Run(what, func(t *testing.T) {
+			wantCode(t, try(unnamed), joinery.CodeInvalid)
+			wantCode(t, try(other), joinery.CodeNotFound)
+			if what != "disclosure" { // to a recipient that there is not
+				ok(t, try(owners))
+			}
+		})
+	}
+
+	exports := export.New(single{a.store, a.org}, export.Options{Now: func() time.Time { return a.now }})
+	alone := rekey.New(a.store, a.keys.Keyring, exports, func(e lorawan.EUI64) bool { return e == here }, slog.New(slog.DiscardHandler), func() time.Time { return a.now })
+	_, err = alone.Ticket(ctx, unnamed, []joinery.DeviceID{id}, false)
+	ok(t, err)
+	ok(t, alone.Cancel(ctx, unnamed, id))
+	_, err = alone.Arm(ctx, unnamed, order)
+	ok(t, err)
 	a.wantClean()
 }

@@ -197,11 +197,14 @@ func (s *Service) Arm(ctx context.Context, caller joinery.Caller, a Arm) (o join
 	if err := s.checkArm(&a); err != nil {
 		return o, err
 	}
-	state, err := s.device(ctx, caller, a.Device)
+	owner, err := s.authority.Acting(ctx, caller)
 	if err != nil {
 		return o, err
 	}
-	owner := state.Device.Ownership.Org
+	state, err := s.deviceOf(ctx, caller, owner, a.Device)
+	if err != nil {
+		return o, err
+	}
 	to, err := s.targetFor(ctx, owner, a)
 	if err != nil {
 		return o, err
@@ -369,6 +372,17 @@ func (s *Service) device(ctx context.Context, caller joinery.Caller, id joinery.
 	state, err := s.store.RekeyingDevice(ctx, id)
 	if joinery.CodeOf(err) == joinery.CodeNotFound || err == nil && !caller.Owns(state.Device.Ownership.Org) {
 		return joinery.ActivationState{}, joinery.Errorf(joinery.CodeNotFound, "no such device")
+	}
+	return state, err
+}
+
+// deviceOf is device, for what sends its keys away: the operator has no right of his own
+// to them. He acts for the organisation that holds it, by name, and that stands in the
+// log.
+func (s *Service) deviceOf(ctx context.Context, caller joinery.Caller, org joinery.OrgID, id joinery.DeviceID) (joinery.ActivationState, error) {
+	state, err := s.device(ctx, caller, id)
+	if err == nil && state.Device.Ownership.Org != org {
+		return joinery.ActivationState{}, joinery.Errorf(joinery.CodeNotFound, "the organisation for which you act holds no such device")
 	}
 	return state, err
 }
