@@ -310,6 +310,9 @@ func (s *Service) ordered(ctx context.Context, caller joinery.Caller, devices []
 	if err := caller.Require(joinery.RightExportRequest); err != nil {
 		return nil, err
 	}
+	if err := s.authority.Held(); err != nil {
+		return nil, err
+	}
 	if len(devices) > MaxBatch {
 		return nil, tooMany()
 	}

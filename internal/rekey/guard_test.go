@@ -2,6 +2,7 @@ package rekey_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"testing"
@@ -139,4 +140,43 @@ func TestOperatorNamesTheOrganisation(t *testing.T) {
 	_, err = alone.Arm(ctx, unnamed, order)
 	ok(t, err)
 	a.wantClean()
+}
+
+// From a copy of a database no root keys leave by a file either, nor does a ticket,
+// before somebody says that it is the newest state: its order may have been cancelled
+// since. That is told of the whole file, and is no reason to leave a device out.
+func TestHeld(t *testing.T) {
+	ctx := t.Context()
+	a, b := newServer(t, here), newServer(t, there)
+	to := a.pin(b)
+	id := a.derived(lorawan.EUI64{1}, "")
+	ok(t, a.SetProfile(ctx, a.owner, id, joinery.RekeyS))
+	_, err := a.Arm(ctx, a.owner, rekey.Arm{Device: id, JoinEUI: there, To: to})
+	ok(t, err)
+	clock := func() time.Time { return a.now }
+	fenced := errors.New("fenced")
+	exports := export.New(a.store, export.Options{Now: clock, Hold: func() error { return fenced }})
+	held := rekey.New(a.store, a.keys.Keyring, exports, func(e lorawan.EUI64) bool { return e == here }, slog.New(slog.DiscardHandler), clock)
+	before, err := a.store.AuditEntries(ctx, 0, 1000)
+	ok(t, err)
+	all := []joinery.DeviceID{id}
+	for _, leaveOut := range []bool{false, true} {
+		_, err = held.Ticket(ctx, a.owner, all, leaveOut)
+		wantCode(t, err, joinery.CodeUnavailable)
+		_, err = held.Handover(ctx, a.owner, to, all, leaveOut)
+		wantCode(t, err, joinery.CodeUnavailable)
+		_, err = held.Disclose(ctx, a.owner, joinery.NewRecipientID(), all, leaveOut)
+		wantCode(t, err, joinery.CodeUnavailable)
+	}
+	after, err := a.store.AuditEntries(ctx, 0, 1000)
+	ok(t, err)
+	if len(after) != len(before) {
+		t.Errorf("%d entries of what did not leave", len(after)-len(before))
+	}
+	a.wantStatus(id, joinery.RekeyArmed, 0)
+	fenced = nil
+	_, err = held.Ticket(ctx, a.owner, all, false)
+	ok(t, err)
+	_, err = held.Handover(ctx, a.owner, to, all, false)
+	ok(t, err)
 }

@@ -94,6 +94,9 @@ type Authority interface {
 	RecipientOf(ctx context.Context, org joinery.OrgID, id joinery.RecipientID) (joinery.Recipient, error)
 	// Acting gives the organisation for which a caller acts.
 	Acting(ctx context.Context, caller joinery.Caller) (joinery.OrgID, error)
+	// Held refuses to let anything go while the database may not be the newest state:
+	// an order that it has as open may have been cancelled since.
+	Held() error
 }
 
 // Service is the rules of rekeying.
