@@ -180,3 +180,50 @@ func TestHeld(t *testing.T) {
 	_, err = held.Handover(ctx, a.owner, to, all, false)
 	ok(t, err)
 }
+
+// A batch is armed by what holds then: an open order to another Join Server is none to
+// the same effect, though its key is said to be the same, and no device is sent to a
+// JoinEUI that this server has come to answer for.
+func TestBatchIsArmedByWhatHolds(t *testing.T) {
+	ctx := t.Context()
+	a, b := newServer(t, here), newServer(t, there)
+	to := a.pin(b)
+	id := a.derived(lorawan.EUI64{1}, "")
+	ok(t, a.SetProfile(ctx, a.owner, id, joinery.RekeyS))
+	ask := func() joinery.RekeyBatch {
+		t.Helper()
+		batch, _, err := a.RequestBatch(ctx, a.owner, rekey.NewBatch{Arm: rekey.Arm{JoinEUI: there, To: to}, Devices: []joinery.DeviceRef{{ID: id}}})
+		ok(t, err)
+		return batch
+	}
+	serves := func(ours ...lorawan.EUI64) {
+		a.Service = rekey.New(a.store, a.keys.Keyring, a.exports, func(e lorawan.EUI64) bool { return slices.Contains(ours, e) }, slog.New(slog.DiscardHandler), func() time.Time { return a.now })
+	}
+	batch := ask()
+	serves(here, there)
+	a.work()
+	if i := a.items(batch.ID)[0]; i.State != joinery.RekeyItemFailed || i.Code != joinery.CodeInvalid {
+		t.Errorf("sent to where it is: %+v", i)
+	}
+
+	serves(here)
+	second := joinery.JoinServer{ID: joinery.NewJoinServerID(), Name: "former", TransportKey: []byte("x"), CreatedAt: noon}
+	ok(t, a.store.AddJoinServer(ctx, second, joinery.AuditEntry{At: noon, Event: joinery.AuditJoinServerAdded, Actor: "test"}))
+	batch = ask()
+	order := joinery.RekeyOrder{
+		ID: joinery.NewRekeyID(), Device: id, State: joinery.RekeyArmed, Rekey: lorawan.Rekey{JoinEUI: there, Cookie: lorawan.Cookie{1}},
+		Thumbprint: batch.Thumbprint, Owner: a.org, By: "test", At: noon, ArmedAt: noon, ExpiresAt: noon.Add(time.Hour),
+	}
+	ok(t, a.store.ArmRekey(ctx, order, second.ID, joinery.AuditEntry{At: noon, Event: joinery.AuditRekeyArmed, Actor: "test", Org: a.org, Device: id}))
+	a.work()
+	if i := a.items(batch.ID)[0]; i.State != joinery.RekeyItemFailed || i.Code != joinery.CodeConflict {
+		t.Errorf("an order to another Join Server was taken for it: %+v", i)
+	}
+	batch = ask()
+	ok(t, a.Cancel(ctx, a.owner, id))
+	a.work()
+	if i := a.items(batch.ID)[0]; i.State != joinery.RekeyItemArmed || i.Order == order.ID {
+		t.Errorf("%+v", i)
+	}
+	a.wantClean()
+}

@@ -247,8 +247,6 @@ func (s *Service) checkArm(a *Arm) error {
 	switch {
 	case a.JoinEUI.IsZero():
 		return joinery.Errorf(joinery.CodeInvalid, "joinEUI: want the JoinEUI at which the device is to join")
-	case s.served(a.JoinEUI):
-		return joinery.Errorf(joinery.CodeInvalid, "joinEUI: this Join Server answers for it itself; name one of the other Join Server's")
 	case (a.To == 0) == (a.Recipient == 0):
 		return joinery.Errorf(joinery.CodeInvalid, "to: name a pinned Join Server or a recipient, one of the two")
 	case a.RekeyKey && a.Recipient != 0:
@@ -260,8 +258,11 @@ func (s *Service) checkArm(a *Arm) error {
 }
 
 // targetFor finds where the new root keys of an order go, and refuses a JoinEUI that
-// is not its own.
+// is not its own, or is this server's by now.
 func (s *Service) targetFor(ctx context.Context, owner joinery.OrgID, a Arm) (target, error) {
+	if s.served(a.JoinEUI) {
+		return target{}, joinery.Errorf(joinery.CodeInvalid, "joinEUI: this Join Server answers for it itself; name one of the other Join Server's")
+	}
 	to, err := s.target(ctx, owner, a.To, a.Recipient)
 	if err == nil && len(to.ranges) > 0 && !within(to.ranges, a.JoinEUI) {
 		err = joinery.Errorf(joinery.CodeInvalid, "joinEUI: it is none of %s's", to.name)
