@@ -34,7 +34,7 @@ func (s *Service) custodian(caller joinery.Caller) error {
 // state.
 func (s *Service) held() error {
 	if err := s.hold(); err != nil {
-		return joinery.WrapError(joinery.CodeUnavailable, err, "nothing is exported until the operator has confirmed this database, which may be a copy")
+		return joinery.WrapError(joinery.CodeUnavailable, err, "no root keys leave until the operator has confirmed this database, which may be a copy")
 	}
 	return nil
 }

@@ -75,6 +75,10 @@ func (s *Service) Acting(ctx context.Context, caller joinery.Caller) (joinery.Or
 	return s.acting(ctx, caller)
 }
 
+// Held refuses to let root keys leave, by an export or otherwise, while the database may
+// not be the newest state.
+func (s *Service) Held() error { return s.held() }
+
 // RecipientOf finds a recipient of an organisation to which something may be
 // disclosed now.
 func (s *Service) RecipientOf(ctx context.Context, org joinery.OrgID, id joinery.RecipientID) (joinery.Recipient, error) {

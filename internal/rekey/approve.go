@@ -113,6 +113,9 @@ func (s *Service) Approve(ctx context.Context, caller joinery.Caller, a Approval
 	var entries []joinery.AuditEntry
 	seen := map[joinery.DeviceID]bool{}
 	err = s.waiting(ctx, caller, a.Devices, func(state joinery.ActivationState, o joinery.RekeyOrder) error {
+		if err := owners(state, o); err != nil {
+			return err
+		}
 		switch {
 		case o.Rekey.JoinEUI != a.JoinEUI || o.Thumbprint != a.Thumbprint || o.RekeyKey != a.RekeyKey:
 			return joinery.Errorf(joinery.CodeConflict, "what you approve is not what was asked for of device %s: another JoinEUI, another key, or rekeying keys that go, too, or do not; look at the request again", state.Device.DevEUI)

@@ -462,7 +462,7 @@ func (s *Service) armOf(ctx context.Context, b joinery.RekeyBatch, item joinery.
 	}
 	now := s.now().UTC().Truncate(time.Millisecond)
 	if o := state.Rekeying.Order; o != nil && o.StateAt(now).Open() && o.Owner == b.Org && o.Rekey.JoinEUI == b.JoinEUI &&
-		o.To == b.To && o.Recipient == b.Recipient && o.Thumbprint == b.Thumbprint && o.RekeyKey == b.RekeyKey {
+		o.Server == b.Server && o.Recipient == b.Recipient && o.Thumbprint == b.Thumbprint && o.RekeyKey == b.RekeyKey {
 		a.Had = o.ID
 		return a, false, nil
 	}
@@ -474,7 +474,7 @@ func (s *Service) armOf(ctx context.Context, b joinery.RekeyBatch, item joinery.
 	}
 	a.Order = joinery.RekeyOrder{
 		ID: joinery.NewRekeyID(), Device: item.Device, State: joinery.RekeyArmed, Rekey: lorawan.Rekey{JoinEUI: b.JoinEUI},
-		To: b.To, Recipient: b.Recipient, Thumbprint: b.Thumbprint, RekeyKey: b.RekeyKey,
+		Server: b.Server, To: b.To, Recipient: b.Recipient, Thumbprint: b.Thumbprint, RekeyKey: b.RekeyKey,
 		Owner: b.Org, By: b.RequestedBy, Person: b.RequestedPerson, At: now, ArmedAt: now, ExpiresAt: now.Add(cmp.Or(b.Life, DefaultLife)),
 	}
 	rand.Read(a.Order.Rekey.Cookie[:]) // never fails (crypto/rand)

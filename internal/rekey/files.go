@@ -93,6 +93,9 @@ func (s *Service) Ticket(ctx context.Context, caller joinery.Caller, devices []j
 // ticketed is the order of a device as a ticket has it.
 func (s *Service) ticketed(ctx context.Context, state joinery.ActivationState) (order rekeyfile.Order, err error) {
 	o := *state.Rekeying.Order
+	if err := owners(state, o); err != nil {
+		return order, err
+	}
 	if !o.StateAt(s.now()).Open() {
 		return order, joinery.Errorf(joinery.CodeConflict, "device %s has no open order to rekey: arm it", state.Device.DevEUI)
 	}
@@ -300,17 +303,25 @@ func (s *Service) order(ctx context.Context, caller joinery.Caller, text string)
 	return state, o, err
 }
 
-// ordered reads devices that caller owns, each of which has an order.
+// ordered reads devices of the organisation for which caller acts, each of which has an
+// order.
 func (s *Service) ordered(ctx context.Context, caller joinery.Caller, devices []joinery.DeviceID, l *leaving) (states []joinery.ActivationState, err error) {
 	// Keys and tickets leave by who may order that they do.
 	if err := caller.Require(joinery.RightExportRequest); err != nil {
 		return nil, err
 	}
+	if err := s.authority.Held(); err != nil {
+		return nil, err
+	}
 	if len(devices) > MaxBatch {
 		return nil, tooMany()
 	}
+	org, err := s.authority.Acting(ctx, caller)
+	if err != nil {
+		return nil, err
+	}
 	for _, id := range devices {
-		state, err := s.device(ctx, caller, id)
+		state, err := s.deviceOf(ctx, caller, org, id)
 		if err == nil && state.Rekeying.Order == nil {
 			err = joinery.Errorf(joinery.CodeConflict, "there is no order to rekey device %s: arm it", state.Device.DevEUI)
 		}

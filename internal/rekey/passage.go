@@ -113,14 +113,25 @@ func (s *Service) Handover(ctx context.Context, caller joinery.Caller, to joiner
 // leaves refuses a device whose newest order leads elsewhere, or nowhere any more.
 func (s *Service) leaves(state joinery.ActivationState, to target) error {
 	o := *state.Rekeying.Order
-	if o.Owner != state.Device.Ownership.Org {
-		return joinery.Errorf(joinery.CodeConflict, "the order to rekey device %s is its former owner's: arm it anew", state.Device.DevEUI)
+	if err := owners(state, o); err != nil {
+		return err
 	}
 	if !to.isOf(o) {
 		return joinery.Errorf(joinery.CodeConflict, "the order to rekey device %s names another Join Server or recipient, or another key of it", state.Device.DevEUI)
 	}
 	if st := o.StateAt(s.now()); !st.Open() && (o.Sent == 0 || st == joinery.RekeyConfirmed) {
 		return joinery.Errorf(joinery.CodeConflict, "the order to rekey device %s is %s: there is nothing to hand over", state.Device.DevEUI, st)
+	}
+	return nil
+}
+
+// owners refuses an order that is not of who holds its device now.
+func owners(state joinery.ActivationState, o joinery.RekeyOrder) error {
+	switch {
+	case state.Device.Ownership.Released:
+		return released(state.Device)
+	case o.Owner != state.Device.Ownership.Org:
+		return joinery.Errorf(joinery.CodeConflict, "the order to rekey device %s is its former owner's: arm it anew", state.Device.DevEUI)
 	}
 	return nil
 }
@@ -408,6 +419,8 @@ func (s *Service) stillGoes(ctx context.Context, to joinery.JoinServer, o joiner
 	switch {
 	case gone:
 		why = "the device was deleted"
+	case state.Device.Ownership.Released:
+		why = "the device was released"
 	case state.Device.Ownership.Org != o.Owner:
 		why = "the device changed its owner"
 	case o.Thumbprint != "" && o.Thumbprint != kid(to):

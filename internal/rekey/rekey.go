@@ -94,6 +94,9 @@ type Authority interface {
 	RecipientOf(ctx context.Context, org joinery.OrgID, id joinery.RecipientID) (joinery.Recipient, error)
 	// Acting gives the organisation for which a caller acts.
 	Acting(ctx context.Context, caller joinery.Caller) (joinery.OrgID, error)
+	// Held refuses to let anything go while the database may not be the newest state:
+	// an order that it has as open may have been cancelled since.
+	Held() error
 }
 
 // Service is the rules of rekeying.
@@ -197,11 +200,14 @@ func (s *Service) Arm(ctx context.Context, caller joinery.Caller, a Arm) (o join
 	if err := s.checkArm(&a); err != nil {
 		return o, err
 	}
-	state, err := s.device(ctx, caller, a.Device)
+	owner, err := s.authority.Acting(ctx, caller)
 	if err != nil {
 		return o, err
 	}
-	owner := state.Device.Ownership.Org
+	state, err := s.deviceOf(ctx, caller, owner, a.Device)
+	if err != nil {
+		return o, err
+	}
 	to, err := s.targetFor(ctx, owner, a)
 	if err != nil {
 		return o, err
@@ -241,8 +247,6 @@ func (s *Service) checkArm(a *Arm) error {
 	switch {
 	case a.JoinEUI.IsZero():
 		return joinery.Errorf(joinery.CodeInvalid, "joinEUI: want the JoinEUI at which the device is to join")
-	case s.served(a.JoinEUI):
-		return joinery.Errorf(joinery.CodeInvalid, "joinEUI: this Join Server answers for it itself; name one of the other Join Server's")
 	case (a.To == 0) == (a.Recipient == 0):
 		return joinery.Errorf(joinery.CodeInvalid, "to: name a pinned Join Server or a recipient, one of the two")
 	case a.RekeyKey && a.Recipient != 0:
@@ -254,8 +258,11 @@ func (s *Service) checkArm(a *Arm) error {
 }
 
 // targetFor finds where the new root keys of an order go, and refuses a JoinEUI that
-// is not its own.
+// is not its own, or is this server's by now.
 func (s *Service) targetFor(ctx context.Context, owner joinery.OrgID, a Arm) (target, error) {
+	if s.served(a.JoinEUI) {
+		return target{}, joinery.Errorf(joinery.CodeInvalid, "joinEUI: this Join Server answers for it itself; name one of the other Join Server's")
+	}
 	to, err := s.target(ctx, owner, a.To, a.Recipient)
 	if err == nil && len(to.ranges) > 0 && !within(to.ranges, a.JoinEUI) {
 		err = joinery.Errorf(joinery.CodeInvalid, "joinEUI: it is none of %s's", to.name)
@@ -266,6 +273,8 @@ func (s *Service) targetFor(ctx context.Context, owner joinery.OrgID, a Arm) (ta
 // rekeyable tells why a device cannot be rekeyed now, or nil.
 func (s *Service) rekeyable(ctx context.Context, state joinery.ActivationState) error {
 	switch {
+	case state.Device.Ownership.Released:
+		return released(state.Device)
 	case state.Device.Rekey == 0:
 		return joinery.Errorf(joinery.CodeConflict, "nobody said that this device rekeys: say by which profile, if its element can")
 	case !state.KeySet.CanRekey():
@@ -281,6 +290,12 @@ func (s *Service) rekeyable(ctx context.Context, state joinery.ActivationState) 
 		return joinery.WrapError(joinery.CodeConflict, err, "the keyring does not serve profile M")
 	}
 	return nil
+}
+
+// released refuses a device that its owner let go: nobody holds it, so nobody may send
+// its keys away, though it stands under the operator's organisation meanwhile.
+func released(d joinery.Device) error {
+	return joinery.Errorf(joinery.CodeConflict, "device %s was released, and nobody holds it until somebody claims it", d.DevEUI)
 }
 
 // Cancel ends the newest order of a device. What was sent may still be obeyed, and is
@@ -361,6 +376,17 @@ func (s *Service) device(ctx context.Context, caller joinery.Caller, id joinery.
 	state, err := s.store.RekeyingDevice(ctx, id)
 	if joinery.CodeOf(err) == joinery.CodeNotFound || err == nil && !caller.Owns(state.Device.Ownership.Org) {
 		return joinery.ActivationState{}, joinery.Errorf(joinery.CodeNotFound, "no such device")
+	}
+	return state, err
+}
+
+// deviceOf is device, for what sends its keys away: the operator has no right of his own
+// to them. He acts for the organisation that holds it, by name, and that stands in the
+// log.
+func (s *Service) deviceOf(ctx context.Context, caller joinery.Caller, org joinery.OrgID, id joinery.DeviceID) (joinery.ActivationState, error) {
+	state, err := s.device(ctx, caller, id)
+	if err == nil && state.Device.Ownership.Org != org {
+		return joinery.ActivationState{}, joinery.Errorf(joinery.CodeNotFound, "the organisation for which you act holds no such device")
 	}
 	return state, err
 }

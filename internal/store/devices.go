@@ -105,6 +105,19 @@ func (t *tx) heldBy(id joinery.DeviceID, owner joinery.OrgID) error {
 	return nil
 }
 
+// claimedBy is heldBy, and refuses a device that was released: it stands under an
+// organisation, and yet nobody holds it.
+func (t *tx) claimedBy(id joinery.DeviceID, owner joinery.OrgID) error {
+	if err := t.heldBy(id, owner); err != nil {
+		return err
+	}
+	n, err := t.integer("SELECT count(*) FROM device WHERE id = ? AND released = 1", id)
+	if err == nil && n > 0 {
+		err = joinery.Errorf(joinery.CodeConflict, "the device was released, and nobody holds it until somebody claims it")
+	}
+	return err
+}
+
 // changeDevice runs an UPDATE of one device's row and advances the version of
 // its key set, so that every join under way has to think again.
 func (t *tx) changeDevice(id joinery.DeviceID, update string, args ...any) error {

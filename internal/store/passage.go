@@ -248,7 +248,7 @@ func (t *tx) leaves(o joinery.PassageOffer, to joinery.JoinServer, now time.Time
 // standsStill tells whether an order is owner's, who holds its device, and is open or
 // may have been obeyed.
 func (t *tx) standsStill(id joinery.RekeyID, owner joinery.OrgID, now time.Time) (bool, error) {
-	n, err := t.integer(`SELECT count(*) FROM rekey r JOIN device d ON d.id = r.device WHERE r.id = ? AND r.org = ? AND d.org = r.org AND d.deleted_at IS NULL
+	n, err := t.integer(`SELECT count(*) FROM rekey r JOIN device d ON d.id = r.device WHERE r.id = ? AND r.org = ? AND d.org = r.org AND d.released = 0 AND d.deleted_at IS NULL
 		AND (r.sent > 0 OR r.state = 'armed' AND r.expires_at > ?)`, id, owner, now)
 	return n > 0, err
 }

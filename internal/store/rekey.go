@@ -212,8 +212,8 @@ func (d *DB) SetRekeyProfile(ctx context.Context, id joinery.DeviceID, owner joi
 
 // ArmRekey opens an order, to be carried by the device's next join-accept, or to
 // wait for another person where its state says so. to is a Join Server, zero where
-// the order names a recipient. CodeConflict unless its owner holds the device still,
-// or where an order is open; CodeNotFound where there is no such Join Server or
+// the order names a recipient. CodeConflict unless its owner holds the device still
+// and did not release it, or where an order is open; CodeNotFound where there is no such Join Server or
 // recipient.
 func (d *DB) ArmRekey(ctx context.Context, o joinery.RekeyOrder, to joinery.JoinServerID, a ...joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error { return t.armRekey(o, to, "", a...) })
@@ -235,7 +235,7 @@ func (t *tx) goesTo(to joinery.JoinServerID, recipient joinery.RecipientID, owne
 // armRekey is ArmRekey; decidedBy is who approved the order as one of many, "" for
 // nobody.
 func (t *tx) armRekey(o joinery.RekeyOrder, to joinery.JoinServerID, decidedBy string, a ...joinery.AuditEntry) error {
-	if err := t.heldBy(o.Device, o.Owner); err != nil {
+	if err := t.claimedBy(o.Device, o.Owner); err != nil {
 		return err
 	}
 	if err := t.goesTo(to, o.Recipient, o.Owner); err != nil {
@@ -275,7 +275,7 @@ func (t *tx) armRekey(o joinery.RekeyOrder, to joinery.JoinServerID, decidedBy s
 func (d *DB) ApproveRekeys(ctx context.Context, orders []joinery.RekeyOrder, entries []joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
 		for i, o := range orders {
-			if err := t.heldBy(o.Device, o.Owner); err != nil {
+			if err := t.claimedBy(o.Device, o.Owner); err != nil {
 				return err
 			}
 			n, err := t.changes(`UPDATE rekey SET state = 'armed', armed_at = ?, decided_by = ? WHERE id = ? AND device = ? AND state = 'requested'
@@ -424,7 +424,7 @@ func (d *DB) DiscloseRekey(ctx context.Context, s joinery.ActivationState, o joi
 		if err := t.stands(s); err != nil {
 			return err
 		}
-		if err := t.heldBy(o.Device, o.Owner); err != nil {
+		if err := t.claimedBy(o.Device, o.Owner); err != nil {
 			return err
 		}
 		there, err := t.integer("SELECT count(*) FROM export_recipient WHERE id = ? AND removed_at IS NULL", o.Recipient)

@@ -197,8 +197,9 @@ func (d *DB) RekeyBatchItems(ctx context.Context, id joinery.RekeyBatchID, from 
 // ArmRekeyBatch takes what becomes of waiting devices of a batch, at most
 // joinery.MaxRekeyRows: each stands or falls alone. One that is not waiting any more
 // is left as it is, so that two servers may work on one batch and the same may be
-// given again. When none waits the batch is done, and done is written. CodeConflict
-// where the batch is not approved, or was withdrawn.
+// given again. One whose open order ended meanwhile waits on. When none waits the
+// batch is done, and done is written. CodeConflict where the batch is not approved, or
+// was withdrawn. What is no refusal becomes no device's reason: nothing is written then.
 func (d *DB) ArmRekeyBatch(ctx context.Context, id joinery.RekeyBatchID, list []joinery.RekeyBatchArm, done joinery.AuditEntry) (joinery.RekeyBatch, error) {
 	if len(list) > joinery.MaxRekeyRows {
 		return joinery.RekeyBatch{}, joinery.Errorf(joinery.CodeTooLarge, "at most %d devices at once", joinery.MaxRekeyRows)
@@ -215,7 +216,7 @@ func (d *DB) ArmRekeyBatch(ctx context.Context, id joinery.RekeyBatchID, list []
 			if waits == 0 {
 				continue
 			}
-			if err := t.armItem(&b, a); err != nil {
+			if err := t.armItem(&b, a, done.At); err != nil {
 				return b, err
 			}
 		}
@@ -228,8 +229,13 @@ func (d *DB) ArmRekeyBatch(ctx context.Context, id joinery.RekeyBatchID, list []
 }
 
 // armItem arms one device of a batch, or notes why not.
-func (t *tx) armItem(b *joinery.RekeyBatch, a joinery.RekeyBatchArm) error {
+func (t *tx) armItem(b *joinery.RekeyBatch, a joinery.RekeyBatchArm, now time.Time) error {
 	order := a.Had
+	if order != 0 {
+		if stands, err := t.hasOrder(*b, a, now); err != nil || !stands {
+			return err
+		}
+	}
 	if order == 0 && a.Reason == "" {
 		refusal, err := t.alone(func() error {
 			same, err := t.integer(`SELECT count(*) FROM rekey_batch_item i JOIN device d ON d.id = i.device
@@ -247,6 +253,9 @@ func (t *tx) armItem(b *joinery.RekeyBatch, a joinery.RekeyBatchArm) error {
 		}
 		order = a.Order.ID
 		if refusal != nil {
+			if joinery.CodeOf(refusal) == joinery.CodeInternal { // it says nothing of the device
+				return refusal
+			}
 			order, a.Code, a.Reason = 0, joinery.CodeOf(refusal), joinery.MessageOf(refusal)
 		}
 	}
@@ -256,4 +265,15 @@ func (t *tx) armItem(b *joinery.RekeyBatch, a joinery.RekeyBatchArm) error {
 	}
 	b.Failed++
 	return t.exec("UPDATE rekey_batch_item SET state = 2, code = ?, reason = ? WHERE batch = ? AND idx = ?", string(a.Code), a.Reason, b.ID, a.Index)
+}
+
+// hasOrder tells whether a device of a batch has that open order to the same effect
+// still: whoever said so looked before.
+func (t *tx) hasOrder(b joinery.RekeyBatch, a joinery.RekeyBatchArm, now time.Time) (bool, error) {
+	n, err := t.integer(`SELECT count(*) FROM rekey r JOIN rekey_batch_item i ON i.device = r.device JOIN device d ON d.id = r.device
+		WHERE r.id = ? AND i.batch = ? AND i.idx = ? AND d.org = ? AND d.owner_epoch = i.epoch AND d.released = 0 AND d.deleted_at IS NULL
+		AND r.state IN ('armed', 'sent') AND r.expires_at > ? AND r.org = d.org AND r.join_eui = ? AND coalesce(r.join_server, 0) = ? AND coalesce(r.recipient, 0) = ?
+		AND r.thumbprint = ? AND r.rekey_key = ?`,
+		a.Had, b.ID, a.Index, b.Org, now, b.JoinEUI, b.Server, b.Recipient, b.Thumbprint, b.RekeyKey)
+	return n > 0, err
 }

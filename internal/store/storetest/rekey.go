@@ -74,6 +74,7 @@ func runRekeying(t *testing.T, open func(testing.TB) Backend) {
 	t.Run("batches", func(t *testing.T) { rekeyBatches(t, open) })
 	t.Run("recipients", func(t *testing.T) { rekeyRecipients(t, open) })
 	t.Run("meanwhile", func(t *testing.T) { rekeyMeanwhile(t, open) })
+	t.Run("released", func(t *testing.T) { rekeyReleased(t, open) })
 	t.Run("servers", func(t *testing.T) {
 		w, s, j := rekeyWorld(t, open)
 		got, err := w.JoinServers(w.ctx)
@@ -426,5 +427,31 @@ func rekeyMeanwhile(t *testing.T, open func(testing.TB) Backend) {
 		t.Errorf("after a change of hands: %+v", got)
 	}
 	w.ok(w.ProveKeySet(w.ctx, w.again(s), set, w.audit(joinery.AuditRekeyObeyed)))
+	w.CheckInvariants(t)
+}
+
+// rekeyReleased: a device that was let go stands under the operator's organisation, and
+// yet its keys are nobody's to send, also by an order that the device may have obeyed.
+func rekeyReleased(t *testing.T, open func(testing.TB) Backend) {
+	w, s, j := rekeyWorld(t, open)
+	w.ok(w.Claim(w.ctx, s.Device.ID, 0, w.operator(), nil, w.audit(joinery.AuditDeviceClaimed)))
+	s = w.again(s)
+	o := w.order(s, 1)
+	o.Owner, o.Server = w.operator(), j.ID
+	w.ok(w.ArmRekey(w.ctx, o, j.ID, w.audit(joinery.AuditRekeyArmed)))
+	w.send(s, o)
+	offer := []joinery.PassageOffer{{Order: o.ID, Owner: o.Owner, Entry: w.audit(joinery.AuditRekeyHandedOver)}}
+	w.ok(w.NoteHandover(w.ctx, j, o.At, offer))
+	w.ok(w.does(w.change(joinery.ActRelease, w.again(s), 0)))
+
+	w.refused(w.NoteHandover(w.ctx, j, o.At, offer), joinery.CodeConflict)
+	again := w.order(s, 2)
+	again.Owner, again.Server = o.Owner, j.ID
+	w.refused(w.ArmRekey(w.ctx, again, j.ID, w.audit(joinery.AuditRekeyArmed)), joinery.CodeConflict)
+	again.State = joinery.RekeyRequested
+	w.refused(w.ArmRekey(w.ctx, again, j.ID, w.audit(joinery.AuditRekeyRequested)), joinery.CodeConflict)
+	r := w.recipient(o.Owner, "a")
+	o.Recipient = r.ID
+	w.refused(w.DiscloseRekey(w.ctx, w.again(s), o, joinery.NewKeySetID(), w.audit(joinery.AuditRekeyHandedOver), w.audit(joinery.AuditKeysExposed)), joinery.CodeConflict)
 	w.CheckInvariants(t)
 }

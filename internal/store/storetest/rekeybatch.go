@@ -76,6 +76,24 @@ func rekeyBatches(t *testing.T, open func(testing.TB) Backend) {
 	if len(waiting) != 1 || waiting[0].Device != other.Device.ID || waiting[0].State != joinery.RekeyItemWaiting {
 		t.Fatalf("%+v", waiting)
 	}
+	// What is wrong here, and not with the device, is no reason of its own.
+	broken := arm(1, other)
+	broken.Order.Recipient = w.recipient(w.org, "a").ID // besides a Join Server
+	if _, err := w.ArmRekeyBatch(w.ctx, b.ID, []joinery.RekeyBatchArm{broken}, w.audit(joinery.AuditRekeyBatchDone)); joinery.CodeOf(err) != joinery.CodeInternal {
+		t.Errorf("an order that cannot be stored: %v", err)
+	}
+	// Nor is an open order one that ended meanwhile, that is another device's, or that
+	// leads elsewhere: the device waits on.
+	ended := w.order(other, 2)
+	ended.Server, ended.Rekey.JoinEUI, ended.Thumbprint, ended.RekeyKey = j.ID, b.JoinEUI, b.Thumbprint, true
+	w.ok(w.ArmRekey(w.ctx, ended, j.ID, w.audit(joinery.AuditRekeyArmed)))
+	w.ok(w.EndRekey(w.ctx, ended.ID, w.org, joinery.RekeyCancelled, w.audit(joinery.AuditRekeyCancelled)))
+	astray := w.arm(other, j.ID, 3)
+	for _, had := range []joinery.RekeyID{ended.ID, first.Order.ID, astray.ID, joinery.NewRekeyID()} {
+		got, err := w.ArmRekeyBatch(w.ctx, b.ID, []joinery.RekeyBatchArm{{Index: 1, Had: had}}, w.audit(joinery.AuditRekeyBatchDone))
+		w.ok(err)
+		w.equal(got, b)
+	}
 	second := joinery.RekeyBatchArm{Index: 1, Code: joinery.CodeConflict, Reason: "it cannot"}
 	done := w.audit(joinery.AuditRekeyBatchDone)
 	got, err := w.ArmRekeyBatch(w.ctx, b.ID, []joinery.RekeyBatchArm{second}, done)
