@@ -381,7 +381,19 @@ func (s *Service) workBatches(ctx context.Context, log *slog.Logger, hold func()
 // WorkBatches has one turn with all batches that are approved: some devices of each.
 // more tells whether there was anything to do.
 func (s *Service) WorkBatches(ctx context.Context) (more bool, err error) {
-	list, err := s.store.RekeyBatches(ctx, joinery.RekeyBatchQuery{States: []joinery.RekeyBatchState{joinery.BatchApproved}, Limit: maxRows})
+	var list []joinery.RekeyBatch
+	approved := joinery.RekeyBatchQuery{States: []joinery.RekeyBatchState{joinery.BatchApproved}, Limit: maxRows}
+	for { // all of them: else many new ones would keep the oldest from its turn
+		page, err := s.store.RekeyBatches(ctx, approved)
+		if err != nil {
+			return false, err
+		}
+		list = append(list, page...)
+		if len(page) < approved.Limit {
+			break
+		}
+		approved.Before = page[len(page)-1].ID
+	}
 	for i := len(list) - 1; i >= 0; i-- { // the oldest first; one that cannot go on keeps no other out
 		wrong := s.workBatch(ctx, list[i])
 		more, err = more || wrong == nil, errors.Join(err, wrong)

@@ -95,6 +95,9 @@ func (s *Service) Handover(ctx context.Context, caller joinery.Caller, to joiner
 	if len(list) == 0 {
 		return f, nil
 	}
+	if err := fewRows(list); err != nil { // before it is written that they leave
+		return File{}, err
+	}
 	if err := s.store.NoteHandover(ctx, j.server, s.now(), offers); err != nil { // before the keys leave
 		return File{}, err
 	}
@@ -218,6 +221,18 @@ func leadsTo(k joinery.KeySet, o joinery.RekeyOrder) joinery.KeySet {
 	return k
 }
 
+// fewRows refuses more than go at a time.
+func fewRows(list []parting) error {
+	rows := 0
+	for _, p := range list {
+		rows += p.rows()
+	}
+	if rows > maxRows {
+		return joinery.Errorf(joinery.CodeTooLarge, "these devices may have %d key sets, and at most %d go at a time: name fewer devices", rows, maxRows)
+	}
+	return nil
+}
+
 // rows counts what a device takes in a hand-over.
 func (p parting) rows() int {
 	if p.order.RekeyKey {
@@ -264,8 +279,8 @@ func (s *Service) pack(ctx context.Context, to target, list []parting) ([]byte, 
 			}
 		}
 	}
-	if len(in) > maxRows {
-		return nil, joinery.Errorf(joinery.CodeTooLarge, "these devices may have %d key sets, and at most %d go at a time: name fewer devices", len(in), maxRows)
+	if err := fewRows(list); err != nil {
+		return nil, err
 	}
 	header, rows, err := s.keys.Handover(ctx, to.key, in)
 	switch {

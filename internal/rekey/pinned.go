@@ -44,5 +44,8 @@ func (s *Service) Known(ctx context.Context) ([]joinery.JoinServer, error) {
 	defer cancel()
 	p.list, p.err = s.store.JoinServers(ctx)
 	p.at, p.read = now, true
+	if p.err != nil { // after a look that may have taken as long as it holds
+		p.at = s.now()
+	}
 	return p.list, p.err
 }

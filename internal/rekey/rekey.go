@@ -8,6 +8,7 @@ package rekey
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -286,8 +287,12 @@ func (s *Service) rekeyable(ctx context.Context, state joinery.ActivationState) 
 	case state.KeySet.Serial == [joinery.SerialLen]byte{}:
 		return joinery.Errorf(joinery.CodeConflict, "its manifest has no serial number of a chip, which profile M derives with")
 	}
-	if _, err := s.keys.AuthMAC(ctx, state.KeySet); err != nil {
+	_, err := s.keys.AuthMAC(ctx, state.KeySet)
+	switch {
+	case errors.Is(err, keyring.ErrNotServed) || errors.Is(err, keyring.ErrNoRoot):
 		return joinery.WrapError(joinery.CodeConflict, err, "the keyring does not serve profile M")
+	case err != nil: // that the keys are not at hand is nothing that the device can do about
+		return joinery.WrapError(joinery.CodeUnavailable, err, "the keys are not at hand; try again")
 	}
 	return nil
 }
