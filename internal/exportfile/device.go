@@ -64,6 +64,7 @@ func (h Header) CreatedAt() time.Time {
 const (
 	maxName     = 256
 	maxJoinEUIs = 64
+	maxKeys     = 2
 	// maxSealed is the length of an RSA modulus of 8192 bits, in bytes; maxJWE of a
 	// JWE with such a key.
 	maxSealed = 1024

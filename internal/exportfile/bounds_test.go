@@ -1,0 +1,33 @@
+package exportfile_test
+
+import (
+	"errors"
+	"runtime"
+	"strings"
+	"testing"
+
+	"joinery/internal/exportfile"
+)
+
+// What a line has too much of is found while it is read: who wrote it is known only
+// after, and a line takes no many times its own room.
+func TestBounds(t *testing.T) {
+	many := "[" + strings.Repeat("{},", 1<<20) + "{}]"
+	for name, line := range map[string]string{
+		"times":  `{"exposure":{"times":` + many + `}}`,
+		"keys":   `{"keys":` + many + `}`,
+		"nonces": `{"nonces":` + many + `}`,
+		"long":   `{"keys":[` + strings.Repeat(" ", 4<<20) + `]}`,
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := exportfile.ParseDevice([]byte(line), exportfile.Header{})
+		runtime.ReadMemStats(&after)
+		if !errors.Is(err, exportfile.ErrFormat) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if n := after.TotalAlloc - before.TotalAlloc; n > 16<<20 { // the line itself is of 3 to 4 mebibytes
+			t.Errorf("%s took %d bytes", name, n)
+		}
+	}
+}
