@@ -79,6 +79,8 @@ func (h Header) Check() error {
 		return fmt.Errorf("%w: want format %q; a newer version of this program may read it", ErrFormat, Format)
 	case h.ID == "" || len(h.ID) > maxName || h.Server == "" || len(h.Server) > maxName || len(h.Org) > maxName:
 		return fmt.Errorf("%w: id and server have 1 to %d bytes, org no more", ErrFormat, maxName)
+	case !exposure.IsName(h.ID) || !exposure.IsName(h.Server) || !exposure.IsName(h.Org):
+		return fmt.Errorf("%w: id, server or org has characters that no name has", ErrFormat)
 	case !isThumbprint(h.Recipient):
 		return fmt.Errorf("%w: recipient is not a JWK thumbprint", ErrFormat)
 	case h.CreatedAt().IsZero() || FormatCreated(h.CreatedAt()) != h.Created:

@@ -15,11 +15,13 @@ import (
 
 	"joinery"
 	"joinery/internal/export"
+	"joinery/internal/exposure"
 	"joinery/internal/keyring/keyringtest"
 	"joinery/internal/rekey"
 	"joinery/internal/rekeyfile"
 	"joinery/internal/seal"
 	"joinery/internal/sim/element"
+	"joinery/internal/store"
 	"joinery/lorawan"
 	"joinery/test/leak"
 )
@@ -555,6 +557,54 @@ func (s *server) offer(to joinery.JoinServer, n byte) (joinery.DeviceID, []byte)
 	return id, c.file
 }
 
+// picky is a store that cannot keep one device.
+type picky struct {
+	*store.DB
+	devEUI lorawan.EUI64
+}
+
+func (p picky) TakeArrival(ctx context.Context, in joinery.ArrivedDevice, entry joinery.AuditEntry) error {
+	if in.Device.DevEUI == p.devEUI {
+		return joinery.Errorf(joinery.CodeInvalid, "a text has a character that cannot be stored")
+	}
+	return p.DB.TakeArrival(ctx, in, entry)
+}
+
+// A device that the store cannot keep is refused by itself: others come in, and what
+// is told goes on.
+func TestOneUnstorableDevice(t *testing.T) {
+	ctx := t.Context()
+	a, b := newServer(t, here), newServer(t, there)
+	to, _ := know(a, b, there, "b")
+	_, file := a.offer(to, 1)
+	var bad rekeyfile.Handover
+	_, err := rekeyfile.Open(file, rekeyfile.FormatHandover, nil, &bad)
+	ok(t, err)
+	b.Service = rekey.New(picky{b.store, bad.Devices[0].Row.DevEUI}, b.keys.Keyring, b.exports, func(e lorawan.EUI64) bool { return e == there },
+		slog.New(slog.DiscardHandler), func() time.Time { return b.now })
+	_, err = b.TakeOffer(ctx, b.from("b"), file) // parked
+	ok(t, err)
+	b.expect("b") // takes what is parked, and fails for none
+	_, file = a.offer(to, 2)
+	o, err := b.TakeOffer(ctx, b.from("b"), file)
+	ok(t, err)
+	reasons := map[string]int{}
+	for _, r := range o.Results {
+		reasons[r.State+" "+r.Reason]++
+	}
+	if reasons["taken "] != 1 || reasons["refused malformed"] != len(o.Results)-1 {
+		t.Errorf("%+v", o.Results)
+	}
+	page, err := b.Tell(ctx, b.from("b"), 0)
+	ok(t, err)
+	var r rekeyfile.Receipt
+	_, err = rekeyfile.Open(page, rekeyfile.FormatReceipt, nil, &r)
+	ok(t, err)
+	if len(r.Told) != 2 || r.Told[0].Reason != rekeyfile.ReasonMalformed || r.Told[1].State != rekeyfile.StateTaken {
+		t.Errorf("%+v", r.Told)
+	}
+}
+
 // What is forged, foreign, out of range, damaged or too much is refused, and what is
 // repeated or late changes nothing.
 func TestOffersThatAreRefused(t *testing.T) {
@@ -626,6 +676,11 @@ func TestOffersThatAreRefused(t *testing.T) {
 	one("a label twice", rekeyfile.ReasonMalformed, func(_ *batch, d *over) { d.Others = []rekeyfile.Generation{d.Generation} })
 	one("no name", rekeyfile.ReasonMalformed, func(_ *batch, d *over) { d.Order = "" })
 	one("a long name", rekeyfile.ReasonMalformed, func(_ *batch, d *over) { d.Order = string(make([]byte, 65)) })
+	one("a NUL in a name", rekeyfile.ReasonMalformed, func(_ *batch, d *over) { d.Order += "\x00" })
+	one("a NUL in a label", rekeyfile.ReasonMalformed, func(_ *batch, d *over) { d.Label += "\x00" })
+	one("a NUL in what is told", rekeyfile.ReasonMalformed, func(_ *batch, d *over) {
+		d.Exposure = &exposure.Exposure{Disclosed: true, Times: []exposure.Time{{At: noon, Recipient: strings.Repeat("r", 43), Kind: "file", Reference: "x\x00"}}}
+	})
 	one("too many key sets", rekeyfile.ReasonExhausted, func(_ *batch, d *over) {
 		for i := range joinery.MaxRekeyCandidates + 1 {
 			g := d.Generation
