@@ -95,14 +95,14 @@ func (e Exposure) Reaches() bool {
 }
 
 // Former gives e for a device that derived new root keys inside its element: what was
-// disclosed of the old ones stays known, and they came from nowhere else. Whoever has
-// old root keys, and heard the instruction, has not the rekeying key that new ones
-// derive from.
-func (e Exposure) Former() Exposure {
+// disclosed of the old ones stays known. Whoever has old root keys, and heard the
+// instruction, has not the rekeying key that new ones derive from. They came from
+// nowhere else, unless that key did: outside.
+func (e Exposure) Former(outside bool) Exposure {
 	times := make([]Time, len(e.Times))
 	for i, t := range e.Times {
 		t.Former = true
 		times[i] = t
 	}
-	return Exposure{Disclosed: e.Disclosed, Times: times}
+	return Exposure{Outside: outside, Disclosed: e.Disclosed, Times: times}
 }

@@ -605,6 +605,44 @@ func TestOneUnstorableDevice(t *testing.T) {
 	}
 }
 
+// A rekeying key that came without a word of who could read it makes no better root
+// keys than it is itself: those that go on are from outside, too.
+func TestOutsideGoesOn(t *testing.T) {
+	ctx := t.Context()
+	a, b, c := newServer(t, here), newServer(t, there), newServer(t, farther)
+	toB, _ := know(a, b, there, "b")
+	toC, _ := know(b, c, farther, "c")
+	b.expect("b")
+	for n, outside := range []bool{false, true} {
+		_, file := a.offer(toB, byte(n))
+		_, err := b.TakeOffer(ctx, b.from("b"), resign(t, a, rekeyfile.FormatHandover, file, func(h *rekeyfile.Handover) {
+			h.Devices = h.Devices[len(h.Devices)-1:]
+			if outside {
+				h.Devices[0].Exposure = nil
+			}
+		}))
+		ok(t, err)
+		devEUI := lorawan.EUI64{0, 4, 0xA3, 0x20, 7: byte(n)}
+		_, err = b.Arm(ctx, b.owner, rekey.Arm{Device: b.arrivedAs(there, devEUI), JoinEUI: farther, To: toC.ID})
+		ok(t, err)
+		var got capture
+		if _, err := b.Pass(ctx, &got, toC); !errors.Is(err, errKilled) {
+			t.Fatal(err)
+		}
+		var h rekeyfile.Handover
+		_, err = rekeyfile.Open(got.file, rekeyfile.FormatHandover, nil, &h)
+		ok(t, err)
+		for _, d := range h.Devices {
+			if d.Row.DevEUI == devEUI && d.Exposure.Outside != outside {
+				t.Errorf("it came with outside %t and goes on as %+v", outside, d.Exposure)
+			}
+		}
+		if !slices.ContainsFunc(h.Devices, func(d rekeyfile.HandedOver) bool { return d.Row.DevEUI == devEUI }) {
+			t.Fatalf("it does not go on: %+v", h.Devices)
+		}
+	}
+}
+
 // What is forged, foreign, out of range, damaged or too much is refused, and what is
 // repeated or late changes nothing.
 func TestOffersThatAreRefused(t *testing.T) {

@@ -217,6 +217,20 @@ func arrivals(t *testing.T, open func(testing.TB) Backend) {
 	saying, err := w.LinkEntries(w.ctx, state.Device.ID)
 	w.ok(err)
 	w.equal(len(saying), 1) // told once, taken twice
+	w.equal([]bool{state.Device.RekeyKeyCame, state.RekeyKeyOutside()}, []bool{true, false})
+
+	// What comes with more key sets is told again: without times, too, it adds.
+	more := arrivedDevice(first, 3)
+	more.Keys[0].Label, more.Keys[1].Label = in.Keys[0].Label, in.Keys[1].Label
+	more.Told = fromElsewhere(true)
+	more.Told.Times, more.Told.Outside = nil, true
+	w.ok(w.TakeArrival(w.ctx, more, w.audit(joinery.AuditRekeyTaken)))
+	state, err = w.RekeyingDevice(w.ctx, state.Device.ID)
+	w.ok(err)
+	w.equal([]bool{state.Device.Told.Outside, state.RekeyKeyOutside(), state.KeySet.Disclosed}, []bool{true, true, true})
+	saying, err = w.LinkEntries(w.ctx, state.Device.ID)
+	w.ok(err)
+	w.equal(len(saying), 2)
 	w.ok(w.CommitActivation(w.ctx, NextCommit(state)))
 	joined, err := w.JoinedArrivals(w.ctx, j.ID, 0, 10)
 	w.ok(err)

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -349,6 +350,23 @@ func told(t *testing.T, open func(testing.TB) Backend) {
 	next := whole.Exposure(append(known, joinery.Disclosure{Org: w.org, At: epoch, Recipient: "r", Kind: joinery.RecipientFile, Export: 7}))
 	w.equal([]string{next.Times[0].By, next.Times[1].By, next.Times[2].By, next.Times[2].Reference}, []string{"older.example.com", "old.example.com", "", joinery.ExportID(7).String()})
 	w.equal([]bool{next.Outside, next.Disclosed, next.Reaches()}, []bool{false, true, true})
+
+	// So much that it fills a page is not kept whole: what the teller did himself is, and
+	// of his hearsay the newest.
+	flood := sealed(5)
+	var hearsay []exposure.Time
+	for i := range exposure.MaxTimes {
+		x := third
+		x.At, x.Reference = epoch.Add(time.Duration(i)*time.Second), fmt.Sprint(i)
+		hearsay = append(hearsay, x)
+	}
+	flood.Told = fromElsewhere(false, hearsay[1:]...)
+	e := w.add(flood)
+	known, err = w.Disclosures(w.ctx, e.Device.ID)
+	w.ok(err)
+	if n := len(known); n < 2 || n > exposure.MaxTimes/2 || known[0].Reference != "exp_1" || known[n-1].Reference != "999" {
+		t.Fatalf("of 1000 told %d are kept: %+v", n, known)
+	}
 
 	// It is in the log, where nobody erases it, and in what a buyer is shown.
 	w.ok(w.StateProvenance(w.ctx, a.Device.ID, w.org, epoch))
