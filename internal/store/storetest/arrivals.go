@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"joinery"
+	"joinery/auditlog"
 	"joinery/lorawan"
 )
 
@@ -256,6 +257,20 @@ func arrivals(t *testing.T, open func(testing.TB) Backend) {
 	w.equal(len(theirs), 0)
 	w.refused(w.EndExpectation(w.ctx, x.ID, stranger, w.audit(joinery.AuditExpectationEnded)), joinery.CodeNotFound)
 	w.ok(w.EndExpectation(w.ctx, x.ID, w.org, w.audit(joinery.AuditExpectationEnded)))
+
+	// What it derives from a rekeying key that is from outside is so, too.
+	set := w.send(state, w.arm(state, j.ID, 1))
+	w.ok(w.ProveKeySet(w.ctx, w.again(state), set, w.audit(joinery.AuditRekeyObeyed)))
+	state, err = w.RekeyingDevice(w.ctx, state.Device.ID)
+	w.ok(err)
+	w.equal(state.KeySet.Origin, joinery.OriginRekeyed)
+	w.equal(state.Exposure(nil).Outside, true)
+	w.ok(w.StateProvenance(w.ctx, state.Device.ID, w.org, epoch))
+	saying, err = w.LinkEntries(w.ctx, state.Device.ID)
+	w.ok(err)
+	stated, err := auditlog.ParseEvent(saying[len(saying)-1].Payload)
+	w.ok(err)
+	w.equal(stated.Detail["outside"], "true")
 
 	w.ok(w.DeleteDevice(w.ctx, state.Device.ID, w.org, w.audit(joinery.AuditDeviceDeleted)))
 	left, err := w.RootsOf(w.ctx, []joinery.KeySetID{in.Keys[1].KeySet.ID, in.Keys[1].Held.ID})
