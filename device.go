@@ -37,8 +37,11 @@ type Device struct {
 	Disclosed bool
 	// Told is what the Join Server said that the device came from, without its times;
 	// nil: it came from none, or was read by a join, which has no use for it.
-	Told      *Told
-	CreatedAt time.Time
+	Told *Told
+	// RekeyKeyCame: another Join Server gave its rekeying key with it, and may have it
+	// still. It is read where Told is.
+	RekeyKeyCame bool
+	CreatedAt    time.Time
 	// LastJoinAt is the time of the newest activation; zero before the first.
 	LastJoinAt time.Time
 	// Service is until when joins are answered. Nothing else looks at it.

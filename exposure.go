@@ -58,10 +58,17 @@ func (s ActivationState) Exposed() Exposed {
 }
 
 // outside tells whether root keys came from elsewhere. Those that a device derived
-// inside its element did not, whatever came before them.
+// inside its element did not, whatever came before them, unless what it derived them
+// from did.
 func (s ActivationState) outside() bool {
-	return s.KeySet.Origin == OriginSealed && (s.Device.Told == nil || s.Device.Told.Outside)
+	return s.KeySet.Origin == OriginSealed && s.untold() || s.KeySet.Origin == OriginRekeyed && s.RekeyKeyOutside()
 }
+
+// RekeyKeyOutside tells whether the rekeying key came from elsewhere, without a word of
+// who could read it there: new root keys that derive from it are no better than it is.
+func (s ActivationState) RekeyKeyOutside() bool { return s.Device.RekeyKeyCame && s.untold() }
+
+func (s ActivationState) untold() bool { return s.Device.Told == nil || s.Device.Told.Outside }
 
 // Exposure is what this server tells the next one of a device with these disclosures.
 func (s ActivationState) Exposure(known []Disclosure) exposure.Exposure {

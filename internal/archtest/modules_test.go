@@ -11,7 +11,7 @@ var modules = map[string][]string{
 	"github.com/danielgtaylor/huma/v2":    {"internal/api", "internal/api/clientgen"},
 	"github.com/fxamacker/cbor/v2":        {"internal/attest"},                        // MIT; evidence as COSE, which needs no more than this of it
 	"github.com/go-jose/go-jose/v4":       {"internal/attest", "internal/exportfile"}, // Apache-2.0; evidence as JWT, JSON Web Encryption
-	"github.com/go-json-experiment/json":  {"backend", "manifest", "internal/seal", "internal/sim", "internal/provisioning", "internal/api", "internal/ttjs", "internal/factory", "internal/exportfile", "internal/rekeyfile", "internal/rekey", "internal/rekeylink", "internal/firmware", "internal/evidence", "internal/attest"},
+	"github.com/go-json-experiment/json":  {"backend", "manifest", "internal/seal", "internal/sim", "internal/provisioning", "internal/api", "internal/ttjs", "internal/factory", "internal/exportfile", "internal/jsonlist", "internal/rekeyfile", "internal/rekey", "internal/rekeylink", "internal/firmware", "internal/evidence", "internal/attest"},
 	"github.com/go-webauthn/webauthn":     {"internal/auth"},
 	"github.com/google/go-cmp":            {"internal/store/storetest", "internal/keyring/keyringtest"},
 	"github.com/goccy/go-yaml":            {"internal/config", "cmd/joinery"}, // the command reads plans of ceremonies

@@ -38,6 +38,7 @@ var rooms = map[string]room{
 	"internal/label":      {ground, "labels drawn: QR codes, sheets as PDF, lists; apart from tr005, which is for others to import"},
 
 	"internal/exposure":  {ground, "what one Join Server tells the next of who could read root keys: both files in which devices travel have it, and the store remembers it"},
+	"internal/jsonlist":  {ground, "counts the lists of what a stranger wrote while it is read, in both files in which devices travel"},
 	"internal/rekeyfile": {ground, "the signed files of rekeying: the server, joinctl and the bench read and write them, and so may others"},
 
 	"internal/firmware": {ground, "a maker's signed statement about a release of firmware: whoever signs images writes it, the server reads it"},
@@ -111,10 +112,10 @@ var sideways = map[string][]string{
 	"manifest":                     {"lorawan"},
 	"tr005":                        {"lorawan"},
 	"internal/label":               {"tr005"},
-	"internal/rekeyfile":           {"internal/exposure", "internal/seal", "lorawan"},
+	"internal/rekeyfile":           {"internal/exposure", "internal/jsonlist", "internal/seal", "lorawan"},
 	"internal/evidence":            {"lorawan"},
 	"internal/seal":                {"internal/cmac", "internal/secret", "lorawan"},
-	"internal/exportfile":          {"internal/cmac", "internal/exposure", "internal/seal", "internal/secret", "lorawan"},
+	"internal/exportfile":          {"internal/cmac", "internal/exposure", "internal/jsonlist", "internal/seal", "internal/secret", "lorawan"},
 	"client":                       {""},
 	"internal/keyring":             {"internal/keyring/lwcrypto"},
 	"internal/keyring/soft":        {"internal/keyring", "internal/keyring/lwcrypto"},

@@ -64,6 +64,7 @@ func (h Header) CreatedAt() time.Time {
 const (
 	maxName     = 256
 	maxJoinEUIs = 64
+	maxKeys     = 2
 	// maxSealed is the length of an RSA modulus of 8192 bits, in bytes; maxJWE of a
 	// JWE with such a key.
 	maxSealed = 1024
@@ -78,6 +79,8 @@ func (h Header) Check() error {
 		return fmt.Errorf("%w: want format %q; a newer version of this program may read it", ErrFormat, Format)
 	case h.ID == "" || len(h.ID) > maxName || h.Server == "" || len(h.Server) > maxName || len(h.Org) > maxName:
 		return fmt.Errorf("%w: id and server have 1 to %d bytes, org no more", ErrFormat, maxName)
+	case !exposure.IsName(h.ID) || !exposure.IsName(h.Server) || !exposure.IsName(h.Org):
+		return fmt.Errorf("%w: id, server or org has characters that no name has", ErrFormat)
 	case !isThumbprint(h.Recipient):
 		return fmt.Errorf("%w: recipient is not a JWK thumbprint", ErrFormat)
 	case h.CreatedAt().IsZero() || FormatCreated(h.CreatedAt()) != h.Created:

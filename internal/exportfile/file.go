@@ -8,6 +8,9 @@ import (
 	"io"
 
 	"github.com/go-json-experiment/json"
+
+	"joinery/internal/exposure"
+	"joinery/internal/jsonlist"
 )
 
 // maxLine bounds a line of a file, in bytes: 65,536 DevNonces under several
@@ -29,13 +32,26 @@ func ParseHeader(line []byte) (h Header, err error) {
 	return h, h.Check()
 }
 
-// ParseDevice reads the line of a device of an export with header h as strictly.
-// ErrFormat.
+// ParseDevice reads the line of a device of an export with header h as strictly, in
+// room that does not grow beyond the line's: nobody knows yet who wrote it. ErrFormat.
 func ParseDevice(line []byte, h Header) (d Device, err error) {
-	if err := json.Unmarshal(line, &d, json.RejectUnknownMembers(true)); err != nil {
+	if len(line) > maxLine {
+		return Device{}, fmt.Errorf("%w: a line is longer than %d bytes", ErrFormat, maxLine)
+	}
+	if err := json.Unmarshal(line, &d, json.RejectUnknownMembers(true), json.WithUnmarshalers(bounded())); err != nil {
 		return Device{}, fmt.Errorf("%w: not a device", ErrFormat)
 	}
 	return d, d.Check(h)
+}
+
+// bounded reads the lists of one device and counts while it does.
+func bounded() *json.Unmarshalers {
+	var times, keys, joinEUIs int
+	return json.JoinUnmarshalers(
+		jsonlist.Most[exposure.Time](exposure.MaxTimes, &times, ErrFormat),
+		jsonlist.Most[Key](maxKeys, &keys, ErrFormat),
+		jsonlist.Most[Nonces](maxJoinEUIs, &joinEUIs, ErrFormat),
+	)
 }
 
 // Writer writes a file.

@@ -8,7 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Exposure is what a Join Server knows.
@@ -66,9 +69,18 @@ func (e Exposure) Check() error {
 			return fmt.Errorf("%w: a recipient is none", ErrExposure)
 		case len(t.By) > maxText || t.Reference == "" || len(t.Reference) > maxText || len(t.Org) > maxText:
 			return fmt.Errorf("%w: a name is missing, or longer than %d bytes", ErrExposure, maxText)
+		case !IsName(t.By) || !IsName(t.Reference) || !IsName(t.Org):
+			return fmt.Errorf("%w: a name has characters that no name has", ErrExposure)
 		}
 	}
 	return nil
+}
+
+// IsName tells whether a text that a stranger wrote can be kept and shown: it is UTF-8
+// without control characters. Of those PostgreSQL stores no NUL, and a terminal obeys
+// some.
+func IsName(text string) bool {
+	return utf8.ValidString(text) && !strings.ContainsFunc(text, unicode.IsControl)
 }
 
 // Reaches tells whether the root keys that the device has now are among what was
@@ -83,14 +95,14 @@ func (e Exposure) Reaches() bool {
 }
 
 // Former gives e for a device that derived new root keys inside its element: what was
-// disclosed of the old ones stays known, and they came from nowhere else. Whoever has
-// old root keys, and heard the instruction, has not the rekeying key that new ones
-// derive from.
-func (e Exposure) Former() Exposure {
+// disclosed of the old ones stays known. Whoever has old root keys, and heard the
+// instruction, has not the rekeying key that new ones derive from. They came from
+// nowhere else, unless that key did: outside.
+func (e Exposure) Former(outside bool) Exposure {
 	times := make([]Time, len(e.Times))
 	for i, t := range e.Times {
 		t.Former = true
 		times[i] = t
 	}
-	return Exposure{Disclosed: e.Disclosed, Times: times}
+	return Exposure{Outside: outside, Disclosed: e.Disclosed, Times: times}
 }

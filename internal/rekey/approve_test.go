@@ -160,6 +160,9 @@ func TestRecipient(t *testing.T) {
 	var h rekeyfile.Handover
 	_, err = rekeyfile.Open(file, rekeyfile.FormatHandover, nil, &h)
 	ok(t, err)
+	if e := h.Devices[0].Exposure; e == nil || !e.Disclosed || !e.Reaches() || e.Times[0].Reference != o.ID.String() {
+		t.Errorf("the file does not say that it is a disclosure: %+v", e)
+	}
 	want := a.newRoots(joinery.RekeyS, lorawan.EUI64{1}, o.Rekey)
 	err = holder.OpenRow(h.Seal, h.Devices[0].Row, func(m exportfile.Metadata, keys []exportfile.OpenedKey) error {
 		if len(keys) != 2 || string(keys[0].Key) != string(want["new NwkKey"]) || string(keys[1].Key) != string(want["new AppKey"]) || m.JoinEUI != there {

@@ -256,6 +256,8 @@ func (s *Service) take(ctx context.Context, a joinery.Arrival, b *joinery.Bindin
 			reason = rekeyfile.ReasonConflict
 		case joinery.CodeExhausted:
 			reason = rekeyfile.ReasonExhausted
+		case joinery.CodeInvalid: // of this device: it keeps no other out
+			reason = rekeyfile.ReasonMalformed
 		default:
 			return err
 		}

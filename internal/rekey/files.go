@@ -172,6 +172,7 @@ func (s *Service) Disclose(ctx context.Context, caller joinery.Caller, to joiner
 			}
 			continue
 		}
+		state.Device.Disclosed = true // as the file says of it, too
 		// One key set a device: it is the one that the disclosure names.
 		list = append(list, parting{state, o, []joinery.KeySet{leadsTo(state.KeySet, o)}})
 	}

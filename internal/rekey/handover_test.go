@@ -15,11 +15,13 @@ import (
 
 	"joinery"
 	"joinery/internal/export"
+	"joinery/internal/exposure"
 	"joinery/internal/keyring/keyringtest"
 	"joinery/internal/rekey"
 	"joinery/internal/rekeyfile"
 	"joinery/internal/seal"
 	"joinery/internal/sim/element"
+	"joinery/internal/store"
 	"joinery/lorawan"
 	"joinery/test/leak"
 )
@@ -555,6 +557,92 @@ func (s *server) offer(to joinery.JoinServer, n byte) (joinery.DeviceID, []byte)
 	return id, c.file
 }
 
+// picky is a store that cannot keep one device.
+type picky struct {
+	*store.DB
+	devEUI lorawan.EUI64
+}
+
+func (p picky) TakeArrival(ctx context.Context, in joinery.ArrivedDevice, entry joinery.AuditEntry) error {
+	if in.Device.DevEUI == p.devEUI {
+		return joinery.Errorf(joinery.CodeInvalid, "a text has a character that cannot be stored")
+	}
+	return p.DB.TakeArrival(ctx, in, entry)
+}
+
+// A device that the store cannot keep is refused by itself: others come in, and what
+// is told goes on.
+func TestOneUnstorableDevice(t *testing.T) {
+	ctx := t.Context()
+	a, b := newServer(t, here), newServer(t, there)
+	to, _ := know(a, b, there, "b")
+	_, file := a.offer(to, 1)
+	var bad rekeyfile.Handover
+	_, err := rekeyfile.Open(file, rekeyfile.FormatHandover, nil, &bad)
+	ok(t, err)
+	b.Service = rekey.New(picky{b.store, bad.Devices[0].Row.DevEUI}, b.keys.Keyring, b.exports, func(e lorawan.EUI64) bool { return e == there },
+		slog.New(slog.DiscardHandler), func() time.Time { return b.now })
+	_, err = b.TakeOffer(ctx, b.from("b"), file) // parked
+	ok(t, err)
+	b.expect("b") // takes what is parked, and fails for none
+	_, file = a.offer(to, 2)
+	o, err := b.TakeOffer(ctx, b.from("b"), file)
+	ok(t, err)
+	reasons := map[string]int{}
+	for _, r := range o.Results {
+		reasons[r.State+" "+r.Reason]++
+	}
+	if reasons["taken "] != 1 || reasons["refused malformed"] != len(o.Results)-1 {
+		t.Errorf("%+v", o.Results)
+	}
+	page, err := b.Tell(ctx, b.from("b"), 0)
+	ok(t, err)
+	var r rekeyfile.Receipt
+	_, err = rekeyfile.Open(page, rekeyfile.FormatReceipt, nil, &r)
+	ok(t, err)
+	if len(r.Told) != 2 || r.Told[0].Reason != rekeyfile.ReasonMalformed || r.Told[1].State != rekeyfile.StateTaken {
+		t.Errorf("%+v", r.Told)
+	}
+}
+
+// A rekeying key that came without a word of who could read it makes no better root
+// keys than it is itself: those that go on are from outside, too.
+func TestOutsideGoesOn(t *testing.T) {
+	ctx := t.Context()
+	a, b, c := newServer(t, here), newServer(t, there), newServer(t, farther)
+	toB, _ := know(a, b, there, "b")
+	toC, _ := know(b, c, farther, "c")
+	b.expect("b")
+	for n, outside := range []bool{false, true} {
+		_, file := a.offer(toB, byte(n))
+		_, err := b.TakeOffer(ctx, b.from("b"), resign(t, a, rekeyfile.FormatHandover, file, func(h *rekeyfile.Handover) {
+			h.Devices = h.Devices[len(h.Devices)-1:]
+			if outside {
+				h.Devices[0].Exposure = nil
+			}
+		}))
+		ok(t, err)
+		devEUI := lorawan.EUI64{0, 4, 0xA3, 0x20, 7: byte(n)}
+		_, err = b.Arm(ctx, b.owner, rekey.Arm{Device: b.arrivedAs(there, devEUI), JoinEUI: farther, To: toC.ID})
+		ok(t, err)
+		var got capture
+		if _, err := b.Pass(ctx, &got, toC); !errors.Is(err, errKilled) {
+			t.Fatal(err)
+		}
+		var h rekeyfile.Handover
+		_, err = rekeyfile.Open(got.file, rekeyfile.FormatHandover, nil, &h)
+		ok(t, err)
+		for _, d := range h.Devices {
+			if d.Row.DevEUI == devEUI && d.Exposure.Outside != outside {
+				t.Errorf("it came with outside %t and goes on as %+v", outside, d.Exposure)
+			}
+		}
+		if !slices.ContainsFunc(h.Devices, func(d rekeyfile.HandedOver) bool { return d.Row.DevEUI == devEUI }) {
+			t.Fatalf("it does not go on: %+v", h.Devices)
+		}
+	}
+}
+
 // What is forged, foreign, out of range, damaged or too much is refused, and what is
 // repeated or late changes nothing.
 func TestOffersThatAreRefused(t *testing.T) {
@@ -626,6 +714,11 @@ func TestOffersThatAreRefused(t *testing.T) {
 	one("a label twice", rekeyfile.ReasonMalformed, func(_ *batch, d *over) { d.Others = []rekeyfile.Generation{d.Generation} })
 	one("no name", rekeyfile.ReasonMalformed, func(_ *batch, d *over) { d.Order = "" })
 	one("a long name", rekeyfile.ReasonMalformed, func(_ *batch, d *over) { d.Order = string(make([]byte, 65)) })
+	one("a NUL in a name", rekeyfile.ReasonMalformed, func(_ *batch, d *over) { d.Order += "\x00" })
+	one("a NUL in a label", rekeyfile.ReasonMalformed, func(_ *batch, d *over) { d.Label += "\x00" })
+	one("a NUL in what is told", rekeyfile.ReasonMalformed, func(_ *batch, d *over) {
+		d.Exposure = &exposure.Exposure{Disclosed: true, Times: []exposure.Time{{At: noon, Recipient: strings.Repeat("r", 43), Kind: "file", Reference: "x\x00"}}}
+	})
 	one("too many key sets", rekeyfile.ReasonExhausted, func(_ *batch, d *over) {
 		for i := range joinery.MaxRekeyCandidates + 1 {
 			g := d.Generation

@@ -255,7 +255,7 @@ func (s *Service) exposure(ctx context.Context, p parting) (e exposure.Exposure,
 	if slices.ContainsFunc(p.sets, has) {
 		return e, err
 	}
-	e = e.Former()
+	e = e.Former(p.state.RekeyKeyOutside())
 	for i := range e.Times {
 		if e.Times[i].By == "" && e.Times[i].Reference == p.order.ID.String() {
 			e.Times[i].Former = false

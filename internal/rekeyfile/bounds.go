@@ -1,10 +1,11 @@
 package rekeyfile
 
 import (
-	"errors"
-
 	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
+
+	"joinery/internal/exposure"
+	"joinery/internal/jsonlist"
+	"joinery/internal/seal"
 )
 
 // Bounds of one file.
@@ -14,44 +15,27 @@ const (
 	MaxDevices = 200
 	// MaxKeySets is the most key sets of all devices of a hand-over together.
 	MaxKeySets = 17 * MaxDevices
+	// maxTimes is the most disclosures of all devices of a hand-over together: more than
+	// a file of four mebibytes has room for, if each says something. exposure.MaxTimes
+	// bounds those of one.
+	maxTimes = 32 * exposure.MaxTimes
+	// maxFormer is the most former JoinEUIs of all rows together. A hand-over has none;
+	// its check says so of the device that does.
+	maxFormer = MaxKeySets
 )
 
 // bounded reads the lists of one file and counts while it does: a file of four
 // mebibytes may name a million devices, each of which takes far more room once it is
 // read. ErrTooMany.
 func bounded() *json.Unmarshalers {
-	var devices, sets, entries int
+	var devices, sets, entries, times, former int
 	return json.JoinUnmarshalers(
-		json.UnmarshalFromFunc(func(d *jsontext.Decoder, to *[]HandedOver) error { return readList(d, to, &devices, MaxDevices) }),
-		json.UnmarshalFromFunc(func(d *jsontext.Decoder, to *[]Generation) error {
-			return readList(d, to, &sets, MaxKeySets-MaxDevices)
-		}),
-		json.UnmarshalFromFunc(func(d *jsontext.Decoder, to *[]Order) error { return readList(d, to, &devices, MaxDevices) }),
-		json.UnmarshalFromFunc(func(d *jsontext.Decoder, to *[]Told) error { return readList(d, to, &entries, MaxDevices) }),
-		json.UnmarshalFromFunc(func(d *jsontext.Decoder, to *[]Joined) error { return readList(d, to, &entries, MaxDevices) }),
+		jsonlist.Most[HandedOver](MaxDevices, &devices, ErrTooMany),
+		jsonlist.Most[Generation](MaxKeySets-MaxDevices, &sets, ErrTooMany),
+		jsonlist.Most[exposure.Time](maxTimes, &times, ErrTooMany),
+		jsonlist.Most[seal.FormerNonces](maxFormer, &former, ErrTooMany),
+		jsonlist.Most[Order](MaxDevices, &devices, ErrTooMany),
+		jsonlist.Most[Told](MaxDevices, &entries, ErrTooMany),
+		jsonlist.Most[Joined](MaxDevices, &entries, ErrTooMany),
 	)
-}
-
-// readList reads a list, or null for none, as long as count does not pass most.
-func readList[T any](d *jsontext.Decoder, to *[]T, count *int, most int) error {
-	*to = nil
-	if d.PeekKind() != '[' {
-		return errors.ErrUnsupported // null, or what the reader refuses
-	}
-	if _, err := d.ReadToken(); err != nil {
-		return err
-	}
-	*to = []T{}
-	for d.PeekKind() != ']' {
-		if *count++; *count > most {
-			return ErrTooMany
-		}
-		var item T
-		if err := json.UnmarshalDecode(d, &item); err != nil {
-			return err
-		}
-		*to = append(*to, item)
-	}
-	_, err := d.ReadToken()
-	return err
 }

@@ -65,7 +65,7 @@ var ErrDevice = errors.New("not a hand-over of a device")
 func (d HandedOver) Check() error {
 	bad := func(what string) error { return fmt.Errorf("%w: %s", ErrDevice, what) }
 	switch {
-	case d.Order == "" || len(d.Order) > maxName:
+	case d.Order == "" || len(d.Order) > maxName || !exposure.IsName(d.Order):
 		return bad("the name of its order")
 	case !d.hasProfile():
 		return bad("its profile or serial number")
@@ -74,7 +74,7 @@ func (d HandedOver) Check() error {
 	}
 	seen := map[string]bool{}
 	for _, g := range d.Generations() {
-		if g.Label == "" || len(g.Label) > maxName || seen[g.Label] {
+		if g.Label == "" || len(g.Label) > maxName || !exposure.IsName(g.Label) || seen[g.Label] {
 			return bad("the label of a key set")
 		}
 		seen[g.Label] = true

@@ -404,8 +404,9 @@ func (d *DB) ClearExports(ctx context.Context) (more bool, err error) {
 // Disclosures gives every time that root keys of a device were disclosed, oldest
 // first: of its key set, of all that it came from or may have by now, and of devices under the same
 // EUIs that were deleted, since their keys may be the same; and what the Join Server
-// told that gave the device. Of a device whose keys were disclosed under another
-// JoinEUI only the mark is left.
+// told that gave the device. Of more than a thousand those of this server stay, which
+// nobody's word drives out; then those of the present root keys, and the newest. Of a
+// device whose keys were disclosed under another JoinEUI only the mark is left.
 func (d *DB) Disclosures(ctx context.Context, id joinery.DeviceID) (list []joinery.Disclosure, err error) {
 	// What a device derived inside its element is another key than all before.
 	const query = `WITH RECURSIVE before(id) AS (
@@ -417,11 +418,9 @@ func (d *DB) Disclosures(ctx context.Context, id joinery.DeviceID) (list []joine
 		UNION SELECT o.key_set FROM device d JOIN device o ON o.dev_eui = d.dev_eui AND o.join_eui = d.join_eui AND o.deleted_at > 0 WHERE d.id = ?1
 		UNION SELECT k.parent FROM mine m JOIN key_set k ON k.id = m.id WHERE k.parent IS NOT NULL)
 		SELECT x.key_set, x.org, x.at, x.recipient, x.kind, x.export, x.rekey, CASE WHEN EXISTS (SELECT 1 FROM before b WHERE b.id = x.key_set) THEN 1 ELSE 0 END
-		FROM disclosure x JOIN mine m ON m.id = x.key_set ORDER BY x.at, x.id LIMIT ?2`
+		FROM disclosure x JOIN mine m ON m.id = x.key_set ORDER BY 8, x.at DESC, x.id DESC LIMIT ?2`
 	err = d.snapshot(ctx, func(c conn) error {
-		if list, err = c.toldDisclosures(id); err != nil {
-			return err
-		}
+		list = nil
 		err := c.each(query, func(r *row) error {
 			list = append(list, joinery.Disclosure{
 				KeySet: joinery.KeySetID(r.int()), Org: joinery.OrgID(r.int()), At: r.time(), Recipient: r.text(),
@@ -429,8 +428,13 @@ func (d *DB) Disclosures(ctx context.Context, id joinery.DeviceID) (list []joine
 			})
 			return nil
 		}, id, maxLimit)
+		if err != nil {
+			return err
+		}
+		told, err := c.toldDisclosures(id, maxLimit-len(list))
+		list = append(list, told...)
+		slices.Reverse(list)
 		slices.SortStableFunc(list, func(a, b joinery.Disclosure) int { return a.At.Compare(b.At) })
-		list = list[:min(len(list), maxLimit)]
 		return err
 	})
 	return list, err

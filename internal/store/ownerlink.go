@@ -63,7 +63,7 @@ func (d *DB) StateProvenance(ctx context.Context, id joinery.DeviceID, owner joi
 			return err
 		}
 		detail := map[string]string{}
-		found, err := t.one(`SELECT d.owner_epoch, d.disclosed, CASE WHEN k.origin = 2 AND NOT EXISTS (SELECT 1 FROM told WHERE device = d.id AND outside = 0) THEN 1 ELSE 0 END
+		found, err := t.one(`SELECT d.owner_epoch, d.disclosed, CASE WHEN (k.origin = 2 OR k.origin = 3 AND `+rekeyKeyCame+`) AND NOT EXISTS (SELECT 1 FROM told WHERE device = d.id AND outside = 0) THEN 1 ELSE 0 END
 			FROM device d JOIN key_set k ON k.id = d.key_set WHERE d.id = ? AND d.deleted_at IS NULL AND d.released = 0`, func(r *row) error {
 			detail["epoch"], detail["disclosed"], detail["outside"] = strconv.FormatInt(r.int(), 10), strconv.FormatBool(r.bool()), strconv.FormatBool(r.bool())
 			return nil

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"joinery"
+	"joinery/auditlog"
 	"joinery/lorawan"
 )
 
@@ -217,6 +218,20 @@ func arrivals(t *testing.T, open func(testing.TB) Backend) {
 	saying, err := w.LinkEntries(w.ctx, state.Device.ID)
 	w.ok(err)
 	w.equal(len(saying), 1) // told once, taken twice
+	w.equal([]bool{state.Device.RekeyKeyCame, state.RekeyKeyOutside()}, []bool{true, false})
+
+	// What comes with more key sets is told again: without times, too, it adds.
+	more := arrivedDevice(first, 3)
+	more.Keys[0].Label, more.Keys[1].Label = in.Keys[0].Label, in.Keys[1].Label
+	more.Told = fromElsewhere(true)
+	more.Told.Times, more.Told.Outside = nil, true
+	w.ok(w.TakeArrival(w.ctx, more, w.audit(joinery.AuditRekeyTaken)))
+	state, err = w.RekeyingDevice(w.ctx, state.Device.ID)
+	w.ok(err)
+	w.equal([]bool{state.Device.Told.Outside, state.RekeyKeyOutside(), state.KeySet.Disclosed}, []bool{true, true, true})
+	saying, err = w.LinkEntries(w.ctx, state.Device.ID)
+	w.ok(err)
+	w.equal(len(saying), 2)
 	w.ok(w.CommitActivation(w.ctx, NextCommit(state)))
 	joined, err := w.JoinedArrivals(w.ctx, j.ID, 0, 10)
 	w.ok(err)
@@ -242,6 +257,20 @@ func arrivals(t *testing.T, open func(testing.TB) Backend) {
 	w.equal(len(theirs), 0)
 	w.refused(w.EndExpectation(w.ctx, x.ID, stranger, w.audit(joinery.AuditExpectationEnded)), joinery.CodeNotFound)
 	w.ok(w.EndExpectation(w.ctx, x.ID, w.org, w.audit(joinery.AuditExpectationEnded)))
+
+	// What it derives from a rekeying key that is from outside is so, too.
+	set := w.send(state, w.arm(state, j.ID, 1))
+	w.ok(w.ProveKeySet(w.ctx, w.again(state), set, w.audit(joinery.AuditRekeyObeyed)))
+	state, err = w.RekeyingDevice(w.ctx, state.Device.ID)
+	w.ok(err)
+	w.equal(state.KeySet.Origin, joinery.OriginRekeyed)
+	w.equal(state.Exposure(nil).Outside, true)
+	w.ok(w.StateProvenance(w.ctx, state.Device.ID, w.org, epoch))
+	saying, err = w.LinkEntries(w.ctx, state.Device.ID)
+	w.ok(err)
+	stated, err := auditlog.ParseEvent(saying[len(saying)-1].Payload)
+	w.ok(err)
+	w.equal(stated.Detail["outside"], "true")
 
 	w.ok(w.DeleteDevice(w.ctx, state.Device.ID, w.org, w.audit(joinery.AuditDeviceDeleted)))
 	left, err := w.RootsOf(w.ctx, []joinery.KeySetID{in.Keys[1].KeySet.ID, in.Keys[1].Held.ID})

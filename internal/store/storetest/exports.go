@@ -1,6 +1,8 @@
 package storetest
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -349,6 +351,38 @@ func told(t *testing.T, open func(testing.TB) Backend) {
 	next := whole.Exposure(append(known, joinery.Disclosure{Org: w.org, At: epoch, Recipient: "r", Kind: joinery.RecipientFile, Export: 7}))
 	w.equal([]string{next.Times[0].By, next.Times[1].By, next.Times[2].By, next.Times[2].Reference}, []string{"older.example.com", "old.example.com", "", joinery.ExportID(7).String()})
 	w.equal([]bool{next.Outside, next.Disclosed, next.Reaches()}, []bool{false, true, true})
+
+	// So much that it fills a page is not kept whole: what the teller did himself is, and
+	// of his hearsay the newest.
+	flood := sealed(5)
+	var hearsay []exposure.Time
+	for i := range exposure.MaxTimes {
+		x := third
+		x.At, x.Reference = epoch.Add(time.Duration(i)*time.Second), fmt.Sprint(i)
+		hearsay = append(hearsay, x)
+	}
+	flood.Told = fromElsewhere(false, hearsay[1:]...)
+	e := w.add(flood)
+	known, err = w.Disclosures(w.ctx, e.Device.ID)
+	w.ok(err)
+	if n := len(known); n < 2 || n > exposure.MaxTimes/2 || known[0].Reference != "exp_1" || known[n-1].Reference != "999" {
+		t.Fatalf("of 1000 told %d are kept: %+v", n, known)
+	}
+
+	// What this server did itself stays, however much is told, also of former devices.
+	for range 4 {
+		w.ok(w.DeleteDevice(w.ctx, e.Device.ID, w.org, w.audit(joinery.AuditDeviceDeleted)))
+		again := sealed(5)
+		again.Told = flood.Told
+		e = w.add(again)
+	}
+	own := w.export(w.recipient(w.org, "r"), joinery.ExportApproved, e)
+	_, err = w.wrap(own, blob(e, 0))
+	w.ok(err)
+	known, err = w.Disclosures(w.ctx, e.Device.ID)
+	w.ok(err)
+	ours := slices.DeleteFunc(slices.Clone(known), func(x joinery.Disclosure) bool { return x.Export != own.ID })
+	w.equal([]int{len(ours), len(known)}, []int{1, exposure.MaxTimes})
 
 	// It is in the log, where nobody erases it, and in what a buyer is shown.
 	w.ok(w.StateProvenance(w.ctx, a.Device.ID, w.org, epoch))
