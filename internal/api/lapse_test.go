@@ -81,11 +81,13 @@ func TestLapsedDeviceLeaves(t *testing.T) {
 	for _, op := range d.operations() {
 		operations[op.OperationID] = op
 	}
-	for devEUI, end := range map[string]time.Time{"0004A310001AB003": longAgo, "0004A310001AB004": longAhead} {
-		device := f.begunUntil(t, devEUI, end)
+	for state, device := range map[string]client.Device{
+		"lapsed": f.begunUntil(t, "0004A310001AB003", longAgo),
+		"active": f.begunUntil(t, "0004A310001AB004", longAhead),
+	} {
 		one, refs := []joinery.DeviceID{device.ID}, []client.DeviceRef{{Device: device.ID}}
 		s, err := f.as(t, f.keyA).DeviceService(ctx, device.ID)
-		if err != nil || (s.State == "lapsed") != (end == longAgo) {
+		if err != nil || s.State != state {
 			t.Fatalf("%+v %v", s, err)
 		}
 		for _, step := range []struct {
@@ -112,7 +114,7 @@ func TestLapsedDeviceLeaves(t *testing.T) {
 			}
 			a := f.send(t, step.key, op.method, op.pathIDs(t, map[string]string{"dev": device.ID.String()}), body)
 			if a.status < 200 || a.status > 299 || !strings.Contains(a.body, step.want) {
-				t.Errorf("%s of a device whose service is %s: %d %s", step.operation, s.State, a.status, a.body)
+				t.Errorf("%s of a device whose service is %s: %d %s", step.operation, state, a.status, a.body)
 			}
 			if step.operation == "requestRekeyBatch" { // what the server does behind it
 				f.armsAll(t)
