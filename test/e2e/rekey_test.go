@@ -93,17 +93,21 @@ func TestRekeysToAnotherServer(t *testing.T) {
 	}
 }
 
-// rekeysAtTheBench has the second element of a go to b without a join: one admin of its
-// owner orders it, another approves, and a ticket tells the element.
+// rekeysAtTheBench has the second element of a, which is of profile S, and a chip of
+// profile M go to b without a join here: one admin of their owner orders it, another
+// approves, and a ticket tells the elements.
 func rekeysAtTheBench(a, b *scene, there string, file func(string) string) {
 	t := a.t
 	const newJoinEUI = "EC656EFFFE000002"
 	d, err := a.lab.Device(lab.Selector{Index: 1}, lorawan.MAC1_0_4)
 	ok(t, err)
 	name := d.DevEUI().String()
+	names := []string{name, a.makeChip(d.JoinEUI(), file)}
 	owner := a.organisation("Fleet")
-	a.ctl("transfer", "offer", name, "--to", owner)
-	a.ctl("transfer", "accept", name, "--org", owner, "--net-id", "000013", "--as-id", "as.example.com")
+	for _, name := range names {
+		a.ctl("transfer", "offer", name, "--to", owner)
+		a.ctl("transfer", "accept", name, "--org", owner, "--net-id", "000013", "--as-id", "as.example.com")
+	}
 	r, err := a.home.Join(t.Context(), d.Device, sim.JoinOptions{})
 	ok(t, err)
 	ok(t, r.Err())
@@ -123,8 +127,8 @@ func rekeysAtTheBench(a, b *scene, there string, file func(string) string) {
 	ann.does("rekey", "cancel", name)
 	ann.fails("arm it", "rekey", "ticket", name, "--out", file("late.json"))
 
-	// In a batch, too.
-	ok(t, os.WriteFile(file("devices"), []byte(name+"\n"), 0o600))
+	// In a batch both.
+	ok(t, os.WriteFile(file("devices"), []byte(strings.Join(names, "\n")), 0o600))
 	ann.does(append([]string{"rekey", "arm", "--file", file("devices")}, order...)...)
 	list := answerOf[[]client.RekeyBatch](ben, "rekey", "batch", "list")
 	if len(list) != 1 || list[0].State != "requested" {
@@ -132,16 +136,16 @@ func rekeysAtTheBench(a, b *scene, there string, file func(string) string) {
 	}
 	id := list[0].ID.String()
 	shown := answerOf[client.RekeyBatch](ben, "rekey", "batch", "show", id)
-	if shown.Thumbprint != requests[0].Order.Thumbprint || shown.Devices != 1 {
+	if shown.Thumbprint != requests[0].Order.Thumbprint || shown.Devices != 2 {
 		t.Fatalf("%+v", shown)
 	}
 	approve = []string{"rekey", "batch", "approve", id, "--join-eui", newJoinEUI, "--thumbprint", shown.Thumbprint, "--digest", shown.Digest}
 	ann.fails("you asked for it yourself", approve...)
 	ben.does(approve...)
-	if done := answerOf[client.RekeyBatch](ann, "rekey", "batch", "show", id, "--wait", "1m"); done.State != "done" || done.Armed != 1 {
+	if done := answerOf[client.RekeyBatch](ann, "rekey", "batch", "show", id, "--wait", "1m"); done.State != "done" || done.Armed != 2 {
 		t.Fatalf("%+v", done)
 	}
-	if items := answerOf[[]client.RekeyBatchItem](ann, "rekey", "batch", "show", id, "--devices"); len(items) != 1 || items[0].DevEUI != d.DevEUI() || items[0].Order == 0 {
+	if items := answerOf[[]client.RekeyBatchItem](ann, "rekey", "batch", "show", id, "--devices"); len(items) != 2 || items[0].Order == 0 || items[1].Order == 0 {
 		t.Fatalf("%+v", items)
 	}
 	ann.does("rekey", "ticket", "--batch", id, "--out", file("ticket.json"))
@@ -154,18 +158,33 @@ func rekeysAtTheBench(a, b *scene, there string, file func(string) string) {
 	a.openLab()
 	ok(t, err)
 	ann.does("rekey", "results", file("results.json"))
-	if said := ann.does("rekey", "status", name); !strings.Contains(said, "confirmed") {
-		t.Errorf("it is not confirmed:\n%s", said)
-	}
-
 	b.ctl("rekey", "unpack", file("bench.json"), "--key", file("a.statement.pub"), "--out", file("bench.sealed"))
 	b.ctl("import", "sealed", file("bench.sealed"), "--bind-net-id", "000013", "--bind-as-id", "as.example.com")
-	d, err = a.lab.Device(lab.Selector{Index: 1}, 0)
-	ok(t, err)
-	if got := d.JoinEUI().String(); got != newJoinEUI {
-		t.Fatalf("the device asks for %s", got)
+	for i, name := range names {
+		if said := answerOf[client.Rekeying](ann, "rekey", "status", name); said.Profile != []string{"S", "M"}[i] || said.Orders[0].State != "confirmed" {
+			t.Errorf("%+v", said)
+		}
+		d, err := a.lab.Device(lab.Selector{Index: i + 1}, 0)
+		ok(t, err)
+		if d.DevEUI().String() != name || d.JoinEUI().String() != newJoinEUI {
+			t.Fatalf("the device asks for %s/%s", d.JoinEUI(), d.DevEUI())
+		}
+		r, err := b.home.Join(t.Context(), d.Device, sim.JoinOptions{AS: b.as})
+		ok(t, err)
+		ok(t, r.Err())
 	}
-	r, err = b.home.Join(t.Context(), d.Device, sim.JoinOptions{AS: b.as})
-	ok(t, err)
-	ok(t, r.Err())
+}
+
+// makeChip has the factory make one element of profile M, which the simulated parties
+// have once they are opened again, imports it and gives its name.
+func (s *scene) makeChip(joinEUI lorawan.EUI64, file func(string) string) (name string) {
+	s.t.Helper()
+	name = lorawan.EUI64FromUint64(s.device.DevEUI().Uint64() + 0x100).String()
+	_, err := s.server.Run(s.t.Context(), "", "joinery", "factory", "provision", "--key-file", s.server.Path("keys", "factory.age"),
+		"--passphrase-file", s.server.Path("keys", "factory.passphrase"), "--master", "quickstart", "--join-eui", joinEUI.String(), "--dev-eui-first", name,
+		"--recipient", s.server.Path("sim", "recipient.pub"), "--manifest", file("chip.json"), "--silicon", s.server.Path("sim", "chip.silicon"), "--rekey", "M")
+	ok(s.t, err)
+	ok(s.t, s.server.EditSim(func(c map[string]any) { c["silicon"] = append(c["silicon"].([]any), "chip.silicon") }))
+	s.ctl("import", "manifest", file("chip.json"), "--mac-version", "1.0.4")
+	return name
 }
