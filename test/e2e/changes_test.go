@@ -34,11 +34,14 @@ func newScene(t *testing.T) *scene {
 }
 
 // sceneOf is newScene with the programs at hand.
-func sceneOf(t *testing.T, programs rig.Programs) *scene {
+func sceneOf(t *testing.T, programs rig.Programs) *scene { return sceneWith(t, programs, "1") }
+
+// sceneWith is sceneOf with so many elements, of which device is the first.
+func sceneWith(t *testing.T, programs rig.Programs, elements string) *scene {
 	t.Helper()
 	var err error
 	s := &scene{t: t}
-	s.server, err = programs.Quickstart(t.Context(), filepath.Join(t.TempDir(), "server"), "--elements", "1")
+	s.server, err = programs.Quickstart(t.Context(), filepath.Join(t.TempDir(), "server"), "--elements", elements)
 	ok(t, err)
 	ok(t, s.server.Start(t.Context()))
 	t.Cleanup(func() { ok(t, s.server.Stop()) })

@@ -1,23 +1,26 @@
 package e2e
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"joinery/client"
 	"joinery/internal/sim"
+	"joinery/internal/sim/lab"
 	"joinery/lorawan"
 	"joinery/test/rig"
 )
 
 // A device leaves one running Join Server for another: told in a join-accept, it
-// derives new root keys inside its element and joins there. What goes between the
-// two is files.
+// derives new root keys inside its element and joins there. Another is told at the
+// bench. What goes between the two is files.
 func TestRekeysToAnotherServer(t *testing.T) {
 	const there = "joins.example.com"
 	programs, err := rig.Build(t.Context(), t.TempDir())
 	ok(t, err)
-	a, b := sceneOf(t, programs), sceneOf(t, programs)
+	a, b := sceneWith(t, programs, "2"), sceneOf(t, programs)
 	dir := t.TempDir()
 	file := func(name string) string { return filepath.Join(dir, name) }
 	a.ctl("rekey", "server", "keys", "--out", file("a"))
@@ -46,6 +49,7 @@ func TestRekeysToAnotherServer(t *testing.T) {
 	}
 	told(true)
 	ok(t, a.server.Kill())
+	a.signsIn() // from now on
 	ok(t, a.server.Start(t.Context()))
 	told(false)
 	if got := a.device.JoinEUI().String(); got != newJoinEUI {
@@ -75,10 +79,112 @@ func TestRekeysToAnotherServer(t *testing.T) {
 	ok(t, err)
 	ok(t, refused.Err())
 
+	t.Run("at the bench", func(t *testing.T) {
+		a.t, b.t = t, t
+		rekeysAtTheBench(a, b, there, file)
+	})
+	a.t, b.t = t, t
+
 	for _, s := range []*scene{a, b} {
 		ok(t, s.server.Stop())
 		_, err = s.server.Run(t.Context(), "", "joinery", "fsck", "--config", s.server.Path("joinery.yaml"))
 		ok(t, err)
 		ok(t, s.server.Start(t.Context()))
 	}
+}
+
+// rekeysAtTheBench has the second element of a, which is of profile S, and a chip of
+// profile M go to b without a join here: one admin of their owner orders it, another
+// approves, and a ticket tells the elements.
+func rekeysAtTheBench(a, b *scene, there string, file func(string) string) {
+	t := a.t
+	const newJoinEUI = "EC656EFFFE000002"
+	d, err := a.lab.Device(lab.Selector{Index: 1}, lorawan.MAC1_0_4)
+	ok(t, err)
+	name := d.DevEUI().String()
+	names := []string{name, a.makeChip(d.JoinEUI(), file)}
+	owner := a.organisation("Fleet")
+	for _, name := range names {
+		a.ctl("transfer", "offer", name, "--to", owner)
+		a.ctl("transfer", "accept", name, "--org", owner, "--net-id", "000013", "--as-id", "as.example.com")
+	}
+	r, err := a.home.Join(t.Context(), d.Device, sim.JoinOptions{})
+	ok(t, err)
+	ok(t, r.Err())
+	ann, ben := a.admin(owner, "ann"), a.admin(owner, "ben")
+
+	// Alone it is ordered, approved and cancelled.
+	order := []string{"--join-eui", newJoinEUI, "--to", there}
+	ann.does(append([]string{"rekey", "arm", name}, order...)...)
+	requests := answerOf[[]client.RekeyRequest](ben, "rekey", "requests")
+	if len(requests) != 1 || requests[0].DevEUI != d.DevEUI() || requests[0].Order.State != "requested" {
+		t.Fatalf("%+v", requests)
+	}
+	approve := []string{"rekey", "approve", name, "--join-eui", newJoinEUI, "--thumbprint", requests[0].Order.Thumbprint}
+	ann.fails("you asked for it yourself", approve...)
+	ann.fails("arm it", "rekey", "ticket", name, "--out", file("early.json"))
+	ben.does(approve...)
+	ann.does("rekey", "cancel", name)
+	ann.fails("arm it", "rekey", "ticket", name, "--out", file("late.json"))
+
+	// In a batch both.
+	ok(t, os.WriteFile(file("devices"), []byte(strings.Join(names, "\n")), 0o600))
+	ann.does(append([]string{"rekey", "arm", "--file", file("devices")}, order...)...)
+	list := answerOf[[]client.RekeyBatch](ben, "rekey", "batch", "list")
+	if len(list) != 1 || list[0].State != "requested" {
+		t.Fatalf("%+v", list)
+	}
+	id := list[0].ID.String()
+	shown := answerOf[client.RekeyBatch](ben, "rekey", "batch", "show", id)
+	if shown.Thumbprint != requests[0].Order.Thumbprint || shown.Devices != 2 {
+		t.Fatalf("%+v", shown)
+	}
+	approve = []string{"rekey", "batch", "approve", id, "--join-eui", newJoinEUI, "--thumbprint", shown.Thumbprint, "--digest", shown.Digest}
+	ann.fails("you asked for it yourself", approve...)
+	ben.does(approve...)
+	if done := answerOf[client.RekeyBatch](ann, "rekey", "batch", "show", id, "--wait", "1m"); done.State != "done" || done.Armed != 2 {
+		t.Fatalf("%+v", done)
+	}
+	if items := answerOf[[]client.RekeyBatchItem](ann, "rekey", "batch", "show", id, "--devices"); len(items) != 2 || items[0].Order == 0 || items[1].Order == 0 {
+		t.Fatalf("%+v", items)
+	}
+	ann.does("rekey", "ticket", "--batch", id, "--out", file("ticket.json"))
+	ann.does("rekey", "handover", "--batch", id, "--to", there, "--out", file("bench.json"))
+
+	// The bench has the simulated parties for itself.
+	ok(t, a.lab.Close())
+	_, err = a.server.Run(t.Context(), "", "joinsim", "element", "rekey", file("ticket.json"), "--config", a.server.Path("sim", "sim.json"),
+		"--key", file("a.statement.pub"), "--results", file("results.json"))
+	a.openLab()
+	ok(t, err)
+	ann.does("rekey", "results", file("results.json"))
+	b.ctl("rekey", "unpack", file("bench.json"), "--key", file("a.statement.pub"), "--out", file("bench.sealed"))
+	b.ctl("import", "sealed", file("bench.sealed"), "--bind-net-id", "000013", "--bind-as-id", "as.example.com")
+	for i, name := range names {
+		if said := answerOf[client.Rekeying](ann, "rekey", "status", name); said.Profile != []string{"S", "M"}[i] || said.Orders[0].State != "confirmed" {
+			t.Errorf("%+v", said)
+		}
+		d, err := a.lab.Device(lab.Selector{Index: i + 1}, 0)
+		ok(t, err)
+		if d.DevEUI().String() != name || d.JoinEUI().String() != newJoinEUI {
+			t.Fatalf("the device asks for %s/%s", d.JoinEUI(), d.DevEUI())
+		}
+		r, err := b.home.Join(t.Context(), d.Device, sim.JoinOptions{AS: b.as})
+		ok(t, err)
+		ok(t, r.Err())
+	}
+}
+
+// makeChip has the factory make one element of profile M, which the simulated parties
+// have once they are opened again, imports it and gives its name.
+func (s *scene) makeChip(joinEUI lorawan.EUI64, file func(string) string) (name string) {
+	s.t.Helper()
+	name = lorawan.EUI64FromUint64(s.device.DevEUI().Uint64() + 0x100).String()
+	_, err := s.server.Run(s.t.Context(), "", "joinery", "factory", "provision", "--key-file", s.server.Path("keys", "factory.age"),
+		"--passphrase-file", s.server.Path("keys", "factory.passphrase"), "--master", "quickstart", "--join-eui", joinEUI.String(), "--dev-eui-first", name,
+		"--recipient", s.server.Path("sim", "recipient.pub"), "--manifest", file("chip.json"), "--silicon", s.server.Path("sim", "chip.silicon"), "--rekey", "M")
+	ok(s.t, err)
+	ok(s.t, s.server.EditSim(func(c map[string]any) { c["silicon"] = append(c["silicon"].([]any), "chip.silicon") }))
+	s.ctl("import", "manifest", file("chip.json"), "--mac-version", "1.0.4")
+	return name
 }

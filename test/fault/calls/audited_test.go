@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"testing"
+	"time"
 
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
@@ -52,10 +53,10 @@ type hand struct {
 }
 
 // P8: nothing is told to anybody that is not in the log. Thousands of acts of all kinds,
-// among them joins, claims' tokens, exports and orders to rekey, while a call on store or
-// keyring fails in one of five, before or after it took effect. Each that succeeded has
-// its entry, there are no more entries than were tried, nothing left that is not written
-// down, and all of it is in the tree.
+// among them joins, claims' tokens, exports and orders to rekey, alone, in batches and by
+// another person's approval, while a call on store or keyring fails in one of five, before
+// or after it took effect. Each that succeeded has its entry, there are no more entries
+// than were tried, nothing left that is not written down, and all of it is in the tree.
 func TestNothingIsUnaudited(t *testing.T) {
 	const want = 10_000
 	acts := want / 20
@@ -91,6 +92,14 @@ func TestNothingIsUnaudited(t *testing.T) {
 	for c, n := range seen {
 		if got := after[c] - before[c]; got < n.done || got > n.done+n.failed {
 			t.Errorf("%s of %s: %d entries; %d were told of, %d more may be", c.event, c.device, got, n.done, n.failed)
+		}
+	}
+	for _, c := range []counted{
+		{joinery.AuditRekeyBatchRequested, 0}, {joinery.AuditRekeyBatchApproved, 0}, {joinery.AuditRekeyBatchDone, 0},
+		{joinery.AuditRekeyArmed, b.batched}, {joinery.AuditRekeyArmed, b.many},
+	} {
+		if seen[c] == nil || seen[c].done == 0 {
+			t.Errorf("nobody was told of %s of %s", c.event, c.device)
 		}
 	}
 	h.nothingElse(after)
@@ -153,6 +162,7 @@ func (h *hand) acts() []func(context.Context) ([]counted, error) {
 			_, err := r.rekey.Ticket(ctx, b.alone, []joinery.DeviceID{b.armed}, false)
 			return about(joinery.AuditRekeyTicket, b.armed), err
 		},
+		h.batch(b.alone, b.batched), h.batch(b.asks, b.many), h.approve, h.work, h.uncover(b.alone, b.batched), h.uncover(b.asks, b.many),
 		func(ctx context.Context) ([]counted, error) {
 			_, err := r.rekey.Disclose(ctx, b.alone, b.to.ID, []joinery.DeviceID{b.disclosed}, false)
 			return append(about(joinery.AuditRekeyHandedOver, b.disclosed), counted{joinery.AuditKeysExposed, b.disclosed}), err
@@ -249,6 +259,71 @@ func (h *hand) fetch(ctx context.Context) ([]counted, error) {
 	return []counted{{joinery.AuditExportDelivered, 0}}, err
 }
 
+// batch asks to rekey one device as a batch, where the same does not wait for another
+// person already.
+func (h *hand) batch(who joinery.Caller, d joinery.DeviceID) func(context.Context) ([]counted, error) {
+	return func(ctx context.Context) ([]counted, error) {
+		h.far()
+		for _, open := range h.batches(joinery.BatchRequested) {
+			if open.Org == who.Org {
+				return nil, nil
+			}
+		}
+		_, _, err := h.r.rekey.RequestBatch(ctx, who, h.b.batchOf(d, false))
+		return []counted{{joinery.AuditRekeyBatchRequested, 0}}, err
+	}
+}
+
+// approve approves a batch as another person.
+func (h *hand) approve(ctx context.Context) ([]counted, error) {
+	for _, open := range h.batches(joinery.BatchRequested) {
+		_, err := h.r.rekey.ApproveBatch(ctx, h.b.agrees, open.ID, approval(open))
+		return []counted{{joinery.AuditRekeyBatchApproved, 0}}, err
+	}
+	return nil, nil
+}
+
+// work has the server arm the devices of all batches that are approved.
+func (h *hand) work(ctx context.Context) (what []counted, err error) {
+	h.far()
+	going := map[joinery.DeviceID]bool{}
+	for _, open := range h.batches(joinery.BatchApproved) {
+		what = append(what, counted{joinery.AuditRekeyBatchDone, 0})
+		going[map[joinery.OrgID]joinery.DeviceID{h.b.alone.Org: h.b.batched, h.b.asks.Org: h.b.many}[open.Org]] = true
+	}
+	for id := range going { // one that has such an order keeps it
+		if state, err := h.r.db.RekeyingDevice(ctx, id); err != nil || state.Rekeying.Order == nil || !state.Rekeying.Order.StateAt(time.Now()).Open() {
+			ok(h.r.t, err)
+			what = append(what, counted{joinery.AuditRekeyArmed, id})
+		}
+	}
+	for more := true; more && err == nil; {
+		more, err = h.r.rekey.WorkBatches(ctx)
+	}
+	return what, err
+}
+
+// uncover cancels the order of a device, so that the next batch gives it another.
+func (h *hand) uncover(who joinery.Caller, d joinery.DeviceID) func(context.Context) ([]counted, error) {
+	return func(ctx context.Context) ([]counted, error) {
+		return []counted{{joinery.AuditRekeyCancelled, d}}, h.r.rekey.Cancel(ctx, who, d)
+	}
+}
+
+// far has a call fail that comes late, too: a batch takes twice as many.
+func (h *hand) far() {
+	if h.r.failAt >= 0 {
+		h.r.failAt = 2*h.r.failAt + rand.IntN(2)
+	}
+}
+
+func (h *hand) batches(state joinery.RekeyBatchState) []joinery.RekeyBatch {
+	h.r.t.Helper()
+	list, err := h.r.db.RekeyBatches(h.r.t.Context(), joinery.RekeyBatchQuery{States: []joinery.RekeyBatchState{state}, Limit: 100})
+	ok(h.r.t, err)
+	return list
+}
+
 // inTree lets the log take everything in, and looks for every entry there.
 func (h *hand) inTree() {
 	t, r := h.r.t, h.r
@@ -287,7 +362,10 @@ func (h *hand) nothingElse(entries map[counted]int) {
 		"SELECT count(*) FROM disclosure": sum(joinery.AuditKeysExposed),
 		"SELECT count(*) FROM rekey":      sum(joinery.AuditRekeyArmed) + sum(joinery.AuditRekeyRequested),
 		"SELECT count(*) FROM activation": sum(""),
-		"SELECT count(*) FROM export WHERE state = " + fmt.Sprintf("'%s'", joinery.ExportDelivered): sum(joinery.AuditExportDelivered),
+		"SELECT count(*) FROM rekey_batch WHERE devices > 0 AND state NOT IN ('collecting', 'withdrawn')": sum(joinery.AuditRekeyBatchRequested),
+		"SELECT count(*) FROM rekey_batch WHERE needs_approval AND state IN ('approved', 'done')":         sum(joinery.AuditRekeyBatchApproved),
+		"SELECT count(*) FROM rekey_batch WHERE state = 'done'":                                           sum(joinery.AuditRekeyBatchDone),
+		"SELECT count(*) FROM export WHERE state = " + fmt.Sprintf("'%s'", joinery.ExportDelivered):       sum(joinery.AuditExportDelivered),
 	} {
 		if got := number(t, h.r, query); got != want {
 			t.Errorf("%s: %d, with %d entries", query, got, want)

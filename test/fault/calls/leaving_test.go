@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -41,6 +42,13 @@ type leavingBase struct {
 	// there, the same and in a ticket, with one to the recipient, and with one that
 	// waits for another person.
 	plain, free, armed, told, disclosed, waits joinery.DeviceID
+
+	// Batches of one device each: of alone one to which devices are added and one of
+	// batched that the server is to arm; of asks one of many that waits for another
+	// person.
+	collecting, working joinery.RekeyBatchID
+	pending             joinery.RekeyBatch
+	batched, many       joinery.DeviceID
 }
 
 var (
@@ -58,12 +66,14 @@ func newLeavingBase(t *testing.T) *leavingBase {
 	_, err := r.fleet.AssignRange(ctx, operator, joinery.JoinEUIRange{Org: b.alone.Org, EUIRange: joinery.EUIRange{First: aloneEUI, Last: aloneEUI}})
 	ok(t, err)
 	b.plain = r.derived(b.alone, aloneEUI, 1)
-	for n, id := range []*joinery.DeviceID{&b.free, &b.armed, &b.told, &b.disclosed} {
+	for n, id := range []*joinery.DeviceID{&b.free, &b.armed, &b.told, &b.disclosed, &b.batched} {
 		*id = r.derived(b.alone, aloneEUI, uint64(n)+2)
 		ok(t, r.rekey.SetProfile(ctx, b.alone, *id, joinery.RekeyS))
 	}
-	b.waits = r.derived(b.asks, stepEUI, 9)
-	ok(t, r.rekey.SetProfile(ctx, b.asks, b.waits, joinery.RekeyS))
+	for n, id := range []*joinery.DeviceID{&b.waits, &b.many} {
+		*id = r.derived(b.asks, stepEUI, uint64(n)+9)
+		ok(t, r.rekey.SetProfile(ctx, b.asks, *id, joinery.RekeyS))
+	}
 
 	b.to, err = r.export.AddRecipient(ctx, b.alone, recipientNamed(t, "laptop"))
 	ok(t, err)
@@ -94,6 +104,9 @@ func newLeavingBase(t *testing.T) *leavingBase {
 	_, err = r.rekey.Arm(ctx, b.alone, rekey.Arm{Device: b.disclosed, JoinEUI: awayEUI, Recipient: b.to.ID})
 	ok(t, err)
 
+	b.collecting = b.requestBatch(t, r, b.alone, b.free, true).ID
+	b.working = b.requestBatch(t, r, b.alone, b.batched, false).ID
+
 	b.agrees = r.admin(b.asks.Org)
 	other, err := r.export.AddRecipient(ctx, b.asks, recipientNamed(t, "safe"))
 	ok(t, err)
@@ -101,6 +114,7 @@ func newLeavingBase(t *testing.T) *leavingBase {
 	ok(t, err)
 	_, err = r.rekey.Arm(ctx, b.asks, b.order(b.waits))
 	ok(t, err)
+	b.pending = b.requestBatch(t, r, b.asks, b.many, false)
 
 	ok(t, r.db.BeginFeed(ctx))
 	ok(t, r.log.Begin(ctx))
@@ -230,6 +244,26 @@ func (b *leavingBase) order(d joinery.DeviceID) rekey.Arm {
 	return rekey.Arm{Device: d, JoinEUI: awayEUI, To: b.there, RekeyKey: true}
 }
 
+// batchOf asks to rekey one device as a batch.
+func (b *leavingBase) batchOf(d joinery.DeviceID, more bool) rekey.NewBatch {
+	return rekey.NewBatch{Arm: b.order(0), Devices: []joinery.DeviceRef{{ID: d}}, More: more}
+}
+
+func (b *leavingBase) requestBatch(t *testing.T, r *rooms, who joinery.Caller, d joinery.DeviceID, more bool) joinery.RekeyBatch {
+	t.Helper()
+	made, absent, err := r.rekey.RequestBatch(t.Context(), who, b.batchOf(d, more))
+	ok(t, err)
+	if len(absent) > 0 {
+		t.Fatalf("%s is absent", d)
+	}
+	return made
+}
+
+// approval is what another person looks at in a batch.
+func approval(b joinery.RekeyBatch) rekey.BatchApproval {
+	return rekey.BatchApproval{Digest: b.Digest, JoinEUI: b.JoinEUI, Thumbprint: b.Thumbprint, RekeyKey: b.RekeyKey}
+}
+
 // asksForMore judges what is left of an export that was asked for in vain: where it
 // is more than a list of devices that ends by itself, it was written down.
 func (b *leavingBase) asksForMore(ctx context.Context, r *rooms) error {
@@ -275,7 +309,7 @@ func allEntries(ctx context.Context, r *rooms) (all []joinery.AuditEntry, err er
 // in which they can be, and the custody log's tree, which is written behind them.
 func TestEveryCallFailsWhereKeysLeave(t *testing.T) {
 	b := newLeavingBase(t)
-	failEach(t, b.base, append(append(exportFlows(b), rekeyFlows(b)...), flow{
+	failEach(t, b.base, append(slices.Concat(exportFlows(b), rekeyFlows(b), batchFlows(b)), flow{
 		name: "custody log grows", once: true, done: never, run: func(ctx context.Context, r *rooms) error {
 			if err := r.log.CatchUp(ctx); err != nil {
 				return err
@@ -408,8 +442,7 @@ func rekeyFlows(b *leavingBase) []flow {
 			return err
 		}},
 		{name: "orders in batch", left: b.batchesEnd, run: func(ctx context.Context, r *rooms) error {
-			batch := rekey.NewBatch{Arm: b.order(0), Devices: []joinery.DeviceRef{{ID: b.free}}}
-			_, _, err := r.rekey.RequestBatch(ctx, b.alone, batch)
+			_, _, err := r.rekey.RequestBatch(ctx, b.alone, b.batchOf(b.free, false))
 			for more := true; more && err == nil; {
 				more, err = r.rekey.WorkBatches(ctx)
 			}
@@ -439,5 +472,46 @@ func rekeyFlows(b *leavingBase) []flow {
 		{name: "disclosure", done: never, run: func(ctx context.Context, r *rooms) error {
 			return file(r.rekey.Disclose(ctx, b.alone, b.to.ID, one(b.disclosed), false))
 		}},
+	}
+}
+
+// batchFlows goes on with batches from each state in which they can be.
+func batchFlows(b *leavingBase) []flow {
+	conflict := isCode(joinery.CodeConflict)
+	add := func(more bool) func(context.Context, *rooms) error {
+		return func(ctx context.Context, r *rooms) error {
+			_, absent, err := r.rekey.AddToBatch(ctx, b.alone, b.collecting, []joinery.DeviceRef{{ID: b.plain}, {ID: b.waits}}, more)
+			if err == nil && !slices.Equal(absent, []int{1}) { // which another organisation holds
+				return fmt.Errorf("absent are %d", absent)
+			}
+			return err
+		}
+	}
+	withdraw := func(name string, who joinery.Caller, id joinery.RekeyBatchID) flow {
+		return flow{name: name, once: true, done: conflict, run: func(ctx context.Context, r *rooms) error {
+			_, err := r.rekey.WithdrawBatch(ctx, who, id)
+			return err
+		}}
+	}
+	return []flow{
+		{name: "devices added to a batch", once: true, done: never, run: add(true)},
+		{name: "the last devices added to a batch", once: true, done: conflict, run: add(false)},
+		{name: "batch approved", once: true, done: conflict, run: func(ctx context.Context, r *rooms) error {
+			_, err := r.rekey.ApproveBatch(ctx, b.agrees, b.pending.ID, approval(b.pending))
+			return err
+		}},
+		{name: "batch rejected", once: true, done: conflict, run: func(ctx context.Context, r *rooms) error {
+			_, err := r.rekey.RejectBatch(ctx, b.agrees, b.pending.ID, "not yet")
+			return err
+		}},
+		{name: "batch worked off", once: true, done: never, run: func(ctx context.Context, r *rooms) (err error) {
+			for more := true; more && err == nil; {
+				more, err = r.rekey.WorkBatches(ctx)
+			}
+			return err
+		}},
+		withdraw("batch withdrawn that is collected", b.alone, b.collecting),
+		withdraw("batch withdrawn that waits for another person", b.asks, b.pending.ID),
+		withdraw("batch withdrawn that is worked off", b.alone, b.working),
 	}
 }
