@@ -85,8 +85,8 @@ demo: ## Devices join a server of their own, step by step; leaves nothing behind
 # processes more than they work.
 .PHONY: test
 test: need-cc need-pg need-poppler need-chromium need-hsm fmt lint build build-hsm ## Everything that must pass before a change lands
-	GORACE=atexit_sleep_ms=0 $(GO) test -race $(WATCHED) -short -vet=off -p 3 -timeout 20m $(CONCURRENT) # -short: without the longest, which come next
-	JOINERY_PROGRAMS=$(CURDIR)/bin $(GO) test -vet=off -p 3 -timeout 20m $(LONGEST) ./...
+	GORACE=atexit_sleep_ms=0 $(GO) test -race $(WATCHED) -short -vet=off -timeout 20m $(CONCURRENT) # -short: without the longest, which come next
+	JOINERY_PROGRAMS=$(CURDIR)/bin $(GO) test -vet=off -timeout 20m $(LONGEST) ./...
 
 .PHONY: test-long
 test-long: need-cc need-pg need-poppler need-chromium need-hsm build build-hsm ## The full figures of every promise: hours rather than minutes

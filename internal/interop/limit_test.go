@@ -199,13 +199,20 @@ func TestHandshakesOfAPeersAddress(t *testing.T) {
 	for range 9 {
 		more = append(more, h.silent(t, "127.0.0.1"))
 	}
-	if !ended(t, more[8], 5*time.Second) {
-		t.Error("more than half of all handshakes are one address's")
-	}
-	for i, c := range more[:8] {
-		if ended(t, c, 20*time.Millisecond) {
-			t.Errorf("connection %d was closed", i+1)
+	// Half of all handshakes, of which the peer's own may still be one; which are too
+	// many of those that come together is the scheduler's choice.
+	closed := 0
+	eventually(t, "somebody is closed", func() bool {
+		closed = 0
+		for _, c := range more {
+			if ended(t, c, time.Millisecond) {
+				closed++
+			}
 		}
+		return closed > 0
+	})
+	if closed > 2 {
+		t.Errorf("%d of 9 connections were closed, want those above half of all handshakes", closed)
 	}
 }
 
