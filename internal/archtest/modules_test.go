@@ -26,7 +26,7 @@ var modules = map[string][]string{
 	"github.com/spf13/pflag":              {"cmd/joinctl"},                                      // cobra's own: flags are walked for completion
 	"golang.org/x/mod":                    {"auditlog", "internal/tlog", "internal/custodylog"}, // Merkle trees and signed notes as Go's own checksum database has them
 	"golang.org/x/oauth2":                 {"internal/auth"},
-	"golang.org/x/sys":                    {"internal/secret", "internal/harden", "internal/store", "internal/auth", "internal/daemon", "internal/handover", "internal/sim/chip/bus"},
+	"golang.org/x/sys":                    {"internal/secret", "internal/harden", "internal/fdsync", "internal/store", "internal/auth", "internal/daemon", "internal/handover", "internal/sim/chip/bus"},
 	"golang.org/x/term":                   {"cmd/joinery", "cmd/joinctl"},
 	"golang.org/x/time":                   {"internal/auth"},
 	"modernc.org/libc":                    {"internal/store"}, // with the next, to give SQLite its memory

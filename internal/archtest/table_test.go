@@ -29,6 +29,7 @@ var rooms = map[string]room{
 	"auditlog":            {ground, "leaf encoding and proof verification: what an auditor links"},
 	"internal/secret":     {ground, "a key in memory: used in a callback, never printed, wiped"},
 	"internal/cmac":       {ground, "AES-CMAC over opaque blocks: the key schedule and the sealing of keys both need it, and neither imports the other"},
+	"internal/fdsync":     {ground, "waits for the disk while other goroutines run: what the kernel has for it, apart from what SQLite is told"},
 	"internal/harden":     {ground, "a process's memory kept out of dumps and away from debuggers; two programs hold keys"},
 	"internal/seal":       {ground, "encrypt to, and open with, a transport or recipient key"},
 	"internal/exportfile": {ground, "root keys on their way to their owner: recipients, the signed file, and its opening, which programs do that link no keyring"},

@@ -176,6 +176,10 @@ func (w *writer) commitBatch(batch []*joinCommit) {
 // tryBatch runs one transaction. With an error nothing of it was written, as
 // far as anybody can tell; otherwise outcomes holds nil or ErrSwapLost by row.
 func (w *writer) tryBatch(batch []*joinCommit) (outcomes []error, err error) {
+	if len(batch) >= crowdOf {
+		crowd.Add(1)
+		defer crowd.Add(-1)
+	}
 	if err := w.begin(); err != nil {
 		return nil, err
 	}

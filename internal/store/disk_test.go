@@ -153,21 +153,7 @@ type shimFile struct {
 
 var shim = vfsShim{disks: map[string]*disk{}, open: map[uintptr]shimFile{}, methods: map[uintptr]uintptr{}}
 
-// at gives what lies at an address in memory of C.
-func at[T any](address uintptr) *T {
-	return *(**T)(unsafe.Pointer(&address))
-}
-
-// address gives a Go function as SQLite calls it.
-func address(f any) uintptr { return (*[2]uintptr)(unsafe.Pointer(&f))[1] }
-
-// function gives a method of SQLite as Go calls it.
-func function[F any](address uintptr) F {
-	return *(*F)(unsafe.Pointer(&struct{ uintptr }{address}))
-}
-
 type (
-	openFunc     = func(tls *libc.TLS, vfs, name, file uintptr, flags int32, out uintptr) int32
 	closeFunc    = func(tls *libc.TLS, file uintptr) int32
 	writeFunc    = func(tls *libc.TLS, file, buf uintptr, n int32, off lib.Tsqlite3_int64) int32
 	truncateFunc = func(tls *libc.TLS, file uintptr, size lib.Tsqlite3_int64) int32
@@ -177,6 +163,7 @@ type (
 func (s *vfsShim) install(t testing.TB) {
 	t.Helper()
 	s.once.Do(func() {
+		ownFiles() // below ours
 		tls := libc.NewTLS()
 		s.sysAddr = lib.Xsqlite3_vfs_find(tls, 0)
 		s.sys = at[lib.Tsqlite3_vfs](s.sysAddr)

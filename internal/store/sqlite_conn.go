@@ -95,6 +95,7 @@ func (c *sqliteConn) bind(query string, args []any) (*sqlite.Stmt, error) {
 // openConn opens one connection to an existing file and runs pragmas on it.
 func openConn(path string, pragmas ...string) (*sqliteConn, error) {
 	givePages()
+	ownFiles()
 	sc, err := sqlite.OpenConn(path, sqlite.OpenReadWrite)
 	if err != nil {
 		return nil, err

@@ -202,6 +202,8 @@ func (w *writer) checkpoint() {
 	if w.logged < w.checkpointAt || w.isBroken() != nil {
 		return
 	}
+	crowd.Add(1)
+	defer crowd.Add(-1)
 	w.news.next()
 	err := w.readers.letGo()
 	var log, copied int64
