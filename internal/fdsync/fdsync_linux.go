@@ -79,22 +79,22 @@ func newQueue() (*queue, error) {
 
 // request is struct iocb of linux/aio_abi.h.
 type request struct {
-	data     uint64
-	_        [2]uint32
-	opcode   uint16
-	priority int16
-	fd       uint32
-	buffer   uint64
-	length   uint64
-	_        [2]uint64 // offset, and reserved
-	flags    uint32
-	eventFD  uint32
+	_       [2]uint64 // what comes back with the answer; key and flags
+	opcode  uint16
+	_       int16 // priority
+	fd      uint32
+	buffer  uint64
+	length  uint64
+	_       [2]uint64 // offset; reserved
+	flags   uint32
+	eventFD uint32
 }
 
 // answer is struct io_event of linux/aio_abi.h.
 type answer struct {
-	data, request uint64
-	result, _     int64
+	_      [2]uint64 // of the request
+	result int64
+	_      int64
 }
 
 // Of linux/aio_abi.h.

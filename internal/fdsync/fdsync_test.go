@@ -25,7 +25,7 @@ func TestData(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer f.Close()
+		t.Cleanup(func() { _ = f.Close() })
 		all.Go(func() {
 			for range 20 {
 				if _, err := f.Write(bytes.Repeat([]byte{byte(i)}, 5000)); err != nil {
@@ -51,8 +51,7 @@ func TestWhatCannotBeSynced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close()
-	defer w.Close()
+	t.Cleanup(func() { _, _ = r.Close(), w.Close() })
 	if err := Data(int(w.Fd())); !errors.Is(err, unix.EINVAL) {
 		t.Errorf("a pipe: %v", err)
 	}
@@ -68,7 +67,7 @@ func TestFailsLater(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	t.Cleanup(func() { _ = f.Close() })
 	if _, err := f.WriteString("text"); err != nil {
 		t.Fatal(err)
 	}

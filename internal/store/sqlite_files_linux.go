@@ -38,7 +38,7 @@ var ownFiles = sync.OnceFunc(func() {
 	}
 	ours := at[sqlitelib.Tsqlite3_vfs](own)
 	*ours = *at[sqlitelib.Tsqlite3_vfs](files.below)
-	ours.FzName, ours.FpNext, ours.FxOpen = name, 0, address(openFunc(openOver))
+	ours.FzName, ours.FpNext, ours.FxOpen = name, 0, address(openOver)
 	sqlitelib.Xsqlite3_vfs_register(tls, own, 1)
 })
 
@@ -85,7 +85,7 @@ func methodsOver(tls *libc.TLS, below uintptr) uintptr {
 		return 0
 	}
 	*at[sqlitelib.Tsqlite3_io_methods](ours) = *theirs
-	at[sqlitelib.Tsqlite3_io_methods](ours).FxSync = address(syncFunc(syncAside))
+	at[sqlitelib.Tsqlite3_io_methods](ours).FxSync = address(syncAside)
 	files.ours[below] = ours
 	return ours
 }
