@@ -156,7 +156,7 @@ func loadEcho(ctx context.Context, o echoOrder) (r echoResult, err error) {
 		return r, err
 	}
 	r.Requests, r.CPU = latency.Len(), (after.CPU - before.CPU).Seconds()
-	r.P99 = float64(latency.Quantile(.99)) / float64(time.Millisecond)
+	r.P99 = milliseconds(latency.Quantile(.99))
 	if r.CPU == 0 {
 		return r, errors.New("the echo was too short to be measured: processor time counts in hundredths of a second")
 	}

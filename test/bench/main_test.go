@@ -53,7 +53,7 @@ func TestBench(t *testing.T) {
 			t.Errorf("%s over %d connections: sizes %+v", c.MACVersion, c.Connections, c.Sizes)
 		}
 		for name, found := range map[string][]float64{
-			"joins": c.JoinsPerCPU, "echoes": c.EchoPerCPU, "ratio": c.Ratio, "rate": c.JoinsASec, "p50": c.P50, "p99": c.P99, "client": c.ClientBusy,
+			"joins": c.JoinsPerCPU, "echoes": c.EchoPerCPU, "ratio": c.Ratio, "rate": c.JoinsASec, "p50": c.P50, "p99": c.P99, "echo's p99": c.EchoP99, "client": c.ClientBusy,
 		} {
 			if len(found) != 1 || found[0] <= 0 {
 				t.Errorf("%s over %d connections: %s is %v", c.MACVersion, c.Connections, name, found)
@@ -63,11 +63,14 @@ func TestBench(t *testing.T) {
 	if len(f.Open.P50) != 1 || f.Open.P50[0] <= 0 || f.Open.Rate != openRate {
 		t.Errorf("open loop %+v", f.Open)
 	}
+	if len(f.Disk.P99) != 1 || f.Disk.P50[0] <= 0 || f.Disk.P99[0] < f.Disk.P50[0] {
+		t.Errorf("disk %+v", f.Disk)
+	}
 	var table bytes.Buffer
 	if err := f.print(&table); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"200 devices", "join ÷ echo", "1.0.3", "1.1.0", "open, 300/s", "RSS"} {
+	for _, want := range []string{"200 devices", "join ÷ echo", "1.0.3", "1.1.0", "open, 300/s", "the disk's sync", "RSS"} {
 		if !strings.Contains(table.String(), want) {
 			t.Errorf("no %q in\n%s", want, table.String())
 		}
