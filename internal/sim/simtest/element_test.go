@@ -202,7 +202,7 @@ func TestFirmwareInC(t *testing.T) {
 		t.Fatal(err)
 	}
 	board := compiled(t, dir, "board", "-std=c11", "testdata/driver.c", "../../../docs/element/board-i2c.c")
-	linux := compiled(t, dir, "linux", "testdata/driver.c", "testdata/board-linux.c")
+	linux := compiled(t, dir, "linux", "testdata/driver.c", "../../../docs/element/board-linux.c")
 	devI2C := compiled(t, dir, "devi2c", "-D_FORTIFY_SOURCE=2", "testdata/devi2c.c", "-lpthread")
 	preload := "LD_PRELOAD=" + compiled(t, dir, "i2c-preload.so", "-shared", "-fPIC", "../../../docs/element/i2c-preload.c")
 	const join, info = "174 transactions", "wake\nread 4 = 04113343\nwrite 0730000000035d\nread 7 = 07000060028038\nidle\n"

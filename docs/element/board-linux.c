@@ -1,6 +1,14 @@
-/* A board's I2C on Linux, by the plain calls of /dev/i2c-1: each transaction opens the
- * bus, says the address, writes or reads, and closes it, as the chip's host library has
- * it for Linux. */
+/*
+ * The part of a board that LoRaMac-node's driver of the ATECC608-TNGLORA needs, for
+ * firmware that runs on Linux with the chip on an I2C bus of the machine: two functions of
+ * I2C, by the plain calls of /dev/i2c-1, and a delay. Put it in the place of the board's
+ * i2c-board.c. With i2c-preload.so loaded before it, the same program talks to an emulated
+ * element.
+ *
+ * Each transaction opens the bus, says the address, writes or reads, and closes it, as the
+ * chip's host library does on Linux. The address is of 7 bits. Both functions give 1 for
+ * success and 0 for "not acknowledged", as boards do.
+ */
 #include <fcntl.h>
 #include <linux/i2c-dev.h>
 #include <stdint.h>
