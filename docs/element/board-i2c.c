@@ -13,6 +13,7 @@
  * there is nothing that a driver could do: the process ends.
  */
 #define _POSIX_C_SOURCE 200809L
+#include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -83,7 +84,11 @@ static void sendAll( const uint8_t* b, size_t n )
 {
     while( n > 0 )
     {
-        ssize_t k = write( element, b, n );
+        ssize_t k = send( element, b, n, MSG_NOSIGNAL );
+        if( k < 0 && errno == EINTR )
+        {
+            continue;
+        }
         if( k <= 0 )
         {
             fail( "it hung up" );
@@ -97,7 +102,11 @@ static void receiveAll( uint8_t* b, size_t n )
 {
     while( n > 0 )
     {
-        ssize_t k = read( element, b, n );
+        ssize_t k = recv( element, b, n, 0 );
+        if( k < 0 && errno == EINTR )
+        {
+            continue;
+        }
         if( k <= 0 )
         {
             fail( "it hung up" );

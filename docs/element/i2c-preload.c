@@ -28,7 +28,7 @@
  * they have to agree whose turn it is.
  *
  * Programs that are linked statically, or ask the kernel without the C library, do not
- * load it.
+ * load it; nor does fopen, which asks from inside of it.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -167,6 +167,20 @@ static int transact(uint8_t kind, uint16_t address, void *data, size_t size) {
     return ok < 0 ? ok : ok && address != 0 ? 0 : -ENXIO;
 }
 
+/* alone and together bracket what speaks with the element: a thread that is cancelled
+ * meanwhile ends behind it, and not with the lock. */
+static int alone(void) {
+    int before;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+    pthread_mutex_lock(&lock);
+    return before;
+}
+
+static void together(int before) {
+    pthread_mutex_unlock(&lock);
+    pthread_setcancelstate(before, NULL);
+}
+
 static ssize_t result(ssize_t n) {
     if (n >= 0) return n;
     errno = -n;
@@ -174,23 +188,23 @@ static ssize_t result(ssize_t n) {
 }
 
 static ssize_t move(const struct bus *b, uint8_t kind, void *data, size_t size) {
-    pthread_mutex_lock(&lock);
-    int error = transact(kind, b->address, data, size);
-    pthread_mutex_unlock(&lock);
+    int before = alone(), error = transact(kind, b->address, data, size);
+    together(before);
     return result(error < 0 ? error : (ssize_t)size);
 }
 
 static int several(const struct i2c_rdwr_ioctl_data *r) {
     int error = 0;
     if (r->nmsgs == 0 || r->nmsgs > I2C_RDWR_IOCTL_MAX_MSGS) return -EINVAL;
-    pthread_mutex_lock(&lock);
+    int before = alone();
     for (uint32_t i = 0; i < r->nmsgs && error == 0; i++) {
         struct i2c_msg *m = &r->msgs[i];
         if (m->flags & (I2C_M_TEN | I2C_M_RECV_LEN)) error = -EOPNOTSUPP;
+        else if (m->addr > 0x7F) error = -EINVAL;
         else error = transact(m->flags & I2C_M_RD ? 'R' : 'W', m->addr, m->buf, m->len);
         if (error == -ENXIO && m->flags & I2C_M_IGNORE_NAK) error = 0;
     }
-    pthread_mutex_unlock(&lock);
+    together(before);
     return error < 0 ? error : (int)r->nmsgs;
 }
 
@@ -214,9 +228,8 @@ static int is_bus(const char *path) {
 static int open_bus(int flags) {
     struct bus b = {.address = 0};
     memcpy(b.magic, magic, sizeof magic);
-    pthread_mutex_lock(&lock);
-    int error = connected();
-    pthread_mutex_unlock(&lock);
+    int before = alone(), error = connected();
+    together(before);
     if (error < 0) return result(error);
     int fd = memfd_create("i2c", flags & O_CLOEXEC ? MFD_CLOEXEC : 0);
     if (fd >= 0 && pwrite(fd, &b, sizeof b, 0) != sizeof b) {

@@ -6,12 +6,14 @@
 #include <linux/i2c-dev.h>
 #include <linux/i2c.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -40,6 +42,13 @@ static int whole( int fd )
     };
     struct i2c_rdwr_ioctl_data all = { m, 4 };
     return ioctl( fd, I2C_RDWR, &all ) == 4 && memcmp( got, revision, sizeof got ) == 0;
+}
+
+static volatile int ticked;
+
+static void tick( int signal )
+{
+    ticked += signal == SIGALRM;
 }
 
 static void* many( void* fd )
@@ -91,6 +100,19 @@ int main( int argc, char** argv )
     CHECK( write( bus, &idle, 1 ) == 1 );
     FAILS( read( bus, got, 1 ), ENXIO ); /* it idles */
     CHECK( whole( other ) ); /* messages have addresses of their own */
+    struct i2c_msg shifted = { 0xB2, I2C_M_RD, 1, got };
+    struct i2c_rdwr_ioctl_data one = { &shifted, 1 };
+    FAILS( ioctl( bus, I2C_RDWR, &one ), EINVAL );
+
+    /* Signals do not come through: firmware on a computer has its timers so. */
+    struct itimerval often = { { 0, 200 }, { 0, 200 } }, never = { { 0, 0 }, { 0, 0 } };
+    struct sigaction ticks = { .sa_handler = tick };
+    CHECK( sigaction( SIGALRM, &ticks, NULL ) == 0 && setitimer( ITIMER_REAL, &often, NULL ) == 0 );
+    for( int i = 0; i < 20 || ticked < 3; i++ )
+    {
+        CHECK( whole( bus ) );
+    }
+    CHECK( setitimer( ITIMER_REAL, &never, NULL ) == 0 );
 
     /* Copies of a descriptor are the same open bus; it closes as files do. */
     int copy = dup( bus );
