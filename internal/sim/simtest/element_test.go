@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -161,82 +160,6 @@ func encrypted(t *testing.T, c net.Conn) string {
 	}
 	exchange(t, c, []byte{'W', 0x59, 0, 1, 2}, "01")
 	return fmt.Sprintf("%x", answer[1:])
-}
-
-// compiled builds a C program, or with "-shared" a library, and gives its path.
-func compiled(t *testing.T, dir, name string, args ...string) string {
-	t.Helper()
-	compiler, err := exec.LookPath("cc")
-	if err != nil {
-		t.Skip("no C compiler here")
-	}
-	out := filepath.Join(dir, name)
-	build := exec.Command(compiler, append([]string{"-Wall", "-Wextra", "-Werror", "-O1", "-o", out}, args...)...)
-	if said, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, said)
-	}
-	return out
-}
-
-// play runs a C program and wants what it says.
-func play(t *testing.T, program, input, want string, env ...string) {
-	t.Helper()
-	cmd := exec.Command(program)
-	cmd.Dir = t.TempDir()
-	cmd.Env, cmd.Stdin = append(os.Environ(), env...), strings.NewReader(input)
-	if out, _ := cmd.CombinedOutput(); !strings.Contains(string(out), want) {
-		t.Errorf("%s %v: got %s, want %s", filepath.Base(program), env, out, want)
-	}
-}
-
-// The two ways into a firmware in C: the board layer of docs/element, which it is built
-// with, and the library there, with which one that is built for /dev/i2c-1 runs as it
-// is. Both do the recorded transactions of a driver, one by one, over TCP and over a
-// Unix socket, with an element that takes its time.
-func TestFirmwareInC(t *testing.T) {
-	dir := t.TempDir()
-	keys := filepath.Join(dir, "keys.csv")
-	writeFile(t, keys, []byte(elementKeys))
-	recorded, err := os.ReadFile("../chip/testdata/join-1.0.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	board := compiled(t, dir, "board", "-std=c11", "testdata/driver.c", "../../../docs/element/board-i2c.c")
-	linux := compiled(t, dir, "linux", "testdata/driver.c", "../../../docs/element/board-linux.c")
-	devI2C := compiled(t, dir, "devi2c", "-D_FORTIFY_SOURCE=2", "testdata/devi2c.c", "-lpthread")
-	preload := "LD_PRELOAD=" + compiled(t, dir, "i2c-preload.so", "-shared", "-fPIC", "../../../docs/element/i2c-preload.c")
-	const join, info = "174 transactions", "wake\nread 4 = 04113343\nwrite 0730000000035d\nread 7 = 07000060028038\nidle\n"
-
-	s := serve(t, 2, "--keys", keys, "--each", "--i2c", "unix:"+filepath.Join(dir, "element"))
-	element := "JOINSIM_ELEMENT=" + s.doors[0]
-	play(t, board, string(recorded), join, element)
-	play(t, linux, string(recorded), join, element, preload)
-	if err := s.stop(); err != nil {
-		t.Fatal(err)
-	}
-	s = serve(t, 1, "--keys", keys, "--i2c", "127.0.0.1:0", "--timing", "200us")
-	element = "JOINSIM_ELEMENT=" + s.doors[0]
-	play(t, board, string(recorded), join, element, "JOINSIM_ELEMENT_NAME=0004A310001FF9DA")
-	play(t, linux, string(recorded), join, element, preload, "JOINSIM_ELEMENT_NAME=0004A310001FF9DA", "JOINSIM_I2C=/dev/i2c-1")
-	play(t, board, "", "0 transactions", element, "JOINSIM_ELEMENT_NAME=#9") // asks nothing
-	for _, program := range []string{board, linux} {
-		play(t, program, info, "5 transactions", element, preload, "JOINSIM_ELEMENT_NAME=#1")
-		play(t, program, info, "of the name", element, preload, "JOINSIM_ELEMENT_NAME=#9")
-	}
-	play(t, linux, info, "set JOINSIM_ELEMENT", "JOINSIM_ELEMENT=", preload)
-	play(t, linux, info, "HOST:PORT", "JOINSIM_ELEMENT=here", preload)
-	play(t, linux, info, "No such file or directory", element, preload, "JOINSIM_I2C=/dev/i2c-9999")
-	if err := s.stop(); err != nil {
-		t.Fatal(err)
-	}
-	play(t, board, info, "nobody answers", element)
-	play(t, linux, info, "nobody answers", element, preload)
-
-	s = serve(t, 1, "--keys", keys, "--i2c", "unix:"+filepath.Join(dir, "element"))
-	play(t, devI2C, "", "0 wrong", "JOINSIM_ELEMENT="+s.doors[0], preload)
-	if err := s.stop(); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // A firmware that is no device of the simulator's joins through an emulated element and
