@@ -152,7 +152,7 @@ static void connected( void )
     {
         fail( "nobody answers: start \"joinsim element serve\", or set JOINSIM_ELEMENT" );
     }
-    if( name != NULL && !frame( 'S', 0, ( const uint8_t* ) name, strlen( name ), NULL ) )
+    if( name != NULL && *name != 0 && !frame( 'S', 0, ( const uint8_t* ) name, strlen( name ), NULL ) )
     {
         fail( "there is none of the name in JOINSIM_ELEMENT_NAME" );
     }

@@ -3,9 +3,11 @@
  * see that element, network and server are there before a whole stack is built, and how
  * few commands a join is. It is no device: it sends nothing else.
  *
- *     join NONCE-FILE      prints a join-request in hexadecimal digits, and takes the
- *                          accept in the same form, a line each; tells on standard error
- *                          what became of it, and ends with 0 where it joined
+ *     join NONCE-FILE        prints a join-request in hexadecimal digits, and takes the
+ *                            accept in the same form, a line each; tells on standard error
+ *                            what became of it, and ends with 0 where it joined
+ *     join NONCE-FILE alone  does not wait for an accept, and derives keys as if there had
+ *                            been one: for "joinsim element check"
  *
  * NONCE-FILE keeps the last DevNonce. Build it with board-i2c.c or board-linux.c.
  */
@@ -44,7 +46,7 @@ static uint16_t crc( const uint8_t* b, size_t n )
 
 static int polled( uint8_t* into, uint16_t size )
 {
-    for( int i = 0; i < 1000; i++ ) /* not acknowledged while it computes */
+    for( int i = 0; i < 400; i++ ) /* not acknowledged while it computes */
     {
         if( I2cMcuReadBuffer( NULL, ADDRESS, into, size ) )
         {
@@ -61,7 +63,10 @@ static void command( uint8_t op, uint8_t p1, uint16_t p2, const uint8_t* data, u
 {
     static const uint8_t awake[4] = { 0x04, 0x11, 0x33, 0x43 };
     uint8_t p[160] = { 3, 7 + n, op, p1, p2 & 0xFF, p2 >> 8 }, got[160], idle = 2, none = 0;
-    memcpy( p + 6, data, n );
+    for( uint8_t i = 0; i < n; i++ )
+    {
+        p[6 + i] = data[i];
+    }
     uint16_t c = crc( p + 1, 5 + n );
     p[6 + n] = c & 0xFF;
     p[7 + n] = c >> 8;
@@ -149,13 +154,47 @@ static uint16_t next( const char* path )
     return nonce;
 }
 
+/* take reads an accept, decrypts and checks it. */
+static void take( uint8_t accept[33] )
+{
+    uint8_t digits[33], got[4];
+    char line[200] = "";
+    size_t n = 0;
+    if( fgets( line, sizeof line, stdin ) != NULL )
+    {
+        for( unsigned v; n < sizeof digits && sscanf( line + 2 * n, "%2x", &v ) == 1; n++ )
+        {
+            digits[n] = v;
+        }
+    }
+    if( n != 17 && n != 33 )
+    {
+        fprintf( stderr, "no accept, but: %s\n", line );
+        exit( 1 );
+    }
+    accept[0] = digits[0];
+    for( size_t i = 1; i < n; i += 16 )
+    {
+        aes( digits + i, accept + i ); /* who made it decrypted, so that a device need only encrypt */
+    }
+    mic( accept, n - 4, got );
+    if( memcmp( got, accept + n - 4, 4 ) != 0 )
+    {
+        fail( "the accept's MIC is wrong" );
+    }
+    if( accept[11] & 0x80 )
+    {
+        fail( "the network speaks LoRaWAN 1.1, this one 1.0" );
+    }
+}
+
 int main( int argc, char** argv )
 {
-    uint8_t request[23] = { 0 }, accept[33], digits[33], b[32], got[4];
-    char line[200] = "";
-    if( argc != 2 )
+    uint8_t request[23] = { 0 }, accept[33] = { 0x20, 1 }, b[32];
+    int alone = argc == 3 && strcmp( argv[2], "alone" ) == 0;
+    if( argc != 2 && !alone )
     {
-        fail( "usage: join NONCE-FILE" );
+        fail( "usage: join NONCE-FILE [alone]" );
     }
     uint16_t nonce = next( argv[1] );
     command( READ, 0x82, JOIN_EUI << 3, NULL, 0, b, 32 );
@@ -179,32 +218,9 @@ int main( int argc, char** argv )
     printf( "\n" );
     fflush( stdout );
 
-    size_t n = 0;
-    if( fgets( line, sizeof line, stdin ) != NULL )
+    if( !alone )
     {
-        for( unsigned v; n < sizeof digits && sscanf( line + 2 * n, "%2x", &v ) == 1; n++ )
-        {
-            digits[n] = v;
-        }
-    }
-    if( n != 17 && n != 33 )
-    {
-        fprintf( stderr, "no accept, but: %s", line );
-        return 1;
-    }
-    accept[0] = digits[0];
-    for( size_t i = 1; i < n; i += 16 )
-    {
-        aes( digits + i, accept + i ); /* who made it decrypted, so that a device need only encrypt */
-    }
-    mic( accept, n - 4, got );
-    if( memcmp( got, accept + n - 4, 4 ) != 0 )
-    {
-        fail( "the accept's MIC is wrong" );
-    }
-    if( accept[11] & 0x80 )
-    {
-        fail( "the network speaks LoRaWAN 1.1, this one 1.0" );
+        take( accept );
     }
     derive( 2, accept, nonce, APP_S_KEY );
     derive( 1, accept, nonce, NWK_S_ENC_KEY );
