@@ -13,6 +13,7 @@
  * there is nothing that a driver could do: the process ends.
  */
 #define _POSIX_C_SOURCE 200809L
+#include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -83,7 +84,11 @@ static void sendAll( const uint8_t* b, size_t n )
 {
     while( n > 0 )
     {
-        ssize_t k = write( element, b, n );
+        ssize_t k = send( element, b, n, MSG_NOSIGNAL );
+        if( k < 0 && errno == EINTR )
+        {
+            continue;
+        }
         if( k <= 0 )
         {
             fail( "it hung up" );
@@ -97,7 +102,11 @@ static void receiveAll( uint8_t* b, size_t n )
 {
     while( n > 0 )
     {
-        ssize_t k = read( element, b, n );
+        ssize_t k = recv( element, b, n, 0 );
+        if( k < 0 && errno == EINTR )
+        {
+            continue;
+        }
         if( k <= 0 )
         {
             fail( "it hung up" );
@@ -143,7 +152,7 @@ static void connected( void )
     {
         fail( "nobody answers: start \"joinsim element serve\", or set JOINSIM_ELEMENT" );
     }
-    if( name != NULL && !frame( 'S', 0, ( const uint8_t* ) name, strlen( name ), NULL ) )
+    if( name != NULL && *name != 0 && !frame( 'S', 0, ( const uint8_t* ) name, strlen( name ), NULL ) )
     {
         fail( "there is none of the name in JOINSIM_ELEMENT_NAME" );
     }

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"joinery/internal/evidence"
+	"joinery/internal/firmware"
 	"joinery/internal/sim/bootloader"
 	"joinery/internal/sim/device"
 	"joinery/internal/sim/element"
@@ -53,7 +54,7 @@ boots answers; one that boots nothing answers nothing. --level says with what:
       (COSE_Sign1) or jwt
 
 Without --state a device of the simulator's configuration answers, at L1; the digest of
---image and --counter are what it says that it runs.
+--image, a signed image or any other file, and --counter are what it says that it runs.
 
 With --fragments the evidence, of L1 or L2, comes as uplinks of at most so many bytes, in
 hexadecimal, one a line, for "joinctl attest fragment".
@@ -143,11 +144,20 @@ func (f *attestFlags) says(about evidence.About) (b []byte, err error) {
 	err = c.withLab(func(l *lab.Lab) error {
 		d, err := l.Device(lab.Selector{DevEUI: who}, 0)
 		if err == nil {
-			b, err = d.Possess(about.Challenge, sha256.Sum256(image), f.counter)
+			b, err = d.Possess(about.Challenge, digestOf(image), f.counter)
 		}
 		return err
 	})
 	return b, err
+}
+
+// digestOf gives what a release of the file is known by: of a signed image the digest
+// that its signature is over, of any other file that of all of it.
+func digestOf(file []byte) [sha256.Size]byte {
+	if image, err := firmware.ReadImage(bytes.NewReader(file), nil); err == nil {
+		return image.Digest
+	}
+	return sha256.Sum256(file)
 }
 
 // booted switches a device on, and has what boots answer.

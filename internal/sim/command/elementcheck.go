@@ -159,7 +159,7 @@ func execFirmware(ctx context.Context, args []string, address string) ([]byte, e
 		given[i] = strings.ReplaceAll(a, "{}", address)
 	}
 	cmd := exec.CommandContext(ctx, given[0], given[1:]...)
-	cmd.Env = append(os.Environ(), "JOINSIM_ELEMENT="+address)
+	cmd.Env = append(os.Environ(), "JOINSIM_ELEMENT="+address, "JOINSIM_ELEMENT_NAME=") // there is one, without a name
 	var out bytes.Buffer
 	cmd.Stdout = &out
 	cmd.WaitDelay = time.Second

@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -161,61 +160,6 @@ func encrypted(t *testing.T, c net.Conn) string {
 	}
 	exchange(t, c, []byte{'W', 0x59, 0, 1, 2}, "01")
 	return fmt.Sprintf("%x", answer[1:])
-}
-
-// The board layer of docs/element, as a firmware is built with it, does the commands of
-// a recorded join over TCP and over a Unix socket, with an element that takes its time.
-func TestBoardLayer(t *testing.T) {
-	compiler, err := exec.LookPath("cc")
-	if err != nil {
-		t.Skip("no C compiler here")
-	}
-	dir := t.TempDir()
-	driver := filepath.Join(dir, "driver")
-	build := exec.Command(compiler, "-std=c11", "-Wall", "-Wextra", "-Werror", "-o", driver, "testdata/driver.c", "../../../docs/element/board-i2c.c")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	keys := filepath.Join(dir, "keys.csv")
-	writeFile(t, keys, []byte(elementKeys))
-	recorded, err := os.ReadFile("../chip/testdata/join-1.0.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	// The answer to a command is what was read between it and the idle.
-	var commands strings.Builder
-	for line := range strings.Lines(string(recorded)) {
-		switch f := strings.Fields(line); {
-		case len(f) == 2 && f[0] == "write":
-			fmt.Fprintf(&commands, "%s ", f[1])
-		case len(f) == 4 && f[0] == "read" && f[1] != "4":
-			commands.WriteString(f[3])
-		case len(f) == 1 && f[0] == "idle":
-			commands.WriteString("\n")
-		}
-	}
-	play := func(script string, want string, env ...string) {
-		t.Helper()
-		cmd := exec.Command(driver)
-		cmd.Env, cmd.Stdin = append(os.Environ(), env...), strings.NewReader(script)
-		if out, _ := cmd.CombinedOutput(); !strings.Contains(string(out), want) {
-			t.Errorf("%v: got %s, want %s", env, out, want)
-		}
-	}
-	s := serve(t, 2, "--keys", keys, "--each", "--i2c", "unix:"+filepath.Join(dir, "element"))
-	play(commands.String(), "29 commands", "JOINSIM_ELEMENT="+s.doors[0])
-	if err := s.stop(); err != nil {
-		t.Fatal(err)
-	}
-	s = serve(t, 1, "--keys", keys, "--i2c", "127.0.0.1:0", "--timing", "200us")
-	play(commands.String(), "29 commands", "JOINSIM_ELEMENT="+s.doors[0], "JOINSIM_ELEMENT_NAME=0004A310001FF9DA")
-	play("0730000000035d 07000060028038", "1 commands", "JOINSIM_ELEMENT="+s.doors[0], "JOINSIM_ELEMENT_NAME=#1")
-	play("", "0 commands", "JOINSIM_ELEMENT="+s.doors[0], "JOINSIM_ELEMENT_NAME=#9") // asks nothing
-	play("0730000000035d 07000060028038", "none of the name", "JOINSIM_ELEMENT="+s.doors[0], "JOINSIM_ELEMENT_NAME=#9")
-	if err := s.stop(); err != nil {
-		t.Fatal(err)
-	}
-	play("0730000000035d 07000060028038", "nobody answers", "JOINSIM_ELEMENT="+s.doors[0])
 }
 
 // A firmware that is no device of the simulator's joins through an emulated element and

@@ -8,6 +8,7 @@
 package bus
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -44,6 +45,9 @@ type Options struct {
 // Bus is an I²C bus with one chip on it. It is safe for concurrent use: several hosts
 // share it as several masters do.
 type Bus struct {
+	// turn is whose command it is, among hosts whose bridge carries one out in one.
+	turn sync.Mutex
+
 	mu   sync.Mutex
 	chip *chip.Chip
 	o    Options
@@ -197,10 +201,18 @@ func (b *Bus) write(address byte, data []byte) bool {
 	return true
 }
 
-// execute carries out a command and keeps its answer for reads.
+// execute carries out a command and keeps its answer for reads. One that would take
+// longer than the chip has until its watchdog is not begun.
 func (b *Bus) execute(packet []byte, f Fault) {
+	now, took := b.o.Now(), time.Duration(0)
+	if b.o.Timing != nil && len(packet) > 1 {
+		took = b.o.Timing(chip.Opcode(packet[1]))
+	}
 	answer := f.Status.Packet()
-	if f.Kind != CommandError {
+	switch {
+	case b.o.Watchdog > 0 && now.Sub(b.woken)+took >= b.o.Watchdog:
+		answer, took = chip.Watchdog.Packet(), 0
+	case f.Kind != CommandError:
 		answer = b.chip.Execute(packet)
 		if b.o.Watch != nil {
 			b.o.Watch(packet, answer)
@@ -210,12 +222,8 @@ func (b *Bus) execute(packet []byte, f Fault) {
 		spoil(answer)
 	}
 	b.out, b.pointer = answer, 0
-	took := f.Delay
-	if b.o.Timing != nil && len(packet) > 1 {
-		took += b.o.Timing(chip.Opcode(packet[1]))
-	}
 	b.free = time.Time{}
-	if took > 0 {
+	if took += f.Delay; took > 0 {
 		b.free = b.o.Now().Add(took)
 	}
 }
@@ -238,11 +246,19 @@ func (b *Bus) read(dst []byte, address byte, n int) ([]byte, bool) {
 	return dst, true
 }
 
-// Wake wakes the chip as a bridge does for its host, and gives what it says then; nil
-// where it does not wake. One that was awake says the same.
-func (b *Bus) Wake() []byte {
+// Address gives the address of 7 bits that the chip answers to now.
+func (b *Bus) Address() byte {
 	b.mu.Lock()
-	was := b.awake
+	defer b.mu.Unlock()
+	return b.chip.Address()
+}
+
+// Wake wakes the chip as a bridge does for its host, and gives what it says then; nil
+// where it does not wake, or ctx ends. One that was awake says the same.
+func (b *Bus) Wake(ctx context.Context) []byte {
+	b.mu.Lock()
+	b.tick()
+	was := b.awake && !b.left
 	woke := b.wake()
 	b.mu.Unlock()
 	switch {
@@ -251,36 +267,70 @@ func (b *Bus) Wake() []byte {
 	case was:
 		return chip.Awake.Packet()
 	}
-	return b.collect()
+	return b.Collect(ctx, chip.MaxResponse)
+}
+
+// Send wakes the chip if need be and writes to it, whatever its address is, as a bridge
+// does for its host. It tells whether the chip acknowledged.
+func (b *Bus) Send(ctx context.Context, data []byte) bool {
+	return b.Wake(ctx) != nil && b.Tell(data)
+}
+
+// Tell is a write transaction to whatever address the chip has.
+func (b *Bus) Tell(data []byte) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.write(b.chip.Address(), data)
 }
 
 // Talk wakes the chip if need be, carries out one command and waits for its answer: as
-// a bridge does for its host. nil where the chip does not answer.
-func (b *Bus) Talk(packet []byte) []byte {
-	if b.Wake() == nil {
+// a bridge does for its host. nil where the chip does not answer, or ctx ends.
+func (b *Bus) Talk(ctx context.Context, packet []byte) []byte {
+	b.turn.Lock()
+	defer b.turn.Unlock()
+	if !b.Send(ctx, append([]byte{wordCommand}, packet...)) {
 		return nil
 	}
-	if !b.Write(b.chip.Address(), append([]byte{wordCommand}, packet...)) {
-		return nil
-	}
-	return b.collect()
+	return b.Collect(ctx, chip.MaxResponse)
 }
 
-// collect waits until the chip is done and reads all that it has to say.
-func (b *Bus) collect() []byte {
-	b.mu.Lock()
-	wait := b.free.Sub(b.o.Now())
-	b.mu.Unlock()
-	if wait > 0 {
-		time.Sleep(wait)
+// Collect waits until the chip is done and reads what it has to say and was not read
+// yet, n bytes at most. nil where it has nothing to say, falls asleep, or ctx ends.
+func (b *Bus) Collect(ctx context.Context, n int) []byte {
+	for {
+		b.mu.Lock()
+		wait := b.busy()
+		if wait <= 0 {
+			break
+		}
+		b.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
 	}
-	b.mu.Lock()
 	defer b.mu.Unlock()
-	f := b.fault(Transaction{Kind: Read})
-	if f.Kind == NACK || !b.awake {
+	if f := b.fault(Transaction{Kind: Read}); f.Kind == NACK || !b.awake || b.pointer >= len(b.out) {
 		return nil
 	}
-	answer := append([]byte{}, b.out[min(b.pointer, len(b.out)):]...)
-	b.pointer = len(b.out)
-	return answer
+	there := b.out[b.pointer:]
+	there = there[:min(n, len(there))]
+	b.pointer += len(there)
+	return append([]byte{}, there...)
+}
+
+// busy gives how long a chip that is awake computes yet, but not more than until its
+// watchdog; 0 of one that is done, or not awake.
+func (b *Bus) busy() time.Duration {
+	b.tick()
+	if !b.awake || b.free.IsZero() {
+		return 0
+	}
+	now := b.o.Now()
+	wait := b.free.Sub(now)
+	if b.o.Watchdog > 0 {
+		wait = min(wait, b.o.Watchdog-now.Sub(b.woken))
+	}
+	return wait
 }

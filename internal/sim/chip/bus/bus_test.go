@@ -3,12 +3,16 @@ package bus
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"io"
+	"net"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -51,7 +55,7 @@ func connect(t testing.TB, p Protocol, b *Bus) host {
 	t.Helper()
 	near, far := pipe()
 	done := make(chan struct{})
-	go func() { defer close(done); _ = p(far, One(b)) }()
+	go func() { defer close(done); _ = p(t.Context(), far, One(b)) }()
 	t.Cleanup(func() { _ = near.Close(); <-done })
 	return host{near, t}
 }
@@ -292,6 +296,24 @@ func TestBusyAndWatchdog(t *testing.T) {
 	if got, _ := b.Read(address, 7); got[2] != 0 {
 		t.Errorf("TempKey outlived the watchdog: %x", got)
 	}
+	// A command that would not be done in time is not begun.
+	b.Write(address, []byte{wordIdle})
+	b.Write(0, nil)
+	c.now = c.now.Add(DefaultWatchdog - 165*time.Millisecond)
+	derive := chip.Command(chip.OpKDF, 0x2A, 0x0200, append([]byte{1, 0, 0, 0, 2}, make([]byte, 15)...)...)
+	b.Write(address, append([]byte{wordCommand}, derive...))
+	if got, _ := b.Read(address, 4); hex.EncodeToString(got) != "04ee3141" {
+		t.Errorf("a command too late: %x", got)
+	}
+	b.Write(address, append([]byte{wordCommand}, chip.Command(chip.OpInfo, 0, 0)...))
+	// A wake while it computes is ignored, and so is who asks for sleep.
+	if !b.Write(0, nil) || b.Write(address, []byte{wordSleep}) {
+		t.Error("a busy chip took a word address")
+	}
+	c.now = c.now.Add(5 * time.Millisecond)
+	if got, _ := b.Read(address, 7); hex.EncodeToString(got) != "07000060028038" {
+		t.Errorf("after a wake while it was busy: %x", got)
+	}
 	// Who idles in time starts it anew.
 	for range 3 {
 		c.now = c.now.Add(DefaultWatchdog / 2)
@@ -342,18 +364,145 @@ func TestBridge(t *testing.T) {
 		{"0214b2", "0214b200"}, {"0215b2", "0215b200"}, {"0211b2ff0730000000035d", "0211b200"},
 		{"0212b2000300", "0212b200070000"}, {"0219b2", "0219b2e2"}, {"0211b2", "0211b2e2"},
 	} {
-		say := unhex(t, strings.ReplaceAll(m.say, " ", ""))
-		if _, err := h.Write(append([]byte{0, byte(len(say))}, say...)); err != nil {
+		if got := h.said(t, strings.ReplaceAll(m.say, " ", "")); got != m.want {
+			t.Errorf("%s: got %s, want %s", m.say, got, m.want)
+		}
+	}
+}
+
+// said is what a host sends and gets by the bridge.
+func (h host) said(t *testing.T, say string) string {
+	t.Helper()
+	m := unhex(t, say)
+	if _, err := h.Write(append([]byte{0, byte(len(m))}, m...)); err != nil {
+		t.Fatal(err)
+	}
+	var head [2]byte
+	if _, err := io.ReadFull(h, head[:]); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, binary.BigEndian.Uint16(head[:]))
+	if _, err := io.ReadFull(h, got); err != nil {
+		t.Fatal(err)
+	}
+	return hex.EncodeToString(got)
+}
+
+// What a bridge does besides: an answer by parts, word addresses without a packet, a
+// chip at another address, which nobody there answers to; one whose address was changed
+// answers to the old one until it slept.
+func TestBridgeAddresses(t *testing.T) {
+	b := New(chip.New(chip.Blank([chip.SerialSize]byte{1, 0x23, 8: 0xEE}), chip.Options{}), Options{})
+	h, in := connect(t, Bridge, b), connect(t, Kit, b)
+	kit := bufio.NewReader(in)
+	device := func() string {
+		t.Helper()
+		if _, err := io.WriteString(in, "board:device(00)\n"); err != nil {
 			t.Fatal(err)
 		}
-		var head [2]byte
-		if _, err := io.ReadFull(h, head[:]); err != nil {
+		line, err := kit.ReadString('\n')
+		if err != nil {
 			t.Fatal(err)
 		}
-		got := make([]byte, binary.BigEndian.Uint16(head[:]))
-		if _, err := io.ReadFull(h, got); err != nil || hex.EncodeToString(got) != m.want {
-			t.Errorf("%s: got %x, %v, want %s", m.say, got, err, m.want)
+		return line
+	}
+	if got := device(); got != "ECC608A TWI 00(C0)\n" {
+		t.Errorf("the chip is %q", got)
+	}
+	change := "0211c0ff" + hex.EncodeToString(chip.Command(chip.OpWrite, 0, 4, 0xD4, 0, 0, 1)) // the word with I2C_Address
+	for _, m := range [][2]string{
+		{"0213b2", "0213b2e7"}, {"0211b2ff0730000000035d", "0211b2e7"}, {"0212b200c000", "0212b2e7"}, {"0215b2", "0215b2e7"},
+		{"021360", "02136000"}, // 7 bits
+		{"0211c0ff0730000000035d", "0211c000"}, {"0212c0000100", "0212c00007"}, {"0212c0000600", "0212c000000060028038"},
+		{"0212c0000600", "0212c0e7"}, // nothing more
+		{"0211c000", "0211c000"}, {"0212c000c000", "0212c00007000060028038"},
+		{"0211c001", "0211c000"}, {"0212c000c000", "0212c0e7"}, // sleep
+		{change, "0211c000"}, {"0212c000c000", "0212c00004000340"}, {"0211c002", "0211c000"}, {"0213c0", "0213c000"},
+		{"0215c0", "0215c000"}, {"0213c0", "0213c0e7"}, {"0213d4", "0213d400"},
+	} {
+		if got := h.said(t, m[0]); got != m[1] {
+			t.Errorf("%s: got %s, want %s", m[0], got, m[1])
 		}
+	}
+	if got := device(); got != "ECC608A TWI 00(D4)\n" {
+		t.Errorf("the chip is now %q", got)
+	}
+}
+
+// Hosts whose bridges carry out a command in one do not come between each other, however
+// long it takes.
+func TestKitTurns(t *testing.T) {
+	b := New(newChip(t), Options{Timing: Fixed(200 * time.Microsecond)})
+	var wg sync.WaitGroup
+	for say, want := range map[string]string{
+		"E:t(0730000000035D)": "00(07000060028038)\n",
+		"E:t(070280000009AD)": "00(2301238EBE0000600220080BD527011100B20000018FBD858FCE0FCE0FCE0FCE0F75A6)\n",
+	} {
+		h := connect(t, Kit, b)
+		wg.Go(func() {
+			in := bufio.NewReader(h)
+			for range 20 {
+				if _, err := io.WriteString(h, say+"\n"); err != nil {
+					t.Error(err)
+				}
+				if got, err := in.ReadString('\n'); got != want {
+					t.Errorf("%s: got %q, %v", say, got, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// fullListener is a listener of a process that has no descriptors left, now and then.
+type fullListener struct {
+	net.Listener
+	left int
+}
+
+func (l *fullListener) Accept() (net.Conn, error) {
+	if l.left--; l.left >= 0 {
+		return nil, &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	}
+	return l.Listener.Accept()
+}
+
+// Who finds no room for another connection waits, and serves on; it ends when it is
+// told to, also while a chip takes an hour for its answer.
+func TestServeGoesOn(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	b := New(newChip(t), Options{Faults: script(t, "command 2 slow 1h")})
+	go func() { done <- Serve(ctx, &fullListener{l, 2}, Kit, One(b)) }()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	for range 2 {
+		if _, err := io.WriteString(c, "E:t(0730000000035D)\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if line, err := bufio.NewReader(c).ReadString('\n'); line != "00(07000060028038)\n" {
+		t.Errorf("got %q, %v", line, err)
+	}
+	for { // until it computes
+		b.mu.Lock()
+		busy := b.busy() > 0
+		b.mu.Unlock()
+		if busy {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 
@@ -409,7 +558,7 @@ func FuzzFrames(f *testing.F) {
 		for _, p := range []Protocol{I2C, Bridge, Kit} {
 			b := New(newChip(t), Options{})
 			var out bytes.Buffer
-			if err := p(struct {
+			if err := p(t.Context(), struct {
 				io.Reader
 				io.Writer
 			}{bytes.NewReader(in), &out}, One(b)); err == nil && len(in) > 0 && out.Len() > (len(in)+1)*2000 {

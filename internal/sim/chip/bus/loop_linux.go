@@ -38,16 +38,11 @@ func ServeI2C(ctx context.Context, l net.Listener, e Elements) error {
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
 	for i := 0; ; i++ {
-		conn, err := l.Accept()
-		if err != nil {
-			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
-				return nil
-			}
+		conn, err := accept(ctx, l)
+		if conn == nil {
 			return err
 		}
-		if err := loops[i%len(loops)].add(conn, e); err != nil {
-			return err
-		}
+		_ = loops[i%len(loops)].add(conn, e) // where that fails this one is hung up, and the others go on
 	}
 }
 
@@ -131,7 +126,8 @@ func (p *loop) end() { _, _ = unix.Write(p.bell, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 func (p *loop) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for fd := range p.lines {
+	for fd, n := range p.lines {
+		n.leave()
 		_ = unix.Close(int(fd))
 	}
 	_ = unix.Close(p.bell)
@@ -142,7 +138,7 @@ func (p *loop) hangUp(n *line) {
 	p.mu.Lock()
 	delete(p.lines, int32(n.fd))
 	p.mu.Unlock()
-	n.b.HangUp()
+	n.leave()
 	_ = unix.Close(n.fd)
 }
 

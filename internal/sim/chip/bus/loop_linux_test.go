@@ -6,9 +6,12 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"testing"
+	"time"
 
 	"joinery/internal/sim/chip"
 )
@@ -94,6 +97,137 @@ func TestServeI2C(t *testing.T) {
 			t.Fatal(err)
 		}
 		all(c, want) // the others are served on
+	}
+}
+
+// descriptors gives how many this process has open.
+func descriptors(t *testing.T) int {
+	t.Helper()
+	all, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(all)
+}
+
+// Many hosts of which each sends half a frame and no more, some who read none of what
+// they asked for, and some who only knock: they cost a descriptor each and no goroutine,
+// the one who works is served, and when they are gone nothing of them is left.
+func TestManyHosts(t *testing.T) {
+	const many, some = 1_000, 8 // some that come and go with what else the process does
+	dial := served(t, "unix", filepath.Join(t.TempDir(), "socket"))
+	works := dial()
+	step{infoFrames[:4], []byte{1}}.over(t, works) // the wake
+	descriptorsBefore, goroutines := descriptors(t), runtime.NumGoroutine()
+	hosts := make([]net.Conn, many)
+	for i := range hosts {
+		hosts[i] = dial()
+		switch i % 3 {
+		case 0:
+			_, _ = hosts[i].Write([]byte{'W', address, 0, 200, wordCommand})
+		case 1:
+			if i < 100 { // what the system keeps for each is much
+				_, _ = hosts[i].Write(bytes.Repeat([]byte{'R', address, 4, 0}, 1_000))
+			}
+		}
+	}
+	step{infoFrames[4 : len(infoFrames)-4], []byte{1}}.over(t, works) // the command
+	for descriptors(t) < descriptorsBefore+2*many-some {
+		time.Sleep(time.Millisecond) // until all are served
+	}
+	if now := runtime.NumGoroutine(); now > goroutines+many/10 {
+		t.Errorf("%d goroutines, and %d before the hosts came", now, goroutines)
+	}
+	for _, h := range hosts {
+		_ = h.Close()
+	}
+	for descriptors(t) > descriptorsBefore+some {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// Who only knocks, or goes to another element, does not wake the chip for those who are
+// in the middle of a command; who spoke and hung up leaves one that wakes anew.
+func TestHangUp(t *testing.T) {
+	b, other := New(newChip(t), Options{}), New(newChip(t), Options{})
+	c := connect(t, I2C, b)
+	output := func() byte {
+		t.Helper()
+		b.Write(0, nil) // ignored where it is awake
+		got, ok := b.Read(address, 1)
+		if !ok {
+			t.Fatal("it sleeps")
+		}
+		b.Write(address, []byte{wordReset})
+		return got[0]
+	}
+	for _, request := range [][]byte{infoFrames[:4], infoFrames[4 : len(infoFrames)-4]} {
+		step{request, []byte{1}}.over(t, c)
+	}
+	for range 2 {
+		seat := sit(One(b))
+		seat.leave()
+		if got := output(); got != 7 {
+			t.Errorf("after a knock the chip says %02x", got)
+		}
+	}
+	seat := sit(pair{b, other})
+	seat.chip()
+	if !seat.move("other") || seat.bus != other || seat.move("none") {
+		t.Fatal("the seat is not at the other")
+	}
+	if got := output(); got != 4 {
+		t.Errorf("after one who spoke left, the chip says %02x", got)
+	}
+}
+
+// pair is two elements.
+type pair struct{ first, other *Bus }
+
+func (p pair) First() *Bus { return p.first }
+func (p pair) Find(name string) *Bus {
+	if name == "other" {
+		return p.other
+	}
+	return nil
+}
+
+// oddListener gives a connection that is no socket, after it found no room for one.
+type oddListener struct {
+	fullListener
+	odd net.Conn
+}
+
+func (l *oddListener) Accept() (net.Conn, error) {
+	if c := l.odd; l.left <= 0 && c != nil {
+		l.odd = nil
+		return c, nil
+	}
+	return l.fullListener.Accept()
+}
+
+// One connection that cannot be served is hung up, and the others are served.
+func TestServeI2CGoesOn(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	near, far := net.Pipe()
+	done := make(chan error, 1)
+	go func() { done <- ServeI2C(ctx, &oddListener{fullListener{l, 2}, far}, One(New(newChip(t), Options{}))) }()
+	if _, err := near.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("the odd one: %v", err)
+	}
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	step{infoFrames[:4], []byte{1}}.over(t, c)
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"syscall"
+	"time"
 )
 
 // Elements are the chips that a listener serves. Each connection talks to the first
@@ -32,8 +34,41 @@ func (o one) First() *Bus              { return o.b }
 func (one) Find(string) *Bus           { return nil }
 func reader(c io.Reader) *bufio.Reader { return bufio.NewReaderSize(c, 256) }
 
-// Protocol is how transactions travel over a connection.
-type Protocol func(io.ReadWriter, Elements) error
+// seat is a connection's place at a chip.
+type seat struct {
+	elements Elements
+	bus      *Bus
+	// used is that the connection spoke with the chip. Only such a one leaves anything
+	// behind when it hangs up; who only knocked disturbs nobody.
+	used bool
+}
+
+func sit(e Elements) seat { return seat{elements: e, bus: e.First()} }
+
+// chip gives the bus of the chip, to speak with it.
+func (s *seat) chip() *Bus {
+	s.used = true
+	return s.bus
+}
+
+// move goes to the chip of that name. It tells whether there is one.
+func (s *seat) move(name string) bool {
+	other := s.elements.Find(name)
+	if other != nil && other != s.bus {
+		s.leave()
+		s.bus, s.used = other, false
+	}
+	return other != nil
+}
+
+func (s *seat) leave() {
+	if s.used {
+		s.bus.HangUp()
+	}
+}
+
+// Protocol is how transactions travel over a connection, until it ends or ctx does.
+type Protocol func(context.Context, io.ReadWriter, Elements) error
 
 // Serve serves connections until ctx ends, and then closes all of them.
 func Serve(ctx context.Context, l net.Listener, p Protocol, e Elements) error {
@@ -44,20 +79,46 @@ func Serve(ctx context.Context, l net.Listener, p Protocol, e Elements) error {
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
 	for {
-		conn, err := l.Accept()
-		if err != nil {
-			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
-				return nil
-			}
+		conn, err := accept(ctx, l)
+		if conn == nil {
 			return err
 		}
 		wg.Go(func() {
 			hangUp := context.AfterFunc(ctx, func() { _ = conn.Close() })
 			defer hangUp()
 			defer func() { _ = conn.Close() }()
-			_ = p(conn, e) // a connection that says nonsense is hung up
+			_ = p(ctx, conn, e) // a connection that says nonsense is hung up
 		})
 	}
+}
+
+// acceptAgain is how long who finds no room for another connection waits.
+const acceptAgain = 50 * time.Millisecond
+
+// accept gives the next connection, and none when ctx ended or the listener was closed.
+// Where the process or the machine has no descriptor left for one, those that there are
+// go on, and it waits until they give theirs back.
+func accept(ctx context.Context, l net.Listener) (net.Conn, error) {
+	for {
+		conn, err := l.Accept()
+		switch {
+		case err == nil:
+			return conn, nil
+		case ctx.Err() != nil, errors.Is(err, net.ErrClosed):
+			return nil, nil
+		case !full(err):
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(acceptAgain):
+		}
+	}
+}
+
+// full tells whether an error says that there is no room now.
+func full(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.ENOMEM)
 }
 
 // Frames of I2C.
@@ -82,9 +143,9 @@ var ErrFrame = errors.New("bus: not a frame")
 //
 // A write to address 0, with or without data, wakes the chip. A host may send frames
 // before it has the answers to those before: their answers come together.
-func I2C(conn io.ReadWriter, e Elements) error {
+func I2C(_ context.Context, conn io.ReadWriter, e Elements) error {
 	t := newTalk(e)
-	defer func() { t.b.HangUp() }()
+	defer t.leave()
 	for {
 		n, err := conn.Read(t.space())
 		for more := true; more; n = 0 {
@@ -109,8 +170,7 @@ func I2C(conn io.ReadWriter, e Elements) error {
 // talk is a connection of bare transactions: which chip it talks to, what came of a
 // frame that is not whole, what is not answered yet.
 type talk struct {
-	e       Elements
-	b       *Bus
+	seat
 	in, out []byte
 }
 
@@ -123,7 +183,7 @@ const (
 )
 
 func newTalk(e Elements) *talk {
-	return &talk{e: e, b: e.First(), in: make([]byte, 0, firstBuffer), out: make([]byte, 0, firstBuffer)}
+	return &talk{seat: sit(e), in: make([]byte, 0, firstBuffer), out: make([]byte, 0, firstBuffer)}
 }
 
 // space gives where bytes that come are to be put: never none.
@@ -184,13 +244,11 @@ func (t *talk) frame(f []byte) {
 	t.out = append(t.out, 1)
 	switch data := f[4:]; f[0] {
 	case frameWrite:
-		ok = t.b.Write(f[1], data)
+		ok = t.chip().Write(f[1], data)
 	case frameRead:
-		t.out, ok = t.b.AppendRead(t.out, f[1], int(binary.BigEndian.Uint16(f[2:])))
+		t.out, ok = t.chip().AppendRead(t.out, f[1], int(binary.BigEndian.Uint16(f[2:])))
 	case frameSelect:
-		if other := t.e.Find(string(data)); other != nil {
-			t.b, ok = other, true
-		}
+		ok = t.move(string(data))
 	}
 	if !ok {
 		t.out[at] = 0
@@ -206,6 +264,8 @@ const (
 	bridgeIdle    = 4
 	bridgeSleep   = 5
 
+	wordAny = 0xFF // the word address of a send that leaves it to the bridge
+
 	bridgeOK       = 0x00
 	bridgeNoAnswer = 0xE7 // what host libraries call "no response"
 	bridgeBad      = 0xE2 // "bad parameter"
@@ -213,13 +273,14 @@ const (
 
 // Bridge is the kit bridge's binary protocol, version 2: messages, before each its
 // length in two bytes, big-endian. A message is 02, the command with the interface in
-// its upper half, the address; behind a send the word address and a packet; behind a
-// receive 00 and the length that is wanted, little-endian. The answer repeats the
-// three bytes, then comes a status, and behind a receive the packet. A send wakes a
-// chip that is not awake.
-func Bridge(conn io.ReadWriter, e Elements) error {
-	in, b := reader(conn), e.First()
-	defer b.HangUp()
+// its upper half, the address (7 bits, or shifted by one); behind a send the word
+// address, FF for a command's, and a packet; behind a receive 00 and the length that is
+// wanted, little-endian. The answer repeats the three bytes, then comes a status, and
+// behind a receive what the chip says, from where the receive before left off. A send
+// wakes a chip that is not awake.
+func Bridge(ctx context.Context, conn io.ReadWriter, e Elements) error {
+	in, at := reader(conn), sit(e)
+	defer at.leave()
 	for {
 		var head [2]byte
 		if _, err := io.ReadFull(in, head[:]); err != nil {
@@ -233,54 +294,56 @@ func Bridge(conn io.ReadWriter, e Elements) error {
 		if _, err := io.ReadFull(in, m); err != nil {
 			return err
 		}
-		answer := bridge(b, m)
-		if answer == nil {
+		if m[0] != bridgeVersion {
 			return ErrFrame
 		}
-		if _, err := conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(answer))), answer...)); err != nil {
+		status, data := bridge(ctx, at.chip(), m[1]&15, m[2], m[3:])
+		answer := append(append([]byte{0, 0}, m[:3]...), status)
+		answer = append(answer, data...)
+		binary.BigEndian.PutUint16(answer, uint16(len(answer)-2))
+		if _, err := conn.Write(answer); err != nil {
 			return err
 		}
 	}
 }
 
-// bridge answers a message of 3 bytes at least; nil where it is none.
-func bridge(b *Bus, m []byte) []byte {
-	if m[0] != bridgeVersion {
-		return nil
-	}
-	out := append([]byte{}, m[:3]...)
-	status := func(ok bool) []byte {
+// bridge does one message.
+func bridge(ctx context.Context, b *Bus, command, address byte, rest []byte) (status byte, data []byte) {
+	done := func(ok bool) byte {
 		if ok {
-			return append(out, bridgeOK)
+			return bridgeOK
 		}
-		return append(out, bridgeNoAnswer)
+		return bridgeNoAnswer
 	}
-	own := b.chip.Address()
-	switch m[1] & 15 {
+	if own := b.Address(); address != own && address != own<<1 {
+		return bridgeNoAnswer, nil
+	}
+	switch command {
 	case bridgeSend:
-		if len(m) < 4 {
-			return append(out, bridgeBad)
+		if len(rest) == 0 {
+			return bridgeBad, nil
 		}
-		return status(b.Wake() != nil && b.Write(own, append([]byte{wordCommand}, m[4:]...)))
+		if rest[0] == wordAny {
+			rest[0] = wordCommand
+		}
+		return done(b.Send(ctx, rest)), nil
 	case bridgeReceive:
-		answer := b.collect()
-		if answer == nil {
-			return status(false)
+		wanted := maxFrame
+		if len(rest) >= 3 {
+			wanted = int(binary.LittleEndian.Uint16(rest[1:]))
 		}
-		if len(m) >= 6 {
-			answer = answer[:min(len(answer), int(binary.LittleEndian.Uint16(m[4:])))]
-		}
-		return append(status(true), answer...)
+		data = b.Collect(ctx, wanted)
+		return done(data != nil), data
 	case bridgeWake:
-		return status(b.Wake() != nil)
+		return done(b.Wake(ctx) != nil), nil
 	case bridgeIdle:
-		b.Write(own, []byte{wordIdle})
-		return status(true)
+		b.Tell([]byte{wordIdle})
+		return bridgeOK, nil
 	case bridgeSleep:
-		b.Write(own, []byte{wordSleep})
-		return status(true)
+		b.Tell([]byte{wordSleep})
+		return bridgeOK, nil
 	}
-	return append(out, bridgeBad)
+	return bridgeBad, nil
 }
 
 // maxLine bounds a line of the kit protocol.
@@ -289,30 +352,21 @@ const maxLine = 512
 // Kit is the kit protocol of text lines, of boards on a UART or USB. NULs between lines
 // are skipped. Besides the protocol's own lines there is board:element(NAME), which
 // selects an element.
-func Kit(conn io.ReadWriter, e Elements) error {
-	s := bufio.NewScanner(conn)
-	s.Buffer(make([]byte, 0, 256), maxLine)
-	b := e.First()
-	defer func() { b.HangUp() }()
-	for s.Scan() {
-		line := strings.Trim(s.Text(), "\x00\r ")
+func Kit(ctx context.Context, conn io.ReadWriter, e Elements) error {
+	lines := bufio.NewScanner(conn)
+	lines.Buffer(make([]byte, 0, 256), maxLine)
+	at := sit(e)
+	defer at.leave()
+	for lines.Scan() {
+		line := strings.Trim(lines.Text(), "\x00\r ")
 		if line == "" {
 			continue
 		}
-		var answer string
-		if name, ok := argument(line, "board:element("); ok {
-			answer = "01()"
-			if other := e.Find(name); other != nil {
-				b, answer = other, "00()"
-			}
-		} else {
-			answer = kit(b, line)
-		}
-		if _, err := io.WriteString(conn, answer+"\n"); err != nil {
+		if _, err := io.WriteString(conn, kit(ctx, &at, line)+"\n"); err != nil {
 			return err
 		}
 	}
-	return s.Err()
+	return lines.Err()
 }
 
 // argument gives what stands in the brackets behind a word.
@@ -324,15 +378,22 @@ func argument(line, word string) (string, bool) {
 	return strings.CutSuffix(rest, ")")
 }
 
-// kitNoAnswer is the status of a line to which the chip does not answer.
-const kitNoAnswer = "E7()"
+const (
+	kitNoAnswer = "E7()" // to a line to which the chip does not answer
+	kitNonsense = "03()" // to one that is none
+)
 
 // kit answers a line.
-func kit(b *Bus, line string) string {
-	own := b.chip.Address()
+func kit(ctx context.Context, at *seat, line string) string {
+	if name, ok := argument(line, "board:element("); ok {
+		if at.move(name) {
+			return "00()"
+		}
+		return "01()"
+	}
 	if n, ok := argument(line, "board:device("); ok {
 		if n == "00" {
-			return fmt.Sprintf("ECC608A TWI 00(%02X)", own<<1)
+			return fmt.Sprintf("ECC608A TWI 00(%02X)", at.bus.Address()<<1)
 		}
 		return "no_device NA 00(00)"
 	}
@@ -347,20 +408,20 @@ func kit(b *Bus, line string) string {
 	case strings.HasPrefix(verb, "physical:select("), strings.HasPrefix(verb, "physical:interface:"):
 		return "00()"
 	case verb == "w()":
-		return packet(b.Wake())
+		return packet(at.chip().Wake(ctx))
 	case verb == "i()":
-		b.Write(own, []byte{wordIdle})
+		at.chip().Tell([]byte{wordIdle})
 		return "00()"
 	case verb == "s()":
-		b.Write(own, []byte{wordSleep})
+		at.chip().Tell([]byte{wordSleep})
 		return "00()"
 	}
 	if digits, ok := argument(verb, "t("); ok {
 		p, err := hex.DecodeString(digits)
 		if err != nil {
-			return "03()"
+			return kitNonsense
 		}
-		return packet(b.Talk(p))
+		return packet(at.chip().Talk(ctx, p))
 	}
-	return "03()"
+	return kitNonsense
 }

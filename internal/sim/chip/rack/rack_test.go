@@ -111,7 +111,7 @@ func TestTenThousand(t *testing.T) {
 		from, fromChip := io.Pipe()
 		hosts[i] = host{to, from}
 		go func() {
-			_ = bus.I2C(struct {
+			_ = bus.I2C(t.Context(), struct {
 				io.Reader
 				io.Writer
 			}{toChip, fromChip}, r)

@@ -1,5 +1,7 @@
-/* Does on I2C what drivers of the element do: wake, command, poll, two reads, idle.
- * Reads "PACKET ANSWER" from its input, hexadecimal, and says whether all came so. */
+/* Does on I2C what a driver of the element did when it was recorded: reads transactions
+ * from its input, a line each (wake; idle; write PACKET; read COUNT = ANSWER), and says
+ * whether all answers came so. A read that is not acknowledged is done again, as that
+ * driver does. */
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,37 +12,18 @@ void    DelayMs( uint32_t ms );
 
 static int polled( uint8_t* into, uint16_t size )
 {
-    for( int i = 0; i < 19; i++ )
+    for( int i = 0; i < 19 * 1251; i++ )
     {
         if( I2cMcuReadBuffer( NULL, 0x59, into, size ) == 1 )
         {
             return 1;
         }
+        if( i % 19 == 18 )
+        {
+            DelayMs( 2 );
+        }
     }
     return 0;
-}
-
-static int execute( const uint8_t* packet, size_t size, uint8_t answer[256] )
-{
-    static const uint8_t awake[4] = { 0x04, 0x11, 0x33, 0x43 };
-    uint8_t out[256] = { 3 }, got[4], idle = 2, empty[1] = { 0 };
-    I2cMcuWriteBuffer( NULL, 0, empty, 0 );
-    DelayMs( 1 );
-    if( !polled( got, 4 ) || memcmp( got, awake, 4 ) != 0 )
-    {
-        I2cMcuWriteBuffer( NULL, 0x59, &idle, 1 );
-        return 0;
-    }
-    memcpy( out + 1, packet, size );
-    int ok = I2cMcuWriteBuffer( NULL, 0x59, out, size + 1 ) == 1;
-    for( int rounds = 0; ok && !polled( answer, 1 ); rounds++ )
-    {
-        DelayMs( 2 );
-        ok = rounds < 1251;
-    }
-    ok = ok && polled( answer + 1, answer[0] - 1 );
-    I2cMcuWriteBuffer( NULL, 0x59, &idle, 1 );
-    return ok;
 }
 
 static size_t unhex( const char* text, uint8_t* b )
@@ -54,21 +37,47 @@ static size_t unhex( const char* text, uint8_t* b )
     return n;
 }
 
+static int transaction( const char* line )
+{
+    static const uint8_t empty[1];
+    char text[600];
+    unsigned count;
+    uint8_t b[300] = { 3 }, want[300], got[300];
+    if( sscanf( line, "write %599s", text ) == 1 )
+    {
+        return I2cMcuWriteBuffer( NULL, 0x59, b, 1 + unhex( text, b + 1 ) ) == 1;
+    }
+    if( sscanf( line, "read %u = %599s", &count, text ) == 2 && unhex( text, want ) == count )
+    {
+        return polled( got, count ) && memcmp( got, want, count ) == 0;
+    }
+    if( strncmp( line, "wake", 4 ) == 0 )
+    {
+        I2cMcuWriteBuffer( NULL, 0, ( uint8_t* ) empty, 0 );
+        DelayMs( 1500 / 1000 );
+        return 1;
+    }
+    b[0] = 2;
+    return strncmp( line, "idle", 4 ) == 0 && I2cMcuWriteBuffer( NULL, 0x59, b, 1 ) == 1;
+}
+
 int main( void )
 {
-    char p[600], a[600];
+    char line[700];
     int n = 0;
-    while( scanf( "%599s %599s", p, a ) == 2 )
+    while( fgets( line, sizeof line, stdin ) != NULL )
     {
-        uint8_t packet[300], want[300], got[256];
-        size_t k = unhex( p, packet ), w = unhex( a, want );
-        if( !execute( packet, k, got ) || memcmp( got, want, w ) != 0 )
+        if( line[0] == '#' || line[0] == '\n' )
         {
-            printf( "command %d: %s\n", n + 1, p );
-            return 1;
+            continue;
         }
         n++;
+        if( !transaction( line ) )
+        {
+            printf( "transaction %d: %s", n, line );
+            return 1;
+        }
     }
-    printf( "%d commands\n", n );
+    printf( "%d transactions\n", n );
     return 0;
 }
