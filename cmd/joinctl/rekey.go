@@ -153,8 +153,11 @@ func (a *app) armOne(ctx context.Context, api *client.Client, in client.NewRekey
 		also := map[bool]string{true: " --rekeying-key"}[in.RekeyKey]
 		return a.done(orders, "the order waits for another admin: 'joinctl rekey approve %s --join-eui %s --thumbprint %s%s'", arg, in.NewJoinEUI, o.Thumbprint, also)
 	}
-	next := fmt.Sprintf("hand its new root keys over before it joins: 'joinctl rekey handover %s --%s %q --out FILE'", arg, map[bool]string{true: "to", false: "recipient"}[in.Recipient == 0], to)
-	if o.Passage != nil {
+	next := fmt.Sprintf("hand its new root keys over before it joins: 'joinctl rekey handover %s --to %q --out FILE'", arg, to)
+	switch {
+	case in.Recipient != 0:
+		next = fmt.Sprintf("write its new root keys into a file before it joins: 'joinctl rekey handover %s --recipient %q --out FILE'", arg, to)
+	case o.Passage != nil:
 		next = fmt.Sprintf("this server hands its new root keys over by itself, and tells the device once they are accepted there: 'joinctl rekey status %s' says how that goes", arg)
 	}
 	return a.done(orders, "%s is armed for %s at %s; %s", deviceName(d), in.NewJoinEUI, clean(to), next)

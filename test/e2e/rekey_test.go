@@ -112,9 +112,17 @@ func rekeysAtTheBench(a, b *scene, there string, file func(string) string) {
 	ok(t, err)
 	ok(t, r.Err())
 	ann, ben := a.admin(owner, "ann"), a.admin(owner, "ben")
+	exportsWithAnother(ann, ben, name, file)
+	goesToRecipient(ann, ben, name, file)
 
-	// Alone it is ordered, approved and cancelled.
+	// Alone it is ordered and rejected; then approved and cancelled.
 	order := []string{"--join-eui", newJoinEUI, "--to", there}
+	ann.does(append([]string{"rekey", "arm", name}, order...)...)
+	ben.does("rekey", "reject", name)
+	if o := answerOf[client.Rekeying](ann, "rekey", "status", name).Orders[0]; o.State != "rejected" {
+		t.Errorf("%+v", o)
+	}
+	ann.fails("arm it", "rekey", "ticket", name, "--out", file("rejected.json"))
 	ann.does(append([]string{"rekey", "arm", name}, order...)...)
 	requests := answerOf[[]client.RekeyRequest](ben, "rekey", "requests")
 	if len(requests) != 1 || requests[0].DevEUI != d.DevEUI() || requests[0].Order.State != "requested" {
@@ -127,14 +135,26 @@ func rekeysAtTheBench(a, b *scene, there string, file func(string) string) {
 	ann.does("rekey", "cancel", name)
 	ann.fails("arm it", "rekey", "ticket", name, "--out", file("late.json"))
 
-	// In a batch both.
+	// In a batch both: one is rejected, one withdrawn, and the third is approved.
 	ok(t, os.WriteFile(file("devices"), []byte(strings.Join(names, "\n")), 0o600))
-	ann.does(append([]string{"rekey", "arm", "--file", file("devices")}, order...)...)
-	list := answerOf[[]client.RekeyBatch](ben, "rekey", "batch", "list")
-	if len(list) != 1 || list[0].State != "requested" {
-		t.Fatalf("%+v", list)
+	var id string
+	for i, want := range []string{"rejected", "withdrawn", "requested"} {
+		ann.does(append([]string{"rekey", "arm", "--file", file("devices")}, order...)...)
+		id = answerOf[[]client.RekeyBatch](ben, "rekey", "batch", "list")[0].ID.String()
+		switch want {
+		case "rejected":
+			ben.does("rekey", "batch", "reject", id, "--note", "not yet")
+		case "withdrawn":
+			ann.does("rekey", "batch", "withdraw", id)
+		}
+		list := answerOf[[]client.RekeyBatch](ben, "rekey", "batch", "list")
+		if len(list) != i+1 || list[0].State != want || list[0].Armed != 0 {
+			t.Fatalf("%+v", list)
+		}
+		if o := answerOf[client.Rekeying](ann, "rekey", "status", name).Orders[0]; o.State != "cancelled" {
+			t.Fatalf("a batch that is %s left %+v", want, o)
+		}
 	}
-	id := list[0].ID.String()
 	shown := answerOf[client.RekeyBatch](ben, "rekey", "batch", "show", id)
 	if shown.Thumbprint != requests[0].Order.Thumbprint || shown.Devices != 2 {
 		t.Fatalf("%+v", shown)
