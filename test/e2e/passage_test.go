@@ -43,6 +43,7 @@ func TestServersHandOverThemselves(t *testing.T) {
 	a.await("waiting: it cannot be reached")
 	a.join(a.home, "") // and is not told to go
 	ok(t, b.server.Start(t.Context()))
+	a.ctl("rekey", "server", "change", "b", "--url", url) // has it asked at once, not only when its turn comes
 	a.await("parked")
 	b.ctl("rekey", "arrivals", "reject", "--from", "a") // its owner there does not want it
 	a.await("refused: its owner there rejected it")
