@@ -54,8 +54,8 @@ network's list of channels with each.` + rekeyManyHelp + deviceHelp,
 		Example: `  joinctl rekey profile 0004A310001AA90A --profile S
   joinctl rekey profile --file devices.txt --profile S`,
 	}, func(ctx context.Context, api *client.Client, args []string) error {
-		return a.rekeyEach(ctx, api, &s, args, "it is noted how they rekey", func(id joinery.DeviceID) error {
-			return api.SetRekeyProfile(ctx, id, client.RekeyProfile{Profile: profile})
+		return a.rekeyEach(ctx, api, &s, args, "it is noted how they rekey", func(p picked) error {
+			return api.SetRekeyProfile(ctx, p.id, client.RekeyProfile{Profile: profile})
 		})
 	})
 	s.register(c, true)
@@ -185,7 +185,18 @@ func (a *app) rekeyCancelCommand() *cobra.Command {
 		Example: `  joinctl rekey cancel 0004A310001AA90A
   joinctl rekey cancel --batch rkb_0c3kd5vqmr2hx`,
 	}, func(ctx context.Context, api *client.Client, args []string) error {
-		return a.rekeyEach(ctx, api, &s, args, "cancelled", func(id joinery.DeviceID) error { return api.CancelRekey(ctx, id) })
+		return a.rekeyEach(ctx, api, &s, args, "cancelled", func(p picked) error {
+			if p.order != 0 { // what somebody ordered since is not the batch's
+				r, err := api.Rekeying(ctx, p.id)
+				if err != nil {
+					return err
+				}
+				if len(r.Orders) > 0 && r.Orders[0].ID != p.order {
+					return fmt.Errorf("it has a later order, %s, which is not of this batch: 'joinctl rekey cancel %s' cancels that", r.Orders[0].ID, p.name)
+				}
+			}
+			return api.CancelRekey(ctx, p.id)
+		})
 	})
 	s.register(c, true)
 	return c

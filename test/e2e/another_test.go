@@ -138,3 +138,56 @@ func opensAs(t *testing.T, path, key string) {
 		t.Errorf("%s has not the one key that it should have", path)
 	}
 }
+
+// batchOf is an order to rekey several devices that one admin gives and another
+// approves.
+type batchOf struct {
+	ann, ben   person
+	arm        []string // the command that orders it
+	thumbprint string   // of the key to which the new root keys go
+}
+
+// ordered orders it and gives its id.
+func (b batchOf) ordered() string {
+	b.ann.does(b.arm...)
+	return answerOf[[]client.RekeyBatch](b.ben, "rekey", "batch", "list")[0].ID.String()
+}
+
+// notWanted has one rejected and one withdrawn: nothing comes of either for a device.
+func (b batchOf) notWanted(name string) {
+	t := b.ann.t
+	t.Helper()
+	before := answerOf[client.Rekeying](b.ann, "rekey", "status", name).Orders
+	b.ben.does("rekey", "batch", "reject", b.ordered(), "--note", "not yet")
+	b.ann.does("rekey", "batch", "withdraw", b.ordered())
+	list := answerOf[[]client.RekeyBatch](b.ben, "rekey", "batch", "list")
+	if len(list) != 2 || list[0].State != "withdrawn" || list[1].State != "rejected" || list[1].Note != "not yet" || list[0].Armed+list[1].Armed != 0 {
+		t.Fatalf("%+v", list)
+	}
+	if after := answerOf[client.Rekeying](b.ann, "rekey", "status", name).Orders; len(after) != len(before) {
+		t.Fatalf("%+v", after)
+	}
+}
+
+// armed has it ordered, approved and armed for so many devices, and gives its id.
+func (b batchOf) armed(devices int) (id string) {
+	t := b.ann.t
+	t.Helper()
+	id = b.ordered()
+	shown := answerOf[client.RekeyBatch](b.ben, "rekey", "batch", "show", id)
+	if shown.State != "requested" || shown.Thumbprint != b.thumbprint || shown.Devices != int64(devices) {
+		t.Fatalf("%+v", shown)
+	}
+	approve := []string{"rekey", "batch", "approve", id, "--join-eui", shown.NewJoinEUI.String(), "--thumbprint", shown.Thumbprint, "--digest", shown.Digest}
+	b.ann.fails("you asked for it yourself", approve...)
+	b.ben.does(approve...)
+	if done := answerOf[client.RekeyBatch](b.ann, "rekey", "batch", "show", id, "--wait", "1m"); done.State != "done" || done.Armed != int64(devices) {
+		t.Fatalf("%+v", done)
+	}
+	for _, i := range answerOf[[]client.RekeyBatchItem](b.ann, "rekey", "batch", "show", id, "--devices") {
+		if i.Order == 0 {
+			t.Fatalf("%+v", i)
+		}
+	}
+	return id
+}

@@ -48,7 +48,13 @@ func TestServersHandOverThemselves(t *testing.T) {
 	b.ctl("rekey", "arrivals", "reject", "--from", "a") // its owner there does not want it
 	a.await("refused: its owner there rejected it")
 	a.join(a.home, "") // and stays
+	if _, err := a.server.Ctl(t.Context(), "", "rekey", "status", a.name, "--until", "taken"); err == nil || !strings.Contains(err.Error(), "its hand-over is refused") {
+		t.Errorf("it waits for what does not come: %v", err)
+	}
 	a.ctl("rekey", "cancel", a.name)
+	if _, err := a.server.Ctl(t.Context(), "", "rekey", "status", a.name, "--until", "taken"); err == nil || !strings.Contains(err.Error(), "the order is cancelled") {
+		t.Errorf("it waits for what was cancelled: %v", err)
+	}
 	expect := []string{"rekey", "expect", a.name, "--from", "a", "--bind-net-id", "000013", "--bind-as-id", "as.example.com"}
 	b.ctl(expect...)
 	expected := answer[[]client.Expectation](b, "rekey", "expectations")

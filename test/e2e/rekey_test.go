@@ -135,39 +135,16 @@ func rekeysAtTheBench(a, b *scene, there string, file func(string) string) {
 	ann.does("rekey", "cancel", name)
 	ann.fails("arm it", "rekey", "ticket", name, "--out", file("late.json"))
 
-	// In a batch both: one is rejected, one withdrawn, and the third is approved.
+	// In a batch both.
 	ok(t, os.WriteFile(file("devices"), []byte(strings.Join(names, "\n")), 0o600))
-	var id string
-	for i, want := range []string{"rejected", "withdrawn", "requested"} {
-		ann.does(append([]string{"rekey", "arm", "--file", file("devices")}, order...)...)
-		id = answerOf[[]client.RekeyBatch](ben, "rekey", "batch", "list")[0].ID.String()
-		switch want {
-		case "rejected":
-			ben.does("rekey", "batch", "reject", id, "--note", "not yet")
-		case "withdrawn":
-			ann.does("rekey", "batch", "withdraw", id)
-		}
-		list := answerOf[[]client.RekeyBatch](ben, "rekey", "batch", "list")
-		if len(list) != i+1 || list[0].State != want || list[0].Armed != 0 {
-			t.Fatalf("%+v", list)
-		}
-		if o := answerOf[client.Rekeying](ann, "rekey", "status", name).Orders[0]; o.State != "cancelled" {
-			t.Fatalf("a batch that is %s left %+v", want, o)
-		}
-	}
-	shown := answerOf[client.RekeyBatch](ben, "rekey", "batch", "show", id)
-	if shown.Thumbprint != requests[0].Order.Thumbprint || shown.Devices != 2 {
-		t.Fatalf("%+v", shown)
-	}
-	approve = []string{"rekey", "batch", "approve", id, "--join-eui", newJoinEUI, "--thumbprint", shown.Thumbprint, "--digest", shown.Digest}
-	ann.fails("you asked for it yourself", approve...)
-	ben.does(approve...)
-	if done := answerOf[client.RekeyBatch](ann, "rekey", "batch", "show", id, "--wait", "1m"); done.State != "done" || done.Armed != 2 {
-		t.Fatalf("%+v", done)
-	}
-	if items := answerOf[[]client.RekeyBatchItem](ann, "rekey", "batch", "show", id, "--devices"); len(items) != 2 || items[0].Order == 0 || items[1].Order == 0 {
-		t.Fatalf("%+v", items)
-	}
+	batch := batchOf{ann, ben, append([]string{"rekey", "arm", "--file", file("devices")}, order...), requests[0].Order.Thumbprint}
+	batch.notWanted(name)
+	taken := batch.armed(len(names))
+	ann.does("rekey", "cancel", "--batch", taken)
+	ann.does(append([]string{"rekey", "arm", name}, order...)...)
+	ann.fails("a later order", "rekey", "cancel", "--batch", taken)
+	ann.does("rekey", "cancel", name)
+	id := batch.armed(len(names))
 	ann.does("rekey", "ticket", "--batch", id, "--out", file("ticket.json"))
 	ann.does("rekey", "handover", "--batch", id, "--to", there, "--out", file("bench.json"))
 
