@@ -148,6 +148,9 @@ func (a *app) fetchBundle(ctx context.Context, api *client.Client, device string
 	if err := errors.Join(writeJSON(file, b), file.Close()); err != nil {
 		return err
 	}
+	if a.flags.json {
+		return writeJSON(a.out, map[string]any{"file": f.out, "device": b.Device, "entries": len(b.Entries), "logKey": key})
+	}
 	a.sayf("%d entries are in %s\nthe log's key is %s\nkeep it: take it from the server only the first time\n", len(b.Entries), f.out, key)
 	return nil
 }
@@ -243,6 +246,7 @@ func parseBundle(content []byte) (*auditlog.Bundle, error) {
 func (a *app) auditVerifyCommand() *cobra.Command {
 	var key, checkpoint string
 	var witnesses []string
+	var entries bool
 	c := &cobra.Command{
 		Use:   "verify FILE",
 		Short: "Check what audit fetch or device provenance fetched, without a server",
@@ -250,14 +254,17 @@ func (a *app) auditVerifyCommand() *cobra.Command {
 server: the log's signature, that each entry stands in the log unchanged, that none
 about the device is left out between others, and the chain of owners. With
 --checkpoint also that the log continues what you kept: entries that were taken away,
-and a log that is told in two ways, are found.
+and a log that is told in two ways, are found. With --entries it lists what was done
+with the device's keys, oldest first.
 
 It ends with an error where anything is wrong. docs/audit.md says what can be seen
 and what cannot.`,
 		Example: `  joinctl audit verify bundle.json --key log.key
+  joinctl audit verify bundle.json --key log.key --entries
   joinctl audit verify new.json --key log.key --checkpoint bundle.json`,
 		Args: cobra.ExactArgs(1),
 	}
+	c.Flags().BoolVar(&entries, "entries", false, "list what was done, too")
 	c.Flags().StringVar(&key, "key", "", "the log's key, NAME+HASH+BASE64, or a file that holds it")
 	c.Flags().StringVar(&checkpoint, "checkpoint", "", "a checkpoint, or a file of an earlier fetch, that you kept")
 	c.Flags().StringArrayVar(&witnesses, "witness", nil, "the key of a witness that must have signed, or a file that holds it; may be repeated")
@@ -275,7 +282,14 @@ and what cannot.`,
 			return fmt.Errorf("%s: %w", args[0], err)
 		}
 		r := auditlog.Verify(*b, trust)
-		if err := a.show(r, func() error { return a.showReport(*b, r) }); err != nil {
+		list := []shownEntry(nil)
+		if entries {
+			list = shownEntries(*b)
+		}
+		err = a.show(shownReport{r, list}, func() error {
+			return errors.Join(a.showEntries(list), a.showReport(*b, r))
+		})
+		if err != nil {
 			return err
 		}
 		if !r.OK() {
@@ -291,7 +305,7 @@ func readTrust(key, checkpoint string, witnesses []string) (t auditlog.Trust, er
 		return t, usagef("say with --key which key the log has: you got it from joinctl audit fetch, or from the server's /log/key")
 	}
 	if t.Key, err = auditlog.ParseKey(fileOr(key)); err != nil {
-		return t, usagef("--key: %w", err)
+		return t, usagef("--key: there is no file %s, or no key of a log in it: %w", clean(key), err)
 	}
 	if checkpoint != "" {
 		if t.Old, t.OldBundle, err = readCheckpoint(checkpoint); err != nil {
@@ -444,8 +458,7 @@ number, or the id of an activation. It is for the operator.`,
 		if err := api.EraseLogEntry(ctx, client.LogErasure{Entry: args[0], Reason: reason}); err != nil {
 			return err
 		}
-		a.sayf("%s is erased\n", args[0])
-		return nil
+		return a.done(map[string]string{"entry": args[0]}, "%s is erased", args[0])
 	})
 	yesFlag(c, &yes)
 	c.Flags().StringVar(&reason, "reason", "", "why; it stays in the log, so name no person")

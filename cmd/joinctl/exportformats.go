@@ -123,13 +123,17 @@ type ttsExport struct {
 	csv  bool
 }
 
-var ttsColumns = []string{"id", "dev_eui", "join_eui", "lorawan_version", "lorawan_phy_version", "frequency_plan_id", "app_key", "nwk_key"}
-
+// begin writes the columns of a CSV. The Things Stack reads an empty cell as a value:
+// a frequency plan that nobody said has no column, then.
 func (t ttsExport) begin(w io.Writer) error {
 	if !t.csv {
 		return nil
 	}
-	_, err := fmt.Fprintln(w, strings.Join(ttsColumns, ";"))
+	columns := []string{"id", "dev_eui", "join_eui", "lorawan_version", "lorawan_phy_version"}
+	if t.plan != "" {
+		columns = append(columns, "frequency_plan_id")
+	}
+	_, err := fmt.Fprintln(w, strings.Join(append(columns, "app_key", "nwk_key"), ";"))
 	return err
 }
 
@@ -141,17 +145,25 @@ var ttsVersions = map[lorawan.MACVersion][2]string{
 }
 
 func (t ttsExport) device(w io.Writer, m exportfile.Metadata, keys []exportfile.OpenedKey) error {
-	// app_key is the one root key of a 1.0.x device, whatever its element calls it.
+	// app_key is the one root key of a 1.0.x device, whatever its element calls it. In
+	// a CSV it stands in nwk_key, too: an empty cell there would be the key of sixteen
+	// zero bytes, and The Things Stack takes a NwkKey that it has for 1.0.x as well.
 	app, nwk := rootOf(keys, m.Root10), []byte(nil)
-	if m.MACVersion.HasTwoRootKeys() {
+	switch {
+	case m.MACVersion.HasTwoRootKeys():
 		clear(app)
 		app, nwk = rootOf(keys, exportfile.AppKey), rootOf(keys, exportfile.NwkKey)
+	case t.csv:
+		nwk = rootOf(keys, m.Root10)
 	}
 	version := ttsVersions[m.MACVersion]
 	id := "eui-" + strings.ToLower(m.DevEUI.String())
 	if t.csv {
-		return newLine().text(id, ";", m.DevEUI.String(), ";", m.JoinEUI.String(), ";", version[0], ";", version[1], ";", t.plan, ";").
-			key("", app, ";").key("", nwk, "").to(w)
+		l := newLine().text(id, ";", m.DevEUI.String(), ";", m.JoinEUI.String(), ";", version[0], ";", version[1], ";")
+		if t.plan != "" {
+			l.text(t.plan, ";")
+		}
+		return l.key("", app, ";").key("", nwk, "").to(w)
 	}
 	l := newLine().text(`{"ids":{"device_id":"`, id, `","dev_eui":"`, m.DevEUI.String(), `","join_eui":"`, m.JoinEUI.String(),
 		`"},"supports_join":true,"lorawan_version":"`, version[0], `","lorawan_phy_version":"`, version[1], `"`)

@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"errors"
 	"io"
+	"strings"
 	"testing"
 
 	"joinery/internal/exportfile"
@@ -38,12 +39,12 @@ func TestExportFormats(t *testing.T) {
 	}{
 		{"element, 1.0.3", about(lorawan.MAC1_0_3, exportfile.NwkKey, exportfile.Nonces{UsedDevNonces: []lorawan.DevNonce{7, 9}}),
 			[]exportfile.OpenedKey{{Root: exportfile.NwkKey, KCV: "AAAAAA", Key: nwk}},
-			";MAC_V1_0_3;PHY_V1_0_3_REV_A;EU_863_870_TTN;" + nwkText + ";\n",
+			";MAC_V1_0_3;PHY_V1_0_3_REV_A;EU_863_870_TTN;" + nwkText + ";" + nwkText + "\n",
 			`"root_keys":{"app_key":{"key":"` + nwkText + `"}},"used_dev_nonces":[7,9],"last_join_nonce":5}`,
 			`,"nwkKey":"` + nwkText + `"},"nonces":{"joinNonce":5,"devNonces":[7,9]}}`, `"keys":[{"root":"NwkKey","kcv":"AAAAAA","key":"` + nwkText + `"}]}`},
 		{"of a list, 1.0.4", about(lorawan.MAC1_0_4, exportfile.AppKey, exportfile.Nonces{NextDevNonce: 10}),
 			[]exportfile.OpenedKey{{Root: exportfile.AppKey, KCV: "BBBBBB", Key: app}},
-			";MAC_V1_0_4;RP002_V1_0_0;EU_863_870_TTN;" + appText + ";\n",
+			";MAC_V1_0_4;RP002_V1_0_0;EU_863_870_TTN;" + appText + ";" + appText + "\n",
 			`"root_keys":{"app_key":{"key":"` + appText + `"}},"last_dev_nonce":9,"last_join_nonce":5}`,
 			`,"nwkKey":"` + appText + `"},"nonces":{"joinNonce":5,"devNonces":[9]}}`, `"keys":[{"root":"AppKey","kcv":"BBBBBB","key":"` + appText + `"}]}`},
 		{"1.1", about(lorawan.MAC1_1, exportfile.NwkKey, exportfile.Nonces{NextDevNonce: 3}),
@@ -63,6 +64,18 @@ func TestExportFormats(t *testing.T) {
 			}
 			if !bytes.Contains(out.Bytes(), []byte(want)) {
 				t.Errorf("%s, %s:\n%s\nlacks %s", d.name, format, &out, want)
+			}
+			// An empty cell is a value there: no plan, or a key of zeros.
+			if format == "tts-csv" {
+				var planless bytes.Buffer
+				w = exportFormats[format]("")
+				if err := errors.Join(w.begin(&planless), w.device(&planless, d.m, d.keys)); err != nil {
+					t.Fatal(err)
+				}
+				head, row, _ := strings.Cut(planless.String(), "\n")
+				if strings.Contains(head, "frequency_plan_id") || strings.Contains(row, ";;") || strings.HasSuffix(row, ";\n") || strings.Count(head, ";") != strings.Count(row, ";") {
+					t.Errorf("%s:\n%s", d.name, &planless)
+				}
 			}
 			if minds := d.m.MACVersion.CountsDevNonces(); (counted.minding == 1) != minds || minds && counted.highest != 5 {
 				t.Errorf("%s: %d devices mind the JoinNonce, of which the highest is %d", d.name, counted.minding, counted.highest)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"joinery"
 	"joinery/client"
@@ -89,6 +90,9 @@ func (o *opening) run(a *app, open func(exportWriter) (int, error)) error {
 	if !ok {
 		return usagef("--format: want tts-csv, tts-json, chirpstack or json")
 	}
+	if strings.ContainsFunc(o.plan, func(r rune) bool { return r <= ' ' || strings.ContainsRune(`;,"`, r) }) {
+		return usagef("--frequency-plan: want an id of The Things Stack, such as EU_863_870_TTN")
+	}
 	if err := errors.Join(checkFree(o.out), harden.Process()); err != nil {
 		return err
 	}
@@ -96,6 +100,9 @@ func (o *opening) run(a *app, open func(exportWriter) (int, error)) error {
 	n, err := open(counting)
 	if err != nil {
 		return err
+	}
+	if strings.HasPrefix(o.format, "tts-") && o.plan == "" {
+		a.sayf("The Things Stack wants the frequency plan of each device: say it there as a fallback of the import, or here with --frequency-plan EU_863_870_TTN\n")
 	}
 	if what := withoutNonces[o.format]; what != "" && counting.minding > 0 {
 		a.sayf("warning: %d of these devices refuse joins there at first: LoRaWAN 1.0.4 and 1.1 take no JoinNonce twice, and a server that begins at 1 has to be above "+

@@ -193,7 +193,7 @@ func (a *app) importSealedCommand() *cobra.Command {
 		Short: "Import a key list that 'joinctl seal keys' encrypted",
 		Long:  "Import a key list that 'joinctl seal keys' encrypted to this server, perhaps on another machine." + importHelp,
 		Example: `  joinctl seal keys devices.csv --to transport.pub --out devices.sealed
-  joinctl import sealed devices.sealed --bind-net-id 60002A`,
+  joinctl import sealed devices.sealed --bind-net-id 60002A --bind-as-id as.example.com`,
 		Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
 		j, err := a.begin(ctx, api, &f, args[0], client.NewImport{Kind: string(joinery.ImportKeyList)})

@@ -54,8 +54,8 @@ network's list of channels with each.` + rekeyManyHelp + deviceHelp,
 		Example: `  joinctl rekey profile 0004A310001AA90A --profile S
   joinctl rekey profile --file devices.txt --profile S`,
 	}, func(ctx context.Context, api *client.Client, args []string) error {
-		return a.rekeyEach(ctx, api, &s, args, "it is noted how they rekey", func(id joinery.DeviceID) error {
-			return api.SetRekeyProfile(ctx, id, client.RekeyProfile{Profile: profile})
+		return a.rekeyEach(ctx, api, &s, args, "it is noted how they rekey", func(p picked) error {
+			return api.SetRekeyProfile(ctx, p.id, client.RekeyProfile{Profile: profile})
 		})
 	})
 	s.register(c, true)
@@ -153,11 +153,14 @@ func (a *app) armOne(ctx context.Context, api *client.Client, in client.NewRekey
 		also := map[bool]string{true: " --rekeying-key"}[in.RekeyKey]
 		return a.done(orders, "the order waits for another admin: 'joinctl rekey approve %s --join-eui %s --thumbprint %s%s'", arg, in.NewJoinEUI, o.Thumbprint, also)
 	}
-	next := "hand its new root keys over: 'joinctl rekey handover'"
-	if o.Passage != nil {
-		next = "its new root keys are handed over: 'joinctl rekey status' tells how that goes"
+	next := fmt.Sprintf("hand its new root keys over before it joins: 'joinctl rekey handover %s --to %q --out FILE'", arg, to)
+	switch {
+	case in.Recipient != 0:
+		next = fmt.Sprintf("write its new root keys into a file before it joins: 'joinctl rekey handover %s --recipient %q --out FILE'", arg, to)
+	case o.Passage != nil:
+		next = fmt.Sprintf("this server hands its new root keys over by itself, and tells the device once they are accepted there: 'joinctl rekey status %s' says how that goes", arg)
 	}
-	return a.done(orders, "%s is armed for %s at %s; %s", deviceName(d), in.NewJoinEUI, to, next)
+	return a.done(orders, "%s is armed for %s at %s; %s", deviceName(d), in.NewJoinEUI, clean(to), next)
 }
 
 // rekeyTarget finds where new root keys go, a Join Server or a recipient, sets its id
@@ -173,53 +176,6 @@ func (a *app) rekeyTarget(ctx context.Context, api *client.Client, to, recipient
 	return j.Name, err
 }
 
-func (a *app) rekeyStatusCommand() *cobra.Command {
-	return a.command(&cobra.Command{
-		Use:   "status DEVICE",
-		Short: "Show how the rekeying of a device stands",
-		Long:  "Show how a device rekeys, what keys it may have, and the orders that it got, newest first." + deviceHelp,
-		Example: `  joinctl rekey status 0004A310001AA90A
-  joinctl rekey status 0004A310001AA90A --json`,
-		Args: cobra.ExactArgs(1),
-	}, func(ctx context.Context, api *client.Client, args []string) error {
-		d, err := findDevice(ctx, api, args[0])
-		if err != nil {
-			return err
-		}
-		r, err := api.Rekeying(ctx, d.ID)
-		if err != nil {
-			return err
-		}
-		if !a.flags.json {
-			word := ""
-			if r.Word != "" {
-				word = " by the word of its " + r.Word
-			}
-			a.sayf("%s: profile %s%s, rekeyed %d times, %d candidates\n", deviceName(d), r.Profile, word, r.Generation, r.Candidates)
-			return showList(a, r.Orders, columns[client.RekeyOrder]{
-				names: []string{"when", "state", "JoinEUI", "to", "hand-over", "cookie", "sent", "last", "until", "id"},
-				cells: func(o client.RekeyOrder) []any {
-					return []any{when(o.At, "?"), o.State, o.NewJoinEUI, o.To, passageText(o.Passage), o.Cookie, o.Sent, when(o.LastSentAt, "never"), when(o.ExpiresAt, "?"), o.ID}
-				},
-				empty: "no orders; 'joinctl rekey arm' gives one",
-			})
-		}
-		return writeJSON(a.out, r)
-	})
-}
-
-// passageText tells how a hand-over stands; by a file where this server does not see
-// to it.
-func passageText(p *client.Passage) string {
-	switch {
-	case p == nil:
-		return "by file"
-	case p.Said == "":
-		return p.State
-	}
-	return p.State + ": " + clean(p.Said)
-}
-
 func (a *app) rekeyCancelCommand() *cobra.Command {
 	var s rekeySelection
 	c := a.command(&cobra.Command{
@@ -229,7 +185,18 @@ func (a *app) rekeyCancelCommand() *cobra.Command {
 		Example: `  joinctl rekey cancel 0004A310001AA90A
   joinctl rekey cancel --batch rkb_0c3kd5vqmr2hx`,
 	}, func(ctx context.Context, api *client.Client, args []string) error {
-		return a.rekeyEach(ctx, api, &s, args, "cancelled", func(id joinery.DeviceID) error { return api.CancelRekey(ctx, id) })
+		return a.rekeyEach(ctx, api, &s, args, "cancelled", func(p picked) error {
+			if p.order != 0 { // what somebody ordered since is not the batch's
+				r, err := api.Rekeying(ctx, p.id)
+				if err != nil {
+					return err
+				}
+				if len(r.Orders) > 0 && r.Orders[0].ID != p.order {
+					return fmt.Errorf("it has a later order, %s, which is not of this batch: 'joinctl rekey cancel %s' cancels that", r.Orders[0].ID, p.name)
+				}
+			}
+			return api.CancelRekey(ctx, p.id)
+		})
 	})
 	s.register(c, true)
 	return c
@@ -399,7 +366,7 @@ that you trust ('joinctl rekey server keys' there). Of a hand-over in several pa
 becomes a key list of its own: FILE, FILE.2, FILE.3 and so on. 'joinctl rekey take' takes
 all of them at once.`,
 		Example: `  joinctl rekey unpack handover.json --key old-server.pub --out handover.sealed
-  joinctl import sealed handover.sealed --bind-net-id 000013`,
+  joinctl import sealed handover.sealed --bind-net-id 000013 --bind-as-id as.example.com`,
 		Args: cobra.ExactArgs(1),
 	}
 	c.RunE = func(_ *cobra.Command, args []string) error {
@@ -499,7 +466,11 @@ again later.`,
 		if err != nil {
 			return err
 		}
-		return a.writeRekeyFile(out, file, "%d of %d devices joined here; the receipt is in %s", joined, devices, out)
+		later := ""
+		if joined < devices {
+			later = "; give the command again when the others joined"
+		}
+		return a.writeRekeyFile(out, file, "%d of %d devices joined here; the receipt is in %s, for 'joinctl rekey accept' at the other Join Server%s", joined, devices, out, later)
 	})
 	c.Flags().StringVar(&key, "key", "", "PEM file of the other Join Server's statement key")
 	require(c, "key")

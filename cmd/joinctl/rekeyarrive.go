@@ -55,7 +55,7 @@ func (p *pinFlags) apply(in *client.NewJoinServer) (err error) {
 	}
 	switch len(known) {
 	case 0:
-		if in.Identity == nil && (p.url != "" || len(p.acceptsInto) > 0) {
+		if in.Identity == nil && p.url != "" {
 			return usagef("say by what its certificate is recognised: --cert, --spki, or --ca with or without --san")
 		}
 	case 1:
@@ -92,7 +92,8 @@ func (a *app) rekeyExpectCommand() *cobra.Command {
 FIRST-LAST or PREFIX/BITS. They must be under JoinEUIs of yours into which the operator lets
 that Join Server hand devices over. What is parked is taken in at once, what comes as it
 comes.`,
-		Example: `  joinctl rekey expect 0004A310001AA90A --from old.example.com --bind-net-id 000013
+		Example: `  joinctl rekey expect 0004A310001AA90A --from old.example.com --bind-net-id 000013 \
+    --bind-as-id as.example.com
   joinctl rekey expect 0004A31000000000/32 --from old.example.com --days 30`,
 		Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
@@ -254,7 +255,7 @@ func (a *app) rekeyTakeCommand() *cobra.Command {
 		Long: `Accept, for your organisation, the devices of a hand-over that came as a file. A Join
 Server that is pinned here must have signed it, and the operator must let it hand devices
 over into your JoinEUIs. It may be taken as often as it comes.`,
-		Example: "  joinctl rekey take handover.json --bind-net-id 000013",
+		Example: "  joinctl rekey take handover.json --bind-net-id 000013 --bind-as-id as.example.com",
 		Args:    cobra.ExactArgs(1),
 	}, func(ctx context.Context, api *client.Client, args []string) error {
 		b, err := bind.optional()

@@ -74,9 +74,10 @@ func (s *rekeySelection) selection() (*client.ExportSelection, error) {
 
 // picked is one device of a selection; err is about it alone.
 type picked struct {
-	name string
-	id   joinery.DeviceID
-	err  error
+	name  string
+	id    joinery.DeviceID
+	order joinery.RekeyID // of a batch: what it gave the device
+	err   error
 }
 
 // devices gives the devices one by one. An error ends them.
@@ -143,7 +144,7 @@ func (a *app) pickBatch(ctx context.Context, api *client.Client, text string, yi
 		if err != nil {
 			return err
 		}
-		if i.Order != 0 && !yield(picked{name: i.JoinEUI.String() + "/" + i.DevEUI.String(), id: i.Device}, nil) {
+		if i.Order != 0 && !yield(picked{name: i.JoinEUI.String() + "/" + i.DevEUI.String(), id: i.Device, order: i.Order}, nil) {
 			return errStopped
 		}
 	}
@@ -159,7 +160,7 @@ type rekeyResult struct {
 }
 
 // rekeyEach does something to each device of a selection, going on after an error.
-func (a *app) rekeyEach(ctx context.Context, api *client.Client, s *rekeySelection, args []string, done string, do func(joinery.DeviceID) error) error {
+func (a *app) rekeyEach(ctx context.Context, api *client.Client, s *rekeySelection, args []string, done string, do func(picked) error) error {
 	if err := s.check(args); err != nil {
 		return err
 	}
@@ -171,7 +172,7 @@ func (a *app) rekeyEach(ctx context.Context, api *client.Client, s *rekeySelecti
 				return
 			}
 			if p.err == nil {
-				p.err = do(p.id)
+				p.err = do(p)
 			}
 			r := rekeyResult{Device: p.id, Name: p.name, Status: "done"}
 			if p.err != nil {

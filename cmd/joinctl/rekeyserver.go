@@ -41,8 +41,9 @@ func (a *app) rekeyServerAddCommand() *cobra.Command {
 		Long: `Pin another Join Server, for the operator: new root keys may go to it, sealed to its
 transport key, and what it says is believed. Get both keys from its operator by a way that
 you trust; there, 'joinctl rekey server keys' writes them. With --url orders are handed over
-there by themselves; with --accept-into it may hand devices over to here. Both need to know
-its certificate, by --cert, --spki or --ca.`,
+there by themselves; with --accept-into it may hand devices over to here. What goes from
+server to server needs to know its certificate, by --cert, --spki or --ca: one that is pinned
+without hands devices over as files alone ('joinctl rekey take').`,
 		Example: "  joinctl rekey server add joins.example.com --transport-key there.transport.pub \\\n    --statement-key there.statement.pub\n" +
 			"  joinctl rekey server add joins.example.com --transport-key there.transport.pub \\\n    --statement-key there.statement.pub --url https://joins.example.com:8443 --cert there.pem",
 		Args: cobra.ExactArgs(1),

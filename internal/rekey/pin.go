@@ -112,11 +112,11 @@ func checkPin(j joinery.JoinServer) error {
 	if j.URL != "" && !isOrigin(j.URL) {
 		return invalid("url: want https://HOST or https://HOST:PORT, and a path at most")
 	}
-	reached := j.URL != "" || len(j.Ours) > 0
-	if reached && j.ReceiptKey == nil {
-		return invalid("receiptKey: a Join Server that is reached, or calls, has to sign what it says")
+	if (j.URL != "" || len(j.Ours) > 0) && j.ReceiptKey == nil {
+		return invalid("receiptKey: a Join Server that is reached, or hands devices over, has to sign what it says")
 	}
-	if err := checkIdentity(j.Identity, reached); err != nil {
+	// One that hands over by files alone shows no certificate.
+	if err := checkIdentity(j.Identity, j.URL != ""); err != nil {
 		return err
 	}
 	return checkRanges(j.Theirs, j.Ours)

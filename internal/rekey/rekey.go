@@ -237,7 +237,14 @@ func (s *Service) Arm(ctx context.Context, caller joinery.Caller, a Arm) (o join
 	if another {
 		o.State, o.ArmedAt, event = joinery.RekeyRequested, time.Time{}, joinery.AuditRekeyRequested
 	}
-	return o, s.store.ArmRekey(ctx, o, a.To, s.orderEntry(caller, event, state.Device, o))
+	if err := s.store.ArmRekey(ctx, o, a.To, s.orderEntry(caller, event, state.Device, o)); err != nil {
+		return o, err
+	}
+	// As it is kept it says how its hand-over stands, where this server sees to that.
+	if kept, err := s.store.RekeyOrder(ctx, o.ID); err == nil {
+		o = kept
+	}
+	return o, nil // it is armed, whatever that read gave
 }
 
 // checkArm checks an order by itself, and says how long it lives where that was not.

@@ -318,8 +318,12 @@ func (d *DB) EndRekey(ctx context.Context, id joinery.RekeyID, owner joinery.Org
 		case state == joinery.RekeyCancelled && o.EndedAt.IsZero():
 		case state == joinery.RekeyRejected && o.State == joinery.RekeyRequested:
 		case state == joinery.RekeyConfirmed && o.Sent > 0 && o.State != joinery.RekeyConfirmed:
+		case o.State == state:
+			return joinery.Errorf(joinery.CodeConflict, "the order is %s already", state)
+		case state == joinery.RekeyConfirmed && o.Sent == 0:
+			return joinery.Errorf(joinery.CodeConflict, "the order was never sent, by a join-accept or a ticket: no device can have obeyed it")
 		default:
-			return joinery.Errorf(joinery.CodeConflict, "an order that is %s, and was sent %d times, cannot become %s", o.State, o.Sent, state)
+			return joinery.Errorf(joinery.CodeConflict, "the order is %s: it cannot become %s", o.State, state)
 		}
 		if err := t.exec("UPDATE rekey SET state = ?, ended_at = ? WHERE id = ?", string(state), a[0].At, id); err != nil {
 			return err

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"joinery/client"
 	"joinery/internal/sim"
 	"joinery/test/rig"
 )
@@ -42,11 +43,34 @@ func TestServersHandOverThemselves(t *testing.T) {
 	a.await("waiting: it cannot be reached")
 	a.join(a.home, "") // and is not told to go
 	ok(t, b.server.Start(t.Context()))
+	a.ctl("rekey", "server", "change", "b", "--url", url) // has it asked at once, not only when its turn comes
 	a.await("parked")
-	b.ctl("rekey", "expect", a.name, "--from", "a", "--bind-net-id", "000013", "--bind-as-id", "as.example.com")
+	b.ctl("rekey", "arrivals", "reject", "--from", "a") // its owner there does not want it
+	a.await("refused: its owner there rejected it")
+	a.join(a.home, "") // and stays
+	if _, err := a.server.Ctl(t.Context(), "", "rekey", "status", a.name, "--until", "taken"); err == nil || !strings.Contains(err.Error(), "its hand-over is refused") {
+		t.Errorf("it waits for what does not come: %v", err)
+	}
+	a.ctl("rekey", "cancel", a.name)
+	if _, err := a.server.Ctl(t.Context(), "", "rekey", "status", a.name, "--until", "taken"); err == nil || !strings.Contains(err.Error(), "the order is cancelled") {
+		t.Errorf("it waits for what was cancelled: %v", err)
+	}
+	expect := []string{"rekey", "expect", a.name, "--from", "a", "--bind-net-id", "000013", "--bind-as-id", "as.example.com"}
+	b.ctl(expect...)
+	expected := answer[[]client.Expectation](b, "rekey", "expectations")
+	if len(expected) != 1 || expected[0].Devices.First != a.device.DevEUI() {
+		t.Fatalf("%+v", expected)
+	}
+	b.ctl("rekey", "unexpect", expected[0].ID.String()) // nor what comes next
+	if left := answer[[]client.Expectation](b, "rekey", "expectations"); len(left) != 0 {
+		t.Errorf("%+v", left)
+	}
+	a.ctl("rekey", "arm", a.name, "--join-eui", newJoinEUI, "--to", "b", "--rekeying-key")
+	a.await("parked")
+	b.ctl(expect...)
 	ok(t, a.server.Kill())
 	ok(t, a.server.Start(t.Context()))
-	a.await("taken")
+	a.ctl("rekey", "status", a.name, "--until", "taken")
 
 	told, err := a.home.Join(t.Context(), a.device.Device, sim.JoinOptions{Rekey: true})
 	ok(t, err)

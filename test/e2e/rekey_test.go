@@ -112,9 +112,17 @@ func rekeysAtTheBench(a, b *scene, there string, file func(string) string) {
 	ok(t, err)
 	ok(t, r.Err())
 	ann, ben := a.admin(owner, "ann"), a.admin(owner, "ben")
+	exportsWithAnother(ann, ben, name, file)
+	goesToRecipient(ann, ben, name, file)
 
-	// Alone it is ordered, approved and cancelled.
+	// Alone it is ordered and rejected; then approved and cancelled.
 	order := []string{"--join-eui", newJoinEUI, "--to", there}
+	ann.does(append([]string{"rekey", "arm", name}, order...)...)
+	ben.does("rekey", "reject", name)
+	if o := answerOf[client.Rekeying](ann, "rekey", "status", name).Orders[0]; o.State != "rejected" {
+		t.Errorf("%+v", o)
+	}
+	ann.fails("arm it", "rekey", "ticket", name, "--out", file("rejected.json"))
 	ann.does(append([]string{"rekey", "arm", name}, order...)...)
 	requests := answerOf[[]client.RekeyRequest](ben, "rekey", "requests")
 	if len(requests) != 1 || requests[0].DevEUI != d.DevEUI() || requests[0].Order.State != "requested" {
@@ -129,25 +137,14 @@ func rekeysAtTheBench(a, b *scene, there string, file func(string) string) {
 
 	// In a batch both.
 	ok(t, os.WriteFile(file("devices"), []byte(strings.Join(names, "\n")), 0o600))
-	ann.does(append([]string{"rekey", "arm", "--file", file("devices")}, order...)...)
-	list := answerOf[[]client.RekeyBatch](ben, "rekey", "batch", "list")
-	if len(list) != 1 || list[0].State != "requested" {
-		t.Fatalf("%+v", list)
-	}
-	id := list[0].ID.String()
-	shown := answerOf[client.RekeyBatch](ben, "rekey", "batch", "show", id)
-	if shown.Thumbprint != requests[0].Order.Thumbprint || shown.Devices != 2 {
-		t.Fatalf("%+v", shown)
-	}
-	approve = []string{"rekey", "batch", "approve", id, "--join-eui", newJoinEUI, "--thumbprint", shown.Thumbprint, "--digest", shown.Digest}
-	ann.fails("you asked for it yourself", approve...)
-	ben.does(approve...)
-	if done := answerOf[client.RekeyBatch](ann, "rekey", "batch", "show", id, "--wait", "1m"); done.State != "done" || done.Armed != 2 {
-		t.Fatalf("%+v", done)
-	}
-	if items := answerOf[[]client.RekeyBatchItem](ann, "rekey", "batch", "show", id, "--devices"); len(items) != 2 || items[0].Order == 0 || items[1].Order == 0 {
-		t.Fatalf("%+v", items)
-	}
+	batch := batchOf{ann, ben, append([]string{"rekey", "arm", "--file", file("devices")}, order...), requests[0].Order.Thumbprint}
+	batch.notWanted(name)
+	taken := batch.armed(len(names))
+	ann.does("rekey", "cancel", "--batch", taken)
+	ann.does(append([]string{"rekey", "arm", name}, order...)...)
+	ann.fails("a later order", "rekey", "cancel", "--batch", taken)
+	ann.does("rekey", "cancel", name)
+	id := batch.armed(len(names))
 	ann.does("rekey", "ticket", "--batch", id, "--out", file("ticket.json"))
 	ann.does("rekey", "handover", "--batch", id, "--to", there, "--out", file("bench.json"))
 

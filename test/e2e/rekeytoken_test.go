@@ -302,43 +302,58 @@ func siliconOf(t *testing.T, s *rig.Server) (rows []siliconRow) {
 	ok(t, err)
 	files, err := filepath.Glob(s.Path("sim", "*.silicon"))
 	ok(t, err)
-	text, err = os.ReadFile(files[0])
-	ok(t, err)
-	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-	var head struct{ Seal seal.Header }
-	ok(t, json.Unmarshal([]byte(lines[0]), &head))
-	for _, line := range lines[1:] {
-		row := siliconRow{header: head.Seal, private: parsed.(*rsa.PrivateKey)}
-		ok(t, json.Unmarshal([]byte(line), &row))
-		rows = append(rows, row)
+	for _, file := range files {
+		text, err = os.ReadFile(file)
+		ok(t, err)
+		lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+		var head struct{ Seal seal.Header }
+		ok(t, json.Unmarshal([]byte(lines[0]), &head))
+		for _, line := range lines[1:] {
+			row := siliconRow{header: head.Seal, private: parsed.(*rsa.PrivateKey)}
+			ok(t, json.Unmarshal([]byte(line), &row))
+			rows = append(rows, row)
+		}
 	}
 	return rows
 }
 
-// plant plants what the element came with, and what it has after r.
-func (row siliconRow) plant(t *testing.T, keys *leak.Secrets, name string, r lorawan.Rekey) {
+// open calls do with what is in an element's row; it is wiped afterwards.
+func (row siliconRow) open(t *testing.T, do func(nwkKey, appKey, rekeyKey []byte)) {
 	t.Helper()
 	o, err := seal.NewOpener(row.private, row.header)
 	ok(t, err)
 	defer o.Wipe()
 	item := seal.ElementItem(row.UniqueID, row.JoinEUI, row.DevEUI, row.Certificates, row.NwkKey, row.AppKey, row.DeviceKey, row.RekeyKey)
 	ok(t, o.Open(item, row.MAC, func(opened [][]byte) error {
-		for i, what := range []string{"NwkKey", "AppKey"} {
-			keys.PlantKey(name+", old "+what, bytes.Clone(opened[i]))
-		}
-		keys.PlantKey(name+", rekeying key", bytes.Clone(opened[3]))
-		c, err := aes.NewCipher(opened[3])
-		ok(t, err)
-		for purpose, what := range map[byte]string{0x21: "new NwkKey", 0x22: "new AppKey", 0x23: "new rekeying key"} {
-			key := append([]byte{purpose}, r.Cookie[:]...)
-			for i := range r.JoinEUI {
-				key = append(key, r.JoinEUI[7-i])
-			}
-			c.Encrypt(key, key)
-			keys.PlantKey(name+", "+what, key)
-		}
+		do(opened[0], opened[1], opened[3])
 		return nil
 	}))
+}
+
+// derived derives a key by profile S, in a way of the tests' own.
+func derived(t *testing.T, rekeyKey []byte, purpose byte, r lorawan.Rekey) []byte {
+	t.Helper()
+	c, err := aes.NewCipher(rekeyKey)
+	ok(t, err)
+	key := append([]byte{purpose}, r.Cookie[:]...)
+	for i := range r.JoinEUI {
+		key = append(key, r.JoinEUI[7-i])
+	}
+	c.Encrypt(key, key)
+	return key
+}
+
+// plant plants what the element came with, and what it has after r.
+func (row siliconRow) plant(t *testing.T, keys *leak.Secrets, name string, r lorawan.Rekey) {
+	t.Helper()
+	row.open(t, func(nwkKey, appKey, rekeyKey []byte) {
+		keys.PlantKey(name+", old NwkKey", bytes.Clone(nwkKey))
+		keys.PlantKey(name+", old AppKey", bytes.Clone(appKey))
+		keys.PlantKey(name+", rekeying key", bytes.Clone(rekeyKey))
+		for purpose, what := range map[byte]string{0x21: "new NwkKey", 0x22: "new AppKey", 0x23: "new rekeying key"} {
+			keys.PlantKey(name+", "+what, derived(t, rekeyKey, purpose, r))
+		}
+	})
 }
 
 // hunt searches every file below a directory, but for what is the elements' own, and

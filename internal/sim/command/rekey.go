@@ -43,17 +43,19 @@ ticket before derives nothing; so a run that was cut off can be done again.
 
 What became of each is written to the results file, which goes back to the Join
 Server that wrote the ticket.`,
-		Example: `  joinsim element rekey ticket.json --key server.pub --results results.json`,
+		Example: `  joinsim element rekey ticket.json --key here.statement.pub --results results.json`,
 		Args:    cobra.ExactArgs(1),
 	}
 	cmd.Flags().StringVar(&f.config, "config", "sim.json", "the simulator's configuration")
 	cmd.Flags().StringVar(&f.key, "key", "", "PEM file with the key that must have signed the ticket (default: any)")
 	cmd.Flags().StringVar(&f.results, "results", "", "where the results go (default: standard output)")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error { return f.run(cmd.OutOrStdout(), args[0]) }
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return f.run(cmd.OutOrStdout(), cmd.ErrOrStderr(), args[0])
+	}
 	return cmd
 }
 
-func (f *benchFlags) run(out io.Writer, ticketFile string) (err error) {
+func (f *benchFlags) run(out, say io.Writer, ticketFile string) (err error) {
 	trusted, err := f.trusted()
 	if err != nil {
 		return err
@@ -69,7 +71,7 @@ func (f *benchFlags) run(out io.Writer, ticketFile string) (err error) {
 			err = errors.Join(err, file.Close())
 		}
 	}()
-	failed := false
+	rekeyed, failed := 0, 0
 	c := common{config: f.config}
 	err = c.withLab(func(l *lab.Lab) error {
 		// A ticket of many devices has parts, and so have its results.
@@ -91,7 +93,11 @@ func (f *benchFlags) run(out io.Writer, ticketFile string) (err error) {
 			for _, o := range ticket.Devices {
 				r := rekeyfile.Result{Order: o.Order, DevEUI: o.DevEUI, Rekeyed: true}
 				if err := rekeyElement(l, o); err != nil {
-					r.Rekeyed, r.Error, failed = false, err.Error(), true
+					r.Rekeyed, r.Error = false, err.Error()
+					failed++
+					fmt.Fprintf(say, "%s was not rekeyed: %v\n", o.DevEUI, err)
+				} else {
+					rekeyed++
 				}
 				results.Results = append(results.Results, r)
 			}
@@ -104,10 +110,18 @@ func (f *benchFlags) run(out io.Writer, ticketFile string) (err error) {
 		}
 		return nil
 	})
-	if err == nil && failed {
-		err = ErrFailed
+	if err != nil {
+		return err
 	}
-	return err
+	next := ""
+	if f.results != "" {
+		next = fmt.Sprintf("; 'joinctl rekey results %s' brings that to the Join Server that wrote the ticket", f.results)
+	}
+	fmt.Fprintf(say, "%d elements are rekeyed, %d are not%s\n", rekeyed, failed, next)
+	if failed > 0 {
+		return ErrFailed
+	}
+	return nil
 }
 
 // trusted reads the key that must have signed the ticket; nil for any.
