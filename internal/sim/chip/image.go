@@ -214,6 +214,11 @@ func (k keyConfig) latched() bool   { return k&(1<<12) != 0 } // PersistentDisab
 func (m *Image) configLocked() bool { return m.config[atLockConfig] != unlocked }
 func (m *Image) dataLocked() bool   { return m.config[atLockValue] != unlocked }
 
+// transportLock tells whether the configuration switches the transport lock on (A in the
+// low half of UseLock; the high half names its key's slot). What is public of it ends
+// there: not what such a chip refuses, nor how its key opens it.
+func (m *Image) transportLock() bool { return m.config[atUseLock]&0x0F == 0x0A }
+
 // slotLocked: a slot's bit in SlotLocked is 0 once it is locked.
 func (m *Image) slotLocked(n int) bool {
 	return m.config[atSlotLocked+n/8]&(1<<(n%8)) == 0
