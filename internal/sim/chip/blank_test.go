@@ -311,6 +311,12 @@ func TestAddressIsGivenOnce(t *testing.T) {
 	if got := New(&c.nv, Options{}).Address(); got != 0x35 {
 		t.Errorf("after the power came back: %02x", got)
 	}
+	c = provision(t, nil) // its ChipMode knows of no other address
+	must(t, c, OpUpdateExtra, 1, 0x6A)
+	c.Sleep()
+	if got := c.Address(); got != 0x60 {
+		t.Errorf("without the bit of ChipMode: %02x", got)
+	}
 }
 
 func TestGenDigZones(t *testing.T) {

@@ -25,6 +25,7 @@ const (
 	atAESEnable    = 13
 	atAddress      = 16
 	atCountMatch   = 18
+	atChipMode     = 19
 	atSlotConfig   = 20
 	atCounters     = 52
 	atUseLock      = 68
@@ -118,10 +119,10 @@ func (m *Image) SetConfig(at int, b []byte) error {
 // SetOTP puts bytes at the start of the one-time programmable zone.
 func (m *Image) SetOTP(b []byte) { copy(m.otp[:], b) }
 
-// Address gives the chip's I²C address, of 7 bits: that of the configuration, or the
-// one that UpdateExtra put in its place.
+// Address gives the chip's I²C address, of 7 bits: that of the configuration, or, where
+// bit 0 of ChipMode lets it, the one that UpdateExtra put in its place.
 func (m *Image) Address() byte {
-	if other := m.config[atOtherAddress]; other != 0 {
+	if other := m.config[atOtherAddress]; other != 0 && m.config[atChipMode]&1 != 0 {
 		return other >> 1
 	}
 	return m.config[atAddress] >> 1

@@ -266,8 +266,8 @@ func (c *Chip) counter(q request) ([]byte, Status) {
 }
 
 // updateExtra is UpdateExtra: p1 0 writes a byte of the configuration for the user, 1
-// the I²C address that holds from the next sleep on, shifted left by one;
-// which stays once it is not 0 and the zone is locked.
+// the I²C address that holds from the next sleep on, shifted left by one, where ChipMode
+// lets it; which stays once it is not 0 and the zone is locked.
 func (c *Chip) updateExtra(q request) ([]byte, Status) {
 	if q.p1 > 1 || len(q.data) != 0 {
 		return nil, BadParse

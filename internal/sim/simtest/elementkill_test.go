@@ -409,6 +409,7 @@ func (k *killing) groups() {
 		{"Write of the configuration", func() { k.command(chip.OpWrite, 0, 72/4, drawn(4)...) }},
 		{"Lock of the configuration", func() {
 			config := bytes.Clone(k.state[k.at][:chip.ConfigSize])
+			config[19] = byte(k.at) // one of the two may be given another address
 			for i := range chip.Slots {
 				binary.LittleEndian.PutUint16(config[20+2*i:], killedSlots[i])
 				binary.LittleEndian.PutUint16(config[96+2*i:], killedKeys[i])
