@@ -42,8 +42,11 @@ func TestElementKilled(t *testing.T) {
 		t.Fatal(cmd.Execute()) // it ends by being killed
 	}
 	rounds := 64
-	if os.Getenv("JOINERY_LONG") != "" {
+	switch {
+	case os.Getenv("JOINERY_LONG") != "":
 		rounds = 500
+	case testing.Short():
+		rounds = 16
 	}
 	k := newKilling(t)
 	for range rounds {
