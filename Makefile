@@ -121,6 +121,10 @@ bench-hsm: need-cc need-hsm ## Joins on SoftHSM against the same PKCS #11 calls 
 	$(GO) test -run '^$$' -bench . -benchtime 3000x ./internal/keyring/hsm
 	$(GO) run ./test/bench -hsm $(BENCH)
 
+.PHONY: bench-element
+bench-element: ## Emulated elements behind TCP and Unix sockets, hosts on the other processor, against a bare echo (BENCH=-short)
+	$(GO) run ./test/bench -element $(BENCH)
+
 .PHONY: bench-go
 bench-go: ## Go benchmarks of every package
 	$(GO) test -run '^$$' -bench . -benchmem $$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -n1 dirname | sort -u)

@@ -102,7 +102,18 @@ func summary(s joinery.ActivationState, refusals int, v voice) (lines []string) 
 		lines = append(lines, fmt.Sprintf("It never joined, and nobody ever asked for it: no join-request of JoinEUI %s and DevEUI %s arrived here. ", s.Device.JoinEUI, s.Device.DevEUI)+
 			"See that the device sends these two, that a gateway of the network hears it, and that the Network Server is set to ask this Join Server for that JoinEUI.")
 	}
+	if maySkipAppSKey(s) {
+		lines = append(lines, "If its joins are accepted and the Application Server reads garbage: a driver of such elements takes the AppSKey of LoRaWAN 1.1 for derived "+
+			"without asking the chip, which no Join Server can see. 'joinsim element check' tells its maker; with LoRaWAN 1.0.x it does not happen.")
+	}
 	return lines
+}
+
+// maySkipAppSKey tells whether a device may show what firmware with a widely used driver
+// shows (docs/guides/firmware-developer.md): it is an element, whose 1.0.x would be
+// served with NwkKey, speaks 1.1, and joined.
+func maySkipAppSKey(s joinery.ActivationState) bool {
+	return s.Device.MACVersion.HasTwoRootKeys() && s.KeySet.Root10 == joinery.NwkKey && !s.Device.LastJoinAt.IsZero()
 }
 
 func network(b joinery.Binding) string {

@@ -146,6 +146,11 @@ func TestSummary(t *testing.T) {
 		Binding: &joinery.Binding{NetID: home, ASID: "as.example.com", Policy: joinery.AppSKeyByID},
 	}
 	joined, suspended, unbound, reset := bound, bound, bound, bound
+	joined.Device.MACVersion = lorawan.MAC1_0_4
+	joined.KeySet.Root10 = joinery.NwkKey
+	element, listed := bound, bound
+	element.Device.MACVersion, element.Device.LastJoinAt, element.KeySet.Root10 = lorawan.MAC1_1, noon, joinery.NwkKey
+	listed.Device.MACVersion, listed.Device.LastJoinAt, listed.KeySet.Root10 = lorawan.MAC1_1, noon, joinery.AppKey
 	joined.Device.LastJoinAt = noon
 	suspended.Device.Suspended = true
 	suspended.Binding = &joinery.Binding{NetID: home, NSID: lorawan.EUI64{1}, Policy: joinery.AppSKeyWrapped}
@@ -163,6 +168,8 @@ func TestSummary(t *testing.T) {
 		{"refused", bound, 3, toOwner, []string{"through network 000042 only"}},
 		{"suspended", suspended, 1, toOwner, []string{"network 000042, Network Server 0100000000000000 only; AppSKey travels wrapped for nobody", "It is suspended"}},
 		{"unbound", unbound, 1, toOwner, []string{"Your device is bound to no network"}},
+		{"an element with 1.1", element, 1, toOwner, []string{"", "takes the AppSKey of LoRaWAN 1.1 for derived"}},
+		{"no element", listed, 1, toOwner, []string{""}},
 		{"reset", reset, 1, toOwner, []string{"", "A reset of its DevNonces is open"}},
 	} {
 		got := summary(tt.state, tt.refusals, tt.voice)

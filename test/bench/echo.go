@@ -200,8 +200,23 @@ func echoFor(ctx context.Context, conns []*load.Conn, o echoOrder, d time.Durati
 // child is what this program does when it runs itself again: its order comes on
 // standard input.
 func child(ctx context.Context, what string, in io.Reader, out io.Writer) error {
+	orders := json.NewDecoder(in)
+	if what == "wire-echo" || what == "wire-hosts" {
+		var o wireOrder
+		if err := orders.Decode(&o); err != nil {
+			return err
+		}
+		if what == "wire-echo" {
+			return serveWireEcho(ctx, o, out)
+		}
+		r, err := talkToElements(ctx, o)
+		if err != nil {
+			return err
+		}
+		return json.NewEncoder(out).Encode(r)
+	}
 	var o echoOrder
-	if err := json.NewDecoder(in).Decode(&o); err != nil {
+	if err := orders.Decode(&o); err != nil {
 		return err
 	}
 	switch what {

@@ -4,7 +4,8 @@
 // with bodies of the same size. The machine's moods cancel out in the ratio of
 // the two.
 //
-// With -hsm it measures a server whose keys are in a token, of SoftHSM, made by a
+// With -element it measures emulated secure elements behind sockets, and a bare echo of
+// their frames. With -hsm it measures a server whose keys are in a token, of SoftHSM, made by a
 // ceremony as operators do. With -growth it measures instead whether a join costs the same with a hundred
 // times as many devices.
 package main
@@ -44,9 +45,11 @@ func main() {
 // options are the flags.
 type options struct {
 	timing
-	growth, hsm, short, json bool
-	repeats, devices         int
-	dir, keep, database      string
+	growth, hsm, element, short, json bool
+	repeats, devices                  int
+	dir, keep, database               string
+	// joinsim are programs to be compared, with -element.
+	joinsim []string
 	// also are processes that count as the server's.
 	also []int
 }
@@ -58,6 +61,11 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 	flags.SetOutput(progress)
 	flags.BoolVar(&o.growth, "growth", false, "measure a large fleet against a small one")
 	flags.BoolVar(&o.hsm, "hsm", false, "measure a server whose keys are in a SoftHSM token")
+	flags.BoolVar(&o.element, "element", false, "measure emulated elements behind sockets")
+	flags.Func("joinsim", "a joinsim to be measured with -element, in turn with others (repeatable; default: the one of this tree)", func(path string) error {
+		o.joinsim = append(o.joinsim, path)
+		return nil
+	})
 	flags.BoolVar(&o.short, "short", false, "a quick look: less time, fewer repetitions")
 	flags.BoolVar(&o.json, "json", false, "print one JSON object instead of a table")
 	flags.IntVar(&o.repeats, "repeats", 5, "repetitions, of which the medians count (-short: 2)")
@@ -78,19 +86,22 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 	if o.hsm {
 		o.lengthen(flags)
 	}
+	if o.element {
+		o.duration = min(o.duration, 2*time.Second)
+	}
 	if o.short {
 		o.shorten(flags)
 	}
-	if o.hsm && (o.growth || o.database != "") {
-		return errors.New("-hsm measures one server with SQLite only")
-	}
-	if o.database != "" && o.growth {
-		return errors.New("-growth needs two databases: it measures SQLite only")
+	if err := o.check(); err != nil {
+		return err
 	}
 	if o.dir, err = directory(o.dir); err != nil {
 		return err
 	}
 	tell := newTell(progress)
+	if o.element {
+		return runElements(ctx, o, out, tell)
+	}
 	if o.keep == "" {
 		tell("directory: a new one in %s", o.dir)
 	} else if o.keep, err = filepath.Abs(o.keep); err != nil {
@@ -108,6 +119,19 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 		return runGrowth(ctx, o, p, out, tell)
 	}
 	return runBench(ctx, o, p, out, tell)
+}
+
+// check refuses what does not go together.
+func (o *options) check() error {
+	switch {
+	case o.element && (o.hsm || o.growth || o.database != ""):
+		return errors.New("-element measures elements only")
+	case o.hsm && (o.growth || o.database != ""):
+		return errors.New("-hsm measures one server with SQLite only")
+	case o.database != "" && o.growth:
+		return errors.New("-growth needs two databases: it measures SQLite only")
+	}
+	return nil
 }
 
 // directory chooses where the server lies.

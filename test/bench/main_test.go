@@ -86,6 +86,25 @@ func TestGrowth(t *testing.T) {
 	}
 }
 
+func TestElements(t *testing.T) {
+	var f elements
+	if err := json.Unmarshal([]byte(bench(t, "-element", "-json", "-duration", "100ms")), &f); err != nil {
+		t.Fatal(err)
+	}
+	if len(f.Wires) != 8 { // two networks, two numbers of hosts, elements and the echo
+		t.Fatalf("%+v", f)
+	}
+	for _, w := range f.Wires {
+		if len(w.ASec) != 1 || w.ASec[0] <= 0 || w.PerCPU[0] <= 0 || w.Busy[0] <= 0 {
+			t.Errorf("%+v", w)
+		}
+	}
+	var table bytes.Buffer
+	if err := f.print(&table); err != nil || !strings.Contains(table.String(), "of the echo") {
+		t.Errorf("%v:\n%s", err, table.String())
+	}
+}
+
 // A server in a token takes its time to be made, and every step of that is tested
 // elsewhere.
 func TestInToken(t *testing.T) {

@@ -87,6 +87,9 @@ func TestBlankLife(t *testing.T) {
 	refused(t, c, Refused, OpWrite, 0, atUserExtra/4, 1, 2, 3, 4) // locks
 	refused(t, c, Refused, OpWrite, 0x80, 2<<3, make([]byte, 32)...)
 	must(t, c, OpWrite, 0x80, 1<<3, c.nv.config[32:64]...)
+	must(t, c, OpWrite, 0, atUseLock/4, 0xDA, 0, 0, 0)
+	refused(t, c, Refused, OpLock, 0x80, 0) // the transport lock is not emulated
+	must(t, c, OpWrite, 0, atUseLock/4, 0, 0, 0, 0)
 	must(t, c, OpUpdateExtra, 0, 5)
 	must(t, c, OpUpdateExtra, 0, 0)
 
@@ -308,6 +311,12 @@ func TestAddressIsGivenOnce(t *testing.T) {
 	if got := New(&c.nv, Options{}).Address(); got != 0x35 {
 		t.Errorf("after the power came back: %02x", got)
 	}
+	c = provision(t, nil) // its ChipMode knows of no other address
+	must(t, c, OpUpdateExtra, 1, 0x6A)
+	c.Sleep()
+	if got := c.Address(); got != 0x60 {
+		t.Errorf("without the bit of ChipMode: %02x", got)
+	}
 }
 
 func TestGenDigZones(t *testing.T) {
@@ -385,6 +394,27 @@ func put(public []byte) []byte {
 	return append(b, make([]byte, 24)...)
 }
 
+// writePublic puts a public key into a slot that is open.
+func writePublic(t *testing.T, c *Chip, slot uint16, public []byte) {
+	t.Helper()
+	for block := range uint16(3) {
+		must(t, c, OpWrite, writeSlot, block<<8|slot<<3, put(public)[32*block:][:32]...)
+	}
+}
+
+// configure gives a slot another configuration.
+func (m *Image) configure(slot int, conf, key uint16) {
+	binary.LittleEndian.PutUint16(m.config[atSlotConfig+2*slot:], conf)
+	binary.LittleEndian.PutUint16(m.config[atKeyConfig+2*slot:], key)
+}
+
+// hmacOf is HMAC-SHA256.
+func hmacOf(key, message []byte) []byte {
+	h := hmac.New(sha256.New, key)
+	h.Write(message)
+	return h.Sum(nil)
+}
+
 func newKey(t *testing.T) (scalar, public []byte) {
 	t.Helper()
 	key, err := ecdh.P256().GenerateKey(rand.Reader)
@@ -456,10 +486,8 @@ func TestVerify(t *testing.T) {
 	must(t, c, OpWrite, writeSlot, 4<<3, io...)
 	own := must(t, c, OpGenKey, 4, 0)
 	parent := must(t, c, OpGenKey, 4, 2)
-	for block := range uint16(3) {
-		must(t, c, OpWrite, writeSlot, block<<8|11<<3, put(parent)[32*block:][:32]...)
-		must(t, c, OpWrite, writeSlot, block<<8|14<<3, put(own)[32*block:][:32]...)
-	}
+	writePublic(t, c, 11, parent)
+	writePublic(t, c, 14, own)
 	closeData(t, c)
 	digest := randomBytes(32)
 	sign := func(slot uint16) []byte {
@@ -609,11 +637,6 @@ func TestKDF(t *testing.T) {
 	refused(t, c, BadParse, OpKDF, 0x10, 0, prfData[:20]...)
 
 	message := randomBytes(16)
-	mac := func(key, message []byte) []byte {
-		h := hmac.New(sha256.New, key)
-		h.Write(message)
-		return h.Sum(nil)
-	}
 	for name, k := range map[string]struct {
 		details, key, message []byte
 	}{
@@ -626,7 +649,7 @@ func TestKDF(t *testing.T) {
 		if name == "input" || name == "zero key" {
 			data = append(data, message...)
 		}
-		if got := must(t, c, OpKDF, 0x52, 4, data...); !bytes.Equal(got, mac(k.key, k.message)) {
+		if got := must(t, c, OpKDF, 0x52, 4, data...); !bytes.Equal(got, hmacOf(k.key, k.message)) {
 			t.Errorf("HKDF of %s", name)
 		}
 	}
@@ -667,9 +690,7 @@ func TestSecureBoot(t *testing.T) {
 		c := provision(t, func(m *Image) { binary.LittleEndian.PutUint16(m.config[atSecureBoot:], 0x8908|kind) })
 		io := randomBytes(32)
 		must(t, c, OpWrite, writeSlot, 4<<3, io...)
-		for block := range uint16(3) {
-			must(t, c, OpWrite, writeSlot, block<<8|8<<3, put(public)[32*block:][:32]...)
-		}
+		writePublic(t, c, 8, public)
 		return closeData(t, c), io
 	}
 	digest, other := randomBytes(32), randomBytes(32)
@@ -767,9 +788,7 @@ func TestModes(t *testing.T) {
 		t.Fatal(err)
 	}
 	verifier := whole[1:]
-	for block := range uint16(3) {
-		must(t, c, OpWrite, writeSlot, block<<8|11<<3, put(verifier)[32*block:][:32]...)
-	}
+	writePublic(t, c, 11, verifier)
 	// One-time programmable bytes are written before they are locked, and whole blocks of
 	// them: four bytes are refused, then as later.
 	otp := randomBytes(32)
@@ -802,15 +821,10 @@ func TestModes(t *testing.T) {
 		k.Decrypt(out, block)
 		return out
 	}
-	mac := func(key, message []byte) []byte {
-		h := hmac.New(sha256.New, key)
-		h.Write(message)
-		return h.Sum(nil)
-	}
 	prf := func(key, seed []byte) []byte { // RFC 5246 §5: A(1) = HMAC(seed), then HMAC(A(1) ‖ seed)
-		a1 := mac(key, seed)
-		a2 := mac(key, a1)
-		return append(mac(key, append(bytes.Clone(a1), seed...)), mac(key, append(bytes.Clone(a2), seed...))...)
+		a1 := hmacOf(key, seed)
+		a2 := hmacOf(key, a1)
+		return append(hmacOf(key, append(bytes.Clone(a1), seed...)), hmacOf(key, append(bytes.Clone(a2), seed...))...)
 	}
 	sign := func(digest []byte) []byte {
 		r, s, err := ecdsa.Sign(rand.Reader, signer, digest)
@@ -857,10 +871,10 @@ func TestModes(t *testing.T) {
 		{"KDF by AES, TempKey to a slot", OpKDF, 0x28, 0x0500, byAES(3), nil, inSlot(5), enc(temp[48:])},
 		{"KDF by AES, TempKey to the bus", OpKDF, 0x30, 0, byAES(0), bare, nil, enc(temp)},
 		{"KDF by AES, encrypted", OpKDF, 0x34, 0, byAES(2), opened, nil, enc(temp[32:])},
-		{"HKDF, the alternate key to TempKey", OpKDF, 0x43, 0, hkdf, nil, inTemp, mac(alt, message)},
-		{"HKDF, TempKey to a slot", OpKDF, 0x48, 0x0500, hkdf, nil, inSlot(5), mac(temp[:32], message)},
-		{"HKDF, TempKey to the bus", OpKDF, 0x50, 0, hkdf, bare, nil, mac(temp[:32], message)},
-		{"HKDF, encrypted", OpKDF, 0x54, 0, hkdf, opened, nil, mac(temp[:32], message)},
+		{"HKDF, the alternate key to TempKey", OpKDF, 0x43, 0, hkdf, nil, inTemp, hmacOf(alt, message)},
+		{"HKDF, TempKey to a slot", OpKDF, 0x48, 0x0500, hkdf, nil, inSlot(5), hmacOf(temp[:32], message)},
+		{"HKDF, TempKey to the bus", OpKDF, 0x50, 0, hkdf, bare, nil, hmacOf(temp[:32], message)},
+		{"HKDF, encrypted", OpKDF, 0x54, 0, hkdf, opened, nil, hmacOf(temp[:32], message)},
 		{"ECDH as the slot says, to the bus", OpECDH, 0x00, 2, theirs, bare, nil, agreed(t, toBus, theirs)},
 		{"ECDH as the slot says, into the next", OpECDH, 0x00, 6, theirs, nil, inSlot(7), agreed(t, inside, theirs)},
 		{"Verify, a stored key, the digest buffer", OpVerify, 0x20, 11, sig, nil, nil, nil},

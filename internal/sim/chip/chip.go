@@ -7,8 +7,9 @@
 // It computes by itself what the chip computes; what it does not have is the chip's
 // resistance: keys are in the process's memory.
 //
-// What is not emulated: UseLock (no profile here has it), the deprecated modes of older
-// chips, tamper detection. A chip on I²C has no GPIO pin: Info 03 is refused.
+// What is not emulated: the transport lock (byte 68 of the configuration, UseLock), the
+// deprecated modes of older chips, tamper detection. A chip on I²C has no GPIO pin: Info
+// 03 is refused.
 package chip
 
 import (

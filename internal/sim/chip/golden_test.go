@@ -129,33 +129,6 @@ func TestRecorded11(t *testing.T) {
 	}
 }
 
-// Packets of all other commands: their CRC is right, and those whose answer hangs on
-// nothing get it.
-func TestRecordedCommands(t *testing.T) {
-	for _, l := range lines(t, "commands.txt") {
-		packet, answer := unhex(t, l[0]), unhex(t, l[1])
-		for _, p := range [][]byte{packet, answer} {
-			if end := len(p) - 2; int(p[0]) != len(p) || CRC(p[:end]) != binary.LittleEndian.Uint16(p[end:]) {
-				t.Errorf("%x: count or CRC", p)
-			}
-		}
-		again := Command(Opcode(packet[1]), packet[2], binary.LittleEndian.Uint16(packet[3:]), packet[5:len(packet)-2]...)
-		if !bytes.Equal(again, packet) {
-			t.Errorf("got %x, want %x", again, packet)
-		}
-		if _, known := commands[Opcode(packet[1])]; !known {
-			t.Errorf("no command %x", packet[1])
-		}
-	}
-	c := tnglora(t, Options{})
-	send(t, c, "0730000000035d", "07000060028038")
-	send(t, c, "0724000100057d", "070000000003ad")
-	send(t, c, "07773b00009dfb", "04000340")
-	if got := len(c.Execute(unhex(t, "1b1600000000000000000000000000000000000000000000007de0"))); got != 35 {
-		t.Errorf("Nonce answers %d bytes", got)
-	}
-}
-
 // The answer to a self-test that failed after a wake is 040740c2, whatever libraries
 // compare with.
 func TestStatusPackets(t *testing.T) {

@@ -25,6 +25,7 @@ const (
 	atAESEnable    = 13
 	atAddress      = 16
 	atCountMatch   = 18
+	atChipMode     = 19
 	atSlotConfig   = 20
 	atCounters     = 52
 	atUseLock      = 68
@@ -118,10 +119,10 @@ func (m *Image) SetConfig(at int, b []byte) error {
 // SetOTP puts bytes at the start of the one-time programmable zone.
 func (m *Image) SetOTP(b []byte) { copy(m.otp[:], b) }
 
-// Address gives the chip's I²C address, of 7 bits: that of the configuration, or the
-// one that UpdateExtra put in its place.
+// Address gives the chip's I²C address, of 7 bits: that of the configuration, or, where
+// bit 0 of ChipMode lets it, the one that UpdateExtra put in its place.
 func (m *Image) Address() byte {
-	if other := m.config[atOtherAddress]; other != 0 {
+	if other := m.config[atOtherAddress]; other != 0 && m.config[atChipMode]&1 != 0 {
 		return other >> 1
 	}
 	return m.config[atAddress] >> 1
@@ -213,6 +214,11 @@ func (k keyConfig) latched() bool   { return k&(1<<12) != 0 } // PersistentDisab
 
 func (m *Image) configLocked() bool { return m.config[atLockConfig] != unlocked }
 func (m *Image) dataLocked() bool   { return m.config[atLockValue] != unlocked }
+
+// transportLock tells whether the configuration switches the transport lock on (A in the
+// low half of UseLock; the high half names its key's slot). What is public of it ends
+// there: not what such a chip refuses, nor how its key opens it.
+func (m *Image) transportLock() bool { return m.config[atUseLock]&0x0F == 0x0A }
 
 // slotLocked: a slot's bit in SlotLocked is 0 once it is locked.
 func (m *Image) slotLocked(n int) bool {

@@ -211,6 +211,9 @@ const (
 
 // lock is Lock: p1 says what, and whether p2 is the CRC of what is to be locked. The
 // CRC of the data zone goes over all slots and then the one-time programmable bytes.
+//
+// A configuration with the transport lock, which is not emulated, is not locked: whoever
+// asks for it hears of that here, and takes no chip that is open for one that is not.
 func (c *Chip) lock(q request) ([]byte, Status) {
 	if len(q.data) != 0 || q.p1&0x40 != 0 || q.p1&3 != lockSlot && q.p1&0x3C != 0 {
 		return nil, BadParse
@@ -218,7 +221,7 @@ func (c *Chip) lock(q request) ([]byte, Status) {
 	summary := func(b []byte) bool { return q.p1&lockNoCRC != 0 || CRC(b) == q.p2 }
 	switch q.p1 & 3 {
 	case lockConfig:
-		if c.nv.configLocked() || !summary(c.nv.config[:]) {
+		if c.nv.configLocked() || c.nv.transportLock() || !summary(c.nv.config[:]) {
 			return nil, Refused
 		}
 		c.nv.config[atLockConfig] = 0
@@ -263,8 +266,8 @@ func (c *Chip) counter(q request) ([]byte, Status) {
 }
 
 // updateExtra is UpdateExtra: p1 0 writes a byte of the configuration for the user, 1
-// the I²C address that holds from the next sleep on, shifted left by one;
-// which stays once it is not 0 and the zone is locked.
+// the I²C address that holds from the next sleep on, shifted left by one, where ChipMode
+// lets it; which stays once it is not 0 and the zone is locked.
 func (c *Chip) updateExtra(q request) ([]byte, Status) {
 	if q.p1 > 1 || len(q.data) != 0 {
 		return nil, BadParse

@@ -219,9 +219,14 @@ func (r *checkReport) print(out io.Writer, asJSON bool) error {
 			return err
 		}
 	}
-	count := map[trial.Verdict]int{}
+	count, missed := map[trial.Verdict]int{}, 0
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, run := range r.Runs {
+		if run.Hits == 0 && run.Verdict.Good() {
+			missed++ // it never came to that
+			fmt.Fprintf(w, "%s\tDID NOT HAPPEN\t\n", run.Fault)
+			continue
+		}
 		count[run.Verdict]++
 		if !run.Verdict.Good() {
 			fmt.Fprintf(w, "%s\t%s\t%s\n", run.Fault, strings.ToUpper(string(run.Verdict)), run.Detail)
@@ -231,8 +236,14 @@ func (r *checkReport) print(out io.Writer, asJSON bool) error {
 		return err
 	}
 	good := count[trial.Joined] + count[trial.Failed]
-	_, err := fmt.Fprintf(out, "%d faults: joined all the same %d, failed and said so %d, neither %d\n",
-		len(r.Runs), count[trial.Joined], count[trial.Failed], len(r.Runs)-good)
+	_, err := fmt.Fprintf(out, "%d faults: joined all the same %d, failed and said so %d, neither %d",
+		len(r.Runs), count[trial.Joined], count[trial.Failed], len(r.Runs)-missed-good)
+	if err == nil && missed > 0 {
+		_, err = fmt.Fprintf(out, "; did not happen %d", missed)
+	}
+	if err == nil {
+		_, err = fmt.Fprintln(out)
+	}
 	return err
 }
 

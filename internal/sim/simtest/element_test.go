@@ -301,6 +301,10 @@ func TestElementCheck(t *testing.T) {
 	if err != nil || !strings.Contains(out, `"hits": 0`) {
 		t.Errorf("a firmware that needs no element: %v\n%s", err, out)
 	}
+	out, err = check("--fault", "AES every error 0F", "--", "sh", "-c", script, "firmware", "{}")
+	if err != nil || !strings.Contains(out, "DID NOT HAPPEN") || !strings.Contains(out, "neither 0; did not happen 1") {
+		t.Errorf("a fault that never happened: %v\n%s", err, out)
+	}
 	flag := filepath.Join(t.TempDir(), "ran")
 	script = "[ -e " + flag + " ] && echo " + zeros + "00000000 || echo " + zeros + "1c4073fa; touch " + flag
 	out, err = check("--fault", "AES every error 0F", "--", "sh", "-c", script)
