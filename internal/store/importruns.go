@@ -145,6 +145,14 @@ func (c conn) importLeaf(device joinery.DeviceID, number int64, now auditlog.Imp
 	}
 	then.Nonce = auditlog.ImportNonce(salt, int64(at))
 	i := &joinery.CustodyImport{Entry: joinery.AuditRef(number), Row: int64(at), Device: then}
+	// The entry that says who imported the run comes behind the one that commits to it.
+	told, err := c.integer("SELECT count(*) FROM audit WHERE id = ? AND event = ? AND device IS NULL", number+1, joinery.AuditDeviceImported)
+	if err != nil {
+		return nil, err
+	}
+	if told > 0 {
+		i.Told = joinery.AuditRef(number + 1)
+	}
 	for l := range slices.Chunk(leaves, 32) {
 		i.Leaves = append(i.Leaves, [32]byte(l))
 	}
