@@ -137,7 +137,7 @@ func (v *verifier) began() {
 }
 
 // importer gives who imported the run of rows to which an event commits.
-func (v *verifier) importer(committed Event) string {
+func (v *verifier) importer(committed Event) (by string) {
 	for i := range v.b.Entries {
 		e := &v.b.Entries[i]
 		if e.Kind != KindRelated {
@@ -148,11 +148,12 @@ func (v *verifier) importer(committed Event) string {
 			continue
 		}
 		if p.Detail["import"] == committed.Detail["import"] && p.Detail["from"] == committed.Detail["from"] {
-			return p.Actor
+			by = p.Actor
+		} else {
+			v.find(FaultImport, e.ID, "it is of another import")
 		}
-		v.find(FaultImport, e.ID, "it is of another import")
 	}
-	return ""
+	return by
 }
 
 // nothingBefore checks that no event about the device is older than its import.
