@@ -11,6 +11,7 @@ import (
 
 	"joinery"
 	"joinery/auditlog"
+	"joinery/lorawan"
 )
 
 // thumbprint is of a recipient's key.
@@ -223,5 +224,61 @@ func TestOrdersOfALaterOwner(t *testing.T) {
 	}
 	if r := w.good(w.bundle(as(w.buyer), d, 0), w.trust()); len(r.Orders) != 1 || stepsOf(r.Orders[0]) != exportSteps {
 		t.Errorf("%+v", r)
+	}
+}
+
+// A batch of orders to rekey is in the log of each device that it is for, and the order
+// that a device got rests on it.
+func TestBatchOfOrders(t *testing.T) {
+	w := newWorld(t, Options{})
+	devices := w.importRun("first", someEUI, someEUI+1)
+	j := joinery.JoinServer{ID: joinery.NewJoinServerID(), Name: "there", TransportKey: []byte("key"), CreatedAt: epoch}
+	w.ok(w.db.AddJoinServer(w.ctx, j, w.entry(joinery.AuditJoinServerAdded)))
+	b := joinery.RekeyBatch{
+		ID: joinery.NewRekeyBatchID(), Org: w.maker, JoinEUI: testJoinEUI, Server: j.ID, To: j.Name, Thumbprint: thumbprint, Life: time.Hour,
+		RequestedBy: "ann", RequestedAt: epoch, ExpiresAt: epoch.Add(time.Hour),
+	}
+	w.ok(w.db.BeginRekeyBatch(w.ctx, b))
+	_, err := w.db.AddRekeyBatchDevices(w.ctx, b.ID, devices)
+	w.ok(err)
+	set, err := w.db.FixRekeyBatchSet(w.ctx, b.ID)
+	w.ok(err)
+	b.Digest, b.Devices, b.Root, b.NeedsApproval = set.Digest, set.Devices, set.Root, true
+	step := func(event joinery.AuditEvent, by string, more map[string]string) joinery.AuditEntry {
+		a := w.about(event, w.maker, 0)
+		a.Actor, a.Detail = by, set.Detail(map[string]string{"batch": b.ID.String(), "key": thumbprint})
+		maps.Copy(a.Detail, more)
+		return a
+	}
+	b.State = joinery.BatchRequested
+	w.ok(w.db.MoveRekeyBatch(w.ctx, b, []joinery.RekeyBatchState{joinery.BatchCollecting}, step(joinery.AuditRekeyBatchRequested, "ann", map[string]string{"approval": "needed"})))
+	b.State, b.DecidedBy, b.DecidedAt = joinery.BatchApproved, "ben", epoch
+	w.ok(w.db.MoveRekeyBatch(w.ctx, b, []joinery.RekeyBatchState{joinery.BatchRequested}, step(joinery.AuditRekeyBatchApproved, "ben", nil)))
+	o := joinery.RekeyOrder{
+		ID: joinery.NewRekeyID(), Device: devices[1], State: joinery.RekeyArmed, Rekey: lorawan.Rekey{JoinEUI: testJoinEUI}, To: j.Name, Thumbprint: thumbprint,
+		Owner: w.maker, By: "ann", At: epoch, ArmedAt: epoch, ExpiresAt: epoch.Add(time.Hour),
+	}
+	armed := w.about(joinery.AuditRekeyArmed, w.maker, devices[1])
+	armed.Actor, armed.Detail = "ann", map[string]string{"order": o.ID.String(), "batch": b.ID.String(), "key": thumbprint, "approved_by": "ben"}
+	_, err = w.db.ArmRekeyBatch(w.ctx, b.ID, []joinery.RekeyBatchArm{
+		{Index: 0, Code: joinery.CodeConflict, Reason: "it cannot"}, {Index: 1, Order: o, Entry: armed},
+	}, step(joinery.AuditRekeyBatchDone, "ann", nil))
+	w.ok(err)
+	w.claim(devices[0], w.buyer)
+	w.publish()
+	for i, c := range []struct {
+		as    joinery.OrgID
+		steps string
+	}{{w.buyer, "requested by ann; approved by ben; done by ann; "}, {w.maker, "requested by ann; approved by ben; armed by ann; done by ann; "}} {
+		r := w.good(w.bundle(as(c.as), devices[i], 0), w.trust())
+		if len(r.Orders) != 1 || !r.Orders[0].Member || r.Orders[0].Devices != 2 || r.Orders[0].Reference != b.ID.String() || stepsOf(r.Orders[0]) != c.steps || len(r.Notes) > 0 {
+			t.Errorf("device %d: %+v", i, r)
+		}
+	}
+	// An order that somebody armed without the approval that it needed.
+	forged := w.bundle(as(w.maker), devices[1], 0)
+	forged.Entries = slices.DeleteFunc(forged.Entries, func(e auditlog.Entry) bool { return bytes.Contains(e.Payload, []byte("batch_approved")) })
+	if r := auditlog.Verify(forged, w.trust()); r.OK() {
+		t.Error("an approval that is left out is not found")
 	}
 }
