@@ -209,8 +209,8 @@ func (d CustodyDevice) Had(org OrgID) bool {
 
 // sharedEvents are those that every later owner of a device reads, whoever had it
 // then: what became of its keys, who asked for that and who approved it, and of whom it
-// came. They name no other device. Who is named can be erased, but for keys that were
-// disclosed, and to whom.
+// came. They name no other device, and who did it by an identifier: entries that name a
+// person can be erased.
 var sharedEvents = map[AuditEvent]bool{
 	AuditOwnerLinked: true, AuditKeysExposed: true, AuditKeysTold: true, AuditLogRestarted: true, AuditEntryErased: true, AuditDeviceImported: true,
 	AuditRekeySent: true, AuditRekeyTicket: true, AuditRekeyObeyed: true, AuditRekeyHandedOver: true, AuditRekeyConfirmed: true,

@@ -36,15 +36,14 @@ const (
 	DetailApproved  = "approved_entry"
 )
 
-// Orders that are about many devices, and their events.
+// How events of orders for many devices begin, and of all of rekeying.
 const (
 	exportEvents = "export."
 	batchEvents  = "rekey.batch_"
 	rekeyEvents  = "rekey."
-	arrivedEvent = "rekey.arrived"
 )
 
-// steps are the events about one device that are steps of its order to rekey.
+// orderSteps are the events about one device that are steps of its order to rekey.
 var orderSteps = map[string]bool{
 	"rekey.requested": true, "rekey.approved": true, "rekey.rejected": true, "rekey.armed": true, "rekey.cancelled": true,
 }
@@ -69,7 +68,7 @@ func (v *verifier) related(e *Entry) {
 	case err == nil && p.Device != "":
 	case err == nil && reference != "", err == nil && p.Event == eventDeviceImported:
 		return // see orders and began
-	case err == nil && p.Event == arrivedEvent && strings.EqualFold(p.Detail["dev_eui"], v.b.DevEUI):
+	case err == nil && strings.HasPrefix(p.Event, rekeyEvents) && p.Detail["arrival"] != "" && strings.EqualFold(p.Detail["dev_eui"], v.b.DevEUI):
 		return
 	}
 	v.find(FaultOther, e.ID, "it is not about %s and others", v.b.Device)

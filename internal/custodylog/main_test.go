@@ -42,6 +42,7 @@ type world struct {
 	maker, buyer, stranger joinery.OrgID
 	devices                []joinery.DeviceID
 	n                      int
+	before                 bool // exports are asked for as by earlier versions
 }
 
 func newWorld(t *testing.T, opt Options) *world {

@@ -34,7 +34,12 @@ func (w *world) export(org joinery.OrgID, devices ...joinery.DeviceID) joinery.E
 		e, err = w.db.AddExportDevices(w.ctx, e.ID, run)
 		w.ok(err)
 	}
-	set, err := w.db.FixExportSet(w.ctx, e.ID)
+	var set joinery.DeviceSet
+	if w.before {
+		set.Digest, set.Devices, err = w.db.ExportDigest(w.ctx, e.ID)
+	} else {
+		set, err = w.db.FixExportSet(w.ctx, e.ID)
+	}
 	w.ok(err)
 	e.Digest, e.Devices, e.Root, e.NeedsApproval = set.Digest, set.Devices, set.Root, true
 	step := func(event joinery.AuditEvent, by string, more map[string]string) joinery.AuditEntry {
@@ -44,7 +49,11 @@ func (w *world) export(org joinery.OrgID, devices ...joinery.DeviceID) joinery.E
 		return a
 	}
 	e.State = joinery.ExportRequested
-	w.ok(w.db.MoveExport(w.ctx, e, []joinery.ExportState{joinery.ExportCollecting}, step(joinery.AuditExportRequested, "ann", map[string]string{"approval": "needed"})))
+	asked := step(joinery.AuditExportRequested, "ann", map[string]string{"approval": "needed"})
+	if w.before { // the row did not say what it is about
+		delete(asked.Detail, "export")
+	}
+	w.ok(w.db.MoveExport(w.ctx, e, []joinery.ExportState{joinery.ExportCollecting}, asked))
 	e.State, e.DecidedBy, e.DecidedAt = joinery.ExportApproved, "ben", epoch
 	w.ok(w.db.MoveExport(w.ctx, e, []joinery.ExportState{joinery.ExportRequested}, step(joinery.AuditExportApproved, "ben", nil)))
 	_, err = w.db.StartExport(w.ctx, e.ID, []byte("head"))
@@ -223,6 +232,21 @@ func TestOrdersOfALaterOwner(t *testing.T) {
 		}
 	}
 	if r := w.good(w.bundle(as(w.buyer), d, 0), w.trust()); len(r.Orders) != 1 || stepsOf(r.Orders[0]) != exportSteps {
+		t.Errorf("%+v", r)
+	}
+}
+
+// An export that was asked for before entries committed to sets of devices, and approved
+// since: what is not shown is told as that, and is nothing wrong.
+func TestOrdersOfBefore(t *testing.T) {
+	w := newWorld(t, Options{})
+	w.before = true
+	d := w.importRun("first", someEUI)[0]
+	e := w.export(w.maker, d)
+	w.publish()
+	r := w.good(w.bundle(as(w.maker), d, 0), w.trust())
+	if len(r.Orders) != 1 || r.Orders[0].Member || stepsOf(r.Orders[0]) != strings.TrimPrefix(exportSteps, "requested by ann; ") ||
+		len(r.Notes) != 2 || !strings.Contains(r.Notes[0], e.ID.String()) || !strings.Contains(r.Notes[1], e.ID.String()) {
 		t.Errorf("%+v", r)
 	}
 }
