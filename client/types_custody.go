@@ -19,7 +19,7 @@ type CustodyPage struct {
 	Entries     []CustodyEntry   `json:"entries" nullable:"false" doc:"Events about the device and orders for it and others, oldest first, then joins, newest first, then entries about the log"`
 	Manifest    []byte           `json:"manifest,omitzero" pattern:"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$" patternDescription:"base64 with padding" doc:"Signed entry with which the device was imported"`
 	Import      *CustodyImport   `json:"import,omitzero" doc:"Where the device's history begins: its place among the devices to which the entry of its import commits. Absent where it was imported before the log told, and from later parts"`
-	Sets        []CustodySet     `json:"sets,omitzero" doc:"Orders for many devices that 'entries' of this part are about, each with what shows that the device is one of those"`
+	Sets        []CustodySet     `json:"sets,omitzero" nullable:"false" doc:"Orders for many devices that 'entries' of this part are about, each with what shows that the device is one of those"`
 	Parties     []CustodyParty   `json:"parties,omitzero" doc:"Provenance: names of owners that the caller may tell"`
 	Next        string           `json:"next,omitzero" doc:"'after' of the next part; absent from the last"`
 }
