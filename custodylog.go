@@ -117,12 +117,15 @@ type CustodyEntry struct {
 	// Org may read it, besides the operator: it had the device then, or did it.
 	Org   OrgID
 	Event AuditEvent // "" for an activation
+	// Subject is set where it is not about the device alone: the number of the export,
+	// batch or arrival that it is about.
+	Subject int64
 	// Erasure is the audit row that tells of it.
 	Erasure LogRef
 }
 
-// CustodyQuery selects entries about a device: audit rows, oldest first, and then
-// activations, newest first.
+// CustodyQuery selects entries about a device, and about orders for it and others, and
+// its arrivals: audit rows, oldest first, and then activations, newest first.
 type CustodyQuery struct {
 	Device DeviceID
 	// After is the last entry seen; 0 begins.
@@ -181,6 +184,8 @@ type CustodyImport struct {
 	Leaves [][32]byte // of all rows of the run
 	Row    int64      // of the device among them
 	Device auditlog.ImportedDevice
+	// Told is the entry that says who imported the run; 0 where there is none.
+	Told LogRef
 }
 
 // PastOwner is who had a device in an epoch of ownership.
@@ -203,10 +208,17 @@ func (d CustodyDevice) Had(org OrgID) bool {
 }
 
 // sharedEvents are those that every later owner of a device reads, whoever had it
-// then: what became of its keys, and of whom it came. They name no person.
+// then: what became of its keys, who asked for that and who approved it, and of whom it
+// came. They name no other device, and who did it by an identifier: entries that name a
+// person can be erased.
 var sharedEvents = map[AuditEvent]bool{
 	AuditOwnerLinked: true, AuditKeysExposed: true, AuditKeysTold: true, AuditLogRestarted: true, AuditEntryErased: true, AuditDeviceImported: true,
 	AuditRekeySent: true, AuditRekeyTicket: true, AuditRekeyObeyed: true, AuditRekeyHandedOver: true, AuditRekeyConfirmed: true,
+
+	AuditExportRequested: true, AuditExportApproved: true, AuditExportRejected: true, AuditExportWithdrawn: true,
+	AuditExportReady: true, AuditExportDelivered: true, AuditExportExpired: true,
+	AuditRekeyRequested: true, AuditRekeyApproved: true, AuditRekeyRejected: true, AuditRekeyArmed: true,
+	AuditRekeyBatchRequested: true, AuditRekeyBatchApproved: true, AuditRekeyBatchRejected: true, AuditRekeyBatchWithdrawn: true, AuditRekeyBatchDone: true,
 }
 
 // SharedWithLaterOwners tells whether later owners of a device read entries of an

@@ -2,8 +2,10 @@ package joinery
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"hash"
 	"slices"
+	"strconv"
 	"time"
 
 	"joinery/auditlog"
@@ -185,6 +187,8 @@ type Export struct {
 	Wrapped int64             // disclosed with it
 	Dropped int64             // left out, each with its reason
 	Digest  [sha256.Size]byte // of the set, see ExportDigest; zeros while devices are added
+	// Root is that of the tree over the set; see DeviceSet.
+	Root [sha256.Size]byte
 
 	// Header is the first line of the file; nil before keys are wrapped.
 	Header []byte
@@ -229,6 +233,26 @@ func (d ExportDigest) Add(joinEUI, devEUI lorawan.EUI64) {
 func (d ExportDigest) Sum() (sum [sha256.Size]byte) {
 	d.hash.Sum(sum[:0])
 	return sum
+}
+
+// DeviceSet stands for the devices of an export, or of an order to rekey many, when
+// it is complete.
+type DeviceSet struct {
+	Devices int64
+	Digest  [sha256.Size]byte // see ExportDigest
+	// Root is that of a tree over auditlog.SetDevice: what says it proves of each device
+	// that it is one of them, and says nothing of the others. Zeros from before there was
+	// such a tree.
+	Root [sha256.Size]byte
+}
+
+// Detail says in the log what a set is.
+func (s DeviceSet) Detail(detail map[string]string) map[string]string {
+	detail["devices"], detail["digest"] = strconv.FormatInt(s.Devices, 10), hex.EncodeToString(s.Digest[:])
+	if s.Root != [sha256.Size]byte{} {
+		detail["set"] = hex.EncodeToString(s.Root[:])
+	}
+	return detail
 }
 
 // ItemState is where one device of an export stands.

@@ -56,6 +56,7 @@ type RekeyBatch struct {
 	Armed   int64             // of them, those that have their order
 	Failed  int64             // of them, those that do not, each with its reason
 	Digest  [sha256.Size]byte // of the set, see ExportDigest; zeros while devices are added
+	Root    [sha256.Size]byte // of the tree over the set; see DeviceSet
 
 	// NeedsApproval is decided when the set is complete.
 	NeedsApproval bool

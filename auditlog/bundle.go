@@ -28,8 +28,9 @@ type Bundle struct {
 	Checkpoint string `json:"checkpoint"`
 	// Consistency proves that the log continues earlier states.
 	Consistency []Consistency `json:"consistency,omitempty"`
-	// Entries are the events about the device in the order in which they were
-	// written, then its joins, newest first, then what the server says of the log.
+	// Entries are the events about the device, and those about more than it, in the
+	// order in which they were written, then its joins, newest first, then what the
+	// server says of the log.
 	Entries []Entry `json:"entries"`
 	// Manifest is the signed entry with which the device was imported; empty where
 	// it came another way, or was deleted since.
@@ -37,6 +38,8 @@ type Bundle struct {
 	// Import shows where the history begins; nil where the device came before the
 	// log told.
 	Import *Import `json:"import,omitempty"`
+	// Sets show that the device is one of those of an order for many.
+	Sets []Set `json:"sets,omitempty"`
 	// Parties open commitments of links, as far as their owners allow.
 	Parties []Party `json:"parties,omitempty"`
 }
@@ -61,6 +64,9 @@ const (
 	KindLog   = "log" // about the log itself, or the erasure of another entry
 	// KindImport commits to the devices of a run of rows; see Import.
 	KindImport = "import"
+	// KindRelated is about an order for many devices, of which this is one, about its
+	// arrival, when it was none yet, or about who imported it and others.
+	KindRelated = "related"
 )
 
 // Entry is one entry of the log.

@@ -15,9 +15,11 @@ import (
 // hexadecimal digits, and "rows", how many leaves there are.
 const EventImported = "import.committed"
 
-// eventImportedAgain is the event of a device that was deleted and imported again.
-// Its detail has "manifest", SHA-256 of the entry that it has since.
-const eventImportedAgain = "device.imported"
+// eventDeviceImported is the event of a device that was deleted and imported again:
+// its detail has "manifest", SHA-256 of the entry that it has since. About no device it
+// is that of a run of rows, and says who imported it, "import" and "from" as in the
+// entry that commits to the run.
+const eventDeviceImported = "device.imported"
 
 // Import shows where the history of a device begins: that the device, with its
 // EUIs and its manifest entry, is one of those to which an entry of the log
@@ -131,7 +133,27 @@ func (v *verifier) began() {
 	if e.Leaf >= 0 {
 		v.nothingBefore(e)
 	}
-	v.r.Began = &Began{At: p.Time(), Entry: e.ID, Leaf: e.Leaf, Manifest: i.Manifest}
+	v.r.Began = &Began{At: p.Time(), Entry: e.ID, Leaf: e.Leaf, Manifest: i.Manifest, By: v.importer(p)}
+}
+
+// importer gives who imported the run of rows to which an event commits.
+func (v *verifier) importer(committed Event) (by string) {
+	for i := range v.b.Entries {
+		e := &v.b.Entries[i]
+		if e.Kind != KindRelated {
+			continue
+		}
+		p, err := ParseEvent(e.Payload)
+		if err != nil || p.Event != eventDeviceImported {
+			continue
+		}
+		if p.Detail["import"] == committed.Detail["import"] && p.Detail["from"] == committed.Detail["from"] {
+			by = p.Actor
+		} else {
+			v.find(FaultImport, e.ID, "it is of another import")
+		}
+	}
+	return by
 }
 
 // nothingBefore checks that no event about the device is older than its import.
@@ -157,7 +179,7 @@ func (v *verifier) manifest() string {
 func (v *verifier) hadManifest(hash string) bool {
 	for i := range v.b.Entries {
 		e := &v.b.Entries[i]
-		if p, err := ParseEvent(e.Payload); e.Kind == KindEvent && err == nil && p.Event == eventImportedAgain && p.Detail["manifest"] == hash {
+		if p, err := ParseEvent(e.Payload); e.Kind == KindEvent && err == nil && p.Event == eventDeviceImported && p.Detail["manifest"] == hash {
 			return true
 		}
 	}

@@ -36,6 +36,8 @@ const (
 	FaultLink Fault = "link"
 	// FaultImport: the history does not begin where the device was imported.
 	FaultImport Fault = "import"
+	// FaultSet: an order for many devices is not one for this, or not approved.
+	FaultSet Fault = "set"
 	// FaultWitness: a witness that was asked for has not signed.
 	FaultWitness Fault = "witness"
 )
@@ -75,6 +77,8 @@ type Report struct {
 	// and, as far as others told it, before the device came here; Told is who did.
 	Disclosures []Disclosure `json:"disclosures,omitempty"`
 	Told        []Told       `json:"told,omitempty"`
+	// Orders are who asked for exports and rekeyings of its keys, and who approved them.
+	Orders []Order `json:"orders,omitempty"`
 }
 
 // Began is where the history of a device begins: its import.
@@ -84,6 +88,8 @@ type Began struct {
 	Leaf  int64     `json:"leaf"`
 	// Manifest is SHA-256 of its signed manifest entry, hexadecimal; "" for none.
 	Manifest string `json:"manifest,omitempty"`
+	// By is who imported it; "" where that is not shown.
+	By string `json:"by,omitempty"`
 }
 
 // OK tells whether nothing is wrong.
@@ -118,6 +124,7 @@ func Verify(b Bundle, trust Trust) Report {
 		if b.Kind != BundleProvenance {
 			v.events()
 			v.joins()
+			v.orders()
 		}
 		v.erasures()
 		v.links()
@@ -288,6 +295,8 @@ func (v *verifier) subject(e *Entry) {
 		if p, err := ParseEvent(e.Payload); err != nil || p.Event != EventImported {
 			v.find(FaultOther, e.ID, "it is no event of an import")
 		}
+	case KindRelated:
+		v.related(e)
 	case KindLog:
 		if p, err := ParseEvent(e.Payload); err != nil || !strings.HasPrefix(p.Event, "log.") {
 			v.find(FaultOther, e.ID, "it is no event about the log")
@@ -367,7 +376,7 @@ func (v *verifier) gap(older, newer *Entry, missing int64) {
 // raising are the events with which JoinNonces may rise: reset by the operator,
 // after a restore, or as a deleted device came back with what others had used. New
 // root keys go on exactly where the ones before ended.
-var raising = map[string]bool{"device.nonces_reset": true, "log.restarted": true, "device.deleted": true, eventImportedAgain: true}
+var raising = map[string]bool{"device.nonces_reset": true, "log.restarted": true, "device.deleted": true, eventDeviceImported: true}
 
 // raised tells whether an entry between two leaves says that JoinNonces were
 // raised.
@@ -378,7 +387,7 @@ func (v *verifier) raised(from, to int64) bool {
 			continue
 		}
 		p, err := ParseEvent(e.Payload)
-		if e.Kind != KindJoin && err == nil && raising[p.Event] {
+		if (e.Kind == KindEvent || e.Kind == KindLog) && err == nil && raising[p.Event] {
 			return true
 		}
 	}

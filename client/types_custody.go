@@ -16,9 +16,10 @@ type CustodyPage struct {
 	Checkpoint  string           `json:"checkpoint" doc:"Newest signed checkpoint of the log (c2sp.org/tlog-checkpoint)"`
 	Size        int64            `json:"size" doc:"Entries of the log to which the proofs of this part belong; ask for further parts with it"`
 	Consistency []LogConsistency `json:"consistency,omitzero" doc:"Proof that the log continues the state that was asked for"`
-	Entries     []CustodyEntry   `json:"entries" nullable:"false" doc:"Events about the device, oldest first, then joins, newest first, then entries about the log"`
+	Entries     []CustodyEntry   `json:"entries" nullable:"false" doc:"Events about the device and orders for it and others, oldest first, then joins, newest first, then entries about the log"`
 	Manifest    []byte           `json:"manifest,omitzero" pattern:"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$" patternDescription:"base64 with padding" doc:"Signed entry with which the device was imported"`
 	Import      *CustodyImport   `json:"import,omitzero" doc:"Where the device's history begins: its place among the devices to which the entry of its import commits. Absent where it was imported before the log told, and from later parts"`
+	Sets        []CustodySet     `json:"sets,omitzero" nullable:"false" doc:"Orders for many devices that 'entries' of this part are about, each with what shows that the device is one of those"`
 	Parties     []CustodyParty   `json:"parties,omitzero" doc:"Provenance: names of owners that the caller may tell"`
 	Next        string           `json:"next,omitzero" doc:"'after' of the next part; absent from the last"`
 }
@@ -33,10 +34,19 @@ type CustodyImport struct {
 	Proof    [][]byte `json:"proof" nullable:"false" doc:"Inclusion proof (RFC 6962 section 2.1.1), base64"`
 }
 
+// CustodySet shows that a device is one of those of an order.
+type CustodySet struct {
+	Of      string   `json:"of" example:"exp_0c3kd5vqmr2hx" doc:"The export, or the batch of orders to rekey"`
+	Row     int64    `json:"row" doc:"Place of the device, from 0"`
+	JoinEUI string   `json:"joinEUI" pattern:"^[0-9A-F]{16}$" patternDescription:"16 hexadecimal digits" doc:"JoinEUI that it had when it came into the set"`
+	Nonce   []byte   `json:"nonce" pattern:"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$" patternDescription:"base64 with padding" doc:"16 bytes that hide the device from who is shown another"`
+	Proof   [][]byte `json:"proof" nullable:"false" doc:"Inclusion proof (RFC 6962 section 2.1.1), base64"`
+}
+
 // CustodyEntry is an entry of the custody log with its proof.
 type CustodyEntry struct {
 	ID       string   `json:"id" example:"audit_17" doc:"Its name: audit_ and a number, or the id of an activation"`
-	Kind     string   `json:"kind" enum:"event,join,log,import" doc:"An event about the device, a join, about the log itself, or the import of the device and others"`
+	Kind     string   `json:"kind" enum:"event,join,log,import,related" doc:"An event about the device, a join, about the log itself, the import of the device and others, or about an order for it and others, its arrival, or who imported it"`
 	Leaf     int64    `json:"leaf" doc:"Its number in the log; -1 while it waits to come there, or behind the checkpoint"`
 	Record   []byte   `json:"record" pattern:"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$" patternDescription:"base64 with padding" doc:"What the log holds: 33 bytes"`
 	Payload  []byte   `json:"payload,omitzero" pattern:"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$" patternDescription:"base64 with padding" doc:"What the record covers; absent where it is another owner's, or erased"`

@@ -23,8 +23,9 @@ func (a *app) auditFetchCommand() *cobra.Command {
 		Use:   "fetch DEVICE",
 		Short: "Fetch what the log says was done with a device's keys, with proofs",
 		Long: `Fetch what was done with a device's keys, with proofs that it stands in the server's
-log, into a file that joinctl audit verify checks without the server. What is about
-many devices at once, such as who approved an export, joinctl audit list shows.
+log, into a file that joinctl audit verify checks without the server. Orders for many
+devices at once are in it, too: who asked for an export and who approved it, with
+proof that this device is one of those.
 
 Keep the log's key, which is printed, when you meet the server first, and keep each
 file or its checkpoint: from what you kept it is found when the log changes later.
@@ -204,6 +205,12 @@ func collect(ctx context.Context, id joinery.DeviceID, from int, part bundlePart
 	}
 	seen := map[string]bool{}
 	for {
+		for _, set := range p.Sets {
+			if !seen[set.Of] {
+				seen[set.Of] = true
+				b.Sets = append(b.Sets, auditlog.Set(set))
+			}
+		}
 		for _, e := range p.Entries {
 			if !seen[e.ID] {
 				seen[e.ID] = true
@@ -252,7 +259,8 @@ func (a *app) auditVerifyCommand() *cobra.Command {
 		Short: "Check what audit fetch or device provenance fetched, without a server",
 		Long: `Check a file of joinctl audit fetch or joinctl device provenance, without asking any
 server: the log's signature, that each entry stands in the log unchanged, that none
-about the device is left out between others, and the chain of owners. With
+about the device is left out between others, the chain of owners, and that who asked
+for an export or a rekeying, and who approved it, did so for this device. With
 --checkpoint also that the log continues what you kept: entries that were taken away,
 and a log that is told in two ways, are found. With --entries it lists what was done
 with the device's keys, oldest first.
@@ -347,7 +355,11 @@ func (a *app) showReport(b auditlog.Bundle, r auditlog.Report) error {
 		return err
 	}
 	if began := r.Began; began != nil {
-		if err := a.printf("imported %s with %s, entry %s\n", began.At.UTC().Format("2006-01-02 15:04:05"), manifestText(began.Manifest), clean(began.Entry)); err != nil {
+		by := ""
+		if began.By != "" {
+			by = " by " + clean(began.By)
+		}
+		if err := a.printf("imported %s%s with %s, entry %s\n", began.At.UTC().Format("2006-01-02 15:04:05"), by, manifestText(began.Manifest), clean(began.Entry)); err != nil {
 			return err
 		}
 	}
@@ -356,6 +368,9 @@ func (a *app) showReport(b auditlog.Bundle, r auditlog.Report) error {
 			partyText(l.FromName, l.From), partyText(l.ToName, l.To), map[bool]string{true: ", root keys disclosed before"}[l.Disclosed]); err != nil {
 			return err
 		}
+	}
+	if err := a.showOrders(r.Orders); err != nil {
+		return err
 	}
 	if err := a.showDisclosures(r); err != nil {
 		return err
@@ -377,6 +392,29 @@ func (a *app) showReport(b auditlog.Bundle, r auditlog.Report) error {
 	}
 	if r.OK() {
 		return a.printf("nothing is wrong\n")
+	}
+	return nil
+}
+
+// showOrders says who asked for exports and rekeyings, and who approved them.
+func (a *app) showOrders(orders []auditlog.Order) error {
+	for _, o := range orders {
+		what := "order to rekey"
+		if strings.HasPrefix(o.Reference, "exp_") {
+			what = "export"
+		}
+		of := map[bool]string{true: "this device", false: "devices; that this is one of them is not shown"}[o.Member]
+		if o.Member && o.Devices > 1 {
+			of = fmt.Sprintf("%d devices, of which this is one", o.Devices)
+		}
+		if err := a.printf("  %s %s of %s, to key %s, for %s\n", what, clean(o.Reference), of, clean(o.Key), clean(o.Org)); err != nil {
+			return err
+		}
+		for _, s := range o.Steps {
+			if err := a.printf("    %s  %s by %s (%s)\n", s.At.UTC().Format("2006-01-02 15:04:05"), clean(s.What), clean(s.By), clean(s.Entry)); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

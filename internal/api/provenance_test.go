@@ -78,6 +78,12 @@ func (f *fixture) shows(t *testing.T, seller *client.Client, id joinery.DeviceID
 	if err != nil {
 		t.Fatal(err)
 	}
+	return bundleOf(t, page)
+}
+
+// bundleOf is a page as the file that joinctl makes of it.
+func bundleOf(t *testing.T, page client.CustodyPage) (b auditlog.Bundle) {
+	t.Helper()
 	text, err := json.Marshal(page)
 	if err == nil {
 		err = json.Unmarshal(text, &b)
@@ -132,11 +138,14 @@ func TestChangesHands(t *testing.T) {
 	exported, kept := p.Results[0].Device, p.Results[1].Device
 	trust := auditlog.Trust{Key: f.anybodysKey(t)}
 
+	var export joinery.ExportID
+	var asked joinery.OrgID
 	seller := maker
 	for epoch, buyer := range []trader{f.trader(t, "Distributor"), f.trader(t, "Owner"), f.trader(t, "Next owner")} {
 		if epoch == 2 { // the owner has root keys of one exported, to a file, before he sells
 			to := recipientKey(t)
-			f.exports(t, seller.Client, "file", to, string(to.MarshalJWK()), exported)
+			export, _ = f.exports(t, seller.Client, "file", to, string(to.MarshalJWK()), exported)
+			asked = seller.org
 		}
 		for _, id := range []joinery.DeviceID{exported, kept} {
 			if _, err := seller.OfferTransfer(ctx, id, client.NewTransfer{Recipient: buyer.org}); err != nil {
@@ -171,6 +180,23 @@ func TestChangesHands(t *testing.T) {
 	r := auditlog.Verify(f.shows(t, seller.Client, exported), trust)
 	if !r.OK() || !r.Stated.Disclosed || len(r.Disclosures) != 1 || !r.Links[2].Disclosed || r.Links[1].Disclosed {
 		t.Errorf("%+v", r)
+	}
+	// And he has it proved who asked for the export, and that it was for this device.
+	page, err := seller.Custody(ctx, exported, client.CustodyQuery{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r = auditlog.Verify(bundleOf(t, page), trust)
+	if !r.OK() || len(r.Notes) > 0 || r.Began == nil || r.Began.By == "" || len(r.Orders) != 1 {
+		t.Fatalf("%+v", r)
+	}
+	o := r.Orders[0]
+	if o.Reference != export.String() || !o.Member || o.Devices != 1 || o.Org != asked.String() || o.Key != r.Disclosures[0].Recipient || len(o.Steps) != 2 ||
+		o.Steps[0].What != "requested" || !strings.HasPrefix(o.Steps[0].By, "key key_") || o.Steps[1].What != "ready" {
+		t.Errorf("%+v", o)
+	}
+	if page, err = seller.Custody(ctx, kept, client.CustodyQuery{}); err != nil || len(page.Sets) != 0 || len(auditlog.Verify(bundleOf(t, page), trust).Orders) != 0 {
+		t.Errorf("of the one that was not exported: %+v, %v", page.Sets, err)
 	}
 }
 

@@ -141,6 +141,11 @@ func custodyPage(p custodylog.Page, q custodylog.Query, listing string) (*body[c
 		i.Proof = append([][]byte{}, i.Proof...) // empty, not absent, for a device that came alone
 		out.Import = &i
 	}
+	for _, set := range b.Sets {
+		s := client.CustodySet(set)
+		s.Proof = append([][]byte{}, s.Proof...) // empty, not absent, for a device that is alone in it
+		out.Sets = append(out.Sets, s)
+	}
 	for _, c := range b.Consistency {
 		out.Consistency = append(out.Consistency, client.LogConsistency(c))
 	}

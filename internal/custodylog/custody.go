@@ -3,6 +3,7 @@ package custodylog
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -63,11 +64,17 @@ func (s *Service) Custody(ctx context.Context, caller joinery.Caller, q Query) (
 			return p, err
 		}
 	}
+	if p.Bundle.Sets, err = s.store.DeviceSets(ctx, q.Device, w.subjects); err != nil {
+		return p, err
+	}
 	if q.After == 0 {
 		if err := w.restarts(); err != nil {
 			return p, err
 		}
 		if p.Bundle.Import, err = w.imported(); err != nil {
+			return p, err
+		}
+		if err := w.importer(); err != nil {
 			return p, err
 		}
 		p.Bundle.Manifest = p.Device.Manifest
@@ -190,27 +197,54 @@ type writer struct {
 	shown   map[joinery.LogRef]bool
 	entries []auditlog.Entry
 	log     []auditlog.Entry // about the log
+	// subjects are what entries are about that are not about the device alone, and that
+	// the caller may read.
+	subjects []int64
 }
 
 func (w *writer) add(e joinery.CustodyEntry) error {
+	kind := auditlog.KindEvent
+	switch _, audit := e.Ref.Audit(); {
+	case !audit:
+		kind = auditlog.KindJoin
+	case e.Subject != 0:
+		kind = auditlog.KindRelated
+	}
+	out, err := w.shownAs(kind, e)
+	w.entries = append(w.entries, out)
+	return err
+}
+
+// shownAs gives an entry as far as the caller may read it.
+func (w *writer) shownAs(kind string, e joinery.CustodyEntry) (auditlog.Entry, error) {
 	out, err := w.entry(e)
+	out.Kind = kind
+	switch {
+	case err != nil:
+	case e.Payload == nil:
+		out.ErasedBy = EntryName(e.Erasure)
+		err = w.about(e.Erasure)
+	case !w.sees(e):
+		out.Withheld, out.Payload, out.Salt = true, nil, nil
+	case e.Subject != 0 && !slices.Contains(w.subjects, e.Subject):
+		w.subjects = append(w.subjects, e.Subject)
+	}
+	return out, err
+}
+
+// importer adds the entry that says who imported the device, and others.
+func (w *writer) importer() error {
+	i := w.device.Import
+	if i == nil || i.Told == 0 {
+		return nil
+	}
+	e, err := w.s.store.LogEntry(w.ctx, i.Told)
 	if err != nil {
 		return err
 	}
-	out.Kind = auditlog.KindJoin
-	if _, audit := e.Ref.Audit(); audit {
-		out.Kind = auditlog.KindEvent
-	}
-	if e.Payload == nil {
-		out.ErasedBy = EntryName(e.Erasure)
-		if err := w.about(e.Erasure); err != nil {
-			return err
-		}
-	} else if !w.sees(e) {
-		out.Withheld, out.Payload, out.Salt = true, nil, nil
-	}
-	w.entries = append(w.entries, out)
-	return nil
+	out, err := w.shownAs(auditlog.KindRelated, e)
+	w.log = append(w.log, out)
+	return err
 }
 
 // sees tells whether the caller may read an entry.

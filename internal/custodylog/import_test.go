@@ -27,7 +27,9 @@ func (w *world) importRun(name string, devEUIs ...uint64) (ids []joinery.DeviceI
 			Manifest: fmt.Appendf(nil, "%s: signed entry of %x", name, eui),
 		})
 	}
-	results, err := w.db.CommitRows(w.ctx, rows, w.about(joinery.AuditDeviceImported, w.maker, 0))
+	told := w.about(joinery.AuditDeviceImported, w.maker, 0)
+	told.Actor, told.Detail = "importer", map[string]string{"import": i.ID.String(), "from": "0"}
+	results, err := w.db.CommitRows(w.ctx, rows, told)
 	w.ok(err)
 	for _, r := range results {
 		if r.Device == 0 {
@@ -45,12 +47,13 @@ const someEUI = 0x0004A30C_00000000
 func TestHistoryBeginsAtTheImport(t *testing.T) {
 	w := newWorld(t, Options{})
 	devices := w.importRun("first", someEUI, someEUI+1, someEUI+2, someEUI+3, someEUI+4)
+	second := w.importRun("second", someEUI+5)
 	w.claim(devices[1], w.buyer)
 	w.join(devices[1])
 	w.publish()
 	for n, d := range devices {
 		r := w.good(w.bundle(as(w.maker), d, 0), w.trust())
-		if r.Began == nil || r.Began.Manifest != digest(fmt.Sprintf("first: signed entry of %x", someEUI+n)) || len(r.Notes) > 0 {
+		if r.Began == nil || r.Began.Manifest != digest(fmt.Sprintf("first: signed entry of %x", someEUI+n)) || r.Began.By != "importer" || len(r.Notes) > 0 {
 			t.Errorf("device %d: %+v", n, r)
 		}
 	}
@@ -61,7 +64,7 @@ func TestHistoryBeginsAtTheImport(t *testing.T) {
 	}
 	good := w.bundle(as(w.buyer), devices[1], 0)
 	w.good(good, w.trust())
-	other := w.bundle(as(w.maker), devices[2], 0)
+	other, strange := w.bundle(as(w.maker), devices[2], 0), w.bundle(as(w.maker), second[0], 0)
 	for name, do := range map[string]func(b *auditlog.Bundle){
 		"another manifest entry": func(b *auditlog.Bundle) { b.Manifest = []byte("forged") },
 		"another hash of it":     func(b *auditlog.Bundle) { b.Import.Manifest = strings.Repeat("0", 64) },
@@ -71,6 +74,9 @@ func TestHistoryBeginsAtTheImport(t *testing.T) {
 		"a row beyond":           func(b *auditlog.Bundle) { b.Import.Row = 5 },
 		"a proof cut short":      func(b *auditlog.Bundle) { b.Import.Proof = b.Import.Proof[1:] },
 		"no such entry":          func(b *auditlog.Bundle) { b.Import.Entry = "audit_1" },
+		"who imported another": func(b *auditlog.Bundle) {
+			b.Entries = append(b.Entries, strange.Entries[slices.IndexFunc(strange.Entries, func(e auditlog.Entry) bool { return e.Kind == auditlog.KindRelated })])
+		},
 		"its entry left out": func(b *auditlog.Bundle) {
 			b.Entries = slices.DeleteFunc(b.Entries, func(e auditlog.Entry) bool { return e.Kind == auditlog.KindImport })
 		},
@@ -78,7 +84,7 @@ func TestHistoryBeginsAtTheImport(t *testing.T) {
 		b := clone(t, good)
 		do(&b)
 		r := auditlog.Verify(b, w.trust())
-		if !slices.ContainsFunc(r.Findings, func(f auditlog.Finding) bool { return f.Fault == auditlog.FaultImport }) || r.Began != nil && name != "another manifest entry" {
+		if !slices.ContainsFunc(r.Findings, func(f auditlog.Finding) bool { return f.Fault == auditlog.FaultImport }) || r.Began != nil && name != "another manifest entry" && name != "who imported another" {
 			t.Errorf("%s: %v", name, r.Findings)
 		}
 	}

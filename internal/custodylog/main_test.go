@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -41,6 +42,7 @@ type world struct {
 	maker, buyer, stranger joinery.OrgID
 	devices                []joinery.DeviceID
 	n                      int
+	before                 bool // exports are asked for as by earlier versions
 }
 
 func newWorld(t *testing.T, opt Options) *world {
@@ -169,6 +171,11 @@ func (w *world) bundle(caller joinery.Caller, d joinery.DeviceID, from int64) au
 		p, err = w.Custody(w.ctx, caller, q)
 		w.ok(err)
 		b.Entries = append(b.Entries, p.Bundle.Entries...)
+		for _, set := range p.Bundle.Sets {
+			if !slices.ContainsFunc(b.Sets, func(s auditlog.Set) bool { return s.Of == set.Of }) {
+				b.Sets = append(b.Sets, set)
+			}
+		}
 	}
 	return b
 }

@@ -44,6 +44,8 @@ type Rows interface {
 	CustodyDevice(ctx context.Context, id joinery.DeviceID) (joinery.CustodyDevice, error)
 	// CustodyEntries leaves nothing out.
 	CustodyEntries(ctx context.Context, q joinery.CustodyQuery) ([]joinery.CustodyEntry, error)
+	// DeviceSets shows of a device that it is in sets of exports and batches.
+	DeviceSets(ctx context.Context, device joinery.DeviceID, subjects []int64) ([]auditlog.Set, error)
 	// LinkEntries gives the links in the chain of a device's owners, oldest first.
 	LinkEntries(ctx context.Context, id joinery.DeviceID) ([]joinery.CustodyEntry, error)
 	// StateProvenance writes how that chain stands; CodeNotFound unless owner holds

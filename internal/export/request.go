@@ -3,9 +3,7 @@ package export
 import (
 	"cmp"
 	"context"
-	"encoding/hex"
 	"slices"
-	"strconv"
 	"time"
 	"unicode/utf8"
 
@@ -214,9 +212,11 @@ func (s *Service) submit(ctx context.Context, caller joinery.Caller, e joinery.E
 	if err != nil {
 		return e, err
 	}
-	if e.Digest, e.Devices, err = s.store.ExportDigest(ctx, e.ID); err != nil {
+	set, err := s.store.FixExportSet(ctx, e.ID)
+	if err != nil {
 		return e, err
 	}
+	e.Digest, e.Devices, e.Root = set.Digest, set.Devices, set.Root
 	if e.Devices == 0 {
 		return e, joinery.Errorf(joinery.CodeInvalid, "there is no device in this export")
 	}
@@ -245,9 +245,8 @@ func (s *Service) submit(ctx context.Context, caller joinery.Caller, e joinery.E
 
 // about says in the log what an export is.
 func (s *Service) about(e joinery.Export, thumbprint string) map[string]string {
-	return map[string]string{
-		"export": e.ID.String(), "recipient": thumbprint, "devices": strconv.FormatInt(e.Devices, 10), "digest": hex.EncodeToString(e.Digest[:]),
-	}
+	set := joinery.DeviceSet{Devices: e.Devices, Digest: e.Digest, Root: e.Root}
+	return set.Detail(map[string]string{"export": e.ID.String(), "recipient": thumbprint})
 }
 
 // Approve lets an export go on. digest and thumbprint are what the approver looked

@@ -46,6 +46,8 @@ type Requests interface {
 	BeginExport(ctx context.Context, e joinery.Export) error
 	// AddExportDevices takes all or none; CodeNotFound where one is another's.
 	AddExportDevices(ctx context.Context, id joinery.ExportID, devices []joinery.DeviceID) (joinery.Export, error)
+	// FixExportSet says which devices the export has, and keeps what proves it of each.
+	FixExportSet(ctx context.Context, id joinery.ExportID) (joinery.DeviceSet, error)
 	ExportDigest(ctx context.Context, id joinery.ExportID) (digest [32]byte, devices int64, err error)
 	// MoveExport is CodeConflict where the export is in none of the states of from.
 	MoveExport(ctx context.Context, e joinery.Export, from []joinery.ExportState, entries ...joinery.AuditEntry) error

@@ -4,11 +4,9 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"log/slog"
 	"slices"
-	"strconv"
 	"time"
 	"unicode/utf8"
 
@@ -21,6 +19,8 @@ import (
 type Batches interface {
 	BeginRekeyBatch(ctx context.Context, b joinery.RekeyBatch) error
 	AddRekeyBatchDevices(ctx context.Context, id joinery.RekeyBatchID, devices []joinery.DeviceID) (joinery.RekeyBatch, error)
+	// FixRekeyBatchSet says which devices the batch has, and keeps what proves it of each.
+	FixRekeyBatchSet(ctx context.Context, id joinery.RekeyBatchID) (joinery.DeviceSet, error)
 	MoveRekeyBatch(ctx context.Context, b joinery.RekeyBatch, from []joinery.RekeyBatchState, entries ...joinery.AuditEntry) error
 	// ArmRekeyBatch takes what becomes of waiting devices; each stands or falls alone.
 	ArmRekeyBatch(ctx context.Context, id joinery.RekeyBatchID, list []joinery.RekeyBatchArm, done joinery.AuditEntry) (joinery.RekeyBatch, error)
@@ -196,9 +196,11 @@ func (s *Service) submit(ctx context.Context, caller joinery.Caller, b joinery.R
 	if err != nil {
 		return b, err
 	}
-	if b.Digest, b.Devices, err = s.store.RekeyBatchDigest(ctx, b.ID); err != nil {
+	set, err := s.store.FixRekeyBatchSet(ctx, b.ID)
+	if err != nil {
 		return b, err
 	}
+	b.Digest, b.Devices, b.Root = set.Digest, set.Devices, set.Root
 	if b.Devices == 0 {
 		return b, joinery.Errorf(joinery.CodeInvalid, "there is no device in this batch that the organisation holds")
 	}
@@ -338,10 +340,8 @@ func (s *Service) ownBatch(ctx context.Context, caller joinery.Caller, id joiner
 }
 
 func (s *Service) batchEntry(caller joinery.Caller, event joinery.AuditEvent, b joinery.RekeyBatch) joinery.AuditEntry {
-	detail := map[string]string{
-		"batch": b.ID.String(), "devices": strconv.FormatInt(b.Devices, 10), "digest": hex.EncodeToString(b.Digest[:]),
-		"new_join_eui": b.JoinEUI.String(), "to": b.To, "key": b.Thumbprint,
-	}
+	set := joinery.DeviceSet{Devices: b.Devices, Digest: b.Digest, Root: b.Root}
+	detail := set.Detail(map[string]string{"batch": b.ID.String(), "new_join_eui": b.JoinEUI.String(), "to": b.To, "key": b.Thumbprint})
 	if b.RekeyKey {
 		detail["rekeying_key"] = "goes with it"
 	}

@@ -100,7 +100,7 @@ func (t *tx) auditRun(entries []joinery.AuditEntry) error {
 	if err != nil {
 		return err
 	}
-	v := valuesOf("at INTEGER, event TEXT, org INTEGER, device INTEGER, n INTEGER, payload BLOB, salt BLOB, leaf BLOB")
+	v := valuesOf("at INTEGER, event TEXT, org INTEGER, device INTEGER, n INTEGER, subject INTEGER, payload BLOB, salt BLOB, leaf BLOB")
 	for _, e := range entries {
 		chain := chains[e.Device]
 		payload, err := encodeAudit(e, chain)
@@ -110,9 +110,9 @@ func (t *tx) auditRun(entries []joinery.AuditEntry) error {
 		var salt [auditlog.SaltSize]byte
 		rand.Read(salt[:]) // never fails (crypto/rand)
 		leaf := auditlog.NewRecord(salt, payload)
-		v.add(e.At, e.Event, optional{e.Org}, optional{e.Device}, optional{chain.n}, payload, salt, leaf[:])
+		v.add(e.At, e.Event, optional{e.Org}, optional{e.Device}, optional{chain.n}, optional{subjectOf(e)}, payload, salt, leaf[:])
 	}
-	return t.exec(v.with("INSERT INTO audit (at, event, org, device, n, payload, salt, leaf) SELECT v.* FROM v"), v.args...)
+	return t.exec(v.with("INSERT INTO audit (at, event, org, device, n, subject, payload, salt, leaf) SELECT v.* FROM v"), v.args...)
 }
 
 // deviceChain is the place of an entry among those about its device.

@@ -13,8 +13,8 @@ import (
 const maxOpenExports = 100
 
 const exportColumns = `SELECT e.id, e.org, e.state, e.recipient, p.name, p.kind, p.thumbprint, e.devices, e.wrapped, e.dropped, e.digest, e.form, e.header, e.needs_approval,
-	e.requested_by, e.requested_person, e.requested_at, e.decided_by, e.decided_at, e.note, e.ready_at, e.ended_at, e.expires_at, e.failed
-	FROM export e JOIN export_recipient p ON p.id = e.recipient `
+	e.requested_by, e.requested_person, e.requested_at, e.decided_by, e.decided_at, e.note, e.ready_at, e.ended_at, e.expires_at, e.failed, s.root
+	FROM export e JOIN export_recipient p ON p.id = e.recipient LEFT JOIN device_set s ON s.id = e.id `
 
 func (c conn) exports(where string, args ...any) (list []joinery.Export, err error) {
 	err = c.each(exportColumns+where, func(r *row) error {
@@ -29,6 +29,7 @@ func (c conn) exports(where string, args ...any) (list []joinery.Export, err err
 		if r.bool() {
 			e.State = joinery.ExportFailed
 		}
+		r.into(e.Root[:])
 		list = append(list, e)
 		return nil
 	}, args...)
@@ -175,14 +176,14 @@ func (d *DB) ExportDigest(ctx context.Context, id joinery.ExportID) (digest [32]
 
 // MoveExport brings an export from one of the states of from to what e says;
 // recipient, request and set stay as they are, but for the digest. CodeConflict
-// where it is in another state, or has other numbers of devices.
+// where it is in another state, or has other numbers of devices or another root.
 func (d *DB) MoveExport(ctx context.Context, e joinery.Export, from []joinery.ExportState, entries ...joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
 		now, err := t.exportIn(e.ID, from...)
 		if err != nil {
 			return err
 		}
-		if now.Devices != e.Devices || now.Wrapped != e.Wrapped || now.Dropped != e.Dropped {
+		if now.Devices != e.Devices || now.Wrapped != e.Wrapped || now.Dropped != e.Dropped || now.Root != e.Root {
 			return joinery.Errorf(joinery.CodeConflict, "the export went on meanwhile; read it again")
 		}
 		return t.finish(t.putExport(e), entries...)
@@ -253,7 +254,7 @@ func (d *DB) StartExport(ctx context.Context, id joinery.ExportID, header []byte
 
 // CommitExport takes what became of devices of an export, at most
 // joinery.MaxExportRows. For each that is disclosed it writes the disclosure and its
-// audit entry, a copy of exposed with the device, in the transaction that stores
+// audit entry, a copy of exposed with the device and what it rests on, in the transaction that stores
 // what its recipient opens: nobody can have that before. A device that is gone, or
 // another's, is dropped; one that is not waiting is left as it is, so that the same
 // may be handed in again. When no device waits any more the export is ready, until
@@ -267,8 +268,14 @@ func (d *DB) CommitExport(ctx context.Context, id joinery.ExportID, items []join
 		if e, err = t.exportIn(id, joinery.ExportApproved, joinery.ExportWorking); err != nil {
 			return e, err
 		}
+		on, err := t.orderedBy(int64(id), joinery.AuditExportRequested, joinery.AuditExportApproved)
+		if err != nil {
+			return e, err
+		}
+		disclosed := exposed
+		disclosed.Detail = with(exposed.Detail, on)
 		for _, w := range items {
-			if err := t.commitItem(&e, w, exposed); err != nil {
+			if err := t.commitItem(&e, w, disclosed); err != nil {
 				return e, err
 			}
 		}

@@ -61,7 +61,7 @@ func (d *DB) Fsck(ctx context.Context, check Checker) (found []Violation, err er
 func (c conn) checkup(ctx context.Context, e engine, check Checker) ([]Violation, error) {
 	f := &checkup{ctx: ctx, c: c, engine: e, check: check}
 	for _, part := range []func() error{
-		func() error { return e.checkEngine(f) }, f.rules, f.ranges, f.owners, f.peers, f.keySets, f.auditRows, f.refusals, f.custodyLog, f.imported,
+		func() error { return e.checkEngine(f) }, f.rules, f.ranges, f.owners, f.peers, f.keySets, f.auditRows, f.refusals, f.custodyLog, f.imported, f.deviceSets,
 	} {
 		if err := part(); err != nil {
 			return nil, err

@@ -1,6 +1,11 @@
 package store
 
-import "joinery"
+import (
+	"bytes"
+	"encoding/hex"
+
+	"joinery"
+)
 
 func exportID(id int64) string { return joinery.ExportID(id).String() }
 
@@ -34,4 +39,82 @@ var exportRules = []rule{
 	{"rekey_batch", rekeyBatchID, "the order of each device is its own, to where the batch goes", fixTamper,
 		`SELECT i.batch FROM rekey_batch_item i JOIN rekey_batch b ON b.id = i.batch JOIN rekey r ON r.id = i.rekey
 		WHERE r.device <> i.device OR r.org <> b.org OR r.join_eui <> b.join_eui OR r.thumbprint <> b.thumbprint OR r.rekey_key <> b.rekey_key`},
+}
+
+// keptSet is a row of device_set.
+type keptSet struct {
+	id                int64
+	salt, root, nodes []byte
+}
+
+// deviceSets checks that the trees over sets of devices are those of the devices that
+// are there, and that the custody log commits to them.
+func (f *checkup) deviceSets() error {
+	for after := int64(0); ; {
+		var list []keptSet // some at a time: their devices are read between them
+		err := f.c.each("SELECT id, salt, root, nodes FROM device_set WHERE id > ? ORDER BY id LIMIT 100", func(r *row) error {
+			list = append(list, keptSet{r.int(), r.blob(), r.blob(), r.blob()})
+			return nil
+		}, after)
+		if err != nil || len(list) == 0 {
+			return err
+		}
+		for _, s := range list {
+			after = s.id
+			if err := f.deviceSet(s); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (f *checkup) deviceSet(s keptSet) error {
+	for _, of := range []setSource{exportSets, batchSets} {
+		state := ""
+		found, err := f.c.one("SELECT state FROM "+of.of+" WHERE id = ?", func(r *row) error { state = r.text(); return nil }, s.id)
+		if err != nil {
+			return err
+		}
+		if !found {
+			continue
+		}
+		asked, err := f.askedSet(of.name(s.id), s)
+		if err != nil {
+			return err
+		}
+		if !asked { // devices may have come in since
+			if state != "collecting" && state != "withdrawn" && state != "expired" {
+				f.report("device_set", of.name(s.id), "an entry of the custody log says who asked for it", fixLog)
+			}
+			return nil
+		}
+		b, err := of.built(f.c, s.id, s.salt)
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(b.Root[:], s.root) || !bytes.Equal(b.nodes, s.nodes) {
+			f.report("device_set", of.name(s.id), "it is the tree over its devices", fixTamper)
+		}
+		return nil
+	}
+	f.report("device_set", s.id, "it is that of an export or a batch", fixTamper)
+	return nil
+}
+
+// askedSet checks the entries about an order for the devices of a set, and tells whether
+// one says who asked for it.
+func (f *checkup) askedSet(name string, s keptSet) (asked bool, err error) {
+	err = f.c.each("SELECT event, payload FROM audit WHERE subject > 0 AND subject = ? ORDER BY id", func(r *row) error {
+		event, payload := joinery.AuditEvent(r.text()), r.blob()
+		asked = asked || event == joinery.AuditExportRequested || event == joinery.AuditRekeyBatchRequested
+		if payload == nil { // erased
+			return nil
+		}
+		e, err := decodeAudit(payload)
+		if set := e.Detail["set"]; err == nil && set != "" && set != hex.EncodeToString(s.root) {
+			f.report("device_set", name, "the entries of the custody log commit to it", fixLog)
+		}
+		return nil // what cannot be read auditRows reports
+	}, s.id)
+	return asked, err
 }

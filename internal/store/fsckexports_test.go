@@ -31,8 +31,14 @@ func exportOne(t *testing.T, d *DB, states []joinery.ActivationState, a joinery.
 		must(d.BeginExport(ctx, e))
 		e, err = d.AddExportDevices(ctx, e.ID, []joinery.DeviceID{s.Device.ID})
 		must(err)
-		e.State, e.Digest = joinery.ExportApproved, [32]byte{1}
-		must(d.MoveExport(ctx, e, []joinery.ExportState{joinery.ExportCollecting}, a))
+		set, err := d.FixExportSet(ctx, e.ID)
+		must(err)
+		e.State, e.Digest, e.Root = joinery.ExportApproved, set.Digest, set.Root
+		asked := joinery.AuditEntry{
+			At: a.At, Event: joinery.AuditExportRequested, Actor: a.Actor, Org: e.Org,
+			Detail: set.Detail(map[string]string{"export": e.ID.String(), "recipient": r.Thumbprint}),
+		}
+		must(d.MoveExport(ctx, e, []joinery.ExportState{joinery.ExportCollecting}, asked))
 		_, err = d.StartExport(ctx, e.ID, []byte("head"))
 		must(err)
 		_, err = d.CommitExport(ctx, e.ID, []joinery.WrappedItem{{KeySet: s.KeySet.ID, Blob: []byte("keys")}}, testTime, a, a)

@@ -239,14 +239,14 @@ func (ch *chain) judgeCount(id joinery.ActivationID, a joinery.Activation) {
 // auditRows checks that none is missing and that each is what it was.
 func (f *checkup) auditRows() error {
 	var last int64
-	err := f.c.each("SELECT id, at, event, org, device, coalesce(n, 0), payload, salt, leaf FROM audit ORDER BY id", func(r *row) error {
+	err := f.c.each("SELECT id, at, event, org, device, coalesce(n, 0), coalesce(subject, 0), payload, salt, leaf FROM audit ORDER BY id", func(r *row) error {
 		id := r.int()
 		if id != last+1 {
 			f.report("audit", last+1, "no row is missing", fixTamper)
 		}
 		last = id
 		columns := joinery.AuditEntry{At: r.time(), Event: joinery.AuditEvent(r.text()), Org: joinery.OrgID(r.int()), Device: joinery.DeviceID(r.int())}
-		f.auditRow(id, columns, r.int(), r.blob(), r.blob(), r.blob())
+		f.auditRow(id, columns, r.int(), r.int(), r.blob(), r.blob(), r.blob())
 		return nil
 	})
 	if err != nil {
@@ -259,7 +259,7 @@ func (f *checkup) auditRows() error {
 	return err
 }
 
-func (f *checkup) auditRow(id int64, columns joinery.AuditEntry, n int64, payload, salt, leaf []byte) {
+func (f *checkup) auditRow(id int64, columns joinery.AuditEntry, n, subject int64, payload, salt, leaf []byte) {
 	if payload == nil { // erased: only the leaf is left
 		if _, err := auditlog.ParseRecord(leaf); err != nil {
 			f.report("audit", id, err.Error(), fixTamper)
@@ -273,7 +273,8 @@ func (f *checkup) auditRow(id int64, columns joinery.AuditEntry, n int64, payloa
 	switch {
 	case err != nil:
 		f.report("audit", id, err.Error(), fixTamper)
-	case !e.At.Equal(columns.At) || e.Event != columns.Event || e.Org != columns.Org || e.Device != columns.Device:
+	case !e.At.Equal(columns.At) || e.Event != columns.Event || e.Org != columns.Org || e.Device != columns.Device,
+		subject != 0 && subject != subjectOf(e): // earlier versions did not write it
 		f.report("audit", id, "its columns say what its payload says", fixTamper)
 	}
 	var numbered struct {

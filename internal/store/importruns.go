@@ -145,10 +145,30 @@ func (c conn) importLeaf(device joinery.DeviceID, number int64, now auditlog.Imp
 	}
 	then.Nonce = auditlog.ImportNonce(salt, int64(at))
 	i := &joinery.CustodyImport{Entry: joinery.AuditRef(number), Row: int64(at), Device: then}
+	if i.Told, err = c.importTold(number+1, e); err != nil {
+		return nil, err
+	}
 	for l := range slices.Chunk(leaves, 32) {
 		i.Leaves = append(i.Leaves, [32]byte(l))
 	}
 	return i, nil
+}
+
+// importTold gives the entry that says who imported the run to which another commits: it
+// comes behind that. 0 where the one of that number is another thing.
+func (c conn) importTold(number int64, committed joinery.AuditEntry) (told joinery.LogRef, err error) {
+	_, err = c.one("SELECT payload FROM audit WHERE id = ? AND event = ? AND device IS NULL", func(r *row) error {
+		payload := r.blob()
+		if payload != nil { // an erased one is shown as that
+			e, err := decodeAudit(payload)
+			if err != nil || e.Detail["import"] != committed.Detail["import"] || e.Detail["from"] != committed.Detail["from"] {
+				return err
+			}
+		}
+		told = joinery.AuditRef(number)
+		return nil
+	}, number, joinery.AuditDeviceImported)
+	return told, err
 }
 
 // auditEntry reads one audit row.

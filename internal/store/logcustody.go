@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -10,7 +11,7 @@ import (
 )
 
 // CustodyEntries gives entries about a device, and about every key set that it
-// ever had: audit rows, oldest first, then activations, newest first. None is left
+// ever had, also those about orders for it and others, and its arrivals: audit rows, oldest first, then activations, newest first. None is left
 // out, whoever may read it, also of a deleted device. CodeNotFound where there never
 // was such a device, or where After names no entry of it.
 func (d *DB) CustodyEntries(ctx context.Context, q joinery.CustodyQuery) (entries []joinery.CustodyEntry, err error) {
@@ -40,7 +41,22 @@ func (d *DB) CustodyEntries(ctx context.Context, q joinery.CustodyQuery) (entrie
 	return entries, err
 }
 
+// auditCustody merges the entries about a device alone with those about more.
 func (c conn) auditCustody(device joinery.DeviceID, after int64, limit int) (entries []joinery.CustodyEntry, err error) {
+	own, err := c.ownCustody(device, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	related, err := c.relatedCustody(device, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	entries = append(own, related...)
+	slices.SortFunc(entries, func(a, b joinery.CustodyEntry) int { return cmp.Compare(b.Ref, a.Ref) }) // references of audit rows fall
+	return entries[:min(limit, len(entries))], nil
+}
+
+func (c conn) ownCustody(device joinery.DeviceID, after int64, limit int) (entries []joinery.CustodyEntry, err error) {
 	err = c.each(`SELECT a.id, a.event, coalesce(a.org, 0), a.payload, a.salt, a.leaf, coalesce(e.audit, 0)
 		FROM audit a LEFT JOIN log_erasure e ON e.ref = -a.id WHERE a.device > 0 AND a.device = ? AND a.id > ? ORDER BY a.id LIMIT ?`, func(r *row) error {
 		e := joinery.CustodyEntry{Ref: joinery.AuditRef(r.int()), Event: joinery.AuditEvent(r.text()), Org: joinery.OrgID(r.int())}

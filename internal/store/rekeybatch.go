@@ -12,8 +12,8 @@ const maxOpenBatches = 100
 
 const batchColumns = `SELECT b.id, b.org, b.state, b.join_eui, coalesce(b.join_server, 0), coalesce(b.recipient, 0), coalesce(j.name, p.name), b.thumbprint, b.rekey_key, b.life,
 	b.devices, b.armed, b.failed, b.digest, b.needs_approval, b.requested_by, coalesce(b.requested_person, 0), b.requested_at, coalesce(b.decided_by, ''), b.decided_at,
-	b.note, b.ended_at, b.expires_at
-	FROM rekey_batch b LEFT JOIN join_server j ON j.id = b.join_server LEFT JOIN export_recipient p ON p.id = b.recipient `
+	b.note, b.ended_at, b.expires_at, s.root
+	FROM rekey_batch b LEFT JOIN device_set s ON s.id = b.id LEFT JOIN join_server j ON j.id = b.join_server LEFT JOIN export_recipient p ON p.id = b.recipient `
 
 func (c conn) rekeyBatches(where string, args ...any) (list []joinery.RekeyBatch, err error) {
 	err = c.each(batchColumns+where, func(r *row) error {
@@ -25,6 +25,7 @@ func (c conn) rekeyBatches(where string, args ...any) (list []joinery.RekeyBatch
 		r.into(b.Digest[:])
 		b.NeedsApproval, b.RequestedBy, b.RequestedPerson, b.RequestedAt = r.bool(), r.text(), joinery.PersonID(r.int()), r.time()
 		b.DecidedBy, b.DecidedAt, b.Note, b.EndedAt, b.ExpiresAt = r.text(), r.time(), r.text(), r.time(), r.time()
+		r.into(b.Root[:])
 		list = append(list, b)
 		return nil
 	}, args...)
@@ -161,14 +162,14 @@ func (d *DB) RekeyBatchDigest(ctx context.Context, id joinery.RekeyBatchID) (dig
 
 // MoveRekeyBatch brings a batch from one of the states of from to what b says; what
 // was asked for and the set stay as they are, but for the digest. CodeConflict where
-// it is in another state, or has other numbers of devices.
+// it is in another state, or has other numbers of devices or another root.
 func (d *DB) MoveRekeyBatch(ctx context.Context, b joinery.RekeyBatch, from []joinery.RekeyBatchState, entries ...joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
 		now, err := t.rekeyBatchIn(b.ID, from...)
 		if err != nil {
 			return err
 		}
-		if now.Devices != b.Devices || now.Armed != b.Armed || now.Failed != b.Failed {
+		if now.Devices != b.Devices || now.Armed != b.Armed || now.Failed != b.Failed || now.Root != b.Root {
 			return joinery.Errorf(joinery.CodeConflict, "the batch went on meanwhile; read it again")
 		}
 		return t.finish(t.putRekeyBatch(b), entries...)
@@ -198,7 +199,7 @@ func (d *DB) RekeyBatchItems(ctx context.Context, id joinery.RekeyBatchID, from 
 // joinery.MaxRekeyRows: each stands or falls alone. One that is not waiting any more
 // is left as it is, so that two servers may work on one batch and the same may be
 // given again. One whose open order ended meanwhile waits on. When none waits the
-// batch is done, and done is written. CodeConflict where the batch is not approved, or
+// batch is done, and done is written. What arms one says what it rests on. CodeConflict where the batch is not approved, or
 // was withdrawn. What is no refusal becomes no device's reason: nothing is written then.
 func (d *DB) ArmRekeyBatch(ctx context.Context, id joinery.RekeyBatchID, list []joinery.RekeyBatchArm, done joinery.AuditEntry) (joinery.RekeyBatch, error) {
 	if len(list) > joinery.MaxRekeyRows {
@@ -206,6 +207,10 @@ func (d *DB) ArmRekeyBatch(ctx context.Context, id joinery.RekeyBatchID, list []
 	}
 	return write(ctx, d, func(t *tx) (b joinery.RekeyBatch, err error) {
 		if b, err = t.rekeyBatchIn(id, joinery.BatchApproved); err != nil {
+			return b, err
+		}
+		on, err := t.orderedBy(int64(id), joinery.AuditRekeyBatchRequested, joinery.AuditRekeyBatchApproved)
+		if err != nil {
 			return b, err
 		}
 		for _, a := range list {
@@ -216,6 +221,7 @@ func (d *DB) ArmRekeyBatch(ctx context.Context, id joinery.RekeyBatchID, list []
 			if waits == 0 {
 				continue
 			}
+			a.Entry.Detail = with(a.Entry.Detail, on)
 			if err := t.armItem(&b, a, done.At); err != nil {
 				return b, err
 			}

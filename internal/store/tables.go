@@ -57,6 +57,7 @@ var tables = []stateTable{
 	{name: "rekey_candidate", key: []string{"device", "key_set"}},
 	{name: "rekey_batch", key: []string{"id"}},
 	{name: "rekey_batch_item", key: []string{"batch", "idx"}},
+	{name: "device_set", key: []string{"id"}},
 	{name: "passage", key: []string{"rekey"}},
 	{name: "expectation", key: []string{"id"}},
 	{name: "arrival", key: []string{"id"}},

@@ -151,7 +151,10 @@ func arrivals(t *testing.T, open func(testing.TB) Backend) {
 		}
 	}
 	entry := w.audit(joinery.AuditRekeyArrived)
-	first, err := w.Arrive(w.ctx, came("1", 1), 2, entry)
+	one := came("1", 1)
+	told := entry
+	told.Org, told.Detail = w.org, map[string]string{"arrival": one.ID.String(), "dev_eui": one.DevEUI.String()}
+	first, err := w.Arrive(w.ctx, one, 2, told)
 	w.ok(err)
 	again, err := w.Arrive(w.ctx, came("1", 1), 2, entry)
 	w.ok(err)
@@ -200,6 +203,9 @@ func arrivals(t *testing.T, open func(testing.TB) Backend) {
 
 	state, err := w.LoadActivation(w.ctx, first.JoinEUI, first.DevEUI)
 	w.ok(err)
+	custody, err := w.CustodyEntries(w.ctx, joinery.CustodyQuery{Device: state.Device.ID}) // begins before it was a device here
+	w.ok(err)
+	w.equal([]any{custody[0].Event, custody[0].Subject}, []any{joinery.AuditRekeyArrived, int64(first.ID)})
 	if len(state.Rekeying.Candidates) != 1 || !state.KeySet.CanRekey() || state.KeySet.Nonces.JoinNonce != 100 || state.Device.Rekey != joinery.RekeyS {
 		t.Fatalf("taken: %+v", state)
 	}

@@ -161,6 +161,7 @@ type Recipients interface {
 type Exports interface {
 	BeginExport(ctx context.Context, e joinery.Export) error
 	AddExportDevices(ctx context.Context, id joinery.ExportID, devices []joinery.DeviceID) (joinery.Export, error)
+	FixExportSet(ctx context.Context, id joinery.ExportID) (joinery.DeviceSet, error)
 	ExportDigest(ctx context.Context, id joinery.ExportID) (digest [32]byte, devices int64, err error)
 	MoveExport(ctx context.Context, e joinery.Export, from []joinery.ExportState, entries ...joinery.AuditEntry) error
 	Export(ctx context.Context, id joinery.ExportID) (joinery.Export, error)

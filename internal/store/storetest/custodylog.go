@@ -3,12 +3,16 @@ package storetest
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
 	"joinery"
+	"joinery/auditlog"
 	"joinery/internal/tlog"
+	"joinery/lorawan"
 )
 
 // CustodyLog is the tree of the custody log and the rows in it.
@@ -27,6 +31,7 @@ type CustodyLog interface {
 	CustodyEntries(ctx context.Context, q joinery.CustodyQuery) ([]joinery.CustodyEntry, error)
 	LogEntry(ctx context.Context, ref joinery.LogRef) (joinery.CustodyEntry, error)
 	EraseEntry(ctx context.Context, ref joinery.LogRef, a joinery.AuditEntry) error
+	DeviceSets(ctx context.Context, device joinery.DeviceID, subjects []int64) ([]auditlog.Set, error)
 	LinkEntries(ctx context.Context, id joinery.DeviceID) ([]joinery.CustodyEntry, error)
 	StateProvenance(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, at time.Time) error
 }
@@ -162,6 +167,7 @@ func runCustodyLog(t *testing.T, open func(testing.TB) Backend) {
 		w.erases(all[1].Ref, all[4].Ref)
 		w.CheckInvariants(t)
 	})
+	t.Run("custody has the orders for many devices", func(t *testing.T) { ordersInCustody(t, open) })
 	t.Run("what a crash left out comes late, and once", func(t *testing.T) {
 		w := newWorld(t, open)
 		w.ok(w.BeginFeed(w.ctx))
@@ -238,4 +244,89 @@ func (w *world) erases(refs ...joinery.LogRef) {
 		w.refused(w.EraseEntry(w.ctx, joinery.AuditRef(number), a), joinery.CodeConflict)
 	}
 	w.refused(w.EraseEntry(w.ctx, 12345, w.audit(joinery.AuditEntryErased)), joinery.CodeNotFound)
+}
+
+// ordersInCustody: what is ordered for many devices is in the custody of each of them,
+// with proof, and of no other; what rests on an order names its entries.
+func ordersInCustody(t *testing.T, open func(testing.TB) Backend) {
+	w, s, j := rekeyWorld(t, open)
+	w.ok(w.BeginFeed(w.ctx))
+	w.ok(w.BeginLog(w.ctx, "log.example", sha256.Sum256(nil)))
+	other, third := w.add(derived(2)), w.add(derived(3))
+	e := w.export(w.recipient(w.org, "r"), joinery.ExportApproved, other, s)
+	e, err := w.wrap(e, blob(other, 0), blob(s, 1))
+	w.ok(err)
+	w.export(w.recipient(w.org, "r2"), joinery.ExportApproved, third)
+
+	b := joinery.RekeyBatch{
+		ID: joinery.NewRekeyBatchID(), Org: w.org, JoinEUI: lorawan.EUI64{0xEC, 7: 1}, Server: j.ID, To: j.Name, Thumbprint: "key", Life: time.Hour,
+		RequestedBy: "storetest", RequestedAt: epoch, ExpiresAt: epoch.Add(time.Hour),
+	}
+	w.ok(w.BeginRekeyBatch(w.ctx, b))
+	b, err = w.AddRekeyBatchDevices(w.ctx, b.ID, []joinery.DeviceID{s.Device.ID})
+	w.ok(err)
+	set, err := w.FixRekeyBatchSet(w.ctx, b.ID)
+	w.ok(err)
+	b.State, b.Digest, b.Root = joinery.BatchApproved, set.Digest, set.Root
+	about := w.audit(joinery.AuditRekeyBatchRequested)
+	about.Detail = set.Detail(map[string]string{"batch": b.ID.String()})
+	w.ok(w.MoveRekeyBatch(w.ctx, b, []joinery.RekeyBatchState{joinery.BatchCollecting}, about))
+	read, err := w.RekeyBatch(w.ctx, b.ID)
+	w.ok(err)
+	w.equal(read, b)
+	o := w.order(s, 1)
+	o.Rekey.JoinEUI, o.Thumbprint = b.JoinEUI, b.Thumbprint
+	armed := w.about(joinery.AuditRekeyArmed, s)
+	armed.Detail = map[string]string{"batch": b.ID.String(), "order": o.ID.String()}
+	about.Event = joinery.AuditRekeyBatchDone
+	_, err = w.ArmRekeyBatch(w.ctx, b.ID, []joinery.RekeyBatchArm{{Order: o, Entry: armed}}, about)
+	w.ok(err)
+	w.sequence()
+	w.grow(100)
+
+	var all []joinery.CustodyEntry
+	for q := (joinery.CustodyQuery{Device: s.Device.ID, Limit: 2}); ; q.After = all[len(all)-1].Ref {
+		page, err := w.CustodyEntries(w.ctx, q)
+		w.ok(err)
+		if len(page) == 0 {
+			break
+		}
+		all = append(all, page...)
+	}
+	records, subjects, events := map[string]joinery.AuditEvent{}, []int64{}, []string{}
+	for _, c := range all {
+		p, err := auditlog.ParseEvent(c.Payload)
+		w.ok(err)
+		records[hex.EncodeToString(c.Record[:])] = c.Event
+		if c.Subject != 0 {
+			w.equal(p.Device, "")
+			subjects = append(subjects, c.Subject)
+		}
+		events = append(events, p.Event)
+		for name, want := range map[string]joinery.AuditEvent{
+			auditlog.DetailRequested: map[bool]joinery.AuditEvent{true: joinery.AuditExportRequested, false: joinery.AuditRekeyBatchRequested}[c.Event == joinery.AuditKeysExposed],
+			auditlog.DetailApproved:  joinery.AuditExportApproved,
+		} {
+			if record := p.Detail[name]; record != "" || c.Event == joinery.AuditKeysExposed {
+				w.equal(records[record], want)
+			}
+		}
+	}
+	w.equal(events, []string{"export.requested", "export.approved", "keys.exposed", "rekey.batch_requested", "rekey.armed", "rekey.batch_done"})
+	w.equal(subjects, []int64{int64(e.ID), int64(e.ID), int64(b.ID), int64(b.ID)})
+
+	sets, err := w.DeviceSets(w.ctx, s.Device.ID, []int64{int64(e.ID), int64(b.ID)})
+	w.ok(err)
+	w.equal([]any{len(sets), sets[0].Of, sets[0].Row, sets[1].Of, sets[1].Row}, []any{2, e.ID.String(), int64(1), b.ID.String(), int64(0)})
+	first := auditlog.SetDevice{Nonce: sets[0].Nonce, Device: s.Device.ID.String(), JoinEUI: s.Device.JoinEUI.String(), DevEUI: s.Device.DevEUI.String()}.Leaf()
+	below := sha256.Sum256(append([]byte{0}, first[:]...))
+	w.equal(sha256.Sum256(slices.Concat([]byte{1}, sets[0].Proof[0], below[:])), e.Root)
+	none, err := w.DeviceSets(w.ctx, third.Device.ID, []int64{int64(e.ID), int64(b.ID)})
+	w.ok(err)
+	w.equal(len(none), 0)
+	theirs, err := w.CustodyEntries(w.ctx, joinery.CustodyQuery{Device: third.Device.ID})
+	w.ok(err)
+	w.equal(len(theirs), 2)
+	w.erases(all[0].Ref, all[3].Ref)
+	w.CheckInvariants(t)
 }

@@ -37,15 +37,24 @@ func (w *world) export(r joinery.Recipient, to joinery.ExportState, devices ...j
 	if to == joinery.ExportCollecting {
 		return e
 	}
-	e.Digest, e.Devices, err = w.ExportDigest(w.ctx, e.ID)
+	set, err := w.FixExportSet(w.ctx, e.ID)
 	w.ok(err)
+	e.Digest, e.Devices, e.Root = set.Digest, set.Devices, set.Root
 	e.State = joinery.ExportRequested
-	w.ok(w.MoveExport(w.ctx, e, []joinery.ExportState{joinery.ExportCollecting}, w.audit(joinery.AuditExportRequested)))
+	w.ok(w.MoveExport(w.ctx, e, []joinery.ExportState{joinery.ExportCollecting}, w.aboutExport(joinery.AuditExportRequested, e)))
 	if to == joinery.ExportApproved {
 		e.State, e.DecidedBy, e.DecidedAt, e.NeedsApproval = to, "somebody", epoch, true
-		w.ok(w.MoveExport(w.ctx, e, []joinery.ExportState{joinery.ExportRequested}, w.audit(joinery.AuditExportApproved)))
+		w.ok(w.MoveExport(w.ctx, e, []joinery.ExportState{joinery.ExportRequested}, w.aboutExport(joinery.AuditExportApproved, e)))
 	}
 	return e
+}
+
+// aboutExport is an audit entry about an export.
+func (w *world) aboutExport(event joinery.AuditEvent, e joinery.Export) joinery.AuditEntry {
+	a := w.audit(event)
+	a.Org = e.Org
+	a.Detail = joinery.DeviceSet{Devices: e.Devices, Digest: e.Digest, Root: e.Root}.Detail(map[string]string{"export": e.ID.String()})
+	return a
 }
 
 // wrap hands in what stands for the keys of devices of an export.
@@ -153,6 +162,17 @@ func runExports(t *testing.T, open func(testing.TB) Backend) {
 		stale := e
 		stale.Devices, stale.State, stale.Digest = 1, joinery.ExportRequested, digest
 		w.refused(w.MoveExport(w.ctx, stale, []joinery.ExportState{joinery.ExportCollecting}), joinery.CodeConflict)
+		set, err := w.FixExportSet(w.ctx, e.ID)
+		w.ok(err)
+		w.equal([]any{set.Devices, set.Digest}, []any{n, digest})
+		stale.Devices, stale.Root = 2, set.Root
+		again, err := w.FixExportSet(w.ctx, e.ID) // by another server: the last one counts
+		w.ok(err)
+		w.refused(w.MoveExport(w.ctx, stale, []joinery.ExportState{joinery.ExportCollecting}), joinery.CodeConflict)
+		stale.Root = again.Root
+		w.ok(w.MoveExport(w.ctx, stale, []joinery.ExportState{joinery.ExportCollecting}, w.aboutExport(joinery.AuditExportRequested, stale)))
+		_, err = w.FixExportSet(w.ctx, e.ID)
+		w.refused(err, joinery.CodeConflict)
 		w.CheckInvariants(t)
 	})
 	t.Run("disclosure", func(t *testing.T) { disclosure(t, open) })

@@ -13,6 +13,7 @@ import (
 type RekeyBatches interface {
 	BeginRekeyBatch(ctx context.Context, b joinery.RekeyBatch) error
 	AddRekeyBatchDevices(ctx context.Context, id joinery.RekeyBatchID, devices []joinery.DeviceID) (joinery.RekeyBatch, error)
+	FixRekeyBatchSet(ctx context.Context, id joinery.RekeyBatchID) (joinery.DeviceSet, error)
 	RekeyBatchDigest(ctx context.Context, id joinery.RekeyBatchID) (digest [32]byte, devices int64, err error)
 	MoveRekeyBatch(ctx context.Context, b joinery.RekeyBatch, from []joinery.RekeyBatchState, entries ...joinery.AuditEntry) error
 	ArmRekeyBatch(ctx context.Context, id joinery.RekeyBatchID, list []joinery.RekeyBatchArm, done joinery.AuditEntry) (joinery.RekeyBatch, error)

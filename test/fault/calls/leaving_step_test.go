@@ -54,6 +54,10 @@ func (x stepStore) AddExportDevices(ctx context.Context, id joinery.ExportID, de
 	return step(x.s, "AddExportDevices", func() (joinery.Export, error) { return x.db.AddExportDevices(ctx, id, devices) })
 }
 
+func (x stepStore) FixExportSet(ctx context.Context, id joinery.ExportID) (joinery.DeviceSet, error) {
+	return step(x.s, "FixExportSet", func() (joinery.DeviceSet, error) { return x.db.FixExportSet(ctx, id) })
+}
+
 func (x stepStore) ExportDigest(ctx context.Context, id joinery.ExportID) (digest [32]byte, devices int64, err error) {
 	err = act(x.s, "ExportDigest", func() (err error) {
 		digest, devices, err = x.db.ExportDigest(ctx, id)
@@ -200,6 +204,10 @@ func (x stepStore) RekeyBatches(ctx context.Context, q joinery.RekeyBatchQuery) 
 
 func (x stepStore) RekeyBatchItems(ctx context.Context, id joinery.RekeyBatchID, from uint64, waiting bool, limit int) ([]joinery.RekeyBatchItem, error) {
 	return step(x.s, "RekeyBatchItems", func() ([]joinery.RekeyBatchItem, error) { return x.db.RekeyBatchItems(ctx, id, from, waiting, limit) })
+}
+
+func (x stepStore) FixRekeyBatchSet(ctx context.Context, id joinery.RekeyBatchID) (joinery.DeviceSet, error) {
+	return step(x.s, "FixRekeyBatchSet", func() (joinery.DeviceSet, error) { return x.db.FixRekeyBatchSet(ctx, id) })
 }
 
 func (x stepStore) RekeyBatchDigest(ctx context.Context, id joinery.RekeyBatchID) (digest [32]byte, devices int64, err error) {

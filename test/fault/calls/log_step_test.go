@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"joinery"
+	"joinery/auditlog"
 	"joinery/internal/custodylog"
 )
 
@@ -43,6 +44,10 @@ func (x stepStore) CustodyDevice(ctx context.Context, id joinery.DeviceID) (join
 
 func (x stepStore) CustodyEntries(ctx context.Context, q joinery.CustodyQuery) ([]joinery.CustodyEntry, error) {
 	return step(x.s, "CustodyEntries", func() ([]joinery.CustodyEntry, error) { return x.db.CustodyEntries(ctx, q) })
+}
+
+func (x stepStore) DeviceSets(ctx context.Context, device joinery.DeviceID, subjects []int64) ([]auditlog.Set, error) {
+	return step(x.s, "DeviceSets", func() ([]auditlog.Set, error) { return x.db.DeviceSets(ctx, device, subjects) })
 }
 
 func (x stepStore) LinkEntries(ctx context.Context, id joinery.DeviceID) ([]joinery.CustodyEntry, error) {
