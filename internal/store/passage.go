@@ -24,7 +24,7 @@ func (t *tx) beginPassage(id joinery.RekeyID, at time.Time) error {
 }
 
 // offerAnew has the orders of a device looked at again, because the key sets to
-// which they lead are others by now.
+// which they lead are others by now, or more is known of who could read its root keys.
 func (t *tx) offerAnew(id joinery.DeviceID) error {
 	return t.exec("UPDATE passage SET next_at = 0 WHERE state IN ('waiting', 'parked', 'taken') AND rekey IN (SELECT id FROM rekey WHERE device = ?)", id)
 }

@@ -456,6 +456,7 @@ func (d *DB) DiscloseRekey(ctx context.Context, s joinery.ActivationState, o joi
 			func() error {
 				return t.changeDevice(o.Device, "UPDATE device SET disclosed = 1, rekeying = 1 WHERE id = ?", o.Device)
 			},
+			func() error { return t.offerAnew(o.Device) },
 		), handedOver, exposed)
 	})
 }
