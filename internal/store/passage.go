@@ -20,7 +20,7 @@ func scanPassage(r *row) *joinery.Passage {
 // beginPassage has an order handed over, where its Join Server is reached.
 func (t *tx) beginPassage(id joinery.RekeyID, at time.Time) error {
 	return t.exec(`INSERT INTO passage (rekey, state, said, tries, next_at, changed_at)
-		SELECT r.id, 'waiting', '', 0, CAST(? AS INTEGER), CAST(? AS INTEGER) FROM rekey r JOIN join_server j ON j.id = r.join_server WHERE r.id = ? AND j.url IS NOT NULL`, at, at, id)
+		SELECT r.id, 'waiting', '', 0, CAST(? AS INTEGER), CAST(? AS INTEGER) FROM rekey r JOIN join_server j ON j.id = r.join_server WHERE r.id = CAST(? AS INTEGER) AND j.url IS NOT NULL`, at, at, id)
 }
 
 // offerAnew has the orders of a device looked at again, because the key sets to
