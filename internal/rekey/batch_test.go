@@ -222,7 +222,7 @@ func TestBatch(t *testing.T) {
 // order and each batch its end once, whoever comes first, and the log has each once.
 func TestBatchByTwo(t *testing.T) {
 	ctx := t.Context()
-	const n = 600
+	const n = 300
 	a, b := newServer(t, here), newServer(t, there)
 	to := a.pin(b)
 	a.manyDerived(n, joinery.RekeyS)

@@ -16,7 +16,7 @@ import (
 // each device has exactly one order or exactly one reason, what was told before a kill
 // stands after it, and the log says each thing once.
 func TestBatchKilled(t *testing.T) {
-	devices, kills := 700, 3
+	devices, kills := 600, 3
 	if long() {
 		devices, kills = 20_000, 40
 	}
