@@ -22,8 +22,9 @@ func newMigrate() *cobra.Command {
 		Short: "Bring the database to this program's schema, make a new one, or move it",
 		Long: `Brings the database of the configuration to the schema of this program, step by
 step, each in a transaction of its own. The server must not be running, but for
-servers on PostgreSQL where a step says that they can live with it. Make a copy
-first: there is no way back to an older schema.
+servers on PostgreSQL where a step says that they can live with it; those that
+have just stopped are waited for. Make a copy first: there is no way back to an
+older schema.
 
 With --create it makes a new database instead: a new SQLite file, or the schema
 in a PostgreSQL database that is there and empty. It never replaces one.
@@ -59,7 +60,7 @@ back. Devices notice nothing: JoinNonces go on where they stood.`,
 			fmt.Fprintf(cmd.OutOrStdout(), "%s: made\n", c.Database.Name())
 			return nil
 		}
-		from, to, err := store.Migrate(cmd.Context(), options)
+		from, to, err := store.Migrate(cmd.Context(), patient(cmd, options))
 		if err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -47,7 +48,7 @@ func (f *moveFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	rows, err := store.MoveState(cmd.Context(), store.Move{
-		From: from, To: to, FromName: fromName, ToName: toName, Actor: actor("migrate"),
+		From: patient(cmd, from), To: to, FromName: fromName, ToName: toName, Actor: actor("migrate"),
 		Progress: rowsProgress(cmd.ErrOrStderr()),
 	})
 	if err != nil {
@@ -59,7 +60,7 @@ func (f *moveFlags) run(cmd *cobra.Command) error {
 }
 
 func (f *moveFlags) takeBack(cmd *cobra.Command, o store.Options, name string) error {
-	fence, err := store.UndoMove(cmd.Context(), o, actor("migrate --undo"))
+	fence, err := store.UndoMove(cmd.Context(), patient(cmd, o), actor("migrate --undo"))
 	if err != nil {
 		return err
 	}
@@ -69,6 +70,19 @@ func (f *moveFlags) takeBack(cmd *cobra.Command, o store.Options, name string) e
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "%s: can be served again, as before unless it is a copy itself; remove what was copied\n", name)
 	return nil
+}
+
+// serversGone is for how long servers that have just stopped are waited for.
+const serversGone = 10 * time.Second
+
+// patient has a database in PostgreSQL waited for until servers that have just stopped
+// are gone there, too, and says so.
+func patient(cmd *cobra.Command, o store.Options) store.Options {
+	o.Patience = serversGone
+	o.Waiting = func() {
+		fmt.Fprintf(cmd.ErrOrStderr(), "servers have the database open; waiting up to %s, in case they have just stopped\n", serversGone)
+	}
+	return o
 }
 
 // database reads the name of a database. Its error never repeats a URL, which

@@ -131,6 +131,9 @@ func (s *Service) Approve(ctx context.Context, caller joinery.Caller, a Approval
 		orders, entries = append(orders, o), append(entries, entry)
 		return nil
 	})
+	if err == nil {
+		err = s.stillPinned(ctx, orders)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -144,6 +147,23 @@ func (s *Service) Approve(ctx context.Context, caller joinery.Caller, a Approval
 	}
 	s.hurry()
 	return orders, nil
+}
+
+// stillPinned refuses orders to a Join Server that has another key by now than the one
+// that they name, and that the approver looked at.
+func (s *Service) stillPinned(ctx context.Context, orders []joinery.RekeyOrder) error {
+	list, err := s.store.JoinServers(ctx)
+	if err != nil {
+		return err
+	}
+	for _, o := range orders {
+		for _, j := range list {
+			if j.ID == o.Server && o.Thumbprint != "" && o.Thumbprint != kid(j) {
+				return joinery.Errorf(joinery.CodeConflict, "%s has another transport key by now than order %s names: reject the order, and have it given anew", j.Name, o.ID)
+			}
+		}
+	}
+	return nil
 }
 
 // Reject ends the orders of devices that wait for another person. Whoever may approve

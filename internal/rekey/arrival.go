@@ -27,6 +27,7 @@ type Arrivals interface {
 	RefuseArrival(ctx context.Context, id joinery.ArrivalID, reason string, news []byte, entry joinery.AuditEntry) (refused bool, err error)
 	ParkedArrivals(ctx context.Context, before time.Time, limit int) ([]joinery.Arrival, error)
 	TakeArrival(ctx context.Context, in joinery.ArrivedDevice, entry joinery.AuditEntry) error
+	TellArrival(ctx context.Context, id joinery.ArrivalID, told joinery.Told, at time.Time) error
 	NoteArrivalJoined(ctx context.Context, id joinery.ArrivalID, news []byte, entry joinery.AuditEntry) error
 	Arrival(ctx context.Context, id joinery.ArrivalID) (joinery.Arrival, error)
 	Arrivals(ctx context.Context, org joinery.OrgID, after joinery.ArrivalID, limit int) ([]joinery.Arrival, error)
@@ -162,7 +163,8 @@ func (s *Service) arrive(
 	now := s.now().UTC().Truncate(time.Millisecond)
 	told = rekeyfile.Told{Order: d.Order, State: rekeyfile.StateRefused}
 	sum := sha256.Sum256(from.ReceiptKey)
-	content, err := json.Marshal(arrived{h.Seal, d, base64.RawURLEncoding.EncodeToString(sum[:])})
+	signer := base64.RawURLEncoding.EncodeToString(sum[:])
+	content, err := json.Marshal(arrived{h.Seal, d, signer})
 	if err != nil {
 		return told, err
 	}
@@ -189,6 +191,11 @@ func (s *Service) arrive(
 		a.Content = content
 		if slices.ContainsFunc(d.Generations(), func(g rekeyfile.Generation) bool { return a.Labels[g.Label] == 0 }) {
 			err = s.take(ctx, a, nil, from.Name)
+		}
+		fallthrough
+	case joinery.ArrivalJoined: // or more may be known by now of who could read its root keys
+		if err == nil {
+			err = s.store.TellArrival(ctx, a.ID, toldOf(a.Server, arrived{h.Seal, d, signer}, h.At.UTC()), now)
 		}
 	}
 	if err != nil {
@@ -344,10 +351,8 @@ func (s *Service) open(ctx context.Context, a joinery.Arrival) (in joinery.Arriv
 			return in, rekeyfile.ReasonMalformed, nil
 		}
 	}
-	in.Told = &joinery.Told{Way: joinery.ToldHandover, Server: a.Server, Signer: came.Signer, AsOf: a.OfferedAt, Exposure: exposure.Exposure{Outside: true}}
-	if d.Exposure != nil {
-		in.Told.Exposure = *d.Exposure
-	}
+	told := toldOf(a.Server, came, a.OfferedAt)
+	in.Told = &told
 	var roots []keyring.RootsIn
 	var places []*joinery.KeySet
 	in.Keys = make([]joinery.ArrivedKeys, len(d.Generations()))
@@ -382,6 +387,16 @@ func (s *Service) open(ctx context.Context, a joinery.Arrival) (in joinery.Arriv
 		places[i].Nwk, places[i].App = o.Nwk, o.App
 	}
 	return in, "", nil
+}
+
+// toldOf is what a Join Server told of a device as it handed it over. Who tells nothing
+// may have got the root keys from anywhere.
+func toldOf(server string, came arrived, asOf time.Time) joinery.Told {
+	told := joinery.Told{Way: joinery.ToldHandover, Server: server, Signer: came.Signer, AsOf: asOf, Exposure: exposure.Exposure{Outside: true}}
+	if came.Device.Exposure != nil {
+		told.Exposure = *came.Device.Exposure
+	}
+	return told
 }
 
 // arrivalEntry makes an audit entry about an arrival.

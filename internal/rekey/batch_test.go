@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"log/slog"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -94,7 +95,13 @@ func TestBatch(t *testing.T) {
 	}
 	a, b := newServer(t, here), newServer(t, there)
 	to := a.pin(b)
+	began := time.Now()
+	phase := func(name string) {
+		t.Logf("%d devices %s in %s", n, name, time.Since(began).Round(time.Millisecond))
+		began = time.Now()
+	}
 	a.manyDerived(n, joinery.RekeyS)
+	phase("imported")
 	// Three that cannot, each for a reason of its own; the first is the set's last.
 	never := a.derived(lorawan.EUI64{1}, "") // nobody said that it rekeys
 	busy := a.derived(lorawan.EUI64{2}, "")
@@ -133,6 +140,7 @@ func TestBatch(t *testing.T) {
 	if batch.State != joinery.BatchApproved || batch.Devices != int64(n) {
 		t.Fatalf("%+v", batch)
 	}
+	phase("collected")
 	if _, err := a.WorkBatches(ctx); err != nil { // one turn, and the server ends
 		t.Fatal(err)
 	}
@@ -146,6 +154,7 @@ func TestBatch(t *testing.T) {
 	if done.State != joinery.BatchDone || done.Armed != int64(n-2) || done.Failed != 2 {
 		t.Fatalf("%+v", done)
 	}
+	phase("armed")
 	var ids []joinery.DeviceID
 	for _, i := range a.items(batch.ID) {
 		switch i.Device {
@@ -183,6 +192,7 @@ func TestBatch(t *testing.T) {
 	}
 
 	// Files of all of them, in parts; who has no order keeps nobody out.
+	phase("read")
 	tickets, handed := 0, 0
 	for from := 0; from < len(ids); from += rekey.MaxBatch {
 		part := ids[from:min(from+rekey.MaxBatch, len(ids))]
@@ -201,8 +211,60 @@ func TestBatch(t *testing.T) {
 			t.Errorf("left out of the first part: %+v, %+v", f.LeftOut, h.LeftOut)
 		}
 	}
+	phase("written into tickets and hand-overs")
 	if tickets != n-1 || handed != n-1 { // busy has an order of its own
 		t.Errorf("%d in tickets, %d handed over of %d", tickets, handed, n)
+	}
+	a.wantClean()
+}
+
+// Two servers on one database work on the same batches at once: each device gets one
+// order and each batch its end once, whoever comes first, and the log has each once.
+func TestBatchByTwo(t *testing.T) {
+	ctx := t.Context()
+	const n = 300
+	a, b := newServer(t, here), newServer(t, there)
+	to := a.pin(b)
+	a.manyDerived(n, joinery.RekeyS)
+	other := rekey.New(a.store, a.keys.Keyring, a.exports, func(e lorawan.EUI64) bool { return e == here }, slog.New(slog.DiscardHandler), func() time.Time { return a.now })
+	var ids []joinery.RekeyBatchID
+	for range 2 {
+		batch, _, err := a.RequestBatch(ctx, a.owner, rekey.NewBatch{Arm: rekey.Arm{JoinEUI: there, To: to}, Select: &joinery.DeviceQuery{}})
+		ok(t, err)
+		ids = append(ids, batch.ID)
+	}
+	var busy sync.WaitGroup
+	for _, s := range []*rekey.Service{a.Service, other} {
+		busy.Go(func() {
+			for more := true; more; {
+				var err error
+				if more, err = s.WorkBatches(ctx); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	busy.Wait()
+	orders := map[joinery.DeviceID]joinery.RekeyID{}
+	for _, id := range ids {
+		batch, err := a.Batch(ctx, a.owner, id)
+		ok(t, err)
+		if batch.State != joinery.BatchDone || batch.Armed+batch.Failed != n {
+			t.Errorf("%+v", batch)
+		}
+		for _, i := range a.items(id) {
+			switch was, there := orders[i.Device]; {
+			case (i.State == joinery.RekeyItemArmed) != (i.Order != 0 && i.Reason == ""):
+				t.Errorf("%+v", i)
+			case i.State == joinery.RekeyItemArmed && there && was != i.Order:
+				t.Errorf("two orders of %s", i.DevEUI)
+			case i.State == joinery.RekeyItemArmed:
+				orders[i.Device] = i.Order
+			}
+		}
+	}
+	if len(orders) != n || a.count(joinery.AuditRekeyArmed) != n || a.count(joinery.AuditRekeyBatchDone) != len(ids) {
+		t.Errorf("%d orders of %d devices, %d entries of orders, %d of batches", len(orders), n, a.count(joinery.AuditRekeyArmed), a.count(joinery.AuditRekeyBatchDone))
 	}
 	a.wantClean()
 }

@@ -174,7 +174,11 @@ func (s *Service) Disclose(ctx context.Context, caller joinery.Caller, to joiner
 		}
 		state.Device.Disclosed = true // as the file says of it, too
 		// One key set a device: it is the one that the disclosure names.
-		list = append(list, parting{state, o, []joinery.KeySet{leadsTo(state.KeySet, o)}})
+		p := parting{state: state, order: o, sets: []joinery.KeySet{leadsTo(state.KeySet, o)}}
+		if p.told, err = s.exposure(ctx, p); err != nil {
+			return f, err
+		}
+		list = append(list, p)
 	}
 	f = File{Devices: len(list), LeftOut: l.out}
 	if f.Devices > 0 {

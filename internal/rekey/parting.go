@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/go-json-experiment/json"
+
 	"joinery"
 	"joinery/internal/exposure"
 	"joinery/internal/keyring"
@@ -21,16 +23,21 @@ type parting struct {
 	state joinery.ActivationState
 	order joinery.RekeyOrder
 	sets  []joinery.KeySet
+	// told goes with it: who could read its root keys, as far as is known here.
+	told exposure.Exposure
+	// digest names what is offered: order, key sets, and what is told.
+	digest []byte
 }
 
-// digest names what is offered: order and key sets.
-func (p parting) digest() []byte {
+func (p parting) sum() ([]byte, error) {
+	told, err := json.Marshal(p.told, json.Deterministic(true))
 	h := sha256.New()
 	h.Write([]byte(p.order.ID.String()))
 	for _, k := range p.sets {
 		h.Write([]byte(label(k)))
 	}
-	return h.Sum(nil)
+	h.Write(told)
+	return h.Sum(nil), err
 }
 
 // label names a key set: the same one always, and different ones never alike.
@@ -73,7 +80,10 @@ func (s *Service) parting(ctx context.Context, state joinery.ActivationState, o 
 			add(leadsTo(c, o))
 		}
 	}
-	return p, nil
+	if p.told, err = s.exposure(ctx, p); err == nil {
+		p.digest, err = p.sum()
+	}
+	return p, err
 }
 
 // leadsTo is the key set that a device which has k has once it obeyed o.
@@ -162,11 +172,7 @@ func (s *Service) pack(ctx context.Context, to target, list []parting) ([]byte, 
 		if p.state.Device.Rekey == joinery.RekeyM {
 			d.Serial = hex.EncodeToString(p.state.KeySet.Serial[:])
 		}
-		told, err := s.exposure(ctx, p)
-		if err != nil {
-			return nil, err
-		}
-		d.Exposure = &told
+		d.Exposure = &p.told
 		for n, k := range p.sets {
 			g := rekeyfile.Generation{Label: label(k), Row: rows[0]}
 			g.Row.Line = uint64(i) + 1

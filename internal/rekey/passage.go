@@ -116,7 +116,7 @@ func (s *Service) leaves(state joinery.ActivationState, to target) error {
 		return err
 	}
 	if !to.isOf(o) {
-		return joinery.Errorf(joinery.CodeConflict, "the order to rekey device %s names another Join Server or recipient, or another key of it", state.Device.DevEUI)
+		return joinery.Errorf(joinery.CodeConflict, "the order to rekey device %s names another Join Server or recipient, or another key of it than it has by now: cancel it and give it anew", state.Device.DevEUI)
 	}
 	if st := o.StateAt(s.now()); !st.Open() && (o.Sent == 0 || st == joinery.RekeyConfirmed) {
 		return joinery.Errorf(joinery.CodeConflict, "the order to rekey device %s is %s: there is nothing to hand over", state.Device.DevEUI, st)
@@ -244,7 +244,7 @@ func (s *Service) noteOffered(ctx context.Context, to joinery.JoinServer, list [
 // offerOf is what is written of keys that leave.
 func (s *Service) offerOf(caller joinery.Caller, p parting) joinery.PassageOffer {
 	return joinery.PassageOffer{
-		Order: p.order.ID, Owner: p.order.Owner, Sum: p.digest(), Entry: s.orderEntry(caller, joinery.AuditRekeyHandedOver, p.state.Device, p.order),
+		Order: p.order.ID, Owner: p.order.Owner, Sum: p.digest, Entry: s.orderEntry(caller, joinery.AuditRekeyHandedOver, p.state.Device, p.order),
 	}
 }
 
@@ -265,7 +265,7 @@ func (s *Service) stillGoes(ctx context.Context, to joinery.JoinServer, o joiner
 	case state.Device.Ownership.Org != o.Owner:
 		why = "the device changed its owner"
 	case o.Thumbprint != "" && o.Thumbprint != kid(to):
-		why = "the order names another key of that Join Server"
+		why = "that Join Server has another transport key than the order names: cancel the order and give it anew"
 	case o.Sent == 0 && !o.StateAt(s.now()).Open():
 		why = "the order ended, and the device was not told of it"
 	}
@@ -275,7 +275,7 @@ func (s *Service) stillGoes(ctx context.Context, to joinery.JoinServer, o joiner
 	if p, err = s.parting(ctx, state, o); err != nil {
 		return p, false, err
 	}
-	if o.Passage.State != joinery.PassageWaiting && slices.Equal(p.digest(), o.Passage.Offered) {
+	if o.Passage.State != joinery.PassageWaiting && slices.Equal(p.digest, o.Passage.Offered) {
 		return p, false, s.move(ctx, to, state.Device, o, *o.Passage)
 	}
 	return p, true, nil

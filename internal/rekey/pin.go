@@ -50,8 +50,9 @@ func (s *Service) Pin(ctx context.Context, caller joinery.Caller, j joinery.Join
 
 // ChangePin replaces what is pinned of a Join Server: its name, where it is reached, by
 // what it proves who it is, its transport key and JoinEUIs. Its ReceiptKey, once there
-// is one, says that it is the same, and stays. Orders that name another transport key
-// are handed over no more.
+// is one, says that it is the same, and stays. Orders that name another transport key,
+// or none and so the one that was pinned until now, are handed over no more: their
+// owners read why, and give them anew.
 func (s *Service) ChangePin(ctx context.Context, caller joinery.Caller, j joinery.JoinServer) (joinery.JoinServer, error) {
 	if err := caller.RequireOperator(); err != nil {
 		return joinery.JoinServer{}, err
@@ -60,11 +61,40 @@ func (s *Service) ChangePin(ctx context.Context, caller joinery.Caller, j joiner
 		return joinery.JoinServer{}, err
 	}
 	defer s.pins.forget()
-	if err := s.store.ChangeJoinServer(ctx, j, s.pinEntry(caller, joinery.AuditJoinServerChanged, j)); err != nil {
+	was, err := s.server(ctx, j.ID)
+	if err != nil {
+		return joinery.JoinServer{}, err
+	}
+	if err := s.store.ChangeJoinServer(ctx, j, kid(was), s.pinEntry(caller, joinery.AuditJoinServerChanged, j)); err != nil {
+		return joinery.JoinServer{}, err
+	}
+	if err := s.settlePins(context.WithoutCancel(ctx), caller.Name); err != nil {
 		return joinery.JoinServer{}, err
 	}
 	s.hurry()
 	return s.server(ctx, j.ID)
+}
+
+// settlePins ends what pins that were removed or changed leave, by actor: in many
+// transactions where it is much, so that joins need not wait for it. What of it a server
+// that ends leaves is done when it starts.
+func (s *Service) settlePins(ctx context.Context, actor string) error {
+	now := s.now().UTC().Truncate(time.Millisecond)
+	for more := true; more; {
+		var err error
+		if more, err = s.store.EndUnpinned(ctx, actor, now); err != nil {
+			return err
+		}
+	}
+	list, err := s.store.JoinServers(ctx)
+	for _, j := range list {
+		for more := err == nil; more; {
+			if more, err = s.store.RefuseRepinned(ctx, j.ID, kid(j), actor, now); err != nil {
+				return err
+			}
+		}
+	}
+	return err
 }
 
 // pinEntry makes an audit entry about what is pinned.

@@ -54,10 +54,17 @@ type Handovers interface {
 // Servers keeps the pinned Join Servers.
 type Servers interface {
 	AddJoinServer(ctx context.Context, j joinery.JoinServer, a joinery.AuditEntry) error
-	ChangeJoinServer(ctx context.Context, j joinery.JoinServer, a joinery.AuditEntry) error
+	ChangeJoinServer(ctx context.Context, j joinery.JoinServer, former string, a joinery.AuditEntry) error
 	FormerJoinServer(ctx context.Context, receiptKey []byte) (joinery.JoinServerID, error)
 	RemoveJoinServer(ctx context.Context, id joinery.JoinServerID, a joinery.AuditEntry) error
 	JoinServers(ctx context.Context) ([]joinery.JoinServer, error)
+}
+
+// PinEnds ends what pins that were removed or changed leave, some of it a time. See the
+// methods of the same names of the store.
+type PinEnds interface {
+	EndUnpinned(ctx context.Context, actor string, at time.Time) (more bool, err error)
+	RefuseRepinned(ctx context.Context, id joinery.JoinServerID, thumbprint, actor string, at time.Time) (more bool, err error)
 }
 
 // State is what a Service needs of the state.
@@ -65,6 +72,7 @@ type State interface {
 	Store
 	Changes
 	Servers
+	PinEnds
 	Passages
 	Arrivals
 	Expectations
@@ -367,7 +375,11 @@ func (s *Service) Unpin(ctx context.Context, caller joinery.Caller, id joinery.J
 		return err
 	}
 	defer s.pins.forget()
-	return s.store.RemoveJoinServer(ctx, id, s.entry(caller, joinery.AuditJoinServerRemoved, joinery.Device{}, map[string]string{"server": id.String()}))
+	err := s.store.RemoveJoinServer(ctx, id, s.entry(caller, joinery.AuditJoinServerRemoved, joinery.Device{}, map[string]string{"server": id.String()}))
+	if err == nil {
+		err = s.settlePins(context.WithoutCancel(ctx), caller.Name)
+	}
+	return err
 }
 
 func (s *Service) server(ctx context.Context, id joinery.JoinServerID) (joinery.JoinServer, error) {

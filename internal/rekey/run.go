@@ -57,6 +57,11 @@ func (r *Runner) Run(ctx context.Context) {
 	var batches sync.WaitGroup
 	batches.Go(func() { r.service.workBatches(ctx, r.log, r.hold) })
 	defer batches.Wait()
+	if r.hold == nil || r.hold() == nil {
+		if err := r.service.settlePins(ctx, "server"); err != nil && ctx.Err() == nil {
+			r.log.Warn("what pinned Join Servers that were removed or changed leave cannot be ended now; it is at the next start", "error", err)
+		}
+	}
 	for {
 		r.turn(ctx)
 		select {

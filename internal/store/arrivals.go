@@ -151,6 +151,9 @@ func (d *DB) TakeArrival(ctx context.Context, in joinery.ArrivedDevice, entry jo
 		if org, err := t.rangeOrg(a.JoinEUI); err != nil || org != a.Org {
 			return orConflict(err, "its JoinEUI is of another organisation by now")
 		}
+		if pinned, err := t.integer("SELECT count(*) FROM join_server WHERE id = ? AND removed_at IS NULL", a.From); err != nil || pinned == 0 {
+			return orConflict(err, "the Join Server that handed it over is pinned no more")
+		}
 		device, err := t.arrivedDevice(a, in)
 		if err != nil {
 			return err
@@ -179,6 +182,28 @@ func (d *DB) TakeArrival(ctx context.Context, in joinery.ArrivedDevice, entry jo
 			entries = append(entries, *told)
 		}
 		return t.finish(err, entries...)
+	})
+}
+
+// TellArrival adds what the Join Server of an arrival that was taken says by now of who
+// could read the device's root keys. What it said before stays, and the same again
+// changes nothing. Whoever holds the device reads it.
+func (d *DB) TellArrival(ctx context.Context, id joinery.ArrivalID, told joinery.Told, at time.Time) error {
+	return d.do(ctx, func(t *tx) error {
+		var device joinery.DeviceID
+		var org joinery.OrgID
+		found, err := t.one("SELECT d.id, d.org FROM arrival a JOIN device d ON d.id = a.device WHERE a.id = ? AND a.state IN ('taken', 'joined') AND d.deleted_at IS NULL", func(r *row) error {
+			device, org = joinery.DeviceID(r.int()), joinery.OrgID(r.int())
+			return nil
+		}, id)
+		if err != nil || !found {
+			return err
+		}
+		entry, err := t.putTold(device, &told, org, at, "handover")
+		if err != nil || entry == nil {
+			return err
+		}
+		return t.audit(*entry)
 	})
 }
 

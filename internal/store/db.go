@@ -31,6 +31,11 @@ type Options struct {
 	// Successor waits for the lock, until the context ends, instead of refusing
 	// while another process holds it.
 	Successor bool
+	// Patience is for how long what needs a PostgreSQL database for itself waits while
+	// servers seem to have it open: their connections end a moment after they stopped.
+	// Waiting, unless it is nil, is told once that it does.
+	Patience time.Duration
+	Waiting  func()
 	// Logger gets what the store does by itself; nil is none.
 	Logger *slog.Logger
 	// UnsafeNoSync leaves out every fsync. Only tests may set it.

@@ -358,6 +358,7 @@ func (t *tx) disclose(e joinery.Export, item joinery.ExportItem, a joinery.Audit
 		func() error {
 			return t.changeDevice(item.Device, "UPDATE device SET disclosed = 1 WHERE id = ?", item.Device)
 		},
+		func() error { return t.offerAnew(item.Device) }, // who has it offered hears of it
 	), a)
 }
 

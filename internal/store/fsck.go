@@ -157,8 +157,8 @@ var simpleRules = []rule{
 	{"rekeying_key", keySetID, "it is a sealed key, of no device's joins, and goes with one of the same device", fixTamper,
 		`SELECT r.held FROM rekeying_key r JOIN key_set h ON h.id = r.held JOIN key_set k ON k.id = r.key_set
 		WHERE h.origin <> 2 OR h.device <> k.device OR h.dev_eui <> k.dev_eui OR k.origin <> 2
-		OR EXISTS (SELECT 1 FROM device WHERE key_set = r.held) OR EXISTS (SELECT 1 FROM rekey_candidate WHERE key_set = r.held)
-		OR EXISTS (SELECT 1 FROM activation WHERE key_set = r.held)`},
+		OR r.held IN (SELECT key_set FROM device) OR EXISTS (SELECT 1 FROM rekey_candidate WHERE key_set = r.held)
+		OR r.held IN (SELECT key_set FROM activation)`},
 	{"passage", plain, "something is to be done for what waits to be handed over, and its order is there", fixTamper,
 		"SELECT count(*) FROM passage p JOIN rekey r ON r.id = p.rekey WHERE p.state = 'waiting' AND p.next_at IS NULL HAVING count(*) > 0"},
 	{"arrival", deviceID, "what was taken in is a device of its JoinEUI and DevEUI, with a key set that came with it", fixTamper,

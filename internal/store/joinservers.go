@@ -17,6 +17,12 @@ func (d *DB) AddJoinServer(ctx context.Context, j joinery.JoinServer, a joinery.
 		if err := t.distinct(j); err != nil {
 			return err
 		}
+		for more := true; more; { // what its removal left ends before it is the same again
+			var err error
+			if more, err = t.endUnpinned(j.ID, a.Actor, a.At); err != nil {
+				return err
+			}
+		}
 		n, err := t.changes("UPDATE join_server SET removed_at = NULL, name = ? WHERE id = ? AND removed_at IS NOT NULL AND receipt_key = ?", j.Name, j.ID, blobOrNull(j.ReceiptKey))
 		if err == nil && n == 0 {
 			err = t.exec("INSERT INTO join_server (id, name, transport_key, receipt_key, created_at) VALUES (?, ?, ?, ?, ?)",
@@ -31,9 +37,10 @@ func (d *DB) AddJoinServer(ctx context.Context, j joinery.JoinServer, a joinery.
 
 // ChangeJoinServer replaces what is known of a pinned Join Server, but for what tells
 // that it is the same: ID, receipt key, where there is one, and how far its receipts
-// were read. What waits to go there is tried again. Errors are those of
-// AddJoinServer, and CodeNotFound.
-func (d *DB) ChangeJoinServer(ctx context.Context, j joinery.JoinServer, a joinery.AuditEntry) error {
+// were read. What waits to go there is tried again. former is the thumbprint of the
+// transport key that was pinned until now: with another key pinned, orders that name
+// none were for that one. Errors are those of AddJoinServer, and CodeNotFound.
+func (d *DB) ChangeJoinServer(ctx context.Context, j joinery.JoinServer, former string, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
 		list, err := t.joinServers()
 		n := slices.IndexFunc(list, func(o joinery.JoinServer) bool { return o.ID == j.ID })
@@ -49,6 +56,12 @@ func (d *DB) ChangeJoinServer(ctx context.Context, j joinery.JoinServer, a joine
 			return err
 		}
 		return t.finish(inOrder(
+			func() error {
+				if bytes.Equal(list[n].TransportKey, j.TransportKey) {
+					return nil
+				}
+				return t.exec("UPDATE rekey SET thumbprint = ? WHERE join_server = ? AND thumbprint = ''", former, j.ID)
+			},
 			func() error { return t.describeJoinServer(j) },
 			func() error {
 				return t.exec("UPDATE passage SET next_at = ? WHERE state = 'waiting' AND rekey IN (SELECT id FROM rekey WHERE join_server = ?)", a.At, j.ID)
@@ -104,8 +117,9 @@ func (t *tx) describeJoinServer(j joinery.JoinServer) error {
 
 // RemoveJoinServer removes a pinned Join Server: no order can name it any more,
 // nothing more goes there, what it handed over and nobody accepted is refused, and
-// nothing is expected of it. What was taken in stays. CodeConflict while an order that
-// is open names it.
+// nothing is expected of it, each with an entry of its own; where that is much, the rest
+// of it is left to EndUnpinned. What was taken in stays. CodeConflict while an order
+// that is open names it.
 func (d *DB) RemoveJoinServer(ctx context.Context, id joinery.JoinServerID, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
 		open, err := t.integer("SELECT count(*) FROM rekey WHERE join_server = ? AND ended_at IS NULL AND expires_at > ?", id, a.At)
@@ -122,16 +136,11 @@ func (d *DB) RemoveJoinServer(ctx context.Context, id joinery.JoinServerID, a jo
 		if err != nil {
 			return err
 		}
-		return t.finish(inOrder(
-			func() error {
-				return t.exec(`UPDATE passage SET state = 'refused', said = 'that Join Server is pinned no more', next_at = NULL, changed_at = ?
-					WHERE state IN ('waiting', 'parked', 'taken') AND rekey IN (SELECT id FROM rekey WHERE join_server = ?)`, a.At, id)
-			},
-			func() error {
-				return t.exec("UPDATE arrival SET state = 'refused', reason = 'range', content = NULL, changed_at = ? WHERE join_server = ? AND state = 'parked'", a.At, id)
-			},
-			func() error { return t.exec("DELETE FROM expectation WHERE join_server = ?", id) },
-		), a)
+		if err := t.audit(a); err != nil {
+			return err
+		}
+		_, err = t.endUnpinned(id, a.Actor, a.At)
+		return err
 	})
 }
 

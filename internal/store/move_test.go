@@ -112,6 +112,7 @@ func moveState(t *testing.T, from, to string) {
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
+	move.From.Patience = time.Minute // PostgreSQL ends what was closed a moment later
 
 	for n := 1; n <= 3; n++ { // killed behind the first batch, and behind each that follows
 		runAndKill(t, from+moveMark+to, 1)

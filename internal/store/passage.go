@@ -20,11 +20,11 @@ func scanPassage(r *row) *joinery.Passage {
 // beginPassage has an order handed over, where its Join Server is reached.
 func (t *tx) beginPassage(id joinery.RekeyID, at time.Time) error {
 	return t.exec(`INSERT INTO passage (rekey, state, said, tries, next_at, changed_at)
-		SELECT r.id, 'waiting', '', 0, CAST(? AS INTEGER), CAST(? AS INTEGER) FROM rekey r JOIN join_server j ON j.id = r.join_server WHERE r.id = ? AND j.url IS NOT NULL`, at, at, id)
+		SELECT r.id, 'waiting', '', 0, CAST(? AS INTEGER), CAST(? AS INTEGER) FROM rekey r JOIN join_server j ON j.id = r.join_server WHERE r.id = CAST(? AS INTEGER) AND j.url IS NOT NULL`, at, at, id)
 }
 
 // offerAnew has the orders of a device looked at again, because the key sets to
-// which they lead are others by now.
+// which they lead are others by now, or more is known of who could read its root keys.
 func (t *tx) offerAnew(id joinery.DeviceID) error {
 	return t.exec("UPDATE passage SET next_at = 0 WHERE state IN ('waiting', 'parked', 'taken') AND rekey IN (SELECT id FROM rekey WHERE device = ?)", id)
 }

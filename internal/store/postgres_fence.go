@@ -63,7 +63,7 @@ func (e *postgresDB) begin(ctx context.Context, d *DB, why purpose) error {
 		err = e.original(s, home)
 	}
 	if err == nil && (why == toMove || why == toUndo) {
-		err = e.alone(ctx)
+		err = e.options.whenAlone(ctx, func() error { return e.alone(ctx) })
 	}
 	if err == nil && why == toServe {
 		if home == "" {

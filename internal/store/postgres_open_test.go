@@ -151,17 +151,19 @@ func TestPostgresRollingUpgrade(t *testing.T) {
 	}
 	clean(t, running)
 
+	// It waits for servers to be gone, and says so: until its patience ends, or they are.
+	waits := 0
+	o.Patience, o.Waiting = 3*pgAloneAgain, func() { waits++ }
 	_, _, err = migratePostgres(t.Context(), o, append(all, expand, contract))
 	wants(t, err, ErrLocked, "contract", "stop all of them")
-	if err := firstError(running.Close(), another.Close()); err != nil {
-		t.Fatal(err)
+	closed := make(chan error, 1)
+	o.Patience, o.Waiting = time.Minute, func() {
+		waits++
+		closed <- firstError(running.Close(), another.Close())
 	}
-	var from, to int
-	for { // PostgreSQL ends what was closed a moment later
-		if from, to, err = migratePostgres(t.Context(), o, append(all, expand, broken)); !errors.Is(err, ErrLocked) {
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
+	from, to, err := migratePostgres(t.Context(), o, append(all, expand, broken))
+	if wrong := <-closed; wrong != nil || waits != 2 {
+		t.Fatalf("it waited %d times: %v", waits, wrong)
 	}
 	if err == nil || from != n+1 || to != n+1 {
 		t.Errorf("a step that fails: from %d to %d, %v", from, to, err)

@@ -70,7 +70,7 @@ func createPostgres(ctx context.Context, o Options) error {
 // migratePostgres is Migrate for PostgreSQL.
 func migratePostgres(ctx context.Context, o Options, steps []migration) (from, to int, err error) {
 	for more := true; more; {
-		err := withSchema(ctx, o, func(s *pgSession) error {
+		step := func(s *pgSession) error {
 			version, servesFrom, err := s.schemaVersion()
 			if err != nil {
 				return err
@@ -93,12 +93,36 @@ func migratePostgres(ctx context.Context, o Options, steps []migration) (from, t
 				return fmt.Errorf("migration %s: %w", m.name, err)
 			}
 			return nil
-		})
-		if err != nil {
+		}
+		if err := o.whenAlone(ctx, func() error { return withSchema(ctx, o, step) }); err != nil {
 			return from, to, err
 		}
 	}
 	return from, to, nil
+}
+
+// pgAloneAgain is how often it is tried whether servers are gone.
+const pgAloneAgain = 100 * time.Millisecond
+
+// whenAlone does what needs the database for itself, again and again until no server has
+// it open, for as long as o.Patience; see there.
+func (o Options) whenAlone(ctx context.Context, do func() error) error {
+	end, told := time.Now().Add(o.Patience), false
+	for {
+		err := do()
+		if !errors.Is(err, ErrLocked) || !time.Now().Before(end) {
+			return err
+		}
+		if !told && o.Waiting != nil {
+			o.Waiting()
+		}
+		told = true
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pgAloneAgain):
+		}
+	}
 }
 
 // Each connection of each server holds this lock, shared with the others. Who

@@ -25,7 +25,7 @@ func (c conn) rekeying(s *joinery.ActivationState) error {
 		return err
 	}
 	s.Rekeying = &joinery.Rekeying{}
-	orders, err := c.rekeyOrders("r.device = ? AND r.armed_at IS NOT NULL ORDER BY r.at DESC, r.id DESC LIMIT 1", s.Device.ID)
+	orders, err := c.rekeyOrders("r.device = CAST(? AS INTEGER) AND r.armed_at IS NOT NULL ORDER BY r.at DESC, r.id DESC LIMIT 1", s.Device.ID)
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func (c conn) held(k *joinery.KeySet, root joinery.KeySetID) error {
 	if k.Master != "" {
 		return nil
 	}
-	_, err := c.one("SELECT r.held, s.nwk_use, s.app_use FROM rekeying_key r JOIN sealed_root s ON s.key_set = r.held WHERE r.key_set = ?", func(r *row) error {
+	_, err := c.one("SELECT r.held, s.nwk_use, s.app_use FROM rekeying_key r JOIN sealed_root s ON s.key_set = r.held WHERE r.key_set = CAST(? AS INTEGER)", func(r *row) error {
 		k.Held = joinery.HeldKey{KeySet: joinery.KeySetID(r.int()), First: r.blob(), Second: r.blob()}
 		return nil
 	}, root)
@@ -106,7 +106,7 @@ func (c conn) held(k *joinery.KeySet, root joinery.KeySetID) error {
 func (c conn) candidates(current joinery.KeySet) (list []joinery.KeySet, err error) {
 	err = c.each(`SELECT k.id, k.origin, k.generation, k.root10, k.cookie, k.rekey_join_eui, s.nwk_use, s.app_use
 		FROM rekey_candidate c JOIN key_set k ON k.id = c.key_set LEFT JOIN sealed_root s ON s.key_set = k.id
-		WHERE c.device = ? ORDER BY k.id DESC`, func(r *row) error {
+		WHERE c.device = CAST(? AS INTEGER) ORDER BY k.id DESC`, func(r *row) error {
 		k := joinery.KeySet{
 			ID: joinery.KeySetID(r.int()), DeviceID: current.DeviceID, DevEUI: current.DevEUI, Origin: joinery.Origin(r.int()),
 			Generation: uint32(r.int()), Root10: joinery.RootKey(r.int()), Rekey: current.Rekey, Serial: current.Serial,
@@ -128,7 +128,8 @@ func (c conn) candidates(current joinery.KeySet) (list []joinery.KeySet, err err
 	return list, err
 }
 
-// The name of where it goes is there for people.
+// The name of where it goes is there for people. What a join of two tables is asked for
+// is cast; see loadQuery.
 const orderColumns = `SELECT r.id, r.device, r.state, r.join_eui, r.cookie, coalesce(r.join_server, 0), coalesce(s.name, k.name), r.recipient, r.thumbprint, r.org, r.actor, r.person,
 	r.at, r.armed_at, r.decided_by, r.expires_at, r.sent, r.first_sent_at, r.last_sent_at, r.ended_at, r.rekey_key,
 	p.state, p.said, p.offered, p.tries, p.next_at, p.changed_at
@@ -153,7 +154,7 @@ func (c conn) rekeyOrders(where string, args ...any) (list []joinery.RekeyOrder,
 // RekeyOrders gives the orders of a device, newest first.
 func (d *DB) RekeyOrders(ctx context.Context, device joinery.DeviceID) (list []joinery.RekeyOrder, err error) {
 	err = d.read(ctx, func(c conn) error {
-		list, err = c.rekeyOrders("r.device = ? ORDER BY r.at DESC, r.id DESC LIMIT ?", device, maxLimit)
+		list, err = c.rekeyOrders("r.device = CAST(? AS INTEGER) ORDER BY r.at DESC, r.id DESC LIMIT ?", device, maxLimit)
 		return err
 	})
 	return list, err
@@ -164,7 +165,7 @@ func (d *DB) RekeyOrders(ctx context.Context, device joinery.DeviceID) (list []j
 func (d *DB) RekeyingDevice(ctx context.Context, id joinery.DeviceID) (s joinery.ActivationState, err error) {
 	err = d.snapshot(ctx, func(c conn) error {
 		var found bool
-		if s, found, err = c.oneState(c.states(oneDevice+"AND d.id = ?", id)); err == nil && !found {
+		if s, found, err = c.oneState(c.states(oneDevice+"AND d.id = CAST(? AS INTEGER)", id)); err == nil && !found {
 			err = notFound("device")
 		}
 		if err != nil {
@@ -303,7 +304,7 @@ func (d *DB) ApproveRekeys(ctx context.Context, orders []joinery.RekeyOrder, ent
 // expired. CodeConflict for any other.
 func (d *DB) EndRekey(ctx context.Context, id joinery.RekeyID, owner joinery.OrgID, state joinery.RekeyState, a ...joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
-		orders, err := t.rekeyOrders("r.id = ?", id)
+		orders, err := t.rekeyOrders("r.id = CAST(? AS INTEGER)", id)
 		if err == nil && len(orders) == 0 {
 			err = notFound("order to rekey")
 		}
@@ -355,7 +356,7 @@ func (t *tx) settleRekeying(id joinery.DeviceID) error {
 // which by names, and gives its entry: that is for who gave the order. One whose
 // time is over by then has expired, and has none.
 func (t *tx) cancelRekeys(id joinery.DeviceID, actor, by string, at time.Time) (entries []joinery.AuditEntry, err error) {
-	orders, err := t.rekeyOrders("r.device = ? AND r.ended_at IS NULL ORDER BY r.id", id)
+	orders, err := t.rekeyOrders("r.device = CAST(? AS INTEGER) AND r.ended_at IS NULL ORDER BY r.id", id)
 	if err != nil {
 		return nil, err
 	}
@@ -460,6 +461,7 @@ func (d *DB) DiscloseRekey(ctx context.Context, s joinery.ActivationState, o joi
 			func() error {
 				return t.changeDevice(o.Device, "UPDATE device SET disclosed = 1, rekeying = 1 WHERE id = ?", o.Device)
 			},
+			func() error { return t.offerAnew(o.Device) },
 		), handedOver, exposed)
 	})
 }
@@ -554,7 +556,7 @@ func (t *tx) forgetCandidates(id joinery.DeviceID) error {
 // RekeyOrder finds an order; CodeNotFound.
 func (d *DB) RekeyOrder(ctx context.Context, id joinery.RekeyID) (o joinery.RekeyOrder, err error) {
 	err = d.read(ctx, func(c conn) error {
-		list, err := c.rekeyOrders("r.id = ?", id)
+		list, err := c.rekeyOrders("r.id = CAST(? AS INTEGER)", id)
 		if err == nil && len(list) == 0 {
 			err = notFound("order to rekey")
 		}

@@ -33,7 +33,7 @@ func (c conn) rekeyBatches(where string, args ...any) (list []joinery.RekeyBatch
 }
 
 func (c conn) rekeyBatch(id joinery.RekeyBatchID) (joinery.RekeyBatch, error) {
-	list, err := c.rekeyBatches("WHERE b.id = ?", id)
+	list, err := c.rekeyBatches("WHERE b.id = CAST(? AS INTEGER)", id)
 	if err == nil && len(list) == 0 {
 		err = notFound("batch")
 	}
@@ -245,7 +245,7 @@ func (t *tx) armItem(b *joinery.RekeyBatch, a joinery.RekeyBatchArm, now time.Ti
 	if order == 0 && a.Reason == "" {
 		refusal, err := t.alone(func() error {
 			same, err := t.integer(`SELECT count(*) FROM rekey_batch_item i JOIN device d ON d.id = i.device
-				WHERE i.batch = ? AND i.idx = ? AND i.device = ? AND d.owner_epoch = i.epoch AND d.released = 0 AND d.deleted_at IS NULL`, b.ID, a.Index, a.Order.Device)
+				WHERE i.batch = CAST(? AS INTEGER) AND i.idx = CAST(? AS INTEGER) AND i.device = CAST(? AS INTEGER) AND d.owner_epoch = i.epoch AND d.released = 0 AND d.deleted_at IS NULL`, b.ID, a.Index, a.Order.Device)
 			if err == nil && same == 0 {
 				err = joinery.Errorf(joinery.CodeConflict, "%s", joinery.RekeyFailedOwner)
 			}

@@ -101,10 +101,13 @@ func (t *tx) putTold(device joinery.DeviceID, told *joinery.Told, org joinery.Or
 			return nil, err
 		}
 	}
-	if told.Reaches() {
-		if err := t.exec("UPDATE key_set SET disclosed = 1 WHERE id = (SELECT key_set FROM device WHERE id = ?)", device); err != nil {
+	if told.Reaches() { // root keys that it derived here came from nobody; see toldDisclosures
+		if err := t.exec("UPDATE key_set SET disclosed = 1 WHERE id = (SELECT key_set FROM device WHERE id = ?) AND origin <> 3", device); err != nil {
 			return nil, err
 		}
+	}
+	if err := t.offerAnew(device); err != nil { // who gets it next has to hear of it, too
+		return nil, err
 	}
 	said := auditlog.Told{Server: told.Server, Signer: told.Signer, Way: string(told.Way), AsOf: told.AsOf, Outside: told.Outside, Disclosed: told.Disclosed}
 	return &joinery.AuditEntry{At: at, Event: joinery.AuditKeysTold, Actor: actor, Org: org, Device: device, Detail: said.Detail(fresh)}, nil
@@ -115,7 +118,7 @@ type toldNews struct{ first, outside, disclosed, reaches bool }
 
 func (t *tx) toldNews(device joinery.DeviceID, told *joinery.Told) (n toldNews, err error) {
 	n.first = true
-	_, err = t.one("SELECT t.outside, d.disclosed, k.disclosed FROM told t JOIN device d ON d.id = t.device JOIN key_set k ON k.id = d.key_set WHERE t.device = ?", func(r *row) error {
+	_, err = t.one("SELECT t.outside, d.disclosed, CASE WHEN k.disclosed = 1 OR k.origin = 3 THEN 1 ELSE 0 END FROM told t JOIN device d ON d.id = t.device JOIN key_set k ON k.id = d.key_set WHERE t.device = ?", func(r *row) error {
 		outside, disclosed, reaches := r.bool(), r.bool(), r.bool()
 		n = toldNews{outside: told.Outside && !outside, disclosed: told.Disclosed && !disclosed, reaches: told.Reaches() && !reaches}
 		return nil

@@ -30,7 +30,7 @@ func newPostgresFleet(t *testing.T, devices int) (*fleet, *pgtest.Server) {
 	t.Helper()
 	pg := pgtest.Start(t, pgtest.Options{Sync: true})
 	dir := t.TempDir()
-	server, err := built(t).Quickstart(t.Context(), filepath.Join(dir, "a"), "--database", pg.Database(t), "--elements", "1")
+	server, err := built(t).Quickstart(t.Context(), filepath.Join(dir, "a"), "--database", pg.Database(t), "--elements", fmt.Sprint(elementsInBatches()))
 	ok(t, err)
 	f := &fleet{t: t, server: server, ids: map[lorawan.EUI64]joinery.DeviceID{}}
 	allowReceivers(t, server)
@@ -106,6 +106,7 @@ func TestPostgres(t *testing.T) {
 	on("down", func(*testing.T) { f.away(func() func() { pg.Crash(f.t); return func() { pg.Restart(f.t) } }) })
 	other, otherNS := f.second()
 	on("one of two servers killed", func(*testing.T) { f.killedInTurns(other, otherNS) })
+	on("batches by two servers", func(*testing.T) { f.batchesByTwo(other) })
 	on("backed up", func(*testing.T) { f.backedUp() })
 	on("changes reach the other server", func(*testing.T) { f.changed(otherNS) })
 	on("restored into another database", func(*testing.T) {

@@ -2,11 +2,13 @@ package storetest
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
 	"joinery"
 	"joinery/auditlog"
+	"joinery/internal/exposure"
 	"joinery/lorawan"
 )
 
@@ -24,6 +26,7 @@ type HandingOver interface {
 	RefuseArrival(ctx context.Context, id joinery.ArrivalID, reason string, news []byte, entry joinery.AuditEntry) (bool, error)
 	ParkedArrivals(ctx context.Context, before time.Time, limit int) ([]joinery.Arrival, error)
 	TakeArrival(ctx context.Context, in joinery.ArrivedDevice, entry joinery.AuditEntry) error
+	TellArrival(ctx context.Context, id joinery.ArrivalID, told joinery.Told, at time.Time) error
 	NoteArrivalJoined(ctx context.Context, id joinery.ArrivalID, news []byte, entry joinery.AuditEntry) error
 	Arrival(ctx context.Context, id joinery.ArrivalID) (joinery.Arrival, error)
 	Arrivals(ctx context.Context, org joinery.OrgID, after joinery.ArrivalID, limit int) ([]joinery.Arrival, error)
@@ -251,6 +254,20 @@ func arrivals(t *testing.T, open func(testing.TB) Backend) {
 	for range 2 {
 		w.ok(w.NoteArrivalJoined(w.ctx, first.ID, []byte("three"), w.audit(joinery.AuditRekeyReceived)))
 	}
+
+	// What is told of it later is kept once, also without a key set, and before it was
+	// taken in there is nothing of which to tell.
+	later := *fromElsewhere(true, exposure.Time{At: epoch, Recipient: strings.Repeat("l", 43), Kind: "file", Reference: "exp_later"})
+	for range 2 {
+		w.ok(w.TellArrival(w.ctx, first.ID, later, epoch))
+		w.ok(w.TellArrival(w.ctx, second.ID, later, epoch))
+	}
+	known, err := w.Disclosures(w.ctx, state.Device.ID)
+	w.ok(err)
+	w.equal([]string{known[0].Reference, known[1].Reference}, []string{"exp_1", "exp_later"})
+	saying, err = w.LinkEntries(w.ctx, state.Device.ID)
+	w.ok(err)
+	w.equal(len(saying), 3)
 	w.Backend = w.Reopen(t)
 	news, newest, err := w.ArrivalNews(w.ctx, j.ID, 1, 10)
 	w.ok(err)
@@ -277,6 +294,19 @@ func arrivals(t *testing.T, open func(testing.TB) Backend) {
 	stated, err := auditlog.ParseEvent(saying[len(saying)-1].Payload)
 	w.ok(err)
 	w.equal(stated.Detail["outside"], "true")
+
+	// What was disclosed where it came from are none of the root keys that it derived here.
+	w.ok(w.TellArrival(w.ctx, first.ID, *fromElsewhere(false, exposure.Time{At: epoch, Recipient: strings.Repeat("m", 43), Kind: "file", Reference: "exp_last"}), epoch))
+	state, err = w.RekeyingDevice(w.ctx, state.Device.ID)
+	w.ok(err)
+	w.equal(state.KeySet.Disclosed, false)
+	saying, err = w.LinkEntries(w.ctx, state.Device.ID)
+	w.ok(err)
+	before := len(saying)
+	w.ok(w.TellArrival(w.ctx, first.ID, *fromElsewhere(false), epoch))
+	saying, err = w.LinkEntries(w.ctx, state.Device.ID)
+	w.ok(err)
+	w.equal(len(saying), before)
 
 	w.ok(w.DeleteDevice(w.ctx, state.Device.ID, w.org, w.audit(joinery.AuditDeviceDeleted)))
 	left, err := w.RootsOf(w.ctx, []joinery.KeySetID{in.Keys[1].KeySet.ID, in.Keys[1].Held.ID})

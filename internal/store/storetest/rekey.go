@@ -23,7 +23,9 @@ type Rekeying interface {
 	RekeyOrders(ctx context.Context, device joinery.DeviceID) ([]joinery.RekeyOrder, error)
 	RekeyingDevice(ctx context.Context, id joinery.DeviceID) (joinery.ActivationState, error)
 	AddJoinServer(ctx context.Context, j joinery.JoinServer, a joinery.AuditEntry) error
-	ChangeJoinServer(ctx context.Context, j joinery.JoinServer, a joinery.AuditEntry) error
+	ChangeJoinServer(ctx context.Context, j joinery.JoinServer, former string, a joinery.AuditEntry) error
+	EndUnpinned(ctx context.Context, actor string, at time.Time) (more bool, err error)
+	RefuseRepinned(ctx context.Context, id joinery.JoinServerID, thumbprint, actor string, at time.Time) (more bool, err error)
 	FormerJoinServer(ctx context.Context, receiptKey []byte) (joinery.JoinServerID, error)
 	RemoveJoinServer(ctx context.Context, id joinery.JoinServerID, a joinery.AuditEntry) error
 	JoinServers(ctx context.Context) ([]joinery.JoinServer, error)
@@ -94,6 +96,8 @@ func runRekeying(t *testing.T, open func(testing.TB) Backend) {
 		w.CheckInvariants(t)
 	})
 	t.Run("server identity", func(t *testing.T) { joinServerIdentity(t, open) })
+	t.Run("unpinned", func(t *testing.T) { unpinned(t, open) })
+	t.Run("repinned", func(t *testing.T) { repinned(t, open) })
 }
 
 // joinServerIdentity: a Join Server is its statement key, whatever else of it changes;
@@ -116,24 +120,24 @@ func joinServerIdentity(t *testing.T, open func(testing.TB) Backend) {
 		w.refused(w.AddJoinServer(w.ctx, o, added), joinery.CodeConflict)
 		o.ID, o.ReceiptKey = plain.ID, nil
 		if o.Name == j.Name {
-			w.refused(w.ChangeJoinServer(w.ctx, o, changed), joinery.CodeConflict)
+			w.refused(w.ChangeJoinServer(w.ctx, o, "former", changed), joinery.CodeConflict)
 		}
 	}
 	w.ok(w.TakeReceipt(w.ctx, j.ID, 0, 7, nil))
 	next := j
 	next.Name, next.URL, next.Identity.SPKI, next.TransportKey, next.Ours = "renamed", "https://elsewhere.example.com", [32]byte{2}, randomBytes(400), nil
-	w.ok(w.ChangeJoinServer(w.ctx, next, changed))
+	w.ok(w.ChangeJoinServer(w.ctx, next, "former", changed))
 	forged := next
 	forged.ReceiptKey = randomBytes(91)
-	w.refused(w.ChangeJoinServer(w.ctx, forged, changed), joinery.CodeConflict)
+	w.refused(w.ChangeJoinServer(w.ctx, forged, "former", changed), joinery.CodeConflict)
 	unknown := other(func(*joinery.JoinServer) {})
-	w.refused(w.ChangeJoinServer(w.ctx, unknown, changed), joinery.CodeNotFound)
+	w.refused(w.ChangeJoinServer(w.ctx, unknown, "former", changed), joinery.CodeNotFound)
 	next.Cursor = 7
 	w.pinned(next, plain)
 
 	// Forgotten and pinned again, it is the same; in between its name is anybody's.
 	w.ok(w.RemoveJoinServer(w.ctx, j.ID, w.audit(joinery.AuditJoinServerRemoved)))
-	w.refused(w.ChangeJoinServer(w.ctx, next, changed), joinery.CodeNotFound)
+	w.refused(w.ChangeJoinServer(w.ctx, next, "former", changed), joinery.CodeNotFound)
 	id, err := w.FormerJoinServer(w.ctx, j.ReceiptKey)
 	w.ok(err)
 	w.equal(id, j.ID)

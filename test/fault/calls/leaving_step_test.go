@@ -162,8 +162,20 @@ func (x stepStore) AddJoinServer(ctx context.Context, j joinery.JoinServer, a jo
 	return act(x.s, "AddJoinServer", func() error { return x.db.AddJoinServer(ctx, j, a) })
 }
 
-func (x stepStore) ChangeJoinServer(ctx context.Context, j joinery.JoinServer, a joinery.AuditEntry) error {
-	return act(x.s, "ChangeJoinServer", func() error { return x.db.ChangeJoinServer(ctx, j, a) })
+func (x stepStore) ChangeJoinServer(ctx context.Context, j joinery.JoinServer, former string, a joinery.AuditEntry) error {
+	return act(x.s, "ChangeJoinServer", func() error { return x.db.ChangeJoinServer(ctx, j, former, a) })
+}
+
+func (x stepStore) EndUnpinned(ctx context.Context, actor string, at time.Time) (bool, error) {
+	return step(x.s, "EndUnpinned", func() (bool, error) { return x.db.EndUnpinned(ctx, actor, at) })
+}
+
+func (x stepStore) RefuseRepinned(ctx context.Context, id joinery.JoinServerID, thumbprint, actor string, at time.Time) (bool, error) {
+	return step(x.s, "RefuseRepinned", func() (bool, error) { return x.db.RefuseRepinned(ctx, id, thumbprint, actor, at) })
+}
+
+func (x stepStore) TellArrival(ctx context.Context, id joinery.ArrivalID, told joinery.Told, at time.Time) error {
+	return act(x.s, "TellArrival", func() error { return x.db.TellArrival(ctx, id, told, at) })
 }
 
 func (x stepStore) FormerJoinServer(ctx context.Context, receiptKey []byte) (joinery.JoinServerID, error) {

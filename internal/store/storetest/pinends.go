@@ -1,0 +1,144 @@
+package storetest
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"joinery"
+	"joinery/lorawan"
+)
+
+// unpinned: each thing that ends with a pin stands in the log of whose it is, however
+// many there are, and what of it is left ends before the same is pinned again.
+func unpinned(t *testing.T, open func(testing.TB) Backend) {
+	w, s, _ := rekeyWorld(t, open)
+	j := w.reached()
+	other := w.addOrg("other")
+	o := w.order(s, 1)
+	w.ok(w.ArmRekey(w.ctx, o, j.ID, w.audit(joinery.AuditRekeyArmed)))
+	w.ok(w.MovePassage(w.ctx, o.ID, joinery.Passage{State: joinery.PassageParked, ChangedAt: epoch}, w.audit(joinery.AuditRekeyPassage)))
+	w.ok(w.EndRekey(w.ctx, o.ID, w.org, joinery.RekeyCancelled, w.audit(joinery.AuditRekeyCancelled)))
+	arrives := func(org joinery.OrgID, n int) joinery.Arrival {
+		t.Helper()
+		a, err := w.Arrive(w.ctx, joinery.Arrival{
+			ID: joinery.NewArrivalID(), From: j.ID, Ref: fmt.Sprint(n), Org: org, JoinEUI: s.Device.JoinEUI, DevEUI: lorawan.EUI64{0xEE, 6: byte(n >> 8), 7: byte(n)},
+			Reason: "seal", Content: []byte("sealed"), OfferedAt: epoch, At: epoch, ChangedAt: epoch,
+		}, 1000, w.audit(joinery.AuditRekeyArrived))
+		w.ok(err)
+		return a
+	}
+	const many = 110
+	arrives(other, many)
+	for n := range many {
+		arrives(w.org, n)
+	}
+	x := joinery.Expectation{ID: joinery.NewExpectationID(), Org: other, From: j.ID, By: "storetest", At: epoch, ExpiresAt: epoch.Add(time.Hour)}
+	w.ok(w.Expect(w.ctx, x, 1, w.audit(joinery.AuditExpectation)))
+
+	_, last := w.audited(0)
+	version := w.again(s).KeySet.Version
+	w.ok(w.RemoveJoinServer(w.ctx, j.ID, w.audit(joinery.AuditJoinServerRemoved)))
+	first, _ := w.audited(last)
+	if len(first) < 2 || len(first) > 102 {
+		t.Fatalf("%d entries in one transaction", len(first))
+	}
+	w.says("first", first[:2], said{event: joinery.AuditJoinServerRemoved}, said{joinery.AuditRekeyPassage, w.org, details("order", o.ID.String(), "state", "refused")})
+	w.equal(first[1].Device, s.Device.ID)
+	if w.again(s).KeySet.Version == version {
+		t.Error("a join that is under way does not think again")
+	}
+	more, err := w.EndUnpinned(w.ctx, "server", epoch)
+	w.ok(err)
+	w.equal(more, false)
+	type told struct {
+		event joinery.AuditEvent
+		org   joinery.OrgID
+	}
+	count := map[told]int{}
+	list, last := w.audited(last)
+	for _, e := range list {
+		count[told{e.Event, e.Org}]++
+	}
+	w.equal(count, map[told]int{
+		{joinery.AuditJoinServerRemoved, 0}: 1, {joinery.AuditRekeyPassage, w.org}: 1, {joinery.AuditRekeyRefused, w.org}: many,
+		{joinery.AuditRekeyRefused, other}: 1, {joinery.AuditExpectationEnded, other}: 1,
+	})
+	parked, err := w.ParkedArrivals(w.ctx, epoch.Add(time.Hour), 10)
+	w.ok(err)
+	expected, err := w.Expectations(w.ctx, 0)
+	w.ok(err)
+	w.equal([]int{len(parked), len(expected)}, []int{0, 0})
+
+	// Nothing of a Join Server is accepted between its removal and the end of what it left,
+	// and nothing of that is there when it is pinned again.
+	w.ok(w.AddJoinServer(w.ctx, j, w.audit(joinery.AuditJoinServerAdded)))
+	var left []joinery.Arrival
+	for n := range many {
+		left = append(left, arrives(w.org, 1000+n))
+	}
+	w.ok(w.RemoveJoinServer(w.ctx, j.ID, w.audit(joinery.AuditJoinServerRemoved)))
+	late := left[0]
+	for _, a := range left {
+		if now, err := w.Arrival(w.ctx, a.ID); err == nil && now.State == joinery.ArrivalParked {
+			late = now
+		}
+	}
+	w.equal(late.State, joinery.ArrivalParked)
+	w.refused(w.TakeArrival(w.ctx, arrivedDevice(late, 1), w.audit(joinery.AuditRekeyTaken)), joinery.CodeConflict)
+	w.ok(w.AddJoinServer(w.ctx, j, w.audit(joinery.AuditJoinServerAdded)))
+	late, err = w.Arrival(w.ctx, late.ID)
+	w.ok(err)
+	w.equal(late.State, joinery.ArrivalRefused)
+	list, _ = w.audited(last)
+	w.equal(len(list), 3+2*many) // it was added twice and removed, they came and were refused
+	w.CheckInvariants(t)
+}
+
+// repinned: orders to the key that was pinned before go nowhere, their devices are not
+// told of them, and who gave them reads why, once; those that were made when orders named
+// no key were for that one.
+func repinned(t *testing.T, open func(testing.TB) Backend) {
+	w, s, j := rekeyWorld(t, open)
+	old, sent, other := w.order(s, 1), w.add(derived(2)), w.add(derived(3))
+	w.ok(w.ArmRekey(w.ctx, old, j.ID, w.audit(joinery.AuditRekeyArmed))) // of an earlier version
+	named := w.order(sent, 2)
+	named.Thumbprint = "former"
+	w.ok(w.ArmRekey(w.ctx, named, j.ID, w.audit(joinery.AuditRekeyArmed)))
+	w.send(sent, named)
+	fresh := w.order(other, 3)
+	fresh.Thumbprint = "next"
+	w.ok(w.ArmRekey(w.ctx, fresh, j.ID, w.audit(joinery.AuditRekeyArmed)))
+
+	renamed := j
+	renamed.Name = "renamed"
+	w.ok(w.ChangeJoinServer(w.ctx, renamed, "former", w.audit(joinery.AuditJoinServerChanged)))
+	w.equal(w.again(s).Rekeying.Order.Thumbprint, "")
+	renamed.TransportKey = randomBytes(400)
+	w.ok(w.ChangeJoinServer(w.ctx, renamed, "former", w.audit(joinery.AuditJoinServerChanged)))
+	_, last := w.audited(0)
+	for range 2 {
+		more, err := w.RefuseRepinned(w.ctx, j.ID, "next", "operator", epoch)
+		w.ok(err)
+		w.equal(more, false)
+	}
+	for state, order := range map[*joinery.ActivationState]joinery.RekeyOrder{&s: old, &sent: named} {
+		got := w.again(*state).Rekeying.Order
+		if got.ID != order.ID || got.Thumbprint != "former" || !got.Held() || got.Passage.State != joinery.PassageRefused || got.Passage.Said == "" {
+			t.Errorf("%+v, %+v", got, got.Passage)
+		}
+	}
+	if got := w.again(other).Rekeying.Order; got.Held() || got.Passage != nil {
+		t.Errorf("an order to the new key: %+v", got.Passage)
+	}
+	list, _ := w.audited(last)
+	if len(list) != 2 || list[0].Device == list[1].Device {
+		t.Fatalf("%+v", list)
+	}
+	for _, e := range list {
+		if e.Event != joinery.AuditRekeyPassage || e.Org != w.org || e.Actor != "operator" || e.Detail["said"] == "" {
+			t.Errorf("%+v", e)
+		}
+	}
+	w.CheckInvariants(t)
+}
