@@ -1,0 +1,141 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"joinery"
+	"joinery/client"
+	"joinery/internal/claim"
+	"joinery/internal/rekey"
+	"joinery/lorawan"
+)
+
+// Attempts takes refused attempts for the custody log. It looks at nothing and
+// waits for nothing: an answer takes as long whatever was refused.
+type Attempts interface {
+	Attempt(a *joinery.Attempt)
+}
+
+// attempted notes that a request was refused, and what it was about. Whether there is
+// such a device, and who is to be told, is found out behind.
+func (s *Server) attempted(operation string, caller joinery.Caller, err error, about joinery.DeviceRef) {
+	if err == nil || s.Attempts == nil {
+		return
+	}
+	a := joinery.Attempt{
+		At: time.Now().UTC().Truncate(time.Millisecond), Act: operation, By: caller.Name, Org: caller.Org, Operator: caller.Operator,
+		Device: about.ID, JoinEUI: about.JoinEUI, DevEUI: about.DevEUI,
+	}
+	switch joinery.CodeOf(err) {
+	case joinery.CodeUnauthenticated:
+		a.Reason = joinery.AttemptNoCredential
+	case joinery.CodeForbidden:
+		a.Reason = joinery.AttemptNotAllowed
+	case joinery.CodeNotFound:
+		a.Reason = joinery.AttemptNotHeld
+	case joinery.CodeConflict:
+		a.Reason = joinery.AttemptOwned
+	case joinery.CodeRateLimited:
+		a.Reason = joinery.AttemptTooMany
+	default:
+		return
+	}
+	if more, ok := errors.AsType[*joinery.Attempted](err); ok {
+		if more.Reason != "" {
+			a.Reason = more.Reason
+		}
+		if more.By != "" {
+			a.By, a.Org, a.Operator = more.By, more.Org, more.Operator
+		}
+		if more.Device != 0 {
+			a.Device, a.JoinEUI, a.DevEUI = more.Device, lorawan.EUI64{}, lorawan.EUI64{}
+		}
+	}
+	if a.Operator {
+		a.Org = 0 // whose credential it is, not for whom it acts
+	}
+	named := a.Device != 0 || !a.DevEUI.IsZero()
+	known := a.Org != 0 || a.Operator
+	claims := operation == "claimDevice" || operation == "openDispute" || operation == "changeOwnership"
+	switch a.Reason {
+	case joinery.AttemptOwned, joinery.AttemptTooMany:
+		if !claims || !named {
+			return // no right is lacking
+		}
+	default:
+		if !named && (!known || a.Reason.OfHolder()) {
+			return // there is nobody to be told
+		}
+	}
+	s.Attempts.Attempt(&a)
+}
+
+// attemptedClaim is attempted for what shows an owner token: of a wrong one the
+// custody log has a count of its own for who holds the device.
+func (s *Server) attemptedClaim(operation string, caller joinery.Caller, err error, joinEUI, devEUI lorawan.EUI64, withToken bool) {
+	about := joinery.DeviceRef{JoinEUI: joinEUI, DevEUI: devEUI}
+	if withToken && joinery.CodeOf(err) == joinery.CodeForbidden {
+		about = joinery.DeviceRef{}
+	}
+	if operation != "changeOwnership" && !withToken && joinery.CodeOf(err) == joinery.CodeConflict {
+		return // the challenge was used, or it is disputed already
+	}
+	s.attempted(operation, caller, err, about)
+}
+
+// attemptedBy notes that the request of a route was refused.
+func (s *Server) attemptedBy(operation string, caller joinery.Caller, err error, in any) {
+	switch in := in.(type) {
+	case interface {
+		parse() (joinery.DeviceID, error)
+	}:
+		id, _ := in.parse()
+		s.attempted(operation, caller, err, joinery.DeviceRef{ID: id})
+	case *body[client.NewClaim]:
+		s.attemptedClaim(operation, caller, err, in.Body.JoinEUI, in.Body.DevEUI, true)
+	case *body[client.NewDispute]:
+		s.attemptedClaim(operation, caller, err, in.Body.JoinEUI, in.Body.DevEUI, in.Body.OwnerToken != "")
+	default:
+		s.attempted(operation, caller, err, joinery.DeviceRef{})
+	}
+}
+
+// pathDevice is the device that the path of a request names, zero for none: before
+// anything else of the request was looked at.
+func pathDevice(r *http.Request) (id joinery.DeviceID) {
+	if strings.HasPrefix(r.URL.Path, client.BasePath+"/devices/") {
+		_ = id.UnmarshalText([]byte(r.PathValue("id"))) // or it is none
+	}
+	return id
+}
+
+// attemptedAct notes that one act of a batch was refused.
+func (s *Server) attemptedAct(caller joinery.Caller, a claim.Act, o claim.Outcome) {
+	if a.Kind == claim.Claiming {
+		s.attemptedClaim("changeOwnership", caller, o.Err, a.JoinEUI, a.DevEUI, true)
+	} else if joinery.CodeOf(o.Err) != joinery.CodeConflict {
+		s.attempted("changeOwnership", caller, o.Err, joinery.DeviceRef{ID: a.Device, JoinEUI: a.JoinEUI, DevEUI: a.DevEUI})
+	}
+}
+
+// notHeld is what who asks for a device of others is told.
+func notHeld() error { return joinery.Errorf(joinery.CodeNotFound, "no such device") }
+
+// attemptedAbsent notes devices of a request that are none of the caller's.
+func (s *Server) attemptedAbsent(operation string, caller joinery.Caller, refs []joinery.DeviceRef, absent []int) {
+	for _, i := range absent {
+		s.attempted(operation, caller, notHeld(), refs[i])
+	}
+}
+
+// attemptedLeftOut is attemptedAbsent for what a file leaves out.
+func (s *Server) attemptedLeftOut(operation string, caller joinery.Caller, f rekey.File) {
+	for _, l := range f.LeftOut {
+		if l.Code == joinery.CodeNotFound {
+			s.attempted(operation, caller, notHeld(), joinery.DeviceRef{ID: l.Device})
+		}
+	}
+}
