@@ -80,8 +80,8 @@ func (s *Server) attemptedClaim(operation string, caller joinery.Caller, err err
 	if withToken && joinery.CodeOf(err) == joinery.CodeForbidden {
 		about = joinery.DeviceRef{}
 	}
-	if operation != "changeOwnership" && !withToken && joinery.CodeOf(err) == joinery.CodeConflict {
-		return // the challenge was used, or it is disputed already
+	if operation == "openDispute" && joinery.CodeOf(err) == joinery.CodeConflict {
+		return // the challenge was used, it is disputed already, or nobody holds it
 	}
 	s.attempted(operation, caller, err, about)
 }
@@ -96,6 +96,8 @@ func (s *Server) attemptedBy(operation string, caller joinery.Caller, err error,
 		s.attempted(operation, caller, err, joinery.DeviceRef{ID: id})
 	case *body[client.NewClaim]:
 		s.attemptedClaim(operation, caller, err, in.Body.JoinEUI, in.Body.DevEUI, true)
+	case *body[client.RoamingRule]:
+		s.attempted(operation, caller, err, joinery.DeviceRef{ID: in.Body.Device})
 	case *body[client.NewDispute]:
 		s.attemptedClaim(operation, caller, err, in.Body.JoinEUI, in.Body.DevEUI, in.Body.OwnerToken != "")
 	default:
