@@ -77,6 +77,19 @@ type Attempt struct {
 	DevEUI  lorawan.EUI64
 }
 
+// Learn adds what only the rules knew of an attempt.
+func (a *Attempt) Learn(more Attempted) {
+	if more.Reason != "" {
+		a.Reason = more.Reason
+	}
+	if more.By != "" {
+		a.By, a.Org, a.Operator = more.By, more.Org, more.Operator
+	}
+	if more.Device != 0 {
+		a.Device, a.JoinEUI, a.DevEUI = more.Device, lorawan.EUI64{}, lorawan.EUI64{}
+	}
+}
+
 // AttemptCount is refused attempts that have all but their time in common: when
 // the last of them was, how many there were, and when the first was.
 type AttemptCount struct {

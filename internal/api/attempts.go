@@ -3,6 +3,7 @@ package api
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,55 +23,43 @@ type Attempts interface {
 // attempted notes that a request was refused, and what it was about. Whether there is
 // such a device, and who is to be told, is found out behind.
 func (s *Server) attempted(operation string, caller joinery.Caller, err error, about joinery.DeviceRef) {
-	if err == nil || s.Attempts == nil {
+	reason := attemptReasons[joinery.CodeOf(err)]
+	if reason == "" || s.Attempts == nil {
 		return
 	}
 	a := joinery.Attempt{
-		At: time.Now().UTC().Truncate(time.Millisecond), Act: operation, By: caller.Name, Org: caller.Org, Operator: caller.Operator,
+		At: time.Now().UTC().Truncate(time.Millisecond), Act: operation, Reason: reason, By: caller.Name, Org: caller.Org, Operator: caller.Operator,
 		Device: about.ID, JoinEUI: about.JoinEUI, DevEUI: about.DevEUI,
 	}
-	switch joinery.CodeOf(err) {
-	case joinery.CodeUnauthenticated:
-		a.Reason = joinery.AttemptNoCredential
-	case joinery.CodeForbidden:
-		a.Reason = joinery.AttemptNotAllowed
-	case joinery.CodeNotFound:
-		a.Reason = joinery.AttemptNotHeld
-	case joinery.CodeConflict:
-		a.Reason = joinery.AttemptOwned
-	case joinery.CodeRateLimited:
-		a.Reason = joinery.AttemptTooMany
-	default:
-		return
-	}
 	if more, ok := errors.AsType[*joinery.Attempted](err); ok {
-		if more.Reason != "" {
-			a.Reason = more.Reason
-		}
-		if more.By != "" {
-			a.By, a.Org, a.Operator = more.By, more.Org, more.Operator
-		}
-		if more.Device != 0 {
-			a.Device, a.JoinEUI, a.DevEUI = more.Device, lorawan.EUI64{}, lorawan.EUI64{}
-		}
+		a.Learn(*more)
 	}
 	if a.Operator {
 		a.Org = 0 // whose credential it is, not for whom it acts
 	}
-	named := a.Device != 0 || !a.DevEUI.IsZero()
-	known := a.Org != 0 || a.Operator
-	claims := operation == "claimDevice" || operation == "openDispute" || operation == "changeOwnership"
-	switch a.Reason {
-	case joinery.AttemptOwned, joinery.AttemptTooMany:
-		if !claims || !named {
-			return // no right is lacking
-		}
-	default:
-		if !named && (!known || a.Reason.OfHolder()) {
-			return // there is nobody to be told
-		}
+	if concerns(a) {
+		s.Attempts.Attempt(&a)
 	}
-	s.Attempts.Attempt(&a)
+}
+
+// attemptReasons says what refusals of who asks look like. Others are of the state of
+// things, or of the form of the request.
+var attemptReasons = map[joinery.Code]joinery.AttemptReason{
+	joinery.CodeUnauthenticated: joinery.AttemptNoCredential,
+	joinery.CodeForbidden:       joinery.AttemptNotAllowed,
+	joinery.CodeNotFound:        joinery.AttemptNotHeld,
+	joinery.CodeConflict:        joinery.AttemptOwned,
+	joinery.CodeRateLimited:     joinery.AttemptTooMany,
+}
+
+// concerns tells whether there may be somebody to be told of an attempt.
+func concerns(a joinery.Attempt) bool {
+	named := a.Device != 0 || !a.DevEUI.IsZero()
+	switch a.Reason {
+	case joinery.AttemptOwned, joinery.AttemptTooMany: // of a claim; else nobody may not
+		return named && slices.Contains([]string{"claimDevice", "openDispute", "changeOwnership"}, a.Act)
+	}
+	return named || !a.Reason.OfHolder() && (a.Org != 0 || a.Operator)
 }
 
 // attemptedClaim is attempted for what shows an owner token: of a wrong one the

@@ -34,7 +34,7 @@ type Link interface {
 	Receipts(ctx context.Context, to joinery.JoinServer, after joinery.ReceiptPlace) (file []byte, err error)
 }
 
-// ErrAhead says that a Join Server has not given so many receipts as were read: it
+// ErrAhead says that a Join Server has not given the receipts that were read: it
 // came back from a backup.
 var ErrAhead = joinery.Errorf(joinery.CodeConflict, "there are not so many receipts")
 

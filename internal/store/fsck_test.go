@@ -229,6 +229,8 @@ var damages = []struct{ name, table, rule, statement string }{
 		"INSERT INTO rekey SELECT 1, id, 'cancelled', join_eui, x'01020304050607', 1, NULL, '', org, 'a', NULL, 0, 7, NULL, 9, 0, NULL, NULL, 8, 0 FROM device WHERE id = " + firstDevice},
 	{"order approved by who asked", "rekey", "not by who asked", "INSERT INTO join_server (id, name, transport_key, created_at) VALUES (1, 'x', x'00', 0); " +
 		"INSERT INTO rekey SELECT 1, id, 'cancelled', join_eui, x'01020304050607', 1, NULL, '', org, 'a', NULL, 0, 7, 'a', 9, 0, NULL, NULL, 8, 0 FROM device WHERE id = " + firstDevice},
+	{"order of no batch", "rekey", "as one of many", "INSERT INTO join_server (id, name, transport_key, created_at) VALUES (1, 'x', x'00', 0); " +
+		"INSERT INTO rekey SELECT 1, id, 'cancelled', join_eui, x'01020304050607', 1, NULL, '', org, 'a', NULL, 0, 0, 'b', 1, 0, NULL, NULL, 1, 0 FROM device WHERE id = " + firstDevice},
 	{"batch approved by who asked", "rekey_batch", "not approved by who asked", "INSERT INTO join_server (id, name, transport_key, created_at) VALUES (1, 'x', x'00', 0); " +
 		"INSERT INTO rekey_batch (id, org, state, join_eui, join_server, thumbprint, rekey_key, life, devices, armed, failed, digest, needs_approval, requested_by, requested_at, decided_by, decided_at, note, expires_at, ended_at) SELECT 1, org, 'approved', x'0102030405060708', 1, '', 0, 1, 1, 0, 0, zeroblob(32), 1, 'a', 0, 'a', 1, '', 0, NULL FROM device WHERE id = " + firstDevice},
 	{"batch whose order goes elsewhere", "rekey_batch", "to where the batch goes", "INSERT INTO join_server (id, name, transport_key, created_at) VALUES (1, 'x', x'00', 0), (2, 'y', x'01', 0); " +

@@ -15,6 +15,9 @@ var rekeyRules = []rule{
 		"SELECT id FROM rekey WHERE armed_at IS NOT NULL AND armed_at <> at AND decided_by IS NULL"},
 	{"rekey", rekeyID, "and not by who asked for it", fixTamper,
 		"SELECT id FROM rekey WHERE armed_at IS NOT NULL AND decided_by = actor"},
+	{"rekey", rekeyID, "one that was approved as one of many is of a batch that this person approved", fixTamper,
+		`SELECT r.id FROM rekey r LEFT JOIN rekey_batch_item i ON i.rekey = r.id LEFT JOIN rekey_batch b ON b.id = i.batch AND b.decided_by = r.decided_by
+		WHERE r.armed_at = r.at AND r.decided_by IS NOT NULL GROUP BY r.id HAVING max(b.id) IS NULL`},
 	{"rekey_batch", rekeyBatchID, "what waited for another person was not approved by who asked for it", fixTamper,
 		"SELECT id FROM rekey_batch WHERE needs_approval = 1 AND state IN ('approved', 'done') AND decided_by = requested_by"},
 }
@@ -32,6 +35,7 @@ type storedOrder struct {
 	thumbprint string
 	rekeyKey   bool
 	armed      bool
+	decidedBy  string
 }
 
 // rekeyApprovals holds each order against what the audit rows say of it: those that
@@ -42,9 +46,9 @@ func (f *checkup) rekeyApprovals() error {
 	for after := joinery.RekeyID(0); ; {
 		var orders []storedOrder
 		devices := map[joinery.DeviceID]bool{}
-		err := f.c.each(`SELECT id, device, join_eui, thumbprint, rekey_key, CASE WHEN armed_at IS NULL THEN 0 ELSE 1 END FROM rekey
+		err := f.c.each(`SELECT id, device, join_eui, thumbprint, rekey_key, CASE WHEN armed_at IS NULL THEN 0 ELSE 1 END, coalesce(decided_by, '') FROM rekey
 			WHERE id > ? ORDER BY id LIMIT ?`, func(r *row) error {
-			o := storedOrder{joinery.RekeyID(r.int()), joinery.DeviceID(r.int()), r.eui(), r.text(), r.bool(), r.bool()}
+			o := storedOrder{joinery.RekeyID(r.int()), joinery.DeviceID(r.int()), r.eui(), r.text(), r.bool(), r.bool(), r.text()}
 			orders, devices[o.device] = append(orders, o), true
 			return nil
 		}, after, rekeyRun)
@@ -94,6 +98,11 @@ func (f *checkup) rekeyApproval(o storedOrder, said []joinery.AuditEntry) {
 		if e.Device != o.device || e.Detail["new_join_eui"] != o.joinEUI.String() || e.Detail["key"] != o.thumbprint || (e.Detail["rekeying_key"] != "") != o.rekeyKey {
 			f.report("rekey", o.id, "device, JoinEUI, key and whether the rekeying key goes are those of "+string(e.Event), fixTamper)
 		}
+	}
+	if o.armed && asked && approved && !slices.ContainsFunc(said, func(e joinery.AuditEntry) bool {
+		return e.Event == joinery.AuditRekeyApproved && e.Actor == o.decidedBy
+	}) {
+		f.report("rekey", o.id, "who approved it is who the log says", fixTamper)
 	}
 	if o.armed && asked && !approved {
 		f.report("rekey", o.id, "one that was requested of another person has his approval", fixTamper)

@@ -10,8 +10,8 @@ import (
 	"joinery/lorawan"
 )
 
-// attempted notes for the custody log that a caller was refused; about is the device
-// of the path, if there is one. The act is the route.
+// attempted notes for the custody log that a caller was refused, and the device of the
+// path, if there is one. The act is the route.
 func (s *Server) attempted(r *http.Request, caller joinery.Caller, err error) {
 	a := joinery.Attempt{By: caller.Name, Org: caller.Org, Operator: caller.Operator}
 	switch joinery.CodeOf(err) {
@@ -24,11 +24,8 @@ func (s *Server) attempted(r *http.Request, caller joinery.Caller, err error) {
 	default:
 		return
 	}
-	if more, ok := errors.AsType[*joinery.Attempted](err); ok && more.Reason != "" {
-		a.Reason = more.Reason
-		if more.By != "" {
-			a.By, a.Org, a.Operator = more.By, more.Org, more.Operator
-		}
+	if more, ok := errors.AsType[*joinery.Attempted](err); ok {
+		a.Learn(*more)
 	}
 	if d, err := deviceOf(r); err == nil {
 		a.DevEUI = d.DevEUI

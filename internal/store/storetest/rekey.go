@@ -334,7 +334,7 @@ func rekeyApproval(t *testing.T, open func(testing.TB) Backend) {
 func rekeyUncovered(t *testing.T, open func(testing.TB) Backend) {
 	w, s, j := rekeyWorld(t, open)
 	n := byte(0)
-	plant := func(change func(requested, approved *joinery.AuditEntry), want string) {
+	plant := func(change func(requested, approved *joinery.AuditEntry), want string, alsoBy ...string) {
 		t.Helper()
 		n++
 		o := w.order(s, n)
@@ -351,7 +351,11 @@ func rekeyUncovered(t *testing.T, open func(testing.TB) Backend) {
 		requested, approved := said(joinery.AuditRekeyRequested, o.By), said(joinery.AuditRekeyApproved, "another")
 		before := len(w.Violations(t))
 		change(&requested, &approved)
-		w.ok(w.ArmRekey(w.ctx, o, j.ID, requested))
+		entries := []joinery.AuditEntry{requested}
+		for _, actor := range alsoBy {
+			entries = append(entries, said(joinery.AuditRekeyApproved, actor))
+		}
+		w.ok(w.ArmRekey(w.ctx, o, j.ID, entries...))
 		w.ok(w.ApproveRekeys(w.ctx, []joinery.RekeyOrder{o}, []joinery.AuditEntry{approved}))
 		found := w.Violations(t)
 		if hit := slices.ContainsFunc(found, func(v string) bool { return strings.Contains(v, o.ID.String()) && strings.Contains(v, want) }); hit != (want != "") || !hit && len(found) != before {
@@ -369,6 +373,7 @@ func rekeyUncovered(t *testing.T, open func(testing.TB) Backend) {
 	plant(func(_, a *joinery.AuditEntry) { delete(a.Detail, "rekeying_key") }, covers)
 	plant(func(r, _ *joinery.AuditEntry) { r.Detail["key"] = "another" }, covers)
 	plant(func(_, a *joinery.AuditEntry) { a.Event = joinery.AuditRekeySent }, "has his approval")
+	plant(func(_, a *joinery.AuditEntry) { a.Event = joinery.AuditRekeySent }, "who the log says", "nobody")
 	plant(func(_, a *joinery.AuditEntry) { a.Actor = "storetest" }, "not by who asked")
 }
 
