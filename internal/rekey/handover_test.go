@@ -1094,25 +1094,6 @@ func TestReceiptsAfterARestore(t *testing.T) {
 	for _, id := range ids {
 		a.wantPassage(id, joinery.RekeyConfirmed, joinery.PassageJoined)
 	}
-
-	// What was only offered is offered again, too: of that no receipt was read.
-	c := newServer(t, farther)
-	toC, lC := know(a, c, farther, "c")
-	comeBack = c.restored()
-	devEUI := lorawan.EUI64{0, 4, 0xA3, 0x35}
-	id := a.derived(devEUI, "")
-	ok(t, a.SetProfile(ctx, a.owner, id, joinery.RekeyS))
-	_, err = a.Arm(ctx, a.owner, rekey.Arm{Device: id, JoinEUI: farther, To: toC.ID})
-	ok(t, err)
-	a.pass(lC, toC)
-	a.wantPassage(id, joinery.RekeyArmed, joinery.PassageParked)
-	comeBack()
-	c.expect("c")
-	a.now = a.now.Add(time.Hour)
-	a.pass(lC, toC)
-	a.now = a.now.Add(time.Hour)
-	a.pass(lC, toC)
-	a.wantPassage(id, joinery.RekeyArmed, joinery.PassageTaken)
 }
 
 // What the former owner of a device ordered hands no keys of it over, and nobody has

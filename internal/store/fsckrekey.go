@@ -15,14 +15,17 @@ var rekeyRules = []rule{
 		"SELECT id FROM rekey WHERE armed_at IS NOT NULL AND armed_at <> at AND decided_by IS NULL"},
 	{"rekey", rekeyID, "and not by who asked for it", fixTamper,
 		"SELECT id FROM rekey WHERE armed_at IS NOT NULL AND decided_by = actor"},
-	{"rekey", rekeyID, "one that was approved as one of many is of a batch that this person approved", fixTamper,
-		`SELECT r.id FROM rekey r LEFT JOIN rekey_batch_item i ON i.rekey = r.id LEFT JOIN rekey_batch b ON b.id = i.batch AND b.decided_by = r.decided_by
-		WHERE r.armed_at = r.at AND r.decided_by IS NOT NULL GROUP BY r.id HAVING max(b.id) IS NULL`},
 	{"rekey_batch", rekeyBatchID, "what waited for another person was not approved by who asked for it", fixTamper,
 		"SELECT id FROM rekey_batch WHERE needs_approval = 1 AND state IN ('approved', 'done') AND decided_by = requested_by"},
 }
 
 func rekeyID(id int64) string { return joinery.RekeyID(id).String() }
+
+// ofNoBatch are orders that were armed when they were given, by the word of somebody
+// who approved no batch that has them. With a clock that stands still one that waited
+// for approval is there, too.
+const ofNoBatch = `SELECT r.id FROM rekey r LEFT JOIN rekey_batch_item i ON i.rekey = r.id LEFT JOIN rekey_batch b ON b.id = i.batch AND b.decided_by = r.decided_by
+	WHERE r.armed_at = r.at AND r.decided_by IS NOT NULL GROUP BY r.id HAVING max(b.id) IS NULL`
 
 // rekeyRun is how many orders are looked at together.
 const rekeyRun = 1000
@@ -36,6 +39,7 @@ type storedOrder struct {
 	rekeyKey   bool
 	armed      bool
 	decidedBy  string
+	noBatch    bool // see ofNoBatch
 }
 
 // rekeyApprovals holds each order against what the audit rows say of it: those that
@@ -43,12 +47,17 @@ type storedOrder struct {
 // was armed after somebody asked another person has that one's approval. Rows that
 // were erased say nothing.
 func (f *checkup) rekeyApprovals() error {
+	noBatch := map[joinery.RekeyID]bool{}
+	if err := f.c.each(ofNoBatch, func(r *row) error { noBatch[joinery.RekeyID(r.int())] = true; return nil }); err != nil {
+		return err
+	}
 	for after := joinery.RekeyID(0); ; {
 		var orders []storedOrder
 		devices := map[joinery.DeviceID]bool{}
 		err := f.c.each(`SELECT id, device, join_eui, thumbprint, rekey_key, CASE WHEN armed_at IS NULL THEN 0 ELSE 1 END, coalesce(decided_by, '') FROM rekey
 			WHERE id > ? ORDER BY id LIMIT ?`, func(r *row) error {
-			o := storedOrder{joinery.RekeyID(r.int()), joinery.DeviceID(r.int()), r.eui(), r.text(), r.bool(), r.bool(), r.text()}
+			o := storedOrder{joinery.RekeyID(r.int()), joinery.DeviceID(r.int()), r.eui(), r.text(), r.bool(), r.bool(), r.text(), false}
+			o.noBatch = noBatch[o.id]
 			orders, devices[o.device] = append(orders, o), true
 			return nil
 		}, after, rekeyRun)
@@ -98,6 +107,9 @@ func (f *checkup) rekeyApproval(o storedOrder, said []joinery.AuditEntry) {
 		if e.Device != o.device || e.Detail["new_join_eui"] != o.joinEUI.String() || e.Detail["key"] != o.thumbprint || (e.Detail["rekeying_key"] != "") != o.rekeyKey {
 			f.report("rekey", o.id, "device, JoinEUI, key and whether the rekeying key goes are those of "+string(e.Event), fixTamper)
 		}
+	}
+	if o.noBatch && !asked {
+		f.report("rekey", o.id, "one that was approved as one of many is of a batch that this person approved", fixTamper)
 	}
 	if o.armed && asked && approved && !slices.ContainsFunc(said, func(e joinery.AuditEntry) bool {
 		return e.Event == joinery.AuditRekeyApproved && e.Actor == o.decidedBy
