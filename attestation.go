@@ -315,6 +315,9 @@ type Release struct {
 	// WithdrawnAt is set once the maker took it back, or the key that signed it:
 	// evidence of it proves nothing, and what it proved before has ended.
 	WithdrawnAt time.Time
+	// Lowered is the counter down to which a device may go that has shown the release,
+	// where the maker said so; nil: Counter.
+	Lowered *uint32
 }
 
 // Appraisal is what evidence about a device is held against, from one read.
@@ -327,8 +330,9 @@ type Appraisal struct {
 	Product *Product
 	// Keys are those of the product, and those for this device alone.
 	Keys []ProductKey
-	// Floor is the highest counter of a release that this device has shown, of those
-	// that stand.
+	// Floor is the highest counter of a release that this device has shown, also of one
+	// that was withdrawn: what the maker took back, nobody brings back what was before
+	// it. Only the maker lowers it.
 	Floor uint32
 }
 
@@ -345,4 +349,5 @@ const (
 	AuditProductKeyRemoved AuditEvent = "product.key_removed"        // nothing is verified by it any more
 	AuditReleaseAdded      AuditEvent = "firmware.release_added"     // evidence may name it
 	AuditReleaseWithdrawn  AuditEvent = "firmware.release_withdrawn" // evidence may not
+	AuditFloorLowered      AuditEvent = "firmware.floor_lowered"     // devices that have shown a release may go down to a counter
 )

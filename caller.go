@@ -43,7 +43,7 @@ func (c Caller) Require(r Right) error {
 	case c.Session != 0 && c.Org == 0 && !c.Operator:
 		return Errorf(CodeForbidden, "you belong to several organisations, or to none: say for which one you act")
 	}
-	return Errorf(CodeForbidden, "this needs the right %s, which you do not have here", r)
+	return &Attempted{Reason: AttemptNoRight, Err: Errorf(CodeForbidden, "this needs the right %s, which you do not have here", r)}
 }
 
 // Owns tells whether the caller may see and change what org holds.

@@ -158,6 +158,11 @@ const (
 	AuditImportCommitted AuditEvent = auditlog.EventImported
 	// AuditClaimRefused: somebody showed wrong owner tokens, so many times.
 	AuditClaimRefused AuditEvent = "device.claim_refused"
+	// AuditDeviceAttempt and AuditOrgAttempt: people or programs were refused something
+	// at the management API, so many times since the last such entry; the first is
+	// about a device, the second about credentials of the organisation.
+	AuditDeviceAttempt AuditEvent = "device.attempt_refused"
+	AuditOrgAttempt    AuditEvent = "org.attempt_refused"
 	// AuditKeysChanged: a server serves with other generations of keys than before.
 	AuditKeysChanged AuditEvent = "keys.changed"
 	// AuditMasterServed: a server has a master key that none had before.

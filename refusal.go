@@ -159,6 +159,9 @@ type RefusalBatch struct {
 	Devices []RefusalCount
 	Unknown []RefusalCount
 	Peers   []RefusalCount
+	// Attempts are counts of refused attempts at the management API, for the custody
+	// log. No two are alike.
+	Attempts []AttemptCount
 }
 
 // PeerRefusals is what a peer was refused.

@@ -181,10 +181,19 @@ type JoinServer struct {
 	// server's into which it may hand devices over; none: none.
 	Theirs []EUIRange
 	Ours   []EUIRange
-	// Cursor is the number of the last of its receipts that was read.
-	Cursor    uint64
+	// Cursor is the last of its receipts that was read.
+	Cursor    ReceiptPlace
 	CreatedAt time.Time
 }
+
+// ReceiptPlace is a place among the receipts of a Join Server: behind entry N. A Join
+// Server that came back from a backup may give numbers again that it lost, so it draws
+// another epoch; numbers of different epochs have nothing to do with each other. 0 is
+// the epoch of a Join Server that never did.
+type ReceiptPlace struct{ Epoch, N uint64 }
+
+// MaxReceiptEpoch bounds epochs: they are numbers in JSON.
+const MaxReceiptEpoch = 1<<53 - 1
 
 // Audit events of rekeying.
 const (

@@ -1302,6 +1302,18 @@ func (c *Client) LeaveOrganisation(ctx context.Context, id joinery.OrgID, opts .
 	return c.act(ctx, http.MethodDelete, "/me/organisations/"+id.String(), nil, nil, opts...)
 }
 
+// LowerFirmwareFloor: let devices that have shown a withdrawn release go down
+// to an older one.
+//
+// Without this nothing with a counter below that of a release which a device
+// has shown is accepted of it, whether the release was withdrawn or not. It is
+// for a release whose counter was a mistake, or that has to be taken back
+// before there is a newer one. Needs the right `devices:import`, which has:
+// member, admin.
+func (c *Client) LowerFirmwareFloor(ctx context.Context, id joinery.ProductID, release joinery.ReleaseID, in FirmwareFloor, opts ...CallOption) error {
+	return c.act(ctx, http.MethodPut, "/products/"+id.String()+"/releases/"+release.String()+"/floor", nil, in, opts...)
+}
+
 // MakeAPIKey: make an API key.
 //
 // The answer holds the key's text. It is not stored and cannot be had again. A
@@ -2291,8 +2303,10 @@ func (c *Client) WithdrawExport(ctx context.Context, id joinery.ExportID, opts .
 
 // WithdrawFirmwareRelease: withdraw a release.
 //
-// Evidence of it proves nothing from then on. What devices have shown stands
-// until its time. Needs the right `devices:import`, which has: member, admin.
+// Evidence of it proves nothing from then on, and what rests on it ends.
+// Devices that have shown it still may not go below its counter; see
+// lowerFirmwareFloor. Needs the right `devices:import`, which has: member,
+// admin.
 func (c *Client) WithdrawFirmwareRelease(ctx context.Context, id joinery.ProductID, release joinery.ReleaseID, opts ...CallOption) error {
 	return c.act(ctx, http.MethodDelete, "/products/"+id.String()+"/releases/"+release.String(), nil, nil, opts...)
 }

@@ -134,6 +134,12 @@ type FirmwareRelease struct {
 	Statement   string               `json:"statement" doc:"What was signed"`
 	At          time.Time            `json:"at" doc:"When it was registered"`
 	WithdrawnAt time.Time            `json:"withdrawnAt,omitzero" doc:"When it was withdrawn; absent: it was not"`
+	Floor       *uint32              `json:"floor,omitempty" doc:"The counter down to which devices may go that have shown it, where that was lowered"`
+}
+
+// FirmwareFloor lowers the counter below which devices do not go.
+type FirmwareFloor struct {
+	Counter uint32 `json:"counter" doc:"The lowest counter that is accepted; below the release's own"`
 }
 
 // NewFirmwareRelease registers a signed release.

@@ -25,7 +25,7 @@ against that. PRODUCT is a name or an id.`,
 	key := &cobra.Command{Use: "key", Short: "What verifies releases of a product, and evidence of its devices"}
 	key.AddCommand(a.productKeyAddCommand(), a.productKeyListCommand(), a.productKeyRemoveCommand())
 	release := &cobra.Command{Use: "release", Short: "Signed firmware of a product"}
-	release.AddCommand(a.releaseAddCommand(), a.releaseListCommand(), a.releaseWithdrawCommand())
+	release.AddCommand(a.releaseAddCommand(), a.releaseListCommand(), a.releaseWithdrawCommand(), a.releaseFloorCommand())
 	c.AddCommand(a.productAddCommand(), a.productListCommand(), a.productShowCommand(), a.productRemoveCommand(), key, release)
 	return c
 }
@@ -334,6 +334,36 @@ func (a *app) releaseWithdrawCommand() *cobra.Command {
 		return a.done(map[string]string{"release": id.String()}, "withdrew %s of %s", id, p.Name)
 	})
 	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	return c
+}
+
+func (a *app) releaseFloorCommand() *cobra.Command {
+	var yes bool
+	var counter uint32
+	c := a.command(&cobra.Command{
+		Use: "floor PRODUCT RELEASE --counter N", Short: "Let devices that have shown a withdrawn release go down to an older one",
+		Long:    "Let devices that have shown a release, which was withdrawn, go down to a counter below\nits own. Without this nothing below the highest counter that a device has shown is\naccepted of it, withdrawn or not. It is for a counter that was a mistake, or a release\nthat has to be taken back before there is a newer one.",
+		Example: "  joinctl product release floor meter-3 rel_01qzm30f1vd60 --counter 2 --yes", Args: cobra.ExactArgs(2),
+	}, func(ctx context.Context, api *client.Client, args []string) error {
+		id, err := joinery.ParseReleaseID(args[1])
+		if err != nil {
+			return usagef("%s: want the id of a release, as 'joinctl product release list' shows it", args[1])
+		}
+		p, err := findProduct(ctx, api, args[0])
+		if err != nil {
+			return err
+		}
+		if err := a.confirm(yes, "Devices that have shown it can go back to older firmware", args[1], "--yes"); err != nil {
+			return err
+		}
+		if err := api.LowerFirmwareFloor(ctx, p.ID, id, client.FirmwareFloor{Counter: counter}); err != nil {
+			return err
+		}
+		return a.done(map[string]any{"release": id.String(), "counter": counter}, "devices that have shown %s of %s may go down to counter %d", id, p.Name, counter)
+	})
+	c.Flags().Uint32Var(&counter, "counter", 0, "the lowest counter that is accepted (required)")
+	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	_ = c.MarkFlagRequired("counter") // there is such a flag
 	return c
 }
 

@@ -130,6 +130,7 @@ type fixture struct {
 	url      string
 	log      *logBuffer
 	refusals *refusal.Recorder
+	attempts *attempts
 	custody  *custodylog.Service
 
 	operator *client.Client // on the socket
@@ -190,6 +191,7 @@ func startWith(t testing.TB, signIn auth.SignInOptions, change ...func(*api.Opti
 	f.signIn = newSignIn(t, db, f.url, signIn, log)
 	f.refusals = refusal.NewRecorder(db, log)
 	t.Cleanup(f.refusals.Close)
+	f.attempts = &attempts{Recorder: f.refusals}
 	owners := claim.New(db, db, f.keys, claim.Options{AnswerAfter: -1, PerCaller: 1 << 20, PerDevice: 1 << 20})
 	terms, err := service.Start(t.Context(), db, service.Options{Log: log})
 	if err != nil {
@@ -206,7 +208,7 @@ func startWith(t testing.TB, signIn auth.SignInOptions, change ...func(*api.Opti
 		System:  system{f.keys}, Keys: f.auth, People: auth.NewPeople(db, nil), SignIn: f.signIn, Organisations: devices, Ranges: devices, Signers: devices,
 		Peers: devices, KEKs: devices, Devices: devices, Nonces: devices,
 		Ownership: owners, Disputes: owners,
-		Imports: provisioning.New(db, db, f.keys), Audit: devices, Refusals: refusal.New(db, f.refusals), Answers: db,
+		Imports: provisioning.New(db, db, f.keys), Audit: devices, Refusals: refusal.New(db, f.refusals), Attempts: f.attempts, Answers: db,
 		Rotation:     rotation.New(db, f.keys, time.Now),
 		Exports:      exports,
 		Attestations: attestations,

@@ -222,6 +222,7 @@ func (s *Server) authenticate(ctx huma.Context, next func(huma.Context)) {
 		err = allow(operation, caller)
 	}
 	if err != nil {
+		s.attempted(operation, caller, err, joinery.DeviceRef{ID: pathDevice(r)})
 		if joinery.CodeOf(err) == joinery.CodeUnauthenticated {
 			ctx.SetHeader("WWW-Authenticate", `Bearer realm="joinery"`)
 		}

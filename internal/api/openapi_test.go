@@ -286,6 +286,7 @@ DELETE /products/{id}/keys/{key}
 GET /products/{id}/releases
 POST /products/{id}/releases
 DELETE /products/{id}/releases/{release}
+PUT /products/{id}/releases/{release}/floor
 `
 
 func TestDocumentHasEveryRoute(t *testing.T) {

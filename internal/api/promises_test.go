@@ -208,6 +208,7 @@ func TestP18(t *testing.T) {
 	}
 	f.checkClaims(t, w)
 	f.checkUntouched(t, w)
+	f.checkAttempts(t, d, w)
 }
 
 // isolates compares what an operation answers to orgB about a foreign identifier

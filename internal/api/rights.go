@@ -84,7 +84,7 @@ var needs = map[string]joinery.Right{
 	"listProductKeys": joinery.RightDevicesRead, "listFirmwareReleases": joinery.RightDevicesRead,
 	"addProduct": joinery.RightDevicesImport, "removeProduct": joinery.RightDevicesImport,
 	"addProductKey": joinery.RightDevicesImport, "removeProductKey": joinery.RightDevicesImport,
-	"addFirmwareRelease": joinery.RightDevicesImport, "withdrawFirmwareRelease": joinery.RightDevicesImport,
+	"addFirmwareRelease": joinery.RightDevicesImport, "withdrawFirmwareRelease": joinery.RightDevicesImport, "lowerFirmwareFloor": joinery.RightDevicesImport,
 
 	"listPeople": joinery.RightPeopleRead, "listInvitations": joinery.RightPeopleRead,
 	"changePerson": joinery.RightPeopleWrite, "removePerson": joinery.RightPeopleWrite,

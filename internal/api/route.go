@@ -97,6 +97,7 @@ func route[I, O any](s *Server, sp spec, h func(ctx context.Context, caller join
 		out, err := h(ctx, caller, in)
 		if err != nil {
 			s.logFailure(ctx, sp.id, err)
+			s.attemptedBy(sp.id, caller, err, in)
 			return nil, s.problemOf(err, requestID(ctx))
 		}
 		return out, nil

@@ -51,6 +51,7 @@ type FirmwareReleases interface {
 	Releases(ctx context.Context, caller joinery.Caller, product joinery.ProductID, after joinery.ReleaseID, limit int) ([]joinery.Release, error)
 	AddRelease(ctx context.Context, caller joinery.Caller, product joinery.ProductID, statement []byte) (joinery.Release, error)
 	WithdrawRelease(ctx context.Context, caller joinery.Caller, product joinery.ProductID, id joinery.ReleaseID) error
+	LowerFloor(ctx context.Context, caller joinery.Caller, product joinery.ProductID, id joinery.ReleaseID, counter uint32) error
 }
 
 type (

@@ -54,6 +54,9 @@ func (s *Server) readOwnerTokens(ctx context.Context, caller joinery.Caller, in 
 	if err != nil {
 		return nil, err
 	}
+	for i, t := range tokens {
+		s.attempted("readOwnerTokens", caller, t.Err, refs[i])
+	}
 	out := client.OwnerTokens{Results: each(tokens, labelToken)}
 	for i := range out.Results {
 		out.Results[i].Index = i

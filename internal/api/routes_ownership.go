@@ -112,6 +112,7 @@ func (s *Server) changeOwnership(ctx context.Context, caller joinery.Caller, in 
 		switch {
 		case o.Err != nil:
 			s.logFailure(ctx, "changeOwnership", o.Err)
+			s.attemptedAct(caller, acts[i], o)
 			r.Status, r.Code, r.Reason = "failed", joinery.CodeOf(o.Err), joinery.MessageOf(o.Err)
 			out.Failed++
 		case o.Unchanged:

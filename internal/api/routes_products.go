@@ -22,6 +22,11 @@ type (
 		ProductPath
 		Release string `path:"release" pattern:"^rel_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"rel_ and 13 characters" doc:"The release's id"`
 	}
+	floorInput struct {
+		ProductPath
+		Release string `path:"release" pattern:"^rel_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"rel_ and 13 characters" doc:"The release's id"`
+		Body    client.FirmwareFloor
+	}
 	productListInput struct {
 		ProductPath
 		Paging
@@ -165,7 +170,8 @@ func (s *Server) registerReleases() {
 			return ok(release(f)), err
 		})
 	route(s, spec{method: http.MethodDelete, path: "/products/{id}/releases/{release}", id: "withdrawFirmwareRelease", tag: "attestation",
-		summary: "Withdraw a release", description: "Evidence of it proves nothing from then on. What devices have shown stands until its time."},
+		summary: "Withdraw a release", description: "Evidence of it proves nothing from then on, and what rests on it ends. " +
+			"Devices that have shown it still may not go below its counter; see lowerFirmwareFloor."},
 		func(ctx context.Context, caller joinery.Caller, in *releasePath) (*none, error) {
 			id, err := in.parse()
 			if err != nil {
@@ -176,6 +182,21 @@ func (s *Server) registerReleases() {
 				return nil, err
 			}
 			return nil, s.Attestations.WithdrawRelease(ctx, caller, id, f)
+		})
+	route(s, spec{method: http.MethodPut, path: "/products/{id}/releases/{release}/floor", id: "lowerFirmwareFloor", tag: "attestation",
+		summary: "Let devices that have shown a withdrawn release go down to an older one",
+		description: "Without this nothing with a counter below that of a release which a device has shown is accepted of it, whether the release was withdrawn or not. " +
+			"It is for a release whose counter was a mistake, or that has to be taken back before there is a newer one."},
+		func(ctx context.Context, caller joinery.Caller, in *floorInput) (*none, error) {
+			id, err := in.parse()
+			if err != nil {
+				return nil, err
+			}
+			f, err := parse[joinery.ReleaseID](in.Release, "release")
+			if err != nil {
+				return nil, err
+			}
+			return nil, s.Attestations.LowerFloor(ctx, caller, id, f, in.Body.Counter)
 		})
 }
 
@@ -203,6 +224,6 @@ func (s *Server) listReleases(ctx context.Context, caller joinery.Caller, in *pr
 func release(f joinery.Release) client.FirmwareRelease {
 	return client.FirmwareRelease{
 		ID: f.ID, Version: f.Version, SHA256: hex.EncodeToString(f.Digest[:]), Counter: f.Counter, Key: f.Key,
-		Statement: string(f.Statement), At: utc(f.At), WithdrawnAt: utc(f.WithdrawnAt),
+		Statement: string(f.Statement), At: utc(f.At), WithdrawnAt: utc(f.WithdrawnAt), Floor: f.Lowered,
 	}
 }

@@ -191,6 +191,7 @@ func (s *Server) registerRekeyFiles() {
 		description: "Each device needs an open order. From then on each may have been obeyed. See docs/handover.md."},
 		func(ctx context.Context, caller joinery.Caller, in *body[client.NewRekeyTicket]) (*body[client.RekeyFile], error) {
 			f, err := s.RekeyFiles.Ticket(ctx, caller, in.Body.Devices, in.Body.LeaveOut)
+			s.attemptedLeftOut("makeRekeyTicket", caller, f)
 			return ok(rekeyFile(f)), err
 		})
 	route(s, spec{method: http.MethodPost, path: "/rekey/results", id: "takeRekeyResults", tag: "rekey",
@@ -216,6 +217,7 @@ func (s *Server) registerRekeyFiles() {
 			} else {
 				f, err = s.RekeyFiles.Handover(ctx, caller, in.Body.To, in.Body.Devices, in.Body.LeaveOut)
 			}
+			s.attemptedLeftOut("makeHandover", caller, f)
 			return ok(rekeyFile(f)), err
 		})
 	route(s, spec{method: http.MethodPost, path: "/rekey/receipts", id: "makeReceipts", tag: "rekey",

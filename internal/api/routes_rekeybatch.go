@@ -79,7 +79,9 @@ func (s *Server) registerRekeyBatches() {
 			if err != nil {
 				return nil, err
 			}
-			b, absent, err := s.RekeyBatches.AddToBatch(ctx, caller, id, each(in.Body.Devices, deviceRef), in.Body.More)
+			refs := each(in.Body.Devices, deviceRef)
+			b, absent, err := s.RekeyBatches.AddToBatch(ctx, caller, id, refs, in.Body.More)
+			s.attemptedAbsent("addRekeyBatchDevices", caller, refs, absent)
 			return ok(rekeyBatch(b, absent)), err
 		})
 	route(s, spec{method: http.MethodGet, path: "/rekey/batches", id: "listRekeyBatches", tag: "rekey", summary: "Batches of the organisation, newest first"}, s.listRekeyBatches)
@@ -133,6 +135,7 @@ func (s *Server) requestRekeyBatch(ctx context.Context, caller joinery.Caller, i
 		n.Select = &joinery.DeviceQuery{JoinEUI: q.JoinEUI, DevEUIPrefix: q.DevEUI, Status: joinery.DeviceStatus(q.Status)}
 	}
 	b, absent, err := s.RekeyBatches.RequestBatch(ctx, caller, n)
+	s.attemptedAbsent("requestRekeyBatch", caller, n.Devices, absent)
 	return ok(rekeyBatch(b, absent)), err
 }
 

@@ -203,6 +203,9 @@ func (s *Server) extendService(ctx context.Context, caller joinery.Caller, in *b
 		switch {
 		case o.Err != nil:
 			s.logFailure(ctx, "extendService", o.Err)
+			if joinery.CodeOf(o.Err) == joinery.CodeNotFound {
+				s.attempted("extendService", caller, o.Err, joinery.DeviceRef{ID: o.Device})
+			}
 			r = client.ServiceResult{Device: o.Device, Status: "failed", Code: joinery.CodeOf(o.Err), Reason: joinery.MessageOf(o.Err)}
 			out.Failed++
 		case o.Unchanged:

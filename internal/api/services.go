@@ -48,6 +48,8 @@ type Services struct {
 	JoinServers    JoinServers
 	Arrivals       Arrivals
 	Attestations   Attestations
+	// Attempts may be nil: then nobody is told of refused attempts.
+	Attempts Attempts
 	// Answers may be nil: then an Idempotency-Key has no effect.
 	Answers Answers
 	// V2 answers what lies under client.BasePathV2, in manners of its own; nil is

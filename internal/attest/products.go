@@ -38,6 +38,9 @@ type Releases interface {
 	// went with its key.
 	AddRelease(ctx context.Context, f joinery.Release, a joinery.AuditEntry) (joinery.ReleaseID, error)
 	WithdrawRelease(ctx context.Context, product joinery.ProductID, id joinery.ReleaseID, a joinery.AuditEntry) error
+	// LowerFloor is CodeConflict for a release that stands, or a counter that is not
+	// below its own.
+	LowerFloor(ctx context.Context, product joinery.ProductID, id joinery.ReleaseID, counter uint32, a joinery.AuditEntry) error
 }
 
 // maxRanges bounds the ranges of DevEUIs of one product.
@@ -214,6 +217,18 @@ func (s *Service) WithdrawRelease(ctx context.Context, caller joinery.Caller, pr
 		"product": p.ID.String(), "release": id.String(),
 	}))
 	return s.andEnd(ctx, err)
+}
+
+// LowerFloor lets devices that have shown a release which was withdrawn go down to an
+// older one: without it nothing below that release is accepted of them.
+func (s *Service) LowerFloor(ctx context.Context, caller joinery.Caller, product joinery.ProductID, id joinery.ReleaseID, counter uint32) error {
+	p, err := s.Product(ctx, caller, product)
+	if err != nil {
+		return err
+	}
+	return s.store.LowerFloor(ctx, product, id, counter, s.entry(caller, joinery.AuditFloorLowered, p.Org, 0, map[string]string{
+		"product": p.ID.String(), "release": id.String(), "counter": strconv.FormatUint(uint64(counter), 10),
+	}))
 }
 
 // andEnd ends what rests on what was just taken back. It is done with before the maker

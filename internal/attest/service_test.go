@@ -309,7 +309,7 @@ func TestWithdrawn(t *testing.T) {
 }
 
 // TestFloorStays: the counter that was shown is not forgotten by showing firmware of no
-// release; a release that was withdrawn holds nobody.
+// release, nor where the release is withdrawn: only its maker lowers it, by saying so.
 func TestFloorStays(t *testing.T) {
 	f := newFixture(t)
 	c := f.chips[0]
@@ -321,6 +321,14 @@ func TestFloorStays(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := f.WithdrawRelease(t.Context(), f.maker, f.product.ID, list[1].ID); err != nil {
+		t.Fatal(err)
+	}
+	f.refuses(t, c, l1, c.possession(t, f.asked(t, c), "one", 1), "downgraded")
+	err = f.LowerFloor(t.Context(), f.maker, f.product.ID, list[0].ID, 0)
+	if joinery.CodeOf(err) != joinery.CodeConflict {
+		t.Errorf("of a release that stands: %v", err)
+	}
+	if err := f.LowerFloor(t.Context(), f.maker, f.product.ID, list[1].ID, 1); err != nil {
 		t.Fatal(err)
 	}
 	f.shows(t, c, l1, c.possession(t, f.asked(t, c), "one", 1))

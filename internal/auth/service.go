@@ -78,17 +78,23 @@ func (s *Service) keyCaller(ctx context.Context, bearer string, org joinery.OrgI
 		return joinery.Caller{}, err
 	}
 	// An unknown key costs the same comparison, with a hash that nothing has.
-	if equal := c.matches(key.Hash); err != nil || !equal {
+	equal := c.matches(key.Hash)
+	if err != nil {
 		return joinery.Caller{}, errUnknownCredential()
+	}
+	refuse := func(reason joinery.AttemptReason, err error) (joinery.Caller, error) {
+		return joinery.Caller{}, &joinery.Attempted{Reason: reason, By: "key " + id.String(), Org: key.Org, Operator: key.Operator, Err: err}
 	}
 	now := s.now()
 	switch {
+	case !equal:
+		return refuse(joinery.AttemptKeyWrong, errUnknownCredential())
 	case !key.RevokedAt.IsZero():
-		return joinery.Caller{}, joinery.Errorf(joinery.CodeUnauthenticated, "this API key was revoked")
+		return refuse(joinery.AttemptKeyRevoked, joinery.Errorf(joinery.CodeUnauthenticated, "this API key was revoked"))
 	case !key.ExpiresAt.IsZero() && !now.Before(key.ExpiresAt):
-		return joinery.Caller{}, joinery.Errorf(joinery.CodeUnauthenticated, "this API key has expired")
+		return refuse(joinery.AttemptKeyExpired, joinery.Errorf(joinery.CodeUnauthenticated, "this API key has expired"))
 	case key.Person != 0 && standing.Role == "":
-		return joinery.Caller{}, joinery.Errorf(joinery.CodeUnauthenticated, "who made this API key does not belong to the organisation any more")
+		return refuse(joinery.AttemptKeyOrphaned, joinery.Errorf(joinery.CodeUnauthenticated, "who made this API key does not belong to the organisation any more"))
 	}
 	s.noted.use(ctx, int64(id), key.LastUsedAt, now, func(ctx context.Context, at time.Time) error { return s.store.TouchAPIKey(ctx, id, at) })
 	caller := joinery.Caller{
@@ -100,7 +106,7 @@ func (s *Service) keyCaller(ctx context.Context, bearer string, org joinery.OrgI
 	case key.Operator:
 		caller.Org = org // whether there is one the rules say
 	case org != key.Org:
-		return joinery.Caller{}, errNotYours()
+		return refuse(joinery.AttemptOtherOrg, errNotYours())
 	}
 	return caller, nil
 }

@@ -100,14 +100,14 @@ func (k *core) build(ctx context.Context, c config.Config, h holders, certs cert
 	if k.interop, err = newInterop(c, rules, k.refusals, certs.interop, k.joins, k.log, k.now, k.registry); err != nil {
 		return err
 	}
-	if k.v2, err = newV2(h, rules, k.api, k.log, k.now); err != nil {
+	if k.v2, err = newV2(h, rules, k.api, k.refusals, k.log, k.now); err != nil {
 		return err
 	}
 	k.apiCert = certs.api
 	if err := k.buildHandovers(rules, certs); err != nil {
 		return err
 	}
-	k.api.Attach(services(h, rules, k.v2, rekeylink.NewDoor(rules.rekey, k.api, k.log, k.now)))
+	k.api.Attach(services(h, rules, k.refusals, k.v2, rekeylink.NewDoor(rules.rekey, k.api, k.log, k.now)))
 	k.ops = &ops{checks: h.checks(), gatherer: k.registry, keysHint: h.keysHint}
 	k.ops.noteMasters = func(ctx context.Context, list []keyring.Master) error { return noteMasters(ctx, h.db, list) }
 	k.ops.noteKeys = func(ctx context.Context, g keyring.Generations) error { return noteKeys(ctx, h.db, g) }

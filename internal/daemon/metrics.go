@@ -67,6 +67,9 @@ var (
 	refusalsRecorded = prometheus.NewDesc("joinery_refusals_recorded_total", "Refused requests that were counted for their owner and the operator, by reason.", []string{"reason"}, nil)
 	refusalsDropped  = prometheus.NewDesc("joinery_refusals_dropped_total",
 		"Refused requests of which something was not kept: 'hurried' came faster than they could be counted, 'crowded' are in the counts of their peer but not of their device.", []string{"why"}, nil)
+	attemptsCounted = prometheus.NewDesc("joinery_attempts_refused_total", "Attempts at the management API that were refused, and may concern an organisation.", nil, nil)
+	attemptsDropped = prometheus.NewDesc("joinery_attempts_dropped_total",
+		"Those of them that the custody log does not count: more came, or of more kinds, than the server counts.", nil, nil)
 	refusalWrites = prometheus.NewDesc("joinery_refusals_failed_writes_total", "Batches of refusals that the database did not take at once.", nil, nil)
 )
 
@@ -75,6 +78,8 @@ func (m refusalMetrics) Describe(to chan<- *prometheus.Desc) {
 	to <- refusalsRecorded
 	to <- refusalsDropped
 	to <- refusalWrites
+	to <- attemptsCounted
+	to <- attemptsDropped
 }
 
 // Collect implements prometheus.Collector.
@@ -89,6 +94,8 @@ func (m refusalMetrics) Collect(to chan<- prometheus.Metric) {
 	send(refusalsDropped, s.Hurried, "hurried")
 	send(refusalsDropped, s.Crowded, "crowded")
 	send(refusalWrites, s.FailedWrites)
+	send(attemptsCounted, s.Attempts)
+	send(attemptsDropped, s.AttemptsDropped)
 }
 
 // logMetrics tells how the custody log fares, at each scrape. Its labels are the

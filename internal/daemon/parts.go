@@ -244,14 +244,14 @@ func newAPI(c config.API, around func(http.Handler) http.Handler, log *slog.Logg
 	return api.New(api.Options{Version: Version(), Log: log, Metrics: metrics, Around: around, TrustedProxies: c.Proxies()})
 }
 
-func services(h holders, r rules, v2, handover http.Handler) api.Services {
+func services(h holders, r rules, attempts api.Attempts, v2, handover http.Handler) api.Services {
 	s := api.Services{
 		System: system{h}, Keys: r.auth, People: r.people,
 		Organisations: r.fleet, Ranges: r.fleet, Signers: r.fleet, Peers: r.fleet, KEKs: r.fleet,
 		Devices: r.fleet, Nonces: r.fleet, Ownership: r.claim, Disputes: r.claim, Imports: r.provisioning, Audit: r.fleet,
 		Refusals: r.refusal, Events: r.events, Rotation: r.rotation, Service: r.service, Exports: r.export, CustodyLog: r.custody,
 		Rekeying: r.rekey, RekeyApprovals: r.rekey, RekeyBatches: r.rekey, RekeyFiles: r.rekey, JoinServers: r.rekey, Arrivals: r.rekey,
-		Attestations: r.attest, Answers: h.db, V2: v2, Handover: handover, Unsealer: system{h},
+		Attestations: r.attest, Attempts: attempts, Answers: h.db, V2: v2, Handover: handover, Unsealer: system{h},
 	}
 	if r.signIn != nil { // an interface that holds nil is not nil
 		s.SignIn = r.signIn
@@ -260,13 +260,13 @@ func services(h holders, r rules, v2, handover http.Handler) api.Services {
 }
 
 // newV2 makes the door that clients of The Things Join Server know.
-func newV2(h holders, r rules, rates ttjs.Rates, log *slog.Logger, now func() time.Time) (*ttjs.Server, error) {
+func newV2(h holders, r rules, rates ttjs.Rates, attempts ttjs.Attempts, log *slog.Logger, now func() time.Time) (*ttjs.Server, error) {
 	return ttjs.New(ttjs.Options{
 		Peers: r.fleet.Directory(), Claims: r.networks, Devices: r.fleet, Tokens: r.claim, Imports: r.provisioning,
 		Authenticate: func(ctx context.Context, bearer string) (joinery.Caller, error) {
 			return r.auth.Authenticate(ctx, bearer, 0) // these clients know no organisations
 		},
-		Rates: rates, Local: api.LocalCaller, TransportKey: h.keys.TransportKey, Version: Version(), Log: log, Now: now,
+		Rates: rates, Attempts: attempts, Local: api.LocalCaller, TransportKey: h.keys.TransportKey, Version: Version(), Log: log, Now: now,
 	})
 }
 

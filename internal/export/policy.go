@@ -171,7 +171,8 @@ func (s *Service) another(ctx context.Context, caller joinery.Caller, org joiner
 		return joinery.Errorf(joinery.CodeForbidden, "another person approves that: an admin of the organisation who is signed in; an API key or the operator socket is no person")
 	}
 	if caller.Person == asked {
-		return joinery.Errorf(joinery.CodeForbidden, "you asked for it yourself; another admin of the organisation approves it")
+		return &joinery.Attempted{Reason: joinery.AttemptOwnRequest,
+			Err: joinery.Errorf(joinery.CodeForbidden, "you asked for it yourself; another admin of the organisation approves it")}
 	}
 	members, err := s.store.Members(ctx, org)
 	if err != nil {

@@ -116,7 +116,8 @@ func (s *Service) find(ctx context.Context, org joinery.OrgID, refs []joinery.De
 	for i, l := range found {
 		d := l.Device
 		if d.ID == 0 || d.Ownership.Org != org || d.Ownership.Released {
-			return nil, joinery.Errorf(joinery.CodeNotFound, "device %d of the request is none of this organisation's; nothing was requested", i)
+			return nil, &joinery.Attempted{Device: d.ID,
+				Err: joinery.Errorf(joinery.CodeNotFound, "device %d of the request is none of this organisation's; nothing was requested", i)}
 		}
 		if !seen[d.ID] {
 			seen[d.ID] = true

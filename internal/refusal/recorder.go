@@ -42,11 +42,10 @@ type Recorder struct {
 	store Writer
 	log   *slog.Logger
 
-	mu      sync.Mutex
-	pending []joinery.Refusal // in order; never longer than maxPending
-	spare   []joinery.Refusal // memory of the one before
+	refusals queue[joinery.Refusal]
+	attempts queue[joinery.Attempt]
 
-	full  chan struct{}      // holds one token when pending is half full
+	full  chan struct{}      // holds one token when one of them is half full
 	asked chan chan struct{} // Sync
 	stop  chan struct{}
 	done  chan struct{}
@@ -68,6 +67,10 @@ type stats struct {
 	hurried  atomic.Uint64                            // came faster than they could be counted
 	crowded  atomic.Uint64                            // counted for the peer, but not kept for the device
 	failed   atomic.Uint64                            // batches that the store did not take
+
+	attempted       atomic.Uint64
+	attemptsHurried atomic.Uint64
+	attemptsCrowded atomic.Uint64
 }
 
 // Stats are numbers since the server started.
@@ -78,6 +81,9 @@ type Stats struct {
 	Hurried, Crowded uint64
 	// FailedWrites is batches that the store did not take at once.
 	FailedWrites uint64
+	// Attempts is those of people and programs, AttemptsDropped how many of them
+	// are in no count: more came, or of more kinds, than are counted.
+	Attempts, AttemptsDropped uint64
 }
 
 // NewRecorder starts a recorder; a nil log is none. Close ends it.
@@ -138,16 +144,17 @@ func (r *Recorder) closeAttempts(ctx context.Context) {
 
 // Record notes a refused request. It never waits for anything slow, and keeps
 // nothing of x.
-func (r *Recorder) Record(x *joinery.Refusal) {
-	r.mu.Lock()
-	n := len(r.pending)
-	if n < maxPending {
-		r.pending = append(r.pending, *x)
-	}
-	r.mu.Unlock()
-	switch n {
+func (r *Recorder) Record(x *joinery.Refusal) { r.noted(r.refusals.put(x), &r.stats.hurried) }
+
+// Attempt notes a refused attempt at the management API, as Record does. Whether
+// there is a device to which it was, and whose, is looked at behind.
+func (r *Recorder) Attempt(x *joinery.Attempt) { r.noted(r.attempts.put(x), &r.stats.attemptsHurried) }
+
+// noted has a queue counted that fills up; so many waited in it.
+func (r *Recorder) noted(waited int, hurried *atomic.Uint64) {
+	switch waited {
 	case maxPending:
-		r.stats.hurried.Add(1)
+		hurried.Add(1)
 	case maxPending / 2:
 		select {
 		case r.full <- struct{}{}:
@@ -185,7 +192,8 @@ func (r *Recorder) Close() {
 // Stats gives numbers since the start.
 func (r *Recorder) Stats() Stats {
 	s := Stats{Recorded: make(map[joinery.RefusalReason]uint64, len(r.stats.recorded)),
-		Hurried: r.stats.hurried.Load(), Crowded: r.stats.crowded.Load(), FailedWrites: r.stats.failed.Load()}
+		Hurried: r.stats.hurried.Load(), Crowded: r.stats.crowded.Load(), FailedWrites: r.stats.failed.Load(),
+		Attempts: r.stats.attempted.Load(), AttemptsDropped: r.stats.attemptsHurried.Load() + r.stats.attemptsCrowded.Load()}
 	for reason, n := range r.stats.recorded {
 		s.Recorded[reason] = n.Load()
 	}
@@ -287,8 +295,8 @@ func (r *Recorder) write(ctx context.Context) {
 // took ends a batch. What the store did not take waits for the next round, or,
 // where it did not want it, is given up: it would stand in the way for ever.
 func (r *Recorder) took(e end) {
-	rows := len(e.batch.Devices) + len(e.batch.Unknown) + len(e.batch.Peers)
-	r.round.rows -= max(rows, minBatch)
+	rows, attempts := len(e.batch.Devices)+len(e.batch.Unknown)+len(e.batch.Peers), len(e.batch.Attempts)
+	r.round.rows -= max(rows+attempts, minBatch)
 	if e.err == nil {
 		r.failing = false
 		return
@@ -296,11 +304,11 @@ func (r *Recorder) took(e end) {
 	r.round.end(math.MaxUint64)
 	r.stats.failed.Add(1)
 	kept := joinery.CodeOf(e.err) == joinery.CodeUnavailable
-	lost := rows
 	if kept {
-		lost = r.counts.giveBack(e.batch)
+		rows, attempts = r.counts.giveBack(e.batch)
 	}
-	r.stats.crowded.Add(uint64(lost))
+	r.stats.crowded.Add(uint64(rows))
+	r.stats.attemptsCrowded.Add(uint64(attempts))
 	if !r.failing {
 		r.log.Warn("refused requests cannot be written", slog.Bool("kept_for_later", kept), slog.Any("error", e.err))
 	}
@@ -326,20 +334,18 @@ func (r *Recorder) finish() {
 
 // count takes what waits into the counts.
 func (r *Recorder) count() {
-	r.mu.Lock()
-	taken := r.pending
-	r.pending = r.spare
-	r.mu.Unlock()
-	for i := range taken {
-		if n := r.stats.recorded[taken[i].Reason]; n != nil {
+	r.refusals.take(func(x *joinery.Refusal) {
+		if n := r.stats.recorded[x.Reason]; n != nil {
 			n.Add(1)
 		}
-		if !r.counts.add(&taken[i]) {
+		if !r.counts.add(x) {
 			r.stats.crowded.Add(1)
 		}
-	}
-	clear(taken)
-	r.mu.Lock()
-	r.spare = taken[:0]
-	r.mu.Unlock()
+	})
+	r.attempts.take(func(x *joinery.Attempt) {
+		r.stats.attempted.Add(1)
+		if !r.counts.attempts.add(joinery.AttemptCount{Attempt: *x, Count: 1, First: x.At}) {
+			r.stats.attemptsCrowded.Add(1)
+		}
+	})
 }

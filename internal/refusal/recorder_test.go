@@ -206,13 +206,17 @@ func TestReadersDoNotHurryTheStore(t *testing.T) {
 
 // A refusal costs its request a copy and no memory.
 func TestRecordAllocatesNothing(t *testing.T) {
-	r := &Recorder{pending: make([]joinery.Refusal, 0, maxPending), full: make(chan struct{}, 1)}
-	x := unknown(joinery.Peer{ID: 1}, 1, 1)
-	if n := testing.AllocsPerRun(3*maxPending, func() { r.Record(&x) }); n != 0 {
+	r := &Recorder{full: make(chan struct{}, 1)}
+	r.refusals.waiting, r.attempts.waiting = make([]joinery.Refusal, 0, maxPending), make([]joinery.Attempt, 0, maxPending)
+	x, a := unknown(joinery.Peer{ID: 1}, 1, 1), joinery.Attempt{Act: "requestExport"}
+	if n := testing.AllocsPerRun(3*maxPending, func() { r.Record(&x); r.Attempt(&a) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
-	if len(r.pending) != maxPending || r.stats.hurried.Load() == 0 {
-		t.Errorf("%d wait, %d were too many", len(r.pending), r.stats.hurried.Load())
+	if len(r.refusals.waiting) != maxPending || r.stats.hurried.Load() == 0 {
+		t.Errorf("%d wait, %d were too many", len(r.refusals.waiting), r.stats.hurried.Load())
+	}
+	if len(r.attempts.waiting) != maxPending || r.stats.attemptsHurried.Load() == 0 {
+		t.Errorf("%d attempts wait, %d were too many", len(r.attempts.waiting), r.stats.attemptsHurried.Load())
 	}
 }
 
@@ -249,9 +253,9 @@ func TestAttackStaysWithinBounds(t *testing.T) {
 		f.Record(&x)
 		if i%1000 == 0 { // as fast as a server would be at it
 			time.Sleep(2 * time.Millisecond)
-			f.mu.Lock()
-			most = max(most, len(f.pending))
-			f.mu.Unlock()
+			f.refusals.mu.Lock()
+			most = max(most, len(f.refusals.waiting))
+			f.refusals.mu.Unlock()
 		}
 	}
 	took := time.Since(started)
@@ -353,9 +357,9 @@ func TestTallyIsBounded(t *testing.T) {
 	if want := joinery.MaxUnknownDevices + maxOfPeer + maxNames + 2; rows != want {
 		t.Errorf("%d rows came out, want %d", rows, want)
 	}
-	for _, kind := range []shares{one.totals, one.devices, one.named, one.unknown} {
-		if len(kind.ofPeer)+len(kind.turns) != 0 {
-			t.Errorf("%d peers are left, %d of them have turns", len(kind.ofPeer), len(kind.turns))
+	for _, kind := range []ofPeers{one.totals, one.devices, one.named, one.unknown} {
+		if len(kind.of)+len(kind.turns) != 0 {
+			t.Errorf("%d peers are left, %d of them have turns", len(kind.of), len(kind.turns))
 		}
 	}
 }
@@ -404,7 +408,7 @@ func TestPeersDoNotCrowdOutOthers(t *testing.T) {
 		// What could not be written finds its room again.
 		flood()
 		counts.giveBack(taken)
-		if got := len(counts.devices.ofPeer[honest]) + len(counts.named.ofPeer[honest]) + len(counts.unknown.ofPeer[honest]); got != many {
+		if got := len(counts.devices.of[honest]) + len(counts.named.of[honest]) + len(counts.unknown.of[honest]); got != many {
 			t.Errorf("%s: %d of %d rows are kept after a batch was given back", name, got, many)
 		}
 	}
@@ -416,11 +420,12 @@ func BenchmarkRecord(b *testing.B) {
 		"unknown": unknown(joinery.Peer{ID: 1}, 1, 1),
 	} {
 		b.Run(name, func(b *testing.B) {
-			r := &Recorder{pending: make([]joinery.Refusal, 0, maxPending), full: make(chan struct{}, 1)}
+			r := &Recorder{full: make(chan struct{}, 1)}
+			r.refusals.waiting = make([]joinery.Refusal, 0, maxPending)
 			b.ReportAllocs()
 			for b.Loop() {
-				if r.Record(&x); len(r.pending) == maxPending {
-					r.pending = r.pending[:0]
+				if r.Record(&x); len(r.refusals.waiting) == maxPending {
+					r.refusals.waiting = r.refusals.waiting[:0]
 				}
 			}
 		})

@@ -1,6 +1,10 @@
 package refusal
 
-import "joinery"
+import (
+	"time"
+
+	"joinery"
+)
 
 // Bounds of the counts that wait to be written.
 const (
@@ -10,22 +14,41 @@ const (
 	maxNamed   = 1024 // counts of devices that nobody looked up, of which one peer may have:
 	maxNames   = 256
 	maxUnknown = 4096 // devices that are not here, of which one peer may have joinery.MaxUnknownDevices
+
+	maxAttempts   = 2048 // counts of attempts, of which one organisation may have made:
+	maxOfAttempts = 512
 )
 
 // tally counts what is alike. One goroutine uses it.
-type tally struct{ totals, devices, named, unknown shares }
+type tally struct {
+	totals, devices, named, unknown ofPeers
+	attempts                        shares[attempter, joinery.Attempt, joinery.AttemptCount]
+}
+
+// attempter is whose credential an attempt was made with: an organisation's, the
+// operator's, or none.
+type attempter struct {
+	org      joinery.OrgID
+	operator bool
+}
 
 func newTally() tally {
 	t := tally{
-		totals:  newShares(byReason, maxTotals, len(joinery.RefusalReasons)),
-		devices: newShares(byDevice, maxDevices, maxOfPeer),
-		named:   newShares(byName, maxNamed, maxNames),
-		unknown: newShares(byEUIs, maxUnknown, joinery.MaxUnknownDevices),
+		totals:  newShares(peerOf, byReason, maxTotals, len(joinery.RefusalReasons)),
+		devices: newShares(peerOf, byDevice, maxDevices, maxOfPeer),
+		named:   newShares(peerOf, byName, maxNamed, maxNames),
+		unknown: newShares(peerOf, byEUIs, maxUnknown, joinery.MaxUnknownDevices),
+		attempts: newShares(
+			func(c *joinery.AttemptCount) attempter { return attempter{c.Org, c.Operator} },
+			func(c *joinery.AttemptCount) joinery.Attempt { a := c.Attempt; a.At = time.Time{}; return a },
+			maxAttempts, maxOfAttempts),
 	}
 	// What the store would let go of at once needs no writing.
 	t.unknown.newest = true
 	return t
 }
+
+func peerOf(c *joinery.RefusalCount) joinery.PeerID { return c.Peer }
 
 func byReason(c *joinery.RefusalCount) rowKey { return rowKey{peer: c.Peer, reason: c.Reason} }
 
@@ -42,7 +65,7 @@ func byEUIs(c *joinery.RefusalCount) rowKey {
 }
 
 func (t *tally) len() int {
-	return t.totals.len() + t.devices.len() + t.named.len() + t.unknown.len()
+	return t.totals.len() + t.devices.len() + t.named.len() + t.unknown.len() + t.attempts.len()
 }
 
 // add counts one refusal, and tells whether all that is counted could be kept.
@@ -74,13 +97,17 @@ func (t *tally) add(x *joinery.Refusal) bool {
 // ever behind another.
 func (t *tally) take(limit int) (b joinery.RefusalBatch) {
 	waiting := t.len()
-	part := func(s *shares, list []joinery.RefusalCount) []joinery.RefusalCount {
+	part := func(s *ofPeers, list []joinery.RefusalCount) []joinery.RefusalCount {
 		waiting -= s.len()
 		before := len(list)
 		list = s.take(max(limit/2, limit-waiting), list)
 		limit -= len(list) - before
 		return list
 	}
+	// Of attempts each has its turn with refused requests, which come faster.
+	waiting -= t.attempts.len()
+	b.Attempts = t.attempts.take(max(limit/4, limit-waiting), nil)
+	limit -= len(b.Attempts)
 	b.Peers = part(&t.totals, nil)
 	b.Devices = part(&t.devices, nil)
 	b.Unknown = part(&t.unknown, nil)
@@ -91,7 +118,12 @@ func (t *tally) take(limit int) (b joinery.RefusalBatch) {
 // giveBack puts a batch that was not written back before what came since, which
 // stays where there is not room for both. It gives how many counts were lost by
 // that.
-func (t *tally) giveBack(b joinery.RefusalBatch) (lost int) {
+func (t *tally) giveBack(b joinery.RefusalBatch) (lost, attempts int) {
+	for _, c := range b.Attempts {
+		if !t.attempts.giveBack(c) {
+			attempts++
+		}
+	}
 	for _, c := range b.Peers {
 		if !t.totals.giveBack(c) {
 			lost++
@@ -109,5 +141,5 @@ func (t *tally) giveBack(b joinery.RefusalBatch) (lost int) {
 	for _, c := range b.Unknown {
 		t.unknown.giveBack(c)
 	}
-	return lost
+	return lost, attempts
 }

@@ -34,7 +34,7 @@ type Arrivals interface {
 	ExpectedArrivals(ctx context.Context, from joinery.JoinServerID, now time.Time, limit int) ([]joinery.Arrival, error)
 	JoinedArrivals(ctx context.Context, from joinery.JoinServerID, after joinery.ArrivalID, limit int) ([]joinery.Arrival, error)
 	JoinedArrivalsOf(ctx context.Context, device joinery.DeviceID) ([]joinery.Arrival, error)
-	ArrivalNews(ctx context.Context, from joinery.JoinServerID, after uint64, limit int) (list []joinery.ArrivalNews, newest uint64, err error)
+	ArrivalNews(ctx context.Context, from joinery.JoinServerID, after uint64, limit int) (list []joinery.ArrivalNews, newest joinery.ReceiptPlace, err error)
 }
 
 // Expectations keeps what organisations expect of other Join Servers.
@@ -411,18 +411,19 @@ func (s *Service) arrivalEntry(a joinery.Arrival, event joinery.AuditEvent, by s
 }
 
 // Tell gives a Join Server, which proved that it is from, the signed page of its
-// receipts behind after. ErrAhead where there are not so many.
-func (s *Service) Tell(ctx context.Context, from joinery.JoinServer, after uint64) ([]byte, error) {
+// receipts behind after. ErrAhead where there are not so many, or where after is of
+// another epoch: this server came back from a backup.
+func (s *Service) Tell(ctx context.Context, from joinery.JoinServer, after joinery.ReceiptPlace) ([]byte, error) {
 	if from.ReceiptKey == nil {
 		return nil, joinery.Errorf(joinery.CodeForbidden, "no statement key is pinned of this Join Server")
 	}
 	// Before anything gets a number: what came back from a backup would give again
 	// those that it lost, and who read them could not be told apart.
-	_, newest, err := s.store.ArrivalNews(ctx, from.ID, after, 1)
+	_, newest, err := s.store.ArrivalNews(ctx, from.ID, after.N, 1)
 	if err != nil {
 		return nil, err
 	}
-	if after > newest {
+	if after.N > 0 && (after.Epoch != newest.Epoch || after.N > newest.N) {
 		return nil, ErrAhead
 	}
 	if err := s.settleExpected(ctx, from.ID); err != nil {
@@ -431,12 +432,16 @@ func (s *Service) Tell(ctx context.Context, from joinery.JoinServer, after uint6
 	if err := s.noteJoins(ctx, from); err != nil {
 		return nil, err
 	}
-	news, newest, err := s.store.ArrivalNews(ctx, from.ID, after, receiptPage)
+	was := newest.Epoch
+	news, newest, err := s.store.ArrivalNews(ctx, from.ID, after.N, receiptPage)
 	if err != nil {
 		return nil, err
 	}
+	if newest.Epoch != was { // another server just came back from a backup, on this database
+		return nil, ErrAhead
+	}
 	sum := sha256.Sum256(from.ReceiptKey)
-	r := rekeyfile.Receipt{At: s.now().UTC().Truncate(time.Second), For: sum[:], After: after, Next: after, Joins: []rekeyfile.Joined{}}
+	r := rekeyfile.Receipt{At: s.now().UTC().Truncate(time.Second), For: sum[:], Epoch: newest.Epoch, After: after.N, Next: after.N, Joins: []rekeyfile.Joined{}}
 	for _, n := range news {
 		var e rekeyfile.Entry
 		if err := json.Unmarshal(n.Line, &e); err != nil {
@@ -449,7 +454,7 @@ func (s *Service) Tell(ctx context.Context, from joinery.JoinServer, after uint6
 		}
 		r.Next = n.N
 	}
-	r.More = r.Next < newest
+	r.More = r.Next < newest.N
 	return s.sign(ctx, rekeyfile.FormatReceipt, r)
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -63,7 +64,7 @@ func (d *direct) Offer(ctx context.Context, _ joinery.JoinServer, file []byte) (
 	return answer, err
 }
 
-func (d *direct) Receipts(ctx context.Context, _ joinery.JoinServer, after uint64) ([]byte, error) {
+func (d *direct) Receipts(ctx context.Context, _ joinery.JoinServer, after joinery.ReceiptPlace) ([]byte, error) {
 	from, err := d.pinned(ctx)
 	if err != nil {
 		return nil, err
@@ -411,7 +412,7 @@ func (m mortal) MovePassage(ctx context.Context, id joinery.RekeyID, p joinery.P
 	return m.f.do(func() error { return m.State.MovePassage(ctx, id, p, e) })
 }
 
-func (m mortal) TakeReceipt(ctx context.Context, from joinery.JoinServerID, after, next uint64, list []joinery.PassageChange) error {
+func (m mortal) TakeReceipt(ctx context.Context, from joinery.JoinServerID, after, next joinery.ReceiptPlace, list []joinery.PassageChange) error {
 	return m.f.do(func() error { return m.State.TakeReceipt(ctx, from, after, next, list) })
 }
 
@@ -439,7 +440,7 @@ func (d dying) Offer(ctx context.Context, to joinery.JoinServer, file []byte) (a
 	return answer, err
 }
 
-func (d dying) Receipts(ctx context.Context, to joinery.JoinServer, after uint64) (file []byte, err error) {
+func (d dying) Receipts(ctx context.Context, to joinery.JoinServer, after joinery.ReceiptPlace) (file []byte, err error) {
 	err = d.f.do(func() error { file, err = d.Link.Receipts(ctx, to, after); return err })
 	return file, err
 }
@@ -538,7 +539,7 @@ func (c *capture) Offer(_ context.Context, _ joinery.JoinServer, file []byte) ([
 	return nil, errKilled
 }
 
-func (c *capture) Receipts(context.Context, joinery.JoinServer, uint64) ([]byte, error) {
+func (c *capture) Receipts(context.Context, joinery.JoinServer, joinery.ReceiptPlace) ([]byte, error) {
 	return nil, errKilled
 }
 
@@ -595,7 +596,7 @@ func TestOneUnstorableDevice(t *testing.T) {
 	if reasons["taken "] != 1 || reasons["refused malformed"] != len(o.Results)-1 {
 		t.Errorf("%+v", o.Results)
 	}
-	page, err := b.Tell(ctx, b.from("b"), 0)
+	page, err := b.Tell(ctx, b.from("b"), joinery.ReceiptPlace{})
 	ok(t, err)
 	var r rekeyfile.Receipt
 	_, err = rekeyfile.Open(page, rekeyfile.FormatReceipt, nil, &r)
@@ -826,7 +827,7 @@ type altered struct {
 	change func(file []byte) []byte
 }
 
-func (l altered) Receipts(ctx context.Context, to joinery.JoinServer, after uint64) ([]byte, error) {
+func (l altered) Receipts(ctx context.Context, to joinery.JoinServer, after joinery.ReceiptPlace) ([]byte, error) {
 	file, err := l.Link.Receipts(ctx, to, after)
 	if err == nil {
 		file = l.change(file)
@@ -860,6 +861,7 @@ func TestReceiptsThatAreRefused(t *testing.T) {
 		"for another server":      by(b, func(p *page) { p.For = make([]byte, 32) }),
 		"for nobody":              by(b, func(p *page) { p.For = nil }),
 		"of another place":        by(b, func(p *page) { p.After++; p.Next++ }),
+		"of another epoch":        by(b, func(p *page) { p.Epoch = 1 << 60 }),
 		"backwards":               by(b, func(p *page) { p.Next = p.After - 1 }),
 		"with a gap":              by(b, func(p *page) { p.Next++ }),
 		"with entries of no page": by(b, func(p *page) { p.Joins = append(p.Joins, p.Joins...) }),
@@ -882,7 +884,7 @@ func TestReceiptsThatAreRefused(t *testing.T) {
 		}
 		a.wantPassage(id, joinery.RekeySent, joinery.PassageTaken)
 	}
-	if cursor := server().Cursor; cursor != 0 && cursor != 1 {
+	if cursor := server().Cursor.N; cursor != 0 && cursor != 1 {
 		t.Errorf("cursor %d", cursor)
 	}
 
@@ -901,9 +903,9 @@ func TestReceiptsThatAreRefused(t *testing.T) {
 		if o := a.wantPassage(id, joinery.RekeySent, joinery.PassageTaken); o.State == joinery.RekeyConfirmed {
 			t.Errorf("%s confirmed the order", name)
 		}
-		ok(t, a.store.ReadReceiptsAgain(ctx, to.ID, a.now))
+		ok(t, a.store.ReadReceiptsAgain(ctx, to.ID, 0, a.now))
 		a.pass(altered{l, by(b, func(p *page) { change(&p.Joins[len(p.Joins)-1]) })}, to)
-		ok(t, a.store.ReadReceiptsAgain(ctx, to.ID, a.now))
+		ok(t, a.store.ReadReceiptsAgain(ctx, to.ID, 0, a.now))
 		a.now = a.now.Add(time.Hour)
 		_, err = a.Pass(ctx, &notReading{l}, server())
 		if !errors.Is(err, errKilled) {
@@ -912,7 +914,7 @@ func TestReceiptsThatAreRefused(t *testing.T) {
 	}
 
 	// It came back from a backup: what it told is asked for again.
-	ok(t, a.store.TakeReceipt(ctx, to.ID, server().Cursor, 1000, nil))
+	ok(t, a.store.TakeReceipt(ctx, to.ID, server().Cursor, joinery.ReceiptPlace{N: 1000}, nil))
 	a.pass(l, to)
 	a.now = a.now.Add(time.Hour)
 	a.pass(l, to)
@@ -923,7 +925,7 @@ func TestReceiptsThatAreRefused(t *testing.T) {
 // notReading is a link whose receipts do not come.
 type notReading struct{ rekey.Link }
 
-func (notReading) Receipts(context.Context, joinery.JoinServer, uint64) ([]byte, error) {
+func (notReading) Receipts(context.Context, joinery.JoinServer, joinery.ReceiptPlace) ([]byte, error) {
 	return nil, errKilled
 }
 
@@ -933,7 +935,7 @@ type ahead struct {
 	asked *int
 }
 
-func (l ahead) Receipts(context.Context, joinery.JoinServer, uint64) ([]byte, error) {
+func (l ahead) Receipts(context.Context, joinery.JoinServer, joinery.ReceiptPlace) ([]byte, error) {
 	*l.asked++
 	return nil, rekey.ErrAhead
 }
@@ -957,7 +959,7 @@ func TestAlwaysAhead(t *testing.T) {
 		ok(t, err)
 		return list[slices.IndexFunc(list, func(j joinery.JoinServer) bool { return j.ID == to.ID })]
 	}
-	ok(t, a.store.TakeReceipt(ctx, to.ID, server().Cursor, 1000, nil))
+	ok(t, a.store.TakeReceipt(ctx, to.ID, server().Cursor, joinery.ReceiptPlace{N: 1000}, nil))
 	asked, j := 0, server()
 	if _, err := a.Pass(ctx, ahead{l, &asked}, j); !errors.Is(err, rekey.ErrAhead) || asked != 2 {
 		t.Errorf("asked %d times, %v", asked, err)
@@ -984,12 +986,114 @@ func TestAheadBeforeItNumbers(t *testing.T) {
 	ok(t, err)
 	list, err := a.Servers(ctx)
 	ok(t, err)
-	ok(t, a.store.TakeReceipt(ctx, to.ID, list[0].Cursor, told+1, nil)) // one more was read, and lost there
-	if _, err := b.Tell(ctx, b.from("b"), told+1); !errors.Is(err, rekey.ErrAhead) {
+	told.N++
+	ok(t, a.store.TakeReceipt(ctx, to.ID, list[0].Cursor, told, nil)) // one more was read, and lost there
+	if _, err := b.Tell(ctx, b.from("b"), told); !errors.Is(err, rekey.ErrAhead) {
 		t.Fatalf("behind what was lost: %v", err)
 	}
 	a.pass(l, to)
 	a.wantPassage(id, joinery.RekeyConfirmed, joinery.PassageJoined)
+}
+
+// restored is what a server comes back as from a backup that is taken now.
+func (s *server) restored() (comeBack func()) {
+	s.t.Helper()
+	ctx, o := s.t.Context(), store.Options{Path: filepath.Join(s.t.TempDir(), "joinery.db"), UnsafeNoSync: true}
+	var draft *store.Draft
+	ok(s.t, s.store.Copy(ctx, func(c *store.Copy) (err error) {
+		if draft, err = store.NewDraft(ctx, o, c.Schema()); err != nil {
+			return err
+		}
+		for _, table := range c.Tables() {
+			err := c.Rows(table, func(row []any) error { return draft.Insert(ctx, table, [][]any{row}) })
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	return func() {
+		s.t.Helper()
+		ok(s.t, errors.Join(draft.Fence("restored from a test", "test"), draft.Publish(), draft.Discard()))
+		db, err := store.Open(ctx, o)
+		ok(s.t, err)
+		s.t.Cleanup(func() { ok(s.t, db.Close()) })
+		_, err = db.ConfirmFence(ctx, store.Confirmation{Actor: "test", Earlier: new(int)})
+		ok(s.t, err)
+		clock := func() time.Time { return s.now }
+		s.store, s.exports = db, export.New(db, export.Options{Now: clock})
+		s.Service = rekey.New(db, s.keys.Keyring, s.exports, func(e lorawan.EUI64) bool { return e == s.at }, slog.New(slog.DiscardHandler), clock)
+	}
+}
+
+// A Join Server that came back from a backup gives numbers again that it lost, before
+// anybody asks: who read the lost ones reads from the beginning, and misses nothing.
+func TestReceiptsAfterARestore(t *testing.T) {
+	ctx := t.Context()
+	a, b := newServer(t, here), newServer(t, there)
+	to, l := know(a, b, there, "b")
+	b.expect("b")
+	var ids [3]joinery.DeviceID
+	var elements [3]*element.Element
+	for n := range ids {
+		devEUI := lorawan.EUI64{0, 4, 0xA3, 0x34, 7: byte(n)}
+		ids[n], elements[n] = a.derived(devEUI, ""), a.element(devEUI)
+		a.rekeys(elements[n], joinery.RekeyS)
+		ok(t, a.SetProfile(ctx, a.owner, ids[n], joinery.RekeyS))
+	}
+	order := func(n int) {
+		t.Helper()
+		_, err := a.Arm(ctx, a.owner, rekey.Arm{Device: ids[n], JoinEUI: there, To: to.ID})
+		ok(t, err)
+	}
+	pass := func() {
+		t.Helper()
+		for range 3 {
+			a.now, b.now = a.now.Add(time.Hour), b.now.Add(time.Hour)
+			a.pass(l, to)
+		}
+	}
+	cursor := func() joinery.ReceiptPlace {
+		t.Helper()
+		list, err := a.Servers(ctx)
+		ok(t, err)
+		return list[0].Cursor
+	}
+	order(0)
+	pass()
+	comeBack := b.restored()
+	order(1)
+	pass()
+	lost := cursor()
+	a.wantPassage(ids[1], joinery.RekeyArmed, joinery.PassageTaken)
+
+	// It numbers as many as it lost, of another device, before it is asked.
+	comeBack()
+	order(2)
+	if _, err := a.Pass(ctx, &notReading{l}, to); !errors.Is(err, errKilled) {
+		t.Fatal(err)
+	}
+	_, newest, err := b.store.ArrivalNews(ctx, b.from("b").ID, 0, 1)
+	ok(t, err)
+	if newest.N != lost.N || newest.Epoch == lost.Epoch {
+		t.Fatalf("the newest is %+v, and %+v was read before", newest, lost)
+	}
+	if _, err := b.Tell(ctx, b.from("b"), lost); !errors.Is(err, rekey.ErrAhead) {
+		t.Fatalf("asked for what was lost: %v", err)
+	}
+	pass()
+	if got := cursor(); got.Epoch != newest.Epoch {
+		t.Errorf("read up to %+v", got)
+	}
+	for n, id := range ids {
+		a.wantPassage(id, joinery.RekeyArmed, joinery.PassageTaken)
+		a.tell(elements[n], id)
+		b.joins(elements[n], there)
+	}
+	pass()
+	for _, id := range ids {
+		a.wantPassage(id, joinery.RekeyConfirmed, joinery.PassageJoined)
+	}
 }
 
 // What the former owner of a device ordered hands no keys of it over, and nobody has

@@ -20,8 +20,8 @@ type Passages interface {
 	PassageCounts(ctx context.Context) (map[joinery.PassageState]int, error)
 	NoteOffered(ctx context.Context, to joinery.JoinServer, now time.Time, list []joinery.PassageOffer) (goes []joinery.RekeyID, err error)
 	MovePassage(ctx context.Context, id joinery.RekeyID, p joinery.Passage, a joinery.AuditEntry) error
-	TakeReceipt(ctx context.Context, from joinery.JoinServerID, after, next uint64, list []joinery.PassageChange) error
-	ReadReceiptsAgain(ctx context.Context, from joinery.JoinServerID, now time.Time) error
+	TakeReceipt(ctx context.Context, from joinery.JoinServerID, after, next joinery.ReceiptPlace, list []joinery.PassageChange) error
+	ReadReceiptsAgain(ctx context.Context, from joinery.JoinServerID, epoch uint64, now time.Time) error
 }
 
 // Link reaches other Join Servers, which prove that they are who they are pinned
@@ -31,10 +31,10 @@ type Link interface {
 	Offer(ctx context.Context, to joinery.JoinServer, file []byte) (answer []byte, err error)
 	// Receipts asks for the signed page of receipts behind after. ErrAhead where there
 	// are not so many.
-	Receipts(ctx context.Context, to joinery.JoinServer, after uint64) (file []byte, err error)
+	Receipts(ctx context.Context, to joinery.JoinServer, after joinery.ReceiptPlace) (file []byte, err error)
 }
 
-// ErrAhead says that a Join Server has not given so many receipts as were read: it
+// ErrAhead says that a Join Server has not given the receipts that were read: it
 // came back from a backup.
 var ErrAhead = joinery.Errorf(joinery.CodeConflict, "there are not so many receipts")
 
@@ -394,8 +394,8 @@ func receiptDetail(j rekeyfile.Joined) map[string]string {
 // are more. What the page says is done whole, or not at all.
 func (s *Service) readReceipts(ctx context.Context, link Link, to joinery.JoinServer) (more bool, err error) {
 	file, err := link.Receipts(ctx, to, to.Cursor)
-	if errors.Is(err, ErrAhead) && to.Cursor > 0 { // from the start on there is nothing to be ahead of
-		return true, s.store.ReadReceiptsAgain(ctx, to.ID, s.now())
+	if errors.Is(err, ErrAhead) && to.Cursor.N > 0 { // from the start on there is nothing to be ahead of
+		return true, s.store.ReadReceiptsAgain(ctx, to.ID, 0, s.now())
 	}
 	if err != nil {
 		return false, err
@@ -407,6 +407,9 @@ func (s *Service) readReceipts(ctx context.Context, link Link, to joinery.JoinSe
 	if err := s.forUs(ctx, r, to.Cursor); err != nil {
 		return false, err
 	}
+	if r.Epoch != to.Cursor.Epoch { // what was offered it may have forgotten
+		return true, s.store.ReadReceiptsAgain(ctx, to.ID, r.Epoch, s.now())
+	}
 	if r.Next == r.After {
 		return false, nil
 	}
@@ -414,19 +417,19 @@ func (s *Service) readReceipts(ctx context.Context, link Link, to joinery.JoinSe
 	if err != nil {
 		return false, err
 	}
-	return r.More, s.store.TakeReceipt(ctx, to.ID, r.After, r.Next, changes)
+	return r.More, s.store.TakeReceipt(ctx, to.ID, to.Cursor, joinery.ReceiptPlace{Epoch: r.Epoch, N: r.Next}, changes)
 }
 
 // forUs refuses a page that is another's, another one than was asked for, or too
-// long.
-func (s *Service) forUs(ctx context.Context, r rekeyfile.Receipt, after uint64) error {
+// long. The first page says of which epoch it is.
+func (s *Service) forUs(ctx context.Context, r rekeyfile.Receipt, after joinery.ReceiptPlace) error {
 	public, err := s.StatementKey(ctx)
 	if err != nil {
 		return err
 	}
 	sum := sha256.Sum256(public)
 	n := uint64(len(r.Told) + len(r.Joins))
-	if !slices.Equal(r.For, sum[:]) || r.After != after || r.Next < r.After || n > MaxBatch || r.Next-r.After != n || r.More && n == 0 {
+	if !slices.Equal(r.For, sum[:]) || r.After != after.N || after.N > 0 && r.Epoch != after.Epoch || r.Epoch > joinery.MaxReceiptEpoch || r.Next < r.After || n > MaxBatch || r.Next-r.After != n || r.More && n == 0 {
 		return joinery.Errorf(joinery.CodeInvalid, "receipts: not the page that was asked for")
 	}
 	return nil

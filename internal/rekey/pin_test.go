@@ -74,7 +74,7 @@ func TestDisclosedSinceOffered(t *testing.T) {
 	a.rekeys(e, joinery.RekeyS)
 	a.tell(e, id)
 	b.joins(e, there)
-	_, err = b.Tell(ctx, b.from("b"), 0) // which notes that it joined, and nobody reads
+	_, err = b.Tell(ctx, b.from("b"), joinery.ReceiptPlace{}) // which notes that it joined, and nobody reads
 	ok(t, err)
 	offers := l.offers
 	a.exported(id, recipient.ID)

@@ -399,7 +399,7 @@ func (s *Service) server(ctx context.Context, id joinery.JoinServerID) (joinery.
 func (s *Service) device(ctx context.Context, caller joinery.Caller, id joinery.DeviceID) (joinery.ActivationState, error) {
 	state, err := s.store.RekeyingDevice(ctx, id)
 	if joinery.CodeOf(err) == joinery.CodeNotFound || err == nil && !caller.Owns(state.Device.Ownership.Org) {
-		return joinery.ActivationState{}, joinery.Errorf(joinery.CodeNotFound, "no such device")
+		return joinery.ActivationState{}, &joinery.Attempted{Device: id, Err: joinery.Errorf(joinery.CodeNotFound, "no such device")}
 	}
 	return state, err
 }
@@ -410,7 +410,7 @@ func (s *Service) device(ctx context.Context, caller joinery.Caller, id joinery.
 func (s *Service) deviceOf(ctx context.Context, caller joinery.Caller, org joinery.OrgID, id joinery.DeviceID) (joinery.ActivationState, error) {
 	state, err := s.device(ctx, caller, id)
 	if err == nil && state.Device.Ownership.Org != org {
-		return joinery.ActivationState{}, joinery.Errorf(joinery.CodeNotFound, "the organisation for which you act holds no such device")
+		return joinery.ActivationState{}, &joinery.Attempted{Device: id, Err: joinery.Errorf(joinery.CodeNotFound, "the organisation for which you act holds no such device")}
 	}
 	return state, err
 }

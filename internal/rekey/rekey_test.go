@@ -21,6 +21,7 @@ import (
 	"joinery/internal/rekeyfile"
 	"joinery/internal/sim/element"
 	"joinery/internal/store"
+	"joinery/internal/store/storetest/sqlitetest"
 	"joinery/lorawan"
 	"joinery/test/leak"
 )
@@ -52,7 +53,7 @@ func newServer(t *testing.T, joinEUI lorawan.EUI64) *server {
 	t.Helper()
 	dir := t.TempDir()
 	opt := store.Options{Path: filepath.Join(dir, "joinery.db"), UnsafeNoSync: true}
-	ok(t, store.Create(t.Context(), opt))
+	sqlitetest.Create(t, opt.Path)
 	db, err := store.Open(t.Context(), opt)
 	ok(t, err)
 	t.Cleanup(func() { ok(t, db.Close()) })

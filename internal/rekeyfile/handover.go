@@ -156,8 +156,10 @@ type Receipt struct {
 	At time.Time `json:"at"`
 	// For is SHA-256 of the statement key of who handed over; After is the number of
 	// the entry behind which the page begins, Next that of its last; More, that there
-	// is another page. All are zero in a file.
+	// is another page. Epoch is what the numbers are of: it is another one once the
+	// signer came back from a backup. All are zero in a file.
 	For   []byte   `json:"for,omitempty"`
+	Epoch uint64   `json:"epoch,omitempty"`
 	After uint64   `json:"after,omitempty"`
 	Next  uint64   `json:"next,omitempty"`
 	More  bool     `json:"more,omitempty"`

@@ -56,8 +56,8 @@ func (c *Client) Offer(ctx context.Context, to joinery.JoinServer, file []byte) 
 }
 
 // Receipts implements rekey.Link.
-func (c *Client) Receipts(ctx context.Context, to joinery.JoinServer, after uint64) ([]byte, error) {
-	return c.call(ctx, to, http.MethodGet, pathReceipts+"?after="+strconv.FormatUint(after, 10), nil)
+func (c *Client) Receipts(ctx context.Context, to joinery.JoinServer, after joinery.ReceiptPlace) ([]byte, error) {
+	return c.call(ctx, to, http.MethodGet, pathReceipts+"?after="+strconv.FormatUint(after.N, 10)+"&epoch="+strconv.FormatUint(after.Epoch, 10), nil)
 }
 
 // Close ends idle connections.

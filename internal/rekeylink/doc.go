@@ -36,7 +36,7 @@ const (
 	codeIdentity    = "identity"     // the certificate belongs to no Join Server that is pinned
 	codeInvalid     = "invalid"      // the message is not of the format, or not signed by who sends it
 	codeTooLarge    = "too-large"    // it is over a bound
-	codeAhead       = "ahead"        // there are not so many receipts
+	codeAhead       = "ahead"        // there are not so many receipts, or they are of another epoch
 	codeRate        = "rate"         // too many calls; see Retry-After
 	codeUnavailable = "unavailable"  // try again; see Retry-After
 	codeNoSuch      = "no-such-path" // perhaps of another version

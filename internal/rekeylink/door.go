@@ -24,7 +24,7 @@ type Rules interface {
 	Known(ctx context.Context) ([]joinery.JoinServer, error)
 	Servers(ctx context.Context) ([]joinery.JoinServer, error)
 	TakeOffer(ctx context.Context, from joinery.JoinServer, file []byte) (rekeyfile.Offered, error)
-	Tell(ctx context.Context, from joinery.JoinServer, after uint64) ([]byte, error)
+	Tell(ctx context.Context, from joinery.JoinServer, after joinery.ReceiptPlace) ([]byte, error)
 }
 
 // Rates bounds who asks too often; CodeRateLimited.
@@ -119,9 +119,16 @@ func (d *Door) offer(w http.ResponseWriter, r *http.Request, from joinery.JoinSe
 }
 
 func (d *Door) receipts(w http.ResponseWriter, r *http.Request, from joinery.JoinServer) error {
-	after, err := strconv.ParseUint(r.URL.Query().Get("after"), 10, 62)
-	if err != nil {
+	var after joinery.ReceiptPlace
+	var err error
+	query := r.URL.Query()
+	if after.N, err = strconv.ParseUint(query.Get("after"), 10, 62); err != nil {
 		return joinery.Errorf(joinery.CodeInvalid, "after: want the number of the last entry that was read, 0 for none")
+	}
+	if text := query.Get("epoch"); text != "" {
+		if after.Epoch, err = strconv.ParseUint(text, 10, 53); err != nil {
+			return joinery.Errorf(joinery.CodeInvalid, "epoch: want that of the page that was read last, 0 or nothing for none")
+		}
 	}
 	file, err := d.rules.Tell(r.Context(), from, after)
 	if err != nil {

@@ -43,9 +43,9 @@ func (r *rules) TakeOffer(_ context.Context, from joinery.JoinServer, _ []byte) 
 	return rekeyfile.Offered{Format: rekeyfile.FormatOffered, Results: []rekeyfile.Told{}}, nil
 }
 
-func (r *rules) Tell(_ context.Context, from joinery.JoinServer, after uint64) ([]byte, error) {
+func (r *rules) Tell(_ context.Context, from joinery.JoinServer, after joinery.ReceiptPlace) ([]byte, error) {
 	r.from = append(r.from, from.ID)
-	if after > 5 {
+	if after.N > 5 || after.N > 0 && after.Epoch != 9 {
 		return nil, rekey.ErrAhead
 	}
 	return []byte("receipts"), nil
@@ -212,14 +212,16 @@ func TestDoorRefuses(t *testing.T) {
 		code int
 		word string
 	}{
-		"another version":    {ask("POST", "/handover/v2/offers", typeFile, nil, mine.Leaf), http.StatusNotFound, codeNoSuch},
-		"another method":     {ask("PUT", pathOffers, typeFile, nil, mine.Leaf), http.StatusNotFound, codeNoSuch},
-		"no certificate":     {ask("POST", pathOffers, typeFile, nil), http.StatusForbidden, codeIdentity},
-		"another media type": {ask("POST", pathOffers, "text/plain", nil, mine.Leaf), http.StatusBadRequest, codeInvalid},
-		"too long":           {ask("POST", pathOffers, typeFile, make([]byte, MaxBody+1), mine.Leaf), http.StatusRequestEntityTooLarge, codeTooLarge},
-		"no place":           {ask("GET", pathReceipts, "", nil, mine.Leaf), http.StatusBadRequest, codeInvalid},
-		"a place below zero": {ask("GET", pathReceipts+"?after=-1", "", nil, mine.Leaf), http.StatusBadRequest, codeInvalid},
-		"ahead":              {ask("GET", pathReceipts+"?after=6", "", nil, mine.Leaf), http.StatusConflict, codeAhead},
+		"another version":     {ask("POST", "/handover/v2/offers", typeFile, nil, mine.Leaf), http.StatusNotFound, codeNoSuch},
+		"another method":      {ask("PUT", pathOffers, typeFile, nil, mine.Leaf), http.StatusNotFound, codeNoSuch},
+		"no certificate":      {ask("POST", pathOffers, typeFile, nil), http.StatusForbidden, codeIdentity},
+		"another media type":  {ask("POST", pathOffers, "text/plain", nil, mine.Leaf), http.StatusBadRequest, codeInvalid},
+		"too long":            {ask("POST", pathOffers, typeFile, make([]byte, MaxBody+1), mine.Leaf), http.StatusRequestEntityTooLarge, codeTooLarge},
+		"no place":            {ask("GET", pathReceipts, "", nil, mine.Leaf), http.StatusBadRequest, codeInvalid},
+		"a place below zero":  {ask("GET", pathReceipts+"?after=-1", "", nil, mine.Leaf), http.StatusBadRequest, codeInvalid},
+		"a word for an epoch": {ask("GET", pathReceipts+"?after=1&epoch=x", "", nil, mine.Leaf), http.StatusBadRequest, codeInvalid},
+		"another epoch":       {ask("GET", pathReceipts+"?after=1&epoch=8", "", nil, mine.Leaf), http.StatusConflict, codeAhead},
+		"ahead":               {ask("GET", pathReceipts+"?after=6", "", nil, mine.Leaf), http.StatusConflict, codeAhead},
 	} {
 		if x.w.Code != x.code || !bytes.Contains(x.w.Body.Bytes(), []byte(`"`+x.word+`"`)) {
 			t.Errorf("%s: %d %s", name, x.w.Code, x.w.Body)

@@ -397,14 +397,15 @@ func (d *DB) NoteArrivalJoined(ctx context.Context, id joinery.ArrivalID, news [
 }
 
 // ArrivalNews gives at most limit entries of the receipts for a Join Server above
-// after, and the number of the newest.
-func (d *DB) ArrivalNews(ctx context.Context, from joinery.JoinServerID, after uint64, limit int) (list []joinery.ArrivalNews, newest uint64, err error) {
+// after, and where the newest is.
+func (d *DB) ArrivalNews(ctx context.Context, from joinery.JoinServerID, after uint64, limit int) (list []joinery.ArrivalNews, newest joinery.ReceiptPlace, err error) {
 	err = d.snapshot(ctx, func(c conn) error {
-		n, err := c.integer("SELECT coalesce(max(n), 0) FROM arrival_news WHERE join_server = ?", from)
-		if err != nil {
+		if _, err := c.one("SELECT receipt_epoch, (SELECT coalesce(max(n), 0) FROM arrival_news WHERE join_server = ?) FROM store", func(r *row) error {
+			newest = joinery.ReceiptPlace{Epoch: uint64(r.int()), N: uint64(r.int())}
+			return nil
+		}, from); err != nil {
 			return err
 		}
-		newest = uint64(n)
 		return c.each("SELECT n, line FROM arrival_news WHERE join_server = ? AND n > ? ORDER BY n LIMIT ?", func(r *row) error {
 			list = append(list, joinery.ArrivalNews{N: uint64(r.int()), Line: r.blob()})
 			return nil

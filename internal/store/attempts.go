@@ -17,13 +17,15 @@ import (
 const closeMost = 64
 
 // CloseAttempts puts into the custody log what was refused more than an hour
-// before at and is not told yet: requests about devices, and wrong owner tokens. It
+// before at and is not told yet: requests about devices, wrong owner tokens, and
+// attempts at the management API. It
 // tells whether there is more. Where there is nothing, it costs a look.
 func (d *DB) CloseAttempts(ctx context.Context, at time.Time) (more bool, err error) {
 	due := false
 	err = d.read(ctx, func(c conn) error {
 		n, err := c.integer(`SELECT CASE WHEN EXISTS (SELECT 1 FROM refusal_device WHERE `+untold+`)
-			OR EXISTS (SELECT 1 FROM claim_failure WHERE at <= ?) THEN 1 ELSE 0 END`, at.Add(-tellEvery), at.Add(-tellEvery))
+			OR EXISTS (SELECT 1 FROM claim_failure WHERE at <= ?) OR EXISTS (SELECT 1 FROM attempt WHERE told_at <= ?) THEN 1 ELSE 0 END`,
+			at.Add(-tellEvery), at.Add(-tellEvery), at.Add(-tellEvery))
 		due = n > 0
 		return err
 	})
@@ -31,11 +33,13 @@ func (d *DB) CloseAttempts(ctx context.Context, at time.Time) (more bool, err er
 		return false, err
 	}
 	return write(ctx, d, func(t *tx) (more bool, err error) {
+		moreAttempts := false
 		err = inOrder(
 			func() (err error) { more, err = t.closeRefusals(at); return err },
+			func() (err error) { moreAttempts, err = t.closeCounts(at); return err },
 			func() error { return t.closeClaims(at, at.Add(-tellEvery)) },
 		)
-		return more, err
+		return more || moreAttempts, err
 	})
 }
 

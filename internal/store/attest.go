@@ -131,8 +131,8 @@ func (d *DB) Appraise(ctx context.Context, id joinery.DeviceID) (a joinery.Appra
 		}, id); err != nil {
 			return err
 		}
-		floor, err := c.integer(`SELECT coalesce(max(f.counter), 0) FROM attest_result r JOIN firmware_release f ON f.id = r.highest
-			JOIN product p ON p.id = f.product WHERE r.device = ? AND f.withdrawn_at IS NULL AND p.removed_at IS NULL`, id)
+		floor, err := c.integer(`SELECT coalesce(max(coalesce(f.floor, f.counter)), 0) FROM attest_result r JOIN firmware_release f ON f.id = r.highest
+			WHERE r.device = ?`, id)
 		if err != nil {
 			return err
 		}
@@ -250,10 +250,10 @@ func (t *tx) restsOn(r joinery.AttestResult) error {
 }
 
 // highestShown is the release with the highest counter that the device has shown at the
-// level of r, r included, one that stands before one that was withdrawn; zero: none.
+// level of r, r included, withdrawn or not; zero: none.
 func (t *tx) highestShown(r joinery.AttestResult) (joinery.ReleaseID, error) {
 	id, err := t.integer(`SELECT id FROM firmware_release WHERE id IN (?, (SELECT highest FROM attest_result WHERE device = ? AND level = ?))
-		ORDER BY CASE WHEN withdrawn_at IS NULL THEN 0 ELSE 1 END, counter DESC LIMIT 1`, r.Release, r.Device, r.Level)
+		ORDER BY coalesce(floor, counter) DESC, counter DESC LIMIT 1`, r.Release, r.Device, r.Level)
 	return joinery.ReleaseID(id), err
 }
 

@@ -174,7 +174,8 @@ func (d *DB) DeleteDevice(ctx context.Context, id joinery.DeviceID, owner joiner
 			return err
 		}
 		// Before that goes.
-		err := inOrder(func() error { return t.tellImported(id, &a) }, func() error { return t.tellDeleted(id, a.At) })
+		err := inOrder(func() error { return t.tellImported(id, &a) }, func() error { return t.tellDeleted(id, a.At) },
+			func() error { return t.tellDeletedAttempts(id, a.At) })
 		if err != nil {
 			return err
 		}

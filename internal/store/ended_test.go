@@ -62,6 +62,16 @@ func left(t *testing.T, d *DB) (e Ended) {
 	return e
 }
 
+// receiptEpoch is what numbers of receipts are of.
+func receiptEpoch(t *testing.T, d *DB) (epoch uint64) {
+	t.Helper()
+	_, newest, err := d.ArrivalNews(t.Context(), 1, 0, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newest.Epoch
+}
+
 // What a restored or copied state says of who is signed in and who is invited
 // counts for nothing: it may have ended since. Keys and members stay.
 func TestFenceSignsEverybodyOut(t *testing.T) {
@@ -76,6 +86,9 @@ func TestFenceSignsEverybodyOut(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			d, key := withSignIns(t, c.options(t))
+			if got := receiptEpoch(t, d); got != 0 {
+				t.Fatalf("begins with receipts of epoch %d", got)
+			}
 			if got := left(t, d); got != all {
 				t.Fatalf("begins with %+v", got)
 			}
@@ -90,6 +103,9 @@ func TestFenceSignsEverybodyOut(t *testing.T) {
 			restored := mustOpen(t, o)
 			if err := d.RaiseFence(t.Context(), "by hand", "tester"); err != nil {
 				t.Fatal(err)
+			}
+			if e, f := receiptEpoch(t, restored), receiptEpoch(t, d); e == 0 || f == 0 || e == f {
+				t.Errorf("receipts of epochs %d and %d", e, f)
 			}
 			for name, d := range map[string]*DB{"restored": restored, "fenced by hand": d} {
 				if got := left(t, d); got != (Ended{}) {
@@ -126,7 +142,11 @@ func TestMoveSignsNobodyOut(t *testing.T) {
 	if _, err := MoveState(t.Context(), Move{From: o, To: to, FromName: "here", ToName: "there", Actor: "tester"}); err != nil {
 		t.Fatal(err)
 	}
-	if after := left(t, mustOpen(t, to)); after != before {
+	moved := mustOpen(t, to)
+	if after := left(t, moved); after != before {
 		t.Errorf("%+v of %+v", after, before)
+	}
+	if e := receiptEpoch(t, moved); e != 0 {
+		t.Errorf("receipts of epoch %d", e)
 	}
 }

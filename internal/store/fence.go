@@ -1,6 +1,8 @@
 package store
 
 import (
+	"crypto/rand"
+	"encoding/binary"
 	"fmt"
 	"strconv"
 	"time"
@@ -105,7 +107,8 @@ func (t *tx) endSignIns() (e Ended, err error) {
 
 // raiseFence raises the fence and records that. A confirmation that was under
 // way counts for nothing: what it raised may have been issued since. Where the
-// state may be an older one, everybody is signed out, and no invitation stands.
+// state may be an older one, everybody is signed out, no invitation stands, and
+// receipts of hand-overs get numbers of another epoch before the first is given.
 func (t *tx) raiseFence(f Fence, actor string) error {
 	_, err := t.raiseFenceAnd(f, actor)
 	return err
@@ -118,6 +121,9 @@ func (t *tx) raiseFenceAnd(f Fence, actor string) (ended Ended, err error) {
 		if ended, err = t.endSignIns(); err != nil {
 			return ended, err
 		}
+		if err := t.exec("UPDATE store SET receipt_epoch = ?", newReceiptEpoch()); err != nil {
+			return ended, err
+		}
 		detail["endedSessions"], detail["endedInvitations"] = strconv.Itoa(ended.Sessions), strconv.Itoa(ended.Invitations)
 	}
 	err = t.exec(`UPDATE store SET fence = ?, fence_at = ?, fence_note = ?,
@@ -125,6 +131,14 @@ func (t *tx) raiseFenceAnd(f Fence, actor string) (ended Ended, err error) {
 	return ended, t.finish(err, joinery.AuditEntry{
 		At: f.Since, Event: joinery.AuditServerFenced, Actor: actor, Org: t.operator, Detail: detail,
 	})
+}
+
+// newReceiptEpoch draws what tells numbers of receipts from those of the same state
+// elsewhere, or earlier: never 0.
+func newReceiptEpoch() int64 {
+	var b [8]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	return 1 + int64(binary.BigEndian.Uint64(b[:])%joinery.MaxReceiptEpoch)
 }
 
 // movedError refuses to serve a database whose state is elsewhere; name is what

@@ -61,7 +61,7 @@ func (d *DB) Fsck(ctx context.Context, check Checker) (found []Violation, err er
 func (c conn) checkup(ctx context.Context, e engine, check Checker) ([]Violation, error) {
 	f := &checkup{ctx: ctx, c: c, engine: e, check: check}
 	for _, part := range []func() error{
-		func() error { return e.checkEngine(f) }, f.rules, f.ranges, f.owners, f.peers, f.keySets, f.auditRows, f.refusals, f.custodyLog, f.imported, f.deviceSets,
+		func() error { return e.checkEngine(f) }, f.rules, f.ranges, f.owners, f.peers, f.keySets, f.auditRows, f.refusals, f.rekeyApprovals, f.custodyLog, f.imported, f.deviceSets,
 	} {
 		if err := part(); err != nil {
 			return nil, err
@@ -220,7 +220,7 @@ var simpleRules = []rule{
 }
 
 func (f *checkup) rules() error {
-	for _, rule := range slices.Concat(simpleRules, peopleRules, eventRules, exportRules, attestRules) {
+	for _, rule := range slices.Concat(simpleRules, peopleRules, eventRules, exportRules, rekeyRules, attestRules) {
 		err := f.c.each(rule.query, func(r *row) error {
 			f.report(rule.table, rule.name(r.int()), rule.text, rule.fix)
 			return nil

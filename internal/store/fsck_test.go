@@ -225,6 +225,18 @@ var damages = []struct{ name, table, rule, statement string }{
 		"INSERT INTO rekey_batch (id, org, state, join_eui, join_server, thumbprint, rekey_key, life, devices, armed, failed, digest, needs_approval, requested_by, requested_at, note, expires_at, ended_at) SELECT 1, org, 'done', x'0102030405060708', 1, '', 0, 1, 1, 1, 0, zeroblob(32), 0, 'a', 0, '', 0, 1 FROM device WHERE id = " + firstDevice + "; " +
 		"INSERT INTO rekey SELECT 1, id, 'cancelled', join_eui, x'01020304050607', 1, NULL, '', org, 'a', NULL, 0, 0, NULL, 1, 0, NULL, NULL, 1, 0 FROM device WHERE id = " + firstDevice + "; " +
 		"INSERT INTO rekey_batch_item (batch, idx, device, join_eui, dev_eui, epoch, state, rekey, code, reason) SELECT 1, 0, id, join_eui, dev_eui, owner_epoch, 1, 1, '', '' FROM device WHERE id = " + firstDevice},
+	{"order armed by nobody", "rekey", "was approved by somebody", "INSERT INTO join_server (id, name, transport_key, created_at) VALUES (1, 'x', x'00', 0); " +
+		"INSERT INTO rekey SELECT 1, id, 'cancelled', join_eui, x'01020304050607', 1, NULL, '', org, 'a', NULL, 0, 7, NULL, 9, 0, NULL, NULL, 8, 0 FROM device WHERE id = " + firstDevice},
+	{"order approved by who asked", "rekey", "not by who asked", "INSERT INTO join_server (id, name, transport_key, created_at) VALUES (1, 'x', x'00', 0); " +
+		"INSERT INTO rekey SELECT 1, id, 'cancelled', join_eui, x'01020304050607', 1, NULL, '', org, 'a', NULL, 0, 7, 'a', 9, 0, NULL, NULL, 8, 0 FROM device WHERE id = " + firstDevice},
+	{"order of no batch", "rekey", "as one of many", "INSERT INTO join_server (id, name, transport_key, created_at) VALUES (1, 'x', x'00', 0); " +
+		"INSERT INTO rekey SELECT 1, id, 'cancelled', join_eui, x'01020304050607', 1, NULL, '', org, 'a', NULL, 0, 0, 'b', 1, 0, NULL, NULL, 1, 0 FROM device WHERE id = " + firstDevice},
+	{"batch approved by who asked", "rekey_batch", "not approved by who asked", "INSERT INTO join_server (id, name, transport_key, created_at) VALUES (1, 'x', x'00', 0); " +
+		"INSERT INTO rekey_batch (id, org, state, join_eui, join_server, thumbprint, rekey_key, life, devices, armed, failed, digest, needs_approval, requested_by, requested_at, decided_by, decided_at, note, expires_at, ended_at) SELECT 1, org, 'approved', x'0102030405060708', 1, '', 0, 1, 1, 0, 0, zeroblob(32), 1, 'a', 0, 'a', 1, '', 0, NULL FROM device WHERE id = " + firstDevice},
+	{"batch whose order goes elsewhere", "rekey_batch", "to where the batch goes", "INSERT INTO join_server (id, name, transport_key, created_at) VALUES (1, 'x', x'00', 0), (2, 'y', x'01', 0); " +
+		"INSERT INTO rekey_batch (id, org, state, join_eui, join_server, thumbprint, rekey_key, life, devices, armed, failed, digest, needs_approval, requested_by, requested_at, note, expires_at, ended_at) SELECT 1, org, 'done', join_eui, 1, '', 0, 1, 1, 1, 0, zeroblob(32), 0, 'a', 0, '', 0, 1 FROM device WHERE id = " + firstDevice + "; " +
+		"INSERT INTO rekey SELECT 1, id, 'cancelled', join_eui, x'01020304050607', 2, NULL, '', org, 'a', NULL, 0, 0, NULL, 1, 0, NULL, NULL, 1, 0 FROM device WHERE id = " + firstDevice + "; " +
+		"INSERT INTO rekey_batch_item (batch, idx, device, join_eui, dev_eui, epoch, state, rekey, code, reason) SELECT 1, 0, id, join_eui, dev_eui, owner_epoch, 1, 1, '', '' FROM device WHERE id = " + firstDevice},
 	{"derived by a cookie", "key_set", "names cookie", "UPDATE key_set SET rekey_join_eui = zeroblob(8) WHERE id = " + firstKeySet},
 	{"sealed root of a derived one", "sealed_root", "only a sealed", "INSERT INTO sealed_root (key_set, nwk_use) SELECT key_set, x'00' FROM device WHERE id = " + firstDevice},
 	{"binding epoch", "binding", "highest epoch", "UPDATE binding SET epoch = 77"},
@@ -264,6 +276,9 @@ var damages = []struct{ name, table, rule, statement string }{
 
 	{"refusals over the bound", "refusal_unknown", "at most 256 rows", "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300) " +
 		"INSERT INTO refusal_unknown SELECT peer, join_eui, CAST(printf('%08d', i) AS BLOB), reason, 1, 0, 0, received FROM refusal_unknown, n"},
+	{"attempts over the bound", "attempt", "at most 257 rows", "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300) " +
+		"INSERT INTO attempt SELECT (SELECT min(id) FROM organisation), 0, 'a', 'act ' || i, 'no-right', 1, 0, 0, 0 FROM n"},
+	{"attempts at nothing", "attempt", "a device that is here", "INSERT INTO attempt SELECT min(id), 77, 'a', 'x', 'not-held', 1, 0, 0, 0 FROM organisation"},
 	{"refusals of a removed peer", "peer", "by device only", "UPDATE refusal_peer SET peer = (SELECT id FROM peer WHERE removed_at > 0)"},
 	{"refusal of a deleted device", "device", "deleted device has no binding", "UPDATE refusal_device SET device = " + deletedDevice},
 	{"refusal that cannot be read", "refusal_device", "can be read", "UPDATE refusal_device SET decided = '{'"},
@@ -347,7 +362,7 @@ func TestFsckFinds(t *testing.T) {
 			}
 		})
 	}
-	for _, r := range slices.Concat(simpleRules, peopleRules, eventRules, exportRules) { // no rule that never finds anything
+	for _, r := range slices.Concat(simpleRules, peopleRules, eventRules, exportRules, rekeyRules) { // no rule that never finds anything
 		if !seen[r.table+": "+r.text] {
 			t.Errorf("no damage shows the rule %q of %s", r.text, r.table)
 		}

@@ -38,7 +38,8 @@ var exportRules = []rule{
 		"SELECT b.id FROM rekey_batch b WHERE b.armed > 0 AND b.needs_approval = 1 AND b.decided_at IS NULL"},
 	{"rekey_batch", rekeyBatchID, "the order of each device is its own, to where the batch goes", fixTamper,
 		`SELECT i.batch FROM rekey_batch_item i JOIN rekey_batch b ON b.id = i.batch JOIN rekey r ON r.id = i.rekey
-		WHERE r.device <> i.device OR r.org <> b.org OR r.join_eui <> b.join_eui OR r.thumbprint <> b.thumbprint OR r.rekey_key <> b.rekey_key`},
+		WHERE r.device <> i.device OR r.org <> b.org OR r.join_eui <> b.join_eui OR r.thumbprint <> b.thumbprint OR r.rekey_key <> b.rekey_key
+		OR coalesce(r.join_server, 0) <> coalesce(b.join_server, 0) OR coalesce(r.recipient, 0) <> coalesce(b.recipient, 0)`},
 }
 
 // keptSet is a row of device_set.

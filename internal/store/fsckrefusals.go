@@ -24,6 +24,7 @@ func (f *checkup) refusals() error {
 		{"refusal_device", "peer", peerID, joinery.MaxPeerRefusals},
 		{"refusal_unknown", "peer", peerID, joinery.MaxUnknownDevices},
 		{"refusal_peer", "peer", peerID, len(joinery.RefusalReasons)},
+		{"attempt", "org", orgID, joinery.MaxOrgAttempts + 1},
 	} {
 		query := fmt.Sprintf("SELECT %s FROM %s GROUP BY %s HAVING count(*) > %d", bound.by, bound.table, bound.by, bound.most)
 		err := f.c.each(query, func(r *row) error {
@@ -33,6 +34,13 @@ func (f *checkup) refusals() error {
 		if err != nil {
 			return err
 		}
+	}
+	err := f.c.each("SELECT a.org FROM attempt a WHERE a.device <> 0 AND NOT EXISTS (SELECT 1 FROM device WHERE id = a.device AND deleted_at IS NULL)", func(r *row) error {
+		f.report("attempt", orgID(r.int()), "it is about a device that is here, or about none", fixRefusals)
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	for _, table := range []struct{ name, decided string }{
 		{"refusal_device", "decided"}, {"refusal_unknown", "'{}'"}, {"refusal_peer", "'{}'"},

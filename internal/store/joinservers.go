@@ -162,7 +162,7 @@ func (d *DB) FormerJoinServer(ctx context.Context, receiptKey []byte) (id joiner
 }
 
 func (c conn) joinServers() (list []joinery.JoinServer, err error) {
-	const query = `SELECT id, name, transport_key, receipt_key, coalesce(url, ''), spki, ca, coalesce(san, ''), cursor, created_at
+	const query = `SELECT id, name, transport_key, receipt_key, coalesce(url, ''), spki, ca, coalesce(san, ''), cursor_epoch, cursor, created_at
 		FROM join_server WHERE removed_at IS NULL ORDER BY name`
 	err = c.each(query, func(r *row) error {
 		j := joinery.JoinServer{ID: joinery.JoinServerID(r.int()), Name: r.text(), TransportKey: r.blob(), ReceiptKey: r.blob(), URL: r.text()}
@@ -177,7 +177,7 @@ func (c conn) joinServers() (list []joinery.JoinServer, err error) {
 		case len(j.Identity.CA) > 0:
 			j.Identity.Kind = joinery.CredentialCA
 		}
-		j.Cursor, j.CreatedAt = uint64(r.int()), r.time()
+		j.Cursor, j.CreatedAt = joinery.ReceiptPlace{Epoch: uint64(r.int()), N: uint64(r.int())}, r.time()
 		list = append(list, j)
 		return nil
 	})

@@ -136,9 +136,10 @@ func optionalTime(at time.Time) any {
 // all: how far hand-overs have come, which orders are confirmed, which end unsent,
 // and where the next page begins. CodeConflict where after is not how far the
 // receipts were read.
-func (d *DB) TakeReceipt(ctx context.Context, from joinery.JoinServerID, after, next uint64, list []joinery.PassageChange) error {
+func (d *DB) TakeReceipt(ctx context.Context, from joinery.JoinServerID, after, next joinery.ReceiptPlace, list []joinery.PassageChange) error {
 	return d.do(ctx, func(t *tx) error {
-		n, err := t.changes("UPDATE join_server SET cursor = ? WHERE id = ? AND cursor = ?", int64(next), from, int64(after))
+		n, err := t.changes("UPDATE join_server SET cursor_epoch = ?, cursor = ? WHERE id = ? AND cursor_epoch = ? AND cursor = ?",
+			int64(next.Epoch), int64(next.N), from, int64(after.Epoch), int64(after.N))
 		if err == nil && n != 1 {
 			err = joinery.Errorf(joinery.CodeConflict, "these receipts were read already")
 		}
@@ -167,12 +168,12 @@ func (t *tx) changePassage(from joinery.JoinServerID, c joinery.PassageChange) e
 	return t.finish(t.settleRekeying(device), c.Ended)
 }
 
-// ReadReceiptsAgain begins with the first of a Join Server's receipts again, and has
-// what went there offered again: it came back from a backup, and knows less than it
-// told.
-func (d *DB) ReadReceiptsAgain(ctx context.Context, from joinery.JoinServerID, now time.Time) error {
+// ReadReceiptsAgain begins with the first of a Join Server's receipts again, of an epoch,
+// and has what went there offered again: it came back from a backup, and knows less than
+// it told.
+func (d *DB) ReadReceiptsAgain(ctx context.Context, from joinery.JoinServerID, epoch uint64, now time.Time) error {
 	return d.do(ctx, func(t *tx) error {
-		if err := t.exec("UPDATE join_server SET cursor = 0 WHERE id = ?", from); err != nil {
+		if err := t.exec("UPDATE join_server SET cursor_epoch = ?, cursor = 0 WHERE id = ?", int64(epoch), from); err != nil {
 			return err
 		}
 		return t.exec(`UPDATE passage SET state = 'waiting', said = 'it came back from a backup', next_at = ? WHERE state IN ('parked', 'taken')

@@ -195,10 +195,14 @@ func (d *DB) RemoveProductKey(ctx context.Context, product joinery.ProductID, id
 }
 
 func (c conn) releases(where string, args ...any) (list []joinery.Release, err error) {
-	err = c.each("SELECT f.id, f.product, f.version, f.digest, f.counter, f.statement, f.key, f.at, f.withdrawn_at FROM firmware_release f "+where, func(r *row) error {
+	err = c.each("SELECT f.id, f.product, f.version, f.digest, f.counter, f.statement, f.key, f.at, f.withdrawn_at, f.floor FROM firmware_release f "+where, func(r *row) error {
 		f := joinery.Release{ID: joinery.ReleaseID(r.int()), Product: joinery.ProductID(r.int()), Version: r.text()}
 		r.into(f.Digest[:])
 		f.Counter, f.Statement, f.Key, f.At, f.WithdrawnAt = uint32(r.int()), r.blob(), joinery.ProductKeyID(r.int()), r.time(), r.time()
+		if !r.null() {
+			lowered := uint32(r.int())
+			f.Lowered = &lowered
+		}
 		list = append(list, f)
 		return nil
 	}, args...)
@@ -240,7 +244,7 @@ func (d *DB) AddRelease(ctx context.Context, f joinery.Release, a joinery.AuditE
 			return 0, err
 		case back != 0:
 			f.ID = joinery.ReleaseID(back)
-			err = t.exec("UPDATE firmware_release SET statement = ?, key = ?, at = ?, withdrawn_at = NULL WHERE id = ?", f.Statement, f.Key, f.At, f.ID)
+			err = t.exec("UPDATE firmware_release SET statement = ?, key = ?, at = ?, withdrawn_at = NULL, floor = NULL WHERE id = ?", f.Statement, f.Key, f.At, f.ID)
 		default:
 			err = t.exec("INSERT INTO firmware_release (id, product, version, digest, counter, statement, key, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
 				f.ID, f.Product, f.Version, f.Digest, f.Counter, f.Statement, f.Key, f.At)
@@ -257,6 +261,23 @@ func (d *DB) WithdrawRelease(ctx context.Context, product joinery.ProductID, id 
 		n, err := t.changes("UPDATE firmware_release SET withdrawn_at = ? WHERE id = ? AND product = ? AND withdrawn_at IS NULL", a.At, id, product)
 		if err == nil && n == 0 {
 			err = notFound("release that is not withdrawn")
+		}
+		return t.finish(err, a)
+	})
+}
+
+// LowerFloor lets devices that have shown a release which was withdrawn go down to a
+// counter below its own. CodeNotFound where there is no such release, CodeConflict where
+// it stands, or the counter is not below its own.
+func (d *DB) LowerFloor(ctx context.Context, product joinery.ProductID, id joinery.ReleaseID, counter uint32, a joinery.AuditEntry) error {
+	return d.do(ctx, func(t *tx) error {
+		there, err := t.integer("SELECT count(*) FROM firmware_release WHERE id = ? AND product = ?", id, product)
+		if err != nil || there == 0 {
+			return orNotFound(err, "release")
+		}
+		n, err := t.changes("UPDATE firmware_release SET floor = ? WHERE id = ? AND withdrawn_at IS NOT NULL AND counter > ?", int64(counter), id, int64(counter))
+		if err == nil && n == 0 {
+			err = joinery.Errorf(joinery.CodeConflict, "only of a release that was withdrawn the floor can be lowered, to a counter below its own")
 		}
 		return t.finish(err, a)
 	})

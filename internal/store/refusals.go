@@ -22,6 +22,7 @@ func (d *DB) RecordRefusals(ctx context.Context, b joinery.RefusalBatch) error {
 			func() error { return t.countPeers(b.Peers) },
 			func() error { return t.countUnknown(b.Unknown) },
 			func() error { return t.countDevices(b.Devices) },
+			func() error { return t.countAttempts(b.Attempts) },
 		)
 	})
 }

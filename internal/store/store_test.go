@@ -43,13 +43,21 @@ func (b backend) Reopen(t testing.TB) storetest.Backend {
 
 func (b backend) CheckInvariants(t testing.TB) {
 	t.Helper()
+	for _, v := range b.Violations(t) {
+		t.Errorf("fsck: %s", v)
+	}
+}
+
+func (b backend) Violations(t testing.TB) (list []string) {
+	t.Helper()
 	found, err := b.Fsck(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, v := range found {
-		t.Errorf("fsck: %s", v)
+		list = append(list, v.String())
 	}
+	return list
 }
 
 func TestContract(t *testing.T) { storetest.Run(t, openBackend) }

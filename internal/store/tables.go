@@ -74,6 +74,7 @@ var tables = []stateTable{
 	{name: "refusal_device", key: []string{"device", "owner", "peer", "reason"}},
 	{name: "refusal_unknown", key: []string{"peer", "join_eui", "dev_eui"}},
 	{name: "refusal_peer", key: []string{"peer", "reason"}},
+	{name: "attempt", key: []string{"org", "device", "by_whom", "act", "reason"}},
 	{name: "event_page", key: []string{"id"}},
 	{name: "event_feed", key: []string{"id"}},
 	{name: "event_source", key: []string{"server"}},

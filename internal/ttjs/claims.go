@@ -27,6 +27,7 @@ func (s *Server) claim(w http.ResponseWriter, r *http.Request, peer joinery.Peer
 	}
 	body.NetworkDevice = device
 	if err := s.Claims.Claim(r.Context(), peer, body); err != nil {
+		s.attemptedAs(r, peer, device.DevEUI, err)
 		s.refuseHeld(w, r, err, messageNotClaim)
 		return
 	}
@@ -50,6 +51,7 @@ func (s *Server) claimStatus(w http.ResponseWriter, r *http.Request, peer joiner
 	}
 	b, err := s.Claims.Status(r.Context(), peer, device)
 	if err != nil {
+		s.attemptedAs(r, peer, device.DevEUI, err)
 		s.refuseHeld(w, r, err, messageNotStatus)
 		return
 	}
@@ -68,6 +70,7 @@ func (s *Server) unclaim(w http.ResponseWriter, r *http.Request, peer joinery.Pe
 		return
 	}
 	if err := s.Claims.Unclaim(r.Context(), peer, device); err != nil {
+		s.attemptedAs(r, peer, device.DevEUI, err)
 		s.refuseHeld(w, r, err, messageNotUnclaim)
 		return
 	}
@@ -104,6 +107,7 @@ func (s *Server) unclaimAll(w http.ResponseWriter, r *http.Request, peer joinery
 	messages := make(map[string]message, len(failed))
 	for devEUI, err := range failed {
 		s.logFailure(r, err)
+		s.attemptedAs(r, peer, devEUI, err)
 		messages[devEUI.String()] = message{textOf(err, messageNotUnclaim)}
 	}
 	writeJSON(w, http.StatusBadRequest, messages)

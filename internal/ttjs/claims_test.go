@@ -54,6 +54,9 @@ func TestClaimReplayed(t *testing.T) {
 	_, _, _, err = there.Status(ctx, d.DevEUI)
 	wantUser(t, "another's status", err, errUserDenied)
 	wantUser(t, "another's unclaim", there.Unclaim(ctx, d.DevEUI), errUserDenied)
+	for _, method := range []string{http.MethodPut, http.MethodGet, http.MethodDelete} {
+		f.attempts.want(t, method+" /api/v2/devices/{devEUI}/claim: not-held by peer of "+d.DevEUI.String())
+	}
 
 	wantUser(t, "unclaim", here.Unclaim(ctx, d.DevEUI), nil)
 	wantUser(t, "unclaim again", here.Unclaim(ctx, d.DevEUI), errUserNotClaimed)

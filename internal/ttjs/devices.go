@@ -137,6 +137,7 @@ func (s *Server) getDevice(w http.ResponseWriter, r *http.Request, caller joiner
 	}
 	state, err := s.findDevice(r, caller)
 	if err != nil {
+		s.attempted(r, caller, err)
 		s.refuse(w, r, err)
 		return
 	}
@@ -146,6 +147,7 @@ func (s *Server) getDevice(w http.ResponseWriter, r *http.Request, caller joiner
 	}
 	if showsToken(caller, state.Device) {
 		if d.OwnerToken, err = s.Tokens.OwnerToken(r.Context(), caller, state.Device.ID); err != nil {
+			s.attempted(r, caller, err)
 			s.refuse(w, r, err)
 			return
 		}
@@ -171,6 +173,7 @@ func (s *Server) deleteDevice(w http.ResponseWriter, r *http.Request, caller joi
 		err = s.Devices.Delete(r.Context(), caller, state.Device.ID)
 	}
 	if err != nil {
+		s.attempted(r, caller, err)
 		s.refuse(w, r, err)
 		return
 	}

@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/big"
@@ -69,6 +70,32 @@ type fixture struct {
 	here     party
 	there    party
 	imported int
+	attempts attempts
+}
+
+// attempts remembers what was refused: act, reason, who and which device.
+type attempts struct {
+	mu   sync.Mutex
+	seen map[string]bool
+}
+
+func (a *attempts) Attempt(x *joinery.Attempt) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.seen == nil {
+		a.seen = map[string]bool{}
+	}
+	who, _, _ := strings.Cut(x.By, " ")
+	a.seen[fmt.Sprintf("%s: %s by %s of %s", x.Act, x.Reason, who, x.DevEUI)] = true
+}
+
+func (a *attempts) want(t testing.TB, line string) {
+	t.Helper()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.seen[line] {
+		t.Errorf("nothing tells of %q: %v", line, a.seen)
+	}
 }
 
 // party is an Application Server with its certificate.
@@ -124,7 +151,7 @@ func startLimited(t testing.TB, perMinute int) *fixture {
 	imports := provisioning.New(f.db, f.db, keys)
 	door := must[*api.Server](t)(api.New(api.Options{Log: log, PerMinute: f.perMinute}))
 	v2 := must[*ttjs.Server](t)(ttjs.New(ttjs.Options{
-		Rates: door,
+		Rates: door, Attempts: &f.attempts,
 		Peers: f.fleet.Directory(), Claims: claim.NewNetworks(f.db, keys, f.fleet, claim.NetworkOptions{AnswerAfter: -1}),
 		Devices: f.fleet, Tokens: f.claim, Imports: imports, Local: api.LocalCaller, TransportKey: keys.TransportKey, Version: "1.2.3", Log: log,
 		Authenticate: func(ctx context.Context, bearer string) (joinery.Caller, error) {

@@ -55,6 +55,20 @@ func TestRoutesNeedTheirRights(t *testing.T) {
 	}
 }
 
+// What is refused of a device is noted for who holds it, and for whose credential it
+// was.
+func TestRefusedAttemptsAreNoted(t *testing.T) {
+	f := start(t)
+	d, _ := f.device(t)
+	path := "/api/v2/devices/" + d.DevEUI.String()
+	f.by(t, f.newKey(t, f.org, joinery.RightDevicesImport), http.MethodGet, path, "")
+	f.attempts.want(t, "GET /api/v2/devices/{devEUI}: no-right by key of "+d.DevEUI.String())
+	f.by(t, "", http.MethodDelete, path, "")
+	f.attempts.want(t, "DELETE /api/v2/devices/{devEUI}: no-credential by  of "+d.DevEUI.String())
+	f.by(t, f.key, http.MethodGet, "/api/v2/devices/0000000000000001", "")
+	f.attempts.want(t, "GET /api/v2/devices/{devEUI}: not-held by key of 0000000000000001")
+}
+
 // Without the right to read tokens a device is shown without its own, and nothing
 // says that it was read.
 func TestTokensNeedTheirRight(t *testing.T) {

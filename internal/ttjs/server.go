@@ -63,6 +63,11 @@ type Rates interface {
 	SpendPeer(answer http.Header, peer joinery.PeerID, requests int) error
 }
 
+// Attempts takes refused attempts, and waits for nothing.
+type Attempts interface {
+	Attempt(a *joinery.Attempt)
+}
+
 // Options is all that the door needs.
 type Options struct {
 	Peers   Peers
@@ -73,6 +78,8 @@ type Options struct {
 	// Rates counts requests together with those at the other doors of people and
 	// scripts.
 	Rates Rates
+	// Attempts takes what was refused, for the custody log; nil is nobody.
+	Attempts Attempts
 	// Authenticate checks an API key or session. These clients name no
 	// organisation: it acts for its own.
 	Authenticate func(ctx context.Context, bearer string) (joinery.Caller, error)
@@ -223,6 +230,7 @@ func (s *Server) asCaller(need joinery.Right, next func(http.ResponseWriter, *ht
 			if joinery.CodeOf(err) == joinery.CodeUnauthenticated {
 				w.Header().Set("WWW-Authenticate", `Bearer realm="joinery"`)
 			}
+			s.attempted(r, caller, err)
 			s.refuse(w, r, err)
 			return
 		}

@@ -20,8 +20,8 @@ type HandingOver interface {
 	NoteOffered(ctx context.Context, to joinery.JoinServer, now time.Time, list []joinery.PassageOffer) ([]joinery.RekeyID, error)
 	NoteHandover(ctx context.Context, to joinery.JoinServer, now time.Time, list []joinery.PassageOffer) error
 	MovePassage(ctx context.Context, id joinery.RekeyID, p joinery.Passage, a joinery.AuditEntry) error
-	TakeReceipt(ctx context.Context, from joinery.JoinServerID, after, next uint64, list []joinery.PassageChange) error
-	ReadReceiptsAgain(ctx context.Context, from joinery.JoinServerID, now time.Time) error
+	TakeReceipt(ctx context.Context, from joinery.JoinServerID, after, next joinery.ReceiptPlace, list []joinery.PassageChange) error
+	ReadReceiptsAgain(ctx context.Context, from joinery.JoinServerID, epoch uint64, now time.Time) error
 	Arrive(ctx context.Context, a joinery.Arrival, limit int, entry joinery.AuditEntry) (joinery.Arrival, error)
 	RefuseArrival(ctx context.Context, id joinery.ArrivalID, reason string, news []byte, entry joinery.AuditEntry) (bool, error)
 	ParkedArrivals(ctx context.Context, before time.Time, limit int) ([]joinery.Arrival, error)
@@ -33,7 +33,7 @@ type HandingOver interface {
 	ExpectedArrivals(ctx context.Context, from joinery.JoinServerID, now time.Time, limit int) ([]joinery.Arrival, error)
 	JoinedArrivals(ctx context.Context, from joinery.JoinServerID, after joinery.ArrivalID, limit int) ([]joinery.Arrival, error)
 	JoinedArrivalsOf(ctx context.Context, device joinery.DeviceID) ([]joinery.Arrival, error)
-	ArrivalNews(ctx context.Context, from joinery.JoinServerID, after uint64, limit int) ([]joinery.ArrivalNews, uint64, error)
+	ArrivalNews(ctx context.Context, from joinery.JoinServerID, after uint64, limit int) ([]joinery.ArrivalNews, joinery.ReceiptPlace, error)
 	Expect(ctx context.Context, x joinery.Expectation, limit int, entry joinery.AuditEntry) error
 	EndExpectation(ctx context.Context, id joinery.ExpectationID, org joinery.OrgID, entry joinery.AuditEntry) error
 	Expectations(ctx context.Context, org joinery.OrgID) ([]joinery.Expectation, error)
@@ -125,11 +125,15 @@ func passages(t *testing.T, open func(testing.TB) Backend) {
 		Order: o.ID, Passage: joinery.Passage{State: joinery.PassageJoined, ChangedAt: epoch}, Entry: w.audit(joinery.AuditRekeyPassage),
 		State: joinery.RekeyConfirmed, Ended: w.audit(joinery.AuditRekeyConfirmed),
 	}
-	w.refused(w.TakeReceipt(w.ctx, j.ID, 3, 4, []joinery.PassageChange{joined}), joinery.CodeConflict)
-	w.ok(w.TakeReceipt(w.ctx, j.ID, 0, 4, []joinery.PassageChange{joined}))
-	w.refused(w.TakeReceipt(w.ctx, j.ID, 0, 4, []joinery.PassageChange{joined}), joinery.CodeConflict)
-	w.ok(w.ReadReceiptsAgain(w.ctx, j.ID, epoch))
-	w.ok(w.TakeReceipt(w.ctx, j.ID, 0, 4, []joinery.PassageChange{joined}))
+	at := func(epoch, n uint64) joinery.ReceiptPlace { return joinery.ReceiptPlace{Epoch: epoch, N: n} }
+	w.refused(w.TakeReceipt(w.ctx, j.ID, at(0, 3), at(0, 4), []joinery.PassageChange{joined}), joinery.CodeConflict)
+	w.ok(w.ReadReceiptsAgain(w.ctx, j.ID, 8, epoch))
+	w.refused(w.TakeReceipt(w.ctx, j.ID, at(0, 0), at(0, 4), []joinery.PassageChange{joined}), joinery.CodeConflict)
+	w.ok(w.TakeReceipt(w.ctx, j.ID, at(8, 0), at(8, 4), []joinery.PassageChange{joined}))
+	w.refused(w.TakeReceipt(w.ctx, j.ID, at(8, 0), at(8, 4), []joinery.PassageChange{joined}), joinery.CodeConflict)
+	w.refused(w.TakeReceipt(w.ctx, j.ID, at(7, 4), at(7, 5), []joinery.PassageChange{joined}), joinery.CodeConflict)
+	w.ok(w.ReadReceiptsAgain(w.ctx, j.ID, 0, epoch))
+	w.ok(w.TakeReceipt(w.ctx, j.ID, at(0, 0), at(0, 4), []joinery.PassageChange{joined}))
 	move(joinery.PassageParked) // too late
 	w.Backend = w.Reopen(t)
 	end := w.again(s).Rekeying.Order
@@ -272,7 +276,7 @@ func arrivals(t *testing.T, open func(testing.TB) Backend) {
 	news, newest, err := w.ArrivalNews(w.ctx, j.ID, 1, 10)
 	w.ok(err)
 	w.equal(news, []joinery.ArrivalNews{{N: 2, Line: []byte("two")}, {N: 3, Line: []byte("three")}})
-	w.equal(newest, uint64(3))
+	w.equal(newest, joinery.ReceiptPlace{N: 3})
 
 	stranger := w.addOrg("stranger")
 	theirs, err := w.Arrivals(w.ctx, stranger, 0, 10)

@@ -40,6 +40,7 @@ type Products interface {
 	FirmwareReleases(ctx context.Context, product joinery.ProductID, after joinery.ReleaseID, limit int) ([]joinery.Release, error)
 	AddRelease(ctx context.Context, f joinery.Release, a joinery.AuditEntry) (joinery.ReleaseID, error)
 	WithdrawRelease(ctx context.Context, product joinery.ProductID, id joinery.ReleaseID, a joinery.AuditEntry) error
+	LowerFloor(ctx context.Context, product joinery.ProductID, id joinery.ReleaseID, counter uint32, a joinery.AuditEntry) error
 }
 
 func runAttestations(t *testing.T, open func(testing.TB) Backend) {
@@ -243,6 +244,38 @@ func attestWithdrawn(t *testing.T, open func(testing.TB) Backend) {
 	w.put(of(c, 2, f))
 	low := of(a, 1, f)
 	w.put(low)
+
+	// What was shown of a release that was withdrawn is the floor still, until it is
+	// lowered: also once another one was shown.
+	floor := func(want uint32) {
+		t.Helper()
+		got, err := w.Appraise(w.ctx, c.Device.ID)
+		w.ok(err)
+		w.equal(got.Floor, want)
+	}
+	older := f
+	older.ID, older.Version, older.Digest, older.Counter, older.Key = joinery.NewReleaseID(), "0", [32]byte{8}, f.Counter-2, next.ID
+	_, err = w.AddRelease(w.ctx, older, w.audit(joinery.AuditReleaseAdded))
+	w.ok(err)
+	newer := older
+	newer.ID, newer.Version, newer.Digest, newer.Counter = joinery.NewReleaseID(), "3", [32]byte{7}, f.Counter+4
+	_, err = w.AddRelease(w.ctx, newer, w.audit(joinery.AuditReleaseAdded))
+	w.ok(err)
+	w.put(of(c, 2, newer))
+	w.ok(w.WithdrawRelease(w.ctx, p.ID, newer.ID, w.audit(joinery.AuditReleaseWithdrawn)))
+	ends(1)
+	floor(newer.Counter)
+	w.put(of(c, 2, older))
+	floor(newer.Counter)
+	lowered := w.audit(joinery.AuditFloorLowered)
+	w.refused(w.LowerFloor(w.ctx, p.ID, older.ID, 1, lowered), joinery.CodeConflict) // it stands
+	w.refused(w.LowerFloor(w.ctx, p.ID, newer.ID, newer.Counter, lowered), joinery.CodeConflict)
+	w.refused(w.LowerFloor(w.ctx, joinery.NewProductID(), newer.ID, 1, lowered), joinery.CodeNotFound)
+	w.ok(w.LowerFloor(w.ctx, p.ID, newer.ID, 1, lowered))
+	floor(1)
+	w.put(of(c, 2, older))
+	floor(older.Counter)
+	w.put(of(c, 2, f))
 
 	// Without its product nothing stands above L1.
 	w.ok(w.RemoveProduct(w.ctx, p.ID, w.audit(joinery.AuditProductRemoved)))

@@ -184,6 +184,8 @@ type Life interface {
 	Reopen(t testing.TB) Backend
 	// CheckInvariants fails t for each invariant that does not hold.
 	CheckInvariants(t testing.TB)
+	// Violations gives them.
+	Violations(t testing.TB) []string
 }
 
 // Run runs the whole contract. open gives an empty store, new in each call.

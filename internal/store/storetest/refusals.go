@@ -91,6 +91,7 @@ func runRefusals(t *testing.T, open func(testing.TB) Backend) {
 		w.equal(w.logged(s, joinery.AuditDeviceRefused), []string{"1", "42", "50"})
 		w.CheckInvariants(t)
 	})
+	t.Run("attempts are told in the custody log, to whom they concern", func(t *testing.T) { runAttempts(t, open) })
 	t.Run("wrong owner tokens are told in the custody log", func(t *testing.T) {
 		w := newWorld(t, open)
 		s := w.add(derived(1))

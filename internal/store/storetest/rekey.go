@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -73,6 +74,7 @@ func runRekeying(t *testing.T, open func(testing.TB) Backend) {
 	t.Run("orders", func(t *testing.T) { rekeyOrders(t, open) })
 	t.Run("candidates", func(t *testing.T) { rekeyCandidates(t, open) })
 	t.Run("approval", func(t *testing.T) { rekeyApproval(t, open) })
+	t.Run("approval that does not cover the order", func(t *testing.T) { rekeyUncovered(t, open) })
 	t.Run("batches", func(t *testing.T) { rekeyBatches(t, open) })
 	t.Run("recipients", func(t *testing.T) { rekeyRecipients(t, open) })
 	t.Run("meanwhile", func(t *testing.T) { rekeyMeanwhile(t, open) })
@@ -123,7 +125,7 @@ func joinServerIdentity(t *testing.T, open func(testing.TB) Backend) {
 			w.refused(w.ChangeJoinServer(w.ctx, o, "former", changed), joinery.CodeConflict)
 		}
 	}
-	w.ok(w.TakeReceipt(w.ctx, j.ID, 0, 7, nil))
+	w.ok(w.TakeReceipt(w.ctx, j.ID, joinery.ReceiptPlace{}, joinery.ReceiptPlace{N: 7}, nil))
 	next := j
 	next.Name, next.URL, next.Identity.SPKI, next.TransportKey, next.Ours = "renamed", "https://elsewhere.example.com", [32]byte{2}, randomBytes(400), nil
 	w.ok(w.ChangeJoinServer(w.ctx, next, "former", changed))
@@ -132,7 +134,7 @@ func joinServerIdentity(t *testing.T, open func(testing.TB) Backend) {
 	w.refused(w.ChangeJoinServer(w.ctx, forged, "former", changed), joinery.CodeConflict)
 	unknown := other(func(*joinery.JoinServer) {})
 	w.refused(w.ChangeJoinServer(w.ctx, unknown, "former", changed), joinery.CodeNotFound)
-	next.Cursor = 7
+	next.Cursor.N = 7
 	w.pinned(next, plain)
 
 	// Forgotten and pinned again, it is the same; in between its name is anybody's.
@@ -305,6 +307,7 @@ func rekeyApproval(t *testing.T, open func(testing.TB) Backend) {
 	// One of the two was taken back: the other is not armed either.
 	w.ok(w.EndRekey(w.ctx, second.ID, w.org, joinery.RekeyCancelled, w.audit(joinery.AuditRekeyCancelled)))
 	entry := w.audit(joinery.AuditRekeyApproved)
+	entry.Actor = "another"
 	w.refused(w.ApproveRekeys(w.ctx, []joinery.RekeyOrder{first, second}, []joinery.AuditEntry{entry, entry}), joinery.CodeConflict)
 	if w.again(s).Device.Rekeying {
 		t.Error("half of what was approved is armed")
@@ -328,6 +331,54 @@ func rekeyApproval(t *testing.T, open func(testing.TB) Backend) {
 		t.Errorf("%+v", orders)
 	}
 	w.CheckInvariants(t)
+}
+
+// rekeyUncovered: fsck finds orders that were armed otherwise than another person
+// approved them.
+func rekeyUncovered(t *testing.T, open func(testing.TB) Backend) {
+	w, s, j := rekeyWorld(t, open)
+	n := byte(0)
+	plant := func(change func(requested, approved *joinery.AuditEntry), want string, alsoBy ...string) {
+		t.Helper()
+		n++
+		o := w.order(s, n)
+		o.Server, o.State, o.ArmedAt, o.Thumbprint, o.RekeyKey = j.ID, joinery.RekeyRequested, time.Time{}, "key", n%2 == 0
+		said := func(event joinery.AuditEvent, actor string) joinery.AuditEntry {
+			e := w.about(event, s)
+			e.Actor, e.At = actor, o.At.Add(time.Second)
+			e.Detail = map[string]string{"order": o.ID.String(), "new_join_eui": o.Rekey.JoinEUI.String(), "key": o.Thumbprint}
+			if o.RekeyKey {
+				e.Detail["rekeying_key"] = "goes with it"
+			}
+			return e
+		}
+		requested, approved := said(joinery.AuditRekeyRequested, o.By), said(joinery.AuditRekeyApproved, "another")
+		before := len(w.Violations(t))
+		change(&requested, &approved)
+		entries := []joinery.AuditEntry{requested}
+		for _, actor := range alsoBy {
+			entries = append(entries, said(joinery.AuditRekeyApproved, actor))
+		}
+		w.ok(w.ArmRekey(w.ctx, o, j.ID, entries...))
+		w.ok(w.ApproveRekeys(w.ctx, []joinery.RekeyOrder{o}, []joinery.AuditEntry{approved}))
+		found := w.Violations(t)
+		if hit := slices.ContainsFunc(found, func(v string) bool { return strings.Contains(v, o.ID.String()) && strings.Contains(v, want) }); hit != (want != "") || !hit && len(found) != before {
+			t.Errorf("fsck finds %q, want %q", found, want)
+		}
+		w.ok(w.EndRekey(w.ctx, o.ID, w.org, joinery.RekeyCancelled, w.about(joinery.AuditRekeyCancelled, s)))
+	}
+	const covers = "device, JoinEUI, key and whether the rekeying key goes"
+	for range 2 {
+		plant(func(_, _ *joinery.AuditEntry) {}, "")
+	}
+	plant(func(_, a *joinery.AuditEntry) { a.Detail["key"] = "another" }, covers)
+	plant(func(_, a *joinery.AuditEntry) { a.Detail["new_join_eui"] = s.Device.DevEUI.String() }, covers)
+	plant(func(_, a *joinery.AuditEntry) { a.Detail["rekeying_key"] = "goes with it" }, covers)
+	plant(func(_, a *joinery.AuditEntry) { delete(a.Detail, "rekeying_key") }, covers)
+	plant(func(r, _ *joinery.AuditEntry) { r.Detail["key"] = "another" }, covers)
+	plant(func(_, a *joinery.AuditEntry) { a.Event = joinery.AuditRekeySent }, "has his approval")
+	plant(func(_, a *joinery.AuditEntry) { a.Event = joinery.AuditRekeySent }, "who the log says", "nobody")
+	plant(func(_, a *joinery.AuditEntry) { a.Actor = "storetest" }, "not by who asked")
 }
 
 // rekeyRecipients: what goes to a recipient of the owner's is disclosed for ever,

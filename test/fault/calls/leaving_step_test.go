@@ -254,12 +254,12 @@ func (x stepStore) MovePassage(ctx context.Context, id joinery.RekeyID, p joiner
 	return act(x.s, "MovePassage", func() error { return x.db.MovePassage(ctx, id, p, a) })
 }
 
-func (x stepStore) TakeReceipt(ctx context.Context, from joinery.JoinServerID, after, next uint64, list []joinery.PassageChange) error {
+func (x stepStore) TakeReceipt(ctx context.Context, from joinery.JoinServerID, after, next joinery.ReceiptPlace, list []joinery.PassageChange) error {
 	return act(x.s, "TakeReceipt", func() error { return x.db.TakeReceipt(ctx, from, after, next, list) })
 }
 
-func (x stepStore) ReadReceiptsAgain(ctx context.Context, from joinery.JoinServerID, now time.Time) error {
-	return act(x.s, "ReadReceiptsAgain", func() error { return x.db.ReadReceiptsAgain(ctx, from, now) })
+func (x stepStore) ReadReceiptsAgain(ctx context.Context, from joinery.JoinServerID, epoch uint64, now time.Time) error {
+	return act(x.s, "ReadReceiptsAgain", func() error { return x.db.ReadReceiptsAgain(ctx, from, epoch, now) })
 }
 
 func (x stepStore) RangeOrg(ctx context.Context, joinEUI lorawan.EUI64) (joinery.OrgID, error) {
@@ -306,7 +306,7 @@ func (x stepStore) JoinedArrivalsOf(ctx context.Context, device joinery.DeviceID
 	return step(x.s, "JoinedArrivalsOf", func() ([]joinery.Arrival, error) { return x.db.JoinedArrivalsOf(ctx, device) })
 }
 
-func (x stepStore) ArrivalNews(ctx context.Context, from joinery.JoinServerID, after uint64, limit int) (list []joinery.ArrivalNews, newest uint64, err error) {
+func (x stepStore) ArrivalNews(ctx context.Context, from joinery.JoinServerID, after uint64, limit int) (list []joinery.ArrivalNews, newest joinery.ReceiptPlace, err error) {
 	err = act(x.s, "ArrivalNews", func() (err error) {
 		list, newest, err = x.db.ArrivalNews(ctx, from, after, limit)
 		return err

@@ -131,7 +131,7 @@ DO $$ DECLARE t text; BEGIN
 	LOOP EXECUTE format('DELETE FROM %I', t); END LOOP;
 END $$;
 DELETE FROM organisation WHERE id <> (SELECT operator_org FROM store);
-UPDATE store SET fence = 'none', fence_at = NULL, fence_note = '', jump = NULL, jumped = 0, join_nonce_floor = 0;
+UPDATE store SET fence = 'none', fence_at = NULL, fence_note = '', jump = NULL, jumped = 0, join_nonce_floor = 0, receipt_epoch = 0;
 UPDATE joinery_schema SET audit_id = 0, fleet = 0;`
 
 // URL is where a database of the server is reached.
