@@ -283,7 +283,9 @@ func TestBatchOfOrders(t *testing.T) {
 		Owner: w.maker, By: "ann", At: epoch, ArmedAt: epoch, ExpiresAt: epoch.Add(time.Hour),
 	}
 	armed := w.about(joinery.AuditRekeyArmed, w.maker, devices[1])
-	armed.Actor, armed.Detail = "ann", map[string]string{"order": o.ID.String(), "batch": b.ID.String(), "key": thumbprint, "approved_by": "ben"}
+	armed.Actor, armed.Detail = "ann", map[string]string{
+		"order": o.ID.String(), "batch": b.ID.String(), "new_join_eui": testJoinEUI.String(), "key": thumbprint, "approved_by": "ben",
+	}
 	_, err = w.db.ArmRekeyBatch(w.ctx, b.ID, []joinery.RekeyBatchArm{
 		{Index: 0, Code: joinery.CodeConflict, Reason: "it cannot"}, {Index: 1, Order: o, Entry: armed},
 	}, step(joinery.AuditRekeyBatchDone, "ann", nil))

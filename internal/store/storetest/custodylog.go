@@ -277,7 +277,7 @@ func ordersInCustody(t *testing.T, open func(testing.TB) Backend) {
 	o := w.order(s, 1)
 	o.Rekey.JoinEUI, o.Thumbprint = b.JoinEUI, b.Thumbprint
 	armed := w.about(joinery.AuditRekeyArmed, s)
-	armed.Detail = map[string]string{"batch": b.ID.String(), "order": o.ID.String()}
+	armed.Detail = map[string]string{"batch": b.ID.String(), "order": o.ID.String(), "new_join_eui": b.JoinEUI.String(), "key": b.Thumbprint}
 	about.Event = joinery.AuditRekeyBatchDone
 	_, err = w.ArmRekeyBatch(w.ctx, b.ID, []joinery.RekeyBatchArm{{Order: o, Entry: armed}}, about)
 	w.ok(err)
