@@ -145,7 +145,7 @@ func attestedText(d client.Device) string {
 	if d.AttestedUntil.IsZero() {
 		return d.Attestation
 	}
-	return d.Attestation + " until " + when(d.AttestedUntil, "?")
+	return fmt.Sprintf("%s on basis %s until %s", d.Attestation, d.AttestedBasis, when(d.AttestedUntil, "?"))
 }
 
 func (a *app) showDevice(d client.Device, known ...client.Disclosure) error {
