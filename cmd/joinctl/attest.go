@@ -62,7 +62,8 @@ without it standard output. It is good for one answer, for an hour or --valid.` 
 		if err := os.WriteFile(out, text, 0o644); err != nil {
 			return err
 		}
-		return a.done(ch, "%s: the challenge is in %s until %s", deviceName(d), out, when(ch.ExpiresAt, "?"))
+		return a.doneThen(ch, fmt.Sprintf("have the device answer it, then joinctl device attest %s --evidence FILE", d.DevEUI),
+			"%s: the challenge is in %s until %s", deviceName(d), out, when(ch.ExpiresAt, "?"))
 	})
 	c.Flags().DurationVar(&life, "valid", time.Hour, "for how long it may be answered, a week at most")
 	c.Flags().StringVar(&out, "out", "", "where the file goes (default: standard output)")
@@ -160,9 +161,16 @@ func (a *app) showAttestation(d client.Device, at client.Attestation) error {
 		}
 		facts := []any{"device", deviceName(d), "level", at.Level + ": " + levels[at.Level], "until", when(at.Until, ""), "wanted", wanted}
 		for _, r := range at.Results {
-			facts = append(facts, r.Level+" shown", resultText(r), r.Level+" rests on", groundText(r))
+			facts = append(facts, r.Level+" shown", resultText(r))
+			if r.EndedAt.IsZero() {
+				facts = append(facts, r.Level+" rests on", groundText(r))
+			}
 		}
-		return a.facts(facts...)
+		if err := a.facts(facts...); err != nil || !at.Below {
+			return err
+		}
+		a.sayf("next: joinctl attest challenge %s --out FILE; or want less: joinctl attest rule --help\n", d.DevEUI)
+		return nil
 	})
 }
 
@@ -211,8 +219,12 @@ func groundText(r client.AttestationResult) string {
 	if len(g.SignerSHA256) >= 16 {
 		signer += " (certificate " + g.SignerSHA256[:16] + "…)"
 	}
+	lead := "lead"
+	if !g.Pinned {
+		lead = "led"
+	}
 	chain := map[string]string{
-		"checked": "; certificates of the key lead to its pinned root", "none": "; no certificate of the key", "no-root": "; no root is pinned for the key's certificates",
+		"checked": "; certificates of the key " + lead + " to its pinned root", "none": "; no certificate of the key", "no-root": "; no root is pinned for the key's certificates",
 		"failed": "; THE KEY'S CERTIFICATES LEAD TO NO PINNED ROOT",
 	}[g.Chain]
 	return fmt.Sprintf("%s: a key in the manifest of %s%s", r.Basis, signer, chain)
@@ -260,6 +272,9 @@ func (a *app) fragments(args []string) (parts [][]byte, err error) {
 		}
 		if err := lines.Err(); err != nil {
 			return nil, err
+		}
+		if len(args) == 0 {
+			return nil, usagef("standard input has no fragment: want them in hexadecimal or base64, one a line")
 		}
 	}
 	for _, text := range args {

@@ -274,6 +274,15 @@ func (a *app) done(what any, format string, args ...any) error {
 	return nil
 }
 
+// doneThen is done, and says to people what comes next.
+func (a *app) doneThen(what any, next, format string, args ...any) error {
+	if err := a.done(what, format, args...); err != nil || a.flags.json {
+		return err
+	}
+	a.sayf("next: %s\n", clean(next))
+	return nil
+}
+
 func (a *app) deviceSuspendCommand() *cobra.Command {
 	return a.deviceAct(&cobra.Command{
 		Use:     "suspend DEVICE",
