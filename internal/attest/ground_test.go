@@ -9,7 +9,9 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/hex"
+	"errors"
 	"math/big"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -180,7 +182,7 @@ func TestGround(t *testing.T) {
 		} {
 			st := f.shows(t, c, kind, show())
 			level, _ := kind.Level()
-			r := st.Results[level-1]
+			r := st.Results[slices.IndexFunc(st.Results, func(r joinery.Attestation) bool { return r.Level == level })]
 			if r.Basis != x.basis || r.Ground.Chain != x.chain || r.Ground.Pinned() != (x.chain != "") || r.Ground.Key != 0 || r.Ground.SignerX5TS256 == "" {
 				t.Errorf("%s, %s: %s, %+v", name, kind, r.Basis, r.Ground)
 			}
@@ -310,7 +312,7 @@ func TestKeptEntryIsVerified(t *testing.T) {
 	})
 	f.ca.signer = right
 	_, err = judge()
-	if r, ok := err.(refusal); !ok || r.word != "manifest" {
+	if r, ok := errors.AsType[refusal](err); !ok || r.word != "manifest" {
 		t.Errorf("%v", err)
 	}
 	// An entry of another device, well signed, stands by none of this one's keys.

@@ -262,6 +262,22 @@ type protected struct {
 	Critical  cbor.RawMessage `cbor:"2,keyasint"`
 }
 
+// isES256 tells whether the headers say so where they have to, and nothing that has to
+// be understood.
+func (s sign1) isES256() bool {
+	var head protected
+	if cborMode.Unmarshal(s.Protected, &head) != nil || head.Algorithm != coseES256 || head.Critical != nil || len(s.Signature) != firmware.SignatureLen {
+		return false
+	}
+	// A label is in one of the headers (RFC 9052 §3), and these two in the protected one.
+	for label := range s.Unprotected {
+		if n, ok := label.(uint64); ok && (n == labelAlgorithm || n == labelCritical) {
+			return false
+		}
+	}
+	return true
+}
+
 const (
 	labelAlgorithm = 1
 	labelCritical  = 2
@@ -295,19 +311,9 @@ func readCOSE(b []byte) (t token, err error) {
 		}
 	}
 	var s sign1
-	var head protected
 	var c cborClaims
-	if cborMode.Unmarshal(b, &s) != nil || cborMode.Unmarshal(s.Protected, &head) != nil || cborMode.Unmarshal(s.Payload, &c) != nil {
+	if cborMode.Unmarshal(b, &s) != nil || !s.isES256() || cborMode.Unmarshal(s.Payload, &c) != nil {
 		return t, errToken
-	}
-	if head.Algorithm != coseES256 || head.Critical != nil || len(s.Signature) != firmware.SignatureLen {
-		return t, errToken
-	}
-	// A label is in one of the headers (RFC 9052 §3), and these two in the protected one.
-	for label := range s.Unprotected {
-		if n, ok := label.(uint64); ok && (n == labelAlgorithm || n == labelCritical) {
-			return t, errToken
-		}
 	}
 	// Sig_structure (RFC 9052 §4.4).
 	signed, err := cbor.Marshal([]any{"Signature1", s.Protected, []byte{}, s.Payload})
