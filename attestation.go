@@ -436,7 +436,8 @@ type Appraisal struct {
 	// Keys are those of the product, and those for this device alone.
 	Keys []ProductKey
 	// Floor is the highest counter of a release that this device has shown, of those
-	// that stand; Floors is the same of what tokens measured beside it, by type.
+	// that stand; Floors is that of what tokens measured beside it, by type, withdrawn or
+	// not.
 	Floor  uint32
 	Floors map[string]uint32
 }

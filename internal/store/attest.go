@@ -178,10 +178,11 @@ func (d *DB) Appraise(ctx context.Context, id joinery.DeviceID) (a joinery.Appra
 }
 
 // floors gives the highest counters of what tokens of a device measured beside the
-// application, by its type, of the releases that stand.
+// application, by its type, also of releases that were withdrawn: what the maker took
+// back, nobody brings back what was before it.
 func (c conn) floors(id joinery.DeviceID) (floors map[string]uint32, err error) {
-	err = c.each(`SELECT s.component, max(f.counter) FROM attest_shown s JOIN firmware_release f ON f.id = s.firmware JOIN product p ON p.id = f.product
-		WHERE s.device = ? AND f.withdrawn_at IS NULL AND p.removed_at IS NULL GROUP BY s.component`, func(r *row) error {
+	err = c.each(`SELECT s.component, max(f.counter) FROM attest_shown s JOIN firmware_release f ON f.id = s.firmware
+		WHERE s.device = ? GROUP BY s.component`, func(r *row) error {
 		if floors == nil {
 			floors = map[string]uint32{}
 		}

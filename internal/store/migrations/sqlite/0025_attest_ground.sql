@@ -32,7 +32,7 @@ UPDATE device SET attest_basis = coalesce(attest_basis, 0) + 4
 ALTER TABLE attest_policy ADD COLUMN basis INTEGER NOT NULL DEFAULT 0 CHECK (basis BETWEEN 0 AND 2);
 
 -- The releases of what tokens measured beside the application, by its type: none below
--- the highest that stands is accepted.
+-- the highest is accepted.
 CREATE TABLE attest_shown (
     device    INTEGER NOT NULL REFERENCES device,
     component TEXT NOT NULL,
