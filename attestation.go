@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"joinery/manifest"
 )
 
 // AttestLevel says what was shown of a device, beyond the keys that it joins with.
@@ -80,13 +82,73 @@ func (a *AttestAction) UnmarshalText(text []byte) error {
 	return errors.New("attestation action: want none, warn or refuse")
 }
 
+// AttestBasis says who stands by the key that verified evidence. Each is stronger than
+// the one below it.
+type AttestBasis uint8
+
+// Bases.
+const (
+	// AttestAny: nobody stands by the key now, or it was not noted who does. The manifest
+	// that names it was signed when its signer was pinned, and that is so no more; or it
+	// breaks a rule of the pin.
+	AttestAny AttestBasis = iota
+	// AttestVouched: the signer of the manifest that names the key is pinned and all its
+	// rules hold, or the maker registered the key.
+	AttestVouched
+	// AttestChain: besides, certificates of the key lead to a root that is pinned with the
+	// signer, and name the element and the key's slot.
+	AttestChain
+	// AttestUnsaid is none: as the organisation's policy has it, and AttestVouched where
+	// it has none.
+	AttestUnsaid AttestBasis = 255
+)
+
+var attestBasisText = [...]string{AttestAny: "any", AttestVouched: "vouched", AttestChain: "chain"}
+
+// String gives the one text form.
+func (b AttestBasis) String() string {
+	if int(b) < len(attestBasisText) {
+		return attestBasisText[b]
+	}
+	return "unknown"
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (b AttestBasis) MarshalText() ([]byte, error) { return []byte(b.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler: any, vouched or chain.
+func (b *AttestBasis) UnmarshalText(text []byte) error {
+	for known, name := range attestBasisText {
+		if name == string(text) {
+			*b = AttestBasis(known)
+			return nil
+		}
+	}
+	return errors.New("attestation basis: want any, vouched or chain")
+}
+
 // AttestRule is what an owner wants of one device when it joins.
 type AttestRule struct {
 	Level    AttestLevel
 	Activate AttestAction
+	// Basis is what results have to rest on to count.
+	Basis AttestBasis
 }
 
-// Broken tells whether a device of that level is below what is wanted.
+// Counts gives the highest level of a device that rests on what is wanted.
+func (r AttestRule) Counts(a Attested, now time.Time) AttestLevel { return a.LevelOn(r.Basis, now) }
+
+// Compare says in words what a device is and what is wanted. The basis is named where
+// nothing but that is wanting.
+func (r AttestRule) Compare(a Attested, now time.Time) (have, want string) {
+	level := a.Level(now)
+	if level >= r.Level && r.Counts(a, now) < r.Level {
+		return fmt.Sprintf("%s on basis %s", level, a.BasisOf(level)), fmt.Sprintf("%s on basis %s", r.Level, r.Basis)
+	}
+	return level.String(), r.Level.String()
+}
+
+// Broken tells whether a device of which that level counts is below what is wanted.
 func (r AttestRule) Broken(have AttestLevel) bool {
 	return r.Activate != AttestIgnore && have < r.Level
 }
@@ -130,6 +192,8 @@ type Attested struct {
 	At time.Time
 	// Until is the end of the result of each level, L1 first; zero: there is none.
 	Until [3]time.Time
+	// Basis is what each of them rests on.
+	Basis [3]AttestBasis
 	// Rule is what the owner wants of this device instead of what it wants of all;
 	// nil: the same.
 	Rule *AttestRule
@@ -141,22 +205,36 @@ const attestSkew = time.Minute
 // Level is what is valid at a time. Before the newest result nothing is: a clock
 // that was set back proves nothing.
 func (a Attested) Level(now time.Time) AttestLevel {
-	level, _ := a.now(now)
+	level, _ := a.now(AttestAny, now)
 	return level
+}
+
+// LevelOn is Level of the results that rest on that much.
+func (a Attested) LevelOn(basis AttestBasis, now time.Time) AttestLevel {
+	level, _ := a.now(basis, now)
+	return level
+}
+
+// BasisOf gives what the result of a level rests on.
+func (a Attested) BasisOf(level AttestLevel) AttestBasis {
+	if level == AttestNone || int(level) > len(a.Basis) {
+		return AttestAny
+	}
+	return a.Basis[level-1]
 }
 
 // FallsAt is when the level that is valid at a time ends; zero where none is.
 func (a Attested) FallsAt(now time.Time) time.Time {
-	_, until := a.now(now)
+	_, until := a.now(AttestAny, now)
 	return until
 }
 
-func (a Attested) now(now time.Time) (AttestLevel, time.Time) {
+func (a Attested) now(basis AttestBasis, now time.Time) (AttestLevel, time.Time) {
 	if now.Before(a.At.Add(-attestSkew)) {
 		return AttestNone, time.Time{}
 	}
 	for i := len(a.Until) - 1; i >= 0; i-- {
-		if now.Before(a.Until[i]) {
+		if now.Before(a.Until[i]) && a.Basis[i] >= basis {
 			return AttestLevel(i + 1), a.Until[i]
 		}
 	}
@@ -225,7 +303,31 @@ type Attestation struct {
 	Release ReleaseID
 	// Evidence is SHA-256 of what was presented.
 	Evidence [32]byte
+	// Basis is what the result rests on, Ground in detail.
+	Basis  AttestBasis
+	Ground AttestGround
 }
+
+// AttestGround is what verified evidence, and who stands by that. The zero value is of
+// results from before this was noted.
+type AttestGround struct {
+	// Key is the key that the maker registered; zero: a manifest named it.
+	Key ProductKeyID
+	// Chain is what the certificates of the manifest's key are worth: none, no-root,
+	// failed or checked; "" where no manifest names the key, or its signer is not pinned.
+	Chain manifest.Chain
+	// SignerName and SignerX5TS256 are the manifest's signer: the common name of its
+	// certificate, which is known while it is pinned, and the certificate's thumbprint,
+	// base64url.
+	SignerName    string
+	SignerX5TS256 string
+	// Signer is the pin, zero for none. UnpinnedAt is when it went.
+	Signer     SignerID
+	UnpinnedAt time.Time
+}
+
+// Pinned tells whether the manifest's signer is pinned.
+func (g AttestGround) Pinned() bool { return g.Signer != 0 && g.UnpinnedAt.IsZero() }
 
 // SelfReported tells whether what the device runs is only what its software said.
 func (a Attestation) SelfReported() bool { return a.Level <= AttestPossession }
@@ -235,10 +337,16 @@ type AttestResult struct {
 	Attestation
 	// Owner is who held the device when the evidence was judged.
 	Owner OrgID
-	// Key is the registered key that verified the evidence; zero: the manifest's did.
-	Key ProductKeyID
-	// Components are the releases of what a token measured beside the application.
-	Components []ReleaseID
+	// Components are what a token measured beside the application.
+	Components []AttestComponent
+}
+
+// AttestComponent is the release of something that a token measured. Where several have
+// one type, it is that with the lowest counter that stands for it.
+type AttestComponent struct {
+	Type    string // as the token calls it, such as "BL"
+	Release ReleaseID
+	Counter uint32
 }
 
 // AttestFallen is a level that ended by its time.
@@ -332,22 +440,25 @@ type Appraisal struct {
 	Keys []ProductKey
 	// Floor is the highest counter of a release that this device has shown, also of one
 	// that was withdrawn: what the maker took back, nobody brings back what was before
-	// it. Only the maker lowers it.
-	Floor uint32
+	// it. Only the maker lowers it. Floors is that of what tokens measured beside it, by
+	// type.
+	Floor  uint32
+	Floors map[string]uint32
 }
 
 // Audit events of attestation.
 const (
-	AuditDeviceAttested    AuditEvent = "device.attested"            // evidence was accepted
-	AuditAttestRefused     AuditEvent = "device.attestation_refused" // evidence was refused
-	AuditAttestEnded       AuditEvent = "device.attestation_ended"   // a level ended, by its time or because the maker took back what it rests on
-	AuditDeviceAttestRule  AuditEvent = "device.attestation_rule"    // the owner wants something else of one device
-	AuditAttestPolicy      AuditEvent = "attestation.policy_changed" // an organisation wants something else of its devices
-	AuditProductAdded      AuditEvent = "product.added"              // by its maker
-	AuditProductRemoved    AuditEvent = "product.removed"            // with its keys and releases
-	AuditProductKeyAdded   AuditEvent = "product.key_added"          // what verifies releases or evidence
-	AuditProductKeyRemoved AuditEvent = "product.key_removed"        // nothing is verified by it any more
-	AuditReleaseAdded      AuditEvent = "firmware.release_added"     // evidence may name it
-	AuditReleaseWithdrawn  AuditEvent = "firmware.release_withdrawn" // evidence may not
-	AuditFloorLowered      AuditEvent = "firmware.floor_lowered"     // devices that have shown a release may go down to a counter
+	AuditDeviceAttested    AuditEvent = "device.attested"              // evidence was accepted
+	AuditAttestRefused     AuditEvent = "device.attestation_refused"   // evidence was refused
+	AuditAttestUnvouched   AuditEvent = "device.attestation_unvouched" // who vouched for a result does so no more
+	AuditAttestEnded       AuditEvent = "device.attestation_ended"     // a level ended, by its time or because the maker took back what it rests on
+	AuditDeviceAttestRule  AuditEvent = "device.attestation_rule"      // the owner wants something else of one device
+	AuditAttestPolicy      AuditEvent = "attestation.policy_changed"   // an organisation wants something else of its devices
+	AuditProductAdded      AuditEvent = "product.added"                // by its maker
+	AuditProductRemoved    AuditEvent = "product.removed"              // with its keys and releases
+	AuditProductKeyAdded   AuditEvent = "product.key_added"            // what verifies releases or evidence
+	AuditProductKeyRemoved AuditEvent = "product.key_removed"          // nothing is verified by it any more
+	AuditReleaseAdded      AuditEvent = "firmware.release_added"       // evidence may name it
+	AuditReleaseWithdrawn  AuditEvent = "firmware.release_withdrawn"   // evidence may not
+	AuditFloorLowered      AuditEvent = "firmware.floor_lowered"       // devices that have shown a release may go down to a counter
 )

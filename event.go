@@ -57,10 +57,11 @@ const (
 	EventExportStalled     EventType = "export.stalled"  // devices of it wait for a key that was not at hand; detail.why
 	EventDeviceAttested    EventType = "device.attested" // evidence was accepted; its detail says of what level, and which is valid now
 	EventAttestRefused     EventType = "device.attestation_refused"
-	EventAttestEnded       EventType = "device.attestation_ended" // a level ended, by its time or with what it rests on; a lower one may be left
-	EventServiceEnding     EventType = "service.ending"           // the device's service term ends soon
-	EventServiceEnded      EventType = "service.ended"            // it ended, and its days of grace run
-	EventServiceLapsed     EventType = "service.lapsed"           // they are over: joins are refused
+	EventAttestUnvouched   EventType = "device.attestation_unvouched" // a result does not rest any more on a signer that is pinned
+	EventAttestEnded       EventType = "device.attestation_ended"     // a level ended, by its time or with what it rests on; a lower one may be left
+	EventServiceEnding     EventType = "service.ending"               // the device's service term ends soon
+	EventServiceEnded      EventType = "service.ended"                // it ended, and its days of grace run
+	EventServiceLapsed     EventType = "service.lapsed"               // they are over: joins are refused
 	EventServiceExtended   EventType = "service.extended"
 	EventWebhookAdded      EventType = "webhook.added"
 	EventWebhookRemoved    EventType = "webhook.removed"
@@ -79,7 +80,7 @@ var EventTypes = []EventType{
 	EventDeviceDeleted, EventDeviceJoined, EventJoinRefused, EventKeysExposed,
 	EventRecipientAdded, EventRecipientRemoved, EventExportPolicy, EventExportRequested, EventExportApproved, EventExportRejected,
 	EventExportWithdrawn, EventExportReady, EventExportDelivered, EventExportExpired, EventExportFailed, EventExportStalled,
-	EventDeviceAttested, EventAttestRefused, EventAttestEnded,
+	EventDeviceAttested, EventAttestRefused, EventAttestUnvouched, EventAttestEnded,
 	EventServiceEnding, EventServiceEnded, EventServiceLapsed, EventServiceExtended,
 	EventWebhookAdded, EventWebhookRemoved, EventWebhookRotated, EventWebhookEnabled, EventWebhookDisabled,
 }
@@ -131,6 +132,7 @@ var auditedEvents = map[AuditEvent]EventType{
 	AuditExportStalled:     EventExportStalled,
 	AuditDeviceAttested:    EventDeviceAttested,
 	AuditAttestRefused:     EventAttestRefused,
+	AuditAttestUnvouched:   EventAttestUnvouched,
 	AuditAttestEnded:       EventAttestEnded,
 	AuditServiceEnding:     EventServiceEnding,
 	AuditServiceEnded:      EventServiceEnded,

@@ -1095,8 +1095,8 @@ func (c *Client) FirmwareReleasesPage(ctx context.Context, id joinery.ProductID,
 //
 // It has to answer a challenge that waits for this device, and uses it up. What
 // is accepted gives the level of its kind and no other. What proves nothing is
-// `attestation`, with the reason, and changes nothing. Needs the right
-// `devices:write`, which has: member, admin.
+// `attestation`, with the reason, and changes nothing. The result says on what
+// it rests. Needs the right `devices:write`, which has: member, admin.
 func (c *Client) GiveEvidence(ctx context.Context, id joinery.DeviceID, in NewEvidence, opts ...CallOption) (Attestation, error) {
 	return send[Attestation](ctx, c, http.MethodPost, "/devices/"+id.String()+"/attestation/evidence", in, opts...)
 }

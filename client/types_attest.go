@@ -45,6 +45,7 @@ type Attestation struct {
 	Device  joinery.DeviceID    `json:"device" pattern:"^dev_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"dev_ and 13 characters" doc:"The device"`
 	Level   string              `json:"level" enum:"L0,L1,L2,L3" doc:"What stands now"`
 	Until   time.Time           `json:"until,omitzero" doc:"Until when it does"`
+	Counts  string              `json:"counts" enum:"L0,L1,L2,L3" doc:"The highest level that rests on what the owner wants results to rest on: that is held against its rule"`
 	Below   bool                `json:"below" doc:"Whether that is below what the owner wants"`
 	Wanted  AttestRule          `json:"wanted" doc:"What the owner wants of this device"`
 	OwnRule bool                `json:"ownRule" doc:"Whether of this device alone, and not of all"`
@@ -58,19 +59,33 @@ type AttestationResult struct {
 	Verifier     string            `json:"verifier" example:"js.example.com" doc:"Who verified it"`
 	At           time.Time         `json:"at" doc:"When"`
 	Until        time.Time         `json:"until" doc:"Until when it stands"`
-	EndedAt      time.Time         `json:"endedAt,omitzero" doc:"When it ended before that: the device showed other firmware"`
+	EndedAt      time.Time         `json:"endedAt,omitzero" doc:"When it ended before that: the device showed other firmware, or the maker took back what it rests on"`
 	SHA256       string            `json:"sha256" example:"8d969eef6ecad3c29a3a629280e686cf0c3f5d5a86aff3ca12020c923adc6c92" doc:"Digest of the firmware"`
 	SelfReported bool              `json:"selfReported" doc:"Whether the firmware is only what the device's software said that it is"`
 	Version      string            `json:"version,omitzero" doc:"Version of the signed release with that digest; absent: there is none"`
 	Release      joinery.ReleaseID `json:"release,omitzero" pattern:"^rel_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"rel_ and 13 characters" doc:"That release"`
 	Counter      uint32            `json:"counter" doc:"The firmware's anti-rollback counter"`
 	Evidence     string            `json:"evidence" doc:"SHA-256 of what was presented, in hexadecimal"`
+	Basis        string            `json:"basis" enum:"any,vouched,chain" doc:"What it rests on: chain, certificates of the key that verified it lead to a root that is pinned; vouched, the signer of the manifest that names the key is pinned, or the maker registered the key; any, nobody stands by the key now, or it was not noted"`
+	RestsOn      AttestationGround `json:"restsOn" doc:"The same in detail"`
+}
+
+// AttestationGround is what verified evidence, and who stands by that.
+type AttestationGround struct {
+	Key          string               `json:"key" enum:"manifest,registered,unknown" doc:"Where the key comes from that verified the evidence: the device's manifest, or its maker registered it; unknown for results of before this was noted"`
+	ProductKey   joinery.ProductKeyID `json:"productKey,omitzero" pattern:"^pky_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"pky_ and 13 characters" doc:"The registered key"`
+	SignerName   string               `json:"signerName,omitzero" example:"Log Signer 002" doc:"The manifest's signer, as its certificate calls it; absent: it was not pinned"`
+	SignerSHA256 string               `json:"signerSHA256,omitzero" example:"8d969eef6ecad3c29a3a629280e686cf0c3f5d5a86aff3ca12020c923adc6c92" doc:"SHA-256 of that certificate, in hexadecimal"`
+	Pinned       bool                 `json:"pinned" doc:"Whether that signer is pinned"`
+	UnpinnedAt   time.Time            `json:"unpinnedAt,omitzero" doc:"When it was unpinned, after the evidence was judged"`
+	Chain        string               `json:"chain" enum:"checked,none,no-root,failed,unknown" doc:"The certificates of the key in the manifest: checked, they lead to a root that is pinned with the signer, and name the element and the slot; none, the manifest has none; no-root, no root is pinned; failed, they lead to none of the roots, or name something else; unknown, there is no pinned signer to ask for"`
 }
 
 // AttestRule is what an owner wants of a device when it joins.
 type AttestRule struct {
 	Level    string `json:"level" enum:"L0,L1,L2,L3" doc:"The lowest level that will do"`
 	Activate string `json:"activate" enum:"none,warn,refuse" doc:"What becomes of joins and rejoins below it: nothing, a warning where the device is shown, or they are refused"`
+	Basis    string `json:"basis,omitzero" enum:"any,vouched,chain" doc:"What results have to rest on to count, see AttestationResult; without it, as the policy of the organisation has it"`
 }
 
 // AttestPolicy is what an organisation wants of its devices.
@@ -78,6 +93,7 @@ type AttestPolicy struct {
 	Level     string `json:"level" enum:"L0,L1,L2,L3" doc:"The lowest level that will do"`
 	Activate  string `json:"activate" enum:"none,warn,refuse" doc:"What becomes of joins and rejoins of a device below it"`
 	Claim     string `json:"claim" enum:"none,warn,refuse" doc:"What becomes of claims of a device below it; a warning is in the event of the claim"`
+	Basis     string `json:"basis,omitzero" enum:"any,vouched,chain" doc:"What results have to rest on to count, see AttestationResult; without it as it was, and vouched where nothing was said before"`
 	ValidDays uint32 `json:"validDays" minimum:"1" maximum:"3650" example:"90" doc:"For how many days a result stands"`
 }
 

@@ -25,6 +25,7 @@ type Device struct {
 	RekeyProfile   string             `json:"rekeyProfile,omitzero" enum:"S,M" doc:"How it derives new root keys, where it can; absent: nobody said that it can"`
 	RekeyWord      string             `json:"rekeyWord,omitzero" enum:"owner,importer,manifest,device" doc:"By whose word: its owner's alone, who imported it, its signed manifest, or its own, which did it here"`
 	Attestation    string             `json:"attestation,omitzero" enum:"L0,L1,L2,L3" doc:"What was shown of its element and firmware, and stands now: L0 nothing, L1 possession of its element, L2 a boot that its element verified, L3 a token of a root of trust"`
+	AttestedBasis  string             `json:"attestedBasis,omitzero" enum:"any,vouched,chain" doc:"What that level rests on, see AttestationResult; absent at L0"`
 	AttestedUntil  time.Time          `json:"attestedUntil,omitzero" doc:"Until when that level stands; a lower one may be left then"`
 	CreatedAt      time.Time          `json:"createdAt" doc:"When it was imported"`
 	LastJoinAt     time.Time          `json:"lastJoinAt,omitzero" doc:"When it joined last; absent: never"`

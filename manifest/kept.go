@@ -3,6 +3,7 @@ package manifest
 import (
 	"crypto/ecdsa"
 	"fmt"
+	"slices"
 
 	"github.com/go-json-experiment/json"
 )
@@ -65,4 +66,68 @@ func KeyInSlotOf(raw []byte, slot string) (*ecdsa.PublicKey, error) {
 		}
 	}
 	return nil, nil
+}
+
+// Chain says what the certificates of a key in a kept entry are worth.
+type Chain string
+
+// Chains.
+const (
+	ChainNone    Chain = "none"    // the entry has no certificate of the key
+	ChainNoRoot  Chain = "no-root" // it has, and with its signer no root is pinned
+	ChainFailed  Chain = "failed"  // they lead to no root of the signer, or are another element's or slot's
+	ChainChecked Chain = "checked" // they lead to a root that is pinned with the signer, and name this element and slot
+)
+
+// SignerOfKept gives the names of the signer of a kept entry, as it has them.
+func SignerOfKept(raw []byte) (SignerID, error) {
+	_, h, err := parseEntry(raw)
+	if err != nil {
+		return SignerID{}, fmt.Errorf("kept entry: %w", err)
+	}
+	return SignerID{KID: h.KID, X5TS256: h.X5TS256}, nil
+}
+
+// CheckKept holds a kept entry against its signer as that is pinned now. The error is
+// ErrSignature where s did not sign the entry as it stands, and the rule of s that it
+// breaks else; chain is of the key in a slot, also with an error of the latter kind.
+func (s *Signer) CheckKept(raw []byte, slot string) (e Element, chain Chain, err error) {
+	entry, h, err := parseEntry(raw)
+	if err == nil && (h.Alg != "ES256" || s.id != SignerID{KID: h.KID, X5TS256: h.X5TS256}) {
+		err = ErrSignature
+	}
+	if err == nil {
+		err = entry.verify(s.key)
+	}
+	var p payload
+	if err == nil {
+		p, err = parsePayload(entry.Payload)
+	}
+	var keys []certified
+	if err == nil {
+		keys, err = p.keys()
+	}
+	if err != nil {
+		return e, ChainNone, fmt.Errorf("kept entry: %w", err)
+	}
+	e, err = s.element(p)
+	return e, s.chainOf(keys, slot, e), err
+}
+
+// chainOf judges the certificates of the key in a slot of an element.
+func (s *Signer) chainOf(keys []certified, slot string, e Element) Chain {
+	i := slices.IndexFunc(keys, func(k certified) bool { return k.Slot == slot })
+	switch {
+	case i < 0 || keys[i].leaf == nil:
+		return ChainNone
+	case s.chains == nil:
+		return ChainNoRoot
+	case s.chains.check(keys[i], e.ProvisionedAt) != nil || !isFor(keys[i].leaf, slot):
+		return ChainFailed
+	}
+	named, err := subjectOf(keys[i].leaf)
+	if err != nil || named.serial != e.UniqueID || !named.first && !e.DevEUI.IsZero() && named.devEUI != e.DevEUI {
+		return ChainFailed
+	}
+	return ChainChecked
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"fmt"
+	"slices"
 	"strings"
 
 	"joinery/lorawan"
@@ -58,6 +59,19 @@ func subjectOf(cert *x509.Certificate) (subject, error) {
 	}
 	return subject{serial: strings.ToLower(words[0]), devEUI: devEUI}, nil
 }
+
+// SlotUnit is what the certificate of a key in another slot than the device key's says
+// of it, as an organizationalUnitName of its subject. Without that, whoever signs
+// manifests could put the device key, which signs what it is told, and its certificate
+// in the place of a key that signs the chip's own words.
+func SlotUnit(slot string) string { return "slot " + slot }
+
+// isFor tells whether a certificate is of a key in that slot.
+func isFor(cert *x509.Certificate, slot string) bool {
+	return slices.Contains(cert.Subject.OrganizationalUnit, SlotUnit(slot)) || slot == slotDevice && !slices.ContainsFunc(cert.Subject.OrganizationalUnit, isSlotUnit)
+}
+
+func isSlotUnit(unit string) bool { return strings.HasPrefix(unit, SlotUnit("")) }
 
 // attribute is an AttributeTypeAndValue (RFC 5280 §4.1.2.4). Its value is read as
 // bytes, because real parts break the rules of its type: "_" is no character of

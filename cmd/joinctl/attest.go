@@ -62,7 +62,8 @@ without it standard output. It is good for one answer, for an hour or --valid.` 
 		if err := os.WriteFile(out, text, 0o644); err != nil {
 			return err
 		}
-		return a.done(ch, "%s: the challenge is in %s until %s", deviceName(d), out, when(ch.ExpiresAt, "?"))
+		return a.doneThen(ch, fmt.Sprintf("have the device answer it, then joinctl device attest %s --evidence FILE", d.DevEUI),
+			"%s: the challenge is in %s until %s", deviceName(d), out, when(ch.ExpiresAt, "?"))
 	})
 	c.Flags().DurationVar(&life, "valid", time.Hour, "for how long it may be answered, a week at most")
 	c.Flags().StringVar(&out, "out", "", "where the file goes (default: standard output)")
@@ -147,19 +148,29 @@ func (a *app) showAttestation(d client.Device, at client.Attestation) error {
 	return a.show(at, func() error {
 		wanted := "nothing"
 		if at.Wanted.Activate != "none" {
-			wanted = fmt.Sprintf("%s; below it: %s", at.Wanted.Level, at.Wanted.Activate)
+			wanted = fmt.Sprintf("%s, %s; below it: %s", at.Wanted.Level, basisWanted(at.Wanted.Basis), at.Wanted.Activate)
 		}
 		if at.OwnRule {
 			wanted += " (of this device alone)"
 		}
 		if at.Below {
 			wanted += "; IT IS BELOW THAT"
+			if at.Counts != at.Level {
+				wanted += ", since only " + at.Counts + " rests on what is wanted"
+			}
 		}
 		facts := []any{"device", deviceName(d), "level", at.Level + ": " + levels[at.Level], "until", when(at.Until, ""), "wanted", wanted}
 		for _, r := range at.Results {
 			facts = append(facts, r.Level+" shown", resultText(r))
+			if r.EndedAt.IsZero() {
+				facts = append(facts, r.Level+" rests on", groundText(r))
+			}
 		}
-		return a.facts(facts...)
+		if err := a.facts(facts...); err != nil || !at.Below {
+			return err
+		}
+		a.sayf("next: joinctl attest challenge %s --out FILE; or want less: joinctl attest rule --help\n", d.DevEUI)
+		return nil
 	})
 }
 
@@ -176,6 +187,47 @@ func resultText(r client.AttestationResult) string {
 		text += "; ended " + when(r.EndedAt, "?") + ", since it showed other firmware, or its maker took back what it rests on"
 	}
 	return text
+}
+
+// basisWanted says in words what results have to rest on.
+func basisWanted(basis string) string {
+	switch basis {
+	case "chain":
+		return "on certificates that lead to a pinned root"
+	case "vouched":
+		return "on a key that its manifest's pinned signer or its maker stands by"
+	}
+	return "on whatever key"
+}
+
+// groundText says in words what verified evidence, and who stands by that.
+func groundText(r client.AttestationResult) string {
+	g := r.RestsOn
+	switch g.Key {
+	case "registered":
+		return fmt.Sprintf("%s: the maker's word: it registered the key %s", r.Basis, g.ProductKey)
+	case "unknown":
+		return r.Basis + ": it was not noted what; have the device shown anew"
+	}
+	signer := "a signer that is NOT PINNED"
+	switch {
+	case g.Pinned:
+		signer = fmt.Sprintf("the pinned signer %q", g.SignerName)
+	case g.SignerName != "":
+		signer = fmt.Sprintf("the signer %q, which is NOT PINNED any more", g.SignerName)
+	}
+	if len(g.SignerSHA256) >= 16 {
+		signer += " (certificate " + g.SignerSHA256[:16] + "…)"
+	}
+	lead := "lead"
+	if !g.Pinned {
+		lead = "led"
+	}
+	chain := map[string]string{
+		"checked": "; certificates of the key " + lead + " to its pinned root", "none": "; no certificate of the key", "no-root": "; no root is pinned for the key's certificates",
+		"failed": "; THE KEY'S CERTIFICATES LEAD TO NO PINNED ROOT",
+	}[g.Chain]
+	return fmt.Sprintf("%s: a key in the manifest of %s%s", r.Basis, signer, chain)
 }
 
 func (a *app) attestFragmentCommand() *cobra.Command {
@@ -221,6 +273,9 @@ func (a *app) fragments(args []string) (parts [][]byte, err error) {
 		if err := lines.Err(); err != nil {
 			return nil, err
 		}
+		if len(args) == 0 {
+			return nil, usagef("standard input has no fragment: want them in hexadecimal or base64, one a line")
+		}
 	}
 	for _, text := range args {
 		b, err := hex.DecodeString(text)
@@ -235,16 +290,26 @@ func (a *app) fragments(args []string) (parts [][]byte, err error) {
 	return parts, nil
 }
 
+// basisHelp says what --basis is about.
+const basisHelp = `
+--basis is what results have to rest on to count: 'vouched', a key that somebody stands
+by now, the pinned signer of the device's manifest or the maker that registered it;
+'chain', certificates of the key that lead to a root which the operator pinned with the
+signer, as of chips whose maker certifies them; 'any' takes keys of signers that are not
+pinned any more, too`
+
 func (a *app) attestRuleCommand() *cobra.Command {
 	var rule client.AttestRule
 	var same bool
 	c := a.deviceAct(&cobra.Command{
-		Use:   "rule DEVICE --level LEVEL --activate ACTION",
+		Use:   "rule DEVICE --level LEVEL --activate ACTION [--basis BASIS]",
 		Short: "Want something else of one device than of all",
 		Long: `Want something else of one device than 'joinctl attest policy' says of all; --same ends
 that. Below the level, joins and rejoins go on (none), go on and are warned of where the
-device is shown (warn), or are refused (refuse). It never keeps the device from leaving.` + deviceHelp,
+device is shown (warn), or are refused (refuse). It never keeps the device from leaving.
+` + basisHelp + `; without --basis, as the policy has it.` + deviceHelp,
 		Example: `  joinctl attest rule 0004A310001AA90A --level L1 --activate warn
+  joinctl attest rule 0004A310001AA90A --level L1 --activate refuse --basis chain
   joinctl attest rule 0004A310001AA90A --same`,
 	}, "noted what is wanted of it", func(ctx context.Context, api *client.Client, d client.Device) error {
 		if same {
@@ -255,9 +320,10 @@ device is shown (warn), or are refused (refuse). It never keeps the device from 
 	f := c.Flags()
 	f.StringVar(&rule.Level, "level", "", "L0, L1, L2 or L3")
 	f.StringVar(&rule.Activate, "activate", "", "none, warn or refuse")
+	f.StringVar(&rule.Basis, "basis", "", "what results have to rest on to count: any, vouched or chain")
 	f.BoolVar(&same, "same", false, "want of it what is wanted of all")
 	c.PreRunE = func(*cobra.Command, []string) error {
-		if given := rule.Level != "" && rule.Activate != ""; given == same || same && rule.Level+rule.Activate != "" {
+		if given := rule.Level != "" && rule.Activate != ""; given == same || same && rule.Level+rule.Activate+rule.Basis != "" {
 			return usagef("give --level and --activate, or --same")
 		}
 		return nil
@@ -272,9 +338,11 @@ func (a *app) attestPolicyCommand() *cobra.Command {
 		Short: "Show or change what you want of your devices",
 		Long: `Show what the organisation wants of its devices, or change it: what becomes of joins and
 rejoins of a device below a level, and of claims. Refusing never keeps a device from
-leaving: export, rekeying, transfer and release stay open.`,
+leaving: export, rekeying, transfer and release stay open.
+` + basisHelp + `.`,
 		Example: `  joinctl attest policy
   joinctl attest policy --level L1 --activate warn
+  joinctl attest policy --level L1 --activate refuse --basis chain
   joinctl attest policy --level L2 --activate refuse --claim refuse --valid-days 30`,
 		Args: cobra.NoArgs,
 	}
@@ -286,7 +354,7 @@ leaving: export, rekeying, transfer and release stay open.`,
 		changed := false
 		for flag, set := range map[string]func(){
 			"level": func() { now.Level = p.Level }, "activate": func() { now.Activate = p.Activate },
-			"claim": func() { now.Claim = p.Claim }, "valid-days": func() { now.ValidDays = p.ValidDays },
+			"claim": func() { now.Claim = p.Claim }, "basis": func() { now.Basis = p.Basis }, "valid-days": func() { now.ValidDays = p.ValidDays },
 		} {
 			if c.Flags().Changed(flag) {
 				set()
@@ -299,13 +367,14 @@ leaving: export, rekeying, transfer and release stay open.`,
 			}
 		}
 		return a.show(now, func() error {
-			return a.facts("level", now.Level, "joins below it", now.Activate, "claims below it", now.Claim, "a result stands for", fmt.Sprintf("%d days", now.ValidDays))
+			return a.facts("level", now.Level, "joins below it", now.Activate, "claims below it", now.Claim, "on basis", now.Basis+": "+basisWanted(now.Basis), "a result stands for", fmt.Sprintf("%d days", now.ValidDays))
 		})
 	})
 	f := c.Flags()
 	f.StringVar(&p.Level, "level", "", "L0, L1, L2 or L3")
 	f.StringVar(&p.Activate, "activate", "", "what becomes of joins and rejoins below it: none, warn or refuse")
 	f.StringVar(&p.Claim, "claim", "", "what becomes of claims below it: none, warn or refuse")
+	f.StringVar(&p.Basis, "basis", "", "what results have to rest on to count: any, vouched or chain")
 	f.Uint32Var(&p.ValidDays, "valid-days", 0, "for how many days a result stands")
 	return c
 }

@@ -145,7 +145,7 @@ func attestedText(d client.Device) string {
 	if d.AttestedUntil.IsZero() {
 		return d.Attestation
 	}
-	return d.Attestation + " until " + when(d.AttestedUntil, "?")
+	return fmt.Sprintf("%s on basis %s until %s", d.Attestation, d.AttestedBasis, when(d.AttestedUntil, "?"))
 }
 
 func (a *app) showDevice(d client.Device, known ...client.Disclosure) error {
@@ -271,6 +271,15 @@ func (a *app) done(what any, format string, args ...any) error {
 		return writeJSON(a.out, what)
 	}
 	a.sayf("%s\n", clean(fmt.Sprintf(format, args...)))
+	return nil
+}
+
+// doneThen is done, and says to people what comes next.
+func (a *app) doneThen(what any, next, format string, args ...any) error {
+	if err := a.done(what, format, args...); err != nil || a.flags.json {
+		return err
+	}
+	a.sayf("next: %s\n", clean(next))
 	return nil
 }
 

@@ -278,7 +278,11 @@ rise is refused, as are another product and other hardware. Without, give --coun
 		view := viewOf("image", image.Release(), image.Signature)
 		view.CodeBytes = image.Length
 		a.sayf("signed image in %s, statement in %s\n", clean(f.out), clean(f.statement))
-		return a.showRelease(view)
+		if err := a.showRelease(view); err != nil || a.flags.json {
+			return err
+		}
+		a.sayf("next: devices get %s; a server that holds evidence against it: joinctl product release add %s %s\n", clean(f.out), view.Product, clean(f.statement))
+		return nil
 	}
 	return c
 }

@@ -82,7 +82,12 @@ reads the PIN, and --out says which token and key it is, without a secret.`,
 		if err != nil {
 			return fmt.Errorf("the key is made, but its public half could not be written: %w", err)
 		}
-		return a.done(map[string]any{"key": f.out, "publicKey": string(text)}, "the key is %s (keep it), its public half %s: elements get that", f.out, f.public)
+		what := "the key is %s (keep it, and a copy in a safe), its public half %s: elements get that"
+		if f.token.Token != "" {
+			what = "the key is in the token; %s says where and holds no secret. Its public half is %s: elements get that"
+		}
+		return a.doneThen(map[string]any{"key": f.out, "publicKey": string(text)},
+			fmt.Sprintf("joinctl firmware sign IMAGE --key %s --product NAME --hardware ID --version-text 1.0.0 --counter 1 --out FILE", f.out), what, f.out, f.public)
 	}
 	return c
 }

@@ -92,7 +92,7 @@ verified image; without it there is no L2.`,
 		if err != nil {
 			return err
 		}
-		return a.done(p, "registered %s (%s)", p.Name, p.ID)
+		return a.doneThen(p, fmt.Sprintf("what verifies its releases: joinctl product key add %s --use release --public FILE", p.Name), "registered %s (%s)", p.Name, p.ID)
 	})
 	f := c.Flags()
 	f.StringVar(&in.Hardware, "hardware", "", "hardware id, as signed releases have it")
@@ -209,7 +209,11 @@ verified boot, where its manifest names no such key.`,
 		if err != nil {
 			return err
 		}
-		return a.done(k, "registered %s of %s for %ss", k.ID, p.Name, k.Use)
+		next := "its devices may show evidence: joinctl attest challenge DEVICE --out FILE"
+		if k.Use == "release" {
+			next = fmt.Sprintf("its signed releases: joinctl product release add %s STATEMENT", p.Name)
+		}
+		return a.doneThen(k, next, "registered %s of %s for %ss", k.ID, p.Name, k.Use)
 	})
 	f := c.Flags()
 	f.StringVar(&use, "use", "", "release, token or boot")

@@ -181,7 +181,7 @@ it signed is imported no more. SIGNER is its id (sgn_…).`,
 		if err := api.RemoveSigner(ctx, id); err != nil {
 			return err
 		}
-		return a.done(map[string]string{"signer": id.String()}, "%s is trusted no longer", id)
+		return a.done(map[string]string{"signer": id.String()}, "%s is trusted no longer: what it signed is imported no more, and what devices have shown with keys of its manifests rests on nobody's word", id)
 	})
 	yesFlag(c, &yes)
 	return c

@@ -15,13 +15,14 @@ func (s *Service) checkAttested(d joinery.Device) error {
 		return nil
 	}
 	want := s.attested.PolicyOf(d.Ownership.Org).Rule(d)
-	have := d.Attested.Level(s.now())
-	if want.Activate != joinery.AttestRefuse || !want.Broken(have) {
+	now := s.now()
+	if want.Activate != joinery.AttestRefuse || !want.Broken(want.Counts(d.Attested, now)) {
 		return nil
 	}
+	have, level := want.Compare(d.Attested, now)
 	return &joinery.Refused{
 		Reason:  joinery.RefusedAttestation,
-		Decided: joinery.Decided{AttestLevel: have.String(), AttestWanted: want.Level.String()},
+		Decided: joinery.Decided{AttestLevel: have, AttestWanted: level},
 		Err:     joinery.Errorf(joinery.CodeAttestation, "the device has not been attested as its owner wants"),
 	}
 }

@@ -91,6 +91,22 @@ func TestAttestationPolicy(t *testing.T) {
 	w.Activate = joinery.AttestRefuse
 	h.joined(d)
 
+	// A level counts as far as it rests on what is wanted; the owner is told that this is
+	// what is wanting.
+	h.attested(id, owner, joinery.AttestPossession, time.Hour)
+	for _, basis := range []joinery.AttestBasis{joinery.AttestVouched, joinery.AttestChain} {
+		rule := joinery.AttestRule{Level: joinery.AttestPossession, Activate: joinery.AttestRefuse, Basis: basis}
+		ok(t, h.store.SetAttestRule(t.Context(), id, owner, &rule, entry))
+		_, err := h.Join(t.Context(), h.joinRequest(d))
+		wantCode(t, err, joinery.CodeAttestation)
+		why, _ := errors.AsType[*joinery.Refused](err)
+		if why == nil || why.Decided.AttestLevel != "L1 on basis any" || why.Decided.AttestWanted != "L1 on basis "+basis.String() {
+			t.Errorf("%+v", why)
+		}
+	}
+	ok(t, h.store.SetAttestRule(t.Context(), id, owner, &joinery.AttestRule{Level: joinery.AttestPossession, Activate: joinery.AttestRefuse}, entry))
+	h.joined(d)
+
 	// Whoever has no binding learns nothing of it.
 	other := h.add(lorawan.MAC1_0_4, nil)
 	_, err := h.Join(t.Context(), h.joinRequest(other))

@@ -106,7 +106,7 @@ func device(s joinery.ActivationState) client.Device {
 	out := client.Device{
 		ID: d.ID, JoinEUI: d.JoinEUI, DevEUI: d.DevEUI, MACVersion: d.MACVersion, Maker: d.Maker,
 		Owner: holderOf(d.Ownership), Released: d.Ownership.Released, OwnershipEpoch: d.Ownership.Epoch, OwnedSince: utc(d.Ownership.Since),
-		Suspended: d.Suspended, Disclosed: d.Disclosed, Exposed: string(s.Exposed()), Told: told(d.Told), Attestation: d.Attested.Level(now).String(), AttestedUntil: utc(d.Attested.FallsAt(now)), CreatedAt: utc(d.CreatedAt), LastJoinAt: utc(d.LastJoinAt),
+		Suspended: d.Suspended, Disclosed: d.Disclosed, Exposed: string(s.Exposed()), Told: told(d.Told), Attestation: d.Attested.Level(now).String(), AttestedBasis: attestedBasis(d.Attested, now), AttestedUntil: utc(d.Attested.FallsAt(now)), CreatedAt: utc(d.CreatedAt), LastJoinAt: utc(d.LastJoinAt),
 		KeySet: client.KeySet{
 			ID: s.KeySet.ID, Origin: s.KeySet.Origin.String(), Master: s.KeySet.Master, Generation: s.KeySet.Generation,
 			Root10: s.KeySet.Root10.String(), JoinNonce: s.KeySet.Nonces.JoinNonce, NoncesResetSince: utc(s.KeySet.Nonces.ResetAt),
@@ -226,4 +226,13 @@ func utc(t time.Time) time.Time {
 		return time.Time{}
 	}
 	return t.UTC()
+}
+
+// attestedBasis is what the level of a device rests on, "" at L0.
+func attestedBasis(a joinery.Attested, now time.Time) string {
+	level := a.Level(now)
+	if level == joinery.AttestNone {
+		return ""
+	}
+	return a.BasisOf(level).String()
 }

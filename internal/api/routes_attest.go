@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/hex"
 	"net/http"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"joinery"
 	"joinery/client"
 	"joinery/internal/attest"
+	"joinery/manifest"
 )
 
 // Attestations is what devices show of their element and firmware.
@@ -90,7 +92,7 @@ func (s *Server) registerAttestation() {
 	route(s, spec{method: http.MethodPost, path: "/devices/{id}/attestation/evidence", id: "giveEvidence", tag: "attestation",
 		summary: "Show evidence of a device",
 		description: "It has to answer a challenge that waits for this device, and uses it up. What is accepted gives the level of its kind and no other. " +
-			"What proves nothing is `attestation`, with the reason, and changes nothing."},
+			"What proves nothing is `attestation`, with the reason, and changes nothing. The result says on what it rests."},
 		func(ctx context.Context, caller joinery.Caller, in *evidenceInput) (*body[client.Attestation], error) {
 			id, err := in.parse()
 			if err != nil {
@@ -140,7 +142,7 @@ func (s *Server) registerAttestWants() {
 			if err != nil {
 				return nil, err
 			}
-			rule, err := attestRule(in.Body.Level, in.Body.Activate)
+			rule, err := attestRule(in.Body.Level, in.Body.Activate, in.Body.Basis)
 			if err != nil {
 				return nil, err
 			}
@@ -168,7 +170,7 @@ func (s *Server) registerAttestWants() {
 		func(ctx context.Context, caller joinery.Caller, in *body[client.AttestPolicy]) (*body[client.AttestPolicy], error) {
 			p := joinery.AttestPolicy{ValidDays: int(in.Body.ValidDays)}
 			var err error
-			if p.AttestRule, err = attestRule(in.Body.Level, in.Body.Activate); err != nil {
+			if p.AttestRule, err = attestRule(in.Body.Level, in.Body.Activate, in.Body.Basis); err != nil {
 				return nil, err
 			}
 			if err := p.Claim.UnmarshalText([]byte(in.Body.Claim)); err != nil {
@@ -179,21 +181,23 @@ func (s *Server) registerAttestWants() {
 		})
 }
 
-func attestRule(level, activate string) (r joinery.AttestRule, err error) {
-	if r.Level.UnmarshalText([]byte(level)) != nil || r.Activate.UnmarshalText([]byte(activate)) != nil {
-		err = joinery.Errorf(joinery.CodeInvalid, "level: want L0 to L3; activate: want none, warn or refuse")
+func attestRule(level, activate, basis string) (r joinery.AttestRule, err error) {
+	r.Basis = joinery.AttestUnsaid
+	if r.Level.UnmarshalText([]byte(level)) != nil || r.Activate.UnmarshalText([]byte(activate)) != nil ||
+		basis != "" && r.Basis.UnmarshalText([]byte(basis)) != nil {
+		err = joinery.Errorf(joinery.CodeInvalid, "level: want L0 to L3; activate: want none, warn or refuse; basis: want any, vouched or chain")
 	}
 	return r, err
 }
 
 func attestPolicy(p joinery.AttestPolicy) client.AttestPolicy {
-	return client.AttestPolicy{Level: p.Level.String(), Activate: p.Activate.String(), Claim: p.Claim.String(), ValidDays: uint32(p.ValidDays)}
+	return client.AttestPolicy{Level: p.Level.String(), Activate: p.Activate.String(), Claim: p.Claim.String(), Basis: p.Basis.String(), ValidDays: uint32(p.ValidDays)}
 }
 
 func attestation(st attest.Standing) client.Attestation {
 	return client.Attestation{
-		Device: st.Device.ID, Level: st.Level.String(), Until: utc(st.Until), Below: st.Broken, OwnRule: st.Own,
-		Wanted:  client.AttestRule{Level: st.Rule.Level.String(), Activate: st.Rule.Activate.String()},
+		Device: st.Device.ID, Level: st.Level.String(), Until: utc(st.Until), Counts: st.Counts.String(), Below: st.Broken, OwnRule: st.Own,
+		Wanted:  client.AttestRule{Level: st.Rule.Level.String(), Activate: st.Rule.Activate.String(), Basis: st.Rule.Basis.String()},
 		Results: each(st.Results, attestResult),
 	}
 }
@@ -202,6 +206,25 @@ func attestResult(a joinery.Attestation) client.AttestationResult {
 	return client.AttestationResult{
 		Level: a.Level.String(), Kind: string(a.Kind), Verifier: a.Verifier, At: utc(a.At), Until: utc(a.Until), EndedAt: utc(a.EndedAt),
 		SHA256: hex.EncodeToString(a.Digest[:]), SelfReported: a.SelfReported(), Version: a.Version, Release: a.Release, Counter: a.Counter,
-		Evidence: hex.EncodeToString(a.Evidence[:]),
+		Evidence: hex.EncodeToString(a.Evidence[:]), Basis: a.Basis.String(), RestsOn: attestGround(a.Ground),
 	}
+}
+
+func attestGround(g joinery.AttestGround) client.AttestationGround {
+	out := client.AttestationGround{
+		Key: "unknown", ProductKey: g.Key, SignerName: g.SignerName, Pinned: g.Pinned(), UnpinnedAt: utc(g.UnpinnedAt), Chain: "unknown",
+	}
+	if sum, err := base64.RawURLEncoding.DecodeString(g.SignerX5TS256); err == nil {
+		out.SignerSHA256 = hex.EncodeToString(sum)
+	}
+	switch {
+	case g.Key != 0:
+		out.Key, out.Chain = "registered", string(manifest.ChainNone)
+	case g.SignerX5TS256 != "":
+		out.Key = "manifest"
+		if g.Chain != "" {
+			out.Chain = string(g.Chain)
+		}
+	}
+	return out
 }

@@ -1,7 +1,6 @@
 package attest
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -56,6 +55,7 @@ type fixture struct {
 	releaseKey    *ecdsa.PrivateKey
 	tokenKey      *ecdsa.PrivateKey
 	chips         []*chip
+	ca            *authority
 }
 
 const joinEUI = 0x70B3D57ED0000000
@@ -112,6 +112,7 @@ func newFixture(t testing.TB) *fixture {
 	if err := f.db.AssignRange(t.Context(), joinery.JoinEUIRange{EUIRange: span, Org: f.maker.Org}, joinery.AuditEntry{At: start}); err != nil {
 		t.Fatal(err)
 	}
+	f.ca = newAuthority(t)
 	f.importChips(t, 4)
 	f.product = f.addProduct(t, "meter-3", 1, 10, &joinery.BootProfile{KeySlot: 2, DigestSlot: 7})
 	f.other = f.addProduct(t, "valve-1", 11, 20, nil)
@@ -172,7 +173,6 @@ func (f *fixture) release(t testing.TB, p joinery.Product, version, img string, 
 // keys of slots 1 and 2.
 func (f *fixture) importChips(t testing.TB, n int) {
 	t.Helper()
-	signer := newKey(t)
 	i, err := f.db.BeginImport(t.Context(), joinery.Import{
 		Org: f.maker.Org, Kind: joinery.ImportManifest, SHA256: image("manifest"), MACVersion: lorawan.MAC1_0_4, CreatedAt: f.clock.now(),
 	})
@@ -189,10 +189,10 @@ func (f *fixture) importChips(t testing.TB, n int) {
 		}
 		e := manifest.Element{
 			Version: 1, UniqueID: hex.EncodeToString(c.serial[:]), JoinEUI: c.JoinEUI, DevEUI: c.DevEUI, ProvisionedAt: f.clock.now(),
-			Keys: []manifest.DeviceKey{{Slot: "1", Public: &c.slot1.PublicKey}, {Slot: "2", Public: &c.slot2.PublicKey}},
+			Keys: []manifest.DeviceKey{f.ca.certified(t, c, "1"), f.ca.certified(t, c, "2")},
 		}
 		rows.Devices = append(rows.Devices, joinery.NewDevice{
-			Index: uint64(k), Device: c.Device, Serial: e.UniqueID, Manifest: manifestEntry(t, signer, e),
+			Index: uint64(k), Device: c.Device, Serial: e.UniqueID, Manifest: f.ca.entry(t, e),
 			KeySet: joinery.KeySet{ID: joinery.NewKeySetID(), DeviceID: c.ID, DevEUI: c.DevEUI, Origin: joinery.OriginDerived, Master: "m", Root10: joinery.NwkKey},
 		})
 		f.chips = append(f.chips, c)
@@ -206,29 +206,6 @@ func (f *fixture) importChips(t testing.TB, n int) {
 			t.Fatal(r.Reason)
 		}
 	}
-}
-
-func manifestEntry(t testing.TB, signer *ecdsa.PrivateKey, e manifest.Element) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	w, err := manifest.NewWriter(&b, manifest.SignerID{KID: "kid", X5TS256: "x5t"}, func(in []byte) ([]byte, error) {
-		signature := rs(t, signer, sha256.Sum256(in))
-		return signature[:], nil
-	})
-	if err == nil {
-		err = w.Write(e)
-	}
-	if err == nil {
-		err = w.Close()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	entry, err := manifest.NewReader(&b).Next()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return entry
 }
 
 // asked is a new challenge about a device.

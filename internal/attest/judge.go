@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -16,7 +17,6 @@ import (
 	"joinery/internal/evidence"
 	"joinery/internal/firmware"
 	"joinery/lorawan"
-	"joinery/manifest"
 )
 
 // presented is evidence as it came, read and not believed.
@@ -68,7 +68,7 @@ func (p presented) digests() [][sha256.Size]byte {
 		return [][sha256.Size]byte{p.boot.Digest}
 	}
 	var list [][sha256.Size]byte
-	for _, c := range p.token.components {
+	for _, c := range p.token.measured() {
 		if len(c.Value) == sha256.Size {
 			list = append(list, [sha256.Size]byte(c.Value))
 		}
@@ -82,10 +82,9 @@ type shown struct {
 	counter uint32
 	release *joinery.Release // nil: none has the digest, at L1 only
 	expires time.Time        // of the token; zero: not said
-	// key is the registered key that verified it; zero: the manifest's did.
-	key joinery.ProductKeyID
+	ground  ground           // of the key that verified it
 	// components are the releases of what a token measured beside the application.
-	components []joinery.ReleaseID
+	components []joinery.AttestComponent
 }
 
 // refusal is why evidence proves nothing: a word for the log, and a text.
@@ -96,22 +95,23 @@ func (r refusal) Error() string { return r.text }
 func no(word, text string) error { return refusal{word, text} }
 
 // appraise judges what answers a challenge about a device. found are the releases
-// of the device's maker that have one of the digests. The error is a refusal.
-func (p presented) appraise(challenge joinery.AttestChallenge, a joinery.Appraisal, found []joinery.Release, now time.Time) (shown, error) {
+// of the device's maker that have one of the digests, pins the signers of manifests.
+// The error is a refusal.
+func (p presented) appraise(challenge joinery.AttestChallenge, a joinery.Appraisal, found []joinery.Release, pins []joinery.Signer, now time.Time) (shown, error) {
 	about := evidence.About{Challenge: challenge.Random, JoinEUI: a.State.Device.JoinEUI, DevEUI: a.State.Device.DevEUI}
 	refs := references{found: found, appraisal: a}
 	switch p.kind {
 	case joinery.EvidencePossession:
-		return p.appraisePossession(about, a, refs)
+		return p.appraisePossession(about, a, refs, pins)
 	case joinery.EvidenceBoot:
-		return p.appraiseBoot(about, a, refs)
+		return p.appraiseBoot(about, a, refs, pins)
 	default:
 		return p.appraiseToken(about, a, refs, now)
 	}
 }
 
-func (p presented) appraisePossession(about evidence.About, a joinery.Appraisal, refs references) (shown, error) {
-	key, err := manifestKey(a, "")
+func (p presented) appraisePossession(about evidence.About, a joinery.Appraisal, refs references, pins []joinery.Signer) (shown, error) {
+	key, on, err := manifestKey(a, deviceKeySlot, pins)
 	if err != nil {
 		return shown{}, err
 	}
@@ -126,10 +126,10 @@ func (p presented) appraisePossession(about evidence.About, a joinery.Appraisal,
 	if release != nil && release.Counter != e.Counter {
 		return shown{}, no("counter", "the counter is not that of the release with this digest")
 	}
-	return shown{digest: e.Digest, counter: e.Counter, release: release}, refs.notBelow(e.Counter)
+	return shown{digest: e.Digest, counter: e.Counter, release: release, ground: on}, refs.notBelow(e.Counter)
 }
 
-func (p presented) appraiseBoot(about evidence.About, a joinery.Appraisal, refs references) (shown, error) {
+func (p presented) appraiseBoot(about evidence.About, a joinery.Appraisal, refs references, pins []joinery.Signer) (shown, error) {
 	e := p.boot
 	if a.Product == nil || a.Product.Boot == nil {
 		return shown{}, no("product", "the maker has registered no product with an element that verifies firmware for this device")
@@ -143,20 +143,19 @@ func (p presented) appraiseBoot(about evidence.About, a joinery.Appraisal, refs 
 	if err := e.CheckConfig(); err != nil {
 		return shown{}, no("configuration", err.Error())
 	}
-	registered, err := keysFor(a, joinery.KeyForBoot)
+	keys, err := keysFor(a, joinery.KeyForBoot)
 	if err != nil {
 		return shown{}, err
 	}
-	if len(registered.all) == 0 {
-		key, err := manifestKey(a, strconv.Itoa(int(e.KeySlot)))
+	if len(keys.all) == 0 {
+		key, on, err := manifestKey(a, strconv.Itoa(int(e.KeySlot)), pins)
 		if err != nil {
 			return shown{}, err
 		}
-		registered.all = append(registered.all, key)
-		registered.ids = append(registered.ids, 0)
+		keys.all, keys.on = append(keys.all, key), append(keys.on, on)
 	}
 	digest := e.SigningDigest(about)
-	i := slices.IndexFunc(registered.all, func(k *ecdsa.PublicKey) bool { return firmware.VerifyRS(k, digest, e.Signature) })
+	i := slices.IndexFunc(keys.all, func(k *ecdsa.PublicKey) bool { return firmware.VerifyRS(k, digest, e.Signature) })
 	if i < 0 {
 		return shown{}, no("signature", "the signature is not one of this device's element over this challenge and the state that the evidence says")
 	}
@@ -167,7 +166,7 @@ func (p presented) appraiseBoot(about evidence.About, a joinery.Appraisal, refs 
 	if release.Counter < e.Counter {
 		return shown{}, no("downgraded", "the release is older than what the element's own counter allows")
 	}
-	return shown{digest: e.Digest, counter: release.Counter, release: release, key: registered.ids[i]}, refs.notBelow(release.Counter)
+	return shown{digest: e.Digest, counter: release.Counter, release: release, ground: keys.on[i]}, refs.notBelow(release.Counter)
 }
 
 func (p presented) appraiseToken(about evidence.About, a joinery.Appraisal, refs references, now time.Time) (shown, error) {
@@ -192,17 +191,23 @@ func (p presented) appraiseToken(about evidence.About, a joinery.Appraisal, refs
 	switch {
 	case !t.expires.IsZero() && !now.Before(t.expires):
 		return shown{}, no("stale", "the token has expired")
-	case t.debug == 0:
-		return shown{}, no("debug", "the token says that the device can be debugged")
-	case t.lifecycle >= 0 && !t.secured():
-		return shown{}, no("debug", "the token says that the device is not in the life cycle of a secured one")
+	case t.begins.After(joinery.AttestSkewed(now)):
+		return shown{}, no("stale", "the token is not valid yet, by this server's clock")
+	}
+	if err := t.part.check("the token"); err != nil {
+		return shown{}, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.submodules)) {
+		if err := t.submodules[name].check("a submodule of the token"); err != nil {
+			return shown{}, err
+		}
 	}
 	application := t.application()
 	if application < 0 {
 		return shown{}, no("measurements", "the token measures nothing, or several things of which none is the application (ARoT)")
 	}
-	s := shown{expires: t.expires, key: keys.ids[by]}
-	for i, c := range t.components {
+	s := shown{expires: t.expires, ground: keys.on[by]}
+	for i, c := range t.measured() { // the token's own come first
 		if len(c.Value) != sha256.Size {
 			return shown{}, no("measurements", "a measurement of the token is no SHA-256")
 		}
@@ -213,10 +218,26 @@ func (p presented) appraiseToken(about evidence.About, a joinery.Appraisal, refs
 		if i == application {
 			s.digest, s.counter, s.release = release.Digest, release.Counter, release
 		} else {
-			s.components = append(s.components, release.ID)
+			if err := refs.componentNotBelow(c.Type, release.Counter); err != nil {
+				return shown{}, err
+			}
+			s.components = append(s.components, joinery.AttestComponent{Type: c.Type, Release: release.ID, Counter: release.Counter})
 		}
 	}
 	return s, refs.notBelow(s.counter)
+}
+
+// check finds what says that the software which was measured may not be what runs.
+func (p part) check(who string) error {
+	switch {
+	case p.opaque:
+		return no("submodule", who+" is a token of its own, or a digest: what it measures is not verified here; have the root of trust say it as claims")
+	case p.debug == 0:
+		return no("debug", who+" says that the device can be debugged")
+	case p.lifecycle >= 0 && !p.secured():
+		return no("debug", who+" says that the device is not in the life cycle of a secured one")
+	}
+	return nil
 }
 
 // A UEID begins with its type (RFC 9711 §4.2.1); an EUI-64 is a MAC address's.
@@ -236,30 +257,11 @@ func checkUEID(ueid []byte, devEUI lorawan.EUI64, own bool) error {
 	return no("foreign", "the token does not say which device it is of: its ueid has to be 02 and the DevEUI, or a key has to be registered for this device alone")
 }
 
-// manifestKey is a key that the signed manifest of a device names: for slot "" its
-// device key.
-func manifestKey(a joinery.Appraisal, slot string) (key *ecdsa.PublicKey, err error) {
-	if a.Manifest != nil {
-		if slot == "" {
-			key, err = manifest.DeviceKeyOf(a.Manifest)
-		} else {
-			key, err = manifest.KeyInSlotOf(a.Manifest, slot)
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	if key == nil {
-		return nil, no("key", "no key to verify this with: the device came without a signed manifest, or its manifest names none")
-	}
-	return key, nil
-}
-
 // keys verify evidence of a device.
 type keys struct {
 	all []*ecdsa.PublicKey
-	ids []joinery.ProductKeyID // as many
-	own bool                   // they are this device's alone
+	on  []ground // as many
+	own bool     // they are this device's alone
 }
 
 // keysFor gives the keys for a use: where there are some for this device alone, only
@@ -274,7 +276,7 @@ func keysFor(a joinery.Appraisal, use joinery.ProductKeyUse) (k keys, err error)
 			if err != nil {
 				return k, err
 			}
-			k.all, k.ids, k.own = append(k.all, key), append(k.ids, p.ID), own
+			k.all, k.on, k.own = append(k.all, key), append(k.on, registered(p.ID)), own
 		}
 		if len(k.all) > 0 {
 			break
@@ -337,6 +339,15 @@ func (r references) must(digest [sha256.Size]byte) (*joinery.Release, error) {
 func (r references) notBelow(counter uint32) error {
 	if counter < r.appraisal.Floor {
 		return no("downgraded", "the firmware's counter is below that of a release which this device has shown before")
+	}
+	return nil
+}
+
+// componentNotBelow is the same of what a token measures beside the application: of
+// each type by itself, since they are updated by themselves.
+func (r references) componentNotBelow(component string, counter uint32) error {
+	if counter < r.appraisal.Floors[component] {
+		return no("downgraded", "the counter of a component beside the application is below that of a release of it which this device has shown before")
 	}
 	return nil
 }

@@ -193,7 +193,7 @@ func (s *Service) AddRelease(ctx context.Context, caller joinery.Caller, product
 		return err == nil && st.Verify(key) == nil
 	})
 	if i < 0 {
-		return f, joinery.Errorf(joinery.CodeForbidden, "no key for releases of this product signed the statement, as it is; register the key first")
+		return f, joinery.Errorf(joinery.CodeInvalid, "statement: no key that is registered for releases of %s signed it as it is: register the maker's with 'joinctl product key add %s --use release --public FILE', or sign it again", p.Name, p.Name)
 	}
 	f = joinery.Release{
 		ID: joinery.NewReleaseID(), Product: product, Version: st.Version, Digest: st.Digest, Counter: st.Counter,

@@ -46,6 +46,11 @@ type Results interface {
 	// EndAttestations tells owners what ended by a time, each once; it gives of how
 	// many devices.
 	EndAttestations(ctx context.Context, now time.Time, limit int) (int, error)
+	// Signers gives the signers of manifests that are pinned, of all organisations.
+	Signers(ctx context.Context) ([]joinery.Signer, error)
+	// EndUnvouched has what was shown rest no more on pins that went, so many results; it
+	// gives how many there were.
+	EndUnvouched(ctx context.Context, now time.Time, limit int) (int, error)
 	// EndWithdrawn ends what rests on what makers took back, of so many devices; it gives
 	// how many there were.
 	EndWithdrawn(ctx context.Context, now time.Time, limit int) (int, error)
@@ -175,6 +180,8 @@ type Standing struct {
 	Rule   joinery.AttestRule
 	Own    bool
 	Broken bool
+	// Counts is the level that rests on what is wanted.
+	Counts joinery.AttestLevel
 }
 
 // Standing tells the owner of a device, or the operator, what it has shown.
@@ -188,7 +195,8 @@ func (s *Service) Standing(ctx context.Context, caller joinery.Caller, id joiner
 	now := s.now()
 	st.Level, st.Until = st.Device.Attested.Level(now), st.Device.Attested.FallsAt(now)
 	st.Rule, st.Own = s.PolicyOf(st.Device.Ownership.Org).Rule(st.Device), st.Device.Attested.Rule != nil
-	st.Broken = st.Rule.Broken(st.Level)
+	st.Counts = st.Rule.Counts(st.Device.Attested, now)
+	st.Broken = st.Rule.Broken(st.Counts)
 	return st, nil
 }
 
@@ -251,7 +259,11 @@ func (s *Service) judge(ctx context.Context, challenge joinery.AttestChallenge, 
 	if err != nil {
 		return r, d, err
 	}
-	proved, err := p.appraise(challenge, a, found, now)
+	pins, err := s.store.Signers(ctx)
+	if err != nil {
+		return r, d, err
+	}
+	proved, err := p.appraise(challenge, a, found, pins, now)
 	if err != nil {
 		return r, d, err
 	}
@@ -259,8 +271,9 @@ func (s *Service) judge(ctx context.Context, challenge joinery.AttestChallenge, 
 	r = joinery.AttestResult{Owner: d.Ownership.Org, Attestation: joinery.Attestation{
 		Device: d.ID, Level: level, Kind: p.kind, Verifier: s.verifier, At: now, Until: now.Add(s.PolicyOf(d.Ownership.Org).ValidFor()),
 		Digest: proved.digest, Counter: proved.counter, Evidence: sha256.Sum256(p.bytes),
+		Basis: proved.ground.basis, Ground: proved.ground.AttestGround,
 	}}
-	r.Key, r.Components = proved.key, proved.components
+	r.Components = proved.components
 	if proved.release != nil {
 		r.Release, r.Version = proved.release.ID, proved.release.Version
 	}
@@ -275,6 +288,16 @@ func (s *Service) accepted(caller joinery.Caller, r joinery.AttestResult) joiner
 	detail := map[string]string{
 		"level": r.Level.String(), "kind": string(r.Kind), "verifier": r.Verifier, "until": r.Until.Format(time.RFC3339),
 		"digest": hex.EncodeToString(r.Digest[:]), "counter": strconv.FormatUint(uint64(r.Counter), 10), "evidence": hex.EncodeToString(r.Evidence[:]),
+	}
+	detail["basis"] = r.Basis.String()
+	switch g := r.Ground; {
+	case g.Key != 0:
+		detail["key"] = g.Key.String()
+	default:
+		detail["signer"], detail["pinned"] = g.SignerX5TS256, strconv.FormatBool(g.Pinned())
+		if g.Chain != "" {
+			detail["chain"] = string(g.Chain)
+		}
 	}
 	if r.SelfReported() {
 		detail["software"] = "self-reported"

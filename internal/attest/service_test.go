@@ -640,7 +640,7 @@ func TestProducts(t *testing.T) {
 	right := f.releaseKey
 	f.releaseKey = newKey(t)
 	_, err = f.AddRelease(ctx, f.maker, f.product.ID, f.statement(t, f.product, "3.0.0", "three", 3))
-	wantCode(t, err, joinery.CodeForbidden)
+	wantCode(t, err, joinery.CodeInvalid)
 	f.releaseKey = right
 	f.release(t, f.product, "3.0.0", "three", 3)
 
@@ -657,7 +657,7 @@ func TestProducts(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = f.AddRelease(ctx, f.maker, f.product.ID, f.statement(t, f.product, "4.0.0", "four", 4))
-	wantCode(t, err, joinery.CodeForbidden)
+	wantCode(t, err, joinery.CodeInvalid)
 	c := f.chips[0]
 	f.refuses(t, c, l2, c.boot(t, f.asked(t, c)), "withdrawn") // with the key that signed it
 	if err := f.RemoveProduct(ctx, f.maker, f.product.ID); err != nil {

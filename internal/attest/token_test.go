@@ -22,6 +22,8 @@ type claims struct {
 	lifecycle   *uint64
 	debug       *uint64
 	expires     *int64
+	begins      *int64
+	submodules  map[string]any // []component, or anything else as it is
 }
 
 func (c *chip) claims(a evidence.About, img string) claims {
@@ -41,12 +43,21 @@ func (f *fixture) cose(t testing.TB, key *ecdsa.PrivateKey, c claims) []byte {
 func coseWith(t testing.TB, key *ecdsa.PrivateKey, c claims, head map[int64]any) []byte {
 	t.Helper()
 	m := map[int64]any{10: c.nonce, 256: c.ueid, 2396: make([]byte, 32)}
-	var list []map[int64]any
-	for _, s := range c.components {
-		list = append(list, map[int64]any{1: s.Type, 2: s.Value, 5: make([]byte, 32)})
-	}
-	if list != nil {
+	if list := coseComponents(c.components); list != nil {
 		m[2399] = list
+	}
+	if c.submodules != nil {
+		subs := map[string]any{}
+		for name, sub := range c.submodules {
+			if list, ok := sub.([]component); ok {
+				sub = map[int64]any{2399: coseComponents(list)}
+			}
+			subs[name] = sub
+		}
+		m[266] = subs
+	}
+	if c.begins != nil {
+		m[5] = *c.begins
 	}
 	if c.lifecycle != nil {
 		m[2395] = *c.lifecycle
@@ -62,6 +73,21 @@ func coseWith(t testing.TB, key *ecdsa.PrivateKey, c claims, head map[int64]any)
 	return encode(t, cbor.Tag{Number: 18, Content: []any{protected, map[int64]any{}, payload, signature[:]}})
 }
 
+func coseComponents(components []component) (list []map[int64]any) {
+	for _, s := range components {
+		list = append(list, map[int64]any{1: s.Type, 2: s.Value, 5: make([]byte, 32)})
+	}
+	return list
+}
+
+func jwtComponents(components []component) (list []map[string]any) {
+	text := base64.RawURLEncoding.EncodeToString
+	for _, s := range components {
+		list = append(list, map[string]any{"measurement-type": s.Type, "measurement-value": text(s.Value), "signer-id": text(make([]byte, 32))})
+	}
+	return list
+}
+
 func encode(t testing.TB, v any) []byte {
 	t.Helper()
 	b, err := cbor.Marshal(v)
@@ -75,12 +101,24 @@ func (f *fixture) jwt(t testing.TB, key *ecdsa.PrivateKey, c claims) []byte {
 	t.Helper()
 	text := base64.RawURLEncoding.EncodeToString
 	m := map[string]any{"eat_nonce": text(c.nonce), "ueid": text(c.ueid), "psa-implementation-id": text(make([]byte, 32))}
-	var list []map[string]any
-	for _, s := range c.components {
-		list = append(list, map[string]any{"measurement-type": s.Type, "measurement-value": text(s.Value), "signer-id": text(make([]byte, 32))})
-	}
-	if list != nil {
+	if list := jwtComponents(c.components); list != nil {
 		m["psa-software-components"] = list
+	}
+	if c.submodules != nil {
+		subs := map[string]any{}
+		for name, sub := range c.submodules {
+			switch v := sub.(type) {
+			case []component:
+				sub = map[string]any{"psa-software-components": jwtComponents(v)}
+			case []byte:
+				sub = string(v)
+			}
+			subs[name] = sub
+		}
+		m["submods"] = subs
+	}
+	if c.begins != nil {
+		m["nbf"] = *c.begins
 	}
 	if c.lifecycle != nil {
 		m["psa-security-lifecycle"] = *c.lifecycle

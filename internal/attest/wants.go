@@ -27,6 +27,7 @@ func (s *Service) PolicyOf(org joinery.OrgID) joinery.AttestPolicy {
 	p, ok := (*s.policies.Load())[org]
 	if !ok {
 		p = joinery.AttestPolicy{Org: org, ValidDays: joinery.DefaultAttestDays}
+		p.Basis = joinery.AttestVouched // what is taken back ends: so does a pin
 	}
 	return p
 }
@@ -66,13 +67,31 @@ func (s *Service) SetPolicy(ctx context.Context, caller joinery.Caller, p joiner
 	if p.Org, err = s.acting(ctx, caller); err != nil {
 		return p, err
 	}
+	if p.Basis == joinery.AttestUnsaid {
+		if err := s.reload(ctx); err != nil {
+			return p, err
+		}
+		p.Basis = s.PolicyOf(p.Org).Basis
+	}
+	if err := possible(p.AttestRule); err != nil {
+		return p, err
+	}
 	entry := s.entry(caller, joinery.AuditAttestPolicy, p.Org, 0, map[string]string{
 		"level": p.Level.String(), "activate": p.Activate.String(), "claim": p.Claim.String(), "validDays": strconv.Itoa(p.ValidDays),
+		"basis": p.Basis.String(),
 	})
 	if err := s.store.SetAttestPolicy(ctx, p, entry); err != nil {
 		return p, err
 	}
 	return p, s.reload(context.WithoutCancel(ctx))
+}
+
+// possible refuses what no device can ever show.
+func possible(r joinery.AttestRule) error {
+	if r.Level == joinery.AttestToken && r.Basis == joinery.AttestChain {
+		return joinery.Errorf(joinery.CodeInvalid, "basis: the keys of tokens (L3) are registered by the maker, and no certificate of them is looked at; want L1 or L2 on basis chain, or L3 on basis vouched")
+	}
+	return nil
 }
 
 // SetRule says what the owner wants of one device instead of what it wants of all;
@@ -83,11 +102,23 @@ func (s *Service) SetRule(ctx context.Context, caller joinery.Caller, id joinery
 		if rule.Level == joinery.AttestNone && rule.Activate != joinery.AttestIgnore {
 			return joinery.Errorf(joinery.CodeInvalid, "level: nothing is below L0; want L1, L2 or L3, or none")
 		}
-		detail = map[string]string{"level": rule.Level.String(), "activate": rule.Activate.String()}
 	}
 	d, err := s.own(ctx, caller, id)
 	if err != nil {
 		return err
+	}
+	if rule != nil {
+		said := *rule
+		if said.Basis == joinery.AttestUnsaid {
+			if err := s.reload(ctx); err != nil {
+				return err
+			}
+			said.Basis = s.PolicyOf(d.Ownership.Org).Basis
+		}
+		if err := possible(said); err != nil {
+			return err
+		}
+		rule, detail = &said, map[string]string{"level": said.Level.String(), "activate": said.Activate.String(), "basis": said.Basis.String()}
 	}
 	return s.store.SetAttestRule(ctx, id, d.Ownership.Org, rule, s.entry(caller, joinery.AuditDeviceAttestRule, d.Ownership.Org, id, detail))
 }
@@ -115,6 +146,9 @@ func (s *Service) Run(ctx context.Context) {
 		if err == nil && s.hold() == nil {
 			err = s.endWithdrawn(ctx)
 		}
+		if err == nil && s.hold() == nil {
+			err = s.EndUnvouched(ctx)
+		}
 		if err == nil && n%endEvery == 0 {
 			err = s.End(ctx)
 		}
@@ -134,6 +168,12 @@ func (s *Service) End(ctx context.Context) error {
 // about the time holds that.
 func (s *Service) endWithdrawn(ctx context.Context) error {
 	return s.inParts(ctx, func() error { return nil }, s.store.EndWithdrawn)
+}
+
+// EndUnvouched has what devices have shown rest no more on signers that are not pinned
+// any longer, and tells owners.
+func (s *Service) EndUnvouched(ctx context.Context) error {
+	return s.inParts(ctx, s.hold, s.store.EndUnvouched)
 }
 
 func (s *Service) inParts(ctx context.Context, hold func() error, end func(context.Context, time.Time, int) (int, error)) error {

@@ -92,15 +92,16 @@ func (s *Service) checkAttested(org joinery.OrgID, d joinery.Device, detail map[
 	if s.attested == nil {
 		return nil
 	}
-	want, have := s.attested.PolicyOf(org), d.Attested.Level(s.now())
-	if want.Claim == joinery.AttestIgnore || have >= want.Level {
+	want, now := s.attested.PolicyOf(org), s.now()
+	if want.Claim == joinery.AttestIgnore || want.Counts(d.Attested, now) >= want.Level {
 		return nil
 	}
+	have, level := want.Compare(d.Attested, now)
 	if want.Claim == joinery.AttestRefuse {
 		return joinery.Errorf(joinery.CodeAttestation, "the device is attested %s now, and the policy of your organisation is to claim none below %s; "+
-			"have who holds it show more of it, or change the policy", have, want.Level)
+			"have who holds it show more of it, or change the policy", have, level)
 	}
-	detail["attestation"], detail["attestationWanted"] = have.String(), want.Level.String()
+	detail["attestation"], detail["attestationWanted"] = have, level
 	return nil
 }
 

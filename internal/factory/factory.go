@@ -27,8 +27,9 @@ type Keys interface {
 	DeviceKey(ctx context.Context, uniqueID string, devEUI lorawan.EUI64, at time.Time, to *seal.Sealer) (sealed []byte, chain [][]byte, err error)
 	// ProvisionRekey gives what an element of a rekeying profile has besides.
 	ProvisionRekey(ctx context.Context, profile joinery.RekeyProfile, master string, generation uint32, devEUI lorawan.EUI64, to *seal.Sealer) ([]byte, error)
-	// BootKeys draws what an element has that verifies firmware.
-	BootKeys(ctx context.Context, to *seal.Sealer) (key, io []byte, public *ecdsa.PublicKey, err error)
+	// BootKeys draws what an element has that verifies firmware, and certifies the key that
+	// it has in a slot.
+	BootKeys(ctx context.Context, uniqueID string, devEUI lorawan.EUI64, at time.Time, slot string, to *seal.Sealer) (key, io []byte, chain [][]byte, err error)
 	// Sign makes an ES256 signature of input, r ‖ s.
 	Sign(input []byte) ([]byte, error)
 	// Certificate is the signer's, DER.
@@ -165,12 +166,17 @@ func provision(ctx context.Context, keys Keys, o Order, e *manifest.Element, sea
 		return row, errors.New("release key: want one on P-256")
 	}
 	b := &siliconBoot{ReleaseKey: point[1:]}
-	var public *ecdsa.PublicKey
-	if b.BootKey, b.IOKey, public, err = keys.BootKeys(ctx, sealer); err != nil {
+	slot := strconv.Itoa(BootKeySlot)
+	var chain [][]byte
+	if b.BootKey, b.IOKey, chain, err = keys.BootKeys(ctx, e.UniqueID, e.DevEUI, o.At, slot, sealer); err != nil {
 		return row, err
 	}
 	row.SecureBoot = b
-	e.Keys = append(e.Keys, manifest.DeviceKey{Slot: strconv.Itoa(BootKeySlot), Public: public})
+	if key, err = manifest.CertifiedKey(chain); err != nil {
+		return row, err
+	}
+	key.Slot = slot
+	e.Keys = append(e.Keys, key)
 	row.MAC, err = sealer.MAC(seal.BootElementItem(e.UniqueID, e.JoinEUI, e.DevEUI, row.Certificates, b.ReleaseKey,
 		row.NwkKey, row.AppKey, row.DeviceKey, row.RekeyKey, b.BootKey, b.IOKey))
 	return row, err

@@ -145,7 +145,10 @@ func ReadImage(in io.Reader, code io.Writer) (i Image, err error) {
 		code = io.Discard
 	}
 	head := make([]byte, HeaderLen)
-	if _, err := io.ReadFull(in, head); err != nil {
+	switch _, err := io.ReadFull(in, head); {
+	case errors.Is(err, io.EOF):
+		return i, fmt.Errorf("%w: there is nothing", ErrImage)
+	case err != nil:
 		return i, cutOff(err)
 	}
 	if i.Header, err = ParseHeader(head); err != nil {

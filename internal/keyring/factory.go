@@ -3,7 +3,6 @@ package keyring
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
 	"crypto/sha256"
 	"sync"
 	"time"
@@ -30,7 +29,7 @@ type FactoryToken interface {
 	DeviceKey(ctx context.Context, n DeviceName, to *seal.Sealer) (sealed []byte, chain [][]byte, err error)
 	// BootKeys draws what an element has that verifies firmware, sealed: see
 	// Factory.BootKeys.
-	BootKeys(ctx context.Context, to *seal.Sealer) (key, io []byte, public *ecdsa.PublicKey, err error)
+	BootKeys(ctx context.Context, n DeviceName, slot string, to *seal.Sealer) (key, io []byte, chain [][]byte, err error)
 	// Certificate gives the signer's certificate, DER.
 	Certificate() []byte
 	// Root gives the certificate to which all device certificates lead, DER.
@@ -113,13 +112,14 @@ func (f *Factory) DeviceKey(ctx context.Context, uniqueID string, devEUI lorawan
 // key, sealed by to, so that it is in no other place: key, a private key on P-256, 32
 // bytes big-endian, which the element uses after a verified boot alone, and for its own
 // messages, and io, 32 bytes, which protect the bus between it and its microcontroller.
-// public is the other half of key. Each call draws others.
-func (f *Factory) BootKeys(ctx context.Context, to *seal.Sealer) (key, io []byte, public *ecdsa.PublicKey, err error) {
+// chain is as DeviceKey's, of key; the first certificate says in which slot it is. Each
+// call draws others.
+func (f *Factory) BootKeys(ctx context.Context, uniqueID string, devEUI lorawan.EUI64, at time.Time, slot string, to *seal.Sealer) (key, io []byte, chain [][]byte, err error) {
 	err = f.run(ctx, func() error {
-		key, io, public, err = f.token.BootKeys(ctx, to)
+		key, io, chain, err = f.token.BootKeys(ctx, DeviceName{uniqueID, devEUI, at}, slot, to)
 		return err
 	})
-	return key, io, public, err
+	return key, io, chain, err
 }
 
 // Sign makes an ES256 signature (RFC 7518 §3.4): ECDSA on P-256 over SHA-256 of

@@ -244,8 +244,8 @@ var wordings = []wording{
 	},
 	{
 		joinery.RefusedAttestation,
-		"The device has shown less of its element and firmware than its owner wants, or what it showed has ended. Joins and rejoins are refused; the session that it has goes on, and nothing else is kept from its owner.",
-		"Have it attested: 'joinctl attest challenge DEVICE', then 'joinctl device attest DEVICE --evidence FILE'. Or want less, of this device with 'joinctl attest rule DEVICE', of all with 'joinctl attest policy'. To leave, export, rekey, transfer and release work as before.",
+		"The device has shown less of its element and firmware than its owner wants, what it showed has ended, or it rests on less than the owner wants. Joins and rejoins are refused; the session that it has goes on, and nothing else is kept from its owner.",
+		"Have it attested: 'joinctl attest challenge DEVICE', then 'joinctl device attest DEVICE --evidence FILE'; 'joinctl attest show DEVICE' says what its results rest on. Or want less, of this device with 'joinctl attest rule DEVICE', of all with 'joinctl attest policy'. To leave, export, rekey, transfer and release work as before.",
 		func(x *joinery.Refusal, v voice) string {
 			return fmt.Sprintf("%s asked for %s, which was attested %s; %s wanted %s", who(x), v.device, x.Decided.AttestLevel, v.owner, x.Decided.AttestWanted)
 		},

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"joinery"
+	"joinery/manifest"
 )
 
 // maxAttestChallenges bounds the challenges of one device that wait for evidence,
@@ -20,7 +21,10 @@ const (
 // ruleBase separates action and level in attest_rule.
 const ruleBase = 10
 
-// scanAttested reads attested_at, attest_l1 to attest_l3 and attest_rule.
+// attestedColumns are read by scanAttested.
+const attestedColumns = "attested_at, attest_l1, attest_l2, attest_l3, attest_rule, attest_basis"
+
+// scanAttested reads attestedColumns.
 func scanAttested(r *row) (a joinery.Attested) {
 	a.At = r.time()
 	for i := range a.Until {
@@ -28,11 +32,31 @@ func scanAttested(r *row) (a joinery.Attested) {
 	}
 	if r.null() {
 		r.next()
-		return a
+	} else {
+		v := r.int()
+		a.Rule = &joinery.AttestRule{Activate: joinery.AttestAction(v / ruleBase), Level: joinery.AttestLevel(v % ruleBase)}
 	}
-	v := r.int()
-	a.Rule = &joinery.AttestRule{Activate: joinery.AttestAction(v / ruleBase), Level: joinery.AttestLevel(v % ruleBase)}
+	basis := r.int()
+	for i := range a.Basis {
+		a.Basis[i] = joinery.AttestBasis(basis >> (2 * i) & 3)
+	}
+	if a.Rule != nil {
+		a.Rule.Basis = joinery.AttestBasis(basis >> (2 * len(a.Basis)) & 3)
+	}
 	return a
+}
+
+// packedBasis is attest_basis: two bits for each level, above them two of the rule.
+func packedBasis(a joinery.Attested) (v int64) {
+	for i, b := range a.Basis {
+		if !a.Until[i].IsZero() {
+			v |= int64(b) << (2 * i)
+		}
+	}
+	if a.Rule != nil {
+		v |= int64(a.Rule.Basis) << (2 * len(a.Basis))
+	}
+	return v
 }
 
 // filterAttested keeps to devices of a level. The levels above it must not be valid.
@@ -137,6 +161,9 @@ func (d *DB) Appraise(ctx context.Context, id joinery.DeviceID) (a joinery.Appra
 			return err
 		}
 		a.Floor = uint32(floor)
+		if a.Floors, err = c.floors(id); err != nil {
+			return err
+		}
 		products, err := c.products(`WHERE p.org = ? AND p.removed_at IS NULL
 			AND EXISTS (SELECT 1 FROM product_range r WHERE r.product = p.id AND r.first <= ? AND ? <= r.last)`,
 			a.State.Device.Maker, a.State.Device.DevEUI, a.State.Device.DevEUI)
@@ -148,6 +175,22 @@ func (d *DB) Appraise(ctx context.Context, id joinery.DeviceID) (a joinery.Appra
 		return err
 	})
 	return a, err
+}
+
+// floors gives the highest counters of what tokens of a device measured beside the
+// application, by its type, also of releases that were withdrawn: what the maker took
+// back, nobody brings back what was before it.
+func (c conn) floors(id joinery.DeviceID) (floors map[string]uint32, err error) {
+	err = c.each(`SELECT s.component, max(coalesce(f.floor, f.counter)) FROM attest_shown s JOIN firmware_release f ON f.id = s.firmware
+		WHERE s.device = ? GROUP BY s.component`, func(r *row) error {
+		if floors == nil {
+			floors = map[string]uint32{}
+		}
+		component := r.text()
+		floors[component] = uint32(r.int())
+		return nil
+	}, id)
+	return floors, err
 }
 
 // ReleasesByDigest gives the releases of an organisation's products that have one of
@@ -186,6 +229,9 @@ func (d *DB) PutAttestation(ctx context.Context, r joinery.AttestResult, a joine
 			return joinery.Attested{}, err
 		}
 		next := joinery.Attested{At: r.At}
+		if next.Rule, err = t.attestRule(r.Device); err != nil {
+			return joinery.Attested{}, err
+		}
 		for _, o := range old {
 			switch {
 			case o.Level == r.Level || !o.EndedAt.IsZero():
@@ -195,26 +241,33 @@ func (d *DB) PutAttestation(ctx context.Context, r joinery.AttestResult, a joine
 					return joinery.Attested{}, err
 				}
 			default:
-				next.Until[o.Level-1] = o.Until
+				next.Until[o.Level-1], next.Basis[o.Level-1] = o.Until, o.Basis
 			}
 		}
-		next.Until[r.Level-1] = r.Until
+		next.Until[r.Level-1], next.Basis[r.Level-1] = r.Until, r.Basis
 		highest, err := t.highestShown(r)
 		if err != nil {
 			return joinery.Attested{}, err
 		}
-		err = t.exec(`INSERT INTO attest_result (device, level, kind, verifier, at, until, ended_at, digest, version, counter, firmware, evidence, key, highest)
-			VALUES (?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (device, level) DO UPDATE SET kind = excluded.kind, verifier = excluded.verifier,
+		g := r.Ground
+		err = t.exec(`INSERT INTO attest_result (device, level, kind, verifier, at, until, ended_at, digest, version, counter, firmware, evidence, key, highest,
+			basis, chain, signer, signer_name, signer_x5t, unpinned_at)
+			VALUES (?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL) ON CONFLICT (device, level) DO UPDATE SET kind = excluded.kind, verifier = excluded.verifier,
 			at = excluded.at, until = excluded.until, ended_at = NULL, digest = excluded.digest, version = excluded.version, counter = excluded.counter,
-			firmware = excluded.firmware, evidence = excluded.evidence, key = excluded.key, highest = excluded.highest`,
-			r.Device, r.Level, r.Kind, r.Verifier, r.At, r.Until, r.Digest, r.Version, r.Counter, optional{r.Release}, r.Evidence, optional{r.Key}, optional{highest})
+			firmware = excluded.firmware, evidence = excluded.evidence, key = excluded.key, highest = excluded.highest,
+			basis = excluded.basis, chain = excluded.chain, signer = excluded.signer, signer_name = excluded.signer_name, signer_x5t = excluded.signer_x5t, unpinned_at = NULL`,
+			r.Device, r.Level, r.Kind, r.Verifier, r.At, r.Until, r.Digest, r.Version, r.Counter, optional{r.Release}, r.Evidence, optional{g.Key}, optional{highest},
+			int64(r.Basis), string(g.Chain), optional{g.Signer}, g.SignerName, g.SignerX5TS256)
 		if err == nil {
 			err = t.exec("DELETE FROM attest_component WHERE device = ? AND level = ?", r.Device, r.Level)
 		}
-		for _, f := range r.Components {
+		for _, c := range r.Components {
 			if err == nil {
-				err = t.exec("INSERT INTO attest_component (device, level, firmware) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", r.Device, r.Level, f)
+				err = t.exec("INSERT INTO attest_component (device, level, firmware) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", r.Device, r.Level, c.Release)
 			}
+		}
+		if err == nil {
+			err = t.putShown(r)
 		}
 		if err == nil {
 			err = t.putAttested(r.Device, next, r.At)
@@ -224,13 +277,39 @@ func (d *DB) PutAttestation(ctx context.Context, r joinery.AttestResult, a joine
 	})
 }
 
+// putShown notes what a token measured beside the application: of a type the lowest.
+func (t *tx) putShown(r joinery.AttestResult) error {
+	lowest := map[string]joinery.AttestComponent{}
+	for _, c := range r.Components {
+		if known, ok := lowest[c.Type]; !ok || c.Counter < known.Counter {
+			lowest[c.Type] = c
+		}
+	}
+	for _, c := range lowest {
+		err := t.exec("INSERT INTO attest_shown (device, component, firmware) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", r.Device, c.Type, c.Release)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// attestRule reads the owner's rule for a device; nil: none.
+func (t *tx) attestRule(id joinery.DeviceID) (rule *joinery.AttestRule, err error) {
+	_, err = t.one("SELECT "+attestedColumns+" FROM device WHERE id = ?", func(r *row) error { rule = scanAttested(r).Rule; return nil }, id)
+	return rule, err
+}
+
 // restsOn is CodeConflict where the maker took back a release or a key meanwhile that a
 // result rests on.
 func (t *tx) restsOn(r joinery.AttestResult) error {
 	gone := joinery.Errorf(joinery.CodeConflict, "the maker took back meanwhile what the evidence was held against; ask for another challenge")
-	releases := r.Components
+	var releases []joinery.ReleaseID
 	if r.Release != 0 {
-		releases = append([]joinery.ReleaseID{r.Release}, releases...)
+		releases = append(releases, r.Release)
+	}
+	for _, c := range r.Components {
+		releases = append(releases, c.Release)
 	}
 	for _, f := range releases {
 		n, err := t.integer(`SELECT count(*) FROM firmware_release f JOIN product p ON p.id = f.product
@@ -239,12 +318,17 @@ func (t *tx) restsOn(r joinery.AttestResult) error {
 			return firstError(err, gone)
 		}
 	}
-	if r.Key == 0 {
-		return nil
+	if key := r.Ground.Key; key != 0 {
+		n, err := t.integer("SELECT count(*) FROM product_key WHERE id = ? AND removed_at IS NULL", key)
+		if err != nil || n == 0 {
+			return firstError(err, gone)
+		}
 	}
-	n, err := t.integer("SELECT count(*) FROM product_key WHERE id = ? AND removed_at IS NULL", r.Key)
-	if err != nil || n == 0 {
-		return firstError(err, gone)
+	if signer := r.Ground.Signer; signer != 0 {
+		n, err := t.integer("SELECT count(*) FROM signer WHERE id = ?", signer)
+		if err != nil || n == 0 {
+			return firstError(err, joinery.Errorf(joinery.CodeConflict, "the signer of the device's manifest was unpinned meanwhile; ask for another challenge"))
+		}
 	}
 	return nil
 }
@@ -306,7 +390,7 @@ func (t *tx) endWithdrawn(id joinery.DeviceID, now time.Time) error {
 	var owner joinery.OrgID
 	var a joinery.Attested
 	var levels []joinery.AttestLevel
-	if _, err := t.one("SELECT org, attested_at, attest_l1, attest_l2, attest_l3, attest_rule FROM device WHERE id = ?", func(r *row) error {
+	if _, err := t.one("SELECT org, "+attestedColumns+" FROM device WHERE id = ?", func(r *row) error {
 		owner, a = joinery.OrgID(r.int()), scanAttested(r)
 		return nil
 	}, id); err != nil {
@@ -323,7 +407,7 @@ func (t *tx) endWithdrawn(id joinery.DeviceID, now time.Time) error {
 		if err := t.exec("UPDATE attest_result SET ended_at = ? WHERE device = ? AND level = ?", now, id, l); err != nil {
 			return err
 		}
-		a.Until[l-1] = time.Time{}
+		a.Until[l-1], a.Basis[l-1] = time.Time{}, joinery.AttestAny
 	}
 	// A join under way is judged again.
 	if err := inOrder(func() error { return t.putAttested(id, a, now) }, func() error { return t.advance(id) }); err != nil {
@@ -339,8 +423,8 @@ func (t *tx) endWithdrawn(id joinery.DeviceID, now time.Time) error {
 }
 
 func (t *tx) putAttested(id joinery.DeviceID, a joinery.Attested, now time.Time) error {
-	return t.exec("UPDATE device SET attested_at = ?, attest_l1 = ?, attest_l2 = ?, attest_l3 = ?, attest_falls_at = ? WHERE id = ?",
-		a.At, whenSet(a.Until[0]), whenSet(a.Until[1]), whenSet(a.Until[2]), whenSet(a.FallsAt(now)), id)
+	return t.exec("UPDATE device SET attested_at = ?, attest_l1 = ?, attest_l2 = ?, attest_l3 = ?, attest_basis = ?, attest_falls_at = ? WHERE id = ?",
+		a.At, whenSet(a.Until[0]), whenSet(a.Until[1]), whenSet(a.Until[2]), packedBasis(a), whenSet(a.FallsAt(now)), id)
 }
 
 // Attestations gives the newest result of each level of a device, the lowest level
@@ -351,8 +435,8 @@ func (d *DB) Attestations(ctx context.Context, device joinery.DeviceID) (list []
 }
 
 func (c conn) attestations(device joinery.DeviceID) (list []joinery.Attestation, err error) {
-	err = c.each(`SELECT level, kind, verifier, at, until, ended_at, digest, version, counter, firmware, evidence FROM attest_result
-		WHERE device = ? ORDER BY level`, func(r *row) error {
+	err = c.each(`SELECT level, kind, verifier, at, until, ended_at, digest, version, counter, firmware, evidence,
+		basis, key, chain, signer, signer_name, signer_x5t, unpinned_at FROM attest_result WHERE device = ? ORDER BY level`, func(r *row) error {
 		a := joinery.Attestation{
 			Device: device, Level: joinery.AttestLevel(r.int()), Kind: joinery.EvidenceKind(r.text()), Verifier: r.text(),
 			At: r.time(), Until: r.time(), EndedAt: r.time(),
@@ -360,10 +444,78 @@ func (c conn) attestations(device joinery.DeviceID) (list []joinery.Attestation,
 		r.into(a.Digest[:])
 		a.Version, a.Counter, a.Release = r.text(), uint32(r.int()), joinery.ReleaseID(r.int())
 		r.into(a.Evidence[:])
+		a.Basis = joinery.AttestBasis(r.int())
+		a.Ground = joinery.AttestGround{
+			Key: joinery.ProductKeyID(r.int()), Chain: manifest.Chain(r.text()),
+			Signer: joinery.SignerID(r.int()), SignerName: r.text(), SignerX5TS256: r.text(), UnpinnedAt: r.time(),
+		}
 		list = append(list, a)
 		return nil
 	}, device)
 	return list, err
+}
+
+// EndUnvouched has what at most limit devices have shown rest no more on pins that went,
+// and tells their owners; it gives how many results it found, which is limit where there
+// may be more.
+func (d *DB) EndUnvouched(ctx context.Context, now time.Time, limit int) (n int, err error) {
+	var due int64
+	err = d.read(ctx, func(c conn) error {
+		due, err = c.integer("SELECT signer FROM attest_unpinned LIMIT 1")
+		return err
+	})
+	if err != nil || due == 0 {
+		return 0, err
+	}
+	return write(ctx, d, func(t *tx) (int, error) {
+		type one struct {
+			device joinery.DeviceID
+			level  joinery.AttestLevel
+		}
+		var list []one
+		at, err := t.integer("SELECT at FROM attest_unpinned WHERE signer = ?", due)
+		if err == nil {
+			err = t.each("SELECT device, level FROM attest_result WHERE signer = ? AND unpinned_at IS NULL ORDER BY device, level LIMIT ?", func(r *row) error {
+				list = append(list, one{joinery.DeviceID(r.int()), joinery.AttestLevel(r.int())})
+				return nil
+			}, due, limit)
+		}
+		for _, o := range list {
+			if err == nil {
+				err = t.unpin(o.device, o.level, at, now)
+			}
+		}
+		if err == nil && len(list) < limit {
+			err = t.exec("DELETE FROM attest_unpinned WHERE signer = ?", due)
+		}
+		return len(list), err
+	})
+}
+
+func (t *tx) unpin(id joinery.DeviceID, level joinery.AttestLevel, at int64, now time.Time) error {
+	var owner joinery.OrgID
+	var a joinery.Attested
+	if _, err := t.one("SELECT org, "+attestedColumns+" FROM device WHERE id = ?", func(r *row) error {
+		owner, a = joinery.OrgID(r.int()), scanAttested(r)
+		return nil
+	}, id); err != nil {
+		return err
+	}
+	was := a.BasisOf(level)
+	a.Basis[level-1] = joinery.AttestAny
+	err := inOrder(
+		func() error {
+			return t.exec("UPDATE attest_result SET basis = 0, unpinned_at = ? WHERE device = ? AND level = ?", at, id, level)
+		},
+		func() error { return t.exec("UPDATE device SET attest_basis = ? WHERE id = ?", packedBasis(a), id) },
+		func() error { return t.advance(id) }) // a join under way is judged again
+	if err != nil || a.Until[level-1].IsZero() || was == joinery.AttestAny { // it did not count, or rested on nothing
+		return err
+	}
+	return t.audit(joinery.AuditEntry{
+		At: now, Event: joinery.AuditAttestUnvouched, Actor: "server", Org: owner, Device: id,
+		Detail: map[string]string{"level": level.String(), "basis": joinery.AttestAny.String(), "was": was.String(), "reason": "signer-removed"},
+	})
 }
 
 // EndAttestations tells the owners of at most limit devices that a level ended by its
@@ -386,7 +538,7 @@ func (d *DB) EndAttestations(ctx context.Context, now time.Time, limit int) (n i
 			joinery.Attested
 		}
 		var list []one
-		err := t.each(`SELECT id, org, attest_falls_at, attested_at, attest_l1, attest_l2, attest_l3, attest_rule FROM device
+		err := t.each(`SELECT id, org, attest_falls_at, `+attestedColumns+` FROM device
 			WHERE attest_falls_at > 0 AND attest_falls_at <= ? ORDER BY attest_falls_at LIMIT ?`, func(r *row) error {
 			list = append(list, one{joinery.DeviceID(r.int()), joinery.OrgID(r.int()), r.time(), scanAttested(r)})
 			return nil
@@ -413,10 +565,10 @@ func (d *DB) EndAttestations(ctx context.Context, now time.Time, limit int) (n i
 // AttestPolicies gives what each organisation wants that wants something.
 func (d *DB) AttestPolicies(ctx context.Context) (list []joinery.AttestPolicy, err error) {
 	err = d.read(ctx, func(c conn) error {
-		return c.each("SELECT org, level, activate, claim, valid_days FROM attest_policy ORDER BY org", func(r *row) error {
+		return c.each("SELECT org, level, activate, claim, valid_days, basis FROM attest_policy ORDER BY org", func(r *row) error {
 			p := joinery.AttestPolicy{Org: joinery.OrgID(r.int())}
 			p.Level, p.Activate, p.Claim = joinery.AttestLevel(r.int()), joinery.AttestAction(r.int()), joinery.AttestAction(r.int())
-			p.ValidDays = int(r.int())
+			p.ValidDays, p.Basis = int(r.int()), joinery.AttestBasis(r.int())
 			list = append(list, p)
 			return nil
 		})
@@ -432,9 +584,9 @@ func (d *DB) SetAttestPolicy(ctx context.Context, p joinery.AttestPolicy, a join
 			err = notFound("organisation")
 		}
 		if err == nil {
-			err = t.exec(`INSERT INTO attest_policy (org, level, activate, claim, valid_days) VALUES (?, ?, ?, ?, ?) ON CONFLICT (org) DO UPDATE
-				SET level = excluded.level, activate = excluded.activate, claim = excluded.claim, valid_days = excluded.valid_days`,
-				p.Org, p.Level, p.Activate, p.Claim, p.ValidDays)
+			err = t.exec(`INSERT INTO attest_policy (org, level, activate, claim, valid_days, basis) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (org) DO UPDATE
+				SET level = excluded.level, activate = excluded.activate, claim = excluded.claim, valid_days = excluded.valid_days, basis = excluded.basis`,
+				p.Org, p.Level, p.Activate, p.Claim, p.ValidDays, int64(p.Basis))
 		}
 		return t.finish(err, a)
 	})
@@ -449,10 +601,13 @@ func (d *DB) SetAttestRule(ctx context.Context, id joinery.DeviceID, owner joine
 			return err
 		}
 		var stored any
+		var basis int64
 		if rule != nil {
 			stored = int64(rule.Activate)*ruleBase + int64(rule.Level)
+			basis = packedBasis(joinery.Attested{Rule: rule})
 		}
-		return t.finish(t.changeDevice(id, "UPDATE device SET attest_rule = ? WHERE id = ? AND deleted_at IS NULL", stored, id), a)
+		return t.finish(t.changeDevice(id, "UPDATE device SET attest_rule = ?, attest_basis = coalesce(attest_basis, 0) % 64 + ? WHERE id = ? AND deleted_at IS NULL",
+			stored, basis, id), a)
 	})
 }
 
@@ -515,6 +670,14 @@ var attestRules = []rule{
 		`SELECT d.id FROM device d WHERE coalesce(d.attest_l1, 0) <> coalesce((SELECT until FROM attest_result WHERE device = d.id AND level = 1 AND ended_at IS NULL), 0)
 		OR coalesce(d.attest_l2, 0) <> coalesce((SELECT until FROM attest_result WHERE device = d.id AND level = 2 AND ended_at IS NULL), 0)
 		OR coalesce(d.attest_l3, 0) <> coalesce((SELECT until FROM attest_result WHERE device = d.id AND level = 3 AND ended_at IS NULL), 0)`},
+	{"device", deviceID, "its levels rest on what the results that count rest on", fixTamper,
+		`SELECT d.id FROM device d WHERE coalesce(d.attest_basis, 0) % 64 <> (SELECT coalesce(sum(CASE r.level WHEN 1 THEN r.basis WHEN 2 THEN 4 * r.basis ELSE 16 * r.basis END), 0)
+		FROM attest_result r WHERE r.device = d.id AND r.ended_at IS NULL) OR coalesce(d.attest_basis, 0) >= 64 AND d.attest_rule IS NULL`},
+	{"attest_result", deviceID, "one that is vouched for rests on a key of its maker, or on a signer that is pinned", fixTamper,
+		`SELECT a.device FROM attest_result a LEFT JOIN signer s ON s.id = a.signer LEFT JOIN attest_unpinned u ON u.signer = a.signer
+		WHERE a.basis > 0 AND a.key IS NULL AND s.id IS NULL AND u.signer IS NULL OR a.basis = 2 AND a.chain <> 'checked'`},
+	{"attest_shown", deviceID, "it is about releases of the device's maker", fixTamper,
+		`SELECT s.device FROM attest_shown s JOIN device d ON d.id = s.device JOIN firmware_release f ON f.id = s.firmware JOIN product p ON p.id = f.product WHERE p.org <> d.maker`},
 	{"attest_result", deviceID, "one of L2 or L3 is about a release, of the product's maker who made the device", fixTamper,
 		`SELECT a.device FROM attest_result a JOIN device d ON d.id = a.device LEFT JOIN firmware_release f ON f.id = a.firmware
 		LEFT JOIN product p ON p.id = f.product WHERE a.firmware IS NOT NULL AND p.org <> d.maker OR a.level > 1 AND a.firmware IS NULL

@@ -188,9 +188,10 @@ func (d *DB) DeleteDevice(ctx context.Context, id joinery.DeviceID, owner joiner
 			"DELETE FROM attest_challenge WHERE device = ?",
 			"DELETE FROM attest_fragment WHERE device = ?",
 			"DELETE FROM attest_component WHERE device = ?",
+			"DELETE FROM attest_shown WHERE device = ?",
 			"DELETE FROM attest_result WHERE device = ?",
 			"UPDATE product_key SET removed_at = created_at WHERE device = ? AND removed_at IS NULL",
-			"UPDATE device SET attested_at = NULL, attest_l1 = NULL, attest_l2 = NULL, attest_l3 = NULL, attest_rule = NULL, attest_falls_at = NULL WHERE id = ?",
+			"UPDATE device SET attested_at = NULL, attest_l1 = NULL, attest_l2 = NULL, attest_l3 = NULL, attest_rule = NULL, attest_basis = NULL, attest_falls_at = NULL WHERE id = ?",
 			eraseRoots,
 			"UPDATE import SET current = 0 WHERE done = 1 AND org = (SELECT org FROM device WHERE id = ?)",
 		} {

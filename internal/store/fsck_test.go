@@ -237,6 +237,16 @@ var damages = []struct{ name, table, rule, statement string }{
 		"INSERT INTO rekey_batch (id, org, state, join_eui, join_server, thumbprint, rekey_key, life, devices, armed, failed, digest, needs_approval, requested_by, requested_at, note, expires_at, ended_at) SELECT 1, org, 'done', join_eui, 1, '', 0, 1, 1, 1, 0, zeroblob(32), 0, 'a', 0, '', 0, 1 FROM device WHERE id = " + firstDevice + "; " +
 		"INSERT INTO rekey SELECT 1, id, 'cancelled', join_eui, x'01020304050607', 2, NULL, '', org, 'a', NULL, 0, 0, NULL, 1, 0, NULL, NULL, 1, 0 FROM device WHERE id = " + firstDevice + "; " +
 		"INSERT INTO rekey_batch_item (batch, idx, device, join_eui, dev_eui, epoch, state, rekey, code, reason) SELECT 1, 0, id, join_eui, dev_eui, owner_epoch, 1, 1, '', '' FROM device WHERE id = " + firstDevice},
+	{"basis that no result has", "device", "rest on what the results", "UPDATE device SET attest_basis = 2 WHERE id = " + firstDevice},
+	{"basis of a rule that is not there", "device", "rest on what the results", "UPDATE device SET attest_basis = 64 WHERE id = " + firstDevice},
+	{"result that nobody vouches for", "attest_result", "that is vouched for", "INSERT INTO attest_result (device, level, kind, verifier, at, until, ended_at, digest, version, counter, evidence, basis) " +
+		"SELECT id, 1, 'possession', 'v', 0, 1, 1, zeroblob(32), '', 0, zeroblob(32), 1 FROM device WHERE id = " + firstDevice},
+	{"chain that was not checked", "attest_result", "that is vouched for", "INSERT INTO attest_result (device, level, kind, verifier, at, until, ended_at, digest, version, counter, evidence, basis, chain) " +
+		"SELECT id, 1, 'possession', 'v', 0, 1, 1, zeroblob(32), '', 0, zeroblob(32), 2, 'failed' FROM device WHERE id = " + firstDevice},
+	{"component of another maker's release", "attest_shown", "releases of the device's maker", "INSERT INTO product (id, org, name, hardware, created_at) SELECT 1, min(id), 'p', 'h', 0 FROM organisation WHERE id <> (SELECT maker FROM device WHERE id = " + firstDevice + "); " +
+		"INSERT INTO product_key (id, product, device, use, public, created_at) VALUES (1, 1, 0, 'release', x'00', 0); " +
+		"INSERT INTO firmware_release (id, product, version, digest, counter, statement, key, at) VALUES (1, 1, '1', zeroblob(32), 0, x'00', 1, 0); " +
+		"INSERT INTO attest_shown SELECT id, 'BL', 1 FROM device WHERE id = " + firstDevice},
 	{"derived by a cookie", "key_set", "names cookie", "UPDATE key_set SET rekey_join_eui = zeroblob(8) WHERE id = " + firstKeySet},
 	{"sealed root of a derived one", "sealed_root", "only a sealed", "INSERT INTO sealed_root (key_set, nwk_use) SELECT key_set, x'00' FROM device WHERE id = " + firstDevice},
 	{"binding epoch", "binding", "highest epoch", "UPDATE binding SET epoch = 77"},

@@ -16,7 +16,7 @@ const (
 	stateColumnNames = `d.id, d.join_eui, d.dev_eui, d.mac_version, d.maker, d.suspended, d.disclosed, d.created_at,
 	d.org, d.owner_epoch, d.token_generation, coalesce(d.owned_since, d.created_at), d.released,
 	d.service_plan, d.service_ends_at, d.service_refuse_at, d.service_prepaid,
-	d.attested_at, d.attest_l1, d.attest_l2, d.attest_l3, d.attest_rule,
+	d.attested_at, d.attest_l1, d.attest_l2, d.attest_l3, d.attest_rule, d.attest_basis,
 	d.rekey_profile, d.rekey_word, d.rekeying,
 	k.id, k.origin, k.master, k.generation, k.root10, k.version, k.join_nonce, k.nonces, k.last_join_at, k.disclosed,
 	b.epoch, b.net_id, b.ns_id, b.as_id, b.app_s_key, b.clear_nwk_keys, b.source, b.locked, b.since, b.kek,

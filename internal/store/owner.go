@@ -126,7 +126,7 @@ func (t *tx) addOwner(d joinery.Device, next joinery.OwnerLink) error {
 	if err := t.finish(err, cancelled...); err != nil {
 		return err
 	}
-	return t.changeDevice(d.ID, "UPDATE device SET org = ?, owner_epoch = ?, owned_since = ?, token_generation = ?, released = ?, attest_rule = NULL WHERE id = ?",
+	return t.changeDevice(d.ID, "UPDATE device SET org = ?, owner_epoch = ?, owned_since = ?, token_generation = ?, released = ?, attest_rule = NULL, attest_basis = attest_basis % 64 WHERE id = ?",
 		next.Org, epoch, next.Since, next.TokenGeneration, next.How == joinery.HowRelease, d.ID)
 }
 

@@ -28,12 +28,16 @@ func (d *DB) AddSigner(ctx context.Context, s joinery.Signer, a joinery.AuditEnt
 	})
 }
 
-// RemoveSigner forgets a signer; what it provisioned stays.
+// RemoveSigner forgets a signer; what it provisioned stays. What devices have shown with
+// keys that it vouched for rests on that no more: see EndUnvouched.
 func (d *DB) RemoveSigner(ctx context.Context, id joinery.SignerID, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
 		n, err := t.changes("DELETE FROM signer WHERE id = ?", id)
 		if err == nil && n == 0 {
 			err = notFound("signer")
+		}
+		if err == nil {
+			err = t.exec("INSERT INTO attest_unpinned (signer, at) SELECT signer, ? FROM attest_result WHERE signer = ? AND unpinned_at IS NULL LIMIT 1", a.At, id)
 		}
 		return t.finish(err, a)
 	})

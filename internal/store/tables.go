@@ -98,6 +98,8 @@ var tables = []stateTable{
 	{name: "attest_challenge", key: []string{"random"}},
 	{name: "attest_result", key: []string{"device", "level"}},
 	{name: "attest_component", key: []string{"device", "level", "firmware"}},
+	{name: "attest_shown", key: []string{"device", "component", "firmware"}},
+	{name: "attest_unpinned", key: []string{"signer"}},
 	{name: "attest_fragment", key: []string{"device", "message", "idx"}},
 	{name: "audit", key: []string{"id"}},
 	{name: "served_keys", key: []string{"id"}},

@@ -11,7 +11,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"joinery/client"
 	"joinery/internal/firmware"
 	"joinery/test/rig"
 )
@@ -57,7 +59,9 @@ func TestAttestedDeviceJoins(t *testing.T) {
 	s.ctl("product", "release", "add", "meter-3", file("meter-3.1.0.json"))
 
 	s.join(s.home, "")
-	s.ctl("attest", "policy", "--level", "L1", "--activate", "refuse")
+	says(s.ctl("attest", "policy", "--level", "L1", "--activate", "refuse"), "vouched")
+	s.join(s.home, "ActivationDisallowed")
+	s.exportsAll(file("public.pem"), file("export.jsonl"))
 	s.join(s.home, "ActivationDisallowed")
 	says(s.ctl("device", "list", "--attestation", "L0"), s.name)
 
@@ -78,7 +82,9 @@ func TestAttestedDeviceJoins(t *testing.T) {
 		}
 	}
 	answer("--out", file("evidence.json"))
-	says(s.ctl("device", "attest", s.name, "--evidence", file("evidence.json")), "version 3.1.0, self-reported")
+	out := s.ctl("device", "attest", s.name, "--evidence", file("evidence.json"))
+	says(out, "version 3.1.0, self-reported")
+	says(out, "chain: a key in the manifest of the pinned signer") // the quickstart's factory certifies its elements
 	says(s.ctl("device", "list", "--attestation", "L1"), s.name)
 	parts := strings.Fields(answer("--fragments", "51"))
 	s.ctl(append([]string{"attest", "fragment", s.name, parts[len(parts)-1]}, parts...)...)
@@ -92,9 +98,34 @@ func TestAttestedDeviceJoins(t *testing.T) {
 	s.openLab()
 }
 
+// exportsAll has the root keys of all devices, which no policy about joins keeps from
+// their owner.
+func (s *scene) exportsAll(key, file string) {
+	t := s.t
+	t.Helper()
+	ok(t, s.server.Stop())
+	automatic(t, s.server)
+	ok(t, s.server.Start(t.Context()))
+	public, err := os.ReadFile(s.server.Path("transport.pub")) // any RSA key will do: nobody opens the file here
+	ok(t, err)
+	ok(t, os.WriteFile(key, public, 0o600))
+	s.ctl("export", "recipient", "add", "laptop", key)
+	e := answer[client.Export](s, "export", "request", "--all", "--to", "laptop")
+	for until := time.Now().Add(time.Minute); e.State != "ready"; e = answer[client.Export](s, "export", "show", e.ID.String()) {
+		if time.Now().After(until) {
+			t.Fatalf("%+v\n%s", e, s.server.Log())
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	s.ctl("export", "download", e.ID.String(), "--out", file)
+	whole(t, file, 1)
+}
+
 // bootedDeviceAttests: a factory makes elements that verify firmware; their device boots
 // signed images and shows it, at every level; what the maker takes back ends.
 func (s *scene) bootedDeviceAttests(t *testing.T, dir string) {
+	defer func(whole *testing.T) { s.t = whole }(s.t)
+	s.t = t
 	const joinEUI, first, second = "0200000000000000", "020000FFFE001000", "020000FFFE001001"
 	file := func(name string) string { return filepath.Join(dir, name) }
 	run := func(program string, args ...string) string {
@@ -134,7 +165,7 @@ func (s *scene) bootedDeviceAttests(t *testing.T, dir string) {
 	s.ctl("product", "release", "add", "lock-1", file("2.0.signed.release.json"))
 	s.ctl("product", "key", "add", "lock-1", "--use", "token", "--public", file("one/token.pub"), "--device", first)
 
-	answer := func(args ...string) {
+	present := func(args ...string) {
 		t.Helper()
 		s.ctl("attest", "challenge", first, "--out", file("c.json"))
 		run("joinsim", append([]string{"element", "attest", file("c.json"), "--state", file("one"), "--out", file("e.json")}, args...)...)
@@ -142,18 +173,47 @@ func (s *scene) bootedDeviceAttests(t *testing.T, dir string) {
 	levels := [][]string{{"--level", "L1"}, {"--level", "L2"}, {"--level", "L3"}, {"--level", "L3", "--form", "jwt"}}
 	for _, lie := range [][]string{{"--lie", "forged"}, {"--lie", "garbled"}, {"--lie", "replayed"}, {"--lie", "foreign", "--by", file("two")}} {
 		for _, level := range levels {
-			answer(append(level, lie...)...)
+			present(append(level, lie...)...)
 			if out, err := s.server.Ctl(t.Context(), "", "device", "attest", first, "--evidence", file("e.json")); err == nil {
 				t.Errorf("%v %v: %s", level, lie, out)
 			}
 		}
 	}
 	for _, level := range levels {
-		answer(level...)
-		if out := s.ctl("device", "attest", first, "--evidence", file("e.json")); !strings.Contains(out, "level     "+level[1]) || !strings.Contains(out, "version 1.0") {
+		present(level...)
+		if out := words(s.ctl("device", "attest", first, "--evidence", file("e.json"))); !strings.Contains(out, "level "+level[1]+":") || !strings.Contains(out, "version 1.0") {
 			t.Errorf("%v: %s", level, out)
 		}
 	}
+	// What rests on certificates of the chip's maker, at L1 and L2, and what on the maker's word.
+	for _, r := range answer[client.Attestation](s, "attest", "show", first).Results {
+		want := client.AttestationGround{Key: "manifest", SignerName: r.RestsOn.SignerName, SignerSHA256: r.RestsOn.SignerSHA256, Pinned: true, Chain: "checked"}
+		basis := "chain"
+		if r.Level == "L3" {
+			basis, want = "vouched", client.AttestationGround{Key: "registered", ProductKey: r.RestsOn.ProductKey, Chain: "none"}
+		}
+		if r.Basis != basis || r.RestsOn != want {
+			t.Errorf("%s rests on %s, %+v", r.Level, r.Basis, r.RestsOn)
+		}
+	}
+	if out, err := s.server.Ctl(t.Context(), "", "attest", "rule", first, "--level", "L3", "--activate", "refuse", "--basis", "chain"); err == nil {
+		t.Errorf("a rule that nothing can hold: %s", out)
+	}
+	s.ctl("attest", "rule", first, "--level", "L2", "--activate", "refuse", "--basis", "chain")
+	if at := answer[client.Attestation](s, "attest", "show", first); at.Below || at.Level != "L3" || at.Counts != "L2" {
+		t.Errorf("%+v", at)
+	}
+	// No claim below the level; the same claim goes through without that policy, and the
+	// device may be let go again under it.
+	token := s.secretFile(answer[client.OwnerToken](s, "token", "show", second).OwnerToken)
+	s.ctl("attest", "policy", "--level", "L1", "--claim", "refuse")
+	if out, err := s.server.Ctl(t.Context(), "", "claim", second, "--owner-token-file", token); err == nil || !strings.Contains(err.Error(), "claim none below L1") {
+		t.Errorf("claimed below the level: %s, %v", out, err)
+	}
+	s.ctl("attest", "policy", "--claim", "none")
+	s.ctl("claim", second, "--owner-token-file", token)
+	s.ctl("attest", "policy", "--claim", "refuse")
+	s.ctl("release", second, "--yes")
 	// An image that the element refuses changes nothing of what it shows; another does.
 	bad, err := os.ReadFile(file("2.0.signed"))
 	ok(t, err)
@@ -163,14 +223,17 @@ func (s *scene) bootedDeviceAttests(t *testing.T, dir string) {
 		t.Errorf("a tampered image: %s", out)
 	}
 	run("joinsim", "firmware", "update", "--state", file("one"), "--image", file("2.0.signed"), "--loss", "0.1")
-	answer("--level", "L2")
-	out = s.ctl("device", "attest", first, "--evidence", file("e.json"))
-	if !strings.Contains(out, "level     L2") || !strings.Contains(out, "version 2.0, counter 2") {
+	present("--level", "L2")
+	out = words(s.ctl("device", "attest", first, "--evidence", file("e.json")))
+	if !strings.Contains(out, "level L2:") || !strings.Contains(out, "version 2.0, counter 2") {
 		t.Error(out)
 	}
 	list := strings.Fields(s.ctl("product", "release", "list", "lock-1"))
 	s.ctl("product", "release", "withdraw", "lock-1", list[len(list)-1], "--yes")
-	if out := s.ctl("attest", "show", first); !strings.Contains(out, "level     L0") {
+	if out := words(s.ctl("attest", "show", first)); !strings.Contains(out, "level L0:") {
 		t.Errorf("a release was withdrawn: %s", out)
 	}
 }
+
+// words is a text for people without how its columns are set.
+func words(text string) string { return strings.Join(strings.Fields(text), " ") }

@@ -27,6 +27,10 @@ func TestRekeysToAnotherServer(t *testing.T) {
 	b.ctl("rekey", "server", "keys", "--out", file("b"))
 	a.ctl("rekey", "server", "add", there, "--transport-key", file("b.transport.pub"), "--statement-key", file("b.statement.pub"))
 	a.join(a.home, "")
+	// Its owner has devices refused that have not shown what it wants; whoever is told to
+	// leave leaves all the same.
+	a.ctl("attest", "policy", "--level", "L2", "--activate", "refuse", "--claim", "refuse")
+	a.join(a.home, "ActivationDisallowed")
 
 	const newJoinEUI = "EC656EFFFE000001"
 	b.ctl("range", "assign", "EC656EFFFE000000/56")

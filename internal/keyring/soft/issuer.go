@@ -19,6 +19,7 @@ import (
 	"joinery/internal/keyring"
 	"joinery/internal/seal"
 	"joinery/internal/secret"
+	"joinery/manifest"
 )
 
 // How long the certificates above elements, and theirs, say that they are valid:
@@ -143,20 +144,34 @@ func (t *factoryToken) DeviceKey(_ context.Context, n keyring.DeviceName, to *se
 	if sealed, err = to.Seal(scalar); err != nil {
 		return nil, nil, err
 	}
-	template, err := deviceTemplate(n)
-	if err != nil {
-		return nil, nil, err
-	}
-	err = useP256(t.issuer.key, func(by *ecdsa.PrivateKey) error {
-		der, err := certify(template, t.issuer.certificate, &key.PublicKey, by)
-		chain = [][]byte{der, t.issuer.certificate.Raw}
-		return err
-	})
+	chain, err = t.chain(n, "", &key.PublicKey)
 	return sealed, chain, err
 }
 
+// chain certifies a key of an element, and gives its certificate and the issuer's. slot
+// is which key it is, "" for the device key.
+func (t *factoryToken) chain(n keyring.DeviceName, slot string, public *ecdsa.PublicKey) (chain [][]byte, err error) {
+	template, err := deviceTemplate(n)
+	if err != nil {
+		return nil, err
+	}
+	if slot != "" {
+		template.Subject.OrganizationalUnit = []string{manifest.SlotUnit(slot)}
+		template.KeyUsage = x509.KeyUsageDigitalSignature
+	}
+	err = useP256(t.issuer.key, func(by *ecdsa.PrivateKey) error {
+		der, err := certify(template, t.issuer.certificate, public, by)
+		chain = [][]byte{der, t.issuer.certificate.Raw}
+		return err
+	})
+	return chain, err
+}
+
 // BootKeys implements keyring.FactoryToken.
-func (t *factoryToken) BootKeys(_ context.Context, to *seal.Sealer) (key, io []byte, public *ecdsa.PublicKey, err error) {
+func (t *factoryToken) BootKeys(_ context.Context, n keyring.DeviceName, slot string, to *seal.Sealer) (key, io []byte, chain [][]byte, err error) {
+	if t.issuer.certificate == nil {
+		return nil, nil, nil, errNoIssuer
+	}
 	drawn, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, nil, err
@@ -173,9 +188,11 @@ func (t *factoryToken) BootKeys(_ context.Context, to *seal.Sealer) (key, io []b
 	bus := make([]byte, 32)
 	defer clear(bus)
 	rand.Read(bus) // never fails (crypto/rand)
-	io, err = to.Seal(bus)
-	half := drawn.PublicKey
-	return key, io, &half, err
+	if io, err = to.Seal(bus); err != nil {
+		return nil, nil, nil, err
+	}
+	chain, err = t.chain(n, slot, &drawn.PublicKey)
+	return key, io, chain, err
 }
 
 // Object identifiers: subjectAltName (RFC 5280 §4.2.1.6), serialNumber (X.520).

@@ -122,7 +122,11 @@ func (f *attestFlags) run(out io.Writer, file string) error {
 		_, err = out.Write(answer)
 		return err
 	}
-	return os.WriteFile(f.out, answer, 0o644)
+	if err := os.WriteFile(f.out, answer, 0o644); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "%s of %v/%v in %s; next: joinctl device attest %v --evidence %s\n", asked.Kind, asked.JoinEUI, asked.DevEUI, f.out, asked.DevEUI, f.out)
+	return err
 }
 
 // says is what a device of the lab answers: what it says of itself.

@@ -74,8 +74,11 @@ func (r *Receiver) setUp(payload []byte) []byte {
 	if err != nil {
 		return nil
 	}
-	if r.decoder != nil && s == r.setup {
-		return fragment.SetupAnswer(0, 0) // asked again: the answer was lost
+	// Asked again: the answer was lost. In version 1 nothing tells two sessions for blocks
+	// of one length apart, but that nobody asks again once fragments came: then it is
+	// another one, and what came of the first must not get into it.
+	if r.decoder != nil && s == r.setup && (r.Version >= fragment.V2 || r.decoder.Received() == 0) {
+		return fragment.SetupAnswer(0, 0)
 	}
 	wrong := uint8(0)
 	for bit, is := range map[uint8]bool{
@@ -89,10 +92,11 @@ func (r *Receiver) setUp(payload []byte) []byte {
 		}
 	}
 	if wrong == 0 {
-		if r.decoder, err = fragment.NewDecoder(r.Version, int(s.NbFrag), int(s.FragSize), 0); err != nil {
+		decoder, err := fragment.NewDecoder(r.Version, int(s.NbFrag), int(s.FragSize), 0)
+		if err != nil || int(s.Padding) >= int(s.NbFrag)*int(s.FragSize) { // the session that there is goes on
 			return fragment.SetupAnswer(s.Index, fragment.SetupNoMemory)
 		}
-		r.setup, r.counted, r.wrong = s, int(s.SessionCnt)+1, false
+		r.decoder, r.setup, r.counted, r.wrong = decoder, s, int(s.SessionCnt)+1, false
 	}
 	return fragment.SetupAnswer(s.Index, wrong)
 }

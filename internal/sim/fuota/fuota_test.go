@@ -51,6 +51,57 @@ func TestLost(t *testing.T) {
 	}
 }
 
+// TestMixedSessions: fragments of the session before that come late spoil a block, and its
+// MIC says so in version 2; a setup that cannot be ends no session.
+func TestMixedSessions(t *testing.T) {
+	old, block := bytes.Repeat([]byte("old "), 25), bytes.Repeat([]byte("new "), 25) // 100 bytes: 10 fragments
+	mixed := func(v fragment.Version, late int) *Receiver {
+		t.Helper()
+		r := &Receiver{Version: v, Memory: 1000, Key: [16]byte{1}}
+		encode := func(b []byte, count uint16) *fragment.Encoder {
+			e, err := fragment.NewEncoder(v, b, 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := fragment.Setup{NbFrag: 10, FragSize: 10, SessionCnt: count}
+			if s.MIC, err = MIC(r.Key, s, b); err != nil {
+				t.Fatal(err)
+			}
+			if _, wrong, err := fragment.ParseSetupAnswer(r.Downlink(s.Bytes(v))); err != nil || wrong != 0 {
+				t.Fatal(wrong, err)
+			}
+			return e
+		}
+		before := encode(old, 1)
+		r.Downlink(fragment.Data(0, 1, before.Fragment(1)))
+		after := encode(block, 2)
+		for n := 1; n <= 10; n++ {
+			if n <= late {
+				r.Downlink(fragment.Data(0, n, before.Fragment(n)))
+			} else {
+				r.Downlink(fragment.Data(0, n, after.Fragment(n)))
+			}
+			for _, none := range []fragment.Setup{{NbFrag: 0, FragSize: 10, SessionCnt: 3}, {NbFrag: 10, FragSize: 0, SessionCnt: 3}, {NbFrag: 1, FragSize: 4, Padding: 4, SessionCnt: 3}} {
+				if _, wrong, err := fragment.ParseSetupAnswer(r.Downlink(none.Bytes(v))); err != nil || wrong == 0 {
+					t.Errorf("%+v was taken: %v", none, err)
+				}
+			}
+		}
+		return r
+	}
+	for _, v := range []fragment.Version{fragment.V1, fragment.V2} {
+		if got := mixed(v, 0).Block(); !bytes.Equal(got, block) {
+			t.Errorf("version %d: %q", v, got)
+		}
+	}
+	if got := mixed(fragment.V2, 1).Block(); got != nil {
+		t.Errorf("a fragment of another session is in it: %q", got)
+	}
+	if got := mixed(fragment.V1, 1).Block(); bytes.Equal(got, block) || bytes.Equal(got, old) { // the image's signature is all that tells
+		t.Errorf("%q", got)
+	}
+}
+
 func FuzzDownlink(f *testing.F) {
 	f.Add(fragment.Setup{NbFrag: 3, FragSize: 4}.Bytes(fragment.V1), fragment.Data(0, 1, []byte("data")))
 	f.Fuzz(func(_ *testing.T, one, other []byte) {

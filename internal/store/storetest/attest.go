@@ -19,6 +19,7 @@ type Attestations interface {
 	Attestations(ctx context.Context, device joinery.DeviceID) ([]joinery.Attestation, error)
 	EndAttestations(ctx context.Context, now time.Time, limit int) (int, error)
 	EndWithdrawn(ctx context.Context, now time.Time, limit int) (int, error)
+	EndUnvouched(ctx context.Context, now time.Time, limit int) (int, error)
 	AttestPolicies(ctx context.Context) ([]joinery.AttestPolicy, error)
 	SetAttestPolicy(ctx context.Context, p joinery.AttestPolicy, a joinery.AuditEntry) error
 	SetAttestRule(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, rule *joinery.AttestRule, a joinery.AuditEntry) error
@@ -47,6 +48,8 @@ func runAttestations(t *testing.T, open func(testing.TB) Backend) {
 	t.Run("challenges", func(t *testing.T) { attestChallenges(t, open) })
 	t.Run("results", func(t *testing.T) { attestResults(t, open) })
 	t.Run("withdrawn", func(t *testing.T) { attestWithdrawn(t, open) })
+	t.Run("ground", func(t *testing.T) { attestGround(t, open) })
+	t.Run("components", func(t *testing.T) { attestComponents(t, open) })
 	t.Run("wants", func(t *testing.T) { attestWants(t, open) })
 	t.Run("fragments", func(t *testing.T) { attestFragments(t, open) })
 	t.Run("products", func(t *testing.T) { attestProducts(t, open) })
@@ -206,7 +209,7 @@ func attestWithdrawn(t *testing.T, open func(testing.TB) Backend) {
 	w.put(own)
 	w.put(of(b, 1, f))
 	measured := of(b, 3, f)
-	measured.Key, measured.Components = token.ID, []joinery.ReleaseID{loader.ID}
+	measured.Ground.Key, measured.Components = token.ID, []joinery.AttestComponent{{Type: "BL", Release: loader.ID, Counter: loader.Counter}}
 	w.put(measured)
 	w.put(of(c, 2, f))
 	ends(0)
@@ -283,6 +286,103 @@ func attestWithdrawn(t *testing.T, open func(testing.TB) Backend) {
 	w.equal([]joinery.AttestLevel{level(a), level(b), level(c)}, []joinery.AttestLevel{1, 0, 0})
 }
 
+// attestGround: what results rest on is kept for each level, and in the device's own row;
+// what rests on a signer does so no more when that is unpinned, and its owner is told
+// once.
+func attestGround(t *testing.T, open func(testing.TB) Backend) {
+	w := newWorld(t, open)
+	s := w.add(derived(1))
+	_, f := w.released("meter", 1, 9)
+	pin := joinery.Signer{
+		ID: joinery.NewSignerID(), Org: w.org, Name: "factory", KID: "kid", X5TS256: "x5t", DER: []byte{1}, Master: "maker-1", CreatedAt: epoch,
+		JoinEUIs: joinery.EUIRange{First: joinEUI, Last: joinEUI}, DevEUIs: joinery.EUIRange{First: devEUI(1), Last: devEUI(9)},
+	}
+	w.ok(w.AddSigner(w.ctx, pin, w.audit(joinery.AuditSignerAdded)))
+	rests := func(level joinery.AttestLevel, basis joinery.AttestBasis, g joinery.AttestGround) joinery.AttestResult {
+		r := w.shown(s, level, 0, epoch, time.Hour)
+		r.Release, r.Digest, r.Counter, r.Basis, r.Ground = f.ID, f.Digest, f.Counter, basis, g
+		return r
+	}
+	byPin := joinery.AttestGround{Chain: "checked", Signer: pin.ID, SignerName: "Factory", SignerX5TS256: "x5t"}
+	low, high := rests(1, joinery.AttestChain, byPin), rests(2, joinery.AttestVouched, joinery.AttestGround{Key: f.Key})
+	w.put(low)
+	rule := joinery.AttestRule{Level: 1, Activate: joinery.AttestRefuse, Basis: joinery.AttestChain}
+	w.ok(w.SetAttestRule(w.ctx, s.Device.ID, w.org, &rule, w.audit(joinery.AuditDeviceAttestRule)))
+	want := joinery.Attested{At: epoch, Until: [3]time.Time{low.Until, high.Until}, Basis: [3]joinery.AttestBasis{joinery.AttestChain, joinery.AttestVouched}, Rule: &rule}
+	w.equal(w.put(high), want)
+	w.equal(w.again(s).Device.Attested, want)
+	got, err := w.Attestations(w.ctx, s.Device.ID)
+	w.ok(err)
+	w.equal(got, []joinery.Attestation{low.Attestation, high.Attestation})
+
+	n, err := w.EndUnvouched(w.ctx, epoch, 10)
+	w.ok(err)
+	w.equal(n, 0)
+	version := w.again(s).KeySet.Version
+	w.ok(w.RemoveSigner(w.ctx, pin.ID, w.audit(joinery.AuditSignerRemoved)))
+	for _, found := range []int{1, 0, 0} { // of one at a time; then there are none, and the pin is forgotten
+		n, err := w.EndUnvouched(w.ctx, epoch.Add(time.Minute), 1)
+		w.ok(err)
+		w.equal(n, found)
+	}
+	want.Basis[0] = joinery.AttestAny
+	w.equal(w.again(s).Device.Attested, want)
+	if w.again(s).KeySet.Version == version {
+		t.Error("a join under way is not judged again")
+	}
+	got, err = w.Attestations(w.ctx, s.Device.ID)
+	w.ok(err)
+	low.Basis, low.Ground.UnpinnedAt = joinery.AttestAny, epoch
+	w.equal(got, []joinery.Attestation{low.Attestation, high.Attestation})
+	_, err = w.PutAttestation(w.ctx, rests(1, joinery.AttestChain, byPin), w.audit(joinery.AuditDeviceAttested))
+	w.refused(err, joinery.CodeConflict)
+	w.ok(w.SetAttestRule(w.ctx, s.Device.ID, w.org, nil, w.audit(joinery.AuditDeviceAttestRule)))
+	want.Rule = nil
+	w.equal(w.again(s).Device.Attested, want)
+}
+
+// attestComponents: the highest counter of each component that tokens measured is known,
+// also of a release that was withdrawn; of several with one name, the lowest counts.
+func attestComponents(t *testing.T, open func(testing.TB) Backend) {
+	w := newWorld(t, open)
+	s := w.add(derived(1))
+	p, f := w.released("meter", 1, 9)
+	var loaders []joinery.AttestComponent
+	for i := range uint32(3) {
+		l := f
+		l.ID, l.Version, l.Digest, l.Counter = joinery.NewReleaseID(), "loader-"+string(rune('a'+i)), [32]byte{byte(i) + 1}, i+1
+		_, err := w.AddRelease(w.ctx, l, w.audit(joinery.AuditReleaseAdded))
+		w.ok(err)
+		loaders = append(loaders, joinery.AttestComponent{Type: "BL", Release: l.ID, Counter: l.Counter})
+	}
+	shows := func(components ...joinery.AttestComponent) {
+		t.Helper()
+		r := w.shown(s, 3, 0, epoch, time.Hour)
+		r.Release, r.Digest, r.Counter, r.Components = f.ID, f.Digest, f.Counter, components
+		w.put(r)
+	}
+	floors := func(want map[string]uint32) {
+		t.Helper()
+		a, err := w.Appraise(w.ctx, s.Device.ID)
+		w.ok(err)
+		w.equal(a.Floors, want)
+	}
+	other := loaders[0]
+	other.Type = "PRoT"
+	floors(nil)
+	shows(loaders[1], other)
+	floors(map[string]uint32{"BL": 2, "PRoT": 1})
+	shows(loaders[2], loaders[0])
+	floors(map[string]uint32{"BL": 2, "PRoT": 1})
+	shows() // a token that measures less forgets nothing
+	shows(loaders[2])
+	floors(map[string]uint32{"BL": 3, "PRoT": 1})
+	w.ok(w.WithdrawRelease(w.ctx, p.ID, loaders[2].Release, w.audit(joinery.AuditReleaseWithdrawn)))
+	floors(map[string]uint32{"BL": 3, "PRoT": 1})
+	w.ok(w.RemoveProduct(w.ctx, p.ID, w.audit(joinery.AuditProductRemoved)))
+	floors(map[string]uint32{"BL": 3, "PRoT": 1})
+}
+
 // released is a product of the DevEUIs of devices n to last, with a release.
 func (w *world) released(name string, n, last int) (joinery.Product, joinery.Release) {
 	w.t.Helper()
@@ -306,6 +406,7 @@ func attestWants(t *testing.T, open func(testing.TB) Backend) {
 	w := newWorld(t, open)
 	s := w.add(derived(1))
 	p := joinery.AttestPolicy{Org: w.org, AttestRule: joinery.AttestRule{Level: 2, Activate: joinery.AttestRefuse}, Claim: joinery.AttestWarn, ValidDays: 7}
+	p.Basis = joinery.AttestChain
 	for range 2 {
 		w.ok(w.SetAttestPolicy(w.ctx, p, w.audit(joinery.AuditAttestPolicy)))
 		got, err := w.AttestPolicies(w.ctx)
@@ -320,7 +421,7 @@ func attestWants(t *testing.T, open func(testing.TB) Backend) {
 	version := w.again(s).KeySet.Version
 	for level := range joinery.AttestLevel(4) {
 		for action := range joinery.AttestAction(3) {
-			rule := joinery.AttestRule{Level: level, Activate: action}
+			rule := joinery.AttestRule{Level: level, Activate: action, Basis: joinery.AttestBasis(action)}
 			w.ok(w.SetAttestRule(w.ctx, s.Device.ID, w.org, &rule, w.audit(joinery.AuditDeviceAttestRule)))
 			w.equal(*w.again(s).Device.Attested.Rule, rule)
 		}
