@@ -24,6 +24,9 @@ var crowd atomic.Int32
 // who were answered by the last one are busy with their next.
 const crowdOf = 4
 
+// syncData is how a file is synced in a crowd. Tests replace it.
+var syncData = fdsync.Data
+
 // ownFiles makes ours the way in which connections opened from now on reach files.
 var ownFiles = sync.OnceFunc(func() {
 	tls := libc.NewTLS() // kept: the file system below lives as long as the process
@@ -97,7 +100,7 @@ func syncAside(tls *libc.TLS, file uintptr, flags int32) int32 {
 	if crowd.Load() == 0 || f.FctrlFlags&sqlitelib.UNIXFILE_DIRSYNC != 0 {
 		return function[syncFunc](files.sync)(tls, file, flags)
 	}
-	if err := fdsync.Data(int(f.Fh)); err != nil {
+	if err := syncData(int(f.Fh)); err != nil {
 		return sqlitelib.SQLITE_IOERR_FSYNC
 	}
 	return sqlitelib.SQLITE_OK
