@@ -298,12 +298,18 @@ func TestElementCheck(t *testing.T) {
 	zeros := "00000000d07ed5b370daf91f0010a304002a00"
 	script := `case "$1" in 127.0.0.1:*) ;; *) exit 3;; esac; [ "$1" = "$JOINSIM_ELEMENT" ] && echo ` + zeros + `1c4073fa`
 	out, err = check("--fault", "AES every error 0F", "--json", "--", "sh", "-c", script, "firmware", "{}")
-	if err != nil || !strings.Contains(out, `"hits": 0`) {
+	if !errors.Is(err, command.ErrFailed) || !strings.Contains(out, `"hits": 0`) || !strings.Contains(out, `"ok": false`) {
 		t.Errorf("a firmware that needs no element: %v\n%s", err, out)
 	}
 	out, err = check("--fault", "AES every error 0F", "--", "sh", "-c", script, "firmware", "{}")
-	if err != nil || !strings.Contains(out, "DID NOT HAPPEN") || !strings.Contains(out, "neither 0; did not happen 1") {
+	if !errors.Is(err, command.ErrFailed) || !strings.Contains(out, "DID NOT HAPPEN") || !strings.Contains(out, "neither 0; did not happen 1") {
 		t.Errorf("a fault that never happened: %v\n%s", err, out)
+	}
+	if out, err := check("--fault", "AES 1 nack", "--fault", "AES 999 nack"); !errors.Is(err, command.ErrFailed) || !strings.Contains(out, "did not happen 1") {
+		t.Errorf("one fault of two happened: %v\n%s", err, out)
+	}
+	if out, err := check("--fault", "AES 1 nack", "--json"); err != nil || !strings.Contains(out, `"ok": true`) {
+		t.Errorf("the fault happened: %v\n%s", err, out)
 	}
 	flag := filepath.Join(t.TempDir(), "ran")
 	script = "[ -e " + flag + " ] && echo " + zeros + "00000000 || echo " + zeros + "1c4073fa; touch " + flag
