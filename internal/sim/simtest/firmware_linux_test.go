@@ -89,6 +89,10 @@ func TestFirmwareInC(t *testing.T) {
 	element = "JOINSIM_ELEMENT=" + s.doors[0]
 	play(t, []string{board}, string(recorded), join, element, "JOINSIM_ELEMENT_NAME=0004A310001FF9DA")
 	play(t, []string{linux}, string(recorded), join, element, preload, "JOINSIM_ELEMENT_NAME=0004A310001FF9DA", "JOINSIM_I2C=/dev/i2c-1")
+	bracketed := "JOINSIM_ELEMENT=[127.0.0.1]" + s.doors[0][strings.LastIndex(s.doors[0], ":"):] // as [::1], where there may be none
+	for _, program := range []string{board, linux} {
+		play(t, []string{program}, info, "5 transactions", bracketed, preload)
+	}
 	play(t, []string{board}, "", "0 transactions", element, "JOINSIM_ELEMENT_NAME=#9") // asks nothing
 	for _, program := range []string{board, linux} {
 		play(t, []string{program}, info, "5 transactions", element, preload, "JOINSIM_ELEMENT_NAME=#1")
@@ -105,6 +109,9 @@ func TestFirmwareInC(t *testing.T) {
 
 	s = serve(t, 2, "--keys", keys, "--i2c", "unix:"+filepath.Join(dir, "element"), "--kit", "unix:"+filepath.Join(dir, "kit"))
 	play(t, []string{devI2C}, "", "0 wrong", "JOINSIM_ELEMENT="+s.doors[0], preload)
+	hasty := compiled(t, dir, "hasty.so", "-shared", "-fPIC", "-DPATIENCE=50", "../../../docs/element/i2c-preload.c")
+	play(t, []string{devI2C, "interrupted", "late"}, "", "0 wrong", preload)
+	play(t, []string{devI2C, "interrupted", "silent"}, "", "0 wrong", "LD_PRELOAD="+hasty)
 	kitOverTerminal(t, s.dial(1), compiled(t, dir, "kituart", "testdata/kituart.c"), preload)
 	if err := s.stop(); err != nil {
 		t.Fatal(err)
