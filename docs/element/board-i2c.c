@@ -54,8 +54,9 @@ static int dial( const char* address )
     {
         fail( "JOINSIM_ELEMENT is neither HOST:PORT nor unix:PATH" );
     }
-    memcpy( host, address, port - address );
-    host[port - address] = 0;
+    size_t n = port - address, bracketed = *address == '[' && port[-1] == ']'; /* [::1]:7608 */
+    memcpy( host, address + bracketed, n - 2 * bracketed );
+    host[n - 2 * bracketed] = 0;
     struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list = NULL;
     if( getaddrinfo( host, port + 1, &hints, &list ) != 0 )
     {

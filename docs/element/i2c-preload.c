@@ -15,8 +15,9 @@
  *                       not have, for programs that speak the kit protocol over a UART
  *
  * What it takes: open and openat of the device, ioctl (I2C_SLAVE, I2C_SLAVE_FORCE,
- * I2C_RDWR, I2C_FUNCS), read, write, close; all else goes past it. What is not
- * acknowledged fails with ENXIO, as Linux's I2C fault codes say (some adapters' drivers
+ * I2C_RDWR, I2C_FUNCS), read and write. Not readv, writev, pread and pwrite: they go past
+ * it, and find the file in memory that stands for the bus. Nor may a handler of signals
+ * use the bus: what it interrupted may hold the lock. What is not acknowledged fails with ENXIO, as Linux's I2C fault codes say (some adapters' drivers
  * say EREMOTEIO): a chip that sleeps, idles or computes, another address, and every
  * write to address 0, which wakes the chip and which nobody on a bus acknowledges. Where
  * the element is gone, EIO; the next transaction looks for it again. SMBus calls are
@@ -41,6 +42,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -53,6 +55,7 @@
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 /* What the program would have called without this library. */
@@ -62,8 +65,10 @@
         if (next == NULL) next = (__typeof__(&name))dlsym(RTLD_NEXT, #name);               \
         next;                                                                              \
     })
-#define PATIENCE 10   /* seconds that an answer may take */
-#define LONGEST  1024 /* bytes of one transaction */
+#ifndef PATIENCE
+#define PATIENCE 10000 /* milliseconds that an answer may take, signals or not */
+#endif
+#define LONGEST 1024 /* bytes of one transaction */
 
 /* What stands in the file of an open bus. */
 struct bus {
@@ -83,15 +88,23 @@ static int fail(int error, const char *why) {
     return -error;
 }
 
+static int64_t now(void) { /* in milliseconds */
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
 static int try(int family, const void *address, socklen_t size) {
-    struct timeval patience = {.tv_sec = PATIENCE};
+    int64_t until = now() + PATIENCE;
+    struct timeval patience = {.tv_sec = PATIENCE / 1000, .tv_usec = PATIENCE % 1000 * 1000};
     int yes = 1, fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, address, size) != 0) {
-        if (fd >= 0) close(fd);
+    if (fd < 0) return -1;
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience); /* of connect, too */
+    while (connect(fd, address, size) != 0 && errno != EISCONN) {
+        if (errno == EINTR && now() < until) continue; /* Linux goes on where it was */
+        close(fd);
         return -1;
     }
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
     if (family != AF_UNIX) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
     return fd;
 }
@@ -112,7 +125,8 @@ static int dial(void) {
         struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list = NULL;
         if ((port = strrchr(address, ':')) == NULL || (size_t)(port - address) >= sizeof host)
             return fail(ENODEV, "JOINSIM_ELEMENT is neither HOST:PORT nor unix:PATH");
-        memcpy(host, address, port - address);
+        if (*address == '[' && port[-1] == ']') memcpy(host, address + 1, port - address - 2); /* [::1]:7608 */
+        else memcpy(host, address, port - address);
         if (getaddrinfo(host, port + 1, &hints, &list) == 0) {
             for (struct addrinfo *a = list; a != NULL && fd < 0; a = a->ai_next) fd = try(a->ai_family, a->ai_addr, a->ai_addrlen);
             freeaddrinfo(list);
@@ -121,10 +135,15 @@ static int dial(void) {
     return fd >= 0 ? fd : fail(ENXIO, "nobody answers: start \"joinsim element serve\", or correct JOINSIM_ELEMENT");
 }
 
-static int all(int sends, void *data, size_t size) {
+static int all(int sends, void *data, size_t size, int64_t until) {
     for (uint8_t *b = data; size > 0;) {
-        ssize_t k = sends ? send(element, b, size, MSG_NOSIGNAL) : recv(element, b, size, 0);
-        if (k < 0 && errno == EINTR) continue;
+        ssize_t k = sends ? send(element, b, size, MSG_NOSIGNAL | MSG_DONTWAIT) : recv(element, b, size, MSG_DONTWAIT);
+        if (k < 0 && (errno == EAGAIN || errno == EINTR)) {
+            struct pollfd ready = {.fd = element, .events = sends ? POLLOUT : POLLIN};
+            int64_t left = until - now();
+            if (left <= 0 || (poll(&ready, 1, left) < 0 && errno != EINTR)) return -1;
+            continue;
+        }
         if (k <= 0) return -1;
         b += k, size -= k;
     }
@@ -136,24 +155,32 @@ static int all(int sends, void *data, size_t size) {
 static int exchange(uint8_t kind, uint8_t address, uint8_t *data, uint16_t size) {
     uint8_t frame[4 + LONGEST] = {kind, address, size >> 8, size & 0xFF}, ok = 0;
     int sends = kind != 'R' && size > 0;
+    int64_t until = now() + PATIENCE;
     if (sends) memcpy(frame + 4, data, size);
-    if (all(1, frame, sends ? 4 + size : 4) == 0 && all(0, &ok, 1) == 0 && (!ok || kind != 'R' || all(0, data, size) == 0))
+    if (all(1, frame, sends ? 4 + size : 4, until) == 0 && all(0, &ok, 1, until) == 0 && (!ok || kind != 'R' || all(0, data, size, until) == 0))
         return ok;
     close(element);
     element = -1;
-    return fail(EIO, "the element hung up");
+    return fail(EIO, "the element hung up, or says nothing");
+}
+
+/* holds tells whether the connection is still the one that was made here. If not, its
+ * descriptor is the program's, which closed ours. */
+static int holds(void) {
+    struct stat s;
+    if (element >= 0 && (fstat(element, &s) != 0 || !S_ISSOCK(s.st_mode) || s.st_ino != socket_node)) element = -1;
+    return element >= 0;
 }
 
 static int connected(void) {
-    struct stat now;
+    struct stat made;
     char *name = getenv("JOINSIM_ELEMENT_NAME");
-    if (element >= 0 && (fstat(element, &now) != 0 || !S_ISSOCK(now.st_mode) || now.st_ino != socket_node)) element = -1;
-    if (element >= 0) return 0;
+    if (holds()) return 0;
     int fd = dial();
     if (fd < 0) return fd;
     element = fd;
-    fstat(element, &now);
-    socket_node = now.st_ino;
+    fstat(element, &made);
+    socket_node = made.st_ino;
     if (name == NULL || *name == 0) return 0;
     int ok = strlen(name) > LONGEST ? 0 : exchange('S', 0, (uint8_t *)name, strlen(name));
     if (ok == 1) return 0;
@@ -246,7 +273,7 @@ static int open_bus(int flags) {
 static void before_fork(void) { pthread_mutex_lock(&lock); }
 static void in_parent(void) { pthread_mutex_unlock(&lock); }
 static void in_child(void) {
-    if (element >= 0) close(element);
+    if (holds()) close(element);
     element = -1;
     pthread_mutex_unlock(&lock);
 }

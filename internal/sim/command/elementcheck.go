@@ -59,7 +59,9 @@ fault is printed as a line of a script, for "element serve --faults".
 It warns of a firmware that joins and derives no AppSKey into slot 2, as a widely used
 driver does with LoRaWAN 1.1.
 
-The exit status is 0 only if the firmware did nothing of that.`,
+The exit status is 0 only if the firmware did nothing of that, and each fault that was
+named by --fault happened: one that never does, such as a command's number that is too
+high, has tried nothing.`,
 		Example: `  joinsim element check --keys keys.csv
   joinsim element check --keys keys.csv --step 5 --timeout 20s -- ./firmware --element {}
   joinsim element check --keys keys.csv --fault "AES every error 0F" -- ./firmware`,
@@ -80,6 +82,8 @@ The exit status is 0 only if the firmware did nothing of that.`,
 
 // checkReport is what `element check` prints.
 type checkReport struct {
+	// OK is that the firmware did nothing that it must not do, and that each fault that was
+	// named happened.
 	OK bool `json:"ok"`
 	// Warning is about the run in which nothing went wrong.
 	Warning string      `json:"warning,omitempty"`
@@ -110,7 +114,8 @@ func (f *checkFlags) run(cmd *cobra.Command, args []string) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", fault, err)
 		}
-		report.OK = report.OK && r.Verdict.Good()
+		tried := r.Hits > 0 || len(f.faults) == 0 // of all faults, a run that ended early never comes to some
+		report.OK = report.OK && r.Verdict.Good() && tried
 		report.Runs = append(report.Runs, r)
 	}
 	if progress {

@@ -3,6 +3,9 @@ package simtest_test
 import (
 	"bufio"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -14,8 +17,11 @@ import (
 	"strings"
 	"testing"
 
+	"joinery/internal/sim/bootloader"
 	"joinery/internal/sim/chip"
 	"joinery/internal/sim/chip/bus"
+	"joinery/internal/sim/chip/flash"
+	"joinery/internal/sim/chip/tnglora"
 	"joinery/internal/sim/command"
 	"joinery/internal/sim/device"
 	"joinery/internal/sim/element"
@@ -298,12 +304,18 @@ func TestElementCheck(t *testing.T) {
 	zeros := "00000000d07ed5b370daf91f0010a304002a00"
 	script := `case "$1" in 127.0.0.1:*) ;; *) exit 3;; esac; [ "$1" = "$JOINSIM_ELEMENT" ] && echo ` + zeros + `1c4073fa`
 	out, err = check("--fault", "AES every error 0F", "--json", "--", "sh", "-c", script, "firmware", "{}")
-	if err != nil || !strings.Contains(out, `"hits": 0`) {
+	if !errors.Is(err, command.ErrFailed) || !strings.Contains(out, `"hits": 0`) || !strings.Contains(out, `"ok": false`) {
 		t.Errorf("a firmware that needs no element: %v\n%s", err, out)
 	}
 	out, err = check("--fault", "AES every error 0F", "--", "sh", "-c", script, "firmware", "{}")
-	if err != nil || !strings.Contains(out, "DID NOT HAPPEN") || !strings.Contains(out, "neither 0; did not happen 1") {
+	if !errors.Is(err, command.ErrFailed) || !strings.Contains(out, "DID NOT HAPPEN") || !strings.Contains(out, "neither 0; did not happen 1") {
 		t.Errorf("a fault that never happened: %v\n%s", err, out)
+	}
+	if out, err := check("--fault", "AES 1 nack", "--fault", "AES 999 nack"); !errors.Is(err, command.ErrFailed) || !strings.Contains(out, "did not happen 1") {
+		t.Errorf("one fault of two happened: %v\n%s", err, out)
+	}
+	if out, err := check("--fault", "AES 1 nack", "--json"); err != nil || !strings.Contains(out, `"ok": true`) {
+		t.Errorf("the fault happened: %v\n%s", err, out)
 	}
 	flag := filepath.Join(t.TempDir(), "ran")
 	script = "[ -e " + flag + " ] && echo " + zeros + "00000000 || echo " + zeros + "1c4073fa; touch " + flag
@@ -320,6 +332,61 @@ func TestElementCheck(t *testing.T) {
 	for _, args := range [][]string{{"--element", "2"}, {"--protocol", "spi"}, {"--state", "x"}, {"--timing", "x"}, {"--protocol", "kit"}} {
 		if _, err := check(args...); err == nil || errors.Is(err, command.ErrFailed) {
 			t.Errorf("%v: %v", args, err)
+		}
+	}
+}
+
+// A bootloader that speaks with the element over a socket has it verify what it boots;
+// what SecureBoot keeps outlives the process, and what it closes opens with the power,
+// which is the command's start.
+func TestElementServeSecureBoot(t *testing.T) {
+	maker, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := tnglora.Image(tnglora.Content{Serial: [9]byte{1, 0x23, 8: 0x27}, NwkKey: make([]byte, 16), AppKey: make([]byte, 16)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ioKey, err := bootloader.Prepare(bootloader.Content{ReleaseKey: &maker.PublicKey, Element: image})
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := filepath.Join(t.TempDir(), "element.state")
+	if err := flash.Create(state, []*chip.Image{image}); err != nil {
+		t.Fatal(err)
+	}
+	digest := [32]byte{1}
+	r, v, err := ecdsa.Sign(rand.Reader, maker, digest[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var signature [64]byte
+	r.FillBytes(signature[:32])
+	v.FillBytes(signature[32:])
+	for start := range 2 {
+		s := serve(t, 1, "--state", state, "--i2c", "127.0.0.1:0")
+		e, err := bootloader.NewElement(bus.NewClient(s.dial(0), 0x59), ioKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := e.Counter(); err != nil || n != uint32(start) {
+			t.Errorf("start %d: counter %d, %v", start, n, err)
+		}
+		if err := e.Accept([32]byte{2}, signature); !errors.Is(err, bootloader.ErrRefused) {
+			t.Errorf("start %d: another image: %v", start, err)
+		}
+		if err := e.Accept(digest, signature); err != nil {
+			t.Errorf("start %d: %v", start, err)
+		}
+		if err := errors.Join(e.CountUp(), e.Close(digest)); err != nil {
+			t.Errorf("start %d: %v", start, err)
+		}
+		if err := e.Accept(digest, signature); !errors.Is(err, chip.Refused) {
+			t.Errorf("start %d: once it is closed: %v", start, err)
+		}
+		if err := s.stop(); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -137,15 +137,21 @@ func (b *Bus) HangUp() {
 func (b *Bus) wake() bool {
 	f := b.fault(Transaction{Kind: Wake})
 	b.tick()
+	if f.Kind == NACK {
+		return false
+	}
 	if b.left {
 		b.awake, b.left = false, false
 	}
-	if b.awake || f.Kind == NACK || f.Kind == WakeFailure {
+	if b.awake || f.Kind == WakeFailure {
 		return b.awake
 	}
 	b.awake, b.woken = true, b.o.Now()
 	b.out, b.pointer = chip.Awake.Packet(), 0
-	if f.Kind == CRCError {
+	switch f.Kind {
+	case CommandError:
+		b.out = f.Status.Packet()
+	case CRCError:
 		spoil(b.out)
 	}
 	b.free = time.Time{}
@@ -228,8 +234,12 @@ func (b *Bus) execute(packet []byte, f Fault) {
 	}
 }
 
-// spoil makes a packet's CRC wrong.
-func spoil(packet []byte) { packet[len(packet)-1] ^= 0x55 }
+// spoil makes a packet's CRC wrong, or the last byte of some of one.
+func spoil(packet []byte) {
+	if len(packet) > 0 {
+		packet[len(packet)-1] ^= 0x55
+	}
+}
 
 func (b *Bus) read(dst []byte, address byte, n int) ([]byte, bool) {
 	f := b.fault(Transaction{Kind: Read})
@@ -243,6 +253,9 @@ func (b *Bus) read(dst []byte, address byte, n int) ([]byte, bool) {
 		dst = append(dst, 0xFF)
 	}
 	b.pointer += n
+	if f.Kind == CRCError {
+		spoil(dst[len(dst)-n:])
+	}
 	return dst, true
 }
 
@@ -311,13 +324,17 @@ func (b *Bus) Collect(ctx context.Context, n int) []byte {
 		}
 	}
 	defer b.mu.Unlock()
-	if f := b.fault(Transaction{Kind: Read}); f.Kind == NACK || !b.awake || b.pointer >= len(b.out) {
+	f := b.fault(Transaction{Kind: Read})
+	if f.Kind == NACK || !b.awake || b.pointer >= len(b.out) {
 		return nil
 	}
 	there := b.out[b.pointer:]
-	there = there[:min(n, len(there))]
+	there = append([]byte{}, there[:min(n, len(there))]...)
 	b.pointer += len(there)
-	return append([]byte{}, there...)
+	if f.Kind == CRCError {
+		spoil(there)
+	}
+	return there
 }
 
 // busy gives how long a chip that is awake computes yet, but not more than until its

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -41,15 +42,28 @@ const (
 	PowerLoss              // the chip loses its power for a moment, before the transaction
 	NACK                   // the transaction is not acknowledged, and did not happen
 	WakeFailure            // the chip does not wake
-	CRCError               // the answer's CRC is wrong, the command was carried out
-	CommandError           // the command is answered with Status, and not carried out
+	CRCError               // the answer's CRC is wrong, the command was carried out; of a Read, the last byte that is read
+	CommandError           // the command is answered with Status, and not carried out; or a wake is
 )
 
-// Fault is what goes wrong with one transaction.
+// Fault is what goes wrong with one transaction. What fits tells which of them may.
 type Fault struct {
 	Kind   FaultKind
 	Status chip.Status
 	Delay  time.Duration
+}
+
+// fits tells whether a fault does something to transactions of a kind; 0: to each of them.
+func (f Fault) fits(kind TransactionKind) bool {
+	switch {
+	case f.Delay > 0 || f.Kind == CommandError:
+		return kind == Wake || kind == Command
+	case f.Kind == CRCError:
+		return kind == Wake || kind == Command || kind == Read
+	case f.Kind == WakeFailure:
+		return kind == Wake
+	}
+	return true
 }
 
 // Faults says of each transaction what goes wrong. Next is called once for each, in
@@ -115,7 +129,9 @@ var kindNames = map[string]TransactionKind{"transaction": 0, "wake": Wake, "writ
 // WHAT is transaction (all are counted), wake, read, write (of no command), command, or
 // the name of one: AES, KDF. WHICH is every, or the number of one from 1, or with +N
 // behind it N of them, +* all that follow. FAULT is power-loss, nack, no-wake, crc,
-// error XX (a status in hexadecimal) or slow DURATION. What follows a # is ignored.
+// error XX (a status in hexadecimal) or slow DURATION; the last four of those
+// transactions only that have such a thing: crc of wakes, reads and commands, error and
+// slow of wakes and commands, no-wake of wakes. What follows a # is ignored.
 func ParseScript(r io.Reader) (*Script, error) {
 	var rules []Rule
 	lines := bufio.NewScanner(r)
@@ -149,7 +165,10 @@ func parseRule(fields []string) (r Rule, err error) {
 	if r.From, r.Count, err = parseWhich(fields[1]); err != nil {
 		return r, err
 	}
-	r.Fault, err = parseFault(fields[2:])
+	if r.Fault, err = parseFault(fields[2:]); err == nil && !r.Fault.fits(kind) {
+		err = fmt.Errorf("%s does nothing to %s: crc is for wake, read and commands, error and slow for wake and commands, no-wake for wake",
+			fields[2], fields[0])
+	}
 	return r, err
 }
 
@@ -196,7 +215,7 @@ func parseFault(fields []string) (f Fault, err error) {
 		f.Kind, f.Status = CommandError, chip.Status(status)
 	case "slow":
 		wants = 2
-		if f.Delay, err = time.ParseDuration(argument); err != nil || f.Delay < 0 {
+		if f.Delay, err = time.ParseDuration(argument); err != nil || f.Delay <= 0 {
 			return f, fmt.Errorf("slow: want how long, such as 300ms")
 		}
 	default:
@@ -227,12 +246,12 @@ func (d *random) Next(t Transaction) Fault {
 	if d.r.IntN(d.every) != 0 {
 		return Fault{}
 	}
-	some := []Fault{{Kind: PowerLoss}, {Kind: NACK}, {Delay: 50 * time.Millisecond}}
-	switch t.Kind {
-	case Wake:
-		some = append(some, Fault{Kind: WakeFailure}, Fault{Kind: CRCError})
-	case Command:
-		some = append(some, Fault{Kind: CRCError}, Fault{Kind: CommandError, Status: chip.Refused}, Fault{Kind: CommandError, Status: chip.ECCFault})
-	}
+	some := slices.DeleteFunc(slices.Clone(drawn), func(f Fault) bool { return !f.fits(t.Kind) })
 	return some[d.r.IntN(len(some))]
+}
+
+// drawn is what a seed draws from.
+var drawn = []Fault{
+	{Kind: PowerLoss}, {Kind: NACK}, {Delay: 50 * time.Millisecond}, {Kind: WakeFailure}, {Kind: CRCError},
+	{Kind: CommandError, Status: chip.Refused}, {Kind: CommandError, Status: chip.ECCFault},
 }

@@ -57,6 +57,28 @@ func TestFaults(t *testing.T) {
 			b.o.Faults = nil
 			return errors.Is(err, chip.BadCRC)
 		},
+		"wake 1 error 07 # the chip's self-test failed": func(b *Bus) bool {
+			b.Write(0, nil)
+			got, _ := b.Read(address, 4)
+			_, err := chip.Answer(got)
+			return errors.Is(err, chip.SelfTested)
+		},
+		"wake 2 nack # though it is awake": func(b *Bus) bool { return b.Write(0, nil) && !b.Write(0, nil) },
+		"read 2 crc # and the answer is whole when it is read again": func(b *Bus) bool {
+			b.Write(0, nil)
+			b.Write(address, info)
+			good, _ := b.Read(address, 7)
+			b.Write(address, []byte{wordReset})
+			bad, _ := b.Read(address, 7)
+			b.Write(address, []byte{wordReset})
+			again, _ := b.Read(address, 7)
+			_, err := chip.Answer(bad)
+			return errors.Is(err, chip.BadCRC) && bytes.Equal(good, again)
+		},
+		"read 1 crc # over a bridge": func(b *Bus) bool {
+			_, err := chip.Answer(b.Wake(t.Context()))
+			return errors.Is(err, chip.BadCRC)
+		},
 		"read 1 power-loss # between the command and its answer": func(b *Bus) bool {
 			b.Write(0, nil)
 			b.Write(address, info)
@@ -105,7 +127,9 @@ func TestScriptRefuses(t *testing.T) {
 	for text, want := range map[string]string{
 		"AES 1": "want WHAT WHICH FAULT", "Foo 1 nack": "neither transaction", "AES 0 nack": "neither every", "AES 1+0 nack": "neither every",
 		"AES x nack": "neither every", "AES 1 explode": "no fault", "AES 1 error": "two hexadecimal digits", "AES 1 error 00": "two hexadecimal digits",
-		"AES 1 slow": "want how long", "AES 1 nack now": "too many words", "\nAES 1 slow -1s": "line 2",
+		"AES 1 slow": "want how long", "AES 1 slow 0s": "want how long", "read 3 slow 300ms": "slow does nothing to read", "write 1 crc": "nothing to write",
+		"transaction 5 slow 1s": "nothing to transaction", "transaction 5 crc": "crc is for", "read 1 error 0F": "nothing to read",
+		"command 1 no-wake": "no-wake for wake", "AES 1 no-wake": "nothing to AES", "write 1 no-wake": "nothing", "AES 1 nack now": "too many words", "\nAES 1 slow -1s": "line 2",
 	} {
 		if _, err := ParseScript(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %q", text, err, want)
@@ -135,8 +159,11 @@ func TestRandomFaults(t *testing.T) {
 		t.Error("the faults do not follow from the seed")
 	}
 	seen := map[FaultKind]int{}
-	for _, f := range a {
+	for i, f := range a {
 		seen[f.Kind]++
+		if kind := TransactionKind(1 + i%4); !f.fits(kind) {
+			t.Errorf("drew %+v, which does nothing to a transaction of kind %d", f, kind)
+		}
 	}
 	for k := None; k <= CommandError; k++ {
 		if seen[k] == 0 {
@@ -146,7 +173,7 @@ func TestRandomFaults(t *testing.T) {
 }
 
 func FuzzScript(f *testing.F) {
-	f.Add("AES 2 error 0F\nwake 1+3 no-wake\ntransaction every slow 3ms # why")
+	f.Add("AES 2 error 0F\nwake 1+3 no-wake\ncommand every slow 3ms # why")
 	f.Fuzz(func(_ *testing.T, text string) {
 		if s, err := ParseScript(strings.NewReader(text)); err == nil {
 			s.Next(Transaction{Kind: Command, Op: chip.OpAES})

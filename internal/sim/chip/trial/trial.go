@@ -39,7 +39,20 @@ type Setup struct {
 	Timeout time.Duration
 	// Timing says how long commands take; nil: no longer than they take to compute.
 	Timing func(chip.Opcode) time.Duration
+
+	// wanted is what the clean run derived: what a join is not done without.
+	wanted map[target]bool
 }
+
+// target is where KDF puts a key: the bits of the mode that say so, and the slot.
+type target struct{ where, slot byte }
+
+// toSlot are those bits where it is a slot.
+const toSlot = 0x08
+
+// targetOf gives where a packet of KDF puts its key: count, opcode, mode, source slot,
+// target slot.
+func targetOf(packet []byte) target { return target{packet[2] & 0x1C, packet[4]} }
 
 // Verdict is what a firmware did.
 type Verdict string
@@ -71,7 +84,8 @@ type Run struct {
 	// Hits is how often the fault happened.
 	Hits int `json:"hits"`
 
-	counts counts
+	counts  counts
+	derived map[target]bool
 }
 
 // NoAppSKey is the warning about a firmware that derives the keys of the network, and none
@@ -87,12 +101,14 @@ type counts struct{ transactions, wakes, commands int }
 var joinRequest = regexp.MustCompile(`\b00[0-9A-Fa-f]{44}\b`)
 
 // Clean runs the firmware with nothing going wrong. It must join: else there is
-// nothing to try.
+// nothing to try. The runs after it have to derive what it derived.
 func (s *Setup) Clean(ctx context.Context) (Run, error) {
+	s.wanted = nil
 	r, err := s.Run(ctx, "")
 	if err == nil && r.Verdict != Joined {
 		err = fmt.Errorf("the firmware does not join when nothing goes wrong: %s %s", r.Verdict, r.Detail)
 	}
+	s.wanted = r.derived
 	return r, err
 }
 
@@ -103,7 +119,7 @@ func (s *Setup) Run(ctx context.Context, fault string) (r Run, err error) {
 		return r, err
 	}
 	c := chip.New(s.Image, chip.Options{})
-	o := &observer{faults: script, lost: map[string]bool{}}
+	o := &observer{faults: script, derived: map[target]bool{}}
 	wire := bus.New(c, bus.Options{Faults: o, Watch: o.watch, Timing: s.Timing, Watchdog: bus.DefaultWatchdog})
 	address := s.Address
 	if address == "" {
@@ -128,9 +144,9 @@ func (s *Setup) Run(ctx context.Context, fault string) (r Run, err error) {
 	if err := errors.Join(<-done, ctx.Err()); err != nil {
 		return r, err
 	}
-	r = Run{Fault: fault, Hits: script.Hits(), counts: o.counts}
+	r = Run{Fault: fault, Hits: script.Hits(), counts: o.counts, derived: o.derived}
 	r.Verdict, r.Detail = s.judge(output, failure, o)
-	if r.Verdict == Joined && o.network && !o.app {
+	if r.Verdict == Joined && o.noAppSKey() {
 		r.Warning = NoAppSKey
 	}
 	if hung {
@@ -164,8 +180,16 @@ func (s *Setup) judge(output []byte, failure error, o *observer) (Verdict, strin
 		return Failed, failure.Error()
 	case len(frames) == 0:
 		return Silent, "ended with success, and printed no join-request"
-	case len(o.lost) > 0:
-		return Ignored, "ended with success, though KDF failed and was not sent again: a session key is missing"
+	}
+	for t, done := range o.derived {
+		if !done {
+			return Ignored, "ended with success, though KDF failed and was not sent again" + t.missing()
+		}
+	}
+	for t := range s.wanted {
+		if !o.derived[t] {
+			return Ignored, "ended with success, and never sent a KDF that it sends when nothing goes wrong" + t.missing()
+		}
 	}
 	return Joined, ""
 }
@@ -180,14 +204,27 @@ func (s *Setup) verify(frame []byte) error {
 	return e.VerifyCMAC(element.NwkKey, nil, frame[:end], lorawan.MIC(frame[end:]))
 }
 
-// observer counts what happens on the bus, and remembers keys that were not derived.
+// missing says what a firmware lacks that derived nothing there.
+func (t target) missing() string {
+	if t.where != toSlot {
+		return ": a key is missing"
+	}
+	return fmt.Sprintf(": the key of slot %d is missing", t.slot)
+}
+
+// observer counts what happens on the bus, and remembers which keys were derived.
 type observer struct {
 	faults *bus.Script
 	counts counts
-	// lost is packets of KDF that were sent, and so far not carried out.
-	lost map[string]bool
-	// network and app are whether a key was derived into slots 3 to 5, and into slot 2.
-	network, app bool
+	// derived tells of each target of a KDF that was sent whether the last one was
+	// carried out.
+	derived map[target]bool
+}
+
+// noAppSKey tells whether keys were derived into slots 3 to 5, and none into slot 2.
+func (o *observer) noAppSKey() bool {
+	d := o.derived
+	return (d[target{toSlot, 3}] || d[target{toSlot, 4}] || d[target{toSlot, 5}]) && !d[target{toSlot, 2}]
 }
 
 // Next implements bus.Faults.
@@ -199,8 +236,8 @@ func (o *observer) Next(t bus.Transaction) bus.Fault {
 	case bus.Command:
 		o.counts.commands++
 	}
-	if t.Op == chip.OpKDF {
-		o.lost[string(t.Packet)] = true
+	if t.Op == chip.OpKDF && len(t.Packet) > 4 {
+		o.derived[targetOf(t.Packet)] = false
 	}
 	return o.faults.Next(t)
 }
@@ -208,13 +245,7 @@ func (o *observer) Next(t bus.Transaction) bus.Fault {
 // watch sees commands that were carried out.
 func (o *observer) watch(packet, answer []byte) {
 	if _, err := chip.Answer(answer); err == nil && chip.Opcode(packet[1]) == chip.OpKDF {
-		delete(o.lost, string(packet))
-		switch target := packet[4]; { // the high byte of p2
-		case target == 2:
-			o.app = true
-		case target >= 3 && target <= 5:
-			o.network = true
-		}
+		o.derived[targetOf(packet)] = true
 	}
 }
 

@@ -113,7 +113,17 @@ func TestVerdicts(t *testing.T) {
 			t.Errorf("told of it: %s", r.Detail)
 		}
 	}
+	// A KDF that never reaches the chip, since the wake before it failed, is one too few.
+	clean, err := s.Clean(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	never := fmt.Sprintf("wake %d+* no-wake", clean.counts.wakes)
+	if r, err := s.Run(t.Context(), never); err != nil || r.Verdict != Ignored || !strings.Contains(r.Detail, "slot 2 is missing") {
+		t.Errorf("%s: %+v, %v", never, r, err)
+	}
 	// One that derives the network's keys alone joins, and is warned of.
+	s = setup(t, nil)
 	for _, app := range []bool{false, true} {
 		s.Firmware = firmware(func(e *element.Element) ([]byte, error) {
 			frame := unsigned(e)

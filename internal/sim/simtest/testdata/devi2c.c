@@ -12,8 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -51,6 +53,58 @@ static void tick( int signal )
     ticked += signal == SIGALRM;
 }
 
+static void ticking( int microseconds )
+{
+    struct itimerval often = { { 0, microseconds }, { 0, microseconds } };
+    struct sigaction ticks = { .sa_handler = tick };
+    CHECK( sigaction( SIGALRM, &ticks, NULL ) == 0 && setitimer( ITIMER_REAL, &often, NULL ) == 0 );
+}
+
+/* An element that lets nobody in before three signals came. */
+static void* late( void* door )
+{
+    while( ticked < 3 )
+    {
+        usleep( 100 );
+    }
+    CHECK( accept( *( int* ) door, NULL, NULL ) >= 0 && accept( *( int* ) door, NULL, NULL ) >= 0 );
+    return NULL;
+}
+
+/* Signals that come all the time neither end the wait for a door, nor draw out that for an
+ * answer which never comes. */
+static int interrupted( int silent )
+{
+    struct sockaddr_un a = { .sun_family = AF_UNIX, .sun_path = "door" };
+    int door = socket( AF_UNIX, SOCK_STREAM, 0 ), first = socket( AF_UNIX, SOCK_STREAM, 0 );
+    CHECK( bind( door, ( void* ) &a, sizeof a ) == 0 && listen( door, 0 ) == 0 && setenv( "JOINSIM_ELEMENT", "unix:door", 1 ) == 0 );
+    pthread_t thread;
+    sigset_t alarms;
+    sigemptyset( &alarms );
+    sigaddset( &alarms, SIGALRM );
+    if( !silent )
+    {
+        CHECK( connect( first, ( void* ) &a, sizeof a ) == 0 ); /* now the next one has to wait */
+        pthread_sigmask( SIG_BLOCK, &alarms, NULL );            /* in the thread */
+        CHECK( pthread_create( &thread, NULL, late, &door ) == 0 );
+        pthread_sigmask( SIG_UNBLOCK, &alarms, NULL );
+    }
+    ticking( 200 );
+    int bus = open( "/dev/i2c-1", O_RDWR );
+    CHECK( bus >= 0 );
+    if( silent )
+    {
+        FAILS( read( bus, &nothing, 1 ), EIO );
+    }
+    else
+    {
+        CHECK( pthread_join( thread, NULL ) == 0 );
+    }
+    ticking( 0 );
+    printf( "%d wrong\n", wrong );
+    return wrong != 0;
+}
+
 static void* many( void* fd )
 {
     for( int i = 0; i < 50; i++ )
@@ -72,6 +126,10 @@ static int child( pid_t pid )
 int main( int argc, char** argv )
 {
     uint8_t got[2000];
+    if( argc == 3 )
+    {
+        return interrupted( strcmp( argv[2], "silent" ) == 0 );
+    }
     if( argc == 2 ) /* with a bus that it has from who started it */
     {
         return whole( atoi( argv[1] ) ) ? 0 : 1;
@@ -105,14 +163,12 @@ int main( int argc, char** argv )
     FAILS( ioctl( bus, I2C_RDWR, &one ), EINVAL );
 
     /* Signals do not come through: firmware on a computer has its timers so. */
-    struct itimerval often = { { 0, 200 }, { 0, 200 } }, never = { { 0, 0 }, { 0, 0 } };
-    struct sigaction ticks = { .sa_handler = tick };
-    CHECK( sigaction( SIGALRM, &ticks, NULL ) == 0 && setitimer( ITIMER_REAL, &often, NULL ) == 0 );
+    ticking( 200 );
     for( int i = 0; i < 20 || ticked < 3; i++ )
     {
         CHECK( whole( bus ) );
     }
-    CHECK( setitimer( ITIMER_REAL, &never, NULL ) == 0 );
+    ticking( 0 );
 
     /* Copies of a descriptor are the same open bus; it closes as files do. */
     int copy = dup( bus );
@@ -159,11 +215,21 @@ int main( int argc, char** argv )
         close( fd );
     }
     struct stat s;
+    int files[8];
     for( int i = 0; i < 8; i++ )
     {
-        file = open( path, O_RDWR | O_CREAT, 0640 );
+        file = files[i] = open( path, O_RDWR | O_CREAT, 0640 );
         CHECK( file >= 0 );
     }
+    if( ( pid = fork( ) ) == 0 ) /* a daemon's child has them all, too */
+    {
+        for( int i = 0; i < 8; i++ )
+        {
+            CHECK( fstat( files[i], &s ) == 0 && S_ISREG( s.st_mode ) );
+        }
+        _exit( wrong );
+    }
+    CHECK( child( pid ) );
     CHECK( unlink( path ) == 0 && write( file, revision, 7 ) == 7 && lseek( file, 0, SEEK_SET ) == 0 );
     CHECK( read( file, got, 40 ) == 7 && memcmp( got, revision, 7 ) == 0 );
     bus = open( "/dev/i2c-1", how );
