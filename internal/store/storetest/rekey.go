@@ -25,8 +25,8 @@ type Rekeying interface {
 	RekeyingDevice(ctx context.Context, id joinery.DeviceID) (joinery.ActivationState, error)
 	AddJoinServer(ctx context.Context, j joinery.JoinServer, a joinery.AuditEntry) error
 	ChangeJoinServer(ctx context.Context, j joinery.JoinServer, former string, a joinery.AuditEntry) error
-	EndUnpinned(ctx context.Context, actor string, at time.Time) (more bool, err error)
-	RefuseRepinned(ctx context.Context, id joinery.JoinServerID, thumbprint, actor string, at time.Time) (more bool, err error)
+	EndUnpinned(ctx context.Context, actor string, at time.Time) error
+	RefuseRepinned(ctx context.Context, id joinery.JoinServerID, thumbprint, actor string, at time.Time) error
 	FormerJoinServer(ctx context.Context, receiptKey []byte) (joinery.JoinServerID, error)
 	RemoveJoinServer(ctx context.Context, id joinery.JoinServerID, a joinery.AuditEntry) error
 	JoinServers(ctx context.Context) ([]joinery.JoinServer, error)
