@@ -434,7 +434,11 @@ func (s *Service) forUs(ctx context.Context, r rekeyfile.Receipt, after joinery.
 	}
 	sum := sha256.Sum256(public)
 	n := uint64(len(r.Told) + len(r.Joins))
-	if !slices.Equal(r.For, sum[:]) || r.After != after.N || after.N > 0 && r.Epoch != after.Epoch || r.Epoch > joinery.MaxReceiptEpoch || r.Next < r.After || n > MaxBatch || r.Next-r.After != n || r.More && n == 0 {
+	ours := slices.Equal(r.For, sum[:])
+	follows := r.After == after.N && (after.N == 0 || r.Epoch == after.Epoch) && r.Epoch <= joinery.MaxReceiptEpoch
+	whole := r.Next >= r.After && r.Next-r.After == n && n <= MaxBatch
+	endless := r.More && n == 0
+	if !ours || !follows || !whole || endless {
 		return joinery.Errorf(joinery.CodeInvalid, "receipts: not the page that was asked for")
 	}
 	return nil

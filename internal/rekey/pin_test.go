@@ -162,11 +162,34 @@ func TestRepinned(t *testing.T) {
 	ok(t, err)
 	again, err := a.Arm(ctx, ann, rekey.Arm{Device: waits, JoinEUI: there, To: to})
 	ok(t, err)
-	_, err = a.Approve(ctx, ben, rekey.Approval{Devices: []joinery.DeviceID{waits}, JoinEUI: there, Thumbprint: again.Thumbprint})
+	approval := rekey.Approval{Devices: []joinery.DeviceID{waits}, JoinEUI: there, Thumbprint: again.Thumbprint}
+	// Another key is pinned between the look at it and the approval, and then this one again.
+	meanwhile := changed
+	meanwhile.TransportKey = list[0].TransportKey
+	a.over(approving{a.store, func() {
+		ok(t, a.store.ChangeJoinServer(ctx, meanwhile, again.Thumbprint, joinery.AuditEntry{At: a.now, Event: joinery.AuditJoinServerChanged, Actor: "test"}))
+	}}, a.keys.Keyring)
+	_, err = a.Approve(ctx, ben, approval)
+	wantCode(t, err, joinery.CodeConflict)
+	a.over(a.store, a.keys.Keyring)
+	_, err = a.ChangePin(ctx, operator, changed)
+	ok(t, err)
+	_, err = a.Approve(ctx, ben, approval)
 	ok(t, err)
 	_, err = a.Handover(ctx, ann, to, []joinery.DeviceID{waits})
 	ok(t, err)
 	a.check()
+}
+
+// approving is a rekey.State in which something happens before an approval is written.
+type approving struct {
+	rekey.State
+	before func()
+}
+
+func (s approving) ApproveRekeys(ctx context.Context, orders []joinery.RekeyOrder, keys map[joinery.JoinServerID][]byte, entries []joinery.AuditEntry) error {
+	s.before()
+	return s.State.ApproveRekeys(ctx, orders, keys, entries)
 }
 
 // cutShort is a rekey.State of a server that is killed, or loses its database, as it ends

@@ -48,7 +48,7 @@ type Handovers interface {
 	// one. joinery.ErrSwapLost where the device moved, or the order ended, meanwhile.
 	DiscloseRekey(ctx context.Context, s joinery.ActivationState, o joinery.RekeyOrder, next joinery.KeySetID, handedOver, exposed joinery.AuditEntry) error
 	// ApproveRekeys arms all or none.
-	ApproveRekeys(ctx context.Context, orders []joinery.RekeyOrder, entries []joinery.AuditEntry) error
+	ApproveRekeys(ctx context.Context, orders []joinery.RekeyOrder, keys map[joinery.JoinServerID][]byte, entries []joinery.AuditEntry) error
 }
 
 // Servers keeps the pinned Join Servers.

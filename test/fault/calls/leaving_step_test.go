@@ -154,8 +154,8 @@ func (x stepStore) DiscloseRekey(ctx context.Context, s joinery.ActivationState,
 	return act(x.s, "DiscloseRekey", func() error { return x.db.DiscloseRekey(ctx, s, o, next, handedOver, exposed) })
 }
 
-func (x stepStore) ApproveRekeys(ctx context.Context, orders []joinery.RekeyOrder, entries []joinery.AuditEntry) error {
-	return act(x.s, "ApproveRekeys", func() error { return x.db.ApproveRekeys(ctx, orders, entries) })
+func (x stepStore) ApproveRekeys(ctx context.Context, orders []joinery.RekeyOrder, keys map[joinery.JoinServerID][]byte, entries []joinery.AuditEntry) error {
+	return act(x.s, "ApproveRekeys", func() error { return x.db.ApproveRekeys(ctx, orders, keys, entries) })
 }
 
 func (x stepStore) AddJoinServer(ctx context.Context, j joinery.JoinServer, a joinery.AuditEntry) error {
