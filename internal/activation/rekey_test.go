@@ -299,7 +299,7 @@ func TestRekeyApproved(t *testing.T) {
 	h.sleep(time.Minute)
 	approved := h.audit(joinery.AuditRekeyApproved)
 	approved.Actor = "somebody else"
-	ok(t, h.store.ApproveRekeys(t.Context(), []joinery.RekeyOrder{o}, []joinery.AuditEntry{approved}))
+	ok(t, h.store.ApproveRekeys(t.Context(), []joinery.RekeyOrder{o}, nil, []joinery.AuditEntry{approved}))
 	state := h.state(d.Device)
 	ok(t, h.store.DiscloseRekey(t.Context(), state, o, joinery.NewKeySetID(), h.audit(joinery.AuditRekeyHandedOver), h.audit(joinery.AuditKeysExposed)))
 	ok(t, h.store.EndRekey(t.Context(), o.ID, h.org, joinery.RekeyCancelled, h.audit(joinery.AuditRekeyCancelled)))

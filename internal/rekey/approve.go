@@ -131,13 +131,14 @@ func (s *Service) Approve(ctx context.Context, caller joinery.Caller, a Approval
 		orders, entries = append(orders, o), append(entries, entry)
 		return nil
 	})
-	if err == nil {
-		err = s.stillPinned(ctx, orders)
-	}
 	if err != nil {
 		return nil, err
 	}
-	if err := s.store.ApproveRekeys(ctx, orders, entries); err != nil {
+	keys, err := s.pinnedKeys(ctx, orders)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.store.ApproveRekeys(ctx, orders, keys, entries); err != nil { // which looks at the keys once more
 		return nil, err
 	}
 	for i := range orders {
@@ -149,21 +150,25 @@ func (s *Service) Approve(ctx context.Context, caller joinery.Caller, a Approval
 	return orders, nil
 }
 
-// stillPinned refuses orders to a Join Server that has another key by now than the one
-// that they name, and that the approver looked at.
-func (s *Service) stillPinned(ctx context.Context, orders []joinery.RekeyOrder) error {
+// pinnedKeys gives the transport key of each Join Server to which orders go, and refuses
+// an order to one that has another key by now than the one that it names, and that the
+// approver looked at.
+func (s *Service) pinnedKeys(ctx context.Context, orders []joinery.RekeyOrder) (keys map[joinery.JoinServerID][]byte, err error) {
 	list, err := s.store.JoinServers(ctx)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	keys = map[joinery.JoinServerID][]byte{}
+	kids := map[joinery.JoinServerID]string{}
+	for _, j := range list {
+		keys[j.ID], kids[j.ID] = j.TransportKey, kid(j)
 	}
 	for _, o := range orders {
-		for _, j := range list {
-			if j.ID == o.Server && o.Thumbprint != "" && o.Thumbprint != kid(j) {
-				return joinery.Errorf(joinery.CodeConflict, "%s has another transport key by now than order %s names: reject the order, and have it given anew", j.Name, o.ID)
-			}
+		if now, pinned := kids[o.Server]; pinned && o.Thumbprint != "" && o.Thumbprint != now {
+			return nil, joinery.Errorf(joinery.CodeConflict, "%s has another transport key by now than order %s names: reject the order, and have it given anew", o.To, o.ID)
 		}
 	}
-	return nil
+	return keys, nil
 }
 
 // Reject ends the orders of devices that wait for another person. Whoever may approve

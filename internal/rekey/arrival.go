@@ -184,22 +184,20 @@ func (s *Service) arrive(
 	default:
 		return told, err
 	}
-	switch a.State {
-	case joinery.ArrivalParked:
+	more := func(g rekeyfile.Generation) bool { return a.Labels[g.Label] == 0 }
+	if a.State == joinery.ArrivalParked {
 		err = accept(ctx, a)
-	case joinery.ArrivalTaken: // it may have come with more key sets
+	} else if a.State == joinery.ArrivalTaken && slices.ContainsFunc(d.Generations(), more) { // it came with more key sets
 		a.Content = content
-		if slices.ContainsFunc(d.Generations(), func(g rekeyfile.Generation) bool { return a.Labels[g.Label] == 0 }) {
-			err = s.take(ctx, a, nil, from.Name)
-		}
-		fallthrough
-	case joinery.ArrivalJoined: // or more may be known by now of who could read its root keys
-		if err == nil {
-			err = s.store.TellArrival(ctx, a.ID, toldOf(a.Server, arrived{h.Seal, d, signer}, h.At.UTC()), now)
-		}
+		err = s.take(ctx, a, nil, from.Name)
 	}
 	if err != nil {
 		return told, err
+	}
+	if a.State == joinery.ArrivalTaken || a.State == joinery.ArrivalJoined { // more may be known by now of who could read its root keys
+		if err = s.store.TellArrival(ctx, a.ID, toldOf(a.Server, arrived{h.Seal, d, signer}, h.At.UTC()), now); err != nil {
+			return told, err
+		}
 	}
 	if a, err = s.store.Arrival(ctx, a.ID); err != nil {
 		return told, err

@@ -135,10 +135,11 @@ func owners(state joinery.ActivationState, o joinery.RekeyOrder) error {
 	return nil
 }
 
-// passed notes that the owner sees to a hand-over, or knows how it ended, where
-// this server would have seen to it.
+// passed notes that the owner sees to a hand-over, or knows how it ended. That a file
+// went is noted also where no other way leads there: the pin may change, and what went
+// with the owner is not called back then.
 func (s *Service) passed(ctx context.Context, caller joinery.Caller, d joinery.Device, o joinery.RekeyOrder, state joinery.PassageState) error {
-	if o.Passage == nil {
+	if o.Passage == nil && state != joinery.PassageFile {
 		return nil
 	}
 	p := joinery.Passage{State: state, Said: "by a file", ChangedAt: s.now().UTC().Truncate(time.Millisecond)}
@@ -264,6 +265,10 @@ func (s *Service) stillGoes(ctx context.Context, to joinery.JoinServer, o joiner
 		why = "the device was released"
 	case state.Device.Ownership.Org != o.Owner:
 		why = "the device changed its owner"
+	case o.Thumbprint != "" && o.Thumbprint != kid(to) && o.Passage.State.Open(): // it has what it needs to answer the device
+		stays := *o.Passage
+		stays.Said = "what is new of it does not go there: that Join Server has another transport key than the order names"
+		return p, false, s.move(ctx, to, state.Device, o, stays)
 	case o.Thumbprint != "" && o.Thumbprint != kid(to):
 		why = "that Join Server has another transport key than the order names: cancel the order and give it anew"
 	case o.Sent == 0 && !o.StateAt(s.now()).Open():
@@ -429,7 +434,11 @@ func (s *Service) forUs(ctx context.Context, r rekeyfile.Receipt, after joinery.
 	}
 	sum := sha256.Sum256(public)
 	n := uint64(len(r.Told) + len(r.Joins))
-	if !slices.Equal(r.For, sum[:]) || r.After != after.N || after.N > 0 && r.Epoch != after.Epoch || r.Epoch > joinery.MaxReceiptEpoch || r.Next < r.After || n > MaxBatch || r.Next-r.After != n || r.More && n == 0 {
+	ours := slices.Equal(r.For, sum[:])
+	follows := r.After == after.N && (after.N == 0 || r.Epoch == after.Epoch) && r.Epoch <= joinery.MaxReceiptEpoch
+	whole := r.Next >= r.After && r.Next-r.After == n && n <= MaxBatch
+	endless := r.More && n == 0
+	if !ours || !follows || !whole || endless {
 		return joinery.Errorf(joinery.CodeInvalid, "receipts: not the page that was asked for")
 	}
 	return nil

@@ -41,6 +41,12 @@ func (s *Service) Pin(ctx context.Context, caller joinery.Caller, j joinery.Join
 		j.ID = cmp.Or(former, j.ID)
 	}
 	j.CreatedAt = s.now().UTC().Truncate(time.Millisecond)
+	if j.ReceiptKey != nil { // what its removal left may be more than pinning it again ends
+		apart := joinery.WithTerms(ctx, new(joinery.Terms)) // the caller's are those of the pin
+		if err := s.store.EndUnpinned(apart, caller.Name, j.CreatedAt); err != nil {
+			return joinery.JoinServer{}, err
+		}
+	}
 	if err := s.store.AddJoinServer(ctx, j, s.pinEntry(caller, joinery.AuditJoinServerAdded, j)); err != nil {
 		return joinery.JoinServer{}, err
 	}
@@ -77,21 +83,16 @@ func (s *Service) ChangePin(ctx context.Context, caller joinery.Caller, j joiner
 
 // settlePins ends what pins that were removed or changed leave, by actor: in many
 // transactions where it is much, so that joins need not wait for it. What of it a server
-// that ends leaves is done when it starts.
+// that ends leaves is done when one runs again.
 func (s *Service) settlePins(ctx context.Context, actor string) error {
 	now := s.now().UTC().Truncate(time.Millisecond)
-	for more := true; more; {
-		var err error
-		if more, err = s.store.EndUnpinned(ctx, actor, now); err != nil {
-			return err
-		}
+	if err := s.store.EndUnpinned(ctx, actor, now); err != nil {
+		return err
 	}
 	list, err := s.store.JoinServers(ctx)
 	for _, j := range list {
-		for more := err == nil; more; {
-			if more, err = s.store.RefuseRepinned(ctx, j.ID, kid(j), actor, now); err != nil {
-				return err
-			}
+		if err == nil {
+			err = s.store.RefuseRepinned(ctx, j.ID, kid(j), actor, now)
 		}
 	}
 	return err

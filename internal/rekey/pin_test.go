@@ -1,9 +1,11 @@
 package rekey_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -90,7 +92,8 @@ func TestDisclosedSinceOffered(t *testing.T) {
 
 // An order to a key of a Join Server that is pinned no more goes nowhere: not by a file,
 // not from server to server, and nobody approves it. Its device is not told of it, its
-// owner reads why and gives it anew. So it is with one that names no key, of an earlier
+// owner reads why and gives it anew. What went with a file before stays gone: that device
+// is told, and no further file is made. So it is with one that names no key, of an earlier
 // version: it was for the one that was pinned until then.
 func TestRepinned(t *testing.T) {
 	ctx := t.Context()
@@ -110,9 +113,16 @@ func TestRepinned(t *testing.T) {
 			_, err := a.Arm(ctx, a.owner, rekey.Arm{Device: id, JoinEUI: there, To: to})
 			ok(t, err)
 		}
-		_, err := a.Handover(ctx, a.owner, to, []joinery.DeviceID{id})
-		ok(t, err)
 		ids = append(ids, id)
+	}
+	carried := a.derived(lorawan.EUI64{0, 4, 0xA3, 0x55}, "")
+	ok(t, a.SetProfile(ctx, a.owner, carried, joinery.RekeyS))
+	_, err := a.Arm(ctx, a.owner, rekey.Arm{Device: carried, JoinEUI: there, To: to})
+	ok(t, err)
+	for range 2 {
+		_, err = a.Handover(ctx, a.owner, to, []joinery.DeviceID{carried})
+		ok(t, err)
+		a.wantPassage(carried, joinery.RekeyArmed, joinery.PassageFile)
 	}
 	// One waits for another person meanwhile.
 	waits := a.derived(lorawan.EUI64{0, 4, 0xA3, 0x53}, "")
@@ -127,9 +137,10 @@ func TestRepinned(t *testing.T) {
 	changed.TransportKey = c.keys.Keyring.TransportKey().MarshalDER()
 	_, err = a.ChangePin(ctx, operator, changed)
 	ok(t, err)
-	if n := a.count(joinery.AuditRekeyPassage); n != len(ids) {
-		t.Errorf("%d entries say so, want %d", n, len(ids))
+	if n := a.count(joinery.AuditRekeyPassage); n != len(ids)+1 { // and one of the file
+		t.Errorf("%d entries say so, want %d", n, len(ids)+1)
 	}
+	a.wantPassage(carried, joinery.RekeyArmed, joinery.PassageFile)
 	for _, id := range ids {
 		o := a.orderOf(id)
 		if o.Passage == nil || o.Passage.State != joinery.PassageRefused || o.Passage.Said == "" || !o.Held() || o.Thumbprint == "" {
@@ -141,29 +152,69 @@ func TestRepinned(t *testing.T) {
 		wantCode(t, err, joinery.CodeConflict)
 		ok(t, a.Cancel(ctx, ann, id))
 	}
+	_, err = a.Ticket(ctx, ann, []joinery.DeviceID{carried})
+	ok(t, err)
+	_, err = a.Handover(ctx, ann, to, []joinery.DeviceID{carried})
+	wantCode(t, err, joinery.CodeConflict)
 	_, err = a.Approve(ctx, ben, rekey.Approval{Devices: []joinery.DeviceID{waits}, JoinEUI: there, Thumbprint: asked.Thumbprint})
 	wantCode(t, err, joinery.CodeConflict)
 	_, err = a.Reject(ctx, ben, []joinery.DeviceID{waits})
 	ok(t, err)
 	again, err := a.Arm(ctx, ann, rekey.Arm{Device: waits, JoinEUI: there, To: to})
 	ok(t, err)
-	_, err = a.Approve(ctx, ben, rekey.Approval{Devices: []joinery.DeviceID{waits}, JoinEUI: there, Thumbprint: again.Thumbprint})
+	approval := rekey.Approval{Devices: []joinery.DeviceID{waits}, JoinEUI: there, Thumbprint: again.Thumbprint}
+	// Another key is pinned between the look at it and the approval, and then this one again.
+	meanwhile := changed
+	meanwhile.TransportKey = list[0].TransportKey
+	a.over(approving{a.store, func() {
+		ok(t, a.store.ChangeJoinServer(ctx, meanwhile, again.Thumbprint, joinery.AuditEntry{At: a.now, Event: joinery.AuditJoinServerChanged, Actor: "test"}))
+	}}, a.keys.Keyring)
+	_, err = a.Approve(ctx, ben, approval)
+	wantCode(t, err, joinery.CodeConflict)
+	a.over(a.store, a.keys.Keyring)
+	_, err = a.ChangePin(ctx, operator, changed)
+	ok(t, err)
+	_, err = a.Approve(ctx, ben, approval)
 	ok(t, err)
 	_, err = a.Handover(ctx, ann, to, []joinery.DeviceID{waits})
 	ok(t, err)
 	a.check()
 }
 
-// cutShort is a rekey.State of a server that is killed as it ends what a changed pin
-// leaves.
+// approving is a rekey.State in which something happens before an approval is written.
+type approving struct {
+	rekey.State
+	before func()
+}
+
+func (s approving) ApproveRekeys(ctx context.Context, orders []joinery.RekeyOrder, keys map[joinery.JoinServerID][]byte, entries []joinery.AuditEntry) error {
+	s.before()
+	return s.State.ApproveRekeys(ctx, orders, keys, entries)
+}
+
+// cutShort is a rekey.State of a server that is killed, or loses its database, as it ends
+// what a changed pin leaves.
 type cutShort struct{ rekey.State }
 
-func (cutShort) RefuseRepinned(context.Context, joinery.JoinServerID, string, string, time.Time) (bool, error) {
-	return false, errKilled
+func (cutShort) RefuseRepinned(context.Context, joinery.JoinServerID, string, string, time.Time) error {
+	return errKilled
+}
+
+// mended is a cutShort whose database comes back.
+type mended struct {
+	rekey.State
+	away, tries int
+}
+
+func (m *mended) RefuseRepinned(ctx context.Context, id joinery.JoinServerID, thumbprint, actor string, at time.Time) error {
+	if m.tries++; m.tries <= m.away {
+		return errKilled
+	}
+	return m.State.RefuseRepinned(ctx, id, thumbprint, actor, at)
 }
 
 // What a changed pin leaves, and the server that was told of it did not end, is ended
-// when a server starts.
+// when a server runs: once nothing holds it back and its database is there.
 func TestRepinnedAndKilled(t *testing.T) {
 	ctx := t.Context()
 	a, b, c := newServer(t, here), newServer(t, there), newServer(t, farther)
@@ -177,12 +228,27 @@ func TestRepinnedAndKilled(t *testing.T) {
 	if _, err := a.ChangePin(ctx, operator, changed); !errors.Is(err, errKilled) {
 		t.Fatal(err)
 	}
-	run, stop := context.WithCancel(ctx)
-	a.over(&stopping{State: a.store, stop: stop}, a.keys.Keyring)
-	if a.orderOf(id).Passage != nil {
-		t.Fatal("it was ended already")
+	held, away := errors.New("held"), &mended{State: a.store, away: 2}
+	a.over(away, a.keys.Keyring)
+	var said bytes.Buffer
+	r := a.NewRunner(&capture{}, slog.New(slog.NewTextHandler(&said, nil)), func() error { return held })
+	r.Turn(ctx)
+	if away.tries != 0 {
+		t.Fatal("it was tried while that was held back")
 	}
-	a.NewRunner(&capture{}, slog.New(slog.DiscardHandler), nil).Run(run)
-	a.wantPassage(id, joinery.RekeyArmed, joinery.PassageRefused)
+	held = nil
+	for range away.away {
+		r.Turn(ctx)
+		if a.orderOf(id).Passage != nil {
+			t.Fatal("it was ended already")
+		}
+	}
+	for range 2 {
+		r.Turn(ctx)
+		a.wantPassage(id, joinery.RekeyArmed, joinery.PassageRefused)
+	}
+	if n := strings.Count(said.String(), "level=WARN"); n != 1 || away.tries != away.away+1 {
+		t.Errorf("%d warnings, %d tries:\n%s", n, away.tries, said.String())
+	}
 	a.check()
 }

@@ -48,7 +48,7 @@ type Handovers interface {
 	// one. joinery.ErrSwapLost where the device moved, or the order ended, meanwhile.
 	DiscloseRekey(ctx context.Context, s joinery.ActivationState, o joinery.RekeyOrder, next joinery.KeySetID, handedOver, exposed joinery.AuditEntry) error
 	// ApproveRekeys arms all or none.
-	ApproveRekeys(ctx context.Context, orders []joinery.RekeyOrder, entries []joinery.AuditEntry) error
+	ApproveRekeys(ctx context.Context, orders []joinery.RekeyOrder, keys map[joinery.JoinServerID][]byte, entries []joinery.AuditEntry) error
 }
 
 // Servers keeps the pinned Join Servers.
@@ -60,11 +60,11 @@ type Servers interface {
 	JoinServers(ctx context.Context) ([]joinery.JoinServer, error)
 }
 
-// PinEnds ends what pins that were removed or changed leave, some of it a time. See the
-// methods of the same names of the store.
+// PinEnds ends what pins that were removed or changed leave, in many transactions where
+// it is much. See the methods of the same names of the store.
 type PinEnds interface {
-	EndUnpinned(ctx context.Context, actor string, at time.Time) (more bool, err error)
-	RefuseRepinned(ctx context.Context, id joinery.JoinServerID, thumbprint, actor string, at time.Time) (more bool, err error)
+	EndUnpinned(ctx context.Context, actor string, at time.Time) error
+	RefuseRepinned(ctx context.Context, id joinery.JoinServerID, thumbprint, actor string, at time.Time) error
 }
 
 // State is what a Service needs of the state.

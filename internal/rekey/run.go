@@ -20,6 +20,8 @@ type Runner struct {
 	hold    func() error
 	servers map[joinery.JoinServerID]*turn
 	calls   [2]atomic.Uint64
+	settled bool // what earlier runs left of pins is ended
+	warned  bool // that it could not be
 }
 
 // turn is when a Join Server is asked again: after failed tries, or after so long
@@ -57,11 +59,6 @@ func (r *Runner) Run(ctx context.Context) {
 	var batches sync.WaitGroup
 	batches.Go(func() { r.service.workBatches(ctx, r.log, r.hold) })
 	defer batches.Wait()
-	if r.hold == nil || r.hold() == nil {
-		if err := r.service.settlePins(ctx, "server"); err != nil && ctx.Err() == nil {
-			r.log.Warn("what pinned Join Servers that were removed or changed leave cannot be ended now; it is at the next start", "error", err)
-		}
-	}
 	for {
 		r.turn(ctx)
 		select {
@@ -95,6 +92,7 @@ func (r *Runner) turn(ctx context.Context) {
 	if r.hold != nil && r.hold() != nil {
 		return // which is told elsewhere
 	}
+	r.settlePins(ctx)
 	if err := r.service.expireParked(ctx); err != nil && ctx.Err() == nil {
 		r.log.Warn("what other Join Servers handed over and nobody accepted cannot be looked at now", "error", err)
 	}
@@ -148,6 +146,20 @@ func (r *Runner) turn(ctx context.Context) {
 		if went.Waits {
 			t.next = r.service.now().Add(t.quiet)
 		}
+	}
+}
+
+// settlePins ends what a server that was killed, or had no database, left of pins: once,
+// and in each turn until it went well.
+func (r *Runner) settlePins(ctx context.Context) {
+	if r.settled {
+		return
+	}
+	err := r.service.settlePins(ctx, "server")
+	r.settled = err == nil
+	if err != nil && ctx.Err() == nil && !r.warned {
+		r.warned = true
+		r.log.Warn("what pinned Join Servers that were removed or changed leave cannot be ended now; it is tried again with every turn", "error", err)
 	}
 }
 

@@ -189,14 +189,20 @@ func (d *DB) TakeArrival(ctx context.Context, in joinery.ArrivedDevice, entry jo
 // could read the device's root keys. What it said before stays, and the same again
 // changes nothing. Whoever holds the device reads it.
 func (d *DB) TellArrival(ctx context.Context, id joinery.ArrivalID, told joinery.Told, at time.Time) error {
+	news := false // which an offer that comes again has none of
+	err := d.snapshot(ctx, func(c conn) error {
+		device, _, err := c.whoArrived(id)
+		if err == nil && device != 0 {
+			news, err = c.tellsNews(device, &told)
+		}
+		return err
+	})
+	if err != nil || !news {
+		return err
+	}
 	return d.do(ctx, func(t *tx) error {
-		var device joinery.DeviceID
-		var org joinery.OrgID
-		found, err := t.one("SELECT d.id, d.org FROM arrival a JOIN device d ON d.id = a.device WHERE a.id = ? AND a.state IN ('taken', 'joined') AND d.deleted_at IS NULL", func(r *row) error {
-			device, org = joinery.DeviceID(r.int()), joinery.OrgID(r.int())
-			return nil
-		}, id)
-		if err != nil || !found {
+		device, org, err := t.whoArrived(id)
+		if err != nil || device == 0 {
 			return err
 		}
 		entry, err := t.putTold(device, &told, org, at, "handover")
@@ -205,6 +211,16 @@ func (d *DB) TellArrival(ctx context.Context, id joinery.ArrivalID, told joinery
 		}
 		return t.audit(*entry)
 	})
+}
+
+// whoArrived gives the device of an arrival that was taken, and who holds it; zero where
+// there is none any more.
+func (c conn) whoArrived(id joinery.ArrivalID) (device joinery.DeviceID, org joinery.OrgID, err error) {
+	_, err = c.one("SELECT d.id, d.org FROM arrival a JOIN device d ON d.id = a.device WHERE a.id = ? AND a.state IN ('taken', 'joined') AND d.deleted_at IS NULL", func(r *row) error {
+		device, org = joinery.DeviceID(r.int()), joinery.OrgID(r.int())
+		return nil
+	}, id)
+	return device, org, err
 }
 
 func orNotFound(err error, what string) error {

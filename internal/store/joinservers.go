@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"slices"
+	"time"
 
 	"joinery"
 )
@@ -11,17 +12,15 @@ import (
 // AddJoinServer pins a Join Server. One that was removed and has j.ID and the same
 // receipt key is pinned again: its orders, arrivals and receipts are known still.
 // CodeConflict where another that is pinned has the name, a key, or what proves who
-// it is.
+// it is, and where its removal left more than one transaction ends: EndUnpinned comes
+// before.
 func (d *DB) AddJoinServer(ctx context.Context, j joinery.JoinServer, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
 		if err := t.distinct(j); err != nil {
 			return err
 		}
-		for more := true; more; { // what its removal left ends before it is the same again
-			var err error
-			if more, err = t.endUnpinned(j.ID, a.Actor, a.At); err != nil {
-				return err
-			}
+		if err := t.endFormer(j.ID, a.Actor, a.At); err != nil {
+			return err
 		}
 		n, err := t.changes("UPDATE join_server SET removed_at = NULL, name = ? WHERE id = ? AND removed_at IS NOT NULL AND receipt_key = ?", j.Name, j.ID, blobOrNull(j.ReceiptKey))
 		if err == nil && n == 0 {
@@ -33,6 +32,19 @@ func (d *DB) AddJoinServer(ctx context.Context, j joinery.JoinServer, a joinery.
 		}
 		return t.finish(t.describeJoinServer(j), a)
 	})
+}
+
+// endFormer ends what the removal of a Join Server left, before it is the same again.
+func (t *tx) endFormer(id joinery.JoinServerID, actor string, at time.Time) error {
+	former, err := t.integer("SELECT count(*) FROM join_server WHERE id = ? AND removed_at IS NOT NULL", id)
+	if err != nil || former == 0 {
+		return err
+	}
+	more, err := t.endUnpinned(id, actor, at)
+	if err == nil && more {
+		err = joinery.Errorf(joinery.CodeConflict, "what was under way with that Join Server when it was removed is being ended still; try again")
+	}
+	return err
 }
 
 // ChangeJoinServer replaces what is known of a pinned Join Server, but for what tells
@@ -60,7 +72,7 @@ func (d *DB) ChangeJoinServer(ctx context.Context, j joinery.JoinServer, former 
 				if bytes.Equal(list[n].TransportKey, j.TransportKey) {
 					return nil
 				}
-				return t.exec("UPDATE rekey SET thumbprint = ? WHERE join_server = ? AND thumbprint = ''", former, j.ID)
+				return t.exec("UPDATE rekey SET thumbprint = ? WHERE join_server = ? AND ended_at IS NULL AND thumbprint = ''", former, j.ID)
 			},
 			func() error { return t.describeJoinServer(j) },
 			func() error {

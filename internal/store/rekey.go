@@ -271,19 +271,21 @@ func (t *tx) armRekey(o joinery.RekeyOrder, to joinery.JoinServerID, decidedBy s
 }
 
 // ApproveRekeys arms orders that waited for another person, by the caller whom the
-// entries name: each has its entry, in the same order. All or none: CodeConflict
-// where one does not wait any more, or where it would go is no more.
-func (d *DB) ApproveRekeys(ctx context.Context, orders []joinery.RekeyOrder, entries []joinery.AuditEntry) error {
+// entries name: each has its entry, in the same order. keys is the transport key of each
+// Join Server to which one goes, DER, as the approver looked at it. All or none:
+// CodeConflict where one does not wait any more, or where it would go is no more, or has
+// another key.
+func (d *DB) ApproveRekeys(ctx context.Context, orders []joinery.RekeyOrder, keys map[joinery.JoinServerID][]byte, entries []joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
 		for i, o := range orders {
 			if err := t.claimedBy(o.Device, o.Owner); err != nil {
 				return err
 			}
 			n, err := t.changes(`UPDATE rekey SET state = 'armed', armed_at = ?, decided_by = ? WHERE id = ? AND device = ? AND state = 'requested'
-				AND (join_server IN (SELECT id FROM join_server WHERE removed_at IS NULL) OR recipient IN (SELECT id FROM export_recipient WHERE removed_at IS NULL))`,
-				entries[i].At, entries[i].Actor, o.ID, o.Device)
+				AND (join_server IN (SELECT id FROM join_server WHERE removed_at IS NULL AND transport_key = CAST(? AS BLOB)) OR recipient IN (SELECT id FROM export_recipient WHERE removed_at IS NULL))`,
+				entries[i].At, entries[i].Actor, o.ID, o.Device, blobOrNull(keys[o.Server]))
 			if err == nil && n != 1 {
-				err = joinery.Errorf(joinery.CodeConflict, "order %s waits for no approval, or its Join Server or recipient was removed", o.ID)
+				err = joinery.Errorf(joinery.CodeConflict, "order %s waits for no approval, or its Join Server or recipient was removed, or has another key by now: look at the request again", o.ID)
 			}
 			if err == nil {
 				err = t.changeDevice(o.Device, "UPDATE device SET rekeying = 1 WHERE id = ? AND deleted_at IS NULL", o.Device)

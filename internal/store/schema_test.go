@@ -202,6 +202,9 @@ func postgresSchema(c conn, tables map[string]*table) error {
 // hash that stands for a value which is too long for an index.
 var postgresWords = regexp.MustCompile(`::\w+|sha256\(|[()]`)
 
+// postgresOneOf is what it writes for one of a list, without the casts and brackets.
+var postgresOneOf = regexp.MustCompile(`= ANY ARRAY\[(.*)\]`)
+
 func postgresIndexes(c conn, tables map[string]*table) error {
 	return c.each(`SELECT CAST(CAST(i.indrelid AS regclass) AS text), i.indisunique, i.indisprimary,
 		(SELECT string_agg(pg_get_indexdef(i.indexrelid, n, true), ', ' ORDER BY n) FROM generate_series(1, i.indnkeyatts) AS n),
@@ -210,7 +213,7 @@ func postgresIndexes(c conn, tables map[string]*table) error {
 		WHERE t.relkind = 'r' AND t.relnamespace = CAST(current_schema() AS regnamespace)`, func(r *row) error {
 		one, unique, primary := tables[r.text()], r.bool(), r.bool()
 		columns := strings.Split(postgresWords.ReplaceAllString(r.text(), ""), ", ")
-		where := postgresWords.ReplaceAllString(r.text(), "")
+		where := postgresOneOf.ReplaceAllString(postgresWords.ReplaceAllString(r.text(), ""), "IN ($1)")
 		if primary {
 			one.PrimaryKey = strings.Join(columns, ", ")
 		} else {

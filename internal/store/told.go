@@ -116,14 +116,39 @@ func (t *tx) putTold(device joinery.DeviceID, told *joinery.Told, org joinery.Or
 // toldNews is what is new of what was told, beside the times.
 type toldNews struct{ first, outside, disclosed, reaches bool }
 
-func (t *tx) toldNews(device joinery.DeviceID, told *joinery.Told) (n toldNews, err error) {
+func (c conn) toldNews(device joinery.DeviceID, told *joinery.Told) (n toldNews, err error) {
 	n.first = true
-	_, err = t.one("SELECT t.outside, d.disclosed, CASE WHEN k.disclosed = 1 OR k.origin = 3 THEN 1 ELSE 0 END FROM told t JOIN device d ON d.id = t.device JOIN key_set k ON k.id = d.key_set WHERE t.device = ?", func(r *row) error {
+	_, err = c.one("SELECT t.outside, d.disclosed, CASE WHEN k.disclosed = 1 OR k.origin = 3 THEN 1 ELSE 0 END FROM told t JOIN device d ON d.id = t.device JOIN key_set k ON k.id = d.key_set WHERE t.device = ?", func(r *row) error {
 		outside, disclosed, reaches := r.bool(), r.bool(), r.bool()
 		n = toldNews{outside: told.Outside && !outside, disclosed: told.Disclosed && !disclosed, reaches: told.Reaches() && !reaches}
 		return nil
 	}, device)
 	return n, err
+}
+
+// tellsNews tells whether putTold would write something.
+func (c conn) tellsNews(device joinery.DeviceID, told *joinery.Told) (bool, error) {
+	news, err := c.toldNews(device, told)
+	if err != nil || news != (toldNews{}) {
+		return err == nil, err
+	}
+	n, err := c.integer("SELECT count(*) FROM told_disclosure WHERE device = ?", device)
+	if err != nil || n >= maxTold {
+		return false, err
+	}
+	for _, x := range told.Times {
+		if known, err := c.knowsTold(device, x); err != nil || !known {
+			return err == nil, err
+		}
+	}
+	return false, nil
+}
+
+// knowsTold tells whether a disclosure was told before.
+func (c conn) knowsTold(device joinery.DeviceID, x exposure.Time) (bool, error) {
+	n, err := c.integer("SELECT count(*) FROM told_disclosure WHERE device = ? AND at = ? AND recipient = ? AND by_server = ? AND reference = ?",
+		device, x.At, x.Recipient, x.By, x.Reference)
+	return n > 0, err
 }
 
 // worstFirst orders what was told for who cannot keep all of it: first what the teller
@@ -157,10 +182,9 @@ func (t *tx) addToldTimes(device joinery.DeviceID, times []exposure.Time) (fresh
 		if next >= maxTold {
 			break
 		}
-		var known int64
-		known, err = t.integer("SELECT count(*) FROM told_disclosure WHERE device = ? AND at = ? AND recipient = ? AND by_server = ? AND reference = ?",
-			device, x.At, x.Recipient, x.By, x.Reference)
-		if err != nil || known > 0 {
+		var known bool
+		known, err = t.knowsTold(device, x)
+		if err != nil || known {
 			continue
 		}
 		err = t.exec("INSERT INTO told_disclosure (device, idx, at, recipient, kind, by_server, reference, org, former) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -48,9 +49,8 @@ func unpinned(t *testing.T, open func(testing.TB) Backend) {
 	if w.again(s).KeySet.Version == version {
 		t.Error("a join that is under way does not think again")
 	}
-	more, err := w.EndUnpinned(w.ctx, "server", epoch)
-	w.ok(err)
-	w.equal(more, false)
+	w.ok(w.EndUnpinned(w.ctx, "server", epoch))
+	w.writesNothing(func(ctx context.Context) error { return w.EndUnpinned(ctx, "server", epoch) })
 	type told struct {
 		event joinery.AuditEvent
 		org   joinery.OrgID
@@ -86,13 +86,33 @@ func unpinned(t *testing.T, open func(testing.TB) Backend) {
 	}
 	w.equal(late.State, joinery.ArrivalParked)
 	w.refused(w.TakeArrival(w.ctx, arrivedDevice(late, 1), w.audit(joinery.AuditRekeyTaken)), joinery.CodeConflict)
-	w.ok(w.AddJoinServer(w.ctx, j, w.audit(joinery.AuditJoinServerAdded)))
+	back := w.audit(joinery.AuditJoinServerAdded)
+	w.ok(w.AddJoinServer(w.ctx, j, back))
 	late, err = w.Arrival(w.ctx, late.ID)
 	w.ok(err)
 	w.equal(late.State, joinery.ArrivalRefused)
 	list, _ = w.audited(last)
 	w.equal(len(list), 3+2*many) // it was added twice and removed, they came and were refused
+
+	// What is more than one transaction ends keeps it from being pinned again.
+	for n := range 2 * many {
+		arrives(w.org, 2000+n)
+	}
+	w.ok(w.RemoveJoinServer(w.ctx, j.ID, w.audit(joinery.AuditJoinServerRemoved)))
+	w.refused(w.AddJoinServer(w.ctx, j, back), joinery.CodeConflict)
+	w.ok(w.EndUnpinned(w.ctx, "server", epoch))
+	w.ok(w.AddJoinServer(w.ctx, j, back))
 	w.CheckInvariants(t)
+}
+
+// writesNothing runs fn, which finds that nothing is to be done.
+func (w *world) writesNothing(fn func(context.Context) error) {
+	w.t.Helper()
+	var terms joinery.Terms // which a transaction meets
+	w.ok(fn(joinery.WithTerms(w.ctx, &terms)))
+	if terms.Met() {
+		w.t.Error("nothing was to be done, and it was written")
+	}
 }
 
 // repinned: orders to the key that was pinned before go nowhere, their devices are not
@@ -106,6 +126,15 @@ func repinned(t *testing.T, open func(testing.TB) Backend) {
 	named.Thumbprint = "former"
 	w.ok(w.ArmRekey(w.ctx, named, j.ID, w.audit(joinery.AuditRekeyArmed)))
 	w.send(sent, named)
+	carried, ended := w.add(derived(4)), w.add(derived(5))
+	taken := w.order(carried, 4)
+	taken.Thumbprint = "former"
+	w.ok(w.ArmRekey(w.ctx, taken, j.ID, w.audit(joinery.AuditRekeyArmed)))
+	w.ok(w.MovePassage(w.ctx, taken.ID, joinery.Passage{State: joinery.PassageFile, ChangedAt: epoch}, w.audit(joinery.AuditRekeyPassage)))
+	past := w.order(ended, 5) // of an earlier version, and confirmed
+	w.ok(w.ArmRekey(w.ctx, past, j.ID, w.audit(joinery.AuditRekeyArmed)))
+	w.send(ended, past)
+	w.ok(w.EndRekey(w.ctx, past.ID, w.org, joinery.RekeyConfirmed, w.audit(joinery.AuditRekeyConfirmed)))
 	fresh := w.order(other, 3)
 	fresh.Thumbprint = "next"
 	w.ok(w.ArmRekey(w.ctx, fresh, j.ID, w.audit(joinery.AuditRekeyArmed)))
@@ -117,22 +146,31 @@ func repinned(t *testing.T, open func(testing.TB) Backend) {
 	renamed.TransportKey = randomBytes(400)
 	w.ok(w.ChangeJoinServer(w.ctx, renamed, "former", w.audit(joinery.AuditJoinServerChanged)))
 	_, last := w.audited(0)
-	for range 2 {
-		more, err := w.RefuseRepinned(w.ctx, j.ID, "next", "operator", epoch)
-		w.ok(err)
-		w.equal(more, false)
+	refuse := func(ctx context.Context) error { return w.RefuseRepinned(ctx, j.ID, "next", "operator", epoch) }
+	w.ok(refuse(w.ctx))
+	w.writesNothing(refuse)
+	got := w.again(s).Rekeying.Order
+	if got.ID != old.ID || got.Thumbprint != "former" || !got.Held() || got.Passage.State != joinery.PassageRefused || got.Passage.Said == "" {
+		t.Errorf("%+v, %+v", got, got.Passage)
 	}
-	for state, order := range map[*joinery.ActivationState]joinery.RekeyOrder{&s: old, &sent: named} {
-		got := w.again(*state).Rekeying.Order
-		if got.ID != order.ID || got.Thumbprint != "former" || !got.Held() || got.Passage.State != joinery.PassageRefused || got.Passage.Said == "" {
-			t.Errorf("%+v, %+v", got, got.Passage)
-		}
+	// What was sent may have been obeyed: who obeyed is told again.
+	got = w.again(sent).Rekeying.Order
+	if got.ID != named.ID || got.Held() || got.Passage != nil {
+		t.Errorf("an order that was sent: %+v, %+v", got, got.Passage)
+	}
+	// So it is where the root keys were taken along as a file.
+	got = w.again(carried).Rekeying.Order
+	if got.ID != taken.ID || got.Held() || got.Passage == nil || got.Passage.State != joinery.PassageFile {
+		t.Errorf("an order whose keys went as a file: %+v, %+v", got, got.Passage)
+	}
+	if got = w.again(ended).Rekeying.Order; got.Thumbprint != "" {
+		t.Errorf("an order that ended names another key: %+v", got)
 	}
 	if got := w.again(other).Rekeying.Order; got.Held() || got.Passage != nil {
 		t.Errorf("an order to the new key: %+v", got.Passage)
 	}
 	list, _ := w.audited(last)
-	if len(list) != 2 || list[0].Device == list[1].Device {
+	if len(list) != 1 {
 		t.Fatalf("%+v", list)
 	}
 	for _, e := range list {

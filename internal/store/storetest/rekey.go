@@ -16,7 +16,7 @@ type Rekeying interface {
 	SetRekeyProfile(ctx context.Context, id joinery.DeviceID, owner joinery.OrgID, p joinery.RekeyProfile, a joinery.AuditEntry) error
 	ArmRekey(ctx context.Context, o joinery.RekeyOrder, to joinery.JoinServerID, a ...joinery.AuditEntry) error
 	EndRekey(ctx context.Context, id joinery.RekeyID, owner joinery.OrgID, state joinery.RekeyState, a ...joinery.AuditEntry) error
-	ApproveRekeys(ctx context.Context, orders []joinery.RekeyOrder, entries []joinery.AuditEntry) error
+	ApproveRekeys(ctx context.Context, orders []joinery.RekeyOrder, keys map[joinery.JoinServerID][]byte, entries []joinery.AuditEntry) error
 	RekeyRequests(ctx context.Context, org joinery.OrgID, after joinery.RekeyID, limit int) ([]joinery.RekeyOrder, error)
 	DiscloseRekey(ctx context.Context, s joinery.ActivationState, o joinery.RekeyOrder, next joinery.KeySetID, handedOver, exposed joinery.AuditEntry) error
 	NoteRekeySent(ctx context.Context, s joinery.ActivationState, o joinery.RekeyOrder, next joinery.KeySetID, at time.Time, a joinery.AuditEntry) error
@@ -25,8 +25,8 @@ type Rekeying interface {
 	RekeyingDevice(ctx context.Context, id joinery.DeviceID) (joinery.ActivationState, error)
 	AddJoinServer(ctx context.Context, j joinery.JoinServer, a joinery.AuditEntry) error
 	ChangeJoinServer(ctx context.Context, j joinery.JoinServer, former string, a joinery.AuditEntry) error
-	EndUnpinned(ctx context.Context, actor string, at time.Time) (more bool, err error)
-	RefuseRepinned(ctx context.Context, id joinery.JoinServerID, thumbprint, actor string, at time.Time) (more bool, err error)
+	EndUnpinned(ctx context.Context, actor string, at time.Time) error
+	RefuseRepinned(ctx context.Context, id joinery.JoinServerID, thumbprint, actor string, at time.Time) error
 	FormerJoinServer(ctx context.Context, receiptKey []byte) (joinery.JoinServerID, error)
 	RemoveJoinServer(ctx context.Context, id joinery.JoinServerID, a joinery.AuditEntry) error
 	JoinServers(ctx context.Context) ([]joinery.JoinServer, error)
@@ -308,11 +308,15 @@ func rekeyApproval(t *testing.T, open func(testing.TB) Backend) {
 	w.ok(w.EndRekey(w.ctx, second.ID, w.org, joinery.RekeyCancelled, w.audit(joinery.AuditRekeyCancelled)))
 	entry := w.audit(joinery.AuditRekeyApproved)
 	entry.Actor = "another"
-	w.refused(w.ApproveRekeys(w.ctx, []joinery.RekeyOrder{first, second}, []joinery.AuditEntry{entry, entry}), joinery.CodeConflict)
+	keys := map[joinery.JoinServerID][]byte{j.ID: j.TransportKey}
+	w.refused(w.ApproveRekeys(w.ctx, []joinery.RekeyOrder{first, second}, keys, []joinery.AuditEntry{entry, entry}), joinery.CodeConflict)
+	for _, other := range []map[joinery.JoinServerID][]byte{nil, {j.ID: randomBytes(400)}} { // pinned since the approver looked
+		w.refused(w.ApproveRekeys(w.ctx, []joinery.RekeyOrder{first}, other, []joinery.AuditEntry{entry}), joinery.CodeConflict)
+	}
 	if w.again(s).Device.Rekeying {
 		t.Error("half of what was approved is armed")
 	}
-	w.ok(w.ApproveRekeys(w.ctx, []joinery.RekeyOrder{first}, []joinery.AuditEntry{entry}))
+	w.ok(w.ApproveRekeys(w.ctx, []joinery.RekeyOrder{first}, keys, []joinery.AuditEntry{entry}))
 	want := first
 	want.State, want.ArmedAt, want.DecidedBy = joinery.RekeyArmed, entry.At, entry.Actor
 	w.equal(w.again(s).Rekeying, &joinery.Rekeying{Order: &want})
@@ -360,7 +364,7 @@ func rekeyUncovered(t *testing.T, open func(testing.TB) Backend) {
 			entries = append(entries, said(joinery.AuditRekeyApproved, actor))
 		}
 		w.ok(w.ArmRekey(w.ctx, o, j.ID, entries...))
-		w.ok(w.ApproveRekeys(w.ctx, []joinery.RekeyOrder{o}, []joinery.AuditEntry{approved}))
+		w.ok(w.ApproveRekeys(w.ctx, []joinery.RekeyOrder{o}, map[joinery.JoinServerID][]byte{j.ID: j.TransportKey}, []joinery.AuditEntry{approved}))
 		found := w.Violations(t)
 		if hit := slices.ContainsFunc(found, func(v string) bool { return strings.Contains(v, o.ID.String()) && strings.Contains(v, want) }); hit != (want != "") || !hit && len(found) != before {
 			t.Errorf("fsck finds %q, want %q", found, want)

@@ -154,8 +154,8 @@ func (x stepStore) DiscloseRekey(ctx context.Context, s joinery.ActivationState,
 	return act(x.s, "DiscloseRekey", func() error { return x.db.DiscloseRekey(ctx, s, o, next, handedOver, exposed) })
 }
 
-func (x stepStore) ApproveRekeys(ctx context.Context, orders []joinery.RekeyOrder, entries []joinery.AuditEntry) error {
-	return act(x.s, "ApproveRekeys", func() error { return x.db.ApproveRekeys(ctx, orders, entries) })
+func (x stepStore) ApproveRekeys(ctx context.Context, orders []joinery.RekeyOrder, keys map[joinery.JoinServerID][]byte, entries []joinery.AuditEntry) error {
+	return act(x.s, "ApproveRekeys", func() error { return x.db.ApproveRekeys(ctx, orders, keys, entries) })
 }
 
 func (x stepStore) AddJoinServer(ctx context.Context, j joinery.JoinServer, a joinery.AuditEntry) error {
@@ -166,12 +166,12 @@ func (x stepStore) ChangeJoinServer(ctx context.Context, j joinery.JoinServer, f
 	return act(x.s, "ChangeJoinServer", func() error { return x.db.ChangeJoinServer(ctx, j, former, a) })
 }
 
-func (x stepStore) EndUnpinned(ctx context.Context, actor string, at time.Time) (bool, error) {
-	return step(x.s, "EndUnpinned", func() (bool, error) { return x.db.EndUnpinned(ctx, actor, at) })
+func (x stepStore) EndUnpinned(ctx context.Context, actor string, at time.Time) error {
+	return act(x.s, "EndUnpinned", func() error { return x.db.EndUnpinned(ctx, actor, at) })
 }
 
-func (x stepStore) RefuseRepinned(ctx context.Context, id joinery.JoinServerID, thumbprint, actor string, at time.Time) (bool, error) {
-	return step(x.s, "RefuseRepinned", func() (bool, error) { return x.db.RefuseRepinned(ctx, id, thumbprint, actor, at) })
+func (x stepStore) RefuseRepinned(ctx context.Context, id joinery.JoinServerID, thumbprint, actor string, at time.Time) error {
+	return act(x.s, "RefuseRepinned", func() error { return x.db.RefuseRepinned(ctx, id, thumbprint, actor, at) })
 }
 
 func (x stepStore) TellArrival(ctx context.Context, id joinery.ArrivalID, told joinery.Told, at time.Time) error {
