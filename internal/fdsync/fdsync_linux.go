@@ -1,16 +1,10 @@
-// Package fdsync waits for the disk without keeping a processor from others.
-//
-// While a goroutine is in a system call, Go's runtime lends its processor to
-// others only after it has noticed, some 20 µs to 10 ms later. A server that has
-// one processor, and syncs some hundred times a second, spends a fifth of its time
-// so. Here the kernel is asked to sync, and the goroutine waits for its answer as
-// it would for a network's.
 package fdsync
 
 import (
 	"errors"
 	"os"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -24,13 +18,13 @@ func Data(fd int) error {
 	if err != nil {
 		return unix.Fdatasync(fd)
 	}
-	defer giveBack(q)
 	if err := q.submit(request{opcode: opSyncData, fd: uint32(fd)}); err != nil {
+		giveBack(q)
 		return unix.Fdatasync(fd)
 	}
 	// From here on no second sync can be asked instead: after one that failed the
 	// next may succeed without what the first one lost.
-	return q.wait()
+	return q.outcome()
 }
 
 // queue is a context of the kernel's asynchronous I/O (io_setup(2)), with room for
@@ -39,47 +33,74 @@ type queue struct {
 	context uintptr
 	done    *os.File // an eventfd, which the runtime polls
 	eventFD uint32   // the same; its method Fd would make it blocking
+	asked   uint64   // how many requests it has had, which is the number of the last
 }
 
-// idle are queues that nobody uses. A process has as many as files that it ever
-// synced at once.
-var idle struct {
+var queues struct {
 	sync.Mutex
-	queues []*queue
+	// idle are queues that nobody uses. A process has as many as files that it ever
+	// synced at once.
+	idle []*queue
+	// lost are those of which nobody knows whether an answer is still to come. Nobody
+	// may take it for that of another request, and the kernel may still write to their
+	// eventfd: it stays open.
+	lost []*queue
 }
+
+// refused is whether this process was told that it has no asynchronous I/O.
+var refused atomic.Bool
 
 func take() (*queue, error) {
-	idle.Lock()
-	defer idle.Unlock()
-	if last := len(idle.queues) - 1; last >= 0 {
-		q := idle.queues[last]
-		idle.queues = idle.queues[:last]
+	queues.Lock()
+	defer queues.Unlock()
+	if last := len(queues.idle) - 1; last >= 0 {
+		q := queues.idle[last]
+		queues.idle = queues.idle[:last]
 		return q, nil
 	}
-	return newQueue()
+	if refused.Load() {
+		return nil, unix.ENOSYS
+	}
+	q, err := newQueue()
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
+		refused.Store(true)
+	}
+	return q, err
 }
 
 func giveBack(q *queue) {
-	idle.Lock()
-	defer idle.Unlock()
-	idle.queues = append(idle.queues, q)
+	queues.Lock()
+	defer queues.Unlock()
+	queues.idle = append(queues.idle, q)
 }
 
+func lose(q *queue) {
+	queues.Lock()
+	defer queues.Unlock()
+	queues.lost = append(queues.lost, q)
+}
+
+// newQueue makes a queue. What allows requests and not to read their answers would
+// leave each sync without one, so it looks first.
 func newQueue() (*queue, error) {
 	fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
 	if err != nil {
 		return nil, err
 	}
 	q := &queue{done: os.NewFile(uintptr(fd), "eventfd"), eventFD: uint32(fd)}
-	if _, _, errno := unix.Syscall(unix.SYS_IO_SETUP, 1, uintptr(unsafe.Pointer(&q.context)), 0); errno != 0 {
-		return nil, errors.Join(errno, q.done.Close())
+	if err := kernel.setup(&q.context); err != nil {
+		return nil, errors.Join(err, q.done.Close())
+	}
+	if _, err := kernel.answers(q.context, 0, new(answer)); err != nil {
+		return nil, errors.Join(err, destroy(q.context), q.done.Close())
 	}
 	return q, nil
 }
 
 // request is struct iocb of linux/aio_abi.h.
 type request struct {
-	_       [2]uint64 // what comes back with the answer; key and flags
+	number  uint64 // comes back with the answer
+	_       uint64 // key and flags
 	opcode  uint16
 	_       int16 // priority
 	fd      uint32
@@ -92,7 +113,8 @@ type request struct {
 
 // answer is struct io_event of linux/aio_abi.h.
 type answer struct {
-	_      [2]uint64 // of the request
+	number uint64 // of the request
+	_      uint64 // its address
 	result int64
 	_      int64
 }
@@ -105,29 +127,75 @@ const (
 
 // submit hands a request to the kernel. With an error nothing was begun.
 func (q *queue) submit(r request) error {
-	r.flags, r.eventFD = flagEventFD, q.eventFD
-	list := &r
-	if _, _, errno := unix.Syscall(unix.SYS_IO_SUBMIT, q.context, 1, uintptr(unsafe.Pointer(&list))); errno != 0 {
-		return errno
+	q.asked++
+	r.number, r.flags, r.eventFD = q.asked, flagEventFD, q.eventFD
+	return kernel.submit(q.context, &r)
+}
+
+// errOtherAnswer cannot be: a queue has one request at a time.
+var errOtherAnswer = errors.New("the kernel answered another request than the one it was asked")
+
+// outcome waits for that of what was submitted, and lets others have the queue then;
+// one that gave no answer nobody has again.
+func (q *queue) outcome() error {
+	a, err := q.wait()
+	if err == nil && a.number != q.asked {
+		err = errOtherAnswer
+	}
+	if err != nil {
+		lose(q)
+		return err
+	}
+	giveBack(q)
+	if a.result < 0 {
+		return unix.Errno(-a.result)
 	}
 	return nil
 }
 
-// wait gives the outcome of what was submitted.
-func (q *queue) wait() error {
+// wait gives the answer to what was submitted. With an error it is still to come.
+func (q *queue) wait() (a answer, err error) {
 	var count [8]byte
 	_, _ = q.done.Read(count[:]) // what it cannot say, the next call waits for
-	var a answer
 	for {
-		n, _, errno := unix.Syscall6(unix.SYS_IO_GETEVENTS, q.context, 1, 1, uintptr(unsafe.Pointer(&a)), 0, 0)
-		switch {
-		case errno == unix.EINTR || errno == 0 && n == 0:
+		n, err := kernel.answers(q.context, 1, &a)
+		if err == nil && n == 0 || errors.Is(err, unix.EINTR) {
 			continue
-		case errno != 0:
-			return errno
-		case a.result < 0:
-			return unix.Errno(-a.result)
 		}
-		return nil
+		return a, err
 	}
+}
+
+// kernel is what is asked of it. Tests replace it.
+var kernel = struct {
+	setup  func(context *uintptr) error
+	submit func(context uintptr, r *request) error
+	// answers reads one answer where there is one, and waits for it where least is 1.
+	answers func(context uintptr, least int, a *answer) (int, error)
+}{
+	setup: func(context *uintptr) error {
+		_, _, errno := unix.Syscall(unix.SYS_IO_SETUP, 1, uintptr(unsafe.Pointer(context)), 0)
+		return failed(errno)
+	},
+	submit: func(context uintptr, r *request) error {
+		list := &r
+		_, _, errno := unix.Syscall(unix.SYS_IO_SUBMIT, context, 1, uintptr(unsafe.Pointer(list)))
+		return failed(errno)
+	},
+	answers: func(context uintptr, least int, a *answer) (int, error) {
+		n, _, errno := unix.Syscall6(unix.SYS_IO_GETEVENTS, context, uintptr(least), 1, uintptr(unsafe.Pointer(a)), 0, 0)
+		return int(n), failed(errno)
+	},
+}
+
+func destroy(context uintptr) error {
+	_, _, errno := unix.Syscall(unix.SYS_IO_DESTROY, context, 0, 0)
+	return failed(errno)
+}
+
+func failed(errno unix.Errno) error {
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }

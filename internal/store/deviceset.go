@@ -3,9 +3,7 @@ package store
 import (
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"fmt"
-	"maps"
 	"math"
 
 	"joinery"
@@ -88,13 +86,11 @@ func (s setSource) fix(ctx context.Context, d *DB, id int64) (set joinery.Device
 		if err != nil {
 			return err
 		}
+		nodes := append([]byte{}, b.nodes...) // of a small set none, which is no NULL
 		return t.exec(`INSERT INTO device_set (id, salt, root, nodes) VALUES (?, ?, ?, ?)
-			ON CONFLICT (id) DO UPDATE SET salt = excluded.salt, root = excluded.root, nodes = excluded.nodes`, id, salt[:], b.Root[:], notNil(b.nodes))
+			ON CONFLICT (id) DO UPDATE SET salt = excluded.salt, root = excluded.root, nodes = excluded.nodes`, id, salt[:], b.Root[:], nodes)
 	})
 }
-
-// notNil is bytes that are no NULL.
-func notNil(b []byte) []byte { return append([]byte{}, b...) }
 
 // FixExportSet says which devices an export has that is collecting, and keeps what
 // proves it of each: MoveExport with its root ends the collecting. CodeConflict where
@@ -113,7 +109,11 @@ func (d *DB) FixRekeyBatchSet(ctx context.Context, id joinery.RekeyBatchID) (joi
 func (d *DB) DeviceSets(ctx context.Context, device joinery.DeviceID, subjects []int64) (list []auditlog.Set, err error) {
 	err = d.snapshot(ctx, func(c conn) error {
 		list = nil
-		for _, id := range subjects {
+		sets, err := c.deviceSets(subjects)
+		if err != nil {
+			return err
+		}
+		for _, id := range sets {
 			for _, s := range []setSource{exportSets, batchSets} {
 				set, found, err := s.proof(c, id, device)
 				if err != nil {
@@ -127,6 +127,22 @@ func (d *DB) DeviceSets(ctx context.Context, device joinery.DeviceID, subjects [
 		return nil
 	})
 	return list, err
+}
+
+// deviceSets keeps of the numbers of exports and batches those that have a tree: of
+// most there is none.
+func (c conn) deviceSets(subjects []int64) (sets []int64, err error) {
+	err = inRuns(subjects, func(run []int64) error {
+		v := valuesOf("place INTEGER, id INTEGER")
+		for place, id := range run {
+			v.add(place, id)
+		}
+		return c.each(v.with("SELECT s.id FROM v JOIN device_set s ON s.id = v.id ORDER BY v.place"), func(r *row) error {
+			sets = append(sets, r.int())
+			return nil
+		}, v.args...)
+	})
+	return sets, err
 }
 
 // proof shows that a device is in a set.
@@ -151,67 +167,4 @@ func (s setSource) proof(c conn, id int64, device joinery.DeviceID) (set auditlo
 		err = fmt.Errorf("%s: %w; run joinery fsck", set.Of, err)
 	}
 	return set, true, err
-}
-
-// subjectOf is what an entry about no device is about: the number of an export, a
-// batch or an arrival; 0 for what is about another thing.
-func subjectOf(e joinery.AuditEntry) int64 {
-	if e.Device != 0 {
-		return 0
-	}
-	var export joinery.ExportID
-	if export.UnmarshalText([]byte(e.Detail["export"])) == nil {
-		return int64(export)
-	}
-	var batch joinery.RekeyBatchID
-	if batch.UnmarshalText([]byte(e.Detail["batch"])) == nil {
-		return int64(batch)
-	}
-	var arrival joinery.ArrivalID
-	if arrival.UnmarshalText([]byte(e.Detail["arrival"])) == nil {
-		return int64(arrival)
-	}
-	return 0
-}
-
-// relatedSubjects is what entries about no device may be about that concern one.
-const relatedSubjects = `SELECT export FROM export_item WHERE device = ? UNION SELECT batch FROM rekey_batch_item WHERE device = ?
-	UNION SELECT id FROM arrival WHERE device = ?`
-
-// relatedCustody gives the entries about orders for a device and others, and about its
-// arrivals.
-func (c conn) relatedCustody(device joinery.DeviceID, after int64, limit int) (entries []joinery.CustodyEntry, err error) {
-	// Few entries are about them. The sums keep planners from walking the whole log in
-	// the order of its numbers to find these.
-	err = c.each(`SELECT a.id, a.event, coalesce(a.org, 0), a.subject, a.payload, a.salt, a.leaf, coalesce(e.audit, 0)
-		FROM audit a LEFT JOIN log_erasure e ON e.ref = -a.id WHERE a.subject > 0 AND a.subject IN (`+relatedSubjects+`) AND a.id + 0 > ? ORDER BY a.id + 0 LIMIT ?`, func(r *row) error {
-		e := joinery.CustodyEntry{Ref: joinery.AuditRef(r.int()), Event: joinery.AuditEvent(r.text()), Org: joinery.OrgID(r.int()), Subject: r.int()}
-		readEntry(r, &e)
-		entries = append(entries, e)
-		return nil
-	}, device, device, device, after, limit)
-	return entries, err
-}
-
-// orderedBy says for the details of what is done by an order on which entries that
-// rests: those in which it was asked for, and approved.
-func (t *tx) orderedBy(subject int64, requested, approved joinery.AuditEvent) (map[string]string, error) {
-	on := map[string]string{}
-	err := t.each("SELECT event, leaf FROM audit WHERE subject > 0 AND subject = ? AND event IN (?, ?) ORDER BY id", func(r *row) error {
-		name := auditlog.DetailRequested
-		if joinery.AuditEvent(r.text()) == approved {
-			name = auditlog.DetailApproved
-		}
-		on[name] = hex.EncodeToString(r.blob())
-		return nil
-	}, subject, string(requested), string(approved))
-	return on, err
-}
-
-// with gives a detail with more in it.
-func with(detail, more map[string]string) map[string]string {
-	all := make(map[string]string, len(detail)+len(more))
-	maps.Copy(all, detail)
-	maps.Copy(all, more)
-	return all
 }

@@ -273,7 +273,7 @@ func (d *DB) CommitExport(ctx context.Context, id joinery.ExportID, items []join
 			return e, err
 		}
 		disclosed := exposed
-		disclosed.Detail = with(exposed.Detail, on)
+		disclosed.Detail = withMoreDetail(exposed.Detail, on)
 		for _, w := range items {
 			if err := t.commitItem(&e, w, disclosed); err != nil {
 				return e, err

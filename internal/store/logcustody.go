@@ -3,7 +3,9 @@ package store
 import (
 	"cmp"
 	"context"
+	"encoding/hex"
 	"fmt"
+	"maps"
 	"slices"
 
 	"joinery"
@@ -64,6 +66,46 @@ func (c conn) ownCustody(device joinery.DeviceID, after int64, limit int) (entri
 		entries = append(entries, e)
 		return nil
 	}, device, after, limit)
+	return entries, err
+}
+
+// subjectOf is what an entry about no device is about: the number of an export, a
+// batch or an arrival; 0 for what is about another thing.
+func subjectOf(e joinery.AuditEntry) int64 {
+	if e.Device != 0 {
+		return 0
+	}
+	var export joinery.ExportID
+	if export.UnmarshalText([]byte(e.Detail["export"])) == nil {
+		return int64(export)
+	}
+	var batch joinery.RekeyBatchID
+	if batch.UnmarshalText([]byte(e.Detail["batch"])) == nil {
+		return int64(batch)
+	}
+	var arrival joinery.ArrivalID
+	if arrival.UnmarshalText([]byte(e.Detail["arrival"])) == nil {
+		return int64(arrival)
+	}
+	return 0
+}
+
+// relatedSubjects is what entries about no device may be about that concern one.
+const relatedSubjects = `SELECT export FROM export_item WHERE device = ? UNION SELECT batch FROM rekey_batch_item WHERE device = ?
+	UNION SELECT id FROM arrival WHERE device = ?`
+
+// relatedCustody gives the entries about orders for a device and others, and about its
+// arrivals.
+func (c conn) relatedCustody(device joinery.DeviceID, after int64, limit int) (entries []joinery.CustodyEntry, err error) {
+	// Few entries are about them. The sums keep planners from walking the whole log in
+	// the order of its numbers to find these.
+	err = c.each(`SELECT a.id, a.event, coalesce(a.org, 0), a.subject, a.payload, a.salt, a.leaf, coalesce(e.audit, 0)
+		FROM audit a LEFT JOIN log_erasure e ON e.ref = -a.id WHERE a.subject > 0 AND a.subject IN (`+relatedSubjects+`) AND a.id + 0 > ? ORDER BY a.id + 0 LIMIT ?`, func(r *row) error {
+		e := joinery.CustodyEntry{Ref: joinery.AuditRef(r.int()), Event: joinery.AuditEvent(r.text()), Org: joinery.OrgID(r.int()), Subject: r.int()}
+		readEntry(r, &e)
+		entries = append(entries, e)
+		return nil
+	}, device, device, device, after, limit)
 	return entries, err
 }
 
@@ -319,4 +361,27 @@ func (d *DB) EraseEntry(ctx context.Context, ref joinery.LogRef, a joinery.Audit
 		}
 		return t.exec("INSERT INTO log_erasure (ref, audit) VALUES (?, ?)", ref, row)
 	})
+}
+
+// orderedBy says for the details of what is done by an order on which entries that
+// rests: those in which it was asked for, and approved.
+func (t *tx) orderedBy(subject int64, requested, approved joinery.AuditEvent) (map[string]string, error) {
+	on := map[string]string{}
+	err := t.each("SELECT event, leaf FROM audit WHERE subject > 0 AND subject = ? AND event IN (?, ?) ORDER BY id", func(r *row) error {
+		name := auditlog.DetailRequested
+		if joinery.AuditEvent(r.text()) == approved {
+			name = auditlog.DetailApproved
+		}
+		on[name] = hex.EncodeToString(r.blob())
+		return nil
+	}, subject, string(requested), string(approved))
+	return on, err
+}
+
+// withMoreDetail gives a detail with more in it.
+func withMoreDetail(detail, more map[string]string) map[string]string {
+	all := make(map[string]string, len(detail)+len(more))
+	maps.Copy(all, detail)
+	maps.Copy(all, more)
+	return all
 }

@@ -221,7 +221,7 @@ func (d *DB) ArmRekeyBatch(ctx context.Context, id joinery.RekeyBatchID, list []
 			if waits == 0 {
 				continue
 			}
-			a.Entry.Detail = with(a.Entry.Detail, on)
+			a.Entry.Detail = withMoreDetail(a.Entry.Detail, on)
 			if err := t.armItem(&b, a, done.At); err != nil {
 				return b, err
 			}

@@ -1,10 +1,12 @@
 package store
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 	"unsafe"
 
+	"golang.org/x/sys/unix"
 	"modernc.org/libc"
 	sqlitelib "modernc.org/sqlite/lib"
 
@@ -13,11 +15,12 @@ import (
 
 // SQLite's own way to files, but for how it waits for the disk. Its fsync is a
 // system call, during which nothing else runs on a server's only processor. Where
-// others have work to do meanwhile, the kernel syncs by itself (fdsync). Where
-// nobody has, the call is the shorter way.
+// others may have work to do meanwhile, the kernel syncs by itself (fdsync). Where
+// one caller waits alone, the call is the shorter way.
 
-// crowd is how many transactions are being committed, or copied back, now, while
-// others have work to do. It only chooses how to wait.
+// crowd is how many batches of many joins are being committed now, and logs being
+// copied back, whoever is there: that takes so long that somebody comes. It only
+// chooses how to wait.
 var crowd atomic.Int32
 
 // crowdOf is how many joins one batch has at least when there is a crowd. Those
@@ -98,9 +101,17 @@ func methodsOver(tls *libc.TLS, below uintptr) uintptr {
 func syncAside(tls *libc.TLS, file uintptr, flags int32) int32 {
 	f := at[sqlitelib.TunixFile](file)
 	if crowd.Load() == 0 || f.FctrlFlags&sqlitelib.UNIXFILE_DIRSYNC != 0 {
-		return function[syncFunc](files.sync)(tls, file, flags)
+		rc := function[syncFunc](files.sync)(tls, file, flags)
+		if rc != sqlitelib.SQLITE_OK && f.FlastErrno != 0 {
+			unsynced.Store(new(error(unix.Errno(f.FlastErrno))))
+		}
+		return rc
 	}
 	if err := syncData(int(f.Fh)); err != nil {
+		if errno, ok := errors.AsType[unix.Errno](err); ok {
+			f.FlastErrno = int32(errno)
+		}
+		unsynced.Store(&err)
 		return sqlitelib.SQLITE_IOERR_FSYNC
 	}
 	return sqlitelib.SQLITE_OK

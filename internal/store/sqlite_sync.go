@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 
 	"zombiezen.com/go/sqlite"
 )
@@ -26,6 +27,10 @@ func (c *sqliteConn) emptyLog() error {
 	return nil
 }
 
+// unsynced is why the last sync failed that did, until somebody tells of it. SQLite
+// passes on only that it failed.
+var unsynced atomic.Pointer[error]
+
 // distrust ends the writer where err is a failed fsync, and gives err. All that
 // waits is refused, and all that comes.
 func (w *writer) distrust(err error) error {
@@ -33,6 +38,9 @@ func (w *writer) distrust(err error) error {
 	case sqlite.ResultIOErrFsync, sqlite.ResultIOErrDirFsync:
 	default:
 		return err
+	}
+	if why := unsynced.Swap(nil); why != nil {
+		err = fmt.Errorf("%w: %w", err, *why)
 	}
 	return w.end(fmt.Errorf("%w: %w", ErrUnsynced, err), "the disk failed to keep what was written; nothing more is written until the server is started again")
 }

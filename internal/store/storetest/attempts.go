@@ -109,6 +109,10 @@ func runAttempts(t *testing.T, open func(testing.TB) Backend) {
 	w.equal(len(all)-seen, joinery.MaxOrgAttempts+1)
 	w.CheckInvariants(t)
 	seen = len(all)
+	// So many are forgotten bit by bit.
+	more, err := w.CloseAttempts(w.ctx, at.Add(8*time.Hour))
+	w.ok(err)
+	w.equal(more, true)
 	w.closeAll(at.Add(8 * time.Hour))
 	want("org.attempt_refused of owner by joinery: other, other, "+"16",
 		"device.attempt_refused of owner by joinery: other, other, 3")
@@ -123,5 +127,11 @@ func runAttempts(t *testing.T, open func(testing.TB) Backend) {
 	want("device.attempt_refused of owner by another organisation: getOwnerToken, not-held, 4")
 	try(1, last)
 	want()
+	// A clock that was set back holds up nothing.
+	try(1, lacks)
+	try(2, lacks)
+	want("org.attempt_refused of owner by key key_y: requestExport, no-right, 1")
+	w.closeAll(at.Add(-24 * time.Hour))
+	want("org.attempt_refused of owner by key key_y: requestExport, no-right, 2")
 	w.CheckInvariants(t)
 }
