@@ -222,6 +222,7 @@ type JoinServer struct {
 	ID           joinery.JoinServerID `json:"id" pattern:"^jsv_[0-9a-f][0-9a-hjkmnp-tv-z]{11}[02468acegjmprtwy]$" patternDescription:"jsv_ and 13 characters" doc:"Identifier"`
 	Name         string               `json:"name" example:"joins.example.com" doc:"Name"`
 	TransportKey []byte               `json:"transportKey" doc:"To what keys are sealed that go there: SubjectPublicKeyInfo, DER in base64"`
+	SHA1         bool                 `json:"sha1" doc:"Whether keys are sealed to it by OAEP with SHA-1, as that key then says: the token here, or there, knows no other"`
 	ReceiptKey   []byte               `json:"receiptKey,omitzero" doc:"What signs its receipts, the same; absent: it gives none"`
 	URL          string               `json:"url,omitzero" maxLength:"500" example:"https://joins.example.com" doc:"Where it is reached, so that orders are handed over by themselves; absent: by files"`
 	Identity     *Credential          `json:"identity,omitzero" doc:"By what its certificate is known, as who is called and as who calls"`
@@ -234,6 +235,7 @@ type JoinServer struct {
 type NewJoinServer struct {
 	Name         string      `json:"name" minLength:"1" maxLength:"100" example:"joins.example.com" doc:"Name; unique on this server"`
 	TransportKey []byte      `json:"transportKey" doc:"To what keys are sealed that go there: SubjectPublicKeyInfo, DER in base64"`
+	SHA1         bool        `json:"sha1,omitzero" doc:"Seal to it by OAEP with SHA-1, because the token of this server knows no other; the key has another thumbprint then"`
 	ReceiptKey   []byte      `json:"receiptKey,omitzero" doc:"What signs its receipts, the same"`
 	URL          string      `json:"url,omitzero" maxLength:"500" example:"https://joins.example.com" doc:"Where it is reached, so that orders are handed over by themselves; absent: by files"`
 	Identity     *Credential `json:"identity,omitzero" doc:"By what its certificate is known, as who is called and as who calls"`

@@ -19,11 +19,13 @@ type pinFlags struct {
 	san                     string
 	joinEUIs, acceptsInto   []string
 	transport, statementKey string
+	sha1                    bool
 }
 
 func (p *pinFlags) register(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&p.transport, "transport-key", "", "PEM file of its transport key")
+	f.BoolVar(&p.sha1, "sha1", false, "seal to its transport key by OAEP with SHA-1: the token of this server knows no other")
 	f.StringVar(&p.statementKey, "statement-key", "", "PEM file of its statement key; without it only the owner's word confirms")
 	f.StringVar(&p.url, "url", "", "where it is reached: https://HOST:PORT of its API's TLS listener; without it hand-overs go as files")
 	f.StringSliceVar(&p.certs, "cert", nil, "PEM file of its certificate: its public key is pinned")
@@ -43,6 +45,7 @@ func (p *pinFlags) apply(in *client.NewJoinServer) (err error) {
 		}
 		in.TransportKey = key.MarshalDER()
 	}
+	in.SHA1 = p.sha1 // a key that is pinned so says it itself
 	in.URL = cmp.Or(p.url, in.URL)
 	if p.statementKey != "" {
 		if in.ReceiptKey, err = readPublicDER(p.statementKey); err != nil {

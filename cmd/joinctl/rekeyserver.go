@@ -43,7 +43,8 @@ transport key, and what it says is believed. Get both keys from its operator by 
 you trust; there, 'joinctl rekey server keys' writes them. With --url orders are handed over
 there by themselves; with --accept-into it may hand devices over to here. What goes from
 server to server needs to know its certificate, by --cert, --spki or --ca: one that is pinned
-without hands devices over as files alone ('joinctl rekey take').`,
+without hands devices over as files alone ('joinctl rekey take'). With --sha1 keys are
+sealed to it by OAEP with SHA-1, where this server's token (SoftHSM) knows no other.`,
 		Example: "  joinctl rekey server add joins.example.com --transport-key there.transport.pub \\\n    --statement-key there.statement.pub\n" +
 			"  joinctl rekey server add joins.example.com --transport-key there.transport.pub \\\n    --statement-key there.statement.pub --url https://joins.example.com:8443 --cert there.pem",
 		Args: cobra.ExactArgs(1),
@@ -72,7 +73,8 @@ func (a *app) rekeyServerChangeCommand() *cobra.Command {
 		Long: `Change what is pinned of a Join Server, by its name or id, for the operator: what is not
 named stays. It is the same Join Server after, with its orders, as long as it signs with the
 same statement key; so a new certificate, another place or another name costs nothing. A new
-transport key ends the hand-over of orders that name the former one: arm them anew.`,
+transport key ends the hand-over of orders that name the former one: arm them anew. So does
+--sha1, which gives the key another thumbprint; --transport-key without it takes that back.`,
 		Example: "  joinctl rekey server change joins.example.com --cert new.pem\n" +
 			"  joinctl rekey server change joins.example.com --rename joins.example.org --url https://joins.example.org:8443",
 		Args: cobra.ExactArgs(1),
@@ -105,13 +107,13 @@ func (a *app) rekeyServerListCommand() *cobra.Command {
 		Args:    cobra.NoArgs,
 	}, func(ctx context.Context, api *client.Client, _ []string) error {
 		return showSeq(a, api.JoinServers(ctx, client.JoinServersQuery{}), columns[client.JoinServer]{
-			names: []string{"name", "id", "reached at", "transport key", "receipts", "since"},
+			names: []string{"name", "id", "reached at", "transport key", "oaep", "receipts", "since"},
 			cells: func(j client.JoinServer) []any {
 				kid := "?"
 				if key, err := seal.ParsePublicKeyDER(j.TransportKey); err == nil {
 					kid = key.KID()
 				}
-				return []any{j.Name, j.ID, cmp.Or(j.URL, "files"), kid, map[bool]string{false: "none", true: "signed"}[len(j.ReceiptKey) > 0], when(j.CreatedAt, "?")}
+				return []any{j.Name, j.ID, cmp.Or(j.URL, "files"), kid, map[bool]string{false: "SHA-256", true: "SHA-1"}[j.SHA1], map[bool]string{false: "none", true: "signed"}[len(j.ReceiptKey) > 0], when(j.CreatedAt, "?")}
 			},
 			empty: "no Join Servers; 'joinctl rekey server add' pins one",
 		})

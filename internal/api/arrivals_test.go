@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"bytes"
 	"testing"
 
 	"joinery"
@@ -43,8 +44,24 @@ func TestArrivals(t *testing.T) {
 		if err != nil || got.ID != j.ID || got.Name != "elsewhere" || len(got.Theirs) != 1 {
 			t.Errorf("%+v, %v", got, err)
 		}
+		if got.SHA1 {
+			t.Error("nobody opted in to SHA-1")
+		}
 		if st, err := a.Rekeying(ctx, w.device.ID); err != nil || st.Orders[0].Server != j.ID || st.Orders[0].To != "elsewhere" {
 			t.Errorf("%+v, %v", st, err)
+		}
+		in.SHA1 = true
+		bySHA1, err := f.operator.ChangeJoinServer(ctx, j.ID, in)
+		if err != nil || !bySHA1.SHA1 || bytes.Equal(bySHA1.TransportKey, j.TransportKey) {
+			t.Errorf("opted in to SHA-1: %+v, %v", bySHA1, err)
+		}
+		in.TransportKey, in.SHA1 = bySHA1.TransportKey, false // the key says so itself
+		if got, err = f.operator.ChangeJoinServer(ctx, j.ID, in); err != nil || !got.SHA1 {
+			t.Errorf("changed in something else: %+v, %v", got, err)
+		}
+		in.TransportKey, in.SHA1 = []byte("none"), true
+		if _, err := f.operator.ChangeJoinServer(ctx, j.ID, in); code(err) != "invalid" {
+			t.Errorf("no key: %v", err)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"joinery/client"
 	"joinery/internal/rekey"
 	"joinery/internal/rekeyfile"
+	"joinery/internal/seal"
 )
 
 // Arrivals is what other Join Servers hand over, and what organisations expect of
@@ -130,6 +131,9 @@ func joinServer(j joinery.JoinServer) client.JoinServer {
 		ID: j.ID, Name: j.Name, TransportKey: j.TransportKey, ReceiptKey: j.ReceiptKey, URL: j.URL, CreatedAt: j.CreatedAt,
 		Theirs: each(j.Theirs, clientRange), Ours: each(j.Ours, clientRange),
 	}
+	if key, err := seal.ParsePublicKeyDER(j.TransportKey); err == nil {
+		out.SHA1 = key.SHA1()
+	}
 	if j.Identity.Kind != "" {
 		c := credential(j.Identity)
 		out.Identity = &c
@@ -141,6 +145,13 @@ func clientRange(r joinery.EUIRange) client.EUIRange { return client.EUIRange(r)
 
 func joinServerOf(in client.NewJoinServer) (joinery.JoinServer, error) {
 	j := joinery.JoinServer{Name: in.Name, TransportKey: in.TransportKey, ReceiptKey: in.ReceiptKey, URL: in.URL}
+	if in.SHA1 {
+		key, err := seal.ParsePublicKeyDER(in.TransportKey)
+		if err != nil {
+			return j, joinery.Errorf(joinery.CodeInvalid, "transportKey: not a public key to which keys can be sealed")
+		}
+		j.TransportKey = key.WithSHA1().MarshalDER()
+	}
 	for _, r := range in.Theirs {
 		j.Theirs = append(j.Theirs, joinery.EUIRange(r))
 	}

@@ -160,7 +160,8 @@ func (s *Service) pack(ctx context.Context, to target, list []parting) ([]byte, 
 	header, rows, err := s.keys.Handover(ctx, to.key, in)
 	switch {
 	case errors.Is(err, keyring.ErrNotServed):
-		return nil, joinery.WrapError(joinery.CodeConflict, err, "this server's token does not wrap keys by the algorithm of the key that they go to, or not the keys of such devices")
+		return nil, joinery.WrapError(joinery.CodeConflict, err, "this server's token does not wrap keys by the algorithm of the key that they go to, or not the keys of such devices; "+
+			"where it knows OAEP with SHA-1 only, that key has to be opted in to it: 'joinctl rekey server change NAME --sha1', or a recipient that is added with --sha1")
 	case errors.Is(err, keyring.ErrNoRoot):
 		return nil, joinery.WrapError(joinery.CodeConflict, err, "one of these devices has no rekeying key: its root keys were imported, or nobody said how it rekeys")
 	case err != nil:

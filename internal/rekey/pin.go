@@ -101,6 +101,9 @@ func (s *Service) settlePins(ctx context.Context, actor string) error {
 // pinEntry makes an audit entry about what is pinned.
 func (s *Service) pinEntry(caller joinery.Caller, event joinery.AuditEvent, j joinery.JoinServer) joinery.AuditEntry {
 	detail := map[string]string{"server": j.ID.String(), "name": j.Name, "transport_key": kid(j), "identity": identityText(j.Identity)}
+	if key, err := seal.ParsePublicKeyDER(j.TransportKey); err == nil && key.SHA1() {
+		detail["sha1"] = "yes"
+	}
 	if j.URL != "" {
 		detail["url"] = j.URL
 	}

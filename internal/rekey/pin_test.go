@@ -13,6 +13,7 @@ import (
 	"joinery/internal/export"
 	"joinery/internal/keyring/keyringtest"
 	"joinery/internal/rekey"
+	"joinery/internal/seal"
 	"joinery/lorawan"
 )
 
@@ -86,6 +87,50 @@ func TestDisclosedSinceOffered(t *testing.T) {
 		t.Fatal("nothing was offered")
 	}
 	known(2, l.offers)
+	a.check()
+	b.check()
+}
+
+// The operator may pin a Join Server's key for OAEP with SHA-1, because his token knows no
+// other: orders that name it as it was go nowhere, the log says so, and what is sealed so
+// is taken in there, also where it waits until it is expected.
+func TestPinnedForSHA1(t *testing.T) {
+	ctx := t.Context()
+	a, b := newServer(t, here), newServer(t, there)
+	to, l := know(a, b, there, "b")
+	before, _ := a.armed(to, lorawan.EUI64{0, 4, 0xA3, 0x54})
+	key, err := seal.ParsePublicKeyDER(to.TransportKey)
+	ok(t, err)
+	to.TransportKey = key.WithSHA1().MarshalDER()
+	_, err = a.ChangePin(ctx, operator, to)
+	ok(t, err)
+	a.wantPassage(before, joinery.RekeyArmed, joinery.PassageRefused)
+	entries, err := a.store.AuditEntries(ctx, 0, 2000)
+	ok(t, err)
+	said := ""
+	for _, e := range entries {
+		if e.Event == joinery.AuditJoinServerAdded || e.Event == joinery.AuditJoinServerChanged {
+			said += e.Detail["sha1"] + " " + e.Detail["transport_key"] + "\n"
+		}
+	}
+	if want := " " + key.KID() + "\nyes " + key.WithSHA1().KID() + "\n"; said != want && said != "yes "+key.WithSHA1().KID()+"\n "+key.KID()+"\n" {
+		t.Errorf("the log says %q, want %q", said, want)
+	}
+
+	devEUI := lorawan.EUI64{0, 4, 0xA3, 0x55}
+	id, o := a.armed(to, devEUI)
+	if o.Thumbprint != key.WithSHA1().KID() {
+		t.Errorf("the order names %s", o.Thumbprint)
+	}
+	a.pass(l, to)
+	a.wantPassage(id, joinery.RekeyArmed, joinery.PassageParked)
+	b.expect("b")
+	a.pass(l, to)
+	a.wantPassage(id, joinery.RekeyArmed, joinery.PassageTaken)
+	e := a.element(devEUI)
+	a.rekeys(e, joinery.RekeyS)
+	a.tell(e, id)
+	b.joins(e, there)
 	a.check()
 	b.check()
 }

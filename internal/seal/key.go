@@ -144,6 +144,34 @@ func ParsePublicKeyDER(der []byte) (PublicKey, error) {
 	return NewPublicKey(key)
 }
 
+// WithSHA1 gives p for OAEP with SHA-1, for who seals to it in a token that knows no
+// other: the same key under another name. Whoever holds the private half opens both.
+func (p PublicKey) WithSHA1() PublicKey {
+	if p.alg != AlgRSAOAEP256 {
+		return p
+	}
+	der, err := marshalKey(p.key, AlgRSAOAEP)
+	if err != nil {
+		return PublicKey{} // a key that was parsed is written as well
+	}
+	return PublicKey{p.key, AlgRSAOAEP, der}
+}
+
+// SHA1 tells whether p is for OAEP with SHA-1.
+func (p PublicKey) SHA1() bool { return p.alg == AlgRSAOAEP }
+
+// Named tells whether h says that it was sealed to p: by the algorithm that p is for,
+// or by SHA-1, which is the word of who pinned p.
+func (p PublicKey) Named(h Header) bool {
+	if p.IsZero() {
+		return false
+	}
+	if h.Alg == AlgRSAOAEP {
+		p = p.WithSHA1()
+	}
+	return p.alg == h.Alg && p.KID() == h.KID
+}
+
 // IsZero tells whether p is no key.
 func (p PublicKey) IsZero() bool { return p.key == nil }
 

@@ -77,3 +77,37 @@ func TestOAEPKeysOfAnotherForm(t *testing.T) {
 		}
 	}
 }
+
+// A key may be pinned for SHA-1 by who knows no other: the same key, under another name,
+// and its holder knows what was sealed so as his.
+func TestWithSHA1(t *testing.T) {
+	private := recipient()
+	usual := publicKey(t, private)
+	pinned := usual.WithSHA1()
+	if !pinned.SHA1() || usual.SHA1() || pinned.KID() == usual.KID() || !pinned.RSA().Equal(usual.RSA()) || pinned.WithSHA1().KID() != pinned.KID() {
+		t.Fatalf("%q, named %s and %s", pinned.Alg(), usual.KID(), pinned.KID())
+	}
+	if parsed, err := ParsePublicKeyDER(pinned.MarshalDER()); err != nil || parsed.KID() != pinned.KID() {
+		t.Errorf("it is not read as it was written: %v", err)
+	}
+	if (PublicKey{}).WithSHA1().SHA1() || (PublicKey{}).Named(Header{}) {
+		t.Error("no key is one for SHA-1")
+	}
+	for _, c := range []struct {
+		to            PublicKey
+		usual, pinned bool
+	}{{usual, true, false}, {pinned, true, true}} {
+		s, err := NewSealer(c.to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := s.Header()
+		if usual.Named(h) != c.usual || pinned.Named(h) != c.pinned {
+			t.Errorf("%s: known as %t by the key, %t by that for SHA-1", h.Alg, usual.Named(h), pinned.Named(h))
+		}
+		h.KID = h.KID[1:] + "A"
+		if usual.Named(h) || pinned.Named(h) {
+			t.Errorf("%s: known by another name", h.Alg)
+		}
+	}
+}

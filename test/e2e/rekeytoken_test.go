@@ -28,9 +28,11 @@ import (
 
 // Two devices, of LoRaWAN 1.0.4 and 1.1, leave a running Join Server with key files for
 // one with its keys in a token, to which it hands them over by itself, rekeying keys
-// included. Accepts are lost, both servers are killed on the way. All that passes between
-// peers, people, both servers, within TLS and without, and the token's process is
-// recorded, and no root key, old or new, is in it, nor in any log or other file.
+// included. Accepts are lost, both servers are killed on the way. One goes back from the
+// token to the key files, by a file, once they are pinned for OAEP with SHA-1. All that
+// passes between peers, people, both servers, within TLS and without, and the token's
+// process is recorded, and no root key, old, new or newer, is in it, nor in any log or
+// other file, of the servers as they were killed, too.
 func TestRekeysIntoToken(t *testing.T) {
 	v := newVault(t)
 	v.token("joinery")
@@ -56,6 +58,7 @@ func TestRekeysIntoToken(t *testing.T) {
 	to.connect()
 	from.connect()
 	devices := from.elements(versions)
+	oldJoinEUI := devices[0].JoinEUI().String()
 	var names []string
 	for _, d := range devices {
 		names = append(names, d.DevEUI().String())
@@ -80,10 +83,19 @@ func TestRekeysIntoToken(t *testing.T) {
 		t.Errorf("it does not say by whose word it rekeys:\n%s", said)
 	}
 
+	var keys leak.Secrets
+	instructions := from.instructions(names)
+	silicon := siliconOf(t, a)
+	for i, row := range silicon {
+		row.plant(t, &keys, fmt.Sprintf("device %d", i+1), instructions[row.DevEUI.String()])
+	}
+	searched := 0
+
 	for _, d := range devices { // the accept is lost
 		from.told(d, true)
 	}
 	ok(t, a.Kill())
+	searched += huntKilled(t, &keys, a)
 	ok(t, a.Start(t.Context()))
 	for _, d := range devices {
 		from.told(d, false)
@@ -93,6 +105,7 @@ func TestRekeysIntoToken(t *testing.T) {
 		to.joins(d)
 	}
 	ok(t, b.Kill())
+	searched += huntKilled(t, &keys, b)
 	ok(t, b.Start(t.Context()))
 	for _, d := range devices {
 		if nonce := to.joins(d); nonce <= 1<<16 {
@@ -103,24 +116,49 @@ func TestRekeysIntoToken(t *testing.T) {
 	for _, name := range names {
 		from.await(name, "confirmed")
 	}
-	instructions := from.instructions(names)
-	// What rekeys them came, too; back to key files they cannot go from this token, which
-	// says so before it gives anything away.
-	to.ctl("rekey", "arm", names[0], "--join-eui", "70B3D57ED0000000", "--to", "old.example.com")
-	_, err = b.Run(t.Context(), "", "joinctl", "--socket", to.socket, "rekey", "handover", names[0], "--to", "old.example.com", "--out", file("back.json"))
-	if err == nil || !strings.Contains(err.Error(), "does not wrap keys by the algorithm") {
-		t.Errorf("back to key files: %v", err)
+
+	// What rekeys them came, too. This token knows OAEP with SHA-1 only, and gives nothing
+	// away to key files until the operator pins theirs for it.
+	from.ctl("device", "delete", names[0], "--yes")
+	from.ctl("rekey", "server", "change", "hsm.example.com", "--accept-into", oldJoinEUI+"/64")
+	back := []string{"rekey", "arm", names[0], "--join-eui", oldJoinEUI, "--to", "old.example.com"}
+	give := []string{"rekey", "handover", names[0], "--to", "old.example.com", "--out", file("back.json")}
+	to.ctl(back...)
+	_, err = b.Run(t.Context(), "", "joinctl", append([]string{"--socket", to.socket}, give...)...)
+	if err == nil || !strings.Contains(err.Error(), "rekey server change NAME --sha1") {
+		t.Errorf("to key files that nobody opted in for: %v", err)
 	}
+	to.ctl("rekey", "cancel", names[0])
+	to.ctl("rekey", "server", "change", "old.example.com", "--sha1")
+	if listed := to.ctl("rekey", "server", "list"); !strings.Contains(listed, "SHA-1") {
+		t.Errorf("the list does not say so:\n%s", listed)
+	}
+	to.ctl(back...)
+	to.ctl(give...)
+	from.ctl("rekey", "take", file("back.json"), "--bind-net-id", "000013", "--bind-as-id", "as.example.com")
+	again := to.instructions(names[:1])
+	for _, row := range silicon {
+		if r, ok := again[row.DevEUI.String()]; ok {
+			row.plantNext(t, &keys, "device that went back", instructions[row.DevEUI.String()], r)
+		}
+	}
+	to.told(devices[0], false)
+	if got := devices[0].JoinEUI().String(); got != oldJoinEUI {
+		t.Fatalf("the device asks for %s", got)
+	}
+	from.joins(devices[0])
+	ok(t, a.Kill())
+	searched += huntKilled(t, &keys, a)
+	ok(t, a.Start(t.Context()))
+	from.ctl("rekey", "receipt", file("back.json"), "--key", file("b.statement.pub"), "--out", file("receipt.json"))
+	to.ctl("rekey", "accept", file("receipt.json"))
+	to.await(names[0], "confirmed")
+
 	for _, s := range []*rig.Server{a, b} {
 		ok(t, s.Stop())
 		v.joinery("fsck", "--config", s.Path("joinery.yaml"))
 	}
 
-	var keys leak.Secrets
-	for i, row := range siliconOf(t, a) {
-		row.plant(t, &keys, fmt.Sprintf("device %d", i+1), instructions[row.DevEUI.String()])
-	}
-	searched := 0
 	for _, dir := range []string{x.dir, a.Dir, b.Dir, v.path("tokens"), v.path("out-joinery")} {
 		searched += hunt(t, &keys, dir)
 	}
@@ -354,6 +392,36 @@ func (row siliconRow) plant(t *testing.T, keys *leak.Secrets, name string, r lor
 			keys.PlantKey(name+", "+what, derived(t, rekeyKey, purpose, r))
 		}
 	})
+}
+
+// plantNext plants what the element has after next, which came after first, of a server
+// that has the rekeying key of first.
+func (row siliconRow) plantNext(t *testing.T, keys *leak.Secrets, name string, first, next lorawan.Rekey) {
+	t.Helper()
+	row.open(t, func(_, _, rekeyKey []byte) {
+		then := derived(t, rekeyKey, 0x23, first)
+		for purpose, what := range map[byte]string{0x21: "NwkKey", 0x22: "AppKey", 0x23: "rekeying key"} {
+			keys.PlantKey(name+", "+what, derived(t, then, purpose, next))
+		}
+	})
+}
+
+// huntKilled searches what a server that was killed leaves, its write-ahead log
+// included, which one that stops takes away.
+func huntKilled(t *testing.T, keys *leak.Secrets, s *rig.Server) (searched int) {
+	t.Helper()
+	logs, err := filepath.Glob(s.Path("*-wal"))
+	ok(t, err)
+	written := int64(0)
+	for _, log := range logs {
+		i, err := os.Stat(log)
+		ok(t, err)
+		written += i.Size()
+	}
+	if written == 0 {
+		t.Errorf("%s has no write-ahead log: %v", s.Dir, logs)
+	}
+	return hunt(t, keys, s.Dir)
 }
 
 // hunt searches every file below a directory, but for what is the elements' own, and

@@ -42,7 +42,7 @@ func (t *Token) OpenBatch(ctx context.Context, h seal.Header) (keyring.Batch, er
 // opener finds the transport key to which something was sealed.
 func opener(transports []pair, h seal.Header) (pair, error) {
 	for _, p := range transports {
-		if p.key.KID() == h.KID && p.key.Alg() == h.Alg {
+		if p.key.Named(h) {
 			return p, nil
 		}
 	}

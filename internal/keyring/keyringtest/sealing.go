@@ -258,6 +258,16 @@ func testImport(t *testing.T, f, other Fixture) {
 		t.Error("a sealed root contains the root")
 	}
 
+	// Who has a token that knows OAEP with SHA-1 only seals so to every key.
+	bySHA1, err := seal.NewSealer(f.Keyring.TransportKey().WithSHA1())
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err = f.Keyring.SealRoots(ctx, bySHA1.Header(), []keyring.RootsIn{{KeySet: 7, Row: sealedRow(t, bySHA1, root[:], nil)}})
+	if err != nil || out[0].Err != nil || out[0].Nwk.Use == nil {
+		t.Errorf("sealed by OAEP with SHA-1: %+v, %v", out, err)
+	}
+
 	kekHeader, kek, err := seal.SealKEK(f.Keyring.TransportKey(), "ns", "label", root[:])
 	if err != nil {
 		t.Fatal(err)

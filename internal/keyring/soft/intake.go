@@ -63,7 +63,7 @@ func (l transportKeys) newest() transportKey { return l[len(l)-1] }
 // opener opens the file key of h with the key that it names.
 func (l transportKeys) opener(h seal.Header) (*seal.Opener, error) {
 	for _, k := range l {
-		if k.public.KID() == h.KID {
+		if k.public.Named(h) {
 			return k.opener(h)
 		}
 	}
