@@ -26,6 +26,10 @@ type Bundle struct {
 	Kind string `json:"kind"`
 	// Checkpoint is the signed state of the log (c2sp.org/tlog-checkpoint).
 	Checkpoint string `json:"checkpoint"`
+	// Key is the log's, as the server said it when the bundle was fetched; "" where it
+	// was not kept. Verify never looks at it: of a bundle that is to be checked it says
+	// nothing. Of one that somebody kept it is what he believed then.
+	Key string `json:"key,omitempty"`
 	// Consistency proves that the log continues earlier states.
 	Consistency []Consistency `json:"consistency,omitempty"`
 	// Entries are the events about the device, and those about more than it, in the

@@ -146,6 +146,7 @@ func (a *app) fetchBundle(ctx context.Context, api *client.Client, device string
 	if err != nil {
 		return err
 	}
+	b.Key = key
 	if err := errors.Join(writeJSON(file, b), file.Close()); err != nil {
 		return err
 	}
@@ -262,14 +263,16 @@ server: the log's signature, that each entry stands in the log unchanged, that n
 about the device is left out between others, the chain of owners, and that who asked
 for an export or a rekeying, and who approved it, did so for this device. With
 --checkpoint also that the log continues what you kept: entries that were taken away,
-and a log that is told in two ways, are found. With --entries it lists what was done
+and a log that is told in two ways, are found. Without --key the log's key is that of
+the earlier fetch which --checkpoint names; all then rests on that file. With --entries it lists what was done
 with the device's keys, oldest first.
 
 It ends with an error where anything is wrong. docs/audit.md says what can be seen
 and what cannot.`,
 		Example: `  joinctl audit verify bundle.json --key log.key
   joinctl audit verify bundle.json --key log.key --entries
-  joinctl audit verify new.json --key log.key --checkpoint bundle.json`,
+  joinctl audit verify new.json --key log.key --checkpoint bundle.json
+  joinctl audit verify new.json --checkpoint bundle.json`,
 		Args: cobra.ExactArgs(1),
 	}
 	c.Flags().BoolVar(&entries, "entries", false, "list what was done, too")
@@ -280,6 +283,9 @@ and what cannot.`,
 		trust, err := readTrust(key, checkpoint, witnesses)
 		if err != nil {
 			return err
+		}
+		if key == "" {
+			a.sayf("the log's key is %s, by %s alone: what is found rests on that file\n", trust.Key, checkpoint)
 		}
 		content, err := os.ReadFile(args[0])
 		if err != nil {
@@ -309,12 +315,6 @@ and what cannot.`,
 }
 
 func readTrust(key, checkpoint string, witnesses []string) (t auditlog.Trust, err error) {
-	if key == "" {
-		return t, usagef("say with --key which key the log has: you got it from joinctl audit fetch, or from the server's /log/key")
-	}
-	if t.Key, err = auditlog.ParseKey(fileOr(key)); err != nil {
-		return t, usagef("--key: there is no file %s, or no key of a log in it: %w", clean(key), err)
-	}
 	if checkpoint != "" {
 		if t.Old, t.OldBundle, err = readCheckpoint(checkpoint); err != nil {
 			return t, err
@@ -322,6 +322,18 @@ func readTrust(key, checkpoint string, witnesses []string) (t auditlog.Trust, er
 		if t.OldBundle != nil {
 			t.Old = ""
 		}
+	}
+	switch {
+	case key != "":
+		if t.Key, err = auditlog.ParseKey(fileOr(key)); err != nil {
+			return t, usagef("--key: there is no file %s, or no key of a log in it: %w", clean(key), err)
+		}
+	case t.OldBundle != nil && t.OldBundle.Key != "": // that of the bundle to check says nothing
+		if t.Key, err = auditlog.ParseKey(t.OldBundle.Key); err != nil {
+			return t, usagef("%s: no key of a log is in it; say with --key which key the log has", clean(checkpoint))
+		}
+	default:
+		return t, usagef("say with --key which key the log has: you got it from joinctl audit fetch, or from the server's /log/key; or with --checkpoint an earlier file of joinctl audit fetch, which has it")
 	}
 	for _, text := range witnesses {
 		w, err := auditlog.NewWitness(fileOr(text))

@@ -4,7 +4,9 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"net/http"
 	"strings"
 	"testing"
@@ -12,6 +14,7 @@ import (
 	"joinery"
 	"joinery/client"
 	"joinery/internal/exportfile"
+	"joinery/lorawan"
 )
 
 // exporter is an API key of orgA that may export, which a key without scopes may
@@ -30,6 +33,13 @@ func (f *fixture) exporter(t testing.TB) string {
 // recipientKey makes the public key of a recipient, as a JSON Web Key.
 func recipientKey(t testing.TB) exportfile.Recipient {
 	t.Helper()
+	to, _ := recipientPair(t)
+	return to
+}
+
+// recipientPair gives the private half, too.
+func recipientPair(t testing.TB) (exportfile.Recipient, *exportfile.PrivateKey) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -38,7 +48,39 @@ func recipientKey(t testing.TB) exportfile.Recipient {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return to
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := exportfile.ParsePrivateKey(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return to, private
+}
+
+// opens has the owner open an export of one device that is ready.
+func (f *fixture) opens(t *testing.T, key string, id joinery.ExportID, private *exportfile.PrivateKey, devEUI lorawan.EUI64) {
+	t.Helper()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	page, err := f.as(t, key).ExportFile(t.Context(), id, client.ExportFileQuery{})
+	must(err)
+	h, err := exportfile.ParseHeader([]byte(page.Header))
+	must(err)
+	d, err := exportfile.ParseDevice([]byte(page.Items[0]), h)
+	must(err)
+	opened := 0
+	must(private.Open(h, func(o *exportfile.Opener) error {
+		return o.Open(d, func(keys []exportfile.OpenedKey) error { opened = len(keys); return nil })
+	}))
+	if d.DevEUI != devEUI || opened == 0 {
+		t.Errorf("%s: %d root keys", d.DevEUI, opened)
+	}
 }
 
 // populateExports makes a recipient and an export of orgA that is ready.

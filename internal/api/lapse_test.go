@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"context"
+	"encoding/json"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -71,7 +72,7 @@ func TestLapsedDeviceLeaves(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	to := recipientKey(t)
+	to, private := recipientPair(t)
 	recipient, err := f.as(t, f.keyA).AddRecipient(ctx, client.NewRecipient{Name: "laptop", Key: string(to.MarshalJWK())})
 	if err != nil {
 		t.Fatal(err)
@@ -116,7 +117,15 @@ func TestLapsedDeviceLeaves(t *testing.T) {
 			if a.status < 200 || a.status > 299 || !strings.Contains(a.body, step.want) {
 				t.Errorf("%s of a device whose service is %s: %d %s", step.operation, state, a.status, a.body)
 			}
-			if step.operation == "requestRekeyBatch" { // what the server does behind it
+			switch step.operation { // what is done behind it
+			case "requestExport":
+				var e client.Export
+				if err := json.Unmarshal([]byte(a.body), &e); err != nil {
+					t.Fatal(err)
+				}
+				f.wrap(t, e.ID, to)
+				f.opens(t, f.keyA, e.ID, private, device.DevEUI)
+			case "requestRekeyBatch":
 				f.armsAll(t)
 			}
 		}

@@ -106,6 +106,9 @@ func (s *Service) ticketed(ctx context.Context, state joinery.ActivationState) (
 		Order: o.ID.String(), JoinEUI: state.Device.JoinEUI, DevEUI: state.Device.DevEUI, Profile: state.Device.Rekey.String(),
 		NewJoinEUI: o.Rekey.JoinEUI, Cookie: o.Rekey.Cookie, JoinNonceFloor: floor(state),
 	}
+	if order.After, err = s.after(ctx, state); err != nil {
+		return order, err
+	}
 	if state.Device.Rekey == joinery.RekeyM {
 		mac, err := s.keys.AuthMAC(ctx, state.KeySet)
 		if err != nil {
@@ -114,6 +117,26 @@ func (s *Service) ticketed(ctx context.Context, state joinery.ActivationState) (
 		order.AuthMAC = mac[:]
 	}
 	return order, nil
+}
+
+// after is the cookie that a device with the key set that it is known to have obeyed
+// last, nil for none. A ticket outlives what was known when it was written, and a
+// candidate that turns out to be none is forgotten, so the bench needs it to tell.
+func (s *Service) after(ctx context.Context, state joinery.ActivationState) (*lorawan.Cookie, error) {
+	if n := len(state.KeySet.Steps); n > 0 {
+		return &state.KeySet.Steps[n-1].Cookie, nil
+	}
+	if state.KeySet.Held.KeySet == 0 {
+		return nil, nil
+	}
+	if err := s.noteJoinsOf(ctx, state.Device.ID); err != nil {
+		return nil, err
+	}
+	a, err := s.store.CameBy(ctx, state.Device.ID)
+	if joinery.CodeOf(err) == joinery.CodeNotFound {
+		err = joinery.Errorf(joinery.CodeConflict, "device %s was handed over and did not join here yet: which instruction it obeyed is known once it does", state.Device.DevEUI)
+	}
+	return &a.Cookie, err
 }
 
 // Results takes in what the bench made of a ticket: orders that were obeyed are

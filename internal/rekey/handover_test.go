@@ -171,16 +171,32 @@ func (s *server) joins(e *element.Element, joinEUI lorawan.EUI64) {
 	ok(s.t, s.store.CommitActivation(ctx, joinery.ActivationCommit{KeySet: a.KeySet, Version: state.KeySet.Version, Nonces: n, Activation: a}))
 }
 
-// tell has an element obey the order of its device, from a ticket.
-func (s *server) tell(e *element.Element, id joinery.DeviceID) {
+// ticket is the order of a device as the bench gets it.
+func (s *server) ticket(id joinery.DeviceID) rekeyfile.Order {
 	s.t.Helper()
 	var ticket rekeyfile.Ticket
 	file, err := s.Ticket(s.t.Context(), s.owner, []joinery.DeviceID{id})
 	ok(s.t, err)
 	_, err = rekeyfile.Open(file, rekeyfile.FormatTicket, nil, &ticket)
 	ok(s.t, err)
-	o := ticket.Devices[0]
+	return ticket.Devices[0]
+}
+
+// tell has an element obey the order of its device, from a ticket; last is what it
+// obeyed before.
+func (s *server) tell(e *element.Element, id joinery.DeviceID, last ...lorawan.Rekey) {
+	s.t.Helper()
+	o := s.ticket(id)
+	ok(s.t, o.Fits(o.JoinEUI, newest(last)))
 	ok(s.t, e.Rekey(o.NewJoinEUI, o.Cookie, o.AuthMAC))
+}
+
+// newest is the last instruction of those that an element obeyed, nil for none.
+func newest(obeyed []lorawan.Rekey) *lorawan.Rekey {
+	if len(obeyed) == 0 {
+		return nil
+	}
+	return &obeyed[len(obeyed)-1]
 }
 
 const chipSerial = "0123114e171b98b427"
@@ -287,7 +303,10 @@ func TestServersHandOver(t *testing.T) {
 			c.expect("c")
 		}
 		b.pass(bc, toC)
-		b.tell(e, next)
+		if err := b.ticket(next).Fits(there, nil); !errors.Is(err, rekeyfile.ErrMovedOn) {
+			t.Errorf("it came by an instruction, and the ticket is for one that obeyed none: %v", err)
+		}
+		b.tell(e, next, order.Rekey)
 		c.joins(e, farther)
 		b.pass(bc, toC)
 		b.wantPassage(next, joinery.RekeyConfirmed, joinery.PassageJoined)
@@ -335,14 +354,14 @@ func TestEveryGenerationArrives(t *testing.T) {
 		a.rekeys(e, joinery.RekeyS)
 		ok(t, a.SetProfile(ctx, a.owner, id, joinery.RekeyS))
 		var orders []joinery.RekeyOrder
+		var tickets []rekeyfile.Order
 		for n := range 2 {
 			o, err := a.Arm(ctx, a.owner, rekey.Arm{Device: id, JoinEUI: there, To: to.ID})
 			ok(t, err)
 			orders = append(orders, o)
 			if obeyed != 3 || n == 1 {
 				a.pass(l, to)
-				_, err = a.Ticket(ctx, a.owner, []joinery.DeviceID{id})
-				ok(t, err)
+				tickets = append(tickets, a.ticket(id))
 			}
 			if n == 0 {
 				ok(t, a.Cancel(ctx, a.owner, id))
@@ -357,6 +376,12 @@ func TestEveryGenerationArrives(t *testing.T) {
 		a.pass(l, to)
 		b.joins(e, there)
 		a.pass(l, to)
+		if obeyed < 3 {
+			fits(t, tickets[0], nil, nil)
+			fits(t, tickets[0], rekeyfile.ErrMovedOn, orders[1:]) // the second, then the first: nobody would know those keys
+			fits(t, tickets[1], rekeyfile.ErrMovedOn, orders[:1]) // that it obeyed the first was not seen
+			fits(t, tickets[1], nil, orders)                      // it only stores the JoinEUI
+		}
 		st, err := a.Status(ctx, a.owner, id)
 		ok(t, err)
 		if obeyed != 0 && st.Orders[0].State != joinery.RekeyConfirmed {
@@ -368,6 +393,63 @@ func TestEveryGenerationArrives(t *testing.T) {
 	}
 	a.check()
 	b.check()
+}
+
+// fits wants an order of a ticket to fit an element that obeyed some, or not, whether
+// it stored its new JoinEUI or not.
+func fits(t *testing.T, o rekeyfile.Order, want error, obeyed []joinery.RekeyOrder) {
+	t.Helper()
+	var last []lorawan.Rekey
+	for _, before := range obeyed {
+		last = append(last, before.Rekey)
+	}
+	at := []lorawan.EUI64{here}
+	if len(last) > 0 {
+		at = append(at, there)
+	}
+	for _, joinEUI := range at {
+		if err := o.Fits(joinEUI, newest(last)); !errors.Is(err, want) {
+			t.Errorf("at %s after %d orders: %v, want %v", joinEUI, len(last), err, want)
+		}
+	}
+}
+
+// A ticket that nobody used, of an order that was cancelled, outlives what the device
+// did since: from what it obeyed meanwhile it leads nowhere, and the bench can tell. The
+// next ticket is for the device as it is.
+func TestTicketOutlivesItsOrder(t *testing.T) {
+	ctx := t.Context()
+	a, b := newServer(t, here), newServer(t, there)
+	to := a.pin(b)
+	devEUI := lorawan.EUI64{0, 4, 0xA3, 0x10, 0, 0, 4, 1}
+	id, e := a.derived(devEUI, ""), a.element(devEUI)
+	a.rekeys(e, joinery.RekeyS)
+	ok(t, a.SetProfile(ctx, a.owner, id, joinery.RekeyS))
+	arm := func() joinery.RekeyOrder {
+		o, err := a.Arm(ctx, a.owner, rekey.Arm{Device: id, JoinEUI: there, To: to})
+		ok(t, err)
+		a.now = a.now.Add(time.Second)
+		return o
+	}
+	arm()
+	old := a.ticket(id)
+	ok(t, a.Cancel(ctx, a.owner, id))
+	second := arm()
+	a.tell(e, id)
+	fits(t, old, rekeyfile.ErrMovedOn, []joinery.RekeyOrder{second})
+	a.joins(e, here) // its JoinEUI was not stored: the old server sees what it obeyed
+	fits(t, a.ticket(id), nil, []joinery.RekeyOrder{second})
+	ok(t, a.Cancel(ctx, a.owner, id))
+	arm()
+	third := a.ticket(id)
+	if err := third.Fits(here, &second.Rekey); err != nil {
+		t.Errorf("a ticket of now: %v", err)
+	}
+	for _, bad := range []*lorawan.Rekey{nil, {JoinEUI: old.NewJoinEUI, Cookie: old.Cookie}} {
+		if err := third.Fits(here, bad); !errors.Is(err, rekeyfile.ErrMovedOn) {
+			t.Errorf("after %v: %v", bad, err)
+		}
+	}
 }
 
 var errKilled = errors.New("killed")

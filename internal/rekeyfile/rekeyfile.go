@@ -163,6 +163,10 @@ type Order struct {
 	Profile    string         `json:"profile"`
 	NewJoinEUI lorawan.EUI64  `json:"newJoinEUI"`
 	Cookie     lorawan.Cookie `json:"cookie"`
+	// After is the cookie that the element must have obeyed last, nil where it must
+	// have obeyed none: from any other root keys this order leads to ones that nobody
+	// knows.
+	After *lorawan.Cookie `json:"after,omitzero"`
 	// JoinNonceFloor is below every JoinNonce that the new Join Server issues.
 	JoinNonceFloor lorawan.JoinNonce `json:"joinNonceFloor"`
 	// AuthMAC is of profile M: what the chip's DeriveKey wants, 32 bytes. What its
@@ -173,6 +177,23 @@ type Order struct {
 
 // Rekey gives the instruction as elements take it.
 func (o Order) Rekey() lorawan.Rekey { return lorawan.Rekey{JoinEUI: o.NewJoinEUI, Cookie: o.Cookie} }
+
+// ErrMovedOn is what a bench refuses an order with whose element has other root keys
+// than those from which it leads, or asks elsewhere.
+var ErrMovedOn = errors.New("the element was rekeyed otherwise than the ticket knows: derive nothing; its newest order, or a ticket made since, has what fits")
+
+// Fits tells whether an element may be given the order: it obeyed this one last, and
+// will only store the JoinEUI, or it asks for joinEUI and obeyed last what the order
+// comes after. last is nil for one that obeyed none. ErrMovedOn.
+func (o Order) Fits(joinEUI lorawan.EUI64, last *lorawan.Rekey) error {
+	switch {
+	case last != nil && *last == o.Rekey():
+		return nil
+	case joinEUI != o.JoinEUI, (last == nil) != (o.After == nil), last != nil && last.Cookie != *o.After:
+		return ErrMovedOn
+	}
+	return nil
+}
 
 // Results are what a bench made of a ticket.
 type Results struct {

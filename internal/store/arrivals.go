@@ -401,6 +401,21 @@ func (d *DB) JoinedArrivalsOf(ctx context.Context, device joinery.DeviceID) (lis
 	return list, err
 }
 
+// CameBy finds the arrival with whose key set a device joined here; CodeNotFound where
+// none is noted.
+func (d *DB) CameBy(ctx context.Context, device joinery.DeviceID) (a joinery.Arrival, err error) {
+	err = d.snapshot(ctx, func(c conn) error {
+		list, err := c.arrivals(`JOIN device d ON d.id = a.device JOIN arrival_key o ON o.arrival = a.id AND o.key_set = d.key_set
+			WHERE a.state = 'joined' AND a.device = ? ORDER BY a.id DESC LIMIT 1`, device)
+		if err != nil || len(list) == 0 {
+			return orNotFound(err, "arrival")
+		}
+		a = list[0]
+		return nil
+	})
+	return a, err
+}
+
 // NoteArrivalJoined notes that the device of an arrival joined here, once.
 func (d *DB) NoteArrivalJoined(ctx context.Context, id joinery.ArrivalID, news []byte, entry joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {

@@ -496,7 +496,8 @@ func (t *tx) stands(s joinery.ActivationState) error {
 // ProveKeySet makes a candidate the key set of its device, once the device signed
 // with it: JoinNonce and DevNonces go on from where the former one had them, and
 // its sessions end. The other candidates of the former one cannot be any more and
-// go. ErrSwapLost where the former one moved meanwhile.
+// go: an accept of those is under the former root keys, and a ticket names the
+// instruction after which alone an element obeys it. ErrSwapLost where the former one moved meanwhile.
 func (d *DB) ProveKeySet(ctx context.Context, s joinery.ActivationState, proven joinery.KeySetID, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error {
 		if err := t.stands(s); err != nil {

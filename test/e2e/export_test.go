@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,7 +20,7 @@ import (
 // the custody process.
 const exported = 250
 
-// The server starts the custody process by itself, and is killed while that works,
+// The server starts the custody process by itself. Both are killed while that works,
 // each time that a part is done. The export goes on where it was: every device is
 // there once, and every one was disclosed once, in the log, before it could be had.
 func TestExportKilled(t *testing.T) {
@@ -41,7 +42,7 @@ func TestExportKilled(t *testing.T) {
 	s.ctl("export", "recipient", "add", "laptop", key)
 	e := answer[client.Export](s, "export", "request", "--all", "--to", "laptop")
 
-	kills := 0
+	kills, custody := 0, 0
 	for until, last := time.Now().Add(time.Minute), int64(0); e.State != "ready"; {
 		if time.Now().After(until) {
 			t.Fatalf("%+v\n%s", e, server.Log())
@@ -50,13 +51,14 @@ func TestExportKilled(t *testing.T) {
 		e = answer[client.Export](s, "export", "show", e.ID.String())
 		if e.State == "working" && e.Wrapped > last {
 			last = e.Wrapped
+			custody += killCustody(t, server.Holder())
 			ok(t, server.Kill())
 			ok(t, server.Start(ctx))
 			kills++
 		}
 	}
-	if kills == 0 {
-		t.Error("it was ready before anybody could kill the server")
+	if kills == 0 || custody == 0 {
+		t.Errorf("it was ready before anybody could kill both: %d kills of the server, %d of the custody process", kills, custody)
 	}
 	if e.Wrapped != exported || e.Dropped != 0 {
 		t.Errorf("%+v", e)
@@ -84,6 +86,27 @@ func TestExportKilled(t *testing.T) {
 	ok(t, server.Stop())
 	_, err = programs.Run(ctx, "", "joinery", "fsck", "--config", server.Path("joinery.yaml"))
 	ok(t, err)
+}
+
+// killCustody kills the custody process that a server started, and counts it.
+func killCustody(t *testing.T, server int) (killed int) {
+	t.Helper()
+	tasks, err := filepath.Glob(filepath.Join("/proc", strconv.Itoa(server), "task/*/children"))
+	ok(t, err)
+	for _, task := range tasks {
+		children, err := os.ReadFile(task)
+		if err != nil { // a thread that ended
+			continue
+		}
+		for child := range strings.FieldsSeq(string(children)) {
+			command, err := os.ReadFile(filepath.Join("/proc", child, "cmdline"))
+			pid, bad := strconv.Atoi(child)
+			if err == nil && bad == nil && strings.Contains(string(command), "\x00export\x00run\x00") && syscall.Kill(pid, syscall.SIGKILL) == nil {
+				killed++
+			}
+		}
+	}
+	return killed
 }
 
 // automatic has a server start the custody process by itself.

@@ -28,9 +28,14 @@ const exportPageKeeps = `
 key() { grep "$1" mine.csv | cut -d, -f"$2" | tr a-f A-F; }
 test -n "$(key 0200BB0000000001 5)" # 1.0.3: its AppKey
 grep -i '"devEui":"0200bb0000000001","nwkKey":"'"$(key 0200BB0000000001 5)"'"}' chirpstack.jsonl
-grep ";0200BB0000000001\|;$(key 0200BB0000000001 5);$" tts.csv
+ONE=$(key 0200BB0000000001 5) APP=$(key 0200BB0000000002 5) NWK=$(key 0200BB0000000002 4)
+test "$(head -n 1 tts.csv)" = "id;dev_eui;join_eui;lorawan_version;lorawan_phy_version;app_key;nwk_key" # none for a plan that nobody said
+grep -x "eui-0200bb0000000001;0200BB0000000001;0200000000000100;MAC_V1_0_3;[A-Z0-9_]*;$ONE;$ONE" tts.csv # in both: an empty cell is a key of zeros
+grep -x "eui-0200bb0000000002;0200BB0000000002;0200000000000100;MAC_V1_1;[A-Z0-9_]*;$APP;$NWK" tts.csv
+if grep ";;\|;$" tts.csv; then exit 1; fi
+grep '"dev_eui":"0200BB0000000001"' tts.json | grep -F '"root_keys":{"app_key":{"key":"'"$ONE"'"}},' # and no other
+grep '"dev_eui":"0200BB0000000002"' tts.json | grep -F '"root_keys":{"app_key":{"key":"'"$APP"'"},"nwk_key":{"key":"'"$NWK"'"}},'
 grep -i "\"nwkKey\":\"$(key 0200BB0000000002 4)\",\"appKey\":\"$(key 0200BB0000000002 5)\"" chirpstack.jsonl
-grep ";$(key 0200BB0000000002 5);$(key 0200BB0000000002 4)$" tts.csv
 test "$(stat -c %a chirpstack.jsonl)" = 600
 for key in $(tail -n +2 mine.csv | cut -d, -f4,5 | tr , ' '); do # nowhere else, in no form
     if grep -iqr "$key" play other export.jsonl move.jsonl; then exit 1; fi

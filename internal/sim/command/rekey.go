@@ -15,6 +15,7 @@ import (
 
 	"joinery/internal/rekeyfile"
 	"joinery/internal/sim/lab"
+	"joinery/lorawan"
 )
 
 func newElement() *cobra.Command {
@@ -39,7 +40,8 @@ func newElementRekey() *cobra.Command {
 		Short: "Rekey the elements of a ticket",
 		Long: `Replays a ticket of a Join Server onto elements: each derives new root keys inside
 and asks for its new JoinEUI from then on. An element that was rekeyed by the same
-ticket before derives nothing; so a run that was cut off can be done again.
+ticket before derives nothing; so a run that was cut off can be done again. One that
+obeyed another instruction since the ticket was written is left as it is.
 
 What became of each is written to the results file, which goes back to the Join
 Server that wrote the ticket.`,
@@ -159,8 +161,14 @@ func rekeyElement(l *lab.Lab, o rekeyfile.Order) error {
 	if err != nil {
 		return err
 	}
-	if d.JoinEUI() != o.JoinEUI && d.JoinEUI() != o.NewJoinEUI {
-		return errors.New("the element asks for another JoinEUI than the ticket knows of: it was rekeyed otherwise")
+	// A ticket is a file: it is there still when the device went another way.
+	var last *lorawan.Rekey
+	if obeyed := d.State().Rekeyed; len(obeyed) > 0 {
+		r := lorawan.Rekey(obeyed[len(obeyed)-1])
+		last = &r
+	}
+	if err := o.Fits(d.JoinEUI(), last); err != nil {
+		return err
 	}
 	if len(o.AuthMAC) > 0 {
 		if err := d.SetAuthMAC(o.AuthMAC); err != nil {

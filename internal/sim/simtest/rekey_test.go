@@ -11,6 +11,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -79,6 +80,16 @@ func TestElementRekey(t *testing.T) {
 		if err != nil || len(r.Results) != 3 || !r.Results[0].Rekeyed || !r.Results[1].Rekeyed || r.Results[2].Rekeyed || r.Results[2].Error == "" {
 			t.Fatalf("got %+v, %v", r, err)
 		}
+	}
+	// One that was written before, and of whose order nobody made use: the element went
+	// another way since, and has the keys that it had.
+	former := ticket
+	former.Devices = slices.Clone(ticket.Devices[:1])
+	former.Devices[0].Cookie = lorawan.Cookie{9}
+	write("former.json", former)
+	out, err := b.run("element", "rekey", b.path("former.json"))
+	if !errors.Is(err, command.ErrFailed) || !strings.Contains(out, "rekeyed otherwise") {
+		t.Fatalf("%v: %s", err, out)
 	}
 	l, err := lab.Open(b.path("sim/sim.json"))
 	if err != nil {

@@ -33,6 +33,7 @@ type HandingOver interface {
 	ExpectedArrivals(ctx context.Context, from joinery.JoinServerID, now time.Time, limit int) ([]joinery.Arrival, error)
 	JoinedArrivals(ctx context.Context, from joinery.JoinServerID, after joinery.ArrivalID, limit int) ([]joinery.Arrival, error)
 	JoinedArrivalsOf(ctx context.Context, device joinery.DeviceID) ([]joinery.Arrival, error)
+	CameBy(ctx context.Context, device joinery.DeviceID) (joinery.Arrival, error)
 	ArrivalNews(ctx context.Context, from joinery.JoinServerID, after uint64, limit int) ([]joinery.ArrivalNews, joinery.ReceiptPlace, error)
 	Expect(ctx context.Context, x joinery.Expectation, limit int, entry joinery.AuditEntry) error
 	EndExpectation(ctx context.Context, id joinery.ExpectationID, org joinery.OrgID, entry joinery.AuditEntry) error
@@ -255,9 +256,14 @@ func arrivals(t *testing.T, open func(testing.TB) Backend) {
 	ofDevice, err := w.JoinedArrivalsOf(w.ctx, state.Device.ID)
 	w.ok(err)
 	w.equal(ofDevice, joined)
+	_, err = w.CameBy(w.ctx, state.Device.ID)
+	w.refused(err, joinery.CodeNotFound) // nobody noted that it joined
 	for range 2 {
 		w.ok(w.NoteArrivalJoined(w.ctx, first.ID, []byte("three"), w.audit(joinery.AuditRekeyReceived)))
 	}
+	by, err := w.CameBy(w.ctx, state.Device.ID)
+	w.ok(err)
+	w.equal(by.ID, first.ID)
 
 	// What is told of it later is kept once, also without a key set, and before it was
 	// taken in there is nothing of which to tell.
