@@ -241,16 +241,17 @@ type DeviceSet struct {
 	Devices int64
 	Digest  [sha256.Size]byte // see ExportDigest
 	// Root is that of a tree over auditlog.SetDevice: what says it proves of each device
-	// that it is one of them, and says nothing of the others. Zeros from before there was
-	// such a tree.
+	// that it is one of them, and says nothing of the others.
 	Root [sha256.Size]byte
 }
 
-// Detail says in the log what a set is.
+// Detail says in the log what a set is: how many devices, and the root. The digest
+// stays out. Whoever holds one of the devices reads the entry, and EUIs are few enough
+// to try: the digest has nothing that hides them. Of what is not complete it says
+// nothing.
 func (s DeviceSet) Detail(detail map[string]string) map[string]string {
-	detail["devices"], detail["digest"] = strconv.FormatInt(s.Devices, 10), hex.EncodeToString(s.Digest[:])
-	if s.Root != [sha256.Size]byte{} {
-		detail["set"] = hex.EncodeToString(s.Root[:])
+	if s.Digest != [sha256.Size]byte{} {
+		detail["devices"], detail["set"] = strconv.FormatInt(s.Devices, 10), hex.EncodeToString(s.Root[:])
 	}
 	return detail
 }

@@ -14,7 +14,6 @@ type Order struct {
 	// Key is the thumbprint of the key to which root keys go.
 	Key     string `json:"key"`
 	Devices int64  `json:"devices"`
-	Digest  string `json:"digest,omitempty"`
 	Org     string `json:"org"` // whose order it is
 	// Member: it is shown that the device is one of Devices.
 	Member bool   `json:"member"`
@@ -82,6 +81,7 @@ func (v *verifier) orders() {
 		sets[s.Of] = s
 	}
 	batchOf := map[string]string{} // by a device's own order
+	ordered := map[string]bool{}   // devices' own orders
 	at := map[string]int{}
 	order := func(reference string, p Event) *Order {
 		i, ok := at[reference]
@@ -100,12 +100,15 @@ func (v *verifier) orders() {
 		}
 		reference, what := referenceOf(p)
 		switch {
+		case e.Kind == KindRelated && reference != "" && neverAsked(p, what):
+			// Nothing was done by it.
 		case e.Kind == KindRelated && reference != "":
 			o := order(reference, p)
 			o.Steps = append(o.Steps, Step{p.Time(), what, p.Actor, e.ID})
 			v.covers(o, e, p, sets)
 		case e.Kind == KindEvent && orderSteps[p.Event] && p.Detail["order"] != "":
 			of := p.Detail["order"]
+			ordered[of] = true
 			if p.Detail["batch"] != "" {
 				batchOf[of] = p.Detail["batch"]
 			}
@@ -123,26 +126,26 @@ func (v *verifier) orders() {
 		}
 		if e.Kind == KindEvent {
 			v.ordered(e, p)
-		}
-	}
-	for _, o := range v.r.Orders {
-		if !o.Member {
-			v.note("nothing shows that the device is one of those of %s, which was asked for before the log commits to that", o.Reference)
+			if by := p.Detail["rekey"]; p.Event == EventExposed && by != "" && !ordered[by] && v.r.Erased == 0 {
+				v.find(FaultOmitted, e.ID, "nothing shows who ordered %s", by)
+			}
 		}
 	}
 }
 
-// covers checks that an order is for the device, where its entry commits to that.
+// neverAsked tells whether a step ended what somebody began and did not ask for: of
+// what devices it would have been nobody has said.
+func neverAsked(p Event, what string) bool {
+	return (what == "withdrawn" || what == "expired") && p.Detail["set"] == "" && p.Detail["devices"] == ""
+}
+
+// covers checks that an order is for the device: each of its entries commits to that.
 func (v *verifier) covers(o *Order, e *Entry, p Event, sets map[string]Set) {
 	if p.Detail["devices"] != "" {
 		o.Devices, _ = strconv.ParseInt(p.Detail["devices"], 10, 64)
-		o.Digest = p.Detail["digest"]
 	}
 	if key := keyOf(p); key != "" {
 		o.Key = key
-	}
-	if p.Detail["set"] == "" { // it was asked for before there were sets, or is another step of what has one
-		return
 	}
 	if s, ok := sets[o.Reference]; !ok || !v.proves(s, p) {
 		v.find(FaultSet, e.ID, "the device is not one of those of %s", o.Reference)
@@ -166,19 +169,24 @@ func (v *verifier) ordered(e *Entry, p Event) {
 	if reference == "" {
 		reference = p.Detail["batch"]
 	}
-	if reference == "" || v.b.Kind == BundleProvenance {
+	switch {
+	case reference == "" && p.Event == EventExposed && p.Detail["rekey"] == "":
+		v.find(FaultOmitted, e.ID, "it does not name the order by which root keys were made readable")
+		return
+	case reference == "":
 		return
 	}
 	requested, known := v.orderEntry(e, p, reference, DetailRequested, "requested")
 	approved, _ := v.orderEntry(e, p, reference, DetailApproved, "approved")
 	switch {
 	case p.Detail[DetailRequested] == "":
-		v.note("%s does not name the entry in which %s was asked for: that was before the log did so", e.ID, reference)
+		v.find(FaultOmitted, e.ID, "it does not name the entry in which %s was asked for", reference)
 	case known && requested.Detail["approval"] == "needed" && p.Detail[DetailApproved] == "":
 		v.find(FaultSet, e.ID, "%s needed somebody's approval, and none is named", reference)
-	case known && approved.Event != "" && (approved.Detail["digest"] != requested.Detail["digest"] || approved.Detail["set"] != requested.Detail["set"] ||
-		approved.Detail["devices"] != requested.Detail["devices"]):
+	case known && approved.Event != "" && (approved.Detail["set"] != requested.Detail["set"] || approved.Detail["devices"] != requested.Detail["devices"]):
 		v.find(FaultSet, e.ID, "%s was approved for other devices than it was asked for", reference)
+	case known && requested.Detail["approval"] == "needed" && approved.Actor == requested.Actor:
+		v.find(FaultSet, e.ID, "%s needed somebody else's approval, and %s approved what he had asked for", reference, approved.Actor)
 	}
 }
 

@@ -42,7 +42,7 @@ type world struct {
 	maker, buyer, stranger joinery.OrgID
 	devices                []joinery.DeviceID
 	n                      int
-	before                 bool // exports are asked for as by earlier versions
+	forge                  func(*joinery.AuditEntry) // what a server would write that lies; nil: nothing
 }
 
 func newWorld(t *testing.T, opt Options) *world {

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
+	"slices"
 	"testing"
 	"time"
 
@@ -184,10 +185,22 @@ func TestRecipient(t *testing.T) {
 	if !state.Device.Disclosed || len(known) != 1 || known[0].Rekey != o.ID || known[0].Recipient != holder.Recipient().Thumbprint() {
 		t.Errorf("%t, %+v", state.Device.Disclosed, known)
 	}
+	a.derived(lorawan.EUI64{2}, "")
+	b, _, err := a.RequestBatch(ctx, a.owner, rekey.NewBatch{Arm: rekey.Arm{JoinEUI: there, Recipient: to}, Select: &joinery.DeviceQuery{}})
+	if err != nil || b.To != "safe" {
+		t.Fatalf("%+v, %v", b, err)
+	}
+	a.work()
 	entries, err := a.store.AuditEntries(ctx, 0, 100)
 	ok(t, err)
+	if !slices.ContainsFunc(entries, func(e joinery.AuditEntry) bool { return e.Event == joinery.AuditRekeyBatchDone }) {
+		t.Error("the batch is not done")
+	}
 	exposed := 0
 	for _, e := range entries {
+		if joinery.SharedWithLaterOwners(e.Event) && e.Detail["to"] != "" {
+			t.Errorf("%s tells later owners what the recipient is called: %v", e.Event, e.Detail)
+		}
 		if e.Event == joinery.AuditKeysExposed && e.Device == id {
 			exposed++
 		}

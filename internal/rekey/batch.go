@@ -341,7 +341,8 @@ func (s *Service) ownBatch(ctx context.Context, caller joinery.Caller, id joiner
 
 func (s *Service) batchEntry(caller joinery.Caller, event joinery.AuditEvent, b joinery.RekeyBatch) joinery.AuditEntry {
 	set := joinery.DeviceSet{Devices: b.Devices, Digest: b.Digest, Root: b.Root}
-	detail := set.Detail(map[string]string{"batch": b.ID.String(), "new_join_eui": b.JoinEUI.String(), "to": b.To, "key": b.Thumbprint})
+	detail := set.Detail(map[string]string{"batch": b.ID.String(), "new_join_eui": b.JoinEUI.String(), "key": b.Thumbprint})
+	nameServer(detail, b.Server, b.To)
 	if b.RekeyKey {
 		detail["rekeying_key"] = "goes with it"
 	}

@@ -421,12 +421,22 @@ func (s *Service) entry(caller joinery.Caller, event joinery.AuditEvent, d joine
 
 func (s *Service) orderEntry(caller joinery.Caller, event joinery.AuditEvent, d joinery.Device, o joinery.RekeyOrder) joinery.AuditEntry {
 	detail := map[string]string{
-		"order": o.ID.String(), "cookie": o.Rekey.Cookie.String(), "new_join_eui": o.Rekey.JoinEUI.String(), "to": o.To, "key": o.Thumbprint,
+		"order": o.ID.String(), "cookie": o.Rekey.Cookie.String(), "new_join_eui": o.Rekey.JoinEUI.String(), "key": o.Thumbprint,
 	}
+	nameServer(detail, o.Server, o.To)
 	if o.RekeyKey {
 		detail["rekeying_key"] = "goes with it"
 	}
 	return s.entry(caller, event, d, detail)
+}
+
+// nameServer says in the log to which pinned Join Server keys are to go. What an
+// organisation calls a recipient is its own word, and later owners read the entry: they
+// have the key's thumbprint.
+func nameServer(detail map[string]string, server joinery.JoinServerID, to string) {
+	if server != 0 {
+		detail["to"] = to
+	}
 }
 
 // sign makes a signed file.

@@ -145,12 +145,13 @@ func (c conn) deviceSets(subjects []int64) (sets []int64, err error) {
 	return sets, err
 }
 
-// proof shows that a device is in a set.
+// proof shows that a device is in a set that somebody asked for: to one that is not
+// complete devices may have come since.
 func (s setSource) proof(c conn, id int64, device joinery.DeviceID) (set auditlog.Set, found bool, err error) {
 	var size int64
 	var salt, nodes []byte
 	found, err = c.one("SELECT i.idx, o.devices, s.salt, s.nodes, i.join_eui FROM device_set s JOIN "+s.of+" o ON o.id = s.id JOIN "+s.table+" i ON i."+s.owner+
-		" = s.id AND i.device = ? WHERE s.id = ?", func(r *row) error {
+		" = s.id AND i.device = ? WHERE s.id = ? AND o.digest IS NOT NULL", func(r *row) error {
 		set.Row, size, salt, nodes = r.int(), r.int(), r.blob(), r.blob()
 		set.JoinEUI = r.eui().String()
 		return nil
