@@ -135,13 +135,13 @@ func (b *Bus) HangUp() {
 // wake wakes the chip and puts the answer to that in its output. One that is awake
 // keeps what it has.
 func (b *Bus) wake() bool {
-	f := b.fault(Transaction{Kind: Wake})
 	b.tick()
-	if f.Kind == NACK {
-		return false
-	}
 	if b.left {
 		b.awake, b.left = false, false
+	}
+	f := b.fault(Transaction{Kind: Wake, Awake: b.awake})
+	if f.Kind == NACK {
+		return false
 	}
 	if b.awake || f.Kind == WakeFailure {
 		return b.awake

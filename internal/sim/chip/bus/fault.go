@@ -28,6 +28,8 @@ const (
 // Transaction is one transaction, before the chip heard of it.
 type Transaction struct {
 	Kind TransactionKind
+	// Awake, of a Wake, is that the chip was awake, and has nothing to do or to say.
+	Awake bool
 	// Of a Command: which, and its packet, which is not to be kept.
 	Op     chip.Opcode
 	Packet []byte
@@ -64,6 +66,11 @@ func (f Fault) fits(kind TransactionKind) bool {
 		return kind == Wake
 	}
 	return true
+}
+
+// does tells whether a fault does something to a transaction.
+func (f Fault) does(t Transaction) bool {
+	return f.fits(t.Kind) && (!t.Awake || f.Kind == PowerLoss || f.Kind == NACK)
 }
 
 // Faults says of each transaction what goes wrong. Next is called once for each, in
@@ -105,7 +112,7 @@ func (s *Script) Next(t Transaction) (f Fault) {
 			continue
 		}
 		s.seen[i]++
-		if n := s.seen[i]; n >= r.From && (r.Count == 0 || n < r.From+r.Count) && !found {
+		if n := s.seen[i]; n >= r.From && (r.Count == 0 || n < r.From+r.Count) && !found && r.Fault.does(t) {
 			f, found = r.Fault, true
 			s.hits++
 		}
@@ -131,7 +138,8 @@ var kindNames = map[string]TransactionKind{"transaction": 0, "wake": Wake, "writ
 // behind it N of them, +* all that follow. FAULT is power-loss, nack, no-wake, crc,
 // error XX (a status in hexadecimal) or slow DURATION; the last four of those
 // transactions only that have such a thing: crc of wakes, reads and commands, error and
-// slow of wakes and commands, no-wake of wakes. What follows a # is ignored.
+// slow of wakes and commands, no-wake of wakes, and of those only where the chip was not awake. What follows a # is
+// ignored.
 func ParseScript(r io.Reader) (*Script, error) {
 	var rules []Rule
 	lines := bufio.NewScanner(r)
@@ -246,7 +254,7 @@ func (d *random) Next(t Transaction) Fault {
 	if d.r.IntN(d.every) != 0 {
 		return Fault{}
 	}
-	some := slices.DeleteFunc(slices.Clone(drawn), func(f Fault) bool { return !f.fits(t.Kind) })
+	some := slices.DeleteFunc(slices.Clone(drawn), func(f Fault) bool { return !f.does(t) })
 	return some[d.r.IntN(len(some))]
 }
 

@@ -107,6 +107,19 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// A fault that does nothing, since the chip was awake before, did not happen.
+func TestFaultsOfWhoIsAwake(t *testing.T) {
+	for text, want := range map[string]int{"wake 2 no-wake": 0, "wake 2 crc": 0, "wake 2 slow 1s": 0, "wake 2 error 07": 0, "wake 2 nack": 1, "wake 2 power-loss": 1} {
+		s := script(t, text)
+		b := New(newChip(t), Options{Faults: s})
+		b.Write(0, nil)
+		b.Write(0, nil)
+		if s.Hits() != want {
+			t.Errorf("%s: happened %d times, want %d", text, s.Hits(), want)
+		}
+	}
+}
+
 // A command that met an error was not carried out.
 func TestCommandErrorDoesNothing(t *testing.T) {
 	b := New(newChip(t), Options{Faults: script(t, "Counter 2 error 05")})
