@@ -296,7 +296,9 @@ func TestRekeyApproved(t *testing.T) {
 	ordinary("rejected")
 	o.ID, o.At, o.Rekey.Cookie = joinery.NewRekeyID(), h.clock(), lorawan.Cookie{2}
 	ok(t, h.store.ArmRekey(t.Context(), o, 0, h.audit(joinery.AuditRekeyRequested)))
-	ok(t, h.store.ApproveRekeys(t.Context(), []joinery.RekeyOrder{o}, nil, []joinery.AuditEntry{h.audit(joinery.AuditRekeyApproved)}))
+	approved := h.audit(joinery.AuditRekeyApproved)
+	approved.Actor = "another"
+	ok(t, h.store.ApproveRekeys(t.Context(), []joinery.RekeyOrder{o}, nil, []joinery.AuditEntry{approved}))
 	state := h.state(d.Device)
 	ok(t, h.store.DiscloseRekey(t.Context(), state, o, joinery.NewKeySetID(), h.audit(joinery.AuditRekeyHandedOver), h.audit(joinery.AuditKeysExposed)))
 	ok(t, h.store.EndRekey(t.Context(), o.ID, h.org, joinery.RekeyCancelled, h.audit(joinery.AuditRekeyCancelled)))
