@@ -314,6 +314,10 @@ func (x stepStore) ArrivalNews(ctx context.Context, from joinery.JoinServerID, a
 	return list, newest, err
 }
 
+func (x stepStore) CameBy(ctx context.Context, device joinery.DeviceID) (joinery.Arrival, error) {
+	return step(x.s, "CameBy", func() (joinery.Arrival, error) { return x.db.CameBy(ctx, device) })
+}
+
 func (x stepStore) Expect(ctx context.Context, want joinery.Expectation, limit int, entry joinery.AuditEntry) error {
 	return act(x.s, "Expect", func() error { return x.db.Expect(ctx, want, limit, entry) })
 }
