@@ -177,22 +177,6 @@ func (d *DB) Appraise(ctx context.Context, id joinery.DeviceID) (a joinery.Appra
 	return a, err
 }
 
-// floors gives the highest counters of what tokens of a device measured beside the
-// application, by its type, also of releases that were withdrawn: what the maker took
-// back, nobody brings back what was before it.
-func (c conn) floors(id joinery.DeviceID) (floors map[string]uint32, err error) {
-	err = c.each(`SELECT s.component, max(coalesce(f.floor, f.counter)) FROM attest_shown s JOIN firmware_release f ON f.id = s.firmware
-		WHERE s.device = ? GROUP BY s.component`, func(r *row) error {
-		if floors == nil {
-			floors = map[string]uint32{}
-		}
-		component := r.text()
-		floors[component] = uint32(r.int())
-		return nil
-	}, id)
-	return floors, err
-}
-
 // ReleasesByDigest gives the releases of an organisation's products that have one of
 // some digests, the withdrawn ones, too.
 func (d *DB) ReleasesByDigest(ctx context.Context, org joinery.OrgID, digests [][32]byte) (list []joinery.Release, err error) {
@@ -275,23 +259,6 @@ func (d *DB) PutAttestation(ctx context.Context, r joinery.AttestResult, a joine
 		a.Detail["valid"] = next.Level(r.At).String()
 		return next, t.finish(err, a)
 	})
-}
-
-// putShown notes what a token measured beside the application: of a type the lowest.
-func (t *tx) putShown(r joinery.AttestResult) error {
-	lowest := map[string]joinery.AttestComponent{}
-	for _, c := range r.Components {
-		if known, ok := lowest[c.Type]; !ok || c.Counter < known.Counter {
-			lowest[c.Type] = c
-		}
-	}
-	for _, c := range lowest {
-		err := t.exec("INSERT INTO attest_shown (device, component, firmware) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", r.Device, c.Type, c.Release)
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // attestRule reads the owner's rule for a device; nil: none.
@@ -455,69 +422,6 @@ func (c conn) attestations(device joinery.DeviceID) (list []joinery.Attestation,
 	return list, err
 }
 
-// EndUnvouched has what at most limit devices have shown rest no more on pins that went,
-// and tells their owners; it gives how many results it found, which is limit where there
-// may be more.
-func (d *DB) EndUnvouched(ctx context.Context, now time.Time, limit int) (n int, err error) {
-	var due int64
-	err = d.read(ctx, func(c conn) error {
-		due, err = c.integer("SELECT signer FROM attest_unpinned LIMIT 1")
-		return err
-	})
-	if err != nil || due == 0 {
-		return 0, err
-	}
-	return write(ctx, d, func(t *tx) (int, error) {
-		type one struct {
-			device joinery.DeviceID
-			level  joinery.AttestLevel
-		}
-		var list []one
-		at, err := t.integer("SELECT at FROM attest_unpinned WHERE signer = ?", due)
-		if err == nil {
-			err = t.each("SELECT device, level FROM attest_result WHERE signer = ? AND unpinned_at IS NULL ORDER BY device, level LIMIT ?", func(r *row) error {
-				list = append(list, one{joinery.DeviceID(r.int()), joinery.AttestLevel(r.int())})
-				return nil
-			}, due, limit)
-		}
-		for _, o := range list {
-			if err == nil {
-				err = t.unpin(o.device, o.level, at, now)
-			}
-		}
-		if err == nil && len(list) < limit {
-			err = t.exec("DELETE FROM attest_unpinned WHERE signer = ?", due)
-		}
-		return len(list), err
-	})
-}
-
-func (t *tx) unpin(id joinery.DeviceID, level joinery.AttestLevel, at int64, now time.Time) error {
-	var owner joinery.OrgID
-	var a joinery.Attested
-	if _, err := t.one("SELECT org, "+attestedColumns+" FROM device WHERE id = ?", func(r *row) error {
-		owner, a = joinery.OrgID(r.int()), scanAttested(r)
-		return nil
-	}, id); err != nil {
-		return err
-	}
-	was := a.BasisOf(level)
-	a.Basis[level-1] = joinery.AttestAny
-	err := inOrder(
-		func() error {
-			return t.exec("UPDATE attest_result SET basis = 0, unpinned_at = ? WHERE device = ? AND level = ?", at, id, level)
-		},
-		func() error { return t.exec("UPDATE device SET attest_basis = ? WHERE id = ?", packedBasis(a), id) },
-		func() error { return t.advance(id) }) // a join under way is judged again
-	if err != nil || a.Until[level-1].IsZero() || was == joinery.AttestAny { // it did not count, or rested on nothing
-		return err
-	}
-	return t.audit(joinery.AuditEntry{
-		At: now, Event: joinery.AuditAttestUnvouched, Actor: "server", Org: owner, Device: id,
-		Detail: map[string]string{"level": level.String(), "basis": joinery.AttestAny.String(), "was": was.String(), "reason": "signer-removed"},
-	})
-}
-
 // EndAttestations tells the owners of at most limit devices that a level ended by its
 // time, each once, whichever server does it; it gives how many devices it looked at.
 func (d *DB) EndAttestations(ctx context.Context, now time.Time, limit int) (n int, err error) {
@@ -658,38 +562,3 @@ func (d *DB) DropEvidenceFragments(ctx context.Context, device joinery.DeviceID,
 		return n > 0, err
 	})
 }
-
-// attestRules are the invariants of attestation.
-var attestRules = []rule{
-	{"attest_component", deviceID, "it belongs to a result of a token", fixTamper,
-		"SELECT c.device FROM attest_component c LEFT JOIN attest_result r ON r.device = c.device AND r.level = c.level WHERE r.kind IS NULL OR r.level <> 3"},
-	{"firmware_release", releaseID, "it was withdrawn with the key that signed it", fixTamper,
-		`SELECT f.id FROM firmware_release f JOIN product_key k ON k.id = f.key JOIN product p ON p.id = f.product
-		WHERE k.removed_at IS NOT NULL AND f.withdrawn_at IS NULL AND p.removed_at IS NULL`},
-	{"device", deviceID, "its levels end when the results say that count", fixTamper,
-		`SELECT d.id FROM device d WHERE coalesce(d.attest_l1, 0) <> coalesce((SELECT until FROM attest_result WHERE device = d.id AND level = 1 AND ended_at IS NULL), 0)
-		OR coalesce(d.attest_l2, 0) <> coalesce((SELECT until FROM attest_result WHERE device = d.id AND level = 2 AND ended_at IS NULL), 0)
-		OR coalesce(d.attest_l3, 0) <> coalesce((SELECT until FROM attest_result WHERE device = d.id AND level = 3 AND ended_at IS NULL), 0)`},
-	{"device", deviceID, "its levels rest on what the results that count rest on", fixTamper,
-		`SELECT d.id FROM device d WHERE coalesce(d.attest_basis, 0) % 64 <> (SELECT coalesce(sum(CASE r.level WHEN 1 THEN r.basis WHEN 2 THEN 4 * r.basis ELSE 16 * r.basis END), 0)
-		FROM attest_result r WHERE r.device = d.id AND r.ended_at IS NULL) OR coalesce(d.attest_basis, 0) >= 64 AND d.attest_rule IS NULL`},
-	{"attest_result", deviceID, "one that is vouched for rests on a key of its maker, or on a signer that is pinned", fixTamper,
-		`SELECT a.device FROM attest_result a LEFT JOIN signer s ON s.id = a.signer LEFT JOIN attest_unpinned u ON u.signer = a.signer
-		WHERE a.basis > 0 AND a.key IS NULL AND s.id IS NULL AND u.signer IS NULL OR a.basis = 2 AND a.chain <> 'checked'`},
-	{"attest_shown", deviceID, "it is about releases of the device's maker", fixTamper,
-		`SELECT s.device FROM attest_shown s JOIN device d ON d.id = s.device JOIN firmware_release f ON f.id = s.firmware JOIN product p ON p.id = f.product WHERE p.org <> d.maker`},
-	{"attest_result", deviceID, "one of L2 or L3 is about a release, of the product's maker who made the device", fixTamper,
-		`SELECT a.device FROM attest_result a JOIN device d ON d.id = a.device LEFT JOIN firmware_release f ON f.id = a.firmware
-		LEFT JOIN product p ON p.id = f.product WHERE a.firmware IS NOT NULL AND p.org <> d.maker OR a.level > 1 AND a.firmware IS NULL
-		OR f.digest <> a.digest OR f.counter <> a.counter`},
-	{"attest_challenge", deviceID, "it was asked for by who holds the device", fixTamper,
-		"SELECT c.device FROM attest_challenge c JOIN device d ON d.id = c.device WHERE c.org <> d.org OR d.deleted_at IS NOT NULL"},
-	{"firmware_release", releaseID, "a key of its product verified it", fixTamper,
-		"SELECT f.id FROM firmware_release f JOIN product_key k ON k.id = f.key WHERE k.product <> f.product OR k.use <> 'release'"},
-	{"product_range", productID, "it overlaps no other of the same maker", "have the maker remove one of the products",
-		`SELECT a.product FROM product_range a JOIN product p ON p.id = a.product JOIN product o ON o.org = p.org JOIN product_range b ON b.product = o.id
-		WHERE p.removed_at IS NULL AND o.removed_at IS NULL AND a.first < b.first AND b.first <= a.last`},
-}
-
-func releaseID(id int64) string { return joinery.ReleaseID(id).String() }
-func productID(id int64) string { return joinery.ProductID(id).String() }

@@ -227,7 +227,7 @@ var damages = []struct{ name, table, rule, statement string }{
 		"INSERT INTO rekey_batch_item (batch, idx, device, join_eui, dev_eui, epoch, state, rekey, code, reason) SELECT 1, 0, id, join_eui, dev_eui, owner_epoch, 1, 1, '', '' FROM device WHERE id = " + firstDevice},
 	{"order armed by nobody", "rekey", "was approved by somebody", "INSERT INTO join_server (id, name, transport_key, created_at) VALUES (1, 'x', x'00', 0); " +
 		"INSERT INTO rekey SELECT 1, id, 'cancelled', join_eui, x'01020304050607', 1, NULL, '', org, 'a', NULL, 0, 7, NULL, 9, 0, NULL, NULL, 8, 0 FROM device WHERE id = " + firstDevice},
-	{"order approved by who asked", "rekey", "not by who asked", "INSERT INTO join_server (id, name, transport_key, created_at) VALUES (1, 'x', x'00', 0); " +
+	{"order approved by who asked", "rekey", "not approved by who asked", "INSERT INTO join_server (id, name, transport_key, created_at) VALUES (1, 'x', x'00', 0); " +
 		"INSERT INTO rekey SELECT 1, id, 'cancelled', join_eui, x'01020304050607', 1, NULL, '', org, 'a', NULL, 0, 7, 'a', 9, 0, NULL, NULL, 8, 0 FROM device WHERE id = " + firstDevice},
 	{"order of no batch", "rekey", "as one of many", "INSERT INTO join_server (id, name, transport_key, created_at) VALUES (1, 'x', x'00', 0); " +
 		"INSERT INTO rekey SELECT 1, id, 'cancelled', join_eui, x'01020304050607', 1, NULL, '', org, 'a', NULL, 0, 0, 'b', 1, 0, NULL, NULL, 1, 0 FROM device WHERE id = " + firstDevice},
@@ -243,6 +243,9 @@ var damages = []struct{ name, table, rule, statement string }{
 		"SELECT id, 1, 'possession', 'v', 0, 1, 1, zeroblob(32), '', 0, zeroblob(32), 1 FROM device WHERE id = " + firstDevice},
 	{"chain that was not checked", "attest_result", "that is vouched for", "INSERT INTO attest_result (device, level, kind, verifier, at, until, ended_at, digest, version, counter, evidence, basis, chain) " +
 		"SELECT id, 1, 'possession', 'v', 0, 1, 1, zeroblob(32), '', 0, zeroblob(32), 2, 'failed' FROM device WHERE id = " + firstDevice},
+	{"unpinned and there", "attest_unpinned", "a signer that is gone", "INSERT INTO signer (id, org, name, kid, x5t_s256, certificate, join_eui_first, join_eui_last, dev_eui_first, dev_eui_last, master, generation, created_at) " +
+		"SELECT 1, id, 's', '', '', x'00', zeroblob(8), zeroblob(8), zeroblob(8), zeroblob(8), '', 0, 0 FROM organisation LIMIT 1; " +
+		"INSERT INTO attest_unpinned (signer, at) VALUES (1, 0)"},
 	{"component of another maker's release", "attest_shown", "releases of the device's maker", "INSERT INTO product (id, org, name, hardware, created_at) SELECT 1, min(id), 'p', 'h', 0 FROM organisation WHERE id <> (SELECT maker FROM device WHERE id = " + firstDevice + "); " +
 		"INSERT INTO product_key (id, product, device, use, public, created_at) VALUES (1, 1, 0, 'release', x'00', 0); " +
 		"INSERT INTO firmware_release (id, product, version, digest, counter, statement, key, at) VALUES (1, 1, '1', zeroblob(32), 0, x'00', 1, 0); " +
@@ -288,6 +291,8 @@ var damages = []struct{ name, table, rule, statement string }{
 		"INSERT INTO refusal_unknown SELECT peer, join_eui, CAST(printf('%08d', i) AS BLOB), reason, 1, 0, 0, received FROM refusal_unknown, n"},
 	{"attempts over the bound", "attempt", "at most 257 rows", "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300) " +
 		"INSERT INTO attempt SELECT (SELECT min(id) FROM organisation), 0, 'a', 'act ' || i, 'no-right', 1, 0, 0, 0 FROM n"},
+	{"attempts of a device over the bound", "attempt", "at most 17 rows", "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 18) " +
+		"INSERT INTO attempt SELECT org, id, 'a', 'act ' || i, 'no-right', 1, 0, 0, 0 FROM device, n WHERE id = " + firstDevice},
 	{"attempts at nothing", "attempt", "a device that is here", "INSERT INTO attempt SELECT min(id), 77, 'a', 'x', 'not-held', 1, 0, 0, 0 FROM organisation"},
 	{"refusals of a removed peer", "peer", "by device only", "UPDATE refusal_peer SET peer = (SELECT id FROM peer WHERE removed_at > 0)"},
 	{"refusal of a deleted device", "device", "deleted device has no binding", "UPDATE refusal_device SET device = " + deletedDevice},

@@ -35,7 +35,14 @@ func (f *checkup) refusals() error {
 			return err
 		}
 	}
-	err := f.c.each("SELECT a.org FROM attempt a WHERE a.device <> 0 AND NOT EXISTS (SELECT 1 FROM device WHERE id = a.device AND deleted_at IS NULL)", func(r *row) error {
+	err := f.c.each("SELECT device FROM attempt WHERE device > 0 GROUP BY org, device HAVING count(*) > ?", func(r *row) error {
+		f.report("attempt", deviceID(r.int()), fmt.Sprintf("at most %d rows are kept of a device and an organisation", joinery.MaxDeviceAttempts+1), fixRefusals)
+		return nil
+	}, joinery.MaxDeviceAttempts+1)
+	if err != nil {
+		return err
+	}
+	err = f.c.each("SELECT a.org FROM attempt a WHERE a.device <> 0 AND NOT EXISTS (SELECT 1 FROM device WHERE id = a.device AND deleted_at IS NULL)", func(r *row) error {
 		f.report("attempt", orgID(r.int()), "it is about a device that is here, or about none", fixRefusals)
 		return nil
 	})

@@ -13,7 +13,7 @@ import (
 var rekeyRules = []rule{
 	{"rekey", rekeyID, "an order that waited for another person was approved by somebody", fixTamper,
 		"SELECT id FROM rekey WHERE armed_at IS NOT NULL AND armed_at <> at AND decided_by IS NULL"},
-	{"rekey", rekeyID, "and not by who asked for it", fixTamper,
+	{"rekey", rekeyID, "an order that waited for another person was not approved by who asked for it", fixTamper,
 		"SELECT id FROM rekey WHERE armed_at IS NOT NULL AND decided_by = actor"},
 	{"rekey_batch", rekeyBatchID, "what waited for another person was not approved by who asked for it", fixTamper,
 		"SELECT id FROM rekey_batch WHERE needs_approval = 1 AND state IN ('approved', 'done') AND decided_by = requested_by"},
