@@ -135,11 +135,10 @@ func owners(state joinery.ActivationState, o joinery.RekeyOrder) error {
 	return nil
 }
 
-// passed notes that the owner sees to a hand-over, or knows how it ended. That a file
-// went is noted also where no other way leads there: the pin may change, and what went
-// with the owner is not called back then.
+// passed notes that the owner sees to a hand-over, or knows how it ended, where
+// this server would have seen to it; see NoteHandover for where it would not.
 func (s *Service) passed(ctx context.Context, caller joinery.Caller, d joinery.Device, o joinery.RekeyOrder, state joinery.PassageState) error {
-	if o.Passage == nil && state != joinery.PassageFile {
+	if o.Passage == nil {
 		return nil
 	}
 	p := joinery.Passage{State: state, Said: "by a file", ChangedAt: s.now().UTC().Truncate(time.Millisecond)}

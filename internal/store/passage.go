@@ -72,9 +72,8 @@ func (d *DB) PassageCounts(ctx context.Context) (counts map[joinery.PassageState
 	return counts, err
 }
 
-// MovePassage notes how far the hand-over of an order has come; with PassageFile also
-// where its Join Server is not reached, so that nobody takes it for one that did not begin.
-// One that has ended stays, and a state that it has already leaves no entry. What came between since it
+// MovePassage notes how far the hand-over of an order has come. One that has ended
+// stays, and a state that it has already leaves no entry. What came between since it
 // was taken up (p.Lease), such as a key set to be offered, stays due. CodeNotFound.
 func (d *DB) MovePassage(ctx context.Context, id joinery.RekeyID, p joinery.Passage, a joinery.AuditEntry) error {
 	return d.do(ctx, func(t *tx) error { return t.movePassage(id, p, a) })
@@ -91,8 +90,6 @@ func (t *tx) movePassage(id joinery.RekeyID, p joinery.Passage, a joinery.AuditE
 	switch {
 	case err != nil:
 		return err
-	case !found && p.State == joinery.PassageFile:
-		return t.carry(id, p, a)
 	case !found:
 		return notFound("hand-over of that order")
 	case former == joinery.PassageJoined, former == joinery.PassageFile && p.State != joinery.PassageJoined:
@@ -119,16 +116,6 @@ func (t *tx) movePassage(id joinery.RekeyID, p joinery.Passage, a joinery.AuditE
 		return nil
 	}
 	return t.audit(a)
-}
-
-// carry notes that the owner of an order took its root keys along as a file.
-func (t *tx) carry(id joinery.RekeyID, p joinery.Passage, a joinery.AuditEntry) error {
-	n, err := t.changes(`INSERT INTO passage (rekey, state, said, tries, changed_at)
-		SELECT id, 'file', CAST(? AS TEXT), 0, CAST(? AS INTEGER) FROM rekey WHERE id = ? AND join_server IS NOT NULL`, p.Said, p.ChangedAt, id)
-	if err == nil && n == 0 {
-		err = notFound("order to a Join Server")
-	}
-	return t.finish(err, a)
 }
 
 func blobOrNull(b []byte) any {
@@ -229,7 +216,9 @@ func (d *DB) NoteOffered(ctx context.Context, to joinery.JoinServer, now time.Ti
 }
 
 // NoteHandover writes, before root keys leave for a Join Server as a file, that they
-// do: all, or none. CodeConflict where one order does not go there any more.
+// do: all, or none. So their hand-over has begun also where no other way leads there: the
+// pin may change, and what went with the owner is not called back then. CodeConflict where
+// one order does not go there any more.
 func (d *DB) NoteHandover(ctx context.Context, to joinery.JoinServer, now time.Time, list []joinery.PassageOffer) error {
 	return d.do(ctx, func(t *tx) error {
 		for _, o := range list {
@@ -239,6 +228,9 @@ func (d *DB) NoteHandover(ctx context.Context, to joinery.JoinServer, now time.T
 			}
 			if err == nil {
 				err = t.audit(o.Entry)
+			}
+			if err == nil {
+				err = t.exec("INSERT INTO passage (rekey, state, said, tries, changed_at) VALUES (?, 'file', 'by a file', 0, ?) ON CONFLICT DO NOTHING", o.Order, o.Entry.At)
 			}
 			if err != nil {
 				return err

@@ -130,7 +130,7 @@ func repinned(t *testing.T, open func(testing.TB) Backend) {
 	taken := w.order(carried, 4)
 	taken.Thumbprint = "former"
 	w.ok(w.ArmRekey(w.ctx, taken, j.ID, w.audit(joinery.AuditRekeyArmed)))
-	w.ok(w.MovePassage(w.ctx, taken.ID, joinery.Passage{State: joinery.PassageFile, ChangedAt: epoch}, w.audit(joinery.AuditRekeyPassage)))
+	w.ok(w.NoteHandover(w.ctx, j, epoch, []joinery.PassageOffer{{Order: taken.ID, Owner: w.org, Sum: []byte("sum"), Entry: w.audit(joinery.AuditRekeyHandedOver)}}))
 	past := w.order(ended, 5) // of an earlier version, and confirmed
 	w.ok(w.ArmRekey(w.ctx, past, j.ID, w.audit(joinery.AuditRekeyArmed)))
 	w.send(ended, past)
