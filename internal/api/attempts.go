@@ -1,8 +1,9 @@
 package api
 
 import (
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
-	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strings"
@@ -54,15 +55,17 @@ func attemptAt(operation string, caller joinery.Caller, err error, about joinery
 const maxAttempted = 32
 
 // attemptedAll notes the attempts of one request. Of more than maxAttempted it takes some
-// at random, so that none hides behind others, and one about no device stands for the
+// from a random place on, so that none hides behind others, and one about no device stands for the
 // rest: whose credential it was is told that there were more.
 func (s *Server) attemptedAll(list []joinery.Attempt) {
 	if s.Attempts == nil {
 		return
 	}
 	if len(list) > maxAttempted {
-		rand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
-		list = list[:maxAttempted]
+		var b [8]byte
+		rand.Read(b[:]) // never fails (crypto/rand)
+		from := int(binary.BigEndian.Uint64(b[:]) % uint64(len(list)))
+		list = slices.Concat(list[from:], list[:from])[:maxAttempted]
 		rest := list[0]
 		rest.Reason, rest.Device, rest.JoinEUI, rest.DevEUI = joinery.AttemptOther, 0, lorawan.EUI64{}, lorawan.EUI64{}
 		if concerns(rest) {
