@@ -126,9 +126,7 @@ func (v *verifier) orders() {
 		}
 		if e.Kind == KindEvent {
 			v.ordered(e, p)
-			if by := p.Detail["rekey"]; p.Event == EventExposed && by != "" && !ordered[by] && v.r.Erased == 0 {
-				v.find(FaultOmitted, e.ID, "nothing shows who ordered %s", by)
-			}
+			v.rekeyed(e, p, ordered)
 		}
 	}
 }
@@ -160,6 +158,14 @@ func keyOf(p Event) string {
 		return p.Detail["recipient"]
 	}
 	return p.Detail["key"]
+}
+
+// rekeyed checks that it is shown who ordered the rekeying by which root keys were made
+// readable. What was erased may have been that.
+func (v *verifier) rekeyed(e *Entry, p Event, ordered map[string]bool) {
+	if by := p.Detail["rekey"]; p.Event == EventExposed && by != "" && !ordered[by] && v.r.Erased == 0 {
+		v.find(FaultOmitted, e.ID, "nothing shows who ordered %s", by)
+	}
 }
 
 // ordered checks that the entries are there in which what an event tells of was asked

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"net/http"
 	"slices"
@@ -23,9 +25,14 @@ type Attempts interface {
 // attempted notes that a request was refused, and what it was about. Whether there is
 // such a device, and who is to be told, is found out behind.
 func (s *Server) attempted(operation string, caller joinery.Caller, err error, about joinery.DeviceRef) {
+	s.attemptedAll(attemptAt(operation, caller, err, about))
+}
+
+// attemptAt is an attempt that somebody may have to be told of, or none.
+func attemptAt(operation string, caller joinery.Caller, err error, about joinery.DeviceRef) []joinery.Attempt {
 	reason := attemptReasons[joinery.CodeOf(err)]
-	if reason == "" || s.Attempts == nil {
-		return
+	if reason == "" {
+		return nil
 	}
 	a := joinery.Attempt{
 		At: time.Now().UTC().Truncate(time.Millisecond), Act: operation, Reason: reason, By: caller.Name, Org: caller.Org, Operator: caller.Operator,
@@ -37,8 +44,36 @@ func (s *Server) attempted(operation string, caller joinery.Caller, err error, a
 	if a.Operator {
 		a.Org = 0 // whose credential it is, not for whom it acts
 	}
-	if concerns(a) {
-		s.Attempts.Attempt(&a)
+	if !concerns(a) {
+		return nil
+	}
+	return []joinery.Attempt{a}
+}
+
+// maxAttempted bounds the devices of one request of which attempts are noted: who names
+// thousands that are not there leaves room for what others are refused.
+const maxAttempted = 32
+
+// attemptedAll notes the attempts of one request. Of more than maxAttempted it takes some
+// from a random place on, so that none hides behind others, and one about no device stands for the
+// rest: whose credential it was is told that there were more.
+func (s *Server) attemptedAll(list []joinery.Attempt) {
+	if s.Attempts == nil {
+		return
+	}
+	if len(list) > maxAttempted {
+		var b [8]byte
+		rand.Read(b[:]) // never fails (crypto/rand)
+		from := int(binary.BigEndian.Uint64(b[:]) % uint64(len(list)))
+		list = slices.Concat(list[from:], list[:from])[:maxAttempted]
+		rest := list[0]
+		rest.Reason, rest.Device, rest.JoinEUI, rest.DevEUI = joinery.AttemptOther, 0, lorawan.EUI64{}, lorawan.EUI64{}
+		if concerns(rest) {
+			list = append(list, rest)
+		}
+	}
+	for i := range list {
+		s.Attempts.Attempt(&list[i])
 	}
 }
 
@@ -62,17 +97,17 @@ func concerns(a joinery.Attempt) bool {
 	return named || !a.Reason.OfHolder() && (a.Org != 0 || a.Operator)
 }
 
-// attemptedClaim is attempted for what shows an owner token: of a wrong one the
-// custody log has a count of its own for who holds the device.
-func (s *Server) attemptedClaim(operation string, caller joinery.Caller, err error, joinEUI, devEUI lorawan.EUI64, withToken bool) {
+// claimAt is attemptAt for what shows an owner token: of a wrong one the custody log
+// has a count of its own for who holds the device.
+func claimAt(operation string, caller joinery.Caller, err error, joinEUI, devEUI lorawan.EUI64, withToken bool) []joinery.Attempt {
 	about := joinery.DeviceRef{JoinEUI: joinEUI, DevEUI: devEUI}
 	if withToken && joinery.CodeOf(err) == joinery.CodeForbidden {
 		about = joinery.DeviceRef{}
 	}
 	if operation == "openDispute" && joinery.CodeOf(err) == joinery.CodeConflict {
-		return // the challenge was used, it is disputed already, or nobody holds it
+		return nil // the challenge was used, it is disputed already, or nobody holds it
 	}
-	s.attempted(operation, caller, err, about)
+	return attemptAt(operation, caller, err, about)
 }
 
 // attemptedBy notes that the request of a route was refused.
@@ -84,11 +119,11 @@ func (s *Server) attemptedBy(operation string, caller joinery.Caller, err error,
 		id, _ := in.parse()
 		s.attempted(operation, caller, err, joinery.DeviceRef{ID: id})
 	case *body[client.NewClaim]:
-		s.attemptedClaim(operation, caller, err, in.Body.JoinEUI, in.Body.DevEUI, true)
+		s.attemptedAll(claimAt(operation, caller, err, in.Body.JoinEUI, in.Body.DevEUI, true))
 	case *body[client.RoamingRule]:
 		s.attempted(operation, caller, err, joinery.DeviceRef{ID: in.Body.Device})
 	case *body[client.NewDispute]:
-		s.attemptedClaim(operation, caller, err, in.Body.JoinEUI, in.Body.DevEUI, in.Body.OwnerToken != "")
+		s.attemptedAll(claimAt(operation, caller, err, in.Body.JoinEUI, in.Body.DevEUI, in.Body.OwnerToken != ""))
 	default:
 		s.attempted(operation, caller, err, joinery.DeviceRef{})
 	}
@@ -103,13 +138,15 @@ func pathDevice(r *http.Request) (id joinery.DeviceID) {
 	return id
 }
 
-// attemptedAct notes that one act of a batch was refused.
-func (s *Server) attemptedAct(caller joinery.Caller, a claim.Act, o claim.Outcome) {
-	if a.Kind == claim.Claiming {
-		s.attemptedClaim("changeOwnership", caller, o.Err, a.JoinEUI, a.DevEUI, true)
-	} else if joinery.CodeOf(o.Err) != joinery.CodeConflict {
-		s.attempted("changeOwnership", caller, o.Err, joinery.DeviceRef{ID: a.Device, JoinEUI: a.JoinEUI, DevEUI: a.DevEUI})
+// actAt is attemptAt for one act of a batch.
+func actAt(caller joinery.Caller, a claim.Act, o claim.Outcome) []joinery.Attempt {
+	switch {
+	case a.Kind == claim.Claiming:
+		return claimAt("changeOwnership", caller, o.Err, a.JoinEUI, a.DevEUI, true)
+	case joinery.CodeOf(o.Err) == joinery.CodeConflict:
+		return nil
 	}
+	return attemptAt("changeOwnership", caller, o.Err, joinery.DeviceRef{ID: a.Device, JoinEUI: a.JoinEUI, DevEUI: a.DevEUI})
 }
 
 // notHeld is what who asks for a device of others is told.
@@ -117,16 +154,20 @@ func notHeld() error { return joinery.Errorf(joinery.CodeNotFound, "no such devi
 
 // attemptedAbsent notes devices of a request that are none of the caller's.
 func (s *Server) attemptedAbsent(operation string, caller joinery.Caller, refs []joinery.DeviceRef, absent []int) {
+	var list []joinery.Attempt
 	for _, i := range absent {
-		s.attempted(operation, caller, notHeld(), refs[i])
+		list = append(list, attemptAt(operation, caller, notHeld(), refs[i])...)
 	}
+	s.attemptedAll(list)
 }
 
 // attemptedLeftOut is attemptedAbsent for what a file leaves out.
 func (s *Server) attemptedLeftOut(operation string, caller joinery.Caller, f rekey.File) {
+	var list []joinery.Attempt
 	for _, l := range f.LeftOut {
 		if l.Code == joinery.CodeNotFound {
-			s.attempted(operation, caller, notHeld(), joinery.DeviceRef{ID: l.Device})
+			list = append(list, attemptAt(operation, caller, notHeld(), joinery.DeviceRef{ID: l.Device})...)
 		}
 	}
+	s.attemptedAll(list)
 }

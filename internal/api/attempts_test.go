@@ -135,7 +135,7 @@ func TestRefusedAttempts(t *testing.T) {
 	refused(revoked.Text, http.MethodGet, device, "", 401)
 	told(f.orgA, "key "+revoked.Key.ID.String()+": getDevice"+of+", key-revoked, 1")
 	refused(wrongSecret(t, ends.Text), http.MethodGet, "/devices", "", 401)
-	told(f.orgA, "key "+ends.Key.ID.String()+": listDevices, key-wrong, 1")
+	told(f.orgA, "key "+ends.Key.ID.String()+": other, key-wrong, 1")
 	refused("", http.MethodDelete, device, "", 401)
 	told(f.orgA, "no credential: deleteDevice"+of+", no-credential, 1")
 	if a := f.send(t, reader.Text, http.MethodGet, "/api/v1/devices", "", client.OrganisationHeader, f.orgB.String()); a.status != 403 {
@@ -184,6 +184,34 @@ func TestRefusedAttempts(t *testing.T) {
 	ofB := f.attemptsOf(t, f.orgB)
 	if len(ofB) != 1 || ofB[0].Device != 0 || ofB[0].Detail["act"] != "claimDevice" || ofB[0].Detail["reason"] != "not-allowed" {
 		t.Errorf("the other organisation is told %+v", ofB)
+	}
+	// A key's id with a made-up secret is nobody's.
+	refused(wrongSecret(t, f.keyB), http.MethodGet, device+"/activations", "", 401)
+	told(f.orgA, "no credential: listActivations"+of+", no-credential, 1")
+	// Of a request about very many, some are noted, and that there were more.
+	many := make([]client.DeviceRef, 1000)
+	for i := range many {
+		many[i].Device = joinery.NewDeviceID()
+	}
+	noted := func() (n int) {
+		f.attempts.mu.Lock()
+		defer f.attempts.mu.Unlock()
+		for seen := range f.attempts.seen {
+			if strings.HasPrefix(seen, "readOwnerTokens dev_") {
+				n++
+			}
+		}
+		return n
+	}
+	before := noted()
+	refused(f.keyB, http.MethodPost, "/owner-tokens", marshal(t, client.OwnerTokensRequest{Devices: many}), 200)
+	if n := noted() - before; n < 32 || n > 33 { // one about no device
+		t.Errorf("%d of %d devices are noted", n, len(many))
+	}
+	if ofB = f.attemptsOf(t, f.orgB); !slices.ContainsFunc(ofB, func(e client.AuditEntry) bool {
+		return e.Device == 0 && e.Detail["act"] == "readOwnerTokens" && e.Detail["reason"] == "other" && strings.HasPrefix(e.Actor, "key ")
+	}) {
+		t.Errorf("nothing tells that there were more: %+v", ofB)
 	}
 	for _, e := range f.attemptsOf(t, f.orgA) {
 		if text := fmt.Sprint(e); strings.Contains(text, f.orgB.String()) || e.Detail["act"] == "claimDevice" {

@@ -54,9 +54,11 @@ func (s *Server) readOwnerTokens(ctx context.Context, caller joinery.Caller, in 
 	if err != nil {
 		return nil, err
 	}
+	var tried []joinery.Attempt
 	for i, t := range tokens {
-		s.attempted("readOwnerTokens", caller, t.Err, refs[i])
+		tried = append(tried, attemptAt("readOwnerTokens", caller, t.Err, refs[i])...)
 	}
+	s.attemptedAll(tried)
 	out := client.OwnerTokens{Results: each(tokens, labelToken)}
 	for i := range out.Results {
 		out.Results[i].Index = i

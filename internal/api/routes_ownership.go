@@ -105,6 +105,7 @@ func (s *Server) changeOwnership(ctx context.Context, caller joinery.Caller, in 
 		}
 	}
 	out := client.OwnershipResults{Results: make([]client.OwnershipResult, len(acts))}
+	var tried []joinery.Attempt
 	for i, o := range s.Ownership.Batch(ctx, caller, acts, in.Body.DryRun) {
 		r := client.OwnershipResult{
 			Index: i, Status: "done", Device: o.Device.ID, JoinEUI: o.Device.JoinEUI, DevEUI: o.Device.DevEUI, OwnerToken: o.OwnerToken,
@@ -112,7 +113,7 @@ func (s *Server) changeOwnership(ctx context.Context, caller joinery.Caller, in 
 		switch {
 		case o.Err != nil:
 			s.logFailure(ctx, "changeOwnership", o.Err)
-			s.attemptedAct(caller, acts[i], o)
+			tried = append(tried, actAt(caller, acts[i], o)...)
 			r.Status, r.Code, r.Reason = "failed", joinery.CodeOf(o.Err), joinery.MessageOf(o.Err)
 			out.Failed++
 		case o.Unchanged:
@@ -123,6 +124,7 @@ func (s *Server) changeOwnership(ctx context.Context, caller joinery.Caller, in 
 		}
 		out.Results[i] = r
 	}
+	s.attemptedAll(tried)
 	return ok(out), nil
 }
 

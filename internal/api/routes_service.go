@@ -198,13 +198,14 @@ func (s *Server) extendService(ctx context.Context, caller joinery.Caller, in *b
 		return nil, err
 	}
 	out := client.ServiceResults{Results: make([]client.ServiceResult, len(outcomes))}
+	var tried []joinery.Attempt
 	for i, o := range outcomes {
 		r := client.ServiceResult{Device: o.Device, Status: "extended", EndsAt: utc(o.Term.EndsAt), PrepaidMonths: o.Term.Prepaid}
 		switch {
 		case o.Err != nil:
 			s.logFailure(ctx, "extendService", o.Err)
 			if joinery.CodeOf(o.Err) == joinery.CodeNotFound {
-				s.attempted("extendService", caller, o.Err, joinery.DeviceRef{ID: o.Device})
+				tried = append(tried, attemptAt("extendService", caller, o.Err, joinery.DeviceRef{ID: o.Device})...)
 			}
 			r = client.ServiceResult{Device: o.Device, Status: "failed", Code: joinery.CodeOf(o.Err), Reason: joinery.MessageOf(o.Err)}
 			out.Failed++
@@ -216,6 +217,7 @@ func (s *Server) extendService(ctx context.Context, caller joinery.Caller, in *b
 		}
 		out.Results[i] = r
 	}
+	s.attemptedAll(tried)
 	return ok(out), nil
 }
 

@@ -108,11 +108,17 @@ func TestAttemptersDoNotCrowdOutOthers(t *testing.T) {
 			try(org+1, n+1)
 		}
 	}
+	for n := range 10 * maxAttempts { // in the name of an organisation, by who does not have its secret
+		counts.attempts.add(joinery.AttemptCount{Attempt: joinery.Attempt{Org: 99, By: "key", Reason: joinery.AttemptKeyWrong, Device: joinery.DeviceID(n)}, Count: 1})
+	}
+	if n := len(counts.attempts.of[attempter{org: 99}]); n != 0 {
+		t.Errorf("%d kinds of what others made up are in an organisation's share", n)
+	}
 	try(99, 1)
 	found := false
 	for range 1 + counts.len()/maxBatch {
 		for _, c := range counts.take(maxBatch).Attempts {
-			found = found || c.Org == 99
+			found = found || c.Org == 99 && c.Reason == ""
 		}
 	}
 	if !found || counts.len() != 0 {

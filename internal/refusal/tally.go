@@ -39,13 +39,22 @@ func newTally() tally {
 		named:   newShares(peerOf, byName, maxNamed, maxNames),
 		unknown: newShares(peerOf, byEUIs, maxUnknown, joinery.MaxUnknownDevices),
 		attempts: newShares(
-			func(c *joinery.AttemptCount) attempter { return attempter{c.Org, c.Operator} },
+			attempterOf,
 			func(c *joinery.AttemptCount) joinery.Attempt { a := c.Attempt; a.At = time.Time{}; return a },
 			maxAttempts, maxOfAttempts),
 	}
 	// What the store would let go of at once needs no writing.
 	t.unknown.newest = true
 	return t
+}
+
+// attempterOf takes who has another secret than the key's for nobody: whoever knows a
+// key's id could use up its organisation's share.
+func attempterOf(c *joinery.AttemptCount) attempter {
+	if c.Reason == joinery.AttemptKeyWrong {
+		return attempter{}
+	}
+	return attempter{c.Org, c.Operator}
 }
 
 func peerOf(c *joinery.RefusalCount) joinery.PeerID { return c.Peer }

@@ -109,7 +109,9 @@ func (t *tx) attemptedDevices(counts []joinery.AttemptCount) (map[int][]holder, 
 // tellWhom says whom attempts concern: whose credential it was, and who holds the
 // device where that is another. The first is told of the device only where it is its
 // own, so that it learns of no other whether there is one; the second is not told who
-// it was.
+// it was. Whoever has another secret than the key whose id it shows is nobody: holders are
+// told so, and the organisation of the key that this was tried, and not at what, of which
+// a stranger could make up as many as there are kinds.
 func (t *tx) tellWhom(c joinery.AttemptCount, holders []holder, tell func(attemptsOf)) {
 	of := attemptsOf{attemptRow{act: c.Act, by: c.By, reason: c.Reason}, c.Count, c.First, c.At}
 	own := joinery.OrgID(0)
@@ -124,19 +126,22 @@ func (t *tx) tellWhom(c joinery.AttemptCount, holders []holder, tell func(attemp
 				mine.device = h.device
 			}
 		}
+		if c.Reason == joinery.AttemptKeyWrong {
+			mine.act, mine.device = joinery.AttemptOtherAct, 0
+		}
 		tell(mine)
 	}
 	for _, h := range holders {
-		if h.org == own {
+		if h.org == own && c.Reason != joinery.AttemptKeyWrong {
 			continue
 		}
 		theirs := of
 		theirs.org, theirs.device, theirs.by = h.org, h.device, joinery.ByAnother
 		switch {
+		case own == 0 && c.By == "", c.Reason == joinery.AttemptKeyWrong:
+			theirs.by, theirs.reason = joinery.ByNobody, joinery.AttemptNoCredential
 		case c.Operator:
 			theirs.by = joinery.ByOperator
-		case own == 0 && c.By == "":
-			theirs.by, theirs.reason = joinery.ByNobody, joinery.AttemptNoCredential
 		case !c.Reason.OfHolder():
 			theirs.reason = joinery.AttemptNotHeld // why else is not for the holder to know
 		}

@@ -3,6 +3,7 @@ package storetest
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -75,6 +76,24 @@ func runAttempts(t *testing.T, open func(testing.TB) Backend) {
 	want("device.attempt_refused of owner by another organisation: claimDevice, owned, 1",
 		"device.attempt_refused of owner by another organisation: release, not-held, 1",
 		"device.attempt_refused of owner by no credential: getDevice, no-credential, 1")
+	// With the id of a key and another secret: nobody, to who holds the device, whoever's
+	// the id is, and to whose it is that this was tried.
+	wrong := joinery.Attempt{Act: "getEvidence", Reason: joinery.AttemptKeyWrong, By: "key key_x", Org: other, Device: s.Device.ID}
+	more, mine, operators := wrong, wrong, wrong
+	more.Act = "armRekey"
+	mine.Act, mine.By, mine.Org = "deleteDevice", "key key_y", w.org
+	operators.Act, operators.By, operators.Org, operators.Operator = "requestExport", "key key_o", 0, true
+	try(1, wrong, more, mine, operators)
+	tried := w.attempts(orgs)[seen:]
+	w.equal(slices.DeleteFunc(slices.Sorted(slices.Values(tried)), func(line string) bool { return strings.Contains(line, "key_o") }), []string{
+		"device.attempt_refused of owner by no credential: armRekey, no-credential, 1",
+		"device.attempt_refused of owner by no credential: deleteDevice, no-credential, 1",
+		"device.attempt_refused of owner by no credential: getEvidence, no-credential, 1",
+		"device.attempt_refused of owner by no credential: requestExport, no-credential, 1",
+		"org.attempt_refused of other by key key_x: other, key-wrong, 2",
+		"org.attempt_refused of owner by key key_y: other, key-wrong, 1",
+	})
+	seen += len(tried)
 	// Before it had the device: not the present owner's.
 	early := foreign
 	early.Act = "early"
@@ -110,9 +129,9 @@ func runAttempts(t *testing.T, open func(testing.TB) Backend) {
 	w.CheckInvariants(t)
 	seen = len(all)
 	// So many are forgotten bit by bit.
-	more, err := w.CloseAttempts(w.ctx, at.Add(8*time.Hour))
+	left, err := w.CloseAttempts(w.ctx, at.Add(8*time.Hour))
 	w.ok(err)
-	w.equal(more, true)
+	w.equal(left, true)
 	w.closeAll(at.Add(8 * time.Hour))
 	want("org.attempt_refused of owner by joinery: other, other, "+"16",
 		"device.attempt_refused of owner by joinery: other, other, 3")
