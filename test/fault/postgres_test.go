@@ -348,7 +348,7 @@ func (f *fleet) restoredElsewhere(url string) {
 	ok(f.t, config.Print(out, c))
 	ok(f.t, out.Close())
 	f.joinery("restore", f.server.Path("joinery.backup"), "--identity-file", f.server.Path("backup.identity"), "--config", f.config())
-	f.refusedThenConfirmed("restored from the backup")
+	f.refusedThenConfirmed("restored from the backup", func() {})
 	f.joinAll(1)
 	f.joinery("fsck", "--config", f.config())
 }

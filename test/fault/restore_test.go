@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,7 +61,7 @@ func TestRestoredNeverRepeats(t *testing.T) {
 	if !strings.Contains(out, "every master key is there") || !strings.Contains(out, "fenced") {
 		t.Errorf("restore says: %s", out)
 	}
-	f.refusedThenConfirmed("restored from the backup")
+	f.refusedThenConfirmed("restored from the backup", func() {})
 	f.joinAll(2)
 
 	// Somebody copies the file while the server runs, and later puts it back, as
@@ -67,15 +69,31 @@ func TestRestoredNeverRepeats(t *testing.T) {
 	for _, inPlace := range ways {
 		f.copyFile(f.server.Path("joinery.db"), copyOfFile)
 		f.copyFile(f.server.Path("joinery.db-wal"), copyOfFile+"-wal")
+		then := f.fetchLog() // of the copy, or later
 		f.joinAll(2)
-		ok(t, f.server.Kill())
-		if !inPlace {
-			f.moveAway("joinery.db")
+		was := f.logKept(then)
+		putBack := func() {
+			ok(t, f.server.Kill())
+			if !inPlace {
+				f.moveAway("joinery.db")
+			}
+			f.copyFile(copyOfFile, f.server.Path("joinery.db"))
+			f.copyFile(copyOfFile+"-wal", f.server.Path("joinery.db-wal"))
 		}
-		f.copyFile(copyOfFile, f.server.Path("joinery.db"))
-		f.copyFile(copyOfFile+"-wal", f.server.Path("joinery.db-wal"))
-		f.refusedThenConfirmed("")
+		putBack()
+		// P26: whoever kept a bundle sees that the log's end is gone, and that it went on
+		// without.
+		f.refusedThenConfirmed("", func() { f.logFound(f.fetchLog(), was, "rollback") })
 		f.joinAll(2)
+		f.logKept(was)
+		went := f.fetchLog("--checkpoint", was.file)
+		f.logFound(went, was, "rollback")
+		// The same once more: the log is told in two ways.
+		putBack()
+		f.refusedThenConfirmed("", func() {})
+		f.joinAll(3)
+		f.logKept(went)
+		f.logFound(f.fetchLog("--checkpoint", went.file), went, "fork")
 	}
 	ok(t, f.server.Kill())
 	f.joinery("fsck", "--config", f.config())
@@ -141,8 +159,8 @@ func (f *fleet) joinAll(n int) {
 }
 
 // refusedThenConfirmed starts the server, which must refuse every join, and
-// confirms that its database counts.
-func (f *fleet) refusedThenConfirmed(reason string) {
+// confirms that its database counts, after what is done meanwhile.
+func (f *fleet) refusedThenConfirmed(reason string, meanwhile func()) {
 	f.t.Helper()
 	ok(f.t, f.server.StartFenced(f.t.Context()))
 	for _, m := range f.members[:6] {
@@ -155,6 +173,7 @@ func (f *fleet) refusedThenConfirmed(reason string) {
 	if !strings.Contains(status, "joins are refused") || !strings.Contains(status, reason) {
 		f.t.Errorf("joinctl status says: %s", status)
 	}
+	meanwhile()
 	ok(f.t, f.server.Stop())
 	f.joinery("restore", "confirm", "--config", f.config())
 	ok(f.t, f.server.Start(f.t.Context()))
@@ -230,4 +249,57 @@ func (f *fleet) killRestores(file, identity string) {
 			f.moveAway("joinery.db", "joinery.db-wal", "joinery.db-shm")
 		}
 	}
+}
+
+// kept is a bundle of the custody log, as the owner of the first device keeps it.
+type kept struct {
+	file string
+	size uint64 // of the tree
+}
+
+// fetchLog fetches one as it is now.
+func (f *fleet) fetchLog(more ...string) kept {
+	f.t.Helper()
+	k := kept{file: filepath.Join(f.t.TempDir(), "bundle.json")}
+	_, err := f.server.Ctl(f.t.Context(), "", append([]string{"audit", "fetch", f.members[0].DevEUI().String(), "--out", k.file}, more...)...)
+	ok(f.t, err)
+	text, err := os.ReadFile(k.file)
+	ok(f.t, err)
+	var b struct{ Checkpoint string }
+	ok(f.t, json.Unmarshal(text, &b))
+	_, err = fmt.Sscanf(strings.Split(b.Checkpoint, "\n")[1], "%d", &k.size)
+	ok(f.t, err)
+	return k
+}
+
+// logKept fetches one once the log is larger than before.
+func (f *fleet) logKept(before kept) (k kept) {
+	f.t.Helper()
+	eventually(f.t, "the log goes on", func() bool {
+		k = f.fetchLog()
+		return k.size > before.size
+	})
+	return k
+}
+
+// logFound verifies a bundle against an older one, which finds this wrong.
+func (f *fleet) logFound(now, older kept, want string) {
+	f.t.Helper()
+	said, err := f.server.Ctl(f.t.Context(), "", "audit", "verify", now.file, "--key", f.logKey(), "--checkpoint", older.file)
+	if err == nil || !strings.Contains(said+err.Error(), "WRONG "+want) {
+		f.t.Errorf("a log of %d entries after one of %d: %v; want %s\n%s", now.size, older.size, err, want, said)
+	}
+}
+
+// logKey is the log's key, of who took it when they first met.
+func (f *fleet) logKey() string {
+	f.t.Helper()
+	c, err := f.server.Config()
+	ok(f.t, err)
+	resp, err := http.Get("http://" + c.API.Address + "/log/key")
+	ok(f.t, err)
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(resp.Body)
+	ok(f.t, err)
+	return strings.TrimSpace(string(text))
 }
