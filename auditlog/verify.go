@@ -366,7 +366,7 @@ func (v *verifier) gap(older, newer *Entry, missing int64) {
 		v.find(FaultAltered, newer.ID, "its JoinNonce does not rise above that of the join before")
 	case v.hidden(older.Leaf, newer.Leaf):
 		v.note("%d JoinNonces before %s are not accounted for; an event of another owner, or an erased one, lies there and may say why", missing, newer.ID)
-	case v.raised(older.Leaf, newer.Leaf):
+	case v.raised(older, newer):
 		v.note("%d JoinNonces before %s were left out when they were raised: by the operator, or as the device was imported again", missing, newer.ID)
 	default:
 		v.find(FaultOmitted, newer.ID, "%d joins before it are left out", missing)
@@ -378,16 +378,24 @@ func (v *verifier) gap(older, newer *Entry, missing int64) {
 // root keys go on exactly where the ones before ended.
 var raising = map[string]bool{"device.nonces_reset": true, "log.restarted": true, "device.deleted": true, eventDeviceImported: true}
 
-// raised tells whether an entry between two leaves says that JoinNonces were
-// raised.
-func (v *verifier) raised(from, to int64) bool {
+// raised tells whether an entry between two joins says that JoinNonces were raised:
+// between their leaves, or between their times. Joins come into the log behind their
+// commit, and so those that a restored database had not named yet come behind the
+// entry of its confirmation, by which nonces rose.
+func (v *verifier) raised(older, newer *Entry) bool {
+	before, errBefore := ParseJoin(older.Payload)
+	after, errAfter := ParseJoin(newer.Payload)
+	if errBefore != nil || errAfter != nil {
+		return false
+	}
 	for i := range v.b.Entries {
 		e := &v.b.Entries[i]
-		if e.Leaf <= from || to >= 0 && e.Leaf >= to {
+		p, err := ParseEvent(e.Payload)
+		if e.Kind != KindEvent && e.Kind != KindLog || err != nil || !raising[p.Event] {
 			continue
 		}
-		p, err := ParseEvent(e.Payload)
-		if (e.Kind == KindEvent || e.Kind == KindLog) && err == nil && raising[p.Event] {
+		leaf := e.Leaf > older.Leaf && e.Leaf < newer.Leaf
+		if leaf || !p.Time().Before(before.At) && !p.Time().After(after.At) {
 			return true
 		}
 	}
