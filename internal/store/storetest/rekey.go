@@ -382,7 +382,7 @@ func rekeyUncovered(t *testing.T, open func(testing.TB) Backend) {
 	plant(func(r, _ *joinery.AuditEntry) { r.Detail["key"] = "another" }, covers)
 	plant(func(_, a *joinery.AuditEntry) { a.Event = joinery.AuditRekeySent }, "has his approval")
 	plant(func(_, a *joinery.AuditEntry) { a.Event = joinery.AuditRekeySent }, "who the log says", "nobody")
-	plant(func(_, a *joinery.AuditEntry) { a.Actor = "storetest" }, "not by who asked")
+	plant(func(_, a *joinery.AuditEntry) { a.Actor = "storetest" }, "not approved by who asked")
 }
 
 // rekeyRecipients: what goes to a recipient of the owner's is disclosed for ever,
