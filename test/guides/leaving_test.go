@@ -46,7 +46,7 @@ joinctl audit verify bundle.json --key log.key | grep "nothing is wrong"
 joinctl audit verify provenance.json --key log.key | grep "root keys not disclosed by this server"
 for n in 1 2 3 4 5; do joinctl rekey status 020000FFFE00000$n | grep " confirmed "; done
 joinctl --socket other/joinery.sock rekey arrivals --json | grep -c '"state": "joined"' | grep '^3$'
-joinctl rekey status 020000FFFE000001 | grep "by file"
+joinctl rekey status 020000FFFE000001 | grep "by a file"
 joinctl rekey status 020000FFFE000002 | grep " joined "
 joinsim join --config play/sim/sim.json --dev-eui 020000FFFE000003 --expect UnkownReceiver # it asks for its new JoinEUI
 grep '"key":"[0-9A-F]\{32\}"' opened.jsonl
